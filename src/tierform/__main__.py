@@ -1,0 +1,5 @@
+"""``python -m tierform``."""
+
+from tierform.cli.main import main
+
+main()

@@ -1,0 +1,74 @@
+"""The entry point: a table of verbs, imported one at a time, and the one place where errors become messages.
+
+A command module holds one click command of the verb's name.  It parses options, calls the library, prints text for
+people, and writes ``--json FILE`` for machines.  It computes nothing itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+# verb -> (module, what it does).  The help page is made from this table alone, so it imports nothing else.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "validate": ("tierform.cli.validate", "Hold the engines against reference tools and measured silicon."),
+}
+
+
+class _Verbs(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        return getattr(importlib.import_module(COMMANDS[cmd_name][0]), "command")  # type: ignore[no-any-return]
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from tierform.errors import nearest
+
+            close = nearest(args[0], COMMANDS)
+            hint = f" Did you mean {close!r}?" if close else ""
+            raise click.UsageError(f"No such command {args[0]!r}.{hint} Known: {', '.join(COMMANDS)}.", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in COMMANDS.items()])
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="tierform", message="%(prog)s %(version)s")
+def tierform() -> None:
+    """Design, simulate and train transformers on heterogeneous hardware.
+
+    What a transformer's fine-tuning, training or inference costs on a chip: time, energy, area, heat, wear.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; a user's mistake is a message and exit code 2, an interrupt is exit code 130."""
+    try:
+        code = tierform.main(args=arguments, prog_name="tierform", standalone_mode=False)
+        sys.exit(code if isinstance(code, int) else 0)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except Exception as error:
+        from tierform.errors import EXIT_USER_ERROR, TierformError
+
+        if not isinstance(error, TierformError):
+            raise
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(EXIT_USER_ERROR)

@@ -1,0 +1,49 @@
+"""What the commands share: the console, plain tables, the ``--json`` option, and progress."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every figure to this JSON file."
+)
+
+
+@lru_cache(maxsize=1)
+def console() -> Console:
+    """The console for people (standard output)."""
+    from rich.console import Console
+
+    return Console(soft_wrap=False)
+
+
+def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table; the first `left` columns are left-aligned, cells that look like numbers right-aligned."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, name in enumerate(head):
+        numeric = index >= left and any(row[index][:1] in "0123456789-+." for row in rows if row[index])
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell, style="red") if cell == "FAIL" else Text(cell) for cell in row))
+    console().print(table)
+
+
+def progress(**options: Any) -> Progress:
+    """A progress display on standard error that vanishes when done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    return Progress(console=Console(stderr=True), transient=True, **options)

@@ -1,0 +1,92 @@
+"""Errors that people cause, said so that people can mend them.
+
+One exception class carries any number of :class:`Problem` records, so that everything wrong with a file or a command
+is reported at once.  The command line prints them and exits with code 2; the API raises them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+EXIT_USER_ERROR = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that is wrong: what, where, the value found, the nearest valid choice and the fix."""
+
+    what: str
+    file: str | None = None
+    line: int | None = None
+    key: str | None = None
+    value: object = None
+    nearest: str | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        place = self.file or ""
+        if self.line is not None:
+            place = f"{place}:{self.line}" if place else f"line {self.line}"
+        subject = f"{self.key}: " if self.key else ""
+        text = f"{place}: {subject}{self.what}" if place else f"{subject}{self.what}"
+        if self.value is not None:
+            text += f" (found {_shown(self.value)})"
+        hints = []
+        if self.nearest is not None:
+            hints.append(f"did you mean {self.nearest!r}?")
+        if self.fix:
+            hints.append(self.fix)
+        return text + ("\n    " + " ".join(hints) if hints else "")
+
+
+class TierformError(Exception):
+    """A mistake in a file, a name or a value that the user can mend; carries every problem found."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class MissingDependency(TierformError):
+    """An optional library is needed and not installed."""
+
+    def __init__(self, library: str, needed_for: str, extra: str) -> None:
+        super().__init__(
+            [
+                Problem(
+                    f"{needed_for} needs the library {library!r}, which is not installed",
+                    fix=f"Install it with: pip install 'tierform[{extra}]'",
+                )
+            ]
+        )
+
+
+def fail(
+    what: str,
+    *,
+    file: str | None = None,
+    line: int | None = None,
+    key: str | None = None,
+    value: object = None,
+    choices: Iterable[str] = (),
+    fix: str | None = None,
+) -> NoReturn:
+    """Raise a :class:`TierformError` with one problem; `choices` gives the nearest valid name."""
+    close = nearest(str(value), choices) if value is not None else None
+    raise TierformError([Problem(what, file, line, key, value, close, fix)])
+
+
+def nearest(name: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `name`, or None when nothing is close."""
+    valid = list(choices)
+    folded = {choice.lower(): choice for choice in valid}
+    found = difflib.get_close_matches(name.lower(), list(folded), n=1, cutoff=0.5)
+    return folded[found[0]] if found else None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

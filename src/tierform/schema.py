@@ -1,0 +1,118 @@
+"""The file boundary: pydantic models for data files, and their mistakes as lines for people.
+
+``quantity("J")`` is a field type that accepts ``"1.667 pJ"`` or, with its evidence,
+``{value: 1.667 pJ, source: isaac-2016, kind: published, note: ...}`` and yields a :class:`Constant` in joules.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from tierform.errors import Problem, TierformError, nearest
+from tierform.files import Document
+from tierform.provenance import KINDS, Constant
+from tierform.units import parse_quantity
+
+
+class FileModel(BaseModel):
+    """Base of every file schema: unknown keys are refused, nothing can be changed after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+
+
+def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> Any:
+    """A pydantic field type for a constant in `unit` with optional bounds (`minimum` inclusive, `above` exclusive)."""
+
+    def convert(given: object) -> Constant:
+        if isinstance(given, Constant):
+            return given
+        try:
+            constant = _constant(given, unit)
+        except TierformError as error:
+            raise ValueError("\n".join(str(problem) for problem in error.problems)) from None
+        if minimum is not None and constant.value < minimum:
+            raise ValueError(f"must be at least {minimum:g} {unit}".rstrip())
+        if above is not None and constant.value <= above:
+            raise ValueError(f"must be greater than {above:g} {unit}".rstrip())
+        return constant
+
+    return Annotated[Constant, BeforeValidator(convert)]
+
+
+def _constant(given: object, unit: str) -> Constant:
+    if not isinstance(given, dict):
+        return Constant(parse_quantity(given, unit), unit, "assumed", note="no source given in the file")
+    unknown = set(given) - {"value", "source", "kind", "note"}
+    if unknown:
+        name = sorted(map(str, unknown))[0]
+        raise ValueError(f"unknown key {name!r}; did you mean {nearest(name, ['value', 'source', 'kind', 'note'])!r}?")
+    if "value" not in given:
+        raise ValueError("the key 'value' is missing")
+    kind = given.get("kind", "assumed")
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; it must be one of {', '.join(KINDS)}")
+    source, note = str(given.get("source", "")), str(given.get("note", ""))
+    if kind != "assumed" and not source:
+        raise ValueError(f"a {kind} constant needs a 'source'")
+    if kind == "assumed" and not (source or note):
+        raise ValueError("an assumed constant needs a 'note' that says why")
+    return Constant(parse_quantity(given["value"], unit), unit, kind, source, note)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def validate(schema: type[ModelT], document: Document, at: tuple[str | int, ...] = ()) -> ModelT:
+    """`document`'s content at the keys `at` as `schema`; all mistakes at once, with file, line, nearest name."""
+    content = document.content
+    for step in at:
+        content = content[step]
+    if not isinstance(content, dict):
+        line = document.line_of(at)
+        raise TierformError([Problem("keys with values are needed here", document.file, line, ".".join(map(str, at)))])
+    try:
+        return schema.model_validate(content)
+    except ValidationError as error:
+        problems = [_problem(schema, document, at, item) for item in error.errors(include_url=False)]
+        raise TierformError(dict.fromkeys(problems)) from None
+
+
+def _problem(schema: type[BaseModel], document: Document, at: tuple[str | int, ...], item: Any) -> Problem:
+    loc = tuple(step for step in item["loc"] if not (isinstance(step, str) and step.startswith("function-")))
+    line = document.line_of((*at, *loc))
+    key = ".".join(str(step) for step in (*at, *loc))
+    kind, value = item["type"], item.get("input")
+    shown = value if isinstance(value, (str, int, float, bool)) else None
+    if kind == "extra_forbidden":
+        choices = _field_names(schema, loc[:-1])
+        fix = f"Known here: {', '.join(choices)}." if choices else None
+        return Problem("unknown key", document.file, line, key, None, nearest(str(loc[-1]), choices), fix)
+    if kind == "missing":
+        return Problem("this key is missing", document.file, line, key)
+    if kind in ("literal_error", "enum"):
+        expected = str(item.get("ctx", {}).get("expected", ""))
+        choices = [word.strip(" '\"") for word in expected.replace(" or ", ",").split(",")]
+        fix = f"Choose one of {', '.join(choices)}."
+        return Problem("not a known choice", document.file, line, key, shown, nearest(str(value), choices), fix)
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return Problem(message[:1].lower() + message[1:], document.file, line, key, shown)
+
+
+def _field_names(schema: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    candidates: list[Any] = [schema]
+    for step in loc:
+        found: list[Any] = []
+        for candidate in candidates:
+            fields = getattr(candidate, "model_fields", {})
+            if step in fields:
+                found.extend(_models(fields[step].annotation))
+        candidates = found or candidates
+    return sorted({name for candidate in candidates for name in getattr(candidate, "model_fields", {})})
+
+
+def _models(annotation: Any) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models(argument)]
