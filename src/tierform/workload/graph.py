@@ -1,0 +1,92 @@
+"""The operator graph of a task: stages of blocks of operators, identical layers stored once with a count.
+
+A :class:`Stage` is one pass that must end before the next begins (forward, backward, update, prefill, a run of decode
+steps) and is repeated `repeat` times.  A :class:`Block` is a run of `count` identical layers, one after the other.  Decode
+steps are grouped in runs of odd length, each represented by its middle step, so that everything linear in the context
+length is counted exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from tierform.workload.operator import Operator
+
+if TYPE_CHECKING:
+    from tierform.workload.models import Model
+    from tierform.workload.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """`count` identical consecutive layers with these operators, in a valid order of execution."""
+
+    name: str
+    count: int
+    operators: tuple[Operator, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One pass over blocks, repeated; `tokens` is how many tokens one pass processes (for rates)."""
+
+    name: str
+    blocks: tuple[Block, ...]
+    repeat: int = 1
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    """Bytes that the task keeps in memory, by part; `activations` is the peak of what backward (or a layer) needs."""
+
+    weights: int = 0
+    adapters: int = 0
+    gradients: int = 0
+    optimizer_states: int = 0
+    master_weights: int = 0
+    activations: int = 0
+    kv_cache: int = 0
+
+    @property
+    def total(self) -> int:
+        """Sum of all parts, in bytes."""
+        return sum(self.parts().values())
+
+    def parts(self) -> dict[str, int]:
+        """Part name -> bytes."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model's task as operators.  `parameters` and `trainable_parameters` include adapters."""
+
+    model: Model
+    task: Task
+    stages: tuple[Stage, ...]
+    parameters: int
+    trainable_parameters: int
+    footprint: Footprint
+    micro_batches: int = 1
+    notes: tuple[str, ...] = field(default=())
+
+    def occurrences(self) -> Iterator[tuple[Stage, Block, Operator, int]]:
+        """Every distinct operator with how often it runs in the whole task (all micro-batches)."""
+        for stage in self.stages:
+            micro = 1 if stage.name == "update" else self.micro_batches
+            for block in stage.blocks:
+                for operator in block.operators:
+                    yield stage, block, operator, stage.repeat * block.count * micro
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of the whole task."""
+        return sum(operator.macs * times for _, _, operator, times in self.occurrences())
+
+    @property
+    def operations(self) -> float:
+        """Arithmetic operations of the whole task (2 per MAC)."""
+        return sum(operator.operations * times for _, _, operator, times in self.occurrences())

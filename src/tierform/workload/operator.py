@@ -1,0 +1,142 @@
+"""Operators: what is computed, with shapes, number formats, and whether each operand is static.
+
+An operator is one tensor operation of one layer.  A matmul is ``batch`` products of (m, k) by (k, n).  Operands that do
+not change during the task are *static* (frozen or inference weights); all others are *dynamic*: this distinction
+decides what may sit in ReRAM.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from math import prod
+
+from tierform.workload.precision import bits
+
+
+class Role(StrEnum):
+    """What an operand is to the task."""
+
+    WEIGHT = "weight"
+    ACTIVATION = "activation"
+    KV_CACHE = "kv_cache"
+    GRADIENT = "gradient"
+    OPTIMIZER_STATE = "optimizer_state"
+    INDEX = "index"
+
+
+class Kind(StrEnum):
+    """Operator classes; energy and operations are reported by them."""
+
+    MATMUL = "matmul"
+    SOFTMAX = "softmax"
+    NORMALIZATION = "normalization"
+    ACTIVATION = "activation"
+    ELEMENTWISE = "elementwise"
+    ROTARY = "rotary"
+    EMBEDDING = "embedding"
+    ROUTING = "routing"
+    LOSS = "loss"
+    OPTIMIZER = "optimizer"
+    COLLECTIVE = "collective"
+
+
+class Phase(StrEnum):
+    """When in a step an operator runs."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor: name, shape, number format, role; `static` when its values do not change during the task."""
+
+    name: str
+    shape: tuple[int, ...]
+    precision: str
+    role: Role
+    static: bool = False
+    trainable: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Number of values."""
+        return prod(self.shape)
+
+    @property
+    def size_B(self) -> int:
+        """Bytes, packed, rounded up to whole bytes."""
+        return -(-self.elements * bits(self.precision) // 8)
+
+
+@dataclass(frozen=True)
+class Operator:
+    """One tensor operation of one layer.
+
+    Matmuls: `count` independent groups (for example experts) of `batch` products (m, k) x (k, n).  Other kinds have
+    m = n = k = 0 and are sized by their operands; `operations_per_element` counts scalar operations per output value.
+    `after` names the operators of the same block that must end first; an empty tuple means the block's input.
+    `module` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
+    `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
+    `transposed` marks a product with the transposed weight (input gradient); `causal` marks attention of which only
+    the lower triangle is useful.
+    """
+
+    name: str
+    kind: Kind
+    module: str
+    phase: Phase
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Operand, ...]
+    batch: int = 1
+    m: int = 0
+    n: int = 0
+    k: int = 0
+    count: int = 1
+    operations_per_element: float = 1.0
+    after: tuple[str, ...] = ()
+    weight: str | None = None
+    transposed: bool = False
+    causal: bool = False
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all groups; 0 unless a matmul."""
+        return self.count * self.batch * self.m * self.n * self.k
+
+    @cached_property
+    def operations(self) -> float:
+        """Arithmetic operations: 2 per MAC for matmuls, otherwise `operations_per_element` per output value."""
+        if self.kind is Kind.MATMUL:
+            return 2.0 * self.macs
+        return self.operations_per_element * sum(operand.elements for operand in self.outputs) * self.count
+
+    @cached_property
+    def static_operand(self) -> Operand | None:
+        """The operand that does not change during the task, if there is one."""
+        return next((operand for operand in self.inputs if operand.static and operand.role is Role.WEIGHT), None)
+
+    @cached_property
+    def input_B(self) -> int:
+        """Bytes of all inputs of all groups."""
+        return self.count * sum(operand.size_B for operand in self.inputs)
+
+    @cached_property
+    def output_B(self) -> int:
+        """Bytes of all outputs of all groups."""
+        return self.count * sum(operand.size_B for operand in self.outputs)
+
+    @cached_property
+    def weight_B(self) -> int:
+        """Bytes of the weight operands of all groups."""
+        return self.count * sum(operand.size_B for operand in self.inputs if operand.role is Role.WEIGHT)
+
+    @cached_property
+    def shape_key(self) -> tuple[object, ...]:
+        """What its cost depends on: two operators with equal keys cost the same on the same component."""
+        operands = tuple((o.shape, o.precision, o.role, o.static) for o in (*self.inputs, *self.outputs))
+        return (self.kind, self.phase, self.count, self.batch, self.m, self.n, self.k, self.operations_per_element,
+                self.transposed, self.causal, operands)  # fmt: skip
