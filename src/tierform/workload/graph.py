@@ -1,8 +1,8 @@
 """The operator graph of a task: stages of blocks of operators, identical layers stored once with a count.
 
 A :class:`Stage` is one pass that must end before the next begins (forward, backward, update, prefill, a run of decode
-steps) and is repeated `repeat` times.  A :class:`Block` is a run of `count` identical layers, one after the other.  Decode
-steps are grouped in runs of odd length, each represented by its middle step, so that everything linear in the context
+steps) and is repeated `repeat` times.  A :class:`Block` is a run of `count` identical layers, one after the other.
+Decode steps are grouped in runs of odd length, each represented by its middle step, so that everything linear in the context
 length is counted exactly.
 """
 

@@ -1,7 +1,7 @@
 """Tasks: what is done with a model.
 
-:class:`Inference` (prefill, decode with a growing KV cache, or both), :class:`FineTuning` and :class:`Training`, with the
-method that says which parameters learn: :class:`Full`, :class:`LoRA`, :class:`QLoRA`, :class:`Adapters`,
+:class:`Inference` (prefill, decode with a growing KV cache, or both), :class:`FineTuning` and :class:`Training`, with
+the method that says which parameters learn: :class:`Full`, :class:`LoRA`, :class:`QLoRA`, :class:`Adapters`,
 :class:`BitFit`, :class:`LastLayers`.  A training task is one optimizer step; `steps` scales totals and lifetime.
 """
 
@@ -78,7 +78,7 @@ Method = Full | LoRA | QLoRA | Adapters | BitFit | LastLayers
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """`batch` prompts of `sequence` tokens, then `decode` generated tokens each (0: none); `prefill` may be left out."""
+    """`batch` prompts of `sequence` tokens, then `decode` generated tokens each; `prefill` may be left out."""
 
     batch: int = 1
     sequence: int = 512
