@@ -1,0 +1,204 @@
+"""How much of the traffic crosses each link: exact shares, in closed form where the routing allows it.
+
+Traffic from a set of sources to a set of destinations, spread evenly over all pairs, is a product of two
+distributions.  Under dimension order on a grid the load of a link of dimension d then is
+
+    load(x to x+1) = sum over a <= x of S(a, later coordinates) * sum over b > x of D(earlier coordinates, b)
+
+with S summed over the dimensions already corrected and D over those still to come: cost proportional to the number
+of routers.  Any other table is followed destination by destination, farthest routers first, so that each (router,
+destination) pair is touched once.  Numpy only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tierform.errors import fail
+from tierform.network.routing import Routing, ring_step
+from tierform.network.topology import FloatArray, IntArray
+
+
+def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArray) -> FloatArray:
+    """(links,) share of the traffic on each link; `sources` and `destinations` are (routers,) weights summing to 1."""
+    if routing.topology.links == 0:
+        return np.zeros(0)
+    if routing.via_random_node:
+        even = routing.topology.nodes_per_router / routing.topology.nodes
+        parts = [(sources, even), (even, destinations)]
+    else:
+        parts = [(sources, destinations)]
+    total = np.zeros(routing.topology.links)
+    for number, (kind, share) in enumerate(routing.parts):
+        for first, second in parts:
+            if kind in ("dimension_order", "reverse_order"):
+                total += share * _grid_loads(routing, kind == "reverse_order", first, second)
+            else:
+                goals = np.flatnonzero(second)
+                matrix = first[:, None] * second[goals][None, :]
+                total += share * table_loads(routing, matrix, goals.astype(np.int32), number)[0]
+    return total
+
+
+def table_loads(
+    routing: Routing, traffic: FloatArray, goals: IntArray, part: int = 0
+) -> tuple[FloatArray, IntArray, FloatArray]:
+    """Loads of any traffic (routers, goals) over a routing table.
+
+    Returns (links,) loads, the (routers, goals) hop counts, and the (routers, goals) traffic that passes through each
+    router on its way to each goal.
+    """
+    topology = routing.topology
+    table = routing.next_links(goals, part)
+    hops = hop_counts(routing, goals, part)
+    passing = traffic.astype(float).copy()
+    flat, levels = passing.ravel(), hops.ravel()
+    count = len(goals)
+    after = topology.link_target[table].astype(np.int64) * count + np.arange(count)[None, :]
+    after = np.where(table >= 0, after, 0).ravel()
+    order = np.argsort(levels.astype(np.int16), kind="stable")
+    ends = np.cumsum(np.bincount(levels))
+    for level in range(len(ends) - 1, 0, -1):
+        chosen = order[ends[level - 1] : ends[level]]
+        chosen = chosen[flat[chosen] > 0]
+        np.add.at(flat, after[chosen], flat[chosen])
+    used = table >= 0
+    loads = np.bincount(table[used], weights=passing[used], minlength=topology.links)
+    return loads, hops, passing
+
+
+def hop_counts(routing: Routing, goals: IntArray, part: int = 0) -> IntArray:
+    """(routers, goals) links on each route, by pointer doubling over the table."""
+    topology = routing.topology
+    if topology.links == 0:
+        return np.zeros((topology.routers, len(goals)), np.int32)
+    table = routing.next_links(goals, part)
+    columns = np.arange(len(goals))[None, :]
+    ahead = np.where(table >= 0, topology.link_target[table], np.arange(topology.routers)[:, None]).astype(np.int32)
+    hops = (table >= 0).astype(np.int32)
+    for _ in range(max(topology.routers, 2).bit_length() + 1):
+        more = hops[ahead, columns]
+        if not more.any():
+            return hops
+        hops = hops + more
+        ahead = ahead[ahead, columns]
+    return fail("the routing goes in circles and never reaches some destination", key=routing.name)
+
+
+def tree_loads(routing: Routing, sources: FloatArray, goals: IntArray) -> FloatArray:
+    """(links,) share of each byte that crosses each link when every source sends each byte to all `goals`.
+
+    A link carries a byte once however many goals lie behind it: the routes of one source are merged to a tree.
+    """
+    kind = routing.parts[0][0]
+    if kind == "dimension_order" and not routing.via_random_node:
+        return _grid_trees(routing, sources, goals)
+    topology = routing.topology
+    table = routing.next_links(goals)
+    loads = np.zeros(topology.links)
+    for source in np.flatnonzero(sources):
+        crossed = np.zeros(topology.links, bool)
+        here, columns = np.full(len(goals), source), np.arange(len(goals))
+        while len(columns):
+            link = table[here, columns]
+            going = link >= 0
+            link, columns = link[going], columns[going]
+            crossed[link] = True
+            here = topology.link_target[link]
+        loads[crossed] += sources[source]
+    return loads
+
+
+def _axes(routing: Routing, reverse: bool) -> list[int]:
+    assert routing.topology.grid is not None
+    axes = list(range(len(routing.topology.grid.shape)))
+    return axes[::-1] if reverse else axes
+
+
+def _split(weights: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    # Router x + sx*(y + sy*z) as array [z, y, x]; reversed so that axis d is dimension d.
+    return weights.reshape(shape[::-1]).transpose(range(len(shape))[::-1])
+
+
+def _grid_loads(routing: Routing, reverse: bool, sources: FloatArray, destinations: FloatArray) -> FloatArray:
+    topology = routing.topology
+    grid = topology.grid
+    assert grid is not None
+    shape = grid.shape
+    loads = np.zeros(topology.links)
+    start, goal = _split(sources, shape), _split(destinations, shape)
+    done: list[int] = []
+    for axis in _axes(routing, reverse):
+        later = [other for other in range(len(shape)) if other != axis and other not in done]
+        if shape[axis] > 1:
+            # S over later coordinates, D over corrected ones; both keep this axis.
+            lines = start.sum(axis=tuple(done), keepdims=True)
+            ends = goal.sum(axis=tuple(later), keepdims=True)
+            _spread(loads, routing, axis, *_line_loads(lines, ends, axis, shape[axis], grid.wraps[axis]))
+        done.append(axis)
+    return loads
+
+
+def _line_loads(
+    lines: FloatArray, ends: FloatArray, axis: int, size: int, wraps: bool
+) -> tuple[FloatArray, FloatArray]:
+    if not wraps:
+        up = np.cumsum(lines, axis=axis) * (ends.sum(axis=axis, keepdims=True) - np.cumsum(ends, axis=axis))
+        below = np.cumsum(ends, axis=axis) - ends
+        down = (lines.sum(axis=axis, keepdims=True) - (np.cumsum(lines, axis=axis) - lines)) * below
+        return up, down
+    crossing = _ring_paths(size)
+    first, last = np.moveaxis(lines, axis, -1), np.moveaxis(ends, axis, -1)
+    both = [np.einsum("xab,...a,...b->...x", table, first, last, optimize=True) for table in crossing]
+    return np.moveaxis(both[0], -1, axis), np.moveaxis(both[1], -1, axis)
+
+
+def _ring_paths(size: int) -> tuple[FloatArray, FloatArray]:
+    """[x, a, b] 1 where the route a to b leaves place x forwards (first) or backwards (second)."""
+    x, a, b = np.ogrid[:size, :size, :size]
+    step = ring_step(size, np.broadcast_to(a, (1, size, size)), np.broadcast_to(b, (1, size, size)))
+    forwards = (step == 1) & ((x - a) % size < (b - a) % size)
+    backwards = (step == -1) & ((a - x) % size < (a - b) % size)
+    return forwards.astype(float), backwards.astype(float)
+
+
+def _spread(loads: FloatArray, routing: Routing, axis: int, up: FloatArray, down: FloatArray) -> None:
+    grid = routing.topology.grid
+    assert grid is not None
+    for links, values in ((grid.forward[axis], up), (grid.backward[axis], down)):
+        wide = np.broadcast_to(values, grid.shape).transpose(range(len(grid.shape))[::-1]).ravel()
+        there = links >= 0
+        loads[links[there]] += wide[there]
+
+
+def _grid_trees(routing: Routing, sources: FloatArray, goals: IntArray) -> FloatArray:
+    topology = routing.topology
+    grid = topology.grid
+    assert grid is not None
+    shape = grid.shape
+    loads = np.zeros(topology.links)
+    start = _split(sources, shape)
+    marked = np.zeros(topology.routers)
+    marked[goals] = 1.0
+    wanted = _split(marked, shape) > 0
+    done: list[int] = []
+    for axis in range(len(shape)):
+        later = tuple(other for other in range(len(shape)) if other > axis)
+        if shape[axis] > 1:
+            lines = start.sum(axis=tuple(done), keepdims=True)
+            ends = wanted.any(axis=later, keepdims=True) if later else wanted
+            if grid.wraps[axis]:
+                both = []
+                for table in _ring_paths(shape[axis]):
+                    needed = np.einsum("xab,...b->...xa", table, np.moveaxis(ends, axis, -1).astype(float)) > 0
+                    first = np.moveaxis(lines, axis, -1)
+                    both.append(np.moveaxis((needed * first[..., None, :]).sum(axis=-1), -1, axis))
+                up, down = both
+            else:
+                beyond = np.flip(np.cumsum(np.flip(ends, axis), axis=axis), axis) - ends
+                before = np.cumsum(ends, axis=axis) - ends
+                up = np.cumsum(lines, axis=axis) * (beyond > 0)
+                down = (lines.sum(axis=axis, keepdims=True) - (np.cumsum(lines, axis=axis) - lines)) * (before > 0)
+            _spread(loads, routing, axis, up, down)
+        done.append(axis)
+    return loads
