@@ -1,12 +1,12 @@
 """The file boundary: pydantic models for data files, and their mistakes as lines for people.
 
-``quantity("J")`` is a field type that accepts ``"1.667 pJ"`` or, with its evidence,
+A field ``Annotated[Constant, quantity("J")]`` accepts ``"1.667 pJ"`` or, with its evidence,
 ``{value: 1.667 pJ, source: isaac-2016, kind: published, note: ...}`` and yields a :class:`Constant` in joules.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -22,8 +22,8 @@ class FileModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
-def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> Any:
-    """A pydantic field type for a constant in `unit` with optional bounds (`minimum` inclusive, `above` exclusive)."""
+def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> BeforeValidator:
+    """Validate a constant in `unit`, at least `minimum` or greater than `above`, as in ``Annotated[Constant, ...]``."""
 
     def convert(given: object) -> Constant:
         if isinstance(given, Constant):
@@ -38,7 +38,7 @@ def quantity(unit: str, *, minimum: float | None = None, above: float | None = N
             raise ValueError(f"must be greater than {above:g} {unit}".rstrip())
         return constant
 
-    return Annotated[Constant, BeforeValidator(convert)]
+    return BeforeValidator(convert)
 
 
 def _constant(given: object, unit: str) -> Constant:
@@ -47,7 +47,9 @@ def _constant(given: object, unit: str) -> Constant:
     unknown = set(given) - {"value", "source", "kind", "note"}
     if unknown:
         name = sorted(map(str, unknown))[0]
-        raise ValueError(f"unknown key {name!r}; did you mean {nearest(name, ['value', 'source', 'kind', 'note'])!r}?")
+        close = nearest(name, ["value", "source", "kind", "note"])
+        hint = f"did you mean {close!r}?" if close else "quote a text that holds commas"
+        raise ValueError(f"unknown key {name!r}; {hint}")
     if "value" not in given:
         raise ValueError("the key 'value' is missing")
     kind = given.get("kind", "assumed")

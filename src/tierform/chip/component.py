@@ -1,0 +1,106 @@
+"""What every component of a chip must answer: can you run this operator, and what does it cost?
+
+A component stands for all units of one type on a chip (256 crossbar tiles, 16 systolic arrays, one GPU).  It never
+knows the network, the memory behind the chip or the schedule; those add their own time and energy.
+`tierform.chip.contract` holds the tests that any implementation, ours or a plug-in's, must pass.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Protocol, runtime_checkable
+
+from tierform.provenance import Assumption
+from tierform.registry import Registry
+from tierform.workload.operator import Operator
+
+COMPONENTS = Registry(
+    "component type",
+    "tierform.components",
+    {
+        "crossbar": "tierform.chip.crossbar:CrossbarTiles",
+        "systolic": "tierform.chip.systolic:SystolicArrays",
+        "vector": "tierform.chip.vector:VectorUnits",
+        "gpu": "tierform.chip.gpu:Gpu",
+    },
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one execution of one operator takes on one component.
+
+    `occupancy_s` is how long the component (or the share of it that the operator got) cannot take the next work;
+    `latency_s` >= `occupancy_s` is from the first input to the last output.  `energy_J` is by part.  `memory_read_B`
+    and `memory_write_B` is traffic to the memory behind the component that is already inside the latency (a GPU's HBM).
+    `cell_writes` counts programmed non-volatile cells, `writes_per_cell` the most that any one cell was written.
+    """
+
+    latency_s: float
+    occupancy_s: float
+    energy_J: dict[str, float] = field(default_factory=dict)
+    operations: float = 0.0
+    memory_read_B: float = 0.0
+    memory_write_B: float = 0.0
+    cell_writes: int = 0
+    writes_per_cell: float = 0.0
+    utilization: float = 0.0
+
+    @property
+    def total_energy_J(self) -> float:
+        """Sum over the parts."""
+        return sum(self.energy_J.values())
+
+    def scaled(self, occupancy: float) -> Cost:
+        """The same work stretched to another occupancy (for example by sharing a bandwidth)."""
+        return replace(self, occupancy_s=occupancy, latency_s=occupancy + self.latency_s - self.occupancy_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What of a component an operator may use: `units` of it (0: all), and `replicas` copies of its static weight."""
+
+    units: int = 0
+    replicas: int = 1
+
+
+WHOLE = Share()
+
+
+@runtime_checkable
+class Component(Protocol):
+    """The interface of a component; see the module's text."""
+
+    name: str
+    units: int
+
+    def supports(self, operator: Operator) -> bool:
+        """Whether it can run the operator at all."""
+
+    def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
+        """Time, energy by part, traffic and wear of one execution; TierformError when it is not supported."""
+
+    @property
+    def area_m2(self) -> float:
+        """Silicon area of all units."""
+
+    def leakage_W(self, temperature_K: float) -> float:
+        """Static power of all units at a temperature."""
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Every constant it uses, with its source and kind."""
+
+
+@runtime_checkable
+class WeightHolder(Protocol):
+    """A component that keeps static weights in place (crossbars)."""
+
+    @property
+    def crossbars(self) -> int:
+        """Crossbars of all units."""
+
+    def crossbars_for(self, operator: Operator) -> int:
+        """Crossbars that one copy of the operator's weight takes (all `count` groups)."""
+
+    def programming_cost(self, crossbars: int, writes_per_cell: float = 1.0) -> Cost:
+        """Time, energy and wear of writing so many crossbars once."""
