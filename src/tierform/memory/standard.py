@@ -1,0 +1,279 @@
+"""Standards as data: reads a file of the library's ``memories`` shelf into a :class:`DramSpec`.
+
+A file holds what is common to a standard (organization, timing formulas, constraints, currents) and its speed grades.
+A name is ``standard-grade`` (``ddr4-2400``, ``gddr6-16``) or the standard alone for its default grade (``hbm2``).
+Any number of the file can be overridden by name.  Constraints are read only when a cycle engine asks for them
+(:mod:`tierform.memory.constraints`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tierform import library
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.files import Document, read_yaml
+from tierform.memory.formula import resolve_timings
+from tierform.memory.spec import OPTIONAL, REFRESH, REQUIRED, Controller, Currents, DramSpec, check_timings
+from tierform.provenance import Assumption, Constant, Kind
+from tierform.schema import FileModel, quantity, validate
+from tierform.units import format_quantity, parse_quantity
+
+SHELF = "memories"
+_ORGANIZATION = (
+    "channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "device_width", "bus_width", "burst_length",
+)  # fmt: skip
+_CURRENT_NAMES = tuple(field.name for field in fields(Currents))
+
+
+_Seconds = Annotated[Constant, quantity("s", above=0)]
+_JoulePerByte = Annotated[Constant, quantity("J/B", minimum=0)]
+
+
+class _Evidence(FileModel):
+    source: str = ""
+    kind: Kind = "assumed"
+    note: str = ""
+
+
+class _Organization(_Evidence):
+    channels: int
+    ranks: int = 1
+    bank_groups: int = 1
+    banks_per_group: int
+    rows: int
+    columns: int
+    device_width: int
+    bus_width: int
+    burst_length: int
+
+
+class _Controller(FileModel):
+    row_policy: Literal["open", "closed"] = "open"
+    refresh: Literal["none", "all-bank", "all-bank-simultaneous", "per-bank"] = "all-bank"
+    dual_command: bool = False
+    transaction_queue: int = 32
+    command_queue: int = 8
+    row_hit_limit: int = 4
+
+
+class _Grade(_Evidence):
+    clock: _Seconds
+    timings: dict[str, int | float | str]
+    currents: dict[str, str] = {}
+
+
+class _Io(_Evidence):
+    read: _JoulePerByte
+    write: _JoulePerByte
+
+
+class _File(FileModel):
+    standard: str
+    title: str
+    default_grade: str
+    organization: _Organization
+    mapping: str
+    controller: _Controller = _Controller()
+    timings: dict[str, int | float | str]
+    grades: dict[str, _Grade]
+    currents: dict[str, str]
+    io: _Io
+    constraints: str
+
+
+def dram_names() -> list[str]:
+    """Every name that :func:`load_dram` takes with its grade written out, in the order of the files."""
+    found = []
+    for name in library.names(SHELF):
+        document = _document(library.find(SHELF, name))
+        if isinstance(document.content, dict) and "grades" in document.content:
+            found.extend(f"{name}-{grade}" for grade in document.content["grades"])
+    return found
+
+
+def library_document(name: str) -> Document:
+    """The file of one entry of the shelf, read once."""
+    return _document(library.find(SHELF, name))
+
+
+@lru_cache(maxsize=32)
+def _document(path: Path) -> Document:
+    return read_yaml(path)
+
+
+def load_dram(name: str, **overrides: Any) -> DramSpec:
+    """The memory `name` of the library, with `overrides`.
+
+    An override names a field of the organization (``ranks=2``), a timing in clock cycles (``nCL=16``) or a formula, a
+    current (``IDD0="50 mA"``), a setting of the controller (``row_policy="closed"``), ``clock``, ``mapping``, or the
+    interface's energy ``io_read`` and ``io_write``.  TierformError with the nearest name for anything else.
+    """
+    path, grade_name = _find(name)
+    return read_dram(path, grade_name, name, overrides)
+
+
+def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str, Any]) -> DramSpec:
+    """As :func:`load_dram`, from any file of the same layout; `grade_name` None means the default grade."""
+    document = _document(path)
+    read = validate(_File, document)
+    file = str(path)
+    grade_name = grade_name or read.default_grade
+    if grade_name not in read.grades:
+        fail("no such speed grade", file=file, key="grades", value=grade_name, choices=read.grades)
+    grade = read.grades[grade_name]
+    organization = {field: getattr(read.organization, field) for field in _ORGANIZATION}
+    controller = Controller(**read.controller.model_dump())
+    clock_s, mapping = grade.clock.value, read.mapping
+    written: dict[str, object] = {**read.timings, **grade.timings}
+    current_texts = {k: v for k, v in {**read.currents, **grade.currents}.items() if k not in _Evidence.model_fields}
+    io = {"io_read": read.io.read.value / 8, "io_write": read.io.write.value / 8}
+    assumed = [Assumption(f"{name}: {key}", str(value), "assumed", note="given by the user") for key, value in
+               overrides.items()]  # fmt: skip
+    problems: list[Problem] = []
+    settings: dict[str, Any] = {}
+    for key, value in overrides.items():
+        if key in organization:
+            organization[key] = _count(key, value)
+        elif key in written or key in REQUIRED or key in OPTIONAL:
+            written[key] = value
+        elif key in _CURRENT_NAMES:
+            current_texts[key] = value
+        elif key in Controller.__dataclass_fields__:
+            settings[key] = value
+        elif key == "clock":
+            clock_s = parse_quantity(value, "s", key=key)
+        elif key == "mapping":
+            mapping = str(value)
+        elif key in io:
+            io[key] = parse_quantity(value, "J/B", key=key) / 8
+        else:
+            known = [
+                *organization,
+                *written,
+                *_CURRENT_NAMES,
+                *Controller.__dataclass_fields__,
+                "clock",
+                "mapping",
+                *io,
+            ]
+            problems.append(Problem("no such setting of a memory", key=key, nearest=nearest(key, known)))
+    if settings.get("refresh", "none") not in REFRESH:
+        problems.append(
+            Problem("not a refresh policy", key="refresh", value=settings["refresh"],
+                    nearest=nearest(str(settings["refresh"]), REFRESH))
+        )  # fmt: skip
+    if problems:
+        raise TierformError(problems)
+
+    def line_of(key: str) -> int | None:
+        for place in (("grades", grade_name, "timings", key), ("timings", key)):
+            if place in document.lines:
+                return document.lines[place]
+        return None
+
+    written["BL"] = organization["burst_length"]
+    timings = resolve_timings(written, clock_s * 1e9, file, line_of)
+    check_timings(timings, file, line_of)
+    _check_organization(organization, file)
+    return DramSpec(
+        name=name,
+        standard=read.standard,
+        title=read.title,
+        channels=organization["channels"],
+        ranks=organization["ranks"],
+        bank_groups=organization["bank_groups"],
+        banks_per_group=organization["banks_per_group"],
+        rows=organization["rows"],
+        columns=organization["columns"],
+        device_width_bit=organization["device_width"],
+        bus_width_bit=organization["bus_width"],
+        burst_length=organization["burst_length"],
+        clock_s=clock_s,
+        timings=timings,
+        currents=_currents(current_texts, document),
+        mapping=mapping,
+        controller=replace(controller, **settings),
+        constraint_text=read.constraints,
+        constraint_line=(document.line_of(("constraints",)) or 0) + 1,
+        file=file,
+        io_read_J_per_bit=io["io_read"],
+        io_write_J_per_bit=io["io_write"],
+        assumptions=tuple(_assumptions(name, read, grade) + assumed),
+    )
+
+
+def _find(name: str) -> tuple[Path, str | None]:
+    known = library.names(SHELF)
+    if name in known:
+        return library.find(SHELF, name), None
+    head, _, grade = name.rpartition("-")
+    if head in known:
+        return library.find(SHELF, head), grade
+    return fail(
+        "no memory of this name in the library",
+        value=name,
+        choices=[*known, *dram_names()],
+        fix="`tierform list memories` shows them all.",
+    )
+
+
+def _count(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        fail("a whole number of at least 1 is needed", key=key, value=value)
+    return value
+
+
+def _check_organization(organization: dict[str, int], file: str) -> None:
+    problems = [
+        Problem("must be a power of two", file, None, key, organization[key])
+        for key in _ORGANIZATION
+        if organization[key] < 1 or organization[key] & (organization[key] - 1)
+    ]
+    if organization["bus_width"] % organization["device_width"]:
+        what = "the bus must be a whole number of devices wide"
+        problems.append(Problem(what, file, None, "bus_width", organization["bus_width"]))
+    if problems:
+        raise TierformError(problems)
+
+
+def _currents(texts: dict[str, Any], document: Document) -> Currents:
+    problems, values = [], {}
+    for key, text in texts.items():
+        line = document.lines.get(("currents", key))
+        if key not in _CURRENT_NAMES:
+            problems.append(Problem("unknown current", document.file, line, key, None, nearest(key, _CURRENT_NAMES)))
+            continue
+        try:
+            values[key] = parse_quantity(text, "V" if key.startswith("V") else "A", key=key)
+        except TierformError as error:
+            problems.extend(replace(problem, file=document.file, line=line) for problem in error.problems)
+    required = ("VDD", "IDD0", "IDD2N", "IDD3N", "IDD4R", "IDD4W", "IDD5B")
+    line = document.line_of(("currents",))
+    problems += [Problem("this key is missing", document.file, line, key) for key in required if key not in texts]
+    if problems:
+        raise TierformError(problems)
+    return Currents(**values)
+
+
+def _assumptions(name: str, read: _File, grade: _Grade) -> list[Assumption]:
+    def line(subject: str, value: str, evidence: _Evidence, note: str = "") -> Assumption:
+        return Assumption(f"{name}: {subject}", value, evidence.kind, evidence.source, note or evidence.note)
+
+    given = {k: v for k, v in read.currents.items() if k in _Evidence.model_fields}
+    supply = _Evidence(**given)  # type: ignore[arg-type]
+    io = f"read {_pj(read.io.read)}, write {_pj(read.io.write)}"
+    return [
+        line("organization", read.title, read.organization),
+        line("timings", f"{len(read.timings) + len(grade.timings)} timings at {format_quantity(grade.clock.value, 's')}",
+             grade),
+        line("currents", f"{len(read.currents) - len(given)} currents", supply),
+        line("interface energy", io, read.io),
+    ]  # fmt: skip
+
+
+def _pj(energy: Constant) -> str:
+    return f"{energy.value / 8 * 1e12:.3g} pJ/bit"
