@@ -9,6 +9,8 @@ from tierform.memory.device import MemoryDevice, TransferCost, load_memory
 _LAZY: dict[str, str] = {
     "CxlDevice": "tierform.memory.cxl",
     "DramSpec": "tierform.memory.spec",
+    "Placement": "tierform.memory.hierarchy",
+    "place_footprint": "tierform.memory.hierarchy",
     "load_dram": "tierform.memory.standard",
     "dram_names": "tierform.memory.standard",
 }

@@ -1,8 +1,8 @@
 """Address mapping: which channel, rank, bank group, bank, row and column a byte address means.
 
 A mapping is a string of six two-letter fields from the most to the least significant bits, in any order: ``ch``
-channel, ``ra`` rank, ``bg`` bank group, ``ba`` bank in the group, ``ro`` row, ``co`` column.  Below the last field lie the bytes
-of one burst.  The notation is that of DRAMsim3's configuration files.
+channel, ``ra`` rank, ``bg`` bank group, ``ba`` bank in the group, ``ro`` row, ``co`` column.  Below the last field lie
+the bytes of one burst.  The notation is that of DRAMsim3's configuration files.
 """
 
 from __future__ import annotations

@@ -4,8 +4,8 @@
 (:mod:`tierform.memory.analytic`); :class:`tierform.memory.CycleMemory` simulates the same device cycle by cycle.
 
 Energy by part: ``activate``, ``read``, ``write``, ``io`` belong to the transfer; ``background`` and ``refresh`` are
-those of the channels used while they are busy.  For a whole task take :attr:`TransferCost.dynamic_energy_J` of each transfer
-and :meth:`MemoryDevice.background_energy_J` once.  The controller on the chip's side is not included.
+those of the channels used while they are busy.  For a whole task take :attr:`TransferCost.dynamic_energy_J` of each
+transfer and :meth:`MemoryDevice.background_energy_J` once.  The controller on the chip's side is not included.
 """
 
 from __future__ import annotations

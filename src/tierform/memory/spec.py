@@ -219,10 +219,10 @@ def check_timings(timings: dict[str, int], file: str, line_of: Callable[[str], i
         if value < 1 and name in known and name not in ("nCS", "nPPD", "nRTW"):
             problems.append(Problem("must be at least 1 clock cycle", file, line_of(name), name, value))
     for name, rule, limit in _RULES:
-        value, bound = timings.get(name), _bound(limit, timings)
-        if value is not None and bound is not None and value < bound:
+        bound = _bound(limit, timings)
+        if name in timings and bound is not None and timings[name] < bound:
             shown = " + ".join(f"{part} ({timings[part]})" for part in limit)
-            problems.append(Problem(f"must be at least {shown}: {rule}", file, line_of(name), name, value))
+            problems.append(Problem(f"must be at least {shown}: {rule}", file, line_of(name), name, timings[name]))
     if problems:
         raise TierformError(problems)
 

@@ -24,7 +24,8 @@ from tierform.units import format_quantity, parse_quantity
 
 SHELF = "memories"
 _ORGANIZATION = (
-    "channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "device_width", "bus_width", "burst_length",
+    "channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "device_width", "bus_width",
+    "burst_length",
 )  # fmt: skip
 _CURRENT_NAMES = tuple(field.name for field in fields(Currents))
 
@@ -87,7 +88,7 @@ class _File(FileModel):
 
 def dram_names() -> list[str]:
     """Every name that :func:`load_dram` takes with its grade written out, in the order of the files."""
-    found = []
+    found: list[str] = []
     for name in library.names(SHELF):
         document = _document(library.find(SHELF, name))
         if isinstance(document.content, dict) and "grades" in document.content:
@@ -268,8 +269,7 @@ def _assumptions(name: str, read: _File, grade: _Grade) -> list[Assumption]:
     io = f"read {_pj(read.io.read)}, write {_pj(read.io.write)}"
     return [
         line("organization", read.title, read.organization),
-        line("timings", f"{len(read.timings) + len(grade.timings)} timings at {format_quantity(grade.clock.value, 's')}",
-             grade),
+        line("timings", f"{len(read.timings) + len(grade.timings)} at {format_quantity(grade.clock.value, 's')}", grade),
         line("currents", f"{len(read.currents) - len(given)} currents", supply),
         line("interface energy", io, read.io),
     ]  # fmt: skip
