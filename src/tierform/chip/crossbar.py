@@ -135,9 +135,12 @@ class CrossbarTiles:
                 "bus": moved_B * p.bus_energy.value,
             },
             operations=operator.operations,
-            utilization=operator.k * operator.n * self.slices(weight_bits) * operator.count
+            utilization=operator.k
+            * operator.n
+            * self.slices(weight_bits)
+            * operator.count
             / (self.crossbars_for(operator) * p.rows * p.columns),
-        )  # fmt: skip
+        )
 
     def programming_cost(self, crossbars: int, writes_per_cell: float = 1.0) -> Cost:
         """Write every cell of so many crossbars: row after row, `parallel_writes` crossbars of a tile at a time."""

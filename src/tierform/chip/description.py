@@ -226,8 +226,12 @@ def load_component(name: str, units: int, file: str, changes: dict[str, Any] | N
     path = Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
     document = read_yaml(path)
     if not isinstance(document.content, dict) or "type" not in document.content:
-        fail("the key 'type' is missing", file=document.file, choices=COMPONENTS.names(),
-             fix=f"Types: {', '.join(COMPONENTS.names())}.")  # fmt: skip
+        fail(
+            "the key 'type' is missing",
+            file=document.file,
+            choices=COMPONENTS.names(),
+            fix=f"Types: {', '.join(COMPONENTS.names())}.",
+        )
     kind = COMPONENTS.get(str(document.content["type"]))
     if changes:
         document = Document({**document.content, **changes}, document.file, document.lines)
@@ -252,8 +256,14 @@ def _check_citations(parameters: Any, file: str) -> None:
 def _check_schema(document: Document) -> None:
     found = document.content["schema"]
     if found != SCHEMA:
-        fail("this file has another schema", file=document.file, line=document.line_of(("schema",)), value=found,
-             choices=[SCHEMA], fix=f"This version reads {SCHEMA}.")  # fmt: skip
+        fail(
+            "this file has another schema",
+            file=document.file,
+            line=document.line_of(("schema",)),
+            value=found,
+            choices=[SCHEMA],
+            fix=f"This version reads {SCHEMA}.",
+        )
 
 
 def _components(chip: ChipFile, document: Document, digest: Any) -> tuple[dict[str, Component], dict[str, str]]:
@@ -264,8 +274,14 @@ def _components(chip: ChipFile, document: Document, digest: Any) -> tuple[dict[s
     for name, entry in chip.components.items():
         units = sum(die.holds.get(name, 0) * die.grid[0] * die.grid[1] for die in chip.package.dies)
         if units < 1:
-            problems.append(Problem("no die holds this component", document.file,
-                                    document.line_of(("components", name)), f"components.{name}"))  # fmt: skip
+            problems.append(
+                Problem(
+                    "no die holds this component",
+                    document.file,
+                    document.line_of(("components", name)),
+                    f"components.{name}",
+                )
+            )
             continue
         file = entry.file
         if file.endswith((".yaml", ".yml")) and not Path(file).is_absolute():
@@ -292,24 +308,51 @@ def _die_problems(chip: ChipFile, document: Document, components: dict[str, Comp
     for index, die in enumerate(chip.package.dies):
         at = ("package", "dies", index)
         if min(die.grid) < 1:
-            problems.append(Problem("a grid needs at least 1 x 1 tiles", document.file, document.line_of((*at, "grid")),
-                                    f"package.dies.{index}.grid", list(die.grid)))  # fmt: skip
+            problems.append(
+                Problem(
+                    "a grid needs at least 1 x 1 tiles",
+                    document.file,
+                    document.line_of((*at, "grid")),
+                    f"package.dies.{index}.grid",
+                    list(die.grid),
+                )
+            )
         total += max(die.grid[0], 0) * max(die.grid[1], 0)
         for name, count in die.holds.items():
             line = document.line_of((*at, "holds", name))
             if name not in components:
                 close = nearest(name, components)
-                problems.append(Problem("no component of this name", document.file, line,
-                                        f"package.dies.{index}.holds.{name}", None, close))  # fmt: skip
+                problems.append(
+                    Problem(
+                        "no component of this name",
+                        document.file,
+                        line,
+                        f"package.dies.{index}.holds.{name}",
+                        None,
+                        close,
+                    )
+                )
             elif count < 1:
-                problems.append(Problem("a tile holds at least one unit", document.file, line,
-                                        f"package.dies.{index}.holds.{name}", count))  # fmt: skip
+                problems.append(
+                    Problem(
+                        "a tile holds at least one unit",
+                        document.file,
+                        line,
+                        f"package.dies.{index}.holds.{name}",
+                        count,
+                    )
+                )
     names = [die.name for die in chip.package.dies]
     if len(set(names)) < len(names):
         problems.append(Problem("two dies have the same name", document.file, document.line_of(("package", "dies"))))
     if total > MAX_TILES:
-        problems.append(Problem(f"{total} tiles; at most {MAX_TILES} are simulated", document.file,
-                                document.line_of(("package", "dies"))))  # fmt: skip
+        problems.append(
+            Problem(
+                f"{total} tiles; at most {MAX_TILES} are simulated",
+                document.file,
+                document.line_of(("package", "dies")),
+            )
+        )
     return problems
 
 
@@ -318,32 +361,64 @@ def _package_problems(chip: ChipFile, document: Document) -> list[Problem]:
     dies = chip.package.dies
     tiles = sum(die.grid[0] * die.grid[1] for die in dies)
     if chip.package.kind == "planar" and len(dies) != 1:
-        problems.append(Problem("a planar package has exactly one die", document.file,
-                                document.line_of(("package", "dies")), "package.dies", len(dies)))  # fmt: skip
+        problems.append(
+            Problem(
+                "a planar package has exactly one die",
+                document.file,
+                document.line_of(("package", "dies")),
+                "package.dies",
+                len(dies),
+            )
+        )
     if tiles > 1 and chip.network is None:
         problems.append(Problem("a chip of more than one tile needs a network", document.file, None, "network"))
     if chip.network is not None:
         needed = {"3d": "vertical", "2.5d": "interposer"}.get(chip.package.kind)
         if needed and len(dies) > 1 and getattr(chip.network, needed) is None:
-            problems.append(Problem(f"a {chip.package.kind} package needs its links described", document.file,
-                                    document.line_of(("network",)), f"network.{needed}"))  # fmt: skip
+            problems.append(
+                Problem(
+                    f"a {chip.package.kind} package needs its links described",
+                    document.file,
+                    document.line_of(("network",)),
+                    f"network.{needed}",
+                )
+            )
     if chip.package.kind == "3d" and len({die.grid for die in dies}) > 1:
-        problems.append(Problem("all tiers of a stack need the same grid", document.file,
-                                document.line_of(("package", "dies")), "package.dies"))  # fmt: skip
+        problems.append(
+            Problem(
+                "all tiers of a stack need the same grid",
+                document.file,
+                document.line_of(("package", "dies")),
+                "package.dies",
+            )
+        )
     if chip.package.kind == "2.5d" and len({die.at for die in dies}) < len(dies):
-        problems.append(Problem("two chiplets stand at the same place ('at')", document.file,
-                                document.line_of(("package", "dies")), "package.dies"))  # fmt: skip
+        problems.append(
+            Problem(
+                "two chiplets stand at the same place ('at')",
+                document.file,
+                document.line_of(("package", "dies")),
+                "package.dies",
+            )
+        )
     return problems
 
 
 def _precision_problems(chip: ChipFile, document: Document) -> list[Problem]:
     known = list(PrecisionPlan.__dataclass_fields__)
     problems = [
-        Problem("unknown key", document.file, document.line_of(("precision", key)), f"precision.{key}", None,
-                nearest(key, known), f"Known here: {', '.join(known)}.")
+        Problem(
+            "unknown key",
+            document.file,
+            document.line_of(("precision", key)),
+            f"precision.{key}",
+            None,
+            nearest(key, known),
+            f"Known here: {', '.join(known)}.",
+        )
         for key in chip.precision
         if key not in known
-    ]  # fmt: skip
+    ]
     if not problems and chip.precision:
         try:
             PrecisionPlan(**chip.precision)

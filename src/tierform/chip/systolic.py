@@ -78,8 +78,11 @@ class SystolicArrays:
     def build(cls, name: str, units: int, parameters: SystolicParameters) -> SystolicArrays:
         """From the data file's parameters."""
         if parameters.rows < 1 or parameters.columns < 1:
-            fail("an array needs at least one row and one column", key=f"{name}.rows x columns",
-                 value=f"{parameters.rows} x {parameters.columns}")  # fmt: skip
+            fail(
+                "an array needs at least one row and one column",
+                key=f"{name}.rows x columns",
+                value=f"{parameters.rows} x {parameters.columns}",
+            )
         return cls(name, units, parameters)
 
     schema = SystolicParameters
