@@ -12,22 +12,20 @@ Everything here is numpy; the solvers are in ``solvers.py``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.thermal.materials import Material, at_temperature
+from tierform.thermal.package import EdgeHalves, PackageNodes
 from tierform.thermal.stack import Board, Layer, Plate, Region, Sink, Stack, Surface
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 # HotSpot lumps distributed capacities with this factor (hotspot-7).
-_LUMPED_CAPACITY = 0.333
-# Where a plate ends flush with the one on it, its overhang has no extent; this stands for contact.
-_CONTACT_K_PER_W = 1e-6
+LUMPED_CAPACITY = 0.333
 # HotSpot's heterogeneous mode gives a cell to one block from this share of its area on (hotspot-7).
 _LOCKED = 0.95
 
@@ -191,17 +189,13 @@ def build_network(stack: Stack, rows: int, columns: int, temperature_K: Array | 
     elif isinstance(stack.bottom, Surface):
         # A node of the HotSpot conventions lies on the lower face already.
         ambient[0] += 1.0 / (through[0] * (1.0 - share) + 1.0 / (stack.bottom.heat_transfer_W_per_m2K * cell))
-    lumped = 1.0 if stack.convention == "centred" else _LUMPED_CAPACITY
+    lumped = 1.0 if stack.convention == "centred" else LUMPED_CAPACITY
     capacity = np.stack([slab.heat * slab.thickness_m * cell * lumped for slab in slabs])
     if isinstance(stack.top, Sink):
         capacity[-1] += lumped * stack.top.capacity_J_per_K * cell / stack.top.plate.side_m**2
     if isinstance(stack.bottom, Board):
         capacity[0] += lumped * stack.bottom.capacity_J_per_K * cell / stack.bottom.board.side_m**2
-    package = _Package(stack, layers, rows, columns)
-    if isinstance(stack.top, Sink):
-        package.add_sink(stack.top, lumped)
-    if isinstance(stack.bottom, Board):
-        package.add_board(stack.bottom, lumped)
+    package = PackageNodes(stack, layers, layers * rows * columns, _GridEdges(stack, rows, columns), lumped)
     network = Network(
         lateral_x,
         lateral_y,
@@ -225,6 +219,23 @@ def build_network(stack: Stack, rows: int, columns: int, temperature_K: Array | 
 
         network = with_coolant(network, stack, rows, columns)
     return network
+
+
+class _GridEdges:
+    """The cells along the four edges of a layer, for the package nodes."""
+
+    def __init__(self, stack: Stack, rows: int, columns: int) -> None:
+        self._rows, self._columns = rows, columns
+        self._steps = (stack.width_m / columns, stack.height_m / rows)
+
+    def __call__(self, layer: int, side: int, conductivity: float, thickness_m: float) -> EdgeHalves:
+        number = np.arange(self._rows * self._columns).reshape(self._rows, self._columns)
+        number = number + layer * self._rows * self._columns
+        cells = (number[:, 0], number[:, -1], number[-1, :], number[0, :])[side]
+        dx, dy = self._steps
+        step, face = (dx, dy) if side < 2 else (dy, dx)
+        half = step / (2 * conductivity * face * thickness_m)
+        return [(int(cell), half) for cell in cells]
 
 
 def conductivity_field(stack: Stack, rows: int, columns: int) -> tuple[Array, Array, Array]:
@@ -375,158 +386,3 @@ def _warm(stack: Stack, layer: Layer, slab: _Slab, temperature_K: Array, rows: i
     if slab.fluid is not None:
         factor = np.where(slab.fluid, 1.0, factor)
     return replace(slab, kx=slab.kx * factor, ky=slab.ky * factor, kz=slab.kz * factor)
-
-
-class _Package:
-    """Collects the nodes of overhanging plates and their conductances."""
-
-    def __init__(self, stack: Stack, layers: int, rows: int, columns: int) -> None:
-        self.stack, self.rows, self.columns, self.layers = stack, rows, columns, layers
-        self.cells = layers * rows * columns
-        self.half = 0.5 if stack.convention == "centred" else 1.0
-        self.centred = stack.convention == "centred"
-        self.names: list[str] = []
-        self.ambient: list[float] = []
-        self.capacity: list[float] = []
-        self.node_layer: list[int] = []
-        self.link_from: list[int] = []
-        self.link_to: list[int] = []
-        self.link: list[float] = []
-
-    def add_sink(self, sink: Sink, lumped: float) -> None:
-        spreader, plate = self._linear(sink.spreader), self._linear(sink.plate)
-        top = self.layers - 1
-        s, big = spreader.side_m, plate.side_m
-        inner = self._ring(spreader, s, top - 1, "spreader", lumped)
-        under = self._ring(plate, s, top, "sink inner", lumped)
-        outer = self._corners(plate, s, top, "sink outer", lumped)
-        per_area = sink.resistance_K_per_W * big**2
-        per_capacity = lumped * sink.capacity_J_per_K / big**2
-        for side in range(4):
-            area = self._trapezoid(s, side)
-            through = _r(plate.thickness_m, plate.material.conductivity_z_W_per_mK, area)
-            above = _r(spreader.thickness_m, spreader.material.conductivity_z_W_per_mK, area)
-            self._join(inner[side], under[side], above / 2 + through / 2 if self.centred else above)
-            self._cool(under[side], through * self.half + _ratio(per_area, area), per_capacity * area)
-            self._join(under[side], outer[side], self._outward(plate, s, big, side))
-            rest = (big**2 - s**2) / 4
-            through = _r(plate.thickness_m, plate.material.conductivity_z_W_per_mK, rest)
-            self._cool(outer[side], through * self.half + _ratio(per_area, rest), per_capacity * rest)
-
-    def add_board(self, board: Board, lumped: float) -> None:
-        board = replace(
-            board,
-            substrate=self._linear(board.substrate),
-            solder=self._linear(board.solder),
-            board=self._linear(board.board),
-        )
-        under = self._ring(board.substrate, board.substrate.side_m, 2, "substrate", lumped)
-        balls = self._ring(board.solder, board.solder.side_m, 1, "solder", lumped)
-        s, big = board.solder.side_m, board.board.side_m
-        inner = self._ring(board.board, s, 0, "board inner", lumped)
-        outer = self._corners(board.board, s, 0, "board outer", lumped)
-        per_area = board.resistance_K_per_W * big**2
-        per_capacity = lumped * board.capacity_J_per_K / big**2
-        for side in range(4):
-            small, area = self._trapezoid(board.substrate.side_m, side), self._trapezoid(s, side)
-            r_substrate = _r(board.substrate.thickness_m, board.substrate.material.conductivity_z_W_per_mK, small)
-            r_solder = _r(board.solder.thickness_m, board.solder.material.conductivity_z_W_per_mK, area)
-            r_board = _r(board.board.thickness_m, board.board.material.conductivity_z_W_per_mK, area)
-            # Where nodes lie on the lower face, the plate below counts whole.
-            self._join(under[side], balls[side], r_substrate / 2 + r_solder / 2 if self.centred else r_solder)
-            self._join(balls[side], inner[side], r_solder / 2 + r_board / 2 if self.centred else r_board)
-            own = r_board / 2 if self.centred else 0.0
-            self._cool(inner[side], own + _ratio(per_area, area), per_capacity * area)
-            self._join(inner[side], outer[side], self._outward(board.board, s, big, side))
-            rest = (big**2 - s**2) / 4
-            own = (
-                _r(board.board.thickness_m, board.board.material.conductivity_z_W_per_mK, rest) / 2
-                if self.centred
-                else 0.0
-            )
-            self._cool(outer[side], own + _ratio(per_area, rest), per_capacity * rest)
-
-    def _linear(self, plate: Plate) -> Plate:
-        return replace(plate, material=at_temperature(plate.material, self.stack.conductivity_temperature_K))
-
-    def _along(self, side: int) -> tuple[float, float]:
-        """Die size along the way out of this side (west, east, north, south) and across it."""
-        w, h = self.stack.width_m, self.stack.height_m
-        return (w, h) if side < 2 else (h, w)
-
-    def _trapezoid(self, outer_m: float, side: int) -> float:
-        along, across = self._along(side)
-        return (outer_m + across) * (outer_m - along) / 4
-
-    def _ring(self, plate: Plate, outer_m: float, layer: int, name: str, lumped: float) -> list[int]:
-        """Four nodes around the die, joined to the layer's edge cells, each cell by its share of the resistance."""
-        nodes = []
-        dx, dy = self.stack.width_m / self.columns, self.stack.height_m / self.rows
-        number = np.arange(self.rows * self.columns).reshape(self.rows, self.columns) + layer * self.rows * self.columns
-        edges = (number[:, 0], number[:, -1], number[-1, :], number[0, :])
-        material = plate.material
-        for side, compass in enumerate(("west", "east", "north", "south")):
-            along, across = self._along(side)
-            k = material.conductivity_x_W_per_mK if side < 2 else material.conductivity_y_W_per_mK
-            out = _r((outer_m - along) / 4, k, (outer_m + 3 * across) / 4 * plate.thickness_m)
-            step, face = (dx, dy) if side < 2 else (dy, dx)
-            cell = step / (2 * k * face * plate.thickness_m)
-            node = self._node(f"{name} {compass}", layer)
-            count = len(edges[side])
-            for edge in edges[side].tolist():
-                self._join(edge, node, cell + count * out)
-            volume = self._trapezoid(outer_m, side) * plate.thickness_m
-            self.capacity[node - self.cells] += lumped * material.heat_capacity_J_per_m3K * volume
-            nodes.append(node)
-        return nodes
-
-    def _corners(self, plate: Plate, inner_m: float, layer: int, name: str, lumped: float) -> list[int]:
-        nodes = []
-        for compass in ("west", "east", "north", "south"):
-            node = self._node(f"{name} {compass}", layer)
-            volume = (plate.side_m**2 - inner_m**2) / 4 * plate.thickness_m
-            self.capacity[node - self.cells] += lumped * plate.material.heat_capacity_J_per_m3K * volume
-            nodes.append(node)
-        return nodes
-
-    def _outward(self, plate: Plate, inner_m: float, outer_m: float, side: int) -> float:
-        along, across = self._along(side)
-        material = plate.material
-        k = material.conductivity_x_W_per_mK if side < 2 else material.conductivity_y_W_per_mK
-        near = _r((inner_m - along) / 4, k, (3 * inner_m + across) / 4 * plate.thickness_m)
-        return near + _r((outer_m - inner_m) / 4, k, (outer_m + 3 * inner_m) / 4 * plate.thickness_m)
-
-    def _node(self, name: str, layer: int) -> int:
-        self.names.append(name)
-        self.node_layer.append(layer)
-        self.ambient.append(0.0)
-        self.capacity.append(0.0)
-        return self.cells + len(self.names) - 1
-
-    def _join(self, first: int, second: int, resistance: float) -> None:
-        self.link_from.append(first)
-        self.link_to.append(second)
-        self.link.append(1.0 / max(resistance, _CONTACT_K_PER_W))
-
-    def _cool(self, node: int, resistance: float, capacity: float) -> None:
-        self.ambient[node - self.cells] += 1.0 / resistance
-        self.capacity[node - self.cells] += capacity
-
-
-def _r(length_m: float, conductivity: float, area_m2: float) -> float:
-    """Resistance of a prism; none for no length, infinite for no area (a plate that does not overhang)."""
-    if length_m <= 0:
-        return 0.0
-    return length_m / (conductivity * area_m2) if area_m2 > 0 else float("inf")
-
-
-def _ratio(value: float, by: float) -> float:
-    return value / by if by > 0 else float("inf")
-
-
-def as_vector(network: Network, cells: Any) -> Array:
-    """Cell powers (layers, rows, columns) as one vector over all nodes, package nodes at 0."""
-    vector = np.zeros(network.nodes)
-    flat = np.asarray(cells, dtype=float).ravel()
-    vector[: flat.size] = flat
-    return vector
