@@ -1,0 +1,86 @@
+"""Which element types a store holds, and what their bits mean.
+
+Each weight is a code of `planes` bits, most significant first.  Three kinds: floating point (sign, exponent, mantissa:
+codes of equal sign are ordered as their values are, so the first k bits bound the value), two's complement integers
+(the first k bits bound the value too), and exact types (positions, masks, 64-bit numbers), which are kept as planes as
+well but are only ever read whole.  Limits: packed sub-byte types of safetensors other than int4 are refused.
+Sources: IEEE 754-2019; the OCP 8-bit floating point specification 1.0 (E4M3 has no infinity and one NaN per sign).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tierform.errors import fail
+
+BLOCK_WEIGHTS = 512  # one plane of a block is 64 bytes: one DDR5 burst, one cache line
+PLANE_BYTES = BLOCK_WEIGHTS // 8
+Kind = Literal["float", "float-finite", "int", "exact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One element type.
+
+    `planes` is the number of stored bits, `width` the bits of the word that holds one weight in memory (int4 sits in a
+    byte), `exponent_bits` is 0 unless the kind is a float; ``float-finite`` has no infinity (E4M3).
+    """
+
+    name: str
+    code: int
+    safetensors: str
+    planes: int
+    width: int
+    kind: Kind
+    exponent_bits: int
+    numpy: str
+    torch: str
+
+    @property
+    def word_bytes(self) -> int:
+        """Bytes of one weight in memory."""
+        return self.width // 8
+
+    @property
+    def partial(self) -> bool:
+        """Whether fewer than all planes may be read."""
+        return self.kind != "exact"
+
+    def check_bits(self, bits: int, where: str) -> int:
+        """`bits` when this type can be read at that precision, otherwise a TierformError that says what can."""
+        if isinstance(bits, bool) or not 1 <= bits <= self.planes:
+            fail(f"{self.name} is read at 1 to {self.planes} bits", key=where, value=bits)
+        if bits != self.planes and not self.partial:
+            fail(f"{self.name} can only be read whole, at {self.planes} bits", key=where, value=bits)
+        return int(bits)
+
+
+ELEMENTS: tuple[Element, ...] = (
+    Element("bf16", 1, "BF16", 16, 16, "float", 8, "uint16", "bfloat16"),
+    Element("fp16", 2, "F16", 16, 16, "float", 5, "float16", "float16"),
+    Element("fp32", 3, "F32", 32, 32, "float", 8, "float32", "float32"),
+    Element("fp8-e4m3", 4, "F8_E4M3", 8, 8, "float-finite", 4, "uint8", "float8_e4m3fn"),
+    Element("fp8-e5m2", 5, "F8_E5M2", 8, 8, "float", 5, "uint8", "float8_e5m2"),
+    Element("int8", 6, "I8", 8, 8, "int", 0, "int8", "int8"),
+    Element("int4", 7, "I8", 4, 8, "int", 0, "int8", "int8"),
+    Element("uint8", 16, "U8", 8, 8, "exact", 0, "uint8", "uint8"),
+    Element("bool", 17, "BOOL", 8, 8, "exact", 0, "bool", "bool"),
+    Element("int16", 18, "I16", 16, 16, "exact", 0, "int16", "int16"),
+    Element("uint16", 19, "U16", 16, 16, "exact", 0, "uint16", "uint16"),
+    Element("int32", 20, "I32", 32, 32, "exact", 0, "int32", "int32"),
+    Element("uint32", 21, "U32", 32, 32, "exact", 0, "uint32", "uint32"),
+    Element("int64", 22, "I64", 64, 64, "exact", 0, "int64", "int64"),
+    Element("uint64", 23, "U64", 64, 64, "exact", 0, "uint64", "uint64"),
+    Element("fp64", 24, "F64", 64, 64, "exact", 0, "float64", "float64"),
+)
+BY_CODE = {element.code: element for element in ELEMENTS}
+BY_NAME = {element.name: element for element in ELEMENTS}
+BY_SAFETENSORS = {element.safetensors: element for element in ELEMENTS if element.name != "int4"}
+
+
+def element_named(name: str) -> Element:
+    """The element type `name`; TierformError with the nearest one when there is none."""
+    if name not in BY_NAME:
+        fail("unknown element type", value=name, choices=BY_NAME, fix=f"Known: {', '.join(BY_NAME)}.")
+    return BY_NAME[name]
