@@ -2,17 +2,19 @@
 
 A :class:`Stage` is one pass that must end before the next begins (forward, backward, update, prefill, a run of decode
 steps) and is repeated `repeat` times.  A :class:`Block` is a run of `count` identical layers, one after the other.
-Decode steps are grouped in runs of odd length, each represented by its middle step, so that everything linear in the context
-length is counted exactly.
+Decode steps are grouped in runs of odd length, each represented by its middle step, so that everything linear in the
+context length is counted exactly.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING
 
 from tierform.workload.operator import Operator
+from tierform.workload.precision import bits
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -60,6 +62,43 @@ class Footprint:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A parameter of each of `layers` identical layers of the blocks named `block`.
+
+    It stands `groups` times in a layer (experts), of which a token uses `active`.  `matrix` tells matrices and tables
+    from vectors (biases, normalization).  Its operators carry `name` as their `weight`; a weight that several blocks
+    use (a head tied to the embedding) is listed once, under the block that comes first.
+    """
+
+    name: str
+    block: str
+    shape: tuple[int, ...]
+    layers: int
+    groups: int
+    active: int
+    module: str
+    precision: str
+    trainable: bool
+    matrix: bool
+    adapter: bool = False
+
+    @property
+    def elements(self) -> int:
+        """Numbers in one group of one layer."""
+        return prod(self.shape)
+
+    @property
+    def total(self) -> int:
+        """Numbers in all groups of all layers."""
+        return self.elements * self.groups * self.layers
+
+    @property
+    def size_B(self) -> int:
+        """Bytes of all groups of all layers, packed."""
+        return -(-self.total * bits(self.precision) // 8)
+
+
 @dataclass(frozen=True)
 class Workload:
     """A model's task as operators.  `parameters` and `trainable_parameters` include adapters."""
@@ -71,6 +110,7 @@ class Workload:
     trainable_parameters: int
     footprint: Footprint
     micro_batches: int = 1
+    weights: tuple[Weight, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     def occurrences(self) -> Iterator[tuple[Stage, Block, Operator, int]]:

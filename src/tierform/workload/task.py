@@ -14,6 +14,7 @@ from tierform.errors import Problem, TierformError, nearest
 from tierform.workload.precision import PrecisionPlan
 
 TARGETS = ("q", "k", "v", "o", "up", "gate", "down")
+SAVABLE = ("embedding", "head", "normalization")
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 RECOMPUTATIONS = ("none", "selective", "full")
 
@@ -25,14 +26,20 @@ class Full:
 
 @dataclass(frozen=True, slots=True)
 class LoRA:
-    """Low-rank adapters beside frozen matrices: W x + B A x with A (rank, in), B (out, rank)  (Hu et al., 2021)."""
+    """Low-rank adapters beside frozen matrices: W x + B A x with A (rank, in), B (out, rank)  (Hu et al., 2021).
+
+    `modules_to_save` names parts that learn fully beside the adapters: embedding, head, normalization.
+    """
 
     rank: int = 8
     targets: tuple[str, ...] = ("q", "v")
+    modules_to_save: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_positive(self, "rank")
         _check_targets(self.targets)
+        for name in self.modules_to_save:
+            _check_choice(name, SAVABLE, "modules_to_save")
 
 
 @dataclass(frozen=True, slots=True)

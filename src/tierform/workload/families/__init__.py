@@ -1,0 +1,50 @@
+"""The families of models: one file each, with the same shape, one line here.
+
+A family reads the Hugging Face configuration keys of its ``model_type`` and lays out the model's sections.  Other
+packages add theirs through the entry-point group ``tierform.families``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from tierform.registry import Registry
+from tierform.workload.config import Config
+from tierform.workload.layers import Pass, Section
+from tierform.workload.models import Model
+
+
+@dataclass(frozen=True)
+class Family:
+    """How to read a configuration and how its layers look.  `pooled` names the heads that use the pooler."""
+
+    name: str
+    read: Callable[[Config, str], Model]
+    plan: Callable[[Model, Pass], tuple[Section, ...]]
+    heads: tuple[str, ...] = ("none",)
+    pooled: Mapping[str, bool] = field(default_factory=dict)
+
+
+# model_type of config.json -> where the family is
+FAMILIES = Registry(
+    "model family",
+    "tierform.families",
+    {
+        "bert": "tierform.workload.families.bert:BERT",
+        "gpt2": "tierform.workload.families.gpt2:GPT2",
+        "llama": "tierform.workload.families.llama:LLAMA",
+    },
+)
+
+
+def family_of(config: Config) -> Family:
+    """The family of a configuration's ``model_type``; an unsupported one is refused with the nearest."""
+    name = config.values.get("model_type")
+    if not isinstance(name, str) or name not in FAMILIES:
+        known = FAMILIES.names()
+        what = "this model_type is not supported" if name is not None else "the key is missing"
+        config.fail(what, "model_type", name, known,
+                    f"Supported: {', '.join(known)}. Other modules: tierform.workload.trace.")  # fmt: skip
+    family: Family = FAMILIES.get(name)
+    return family

@@ -1,0 +1,47 @@
+"""What decoder-only families share: embeddings in front, final normalization and logits behind."""
+
+from __future__ import annotations
+
+from tierform.workload.families.bert import finish
+from tierform.workload.layers import Pass, Section, tied_or_own_head
+from tierform.workload.models import Model
+from tierform.workload.tape import Tape, Value
+
+HEADS = ("causal-lm", "none", "sequence-classification")
+
+
+def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
+    """Word embeddings, projected to the model's width where theirs differs, with learned positions where it has them."""
+    width = model.embedding_size or model.hidden_size
+    x = tape.embedding("embedding.word", model.vocabulary, width, (p.batch, p.queries),
+                       shared=model.tied_embeddings and model.head == "causal-lm")  # fmt: skip
+    if width != model.hidden_size:
+        x = tape.linear(x, "embedding.project_in", model.hidden_size, "embedding", quantizable=False)
+    if model.positions == "learned":
+        places = tape.embedding("embedding.position", model.max_positions + model.position_offset, model.hidden_size,
+                                (1, p.queries))  # fmt: skip
+        x = tape.add(x, places, "embedding.position_add", "embedding")
+    return tape.dropout(x, "embedding.dropout", "embedding", model.embedding_dropout)
+
+
+def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
+    """Final normalization, then logits or the hidden states themselves."""
+    if model.final_norm:
+        x = tape.normalization(x, "head.norm", model.norm)
+    width = model.embedding_size or model.hidden_size
+    if width != model.hidden_size:
+        x = tape.linear(x, "head.project_out", width, "head", quantizable=False)
+    if model.head == "none":
+        return [x]
+    if model.head == "sequence-classification":
+        return [tape.linear(x, "head.score", model.labels, "head", quantizable=False)]
+    return [tied_or_own_head(tape, model, p, x, width=width)]
+
+
+def decoder_plan(model: Model, p: Pass, layers: tuple[Section, ...]) -> tuple[Section, ...]:
+    """Embedding, the given layers, head."""
+    return (
+        Section("embedding", 1, lambda tape, _: {"x": embeddings(tape, model, p)}),
+        *layers,
+        Section("head", 1, lambda tape, s: finish(tape, model, head(tape, model, p, s["x"]))),
+    )

@@ -1,0 +1,50 @@
+"""Which parameters learn under each fine-tuning method, layer by layer.
+
+The rules: full, everything; LoRA and QLoRA, only the low-rank pairs beside the targets (QLoRA keeps attention and FFN
+matrices in its 4-bit format); bottleneck adapters, the adapters and the normalizations (Houlsby et al., 2019); BitFit,
+biases and normalization shifts; last layers, the last blocks with the final normalization and the head, but not a head
+that is tied to the embedding.  A head that is new for the task (classification, question answering, regression)
+always learns.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tierform.errors import fail
+from tierform.workload.tape import Learning
+from tierform.workload.task import Adapters, BitFit, FineTuning, Full, Inference, LoRA, QLoRA, Task
+
+if TYPE_CHECKING:
+    from tierform.workload.models import Model
+
+NEW_HEADS = ("sequence-classification", "token-classification", "question-answering", "image-classification")
+
+
+def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning:
+    """What learns in layer `part` of `layers`, or in the parts before (``embedding``) or after them (``head``)."""
+    if isinstance(task, Inference):
+        return Learning()
+    assert isinstance(task, FineTuning)
+    method = task.method
+    new_head = model.head in NEW_HEADS
+    if isinstance(method, Full):
+        return Learning(matrices=True, biases=True, normalization=True, embeddings=True, head=True)
+    if isinstance(method, LoRA | QLoRA):
+        saved = set(method.modules_to_save) if isinstance(method, LoRA) else set()
+        return Learning(
+            lora_rank=method.rank, lora_targets=frozenset(method.targets), head=new_head or "head" in saved,
+            embeddings="embedding" in saved, normalization="normalization" in saved,
+            quantized=method.weights if isinstance(method, QLoRA) else None,
+        )  # fmt: skip
+    if isinstance(method, Adapters):
+        return Learning(bottleneck=method.bottleneck, normalization=True, head=new_head)
+    if isinstance(method, BitFit):
+        return Learning(biases=True, head=new_head)
+    if method.layers > layers:
+        fail(f"the model has only {layers} layers", key="layers", value=method.layers)
+    if part == "head":
+        return Learning(normalization=True, head=True)
+    if isinstance(part, int) and part >= layers - method.layers:
+        return Learning(matrices=True, biases=True, normalization=True)
+    return Learning()

@@ -1,0 +1,212 @@
+"""What a transformer looks like: the :class:`Model`, and where one comes from.
+
+:func:`load_model` reads a library file, a folder with a Hugging Face ``config.json``, or a Hub id (through
+``transformers``).  All three end in the same reader, because a library file states the same keys as ``config.json``.
+Each architecture belongs to a family (:mod:`tierform.workload.families`), which reads those keys and lays out the layers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tierform.errors import MissingDependency, Problem, TierformError, fail, nearest
+
+if TYPE_CHECKING:
+    from tierform.workload.config import Config
+
+HEADS = ("none", "causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification", "token-classification",
+         "question-answering", "image-classification", "regression")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Model:
+    """A transformer's architecture.  Sizes are counts of values; 0 or "" where a feature is absent.
+
+    `layers` counts decoder layers in a decoder, encoder layers otherwise; an encoder-decoder has `decoder_layers` too.
+    `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
+    fixes the sequence (image patches, stations).  `dropout` and `attention_dropout` act in training only.
+    """
+
+    name: str
+    family: str
+    kind: str
+    layers: int
+    hidden_size: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn_size: int
+    vocabulary: int = 0
+    activation: str = "gelu"
+    gated: bool = False
+    norm: str = "layernorm"
+    norm_position: str = "pre"
+    positions: str = "none"
+    max_positions: int = 0
+    tied_embeddings: bool = False
+    attention_bias: bool = False
+    output_bias: bool = False
+    ffn_bias: bool = False
+    qk_norm: bool = False
+    sliding_window: int = 0
+    experts: int = 0
+    experts_per_token: int = 0
+    shared_experts: int = 0
+    expert_ffn_size: int = 0
+    shared_ffn_size: int = 0
+    shared_gate: bool = False
+    router_bias: bool = False
+    dense_layers: int = 0
+    expert_interval: int = 1
+    q_lora_rank: int = 0
+    kv_lora_rank: int = 0
+    qk_nope_head_dim: int = 0
+    qk_rope_head_dim: int = 0
+    v_head_dim: int = 0
+    decoder_layers: int = 0
+    relative_buckets: int = 0
+    embedding_size: int = 0
+    type_vocabulary: int = 0
+    position_offset: int = 0
+    image_size: int = 0
+    patch_size: int = 0
+    channels: int = 0
+    input_dims: tuple[int, ...] = ()
+    fixed_tokens: int = 0
+    labels: int = 0
+    head: str = "none"
+    pooler: bool = False
+    final_norm: bool = True
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    embedding_dropout: float = 0.0
+    source: str = ""
+    note: str = ""
+
+    @cached_property
+    def parameters(self) -> int:
+        """How many parameters the model has; a tied weight counts once."""
+        return self._totals[0]
+
+    @cached_property
+    def active_parameters(self) -> int:
+        """How many parameters one token uses: with experts, only those it is routed to."""
+        return self._totals[1]
+
+    @cached_property
+    def _totals(self) -> tuple[int, int]:
+        from tierform.workload.expand import count_parameters
+
+        return count_parameters(self)
+
+    @property
+    def generative(self) -> bool:
+        """True where tokens are generated one by one with a KV cache."""
+        return self.kind in ("decoder", "encoder-decoder") and self.head in ("causal-lm", "seq2seq-lm", "none")
+
+    @property
+    def latent_attention(self) -> bool:
+        """True for multi-head latent attention (DeepSeek-V2)."""
+        return self.kv_lora_rank > 0
+
+    def with_head(self, head: str, labels: int = 2) -> Model:
+        """The same body under another head (``question-answering``, ``causal-lm``, ...)."""
+        if head not in HEADS:
+            fail("no such head", value=head, choices=HEADS, fix=f"Heads: {', '.join(HEADS)}.")
+        from tierform.workload.families import FAMILIES
+
+        allowed = FAMILIES.get(self.family).heads
+        if head not in allowed:
+            fail(f"the family {self.family} has no such head", value=head, choices=allowed,
+                 fix=f"Its heads: {', '.join(allowed)}.")  # fmt: skip
+        pooler = FAMILIES.get(self.family).pooled.get(head, False)
+        return replace(self, head=head, pooler=pooler, labels=labels if "classification" in head else self.labels)
+
+
+def load_model(name_or_path: str | Path) -> Model:
+    """The model of a library name, of a local folder with ``config.json`` (or that file), or of a Hub id.
+
+    Raises TierformError for an unknown name, an unsupported ``model_type``, or impossible sizes (all at once).
+    """
+    text = str(name_or_path)
+    path = Path(text)
+    if path.is_dir() or path.suffix in (".json", ".yaml", ".yml"):
+        return _from_path(path)
+    from tierform import library
+
+    if text in library.names("models"):
+        return _from_library(library.find("models", text))
+    if "/" in text and not text.startswith(("/", ".", "~")) and text.count("/") == 1:
+        return _from_hub(text)
+    if "/" in text or text.startswith("~"):
+        fail("no such folder", value=text, fix="Give a folder that holds a config.json, a library name or a Hub id.")
+    names = library.names("models")
+    fail("unknown model", value=text, choices=names,
+         fix="`tierform list models` shows the library; a folder with config.json or a Hub id (owner/name) also works.")  # fmt: skip
+
+
+def model_from_config(config: dict[str, Any], name: str = "model", *, file: str = "config.json") -> Model:
+    """The model that a Hugging Face configuration (as a dictionary) describes."""
+    from tierform.workload.config import Config
+
+    return _read(Config(config, file), name)
+
+
+def _from_path(path: Path) -> Model:
+    from tierform.files import read_json
+    from tierform.workload.config import Config
+
+    if path.suffix in (".yaml", ".yml"):
+        return _from_library(path)
+    file = path / "config.json" if path.is_dir() else path
+    if not file.exists():
+        near = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        fail("the folder has no config.json", file=str(path), value="config.json", choices=near,
+             fix="Give a folder as `save_pretrained` writes it.")  # fmt: skip
+    document = read_json(file)
+    if not isinstance(document.content, dict):
+        fail("a JSON object is needed here", file=str(file))
+    name = path.resolve().name if path.is_dir() else path.resolve().parent.name
+    return _read(Config(document.content, str(file)), name)
+
+
+def _from_library(path: Path) -> Model:
+    from tierform.workload.config import read_library_file
+
+    config, name, source, note = read_library_file(path)
+    model = _read(config, name)
+    config.refuse_unknown()
+    return replace(model, source=source, note=note)
+
+
+def _from_hub(name: str) -> Model:
+    try:
+        from transformers import AutoConfig
+    except ImportError:
+        raise MissingDependency(
+            "transformers", f"reading the model {name!r} from the Hugging Face Hub", "train"
+        ) from None
+    try:
+        found = AutoConfig.from_pretrained(name)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        from tierform import library
+
+        short = nearest(name.rsplit("/", 1)[1], library.names("models"))
+        raise TierformError(
+            [Problem("the Hub's configuration of this model could not be read: no network, or no such model there",
+                     value=name, nearest=short, fix=f"The Hub client says: {reason[:200]}")]
+        ) from None  # fmt: skip
+    return model_from_config(found.to_dict(), name.rsplit("/", 1)[1], file=f"{name} (Hub)")
+
+
+def _read(config: Config, name: str) -> Model:
+    from tierform.workload.families import family_of
+
+    family = family_of(config)
+    model: Model = family.read(config, name)
+    config.finish()
+    return model
