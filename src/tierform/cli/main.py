@@ -14,6 +14,7 @@ import click
 
 # verb -> (module, what it does).  The help page is made from this table alone, so it imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
     "validate": ("tierform.cli.validate", "Hold the engines against reference tools and measured silicon."),
 }
 

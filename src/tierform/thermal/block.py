@@ -205,5 +205,5 @@ class BlockModel:
             target = self.steady(powers).nodes_K
             nodes = target + (vectors @ (decay * (vectors.T @ (root * (nodes - target))))) / root
             rows.append(BlockTemperatures(self, nodes).tiles_K)
-        times = interval_s * np.arange(1, len(rows) + 1)
+        times = np.asarray(interval_s * np.arange(1, len(rows) + 1), dtype=np.float64)
         return times, np.array(rows).reshape(len(rows), len(self.blocks)), BlockTemperatures(self, nodes)

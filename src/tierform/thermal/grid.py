@@ -260,7 +260,7 @@ class GridModel:
         end = self._start(start)
         for end in self.march(powers_W, interval_s, start=end, steps_per_interval=steps_per_interval):  # noqa: B020
             rows.append(end.tiles_K(reduction))
-        times = interval_s * np.arange(1, len(rows) + 1)
+        times = np.asarray(interval_s * np.arange(1, len(rows) + 1), dtype=np.float64)
         return Transient(times, np.array(rows).reshape(len(rows), len(self.stack.tiles)), end)
 
     def _start(self, start: TemperatureField | float | None) -> TemperatureField:

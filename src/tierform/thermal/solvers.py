@@ -159,7 +159,7 @@ class BlockSolver:
                 below, above, g = self._pairs[layer - 1]
                 inverse = self._inverse[-1]
                 block[np.ix_(above, above)] -= inverse[np.ix_(below, below)] * np.outer(g, g)
-            self._inverse.append(np.linalg.inv(block))
+            self._inverse.append(np.asarray(np.linalg.inv(block), dtype=np.float64))
 
     def solve(self, right_hand_side: Array) -> Array:
         """See :class:`Solver`."""
