@@ -82,7 +82,7 @@ class CrossbarTiles:
         """Bits of the weight and of the input; None without a weight operand."""
         weight = [operand for operand in operator.inputs if operand.role is Role.WEIGHT]
         other = [operand for operand in operator.inputs if operand.role is not Role.WEIGHT]
-        if len(weight) != 1 or not other:
+        if not weight or not other:
             return None
         return bits(weight[0].precision), bits(other[0].precision)
 

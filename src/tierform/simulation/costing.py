@@ -1,0 +1,193 @@
+"""From operators to a schedule's layers: each distinct operator is costed once on its component.
+
+The weight of an operator on crossbars gives every layer a resource of its own; all else shares its component.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from tierform.chip.component import Cost, Share
+from tierform.chip.description import Chip
+from tierform.mapping.plan import Mapping, WeightPlacement
+from tierform.simulation.fabric import Fabric, Place, Route
+from tierform.simulation.offchip import OffChip, Traffic
+from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step
+from tierform.workload.graph import Block, Stage
+from tierform.workload.operator import Kind, Operator, Role
+
+MEMORY = "memory"
+PROGRAMMING = "programming"
+_SAMPLES = 4
+_FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """Bytes over a route, per execution of the layer."""
+
+    route: Route
+    size_B: float
+
+
+@dataclass(slots=True)
+class Executed:
+    """An operator on its component in one segment of layers: its cost, traffic, and how its weight sits."""
+
+    operator: Operator
+    component: str
+    cost: Cost
+    traffic: Traffic
+    place: Place
+    placement: WeightPlacement | None
+    programming: Cost | None = None
+    transfers: list[Transfer] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """`count` layers that cost the same: the schedule's layer and the executed operators."""
+
+    block: str
+    count: int
+    layer: Layer
+    executed: tuple[Executed, ...]
+
+
+class Costing:
+    """Costs operators of a mapped workload; remembers every distinct one."""
+
+    def __init__(self, chip: Chip, mapping: Mapping, fabric: Fabric, offchip: OffChip, resident_B: float) -> None:
+        self.chip, self.mapping, self.fabric, self.offchip = chip, mapping, fabric, offchip
+        self.adapters_on_chip = resident_B <= 0.5 * offchip.on_chip_B
+        self._costs: dict[tuple[object, ...], Cost] = {}
+        self._places = {
+            name: Place(self._tile_group(name), (chip.tiles_of(name),), own=False) for name in chip.components
+        }
+
+    def _tile_group(self, component: str) -> str:
+        """Components on the same tiles share a place, under the first one's name."""
+        tiles = self.chip.tiles_of(component)
+        return next(name for name in self.chip.components if self.chip.tiles_of(name) == tiles)
+
+    def cost(self, component: str, operator: Operator, replicas: int = 1) -> Cost:
+        """The cost of an operator on a component, computed once for each distinct shape."""
+        key = (component, replicas, operator.shape_key)
+        if key not in self._costs:
+            self._costs[key] = self.chip.components[component].cost(operator, Share(0, replicas))
+        return self._costs[key]
+
+    def segments(self, stage: Stage) -> list[Segment]:
+        """The layers of a stage: a block whose weights are partly streamed becomes two segments."""
+        result: list[Segment] = []
+        entry: Place | None = None
+        for block in stage.blocks:
+            if not block.operators:
+                continue
+            for count, streamed in self._split(block):
+                segment = self._segment(stage, block, count, streamed, entry)
+                entry = segment.executed[segment.layer.output].place
+                result.append(segment)
+        return result
+
+    def _split(self, block: Block) -> list[tuple[int, bool]]:
+        away = max((p.layers for p in self.mapping.placements if p.block == block.name and not p.resident), default=0)
+        away = min(away, block.count)
+        return [(count, streamed) for count, streamed in ((block.count - away, False), (away, True)) if count]
+
+    def _segment(self, stage: Stage, block: Block, count: int, streamed: bool, entry: Place | None) -> Segment:
+        executed = [self._execute(stage, block, operator, streamed) for operator in block.operators]
+        number = {item.operator.name: index for index, item in enumerate(executed)}
+        output = _output(block)
+        first = entry or executed[output].place
+        sent: set[tuple[int, str]] = set()
+        steps = tuple(self._step(item, executed, number, first, sent) for item in executed)
+        return Segment(block.name, count, Layer(block.name, steps, output), tuple(executed))
+
+    def _execute(self, stage: Stage, block: Block, operator: Operator, streamed: bool) -> Executed:
+        name = self.mapping.component(stage, block.name, operator.name)
+        component: Any = self.chip.components[name]
+        placement = None
+        for candidate in self.mapping.placements_of(block.name, operator.weight):
+            if candidate.component == name and candidate.resident != streamed and operator.kind is Kind.MATMUL:
+                placement = candidate
+        place = self._places[name]
+        replicas, programming = 1, None
+        if placement is not None:
+            replicas = placement.replicas
+            place = _place(placement)
+            if not placement.resident:
+                programming = component.programming_cost(placement.crossbars)
+        held = operator.module == "adapter" and self.adapters_on_chip
+        traffic = self.offchip.traffic(operator, placement is not None, held)
+        if programming is not None:
+            traffic = Traffic(traffic.read_B + operator.weight_B, traffic.write_B)
+        return Executed(operator, name, self.cost(name, operator, replicas), traffic, place, placement, programming)
+
+    def _step(
+        self, item: Executed, executed: list[Executed], number: dict[str, int], entry: Place, sent: set[tuple[int, str]]
+    ) -> Step:
+        """The schedule's step; what one operator sends to one place is sent once (`sent`)."""
+        operator, cost = item.operator, item.cost
+        edges = []
+        for source in [number[name] for name in operator.after] or [BLOCK_INPUT]:
+            giver = executed[source] if source != BLOCK_INPUT else None
+            route = self.fabric.route(giver.place if giver else entry, item.place)
+            whole = _needs_all(operator, giver.operator if giver else None)
+            if route is None:
+                edges.append(Edge(source, whole))
+                continue
+            size_B = float(giver.operator.output_B if giver else _entering_B(operator))
+            if (source, route.name) not in sent:
+                sent.add((source, route.name))
+                item.transfers.append(Transfer(route, size_B))
+            edges.append(Edge(source, whole, route.name, route.head_s, size_B * route.seconds_per_B, route.own))
+        fetch_s = self.offchip.read_s(item.traffic.read_B)
+        fetch = MEMORY
+        if item.programming is not None and item.programming.occupancy_s > fetch_s:
+            fetch, fetch_s = PROGRAMMING, item.programming.occupancy_s
+        own = item.placement is not None and item.placement.resident
+        return Step(
+            operator.name,
+            f"{item.component}: {operator.weight}" if own else item.component,
+            cost.occupancy_s,
+            cost.latency_s - cost.occupancy_s,
+            own,
+            tuple(edges),
+            fetch if fetch_s > 0 else "",
+            fetch_s,
+        )
+
+
+def _place(placement: WeightPlacement) -> Place:
+    """The tiles of up to four layers spread over the placement."""
+    tiles = placement.tiles
+    count = min(len(tiles), _SAMPLES)
+    chosen = sorted({round(i * (len(tiles) - 1) / max(count - 1, 1)) for i in range(count)})
+    name = f"{placement.block}/{placement.weight}" + ("" if placement.resident else " (streamed)")
+    return Place(name, tuple(tiles[i] for i in chosen), own=placement.resident)
+
+
+def _output(block: Block) -> int:
+    """The operator whose result the next layer takes: the last that makes the gradient of its input, or the last."""
+    for index in range(len(block.operators) - 1, -1, -1):
+        if any(operand.name == "x.gradient" for operand in block.operators[index].outputs):
+            return index
+    return len(block.operators) - 1
+
+
+def _entering_B(operator: Operator) -> int:
+    """Bytes of the layer's input that the operator reads."""
+    first = next((o for o in operator.inputs if o.role not in (Role.WEIGHT, Role.INDEX)), None)
+    return operator.count * first.size_B if first else 0
+
+
+def _needs_all(operator: Operator, giver: Operator | None) -> bool:
+    """Products of two activations and gradients of weights need all tokens of what they are given.
+
+    The rows of a softmax, and what is done to it element by element, are used as they come.
+    """
+    if operator.kind is not Kind.MATMUL or any(o.role is Role.WEIGHT for o in operator.inputs):
+        return False
+    return giver is None or giver.kind not in _FOLLOWS_CHUNKS

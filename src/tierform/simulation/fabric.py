@@ -1,0 +1,152 @@
+"""The chip's network for the schedule: what a transfer between two places costs, and which links it loads.
+
+A place is a group of tiles, given for a few sample layers, since each layer's weights sit on their own tiles; costs are
+means over the samples.  Two operators on the same group of tiles exchange nothing over the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.chip.description import Chip
+from tierform.network import AnalyticNetwork, RouterParameters, Topology, chiplets, energy_parameters, mesh, mesh_3d
+from tierform.provenance import Assumption
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PIPELINE_MINIMUM = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A group of tiles by name; `samples` holds the tile numbers for each sample layer."""
+
+    name: str
+    samples: tuple[tuple[int, ...], ...]
+    own: bool = False
+
+    def at(self, index: int) -> tuple[int, ...]:
+        """The tiles of a sample layer."""
+        return self.samples[min(index, len(self.samples) - 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Mean cost of a transfer between two places; `link_share` is the fraction of each byte on each link."""
+
+    name: str
+    head_s: float
+    seconds_per_B: float
+    energy_J_per_B: float
+    link_share: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    own: bool = False
+
+
+class Fabric:
+    """The network of a chip, or nothing for a chip of one tile."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.network: AnalyticNetwork | None = None
+        self._routes: dict[tuple[str, str], Route | None] = {}
+        self._node: NDArray[np.int32] = np.zeros(1, dtype=np.int32)
+        if chip.network is None or len(chip.tiles) < 2:
+            return
+        spec = chip.network
+        topology, self._node = _topology(chip)
+        router = RouterParameters(
+            flit_bits=round(spec.width.value),
+            routing_delay=max(0, spec.router_cycles - _PIPELINE_MINIMUM),
+            crossbar_delay=1 if spec.router_cycles >= _PIPELINE_MINIMUM else 0,
+        )
+        self.network = AnalyticNetwork(topology, "default", router, spec.clock.value, energy_parameters())
+
+    def route(self, source: Place, target: Place) -> Route | None:
+        """The cost of moving bytes from one place to another; None when they are the same tiles."""
+        if self.network is None:
+            return None
+        key = (source.name, target.name)
+        if key not in self._routes:
+            self._routes[key] = self._cost(source, target)
+        return self._routes[key]
+
+    def _cost(self, source: Place, target: Place) -> Route | None:
+        assert self.network is not None
+        count = max(len(source.samples), len(target.samples))
+        costs = []
+        for index in range(count):
+            here, there = source.at(index), target.at(index)
+            if here != there:
+                costs.append(self.network.flow_cost(self._node[list(here)], self._node[list(there)]))
+        if not costs:
+            return None
+        return Route(
+            f"{source.name} > {target.name}",
+            sum(cost.head_latency_s for cost in costs) / count,
+            sum(cost.seconds_per_B for cost in costs) / count,
+            sum(cost.energy_J_per_B for cost in costs) / count,
+            sum((cost.link_share for cost in costs), np.zeros(self.network.topology.links)) / count,
+            source.own or target.own,
+        )
+
+    @property
+    def leakage_W(self) -> float:
+        """Static power of the routers."""
+        return self.network.leakage_W if self.network else 0.0
+
+    @property
+    def area_m2(self) -> float:
+        """Routers and vertical links."""
+        return self.network.area_m2 if self.network else 0.0
+
+    @property
+    def link_B_per_s(self) -> NDArray[np.float64]:
+        """(links,) bandwidth of each link."""
+        return self.network.link_B_per_s if self.network else np.zeros(0)
+
+    def assumptions(self) -> Sequence[Assumption]:
+        """The constants of routers and links."""
+        return self.network.energy.assumptions if self.network else ()
+
+
+def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
+    """The topology of the package, and the network node of each tile."""
+    assert chip.network is not None
+    spec, dies = chip.network, chip.package.dies
+    columns, rows = dies[0].grid
+    width = round(spec.width.value)
+    size = max(chip.die_size_m(die) for die in range(len(dies)))
+    pitch = size[0] / columns
+    if chip.package.kind == "3d" and spec.vertical is not None:
+        topology = mesh_3d(
+            (columns, rows, len(dies)),
+            pitch_m=pitch,
+            width_bits=width,
+            vertical_width_bits=round(spec.vertical.width.value),
+            vertical_latency_cycles=spec.vertical.latency_cycles,
+        )
+        places = [(tile.x, tile.y, tile.die) for tile in chip.tiles]
+    elif chip.package.kind == "2.5d" and spec.interposer is not None:
+        across, down = (max(die.at[axis] for die in dies) + 1 for axis in (0, 1))
+        gap = chip.package.chiplet_gap
+        topology = chiplets(
+            (across, down),
+            (columns, rows),
+            pitch_m=pitch,
+            gap_m=gap.value if gap else 1e-3,
+            width_bits=width,
+            interposer_width_bits=round(spec.interposer.width.value),
+            interposer_latency_cycles=spec.interposer.latency_cycles,
+        )
+        places = [(dies[t.die].at[0] * columns + t.x, dies[t.die].at[1] * rows + t.y) for t in chip.tiles]  # type: ignore[misc]
+    else:
+        topology = mesh((columns, rows), pitch_m=pitch, width_bits=width)
+        places = [(tile.x, tile.y) for tile in chip.tiles]  # type: ignore[misc]
+    assert topology.grid is not None
+    router = {tuple(int(v) for v in place): index for index, place in enumerate(topology.grid.coordinates)}
+    first_node = {int(r): node for node, r in reversed(list(enumerate(topology.node_router)))}
+    return topology, np.array([first_node[router[place]] for place in places], dtype=np.int32)

@@ -1,0 +1,114 @@
+"""Memory behind the chip: what waits there, what it costs to move, and what spills to the next tier.
+
+Which bytes of an operator come from memory:
+
+- weights that sit neither in crossbars nor in on-chip SRAM, for every pass; streamed crossbar weights, for every pass;
+- rows of embedding tables; the KV cache, read for every step and appended to;
+- optimizer states, master weights and gradients of the update;
+- activations kept for the backward pass, written once and read once, spread evenly over the layers.
+
+Intermediate results of a layer stay on the chip: attention is tiled by head and by query block.  A GPU's kernels
+include their own memory traffic; only what spills beyond its memory is added here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tierform.chip.description import Chip
+from tierform.memory import load_memory
+from tierform.provenance import Assumption
+from tierform.workload.graph import Footprint
+from tierform.workload.operator import Kind, Operator, Phase, Role
+
+
+@dataclass(frozen=True, slots=True)
+class _GpuMemory:
+    """The memory inside a GPU component, as a tier that holds a footprint."""
+
+    name: str
+    capacity_B: int
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that one execution of an operator moves from and to memory."""
+
+    read_B: float = 0.0
+    write_B: float = 0.0
+
+
+class OffChip:
+    """The memory tiers of a chip, nearest first."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.devices: list[Any] = [load_memory(entry.device, stacks=entry.count) for entry in chip.memory]
+        gpus = chip.of_type("gpu")
+        self.in_gpu = bool(gpus)
+        capacity = sum(int(gpu.units * getattr(gpu, "parameters").memory_capacity.value) for gpu in gpus)
+        self.tiers: list[Any] = [_GpuMemory("gpu", capacity)] if gpus else []
+        self.tiers += self.devices
+        sram = [getattr(part, "sram_capacity_B", 0.0) for part in chip.components.values()]
+        self.on_chip_B = float(sum(sram))
+
+    @property
+    def nearest(self) -> Any | None:
+        """The device that the chip's components read directly; None for a GPU or a chip without memory."""
+        return None if self.in_gpu or not self.devices else self.devices[0]
+
+    def read_s(self, size_B: float) -> float:
+        """Time of streaming so many bytes in."""
+        if self.nearest is None or size_B <= 0:
+            return 0.0
+        return size_B / float(self.nearest.effective_bandwidth_B_per_s("stream", 1.0))
+
+    def busy_s(self, read_B: float, write_B: float) -> float:
+        """Time that the nearest device is busy with so much traffic in all."""
+        total = read_B + write_B
+        if self.nearest is None or total <= 0:
+            return 0.0
+        return total / float(self.nearest.effective_bandwidth_B_per_s("stream", round(read_B / total, 2)))
+
+    def energy_J(self, read_B: float, write_B: float) -> float:
+        """Energy of moving so much traffic, background left out."""
+        total = read_B + write_B
+        if self.nearest is None or total <= 0:
+            return 0.0
+        return float(self.nearest.transfer(total, "stream", round(read_B / total, 2)).dynamic_energy_J)
+
+    def background_J(self, total_s: float, busy_s: float) -> float:
+        """Standby and refresh of all devices."""
+        used = [busy_s] + [0.0] * len(self.devices)
+        return sum(
+            float(d.background_energy_J(total_s, min(b, total_s))) for d, b in zip(self.devices, used, strict=False)
+        )
+
+    def traffic(self, operator: Operator, in_crossbars: bool, weights_on_chip: bool) -> Traffic:
+        """What of an operator's operands comes from and goes to memory."""
+        if self.in_gpu or self.nearest is None:
+            return Traffic()
+        if operator.phase is Phase.UPDATE:
+            moved = [o for o in operator.inputs if o.role in (Role.OPTIMIZER_STATE, Role.GRADIENT)]
+            back = [o for o in operator.outputs if o.role is Role.OPTIMIZER_STATE]
+            return Traffic(float(sum(o.size_B for o in moved)), float(sum(o.size_B for o in back)))
+        if operator.kind is Kind.EMBEDDING:
+            return Traffic(float(operator.output_B), 0.0)
+        read = 0.0
+        if operator.kind is Kind.MATMUL and not in_crossbars and not weights_on_chip:
+            read += operator.weight_B
+        read += operator.count * sum(o.size_B for o in operator.inputs if o.role is Role.KV_CACHE)
+        write = operator.count * sum(o.size_B for o in operator.outputs if o.role is Role.KV_CACHE)
+        return Traffic(float(read), float(write))
+
+    def place(self, footprint: Footprint, held_on_chip_B: int) -> Any | None:
+        """Where each part waits; None for a chip without memory.  Weights held in crossbars take no memory."""
+        from tierform.memory.hierarchy import place_footprint
+
+        parts = footprint.parts()
+        parts["weights"] = max(0, parts["weights"] - held_on_chip_B)
+        return place_footprint(parts, self.tiers) if self.tiers else None
+
+    def assumptions(self) -> list[Assumption]:
+        """The constants of the devices."""
+        return [line for device in self.devices for line in device.assumptions]

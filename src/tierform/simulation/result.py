@@ -1,0 +1,216 @@
+"""The outcome of a simulation, as plain figures: what is reported, written to JSON, and compared.
+
+Everything is for the whole task.  Energies by component, by operator class and by stage each sum to `energy_J`.
+The JSON schema is ``tierform.result/1``; docs/result.md lists its keys.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tierform.errors import fail
+from tierform.provenance import Assumption, Citation
+
+SCHEMA = "tierform.result/1"
+
+
+@dataclass(frozen=True, slots=True)
+class StageResult:
+    """One stage: its repetitions, time and energy in all, and tokens processed."""
+
+    name: str
+    repeat: int
+    latency_s: float
+    energy_J: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorResult:
+    """A distinct operator: where it ran, how often, and what it took in all (its own time, not the schedule's)."""
+
+    stage: str
+    block: str
+    name: str
+    kind: str
+    component: str
+    times: int
+    busy_s: float
+    energy_J: float
+    operations: float
+    memory_B: float
+    network_B: float
+    utilization: float
+
+
+@dataclass(frozen=True, slots=True)
+class Wear:
+    """What the task writes to non-volatile cells, and how long they last at that rate.
+
+    `writes_per_cell` is the most that any cell is written; lifetimes are None when nothing is written.
+    """
+
+    cell_writes: int
+    writes_per_cell: float
+    endurance_writes: float
+    lifetime_tasks: float | None
+    lifetime_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One bar of the timeline, in the whole task's time; `repeats` > 1 stands for so many equal ones in a row."""
+
+    stage: str
+    resource: str
+    name: str
+    layer: int
+    micro_batch: int
+    start_s: float
+    end_s: float
+    repeats: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """A task on a chip; see the module's text."""
+
+    model: str
+    chip: str
+    task: dict[str, Any]
+    fidelity: str
+    latency_s: float
+    energy_J: float
+    area_m2: float
+    parameters: int
+    trainable_parameters: int
+    operations: float
+    operations_by_component: dict[str, float]
+    operations_by_operator: dict[str, float]
+    energy_J_by_component: dict[str, float]
+    energy_J_by_operator: dict[str, float]
+    energy_J_by_part: dict[str, float]
+    busy_s_by_resource: dict[str, float]
+    utilization: dict[str, float]
+    stages: tuple[StageResult, ...]
+    operators: tuple[OperatorResult, ...]
+    wear: Wear
+    memory_footprint_B: dict[str, int]
+    memory_placement_B: dict[str, dict[str, int]]
+    memory_read_B: float
+    memory_write_B: float
+    network_B: float
+    link_bytes: tuple[float, ...]
+    crossbars: dict[str, int]
+    operation_share: dict[str, float]
+    throughput: dict[str, float]
+    roofline: dict[str, Any]
+    assumptions: tuple[Assumption, ...]
+    citations: tuple[Citation, ...]
+    notes: tuple[str, ...]
+    versions: dict[str, str]
+    thermal: dict[str, Any] | None = None
+    timeline: tuple[Bar, ...] = field(default=(), repr=False)
+
+    @property
+    def energy_delay_product_Js(self) -> float:
+        """Energy times latency."""
+        return self.energy_J * self.latency_s
+
+    @property
+    def average_power_W(self) -> float:
+        """Energy over latency."""
+        return self.energy_J / self.latency_s if self.latency_s else 0.0
+
+    @property
+    def crossbar_writes(self) -> int:
+        """Non-volatile cells programmed, each time counted."""
+        return self.wear.cell_writes
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every figure as plain data (schema ``tierform.result/1``), without the timeline."""
+        from dataclasses import asdict
+
+        return {
+            "schema": SCHEMA,
+            "model": self.model,
+            "chip": self.chip,
+            "task": self.task,
+            "fidelity": self.fidelity,
+            "latency_s": self.latency_s,
+            "energy_J": self.energy_J,
+            "energy_delay_product_Js": self.energy_delay_product_Js,
+            "average_power_W": self.average_power_W,
+            "area_m2": self.area_m2,
+            "parameters": self.parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "operations": self.operations,
+            "operations_by_component": self.operations_by_component,
+            "operations_by_operator": self.operations_by_operator,
+            "operation_share": self.operation_share,
+            "energy_J_by_component": self.energy_J_by_component,
+            "energy_J_by_operator": self.energy_J_by_operator,
+            "energy_J_by_part": self.energy_J_by_part,
+            "busy_s_by_resource": self.busy_s_by_resource,
+            "utilization": self.utilization,
+            "crossbar_writes": self.crossbar_writes,
+            "crossbars": self.crossbars,
+            "wear": asdict(self.wear),
+            "memory_footprint_B": {**self.memory_footprint_B, "total": sum(self.memory_footprint_B.values())},
+            "memory_placement_B": self.memory_placement_B,
+            "memory_read_B": self.memory_read_B,
+            "memory_write_B": self.memory_write_B,
+            "network_B": self.network_B,
+            "link_bytes": list(self.link_bytes),
+            "throughput": self.throughput,
+            "roofline": self.roofline,
+            "thermal": self.thermal,
+            "stages": [asdict(stage) for stage in self.stages],
+            "operators": [asdict(operator) for operator in self.operators],
+            "assumptions": [asdict(line) for line in self.assumptions],
+            "citations": [asdict(item) for item in self.citations],
+            "notes": list(self.notes),
+            "versions": self.versions,
+        }
+
+    def save(self, path: Path | str) -> None:
+        """Write every figure as JSON."""
+        from tierform.files import write_json
+
+        write_json(path, self.to_dict())
+
+    def to_table(self, by: str = "operator") -> list[dict[str, Any]]:
+        """Rows for people or data frames: by ``operator``, ``component``, ``class`` or ``stage``."""
+        from dataclasses import asdict
+
+        if by == "operator":
+            return [asdict(row) for row in self.operators]
+        if by == "stage":
+            return [asdict(row) for row in self.stages]
+        if by == "component":
+            return [
+                {"component": name, "energy_J": energy, "operations": self.operations_by_component.get(name, 0.0),
+                 "utilization": self.utilization.get(name)}
+                for name, energy in self.energy_J_by_component.items()
+            ]  # fmt: skip
+        if by == "class":
+            return [
+                {"class": name, "energy_J": energy, "operations": self.operations_by_operator.get(name, 0.0)}
+                for name, energy in self.energy_J_by_operator.items()
+            ]
+        return fail("no such table", value=by, choices=["operator", "component", "class", "stage"],
+                    fix="Tables: operator, component, class, stage.")  # fmt: skip
+
+    def report(self, path: Path | str) -> None:
+        """Write a self-contained HTML report with pictures."""
+        import importlib
+
+        importlib.import_module("tierform.report.page").write(path, [self])
+
+    def trace(self, path: Path | str) -> None:
+        """Write the timeline in the trace-event format that Perfetto opens (needs ``simulate(..., timeline=True)``)."""
+        import importlib
+
+        importlib.import_module("tierform.report.trace").write(path, self)

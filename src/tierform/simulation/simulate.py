@@ -1,0 +1,261 @@
+"""The main job: a model's task on a chip.
+
+expand -> map -> cost each distinct operator once -> transfers and memory traffic -> schedule -> sum up.
+Latency is the schedule's.  Where the traffic of a stage needs longer than its schedule on the busiest link or on the
+memory, the stage takes that long.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tierform.chip.description import Chip, load_chip
+from tierform.mapping import Mapping, default_mapping, load_mapping
+from tierform.simulation.costing import Costing, Executed, Segment
+from tierform.simulation.fabric import Fabric
+from tierform.simulation.offchip import OffChip
+from tierform.simulation.schedule import schedule_stage
+from tierform.workload import Model, Task, Workload, expand, is_training, load_model
+from tierform.workload.graph import Stage
+from tierform.workload.operator import Kind, Phase
+from tierform.workload.task import FineTuning, Inference
+
+if TYPE_CHECKING:
+    from tierform.simulation.result import Bar, Result
+
+Fidelity = Literal["analytic", "cycle"]
+MAX_MICRO_BATCHES = 16
+
+
+@dataclass(slots=True)
+class Account:
+    """Running sums over the whole task."""
+
+    energy_by_component: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    energy_by_operator: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    energy_by_part: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    operations_by_component: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    operations_by_operator: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    busy_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    crossbar_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    useful_operations_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    memory_read_B: float = 0.0
+    memory_write_B: float = 0.0
+    memory_busy_s: float = 0.0
+    network_B: float = 0.0
+    cell_writes: int = 0
+    link_B: Any = None
+
+    def add_energy(self, component: str, operator: str, part: str, energy_J: float) -> None:
+        """Book an energy once in each of the three views."""
+        self.energy_by_component[component] += energy_J
+        self.energy_by_operator[operator] += energy_J
+        self.energy_by_part[f"{component}: {part}"] += energy_J
+
+    @property
+    def energy_J(self) -> float:
+        """Everything booked so far."""
+        return sum(self.energy_by_component.values())
+
+
+def simulate(
+    model: Model | str | Path,
+    task: Task,
+    chip: Chip | str | Path,
+    *,
+    fidelity: Fidelity = "analytic",
+    mapping: Mapping | str | Path | None = None,
+    overflow: Literal["stream", "refuse"] = "stream",
+    micro_batches: int | None = None,
+    timeline: bool = False,
+) -> Result:
+    """What the task costs on the chip.
+
+    `mapping` replaces the default one (a file is checked against chip and workload).  `overflow` says whether weights
+    that do not fit in crossbars are streamed or refused.  A task whose precision was left at its default takes the
+    chip's own.  `timeline` keeps every bar of the schedule.  Raises TierformError with all problems found.
+    """
+    from tierform.simulation.summary import summarize
+
+    if not isinstance(model, Model):
+        model = load_model(str(model))
+    if not isinstance(chip, Chip):
+        chip = load_chip(chip)
+    task = _with_precision(task, chip)
+    workload, plan = _plan(model, task, chip, mapping, overflow, micro_batches)
+    fabric, offchip = Fabric(chip), OffChip(chip)
+    costing = Costing(chip, plan, fabric, offchip, float(workload.footprint.adapters))
+    account = Account(link_B=np.zeros(len(fabric.link_B_per_s)))
+    held_B = _held_B(workload, plan)
+    placement = offchip.place(workload.footprint, held_B)
+    stages: list[tuple[Stage, float, float]] = []
+    executed: list[tuple[Stage, Segment, Executed, int]] = []
+    bars: list[Bar] = []
+    clock_s = 0.0
+    for stage in workload.stages:
+        micro = 1 if stage.name == "update" else plan.micro_batches
+        before_J = account.energy_J
+        segments = costing.segments(stage)
+        chunks = 1 if stage.name == "update" else plan.chunks
+        run = schedule_stage([(s.layer, s.count) for s in segments], micro, chunks, record=timeline)
+        seconds = _book_stage(stage, segments, micro, run.makespan_s, chip, workload, fabric, offchip, account)
+        if stage.name == "update":
+            seconds += _book_rewriting(plan, chip, account)
+        for segment in segments:
+            executed += [(stage, segment, item, stage.repeat * segment.count * micro) for item in segment.executed]
+        if timeline:
+            bars += _bars(stage, run.slices, clock_s)
+        clock_s += seconds * stage.repeat
+        stages.append((stage, seconds * stage.repeat, account.energy_J - before_J))
+    return summarize(
+        model, task, chip, workload, plan, fabric, offchip, account, stages, executed, placement, bars, fidelity
+    )
+
+
+def _with_precision(task: Task, chip: Chip) -> Task:
+    default = (Inference() if isinstance(task, Inference) else FineTuning()).precision
+    if chip.precision is None or task.precision != default:
+        return task
+    master = None if isinstance(task, Inference) else chip.precision.master_weights
+    return replace(task, precision=replace(chip.precision, master_weights=master))
+
+
+def _plan(
+    model: Model,
+    task: Task,
+    chip: Chip,
+    mapping: Mapping | str | Path | None,
+    overflow: Literal["stream", "refuse"],
+    micro_batches: int | None,
+) -> tuple[Workload, Mapping]:
+    if micro_batches is None:
+        micro_batches = _default_micro_batches(task.batch) if chip.pipelined else 1
+    if isinstance(mapping, Mapping):
+        workload = expand(model, task, micro_batches=mapping.micro_batches)
+        return workload, mapping
+    workload = expand(model, task, micro_batches=micro_batches)
+    if mapping is not None:
+        plan = load_mapping(mapping, chip, workload)
+        if plan.micro_batches != micro_batches:
+            workload = expand(model, task, micro_batches=plan.micro_batches)
+        return workload, plan
+    plan = default_mapping(chip, workload, overflow=overflow)
+    if micro_batches > 1 and any(not placement.resident for placement in plan.placements):
+        # A layer's weights are written once for the whole batch, not once for every part of it.
+        workload = expand(model, task, micro_batches=1)
+        plan = default_mapping(chip, workload, overflow=overflow)
+    return workload, plan
+
+
+def _default_micro_batches(batch: int) -> int:
+    return max(size for size in range(1, min(batch, MAX_MICRO_BATCHES) + 1) if batch % size == 0)
+
+
+def _held_B(workload: Workload, plan: Mapping) -> int:
+    """Bytes of weights that sit in crossbars and need no memory."""
+    resident = {(item.block, item.weight): item.layers for item in plan.placements if item.resident}
+    seen: dict[tuple[str, str], int] = {}
+    for _, block, operator, _ in workload.occurrences():
+        if operator.weight is not None and (block.name, operator.weight) in resident and operator.kind is Kind.MATMUL:
+            layers = resident[(block.name, operator.weight)]
+            seen.setdefault((block.name, operator.weight), operator.weight_B * layers)
+    return sum(seen.values())
+
+
+def _book_stage(
+    stage: Stage,
+    segments: list[Segment],
+    micro: int,
+    makespan_s: float,
+    chip: Chip,
+    workload: Workload,
+    fabric: Fabric,
+    offchip: OffChip,
+    account: Account,
+) -> float:
+    """Book energies, operations, traffic and wear of all repetitions; the time of one pass."""
+    link_B = np.zeros_like(account.link_B)
+    read_B = write_B = 0.0
+    for segment in segments:
+        times = segment.count * micro
+        for item in segment.executed:
+            _book(item, times * stage.repeat, account, chip)
+            read_B += item.traffic.read_B * times
+            write_B += item.traffic.write_B * times
+            for transfer in item.transfers:
+                moved = transfer.size_B * times
+                link_B += transfer.route.link_share * moved
+                account.network_B += moved * stage.repeat
+                energy = moved * stage.repeat * transfer.route.energy_J_per_B
+                account.add_energy("network", "network", "routers and links", energy)
+    kept_B = (
+        float(workload.footprint.activations) if is_training(workload.task) and offchip.nearest is not None else 0.0
+    )
+    if stage.name == "forward":
+        write_B += kept_B
+    elif stage.name == "backward":
+        read_B += kept_B
+    busy_s = offchip.busy_s(read_B, write_B)
+    account.memory_read_B += read_B * stage.repeat
+    account.memory_write_B += write_B * stage.repeat
+    account.memory_busy_s += busy_s * stage.repeat
+    account.add_energy("memory", "memory", "transfers", offchip.energy_J(read_B, write_B) * stage.repeat)
+    account.link_B += link_B * stage.repeat
+    link_s = float((link_B / fabric.link_B_per_s).max()) if link_B.size else 0.0
+    return max(makespan_s, busy_s, link_s)
+
+
+def _book(item: Executed, times: int, account: Account, chip: Chip) -> None:
+    operator, cost = item.operator, item.cost
+    account.operations_by_component[item.component] += cost.operations * times
+    account.operations_by_operator[operator.kind.value] += cost.operations * times
+    for part, energy in cost.energy_J.items():
+        account.add_energy(item.component, operator.kind.value, part, energy * times)
+    if item.placement is not None and item.placement.resident:
+        busy = cost.occupancy_s * times * item.placement.crossbars * item.placement.replicas
+        account.crossbar_seconds[item.component] += busy
+    else:
+        account.busy_s[item.component] += cost.occupancy_s * times
+    account.useful_operations_s[item.component] += cost.utilization * cost.occupancy_s * times
+    account.memory_read_B += cost.memory_read_B * times
+    account.memory_write_B += cost.memory_write_B * times
+    if item.programming is not None:
+        for part, energy in item.programming.energy_J.items():
+            account.add_energy(item.component, "programming", part, energy * times)
+        account.cell_writes += item.programming.cell_writes * times
+
+
+def _book_rewriting(plan: Mapping, chip: Chip, account: Account) -> float:
+    """Weights that learn and sit in crossbars are written anew by the update; returns the time it takes."""
+    seconds = 0.0
+    for name in chip.components:
+        crossbars = sum(
+            p.total_crossbars for p in plan.placements if p.trainable and p.resident and p.component == name
+        )
+        if crossbars:
+            component: Any = chip.components[name]
+            cost = component.programming_cost(crossbars)
+            for part, energy in cost.energy_J.items():
+                account.add_energy(name, "programming", part, energy)
+            account.cell_writes += cost.cell_writes
+            seconds += cost.latency_s
+    return seconds
+
+
+def _bars(stage: Stage, slices: list[Any], start_s: float) -> list[Bar]:
+    from tierform.simulation.result import Bar
+
+    return [
+        Bar(stage.name, s.resource, s.name, s.layer, s.micro_batch, start_s + s.start_s, start_s + s.end_s, s.repeats)
+        for s in slices
+    ]
+
+
+def forward_phase(stage: Stage) -> bool:
+    """Whether a stage computes the model's outputs."""
+    return all(operator.phase is Phase.FORWARD for block in stage.blocks for operator in block.operators)

@@ -1,0 +1,264 @@
+"""From the running sums to the Result: idle power, wear, utilization, shares, throughput, evidence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+import tierform
+from tierform import library
+from tierform.chip.description import Chip
+from tierform.errors import TierformError
+from tierform.mapping import Mapping
+from tierform.provenance import Assumption, Citation, assumptions_first
+from tierform.simulation.costing import Executed, Segment
+from tierform.simulation.fabric import Fabric
+from tierform.simulation.offchip import OffChip
+from tierform.simulation.result import Bar, OperatorResult, Result, StageResult, Wear
+from tierform.simulation.simulate import Account
+from tierform.workload import Model, Task, Workload
+from tierform.workload.graph import Stage
+from tierform.workload.operator import Kind, Phase
+from tierform.workload.task import Inference, describe
+
+STATIC_TEMPERATURE_K = 330.0
+IDLE = "idle and leakage"
+
+
+def summarize(
+    model: Model,
+    task: Task,
+    chip: Chip,
+    workload: Workload,
+    plan: Mapping,
+    fabric: Fabric,
+    offchip: OffChip,
+    account: Account,
+    stages: list[tuple[Stage, float, float]],
+    executed: list[tuple[Stage, Segment, Executed, int]],
+    placement: Any,
+    bars: list[Bar],
+    fidelity: str,
+) -> Result:
+    """The Result of one task, `steps` optimizer steps of it."""
+    steps = 1 if isinstance(task, Inference) else task.steps
+    latency_s = sum(seconds for _, seconds, _ in stages)
+    static_W = {name: part.leakage_W(STATIC_TEMPERATURE_K) for name, part in chip.components.items()}
+    static_W["network"] = fabric.leakage_W
+    for name, power in static_W.items():
+        account.add_energy(name, IDLE, IDLE, power * latency_s)
+    account.add_energy("memory", IDLE, "background", offchip.background_J(latency_s, account.memory_busy_s))
+    total_static_W = (account.energy_by_operator[IDLE]) / latency_s if latency_s else 0.0
+    return Result(
+        model=model.name,
+        chip=chip.name,
+        task=json.loads(json.dumps(describe(task))),
+        fidelity=fidelity,
+        latency_s=latency_s * steps,
+        energy_J=account.energy_J * steps,
+        area_m2=chip.area_m2 + fabric.area_m2,
+        parameters=workload.parameters,
+        trainable_parameters=workload.trainable_parameters,
+        operations=workload.operations * steps,
+        operations_by_component=_times(account.operations_by_component, steps),
+        operations_by_operator=_times(account.operations_by_operator, steps),
+        energy_J_by_component=_times(_nonzero(account.energy_by_component), steps),
+        energy_J_by_operator=_times(_nonzero(account.energy_by_operator), steps),
+        energy_J_by_part=_times(_nonzero(account.energy_by_part), steps),
+        busy_s_by_resource=_times(_busy(account, chip), steps),
+        utilization=_utilization(account, chip, latency_s),
+        stages=tuple(
+            StageResult(
+                stage.name, stage.repeat, seconds * steps, (energy + total_static_W * seconds) * steps,
+                stage.tokens * stage.repeat * steps,
+            )
+            for stage, seconds, energy in stages
+        ),
+        operators=tuple(_operator(stage, segment, item, times * steps) for stage, segment, item, times in executed),
+        wear=_wear(account, chip, plan, latency_s, steps),
+        memory_footprint_B=workload.footprint.parts(),
+        memory_placement_B=_placed(placement),
+        memory_read_B=account.memory_read_B * steps,
+        memory_write_B=account.memory_write_B * steps,
+        network_B=account.network_B * steps,
+        link_bytes=tuple(float(value) * steps for value in account.link_B),
+        crossbars=_crossbars(chip, plan),
+        operation_share=operation_share(executed, chip),
+        throughput=_throughput(task, stages, latency_s),
+        roofline=_roofline(chip, executed),
+        assumptions=(evidence := tuple(assumptions_first(_assumptions(chip, fabric, offchip)))),
+        citations=_citations(evidence, model),
+        notes=(*chip.notes, *workload.notes, *plan.notes),
+        versions={
+            "tierform": tierform.__version__, "chip_sha256": chip.fingerprint, "inputs_sha256": _hash(model, task)
+        },
+        timeline=tuple(bars),
+    )  # fmt: skip
+
+
+def operation_share(executed: list[tuple[Stage, Segment, Executed, int]], chip: Chip) -> dict[str, float]:
+    """Share of forward matmul operations of the layers by component, counted as published for Atleus.
+
+    Products of attention count the useful (causal) half, and each adapter pair counts once (2 n d r for two adapted
+    matrices): 12 n d^2 / (12 n d^2 + n^2 d + 2 n d r).  Embeddings, head and normalization are left out.  This holds
+    for causal and for bidirectional models, as the published figure has one attention term n^2 d.
+    """
+    macs: dict[str, float] = {}
+    for _, segment, item, times in executed:
+        operator = item.operator
+        outside = segment.block.startswith(("embedding", "head"))
+        if operator.phase is not Phase.FORWARD or operator.kind is not Kind.MATMUL or outside:
+            continue
+        half = operator.module == "adapter" or operator.weight is None
+        macs[item.component] = macs.get(item.component, 0.0) + operator.macs * times * (0.5 if half else 1.0)
+    total = sum(macs.values())
+    return {name: value / total for name, value in macs.items()} if total else {}
+
+
+def _operator(stage: Stage, segment: Segment, item: Executed, times: int) -> OperatorResult:
+    cost = item.cost
+    return OperatorResult(
+        stage.name,
+        segment.block,
+        item.operator.name,
+        item.operator.kind.value,
+        item.component,
+        times,
+        cost.occupancy_s * times,
+        cost.total_energy_J * times,
+        cost.operations * times,
+        (item.traffic.read_B + item.traffic.write_B + cost.memory_read_B + cost.memory_write_B) * times,
+        sum(transfer.size_B for transfer in item.transfers) * times,
+        cost.utilization,
+    )
+
+
+def _wear(account: Account, chip: Chip, plan: Mapping, latency_s: float, steps: int) -> Wear:
+    holder: Any = next((part for part in chip.components.values() if hasattr(part, "endurance_writes")), None)
+    endurance = float(holder.endurance_writes) if holder else 0.0
+    if not account.cell_writes or holder is None:
+        return Wear(0, 0.0, endurance, None, None)
+    cells = holder.parameters.rows * holder.parameters.columns
+    learning = sum(p.total_crossbars for p in plan.placements if p.trainable and p.resident)
+    most = 1.0 if learning else 0.0
+    region = holder.crossbars - sum(p.total_crossbars for p in plan.placements)
+    if region > 0:
+        most = max(most, (account.cell_writes - learning * cells) / (region * cells))
+    tasks = endurance / (most * steps)
+    return Wear(account.cell_writes * steps, most * steps, endurance, tasks, tasks * latency_s * steps)
+
+
+def _utilization(account: Account, chip: Chip, latency_s: float) -> dict[str, float]:
+    """Fraction of the task's time that each component works; for crossbars, of the time of all its crossbars."""
+    result = {}
+    for name, part in chip.components.items():
+        if not latency_s:
+            continue
+        busy = account.busy_s.get(name, 0.0)
+        if name in account.crossbar_seconds:
+            busy = account.crossbar_seconds[name] / float(getattr(part, "crossbars"))
+        result[name] = busy / latency_s
+    if account.memory_busy_s:
+        result["memory"] = account.memory_busy_s / latency_s
+    return result
+
+
+def _busy(account: Account, chip: Chip) -> dict[str, float]:
+    busy = dict(account.busy_s)
+    for name, seconds in account.crossbar_seconds.items():
+        busy[name] = seconds / float(getattr(chip.components[name], "crossbars"))
+    if account.memory_busy_s:
+        busy["memory"] = account.memory_busy_s
+    return busy
+
+
+def _crossbars(chip: Chip, plan: Mapping) -> dict[str, int]:
+    result = {}
+    for name, part in chip.components.items():
+        if hasattr(part, "crossbars"):
+            result = {"available": int(getattr(part, "crossbars")), "used": plan.crossbars_used(name)}
+            result["streamed"] = sum(p.crossbars * p.layers for p in plan.placements if not p.resident)
+            first_copies = sum(p.crossbars * p.layers for p in plan.placements if p.resident)
+            result["first_copies"] = first_copies
+    return result
+
+
+def _placed(placement: Any) -> dict[str, dict[str, int]]:
+    if placement is None:
+        return {}
+    return {
+        part: {share.tier_name: share.size_B for share in shares if share.size_B}
+        for part, shares in placement.shares.items()
+        if any(share.size_B for share in shares)
+    }
+
+
+def _throughput(task: Task, stages: list[tuple[Stage, float, float]], latency_s: float) -> dict[str, float]:
+    if not latency_s:
+        return {}
+    if isinstance(task, Inference):
+        result = {}
+        prefill = sum(seconds for stage, seconds, _ in stages if stage.name == "prefill")
+        decode = sum(seconds for stage, seconds, _ in stages if stage.name.startswith("decode"))
+        if prefill:
+            result["time_to_first_token_s"] = prefill
+            result["prefill_tokens_per_s"] = task.batch * task.sequence / prefill
+        if decode and task.decode:
+            result["time_per_output_token_s"] = decode / task.decode
+            result["decode_tokens_per_s"] = task.batch * task.decode / decode
+        return result
+    tokens = task.batch * task.sequence * task.gradient_accumulation
+    return {"training_tokens_per_s": tokens / latency_s, "steps_per_s": 1 / latency_s}
+
+
+def _roofline(chip: Chip, executed: list[tuple[Stage, Segment, Executed, int]]) -> dict[str, Any]:
+    """Peak rate and memory bandwidth of a GPU, and each distinct operator's intensity and rate."""
+    gpu: Any = next(iter(chip.of_type("gpu")), None)
+    points: dict[str, list[float]] = {}
+    for _, _, item, _ in executed:
+        cost = item.cost
+        moved = cost.memory_read_B + cost.memory_write_B + item.traffic.read_B + item.traffic.write_B
+        moved += sum(transfer.size_B for transfer in item.transfers)
+        if moved > 0 and cost.occupancy_s > 0 and cost.operations > 0:
+            points[f"{item.component}: {item.operator.name}"] = [
+                cost.operations / moved, cost.operations / cost.occupancy_s
+            ]  # fmt: skip
+    result: dict[str, Any] = {"operations_per_B_and_per_s": points}
+    if gpu is not None:
+        rates = {name: constant.value for name, constant in gpu.parameters.peak_rate.items()}
+        result |= {"peak_per_s": rates, "bandwidth_B_per_s": gpu.parameters.memory_bandwidth.value}
+    return result
+
+
+def _assumptions(chip: Chip, fabric: Fabric, offchip: OffChip) -> list[Assumption]:
+    lines = [*chip.assumptions(), *fabric.assumptions(), *offchip.assumptions()]
+    lines.append(
+        Assumption(
+            "static power", "at 330 K", "assumed", "", "mean die temperature while no thermal model is asked for"
+        )
+    )
+    return lines
+
+
+def _citations(evidence: tuple[Assumption, ...], model: Model) -> tuple[Citation, ...]:
+    keys = sorted({line.source for line in evidence if line.source} | {getattr(model, "source", "")} - {""})
+    found = []
+    for key in keys:
+        try:
+            found.append(library.citation(key))
+        except TierformError:
+            found.append(Citation(key, key))
+    return tuple(found)
+
+
+def _hash(model: Model, task: Task) -> str:
+    return hashlib.sha256(f"{model!r}|{describe(task)!r}".encode()).hexdigest()
+
+
+def _times(values: dict[str, float], factor: float) -> dict[str, float]:
+    return {name: value * factor for name, value in values.items()}
+
+
+def _nonzero(values: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in values.items() if value}
