@@ -14,14 +14,24 @@ NORMALIZATION = {"layernorm": 8.0, "rmsnorm": 5.0}
 NORMALIZATION_BACKWARD = {"layernorm": 11.0, "rmsnorm": 8.0}
 NORMALIZATION_PARAMETERS = {"layernorm": 3.0, "rmsnorm": 2.0}
 
-# Softmax over scores: scale, mask, maximum, subtract, exponential, sum, divide; its gradient: p * (g - sum(p * g)), scale.
+# Softmax over scores: scale, mask, maximum, subtract, exponential, sum, divide; gradient: p * (g - sum(p * g)), scale.
 SOFTMAX = 7.0
 SOFTMAX_BACKWARD = 5.0
 
 # relu max; gelu x/2 (1 + erf(x/sqrt 2)); gelu_new the tanh form; silu x / (1 + exp(-x)); quick_gelu x sigmoid(1.702 x).
-ACTIVATION = {"relu": 1.0, "gelu": 5.0, "gelu_new": 9.0, "gelu_tanh": 9.0, "silu": 4.0, "quick_gelu": 5.0, "tanh": 1.0}
+ACTIVATION = {
+    "relu": 1.0,
+    "gelu": 5.0,
+    "gelu_new": 9.0,
+    "gelu_tanh": 9.0,
+    "silu": 4.0,
+    "quick_gelu": 5.0,
+    "tanh": 1.0,
+    "sigmoid": 4.0,
+}
 ACTIVATION_BACKWARD = {
     "relu": 1.0, "gelu": 9.0, "gelu_new": 13.0, "gelu_tanh": 13.0, "silu": 6.0, "quick_gelu": 7.0, "tanh": 3.0,
+    "sigmoid": 3.0,
 }  # fmt: skip
 
 ROTARY = 3.0  # x cos + rotate(x) sin: two multiplications, one addition

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tierform.workload import arithmetic
 from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
-from tierform.workload.tape import Parameter, Shape, Step, Tape, Value, dependencies
+from tierform.workload.tape import Parameter, Shape, Step, Tape, Value
 
 
 @dataclass(slots=True)
@@ -38,26 +38,11 @@ class Reverse:
         self._names[name] = seen
         name = name if seen == 1 else f"{name}.{seen}"
         after = [item for value in inputs if isinstance(value, Value) for item in self._after(value)]
-        self.operators.append(
-            Operator(
-                name,
-                kind,
-                module,
-                Phase.BACKWARD,
-                tuple(item.operand() if isinstance(item, Value) else item for item in inputs),
-                (output.operand() if isinstance(output, Value) else output,),
-                batch,
-                m,
-                n,
-                k,
-                count,
-                per_element,
-                tuple(dict.fromkeys(after)),
-                weight,
-                transposed,
-                causal,
-            )  # fmt: skip
-        )
+        sources = tuple(item.operand() if isinstance(item, Value) else item for item in inputs)
+        result = output.operand() if isinstance(output, Value) else output
+        made = Operator(name, kind, module, Phase.BACKWARD, sources, (result,), batch, m, n, k, count, per_element,
+                        tuple(dict.fromkeys(after)), weight, transposed, causal)  # fmt: skip
+        self.operators.append(made)
         if isinstance(output, Value):
             output.after = (name,)
         return name
@@ -86,7 +71,7 @@ class Reverse:
         self, name: str, module: str, x: Value, w: Parameter, biases: tuple[Parameter, ...], gradient: Value,
         m: int, n: int, k: int, count: int,
     ) -> None:  # fmt: skip
-        """dX = dY W; dW = dY^T X; db = sum of dY's rows."""
+        """Gradients of a matmul with a weight: dX = dY W; dW = dY^T X; db = sum of dY's rows."""
         incoming = gradient.operand((m, n))
         after = gradient.after
         if x.grad:
@@ -125,7 +110,7 @@ class Reverse:
         self, name: str, module: str, a: Value, b: Value, gradient: Value, batch: int, m: int, n: int, k: int,
         causal: bool,
     ) -> None:  # fmt: skip
-        """dA = dC B^T; dB = A^T dC."""
+        """Gradients of a product: dA = dC B^T; dB = A^T dC."""
         if a.grad:
             da = self.gradient_of(a)
             self.emit(f"{name}.grad_left", Kind.MATMUL, module, (gradient, b), da, batch=batch, m=m, n=k, k=n,
@@ -179,8 +164,17 @@ class Reverse:
                           per_element=share)  # fmt: skip
                 self.arrive(term, reduced)
 
+    def add_parameter(self, name: str, x: Value, w: Parameter, gradient: Value, copies: int) -> None:
+        """The gradient passes on; the learned tensor gets the sum over its copies."""
+        if w.trainable:
+            dw = self._weight_gradient(w)
+            self.emit(f"{name}.grad_weight", Kind.ELEMENTWISE, "embedding", (gradient, *self._earlier(dw)), dw,
+                      per_element=float(copies), weight=name)  # fmt: skip
+        if x.grad:
+            self.arrive(x, gradient)
+
     def multiply(self, name: str, module: str, a: Value, b: Value, gradient: Value) -> None:
-        """da = g b; db = g a."""
+        """Gradients of a value-by-value product: da = g b; db = g a."""
         for value, other, side in ((a, b, "left"), (b, a, "right")):
             if value.grad:
                 dx = self.gradient_of(value)
@@ -232,11 +226,11 @@ def kept_and_recomputed(tape: Tape, mode: str) -> tuple[tuple[Value, ...], tuple
     pending = list(wanted.values())
     while pending:
         value = pending.pop()
-        step = made_by.get(id(value))
-        if step is None or (mode == "selective" and not step.attention_core):
+        maker = made_by.get(id(value))
+        if maker is None or (mode == "selective" and not maker.attention_core):
             kept[id(value)] = value
-        elif id(step) not in again:
-            again[id(step)] = step
-            pending.extend(step.inputs)
+        elif id(maker) not in again:
+            again[id(maker)] = maker
+            pending.extend(maker.inputs)
     order = tuple(step for step in tape.steps if id(step) in again)
     return tuple(kept.values()), order

@@ -73,6 +73,20 @@ class Config:
             return max(minimum, 1)
         return value
 
+    def integers(self, key: str, default: tuple[int, ...] | None = None, minimum: int = 1) -> tuple[int, ...]:
+        """A list of whole numbers (at least one where there is no default)."""
+        key, value = self._raw((key,))
+        if value is None and default is not None:
+            return default
+        if not isinstance(value, list) or (default is None and not value) or len(value) > MAX_LAYERS:
+            self.problem("a list of whole numbers is needed", key, value)
+            return default or (minimum,)
+        for item in value:
+            if isinstance(item, bool) or not isinstance(item, int) or not minimum <= item <= MAX_SIZE:
+                self.problem(f"every number must lie between {minimum} and {MAX_SIZE}", key, item)
+                return default or (max(minimum, 1),)
+        return tuple(value)
+
     def layers(self, *keys: str, default: int | None = None) -> int:
         """A number of layers."""
         return self.integer(*keys, default=default, maximum=MAX_LAYERS)

@@ -104,18 +104,16 @@ def _inference(model: Model, task: Inference, micro_batches: int, eager: bool) -
     batch = task.batch // micro_batches
     sequence = model.fixed_tokens or task.sequence
     cached = model.generative
-    stages, largest, segments = [], 0, []
+    queries = 1 if model.kind == "encoder-decoder" and not eager else sequence
+    segments = _lay_out(model, task, Pass(batch, queries, queries, sequence, cached=cached, eager=eager))
+    stages, largest = [], 0
     if task.prefill:
-        queries = 1 if model.kind == "encoder-decoder" and not eager else sequence
-        p = Pass(batch, queries, queries, sequence, cached=cached, eager=eager)
-        segments = _lay_out(model, task, p)
         stages.append(Stage("prefill", _blocks(segments), 1, batch * sequence))
         largest = max(s.layout.peak_B for s in segments)
     start = 1 if model.kind == "encoder-decoder" else sequence
     for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
         p = Pass(batch, 1, first + count // 2, sequence, cached=True, decode=True, eager=eager)
         runs = _lay_out(model, task, p)
-        segments = segments or runs
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         stages.append(Stage(name, _blocks(runs), count, batch))
         largest = max(largest, *(s.layout.peak_B for s in runs))
@@ -186,13 +184,11 @@ def _lay_out(model: Model, task: Task, p: Pass, *, accumulate: bool = False) -> 
     cache: dict[object, Layout] = {}
     chain: list[tuple[Section, int, Layout]] = []
     streams: Streams = {}
-    layered_seen = False
     for section in sections:
         layered = section.start is not None
-        layered_seen = layered_seen or layered
         for index in range(section.count):
             part: int | str = section.start + index if section.start is not None else (
-                "head" if layered_seen and section is sections[-1] else "embedding")  # fmt: skip
+                "head" if section is sections[-1] else "embedding")  # fmt: skip
             rule = learning(task, model, part, total)
             key = (section.name, section.start, rule, tuple((n, v.grad) for n, v in streams.items()))
             if key not in cache:
@@ -284,21 +280,9 @@ def _weights(segments: list[Segment]) -> tuple[Weight, ...]:
                 if name in shared:
                     continue
                 shared[name] = w
-            found.append(
-                Weight(
-                    name,
-                    segment.name,
-                    w.shape,
-                    segment.count,
-                    w.groups,
-                    w.active,
-                    w.module,
-                    w.precision,
-                    w.trainable,
-                    w.matrix,
-                    w.adapter,
-                )  # fmt: skip
-            )
+            made = Weight(name, segment.name, w.shape, segment.count, w.groups, w.active, w.module, w.precision,
+                          w.trainable, w.matrix, w.adapter)  # fmt: skip
+            found.append(made)
     return tuple(found)
 
 

@@ -1,9 +1,9 @@
 """How many bytes a task keeps: weights, adapters, gradients, optimizer states, activations, KV cache.
 
 Activations in training are what backward keeps of every layer (each kept tensor counted once, from the operators'
-own list; Korthikanti et al., 2022, give the closed form for one architecture) plus what one layer recomputes; micro-batches are
-taken one after the other.  In inference they are the largest set alive between two operators of one layer.  NormalFloat
-weights carry 0.127 bit each for their double-quantized block scales (Dettmers et al., 2023).
+own list; Korthikanti et al., 2022, give the closed form for one architecture) plus what one layer recomputes;
+micro-batches are taken one after the other.  In inference they are the largest set alive at one operator of one layer.
+NormalFloat weights carry 0.127 bit each for their double-quantized block scales (Dettmers et al., 2023).
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def kv_cache_B(model: Model, task: Inference, *, eager: bool = False) -> int:
     """Bytes of the cache when the last token has been decoded.
 
     Per token and layer 2 * kv_heads * head_dim values; latent attention keeps kv_lora_rank + qk_rope_head_dim
-    (DeepSeek-V2, 2024); a sliding window keeps no more than its width; an encoder-decoder also keeps the cross-attention's
-    keys and values of the input.
+    (DeepSeek-V2, 2024); a sliding window keeps no more than its width; an encoder-decoder also keeps the keys and
+    values of its cross-attention.
     """
     pair = 2 * model.kv_heads * model.head_dim
     if model.kind == "encoder-decoder":

@@ -155,7 +155,7 @@ def bottleneck(tape: Tape, model: Model, x: Value, name: str) -> Value:
 def residual(
     tape: Tape, model: Model, x: Value, part: Callable[[Value], Value], name: str, *, norm_bias: bool | None = None
 ) -> Value:
-    """x + part(norm(x)) for pre-normalization, norm(x + part(x)) for post-normalization."""
+    """A residual branch: x + part(norm(x)) for pre-normalization, norm(x + part(x)) for post-normalization."""
     norm = f"{name}_norm"
     inside = x if model.norm_position == "post" else tape.normalization(x, norm, model.norm, bias=norm_bias)
     y = tape.dropout(part(inside), f"{name}.output_dropout", "ffn" if name.startswith("ffn") else "attention",

@@ -2,7 +2,8 @@
 
 :func:`load_model` reads a library file, a folder with a Hugging Face ``config.json``, or a Hub id (through
 ``transformers``).  All three end in the same reader, because a library file states the same keys as ``config.json``.
-Each architecture belongs to a family (:mod:`tierform.workload.families`), which reads those keys and lays out the layers.
+Each architecture belongs to a family (:mod:`tierform.workload.families`), which reads those keys and lays out the
+layers.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ class Model:
 
     `layers` counts decoder layers in a decoder, encoder layers otherwise; an encoder-decoder has `decoder_layers` too.
     `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
-    fixes the sequence (image patches, stations).  `dropout` and `attention_dropout` act in training only.
+    fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts.  The
+    dropouts act in training only.
     """
 
     name: str
@@ -58,9 +60,7 @@ class Model:
     expert_ffn_size: int = 0
     shared_ffn_size: int = 0
     shared_gate: bool = False
-    router_bias: bool = False
-    dense_layers: int = 0
-    expert_interval: int = 1
+    dense_layers: tuple[int, ...] = ()
     q_lora_rank: int = 0
     kv_lora_rank: int = 0
     qk_nope_head_dim: int = 0
@@ -71,10 +71,15 @@ class Model:
     embedding_size: int = 0
     type_vocabulary: int = 0
     position_offset: int = 0
+    embedding_norm: bool = False
     image_size: int = 0
     patch_size: int = 0
     channels: int = 0
-    input_dims: tuple[int, ...] = ()
+    input_size: int = 0
+    embedding_widths: tuple[int, ...] = ()
+    reduction_widths: tuple[int, ...] = ()
+    decoder_widths: tuple[int, ...] = ()
+    skip: str = ""
     fixed_tokens: int = 0
     labels: int = 0
     head: str = "none"
@@ -131,21 +136,20 @@ def load_model(name_or_path: str | Path) -> Model:
 
     Raises TierformError for an unknown name, an unsupported ``model_type``, or impossible sizes (all at once).
     """
-    text = str(name_or_path)
-    path = Path(text)
-    if path.is_dir() or path.suffix in (".json", ".yaml", ".yml"):
-        return _from_path(path)
     from tierform import library
 
-    if text in library.names("models"):
+    text, path = str(name_or_path), Path(name_or_path)
+    names = library.names("models")
+    if text in names:
         return _from_library(library.find("models", text))
-    if "/" in text and not text.startswith(("/", ".", "~")) and text.count("/") == 1:
+    if path.is_dir() or path.suffix in (".json", ".yaml", ".yml"):
+        return _from_path(path)
+    if text.count("/") == 1 and not text.startswith(("/", ".", "~")):
         return _from_hub(text)
     if "/" in text or text.startswith("~"):
         fail("no such folder", value=text, fix="Give a folder that holds a config.json, a library name or a Hub id.")
-    names = library.names("models")
-    fail("unknown model", value=text, choices=names,
-         fix="`tierform list models` shows the library; a folder with config.json or a Hub id (owner/name) also works.")  # fmt: skip
+    return fail("unknown model", value=text, choices=names,
+                fix="`tierform list models` shows them; a folder with config.json or a Hub id also works.")  # fmt: skip
 
 
 def model_from_config(config: dict[str, Any], name: str = "model", *, file: str = "config.json") -> Model:

@@ -129,6 +129,7 @@ class Tape:
     def parameter(
         self, name: str, shape: Shape, module: str, *, matrix: bool = False, groups: int = 1, active: int = 1,
         trainable: bool | None = None, adapter: bool = False, precision: str | None = None,
+        quantizable: bool = True,
     ) -> Parameter:  # fmt: skip
         """Declare a weight of this block; the same name again returns the same weight (tied)."""
         if name in self.parameters:
@@ -137,7 +138,7 @@ class Tape:
             trainable = self._learns(module, matrix, name)
         if precision is None:
             precision = self.formats.of_weight(module) if matrix else self.formats.vectors
-            if matrix and self.learning.quantized and module in ("attention", "ffn"):
+            if matrix and quantizable and self.learning.quantized and module in ("attention", "ffn"):
                 precision = self.learning.quantized
         made = Parameter(name, shape, module, precision, trainable, matrix, groups, active, adapter)
         self.parameters[name] = made
@@ -164,11 +165,12 @@ class Tape:
 
     def emit(
         self, name: str, kind: Kind, module: str, inputs: tuple[Value, ...], output: Value, *,
-        weights: tuple[Parameter, ...] = (), learners: tuple[Parameter, ...] = (), backward: Callable[[Reverse, Value], None] | None = None,
-        saved: tuple[Value, ...] = (), indices: tuple[Operand, ...] = (),
+        weights: tuple[Parameter, ...] = (), learners: tuple[Parameter, ...] = (),
+        backward: Callable[[Reverse, Value], None] | None = None,
+        saved: tuple[Value, ...] = (), waits: tuple[Value, ...] = (), indices: tuple[Operand, ...] = (),
         operands: tuple[Operand, ...] | None = None, outputs: tuple[Operand, ...] | None = None,
         batch: int = 1, m: int = 0, n: int = 0, k: int = 0, count: int = 1, per_element: float = 1.0,
-        weight: str | None = None, causal: bool = False, attention_core: bool = False,
+        weight: str | None = None, transposed: bool = False, causal: bool = False, attention_core: bool = False,
     ) -> Value:  # fmt: skip
         """Append one operator; `output.grad` and `output.after` are set here.  Returns `output`."""
         name = self.unique(name)
@@ -176,7 +178,7 @@ class Tape:
         operator = Operator(
             name, kind, module, Phase.FORWARD,
             (*given, *(p.operand() for p in weights), *indices), outputs or (output.operand(),),
-            batch, m, n, k, count, per_element, dependencies(*inputs), weight, False, causal,
+            batch, m, n, k, count, per_element, dependencies(*inputs, *waits), weight, transposed, causal,
         )  # fmt: skip
         output.after = (name,)
         output.grad = any(value.grad for value in inputs) or any(p.trainable for p in (*weights, *learners))
@@ -197,7 +199,7 @@ class Tape:
         shape: Shape | None = None, role: Role = Role.ACTIVATION, precision: str | None = None,
         weight: str | None = None, quantizable: bool = True,
     ) -> Value:  # fmt: skip
-        """y = x W^T + b with W (n, k) on `rows` rows of x (default: all), LoRA beside it where `target` is adapted.
+        """The product y = x W^T + b with W (n, k) on `rows` rows of x (default: all), and LoRA beside adapted targets.
 
         `groups` weights exist (experts), `count` of them are used, on `rows` rows each.  Backward: the input gradient
         where x needs one, the weight gradient where W learns.
@@ -205,12 +207,13 @@ class Tape:
         k = k or x.shape[-1]
         count = groups if count is None else count
         m = rows if rows is not None else prod(x.shape) // k
-        w = self.parameter(weight or name, (n, k), module, matrix=True, groups=groups, active=active)
-        used = (w,)
+        w = self.parameter(weight or name, (n, k), module, matrix=True, groups=groups, active=active,
+                           quantizable=quantizable)  # fmt: skip
+        used: tuple[Parameter, ...] = (w,)
         if bias:
             b = self.parameter(f"{name}.bias", (n,), module, groups=groups, active=active)
             used = (w, b)
-        if self.learning.quantized and w.precision == self.learning.quantized and self.training and quantizable:
+        if self.learning.quantized and w.precision == self.learning.quantized and self.training:
             unpacked = Value(f"{w.name}.unpacked", (n, k), self.formats.activations, Role.WEIGHT)
             self.emit(f"{name}.dequantize", Kind.ELEMENTWISE, module, (), unpacked, weights=(w,), count=count,
                       per_element=arithmetic.DEQUANTIZE, weight=w.name)  # fmt: skip
@@ -225,15 +228,16 @@ class Tape:
             operands=(x.operand((m, k)),), outputs=(y.operand((m, n)),), m=m, n=n, k=k, count=count, weight=w.name,
         )  # fmt: skip
         if target is not None and target in self.learning.lora_targets:
-            return self._lora(x, y, name, m, n, k, groups, active, count)
+            return self._lora(x, y, name, w.name, m, n, k, groups, active, count)
         return y
 
-    def _lora(self, x: Value, y: Value, name: str, m: int, n: int, k: int, groups: int, active: int,
+    def _lora(self, x: Value, y: Value, name: str, weight: str, m: int, n: int, k: int, groups: int, active: int,
               count: int) -> Value:  # fmt: skip
         rank = self.learning.lora_rank
-        inner = self.adapter(x, f"{name}.lora_a", m, rank, k, groups=groups, active=active, count=count)
+        inner = self.adapter(x, f"{name}.lora_a", m, rank, k, groups=groups, active=active, count=count,
+                             weight=f"{weight}.lora_a")  # fmt: skip
         low = self.adapter(inner, f"{name}.lora_b", m, n, rank, groups=groups, active=active, count=count,
-                           shape=y.shape)  # fmt: skip
+                           shape=y.shape, weight=f"{weight}.lora_b")  # fmt: skip
         total = self.value(f"{name}.adapted", y.shape, y.role, y.precision)
         return self.emit(
             f"{name}.lora_add", Kind.ELEMENTWISE, "adapter", (y, low), total, count=1, per_element=2.0,
@@ -242,10 +246,10 @@ class Tape:
 
     def adapter(
         self, x: Value, name: str, m: int, n: int, k: int, *, bias: bool = False, groups: int = 1, active: int = 1,
-        count: int = 1, shape: Shape | None = None,
+        count: int = 1, shape: Shape | None = None, weight: str | None = None,
     ) -> Value:  # fmt: skip
         """A small trainable matrix beside the model's own: y = x A^T (+ b), `count` groups of `m` rows."""
-        w = self.parameter(name, (n, k), "adapter", matrix=True, groups=groups, active=active, trainable=True,
+        w = self.parameter(weight or name, (n, k), "adapter", matrix=True, groups=groups, active=active, trainable=True,
                            adapter=True, precision=self.formats.adapters)  # fmt: skip
         biases: tuple[Parameter, ...] = ()
         if bias:
@@ -254,7 +258,7 @@ class Tape:
         y = self.value(f"{name}.out", shape or (m * count, n))
         return self.emit(
             name, Kind.MATMUL, "adapter", (x,), y, weights=(w, *biases), saved=(x,), operands=(x.operand((m, k)),),
-            outputs=(y.operand((m, n)),), m=m, n=n, k=k, count=count, weight=name,
+            outputs=(y.operand((m, n)),), m=m, n=n, k=k, count=count, weight=w.name,
             backward=lambda reverse, gradient: reverse.linear(name, "adapter", x, w, biases, gradient, m, n, k, count),
         )  # fmt: skip
 
@@ -282,7 +286,8 @@ class Tape:
         )  # fmt: skip
 
     def normalization(self, x: Value, name: str, kind: str, *, bias: bool | None = None, gain: bool = True,
-                      size: int | None = None) -> Value:  # fmt: skip
+                      size: int | None = None, role: Role = Role.ACTIVATION,
+                      precision: str | None = None) -> Value:  # fmt: skip
         """LayerNorm or RMSNorm over the last axis (or groups of `size` of it); keeps its input."""
         width = size or x.shape[-1]
         weights = []
@@ -291,7 +296,7 @@ class Tape:
         if bias if bias is not None else kind == "layernorm":
             weights.append(self.parameter(f"{name}.bias", (width,), "normalization"))
         used = tuple(weights)
-        y = self.value(f"{name}.out", x.shape)
+        y = self.value(f"{name}.out", x.shape, role, precision)
         return self.emit(
             name, Kind.NORMALIZATION, "normalization", (x,), y, weights=used, saved=(x,),
             per_element=arithmetic.NORMALIZATION[kind],
@@ -310,7 +315,7 @@ class Tape:
         )  # fmt: skip
 
     def add(self, a: Value, b: Value, name: str, module: str) -> Value:
-        """a + b; the smaller is broadcast, its gradient summed."""
+        """The sum a + b; the smaller is broadcast, its gradient summed."""
         shape = a.shape if a.operand().elements >= b.operand().elements else b.shape
         y = self.value(f"{name}.out", shape)
         return self.emit(
@@ -318,8 +323,17 @@ class Tape:
             backward=lambda reverse, gradient: reverse.add((a, b), gradient),
         )  # fmt: skip
 
+    def add_parameter(self, x: Value, name: str, shape: Shape, result: Shape, *, copies: int) -> Value:
+        """The tensor x with a learned one added (or put in front) `copies` times; that one's gradient is their sum."""
+        w = self.parameter(name, shape, "embedding")
+        y = self.value(f"{name}.out", result)
+        return self.emit(
+            f"{name}.add", Kind.ELEMENTWISE, "embedding", (x,), y, weights=(w,), per_element=arithmetic.ADD,
+            weight=name, backward=lambda reverse, gradient: reverse.add_parameter(name, x, w, gradient, copies),
+        )  # fmt: skip
+
     def multiply(self, a: Value, b: Value, name: str, module: str) -> Value:
-        """a * b, value by value; keeps both where both learn."""
+        """The product a * b, value by value; keeps both where both learn."""
         y = self.value(f"{name}.out", a.shape)
         saved = tuple(value for value, other in ((b, a), (a, b)) if other.grad)
         return self.emit(

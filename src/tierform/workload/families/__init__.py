@@ -32,8 +32,22 @@ FAMILIES = Registry(
     "tierform.families",
     {
         "bert": "tierform.workload.families.bert:BERT",
+        "roberta": "tierform.workload.families.roberta:ROBERTA",
         "gpt2": "tierform.workload.families.gpt2:GPT2",
+        "opt": "tierform.workload.families.opt:OPT",
+        "bloom": "tierform.workload.families.bloom:BLOOM",
         "llama": "tierform.workload.families.llama:LLAMA",
+        "mistral": "tierform.workload.families.mistral:MISTRAL",
+        "mixtral": "tierform.workload.families.mixtral:MIXTRAL",
+        "qwen2": "tierform.workload.families.qwen:QWEN2",
+        "qwen3": "tierform.workload.families.qwen:QWEN3",
+        "qwen2_moe": "tierform.workload.families.qwen:QWEN2_MOE",
+        "qwen3_moe": "tierform.workload.families.qwen:QWEN3_MOE",
+        "deepseek_v2": "tierform.workload.families.deepseek:DEEPSEEK_V2",
+        "deepseek_v3": "tierform.workload.families.deepseek:DEEPSEEK_V3",
+        "t5": "tierform.workload.families.t5:T5",
+        "vit": "tierform.workload.families.vit:VIT",
+        "hpt": "tierform.workload.families.hpt:HPT",
     },
 )
 

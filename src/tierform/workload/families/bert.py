@@ -61,7 +61,7 @@ def layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
 
 
 def pool(tape: Tape, model: Model, p: Pass, x: Value, *, name: str = "head.pooler") -> Value:
-    """tanh of a dense layer on each sequence's first token."""
+    """The tanh of a dense layer on each sequence's first token."""
     d = model.hidden_size
     dense = tape.linear(x, name, d, "head", bias=True, rows=p.batch, shape=(p.batch, d), quantizable=False)
     return tape.activation(dense, f"{name}.tanh", "tanh", "head")

@@ -11,7 +11,7 @@ HEADS = ("causal-lm", "none", "sequence-classification")
 
 
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
-    """Word embeddings, projected to the model's width where theirs differs, with learned positions where it has them."""
+    """Word embeddings, projected where their width differs from the model's; learned positions where it has them."""
     width = model.embedding_size or model.hidden_size
     x = tape.embedding("embedding.word", model.vocabulary, width, (p.batch, p.queries),
                        shared=model.tied_embeddings and model.head == "causal-lm")  # fmt: skip
@@ -21,6 +21,8 @@ def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
         places = tape.embedding("embedding.position", model.max_positions + model.position_offset, model.hidden_size,
                                 (1, p.queries))  # fmt: skip
         x = tape.add(x, places, "embedding.position_add", "embedding")
+    if model.embedding_norm:
+        x = tape.normalization(x, "embedding.norm", model.norm)
     return tape.dropout(x, "embedding.dropout", "embedding", model.embedding_dropout)
 
 

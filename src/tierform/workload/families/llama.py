@@ -1,4 +1,4 @@
-"""LLaMA 1 to 3: pre-normalized decoders with RMSNorm, rotary positions, SwiGLU and grouped queries (Touvron et al., 2023)."""
+"""LLaMA 1 to 3: pre-normalized decoders with RMSNorm, rotary positions, SwiGLU, grouped queries (Touvron, 2023)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,83 @@
+"""The spatio-temporal encoders of HpT: stations as tokens, a regression over all of them (Dahal et al., 2024).
+
+Each token's features pass through two dense layers to the model's width, then through post-normalized ReLU encoder
+layers.  The embedded input skips the stack and joins its output (concatenated, or added where the published shapes
+leave no room for concatenation), dense layers narrow every token, and a dense decoder reads all tokens at once.  Sizes
+are those of the published code, whose parameter totals they give exactly; what its loops compute by accident of tensor
+shapes (attention over a batch of single stations) is not repeated.
+"""
+
+from __future__ import annotations
+
+from tierform.workload import arithmetic
+from tierform.workload.config import Config
+from tierform.workload.families import Family
+from tierform.workload.families.bert import finish, layer
+from tierform.workload.layers import Pass, Section, Streams
+from tierform.workload.models import Model
+from tierform.workload.operator import Kind
+from tierform.workload.tape import Tape, Value
+
+HEADS = ("regression",)
+
+
+def read(config: Config, name: str) -> Model:
+    """Keys: num_tokens, input_size, hidden_size, layers, heads, intermediate_size, the widths of the dense layers."""
+    hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
+    config.divides(hidden, heads, "num_attention_heads", "hidden_size")
+    dropout = config.number("hidden_dropout_prob", default=0.1)
+    return Model(
+        name=name, family="hpt", kind="spatio-temporal", layers=config.layers("num_hidden_layers"),
+        hidden_size=hidden, heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads),
+        ffn_size=config.integer("intermediate_size"), activation="relu", norm_position="post", positions="sinusoidal",
+        attention_bias=True, output_bias=True, ffn_bias=True, input_size=config.integer("input_size"),
+        fixed_tokens=config.integer("num_tokens"), embedding_widths=config.integers("embedding_widths"),
+        reduction_widths=config.integers("reduction_widths"), decoder_widths=config.integers("decoder_widths"),
+        skip=config.choice("skip", {"concatenate": "concatenate", "add": "add"}, "concatenate"), head="regression",
+        dropout=dropout, embedding_dropout=config.number("embedding_dropout_prob", default=dropout),
+    )  # fmt: skip
+
+
+def _dense(tape: Tape, x: Value, widths: tuple[int, ...], prefix: str, function: str, *, last: bool) -> Value:
+    """Dense layers of these widths with an activation between them (and after the last where `last`)."""
+    module = "embedding" if prefix.startswith("embedding") else "head"
+    for index, width in enumerate(widths, 1):
+        x = tape.linear(x, f"{prefix}_{index}", width, module, bias=True, quantizable=False)
+        if last or index < len(widths):
+            x = tape.activation(x, f"{prefix}_{index}.activation", function, module)
+    return x
+
+
+def _start(tape: Tape, model: Model, p: Pass) -> Streams:
+    inputs = tape.value("stations", (p.batch, model.fixed_tokens, model.input_size))
+    x = _dense(tape, inputs, (*model.embedding_widths, model.hidden_size), "embedding.input", "gelu", last=True)
+    places = tape.value("embedding.sinusoids", (model.fixed_tokens, model.hidden_size))
+    y = tape.add(x, places, "embedding.position_add", "embedding")
+    return {"x": tape.dropout(y, "embedding.dropout", "embedding", model.embedding_dropout), "skip": x}
+
+
+def _end(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
+    x, skip = s["x"], s["skip"]
+    if model.skip == "add":
+        x = tape.add(x, skip, "head.skip_add", "head")
+    else:
+        joined = tape.value("head.joined", (*x.shape[:-1], 2 * model.hidden_size))
+        parts = (x, skip)
+        x = tape.emit("head.skip_concat", Kind.ELEMENTWISE, "head", parts, joined, per_element=arithmetic.GATHER,
+                      backward=lambda reverse, gradient: reverse.add(parts, gradient))  # fmt: skip
+    x = _dense(tape, x, model.reduction_widths, "head.reduction", "relu", last=True)
+    x.shape = (p.batch, model.fixed_tokens * model.reduction_widths[-1])
+    x = _dense(tape, x, model.decoder_widths, "head.decoder", "gelu", last=False)
+    return finish(tape, model, [x])
+
+
+def plan(model: Model, p: Pass) -> tuple[Section, ...]:
+    """Input layers, encoder layers, dimension reduction and decoder."""
+    return (
+        Section("embedding", 1, lambda tape, _: _start(tape, model, p)),
+        Section("layer", model.layers, lambda tape, s: {"x": layer(tape, model, p, s["x"]), "skip": s["skip"]}, 0),
+        Section("head", 1, lambda tape, s: _end(tape, model, p, s)),
+    )
+
+
+HPT = Family("hpt", read, plan, HEADS)
