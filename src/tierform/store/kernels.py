@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """The plane kernels: bit-matrix transposes over 64-byte plane rows, and the checksum of a plane's pages.
 
 A block is 512 weights of w bits, seen as w rows of 512/w words: row r holds weights r*512/w to (r+1)*512/w - 1.  Plane
@@ -13,6 +14,7 @@ All arrays are uint64 views; positions are in 8-byte words.  Everything releases
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,207 +30,6 @@ _P3 = np.uint64(0x165667B19E3779F9)
 _P4 = np.uint64(0x85EBCA77C2B2AE63)
 _P5 = np.uint64(0x27D4EB2F165667C5)
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-@njit(inline="always")
-def _mask(shift: Any) -> Any:
-    """Ones in the lower `shift` bits of every group of 2*shift bits."""
-    if shift == 1:
-        return np.uint64(0x5555555555555555)
-    if shift == 2:
-        return np.uint64(0x3333333333333333)
-    if shift == 4:
-        return np.uint64(0x0F0F0F0F0F0F0F0F)
-    if shift == 8:
-        return np.uint64(0x00FF00FF00FF00FF)
-    if shift == 16:
-        return np.uint64(0x0000FFFF0000FFFF)
-    return np.uint64(0x00000000FFFFFFFF)
-
-
-@njit(inline="always")
-def _two_stages(source: Any, target: Any, width: Any, shift: Any) -> None:
-    """Swap at distances `shift` and `shift`/2 from `source` to `target` (each `width` rows; they may be one array)."""
-    half = shift // 2
-    run = half * ROW
-    high, low = np.uint64(shift), np.uint64(half)
-    high_mask, low_mask = _mask(shift), _mask(half)
-    for group in range(0, width * ROW, 4 * run):
-        a, b = source[group : group + run], source[group + run : group + 2 * run]
-        c, d = source[group + 2 * run : group + 3 * run], source[group + 3 * run : group + 4 * run]
-        e, f = target[group : group + run], target[group + run : group + 2 * run]
-        g, h = target[group + 2 * run : group + 3 * run], target[group + 3 * run : group + 4 * run]
-        for i in range(run):
-            x0, x1, x2, x3 = a[i], b[i], c[i], d[i]
-            t = ((x0 >> high) ^ x2) & high_mask
-            x0, x2 = x0 ^ (t << high), x2 ^ t
-            t = ((x1 >> high) ^ x3) & high_mask
-            x1, x3 = x1 ^ (t << high), x3 ^ t
-            t = ((x0 >> low) ^ x1) & low_mask
-            x0, x1 = x0 ^ (t << low), x1 ^ t
-            t = ((x2 >> low) ^ x3) & low_mask
-            x2, x3 = x2 ^ (t << low), x3 ^ t
-            e[i], f[i], g[i], h[i] = x0, x1, x2, x3
-
-
-@njit(inline="always")
-def _one_stage(source: Any, target: Any, width: Any, shift: Any) -> None:
-    run = shift * ROW
-    distance, mask = np.uint64(shift), _mask(shift)
-    for group in range(0, width * ROW, 2 * run):
-        a, b = source[group : group + run], source[group + run : group + 2 * run]
-        e, f = target[group : group + run], target[group + run : group + 2 * run]
-        for i in range(run):
-            x0, x1 = a[i], b[i]
-            t = ((x0 >> distance) ^ x1) & mask
-            e[i], f[i] = x0 ^ (t << distance), x1 ^ t
-
-
-@njit(inline="always")
-def _last_stages(source: Any, source_step: Any, target: Any, target_step: Any, width: Any) -> None:
-    """Swap at distances 2 and 1, the rows lying `source_step` and `target_step` words apart."""
-    for row in range(0, width, 4):
-        s, t = row * source_step, row * target_step
-        a, b = source[s : s + ROW], source[s + source_step : s + source_step + ROW]
-        c = source[s + 2 * source_step : s + 2 * source_step + ROW]
-        d = source[s + 3 * source_step : s + 3 * source_step + ROW]
-        e, f = target[t : t + ROW], target[t + target_step : t + target_step + ROW]
-        g = target[t + 2 * target_step : t + 2 * target_step + ROW]
-        h = target[t + 3 * target_step : t + 3 * target_step + ROW]
-        for i in range(ROW):
-            x0, x1, x2, x3 = a[i], b[i], c[i], d[i]
-            swap = ((x0 >> np.uint64(2)) ^ x2) & np.uint64(0x3333333333333333)
-            x0, x2 = x0 ^ (swap << np.uint64(2)), x2 ^ swap
-            swap = ((x1 >> np.uint64(2)) ^ x3) & np.uint64(0x3333333333333333)
-            x1, x3 = x1 ^ (swap << np.uint64(2)), x3 ^ swap
-            swap = ((x0 >> np.uint64(1)) ^ x1) & np.uint64(0x5555555555555555)
-            x0, x1 = x0 ^ (swap << np.uint64(1)), x1 ^ swap
-            swap = ((x2 >> np.uint64(1)) ^ x3) & np.uint64(0x5555555555555555)
-            x2, x3 = x2 ^ (swap << np.uint64(1)), x3 ^ swap
-            e[i], f[i], g[i], h[i] = x0, x1, x2, x3
-
-
-@njit(inline="always")
-def _first_stages(source: Any, target: Any, width: Any) -> None:
-    """Swap at every distance from width/2 down to 4, rows contiguous; the stages commute, so they may come last."""
-    if width == 16:
-        _two_stages(source, target, 16, 8)
-    elif width == 8:
-        _one_stage(source, target, 8, 4)
-    elif width == 32:
-        _one_stage(source, target, 32, 16)
-        _two_stages(target, target, 32, 8)
-    else:
-        _two_stages(source, target, 64, 32)
-        _two_stages(target, target, 64, 8)
-
-
-@njit(cache=True, nogil=True)
-def pack_blocks(
-    words: Any, width: int, planes: int, stored: Any, start: int, plane_step: int, block_step: int, blocks: int
-) -> None:
-    """Write the planes of `blocks` blocks of `words` into `stored`, most significant first.
-
-    `planes` bits of each weight are kept.  The row of plane p (0 the most significant) of block b lies at ``start + p*plane_step + b*block_step``.
-    """
-    size = width * ROW
-    middle = np.empty(size, np.uint64)
-    tile = np.empty(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
-    for first in range(0, blocks, TILE):
-        count = min(TILE, blocks - first)
-        for b in range(count):
-            _first_stages(words[(first + b) * size : (first + b + 1) * size], middle, width)
-            _last_stages(middle, ROW, tile[b * ROW :], TILE * ROW, width)
-        for p in range(planes):
-            row = (planes - 1 - p) * TILE * ROW
-            at = start + p * plane_step + first * block_step
-            if block_step == ROW:
-                source, target = tile[row : row + count * ROW], stored[at : at + count * ROW]
-                for i in range(count * ROW):
-                    target[i] = source[i]
-                continue
-            for b in range(count):
-                source = tile[row + b * ROW : row + (b + 1) * ROW]
-                target = stored[at + b * block_step : at + b * block_step + ROW]
-                for i in range(ROW):
-                    target[i] = source[i]
-
-
-@njit(cache=True, nogil=True)
-def unpack_blocks(
-    stored: Any,
-    starts: Any,
-    block_step: int,
-    first_block: int,
-    blocks: int,
-    bits: Any,
-    bits_step: int,
-    width: int,
-    planes: int,
-    fill: int,
-    exponent_bits: int,
-    infinities: int,
-    words: Any,
-) -> None:
-    """Read blocks ``first_block`` on into `words`, block i at the precision ``bits[i * bits_step]``.
-
-    `starts[p]` is where plane p's row of block 0 lies.  Missing planes are zero; with `fill` FILL_MIDPOINT the first
-    missing plane is all ones, the middle of the interval that the planes read leave open.  A block at 0 bits is zero.
-    `exponent_bits` > 0 keeps a fill from making an infinity or a NaN out of a number, and the reverse.
-    """
-    size = width * ROW
-    middle = np.empty(size, np.uint64)
-    tile = np.zeros(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
-    seen = np.empty(ROW, np.uint64)
-    filled = np.full(TILE, -1, np.int64)  # the precision for which a slot's missing rows are filled
-    for first in range(0, blocks, TILE):
-        count = min(TILE, blocks - first)
-        deepest, shallowest = 0, planes
-        for b in range(count):
-            kept = np.int64(bits[(first + b) * bits_step])
-            deepest, shallowest = max(deepest, kept), min(shallowest, kept)
-            if filled[b] != kept:
-                filled[b] = kept
-                for p in range(kept, planes):
-                    value = _ONES if (p == kept and kept > 0 and fill == FILL_MIDPOINT) else np.uint64(0)
-                    row = ((planes - 1 - p) * TILE + b) * ROW
-                    for i in range(ROW):
-                        tile[row + i] = value
-        for p in range(deepest):
-            row = (planes - 1 - p) * TILE * ROW
-            at = starts[p] + (first_block + first) * block_step
-            if block_step == ROW and p < shallowest:
-                source, target = stored[at : at + count * ROW], tile[row : row + count * ROW]
-                for i in range(count * ROW):
-                    target[i] = source[i]
-                continue
-            for b in range(count):
-                if p < filled[b]:
-                    source = stored[at + b * block_step : at + b * block_step + ROW]
-                    target = tile[row + b * ROW : row + (b + 1) * ROW]
-                    for i in range(ROW):
-                        target[i] = source[i]
-        for p in range(planes, width):  # int4 in a byte: the sign plane is repeated
-            for i in range(count * ROW):
-                tile[p * TILE * ROW + i] = tile[(planes - 1) * TILE * ROW + i]
-        for b in range(count):
-            target = words[(first + b) * size : (first + b + 1) * size]
-            _last_stages(tile[b * ROW :], TILE * ROW, middle, ROW, width)
-            _first_stages(middle, target, width)
-            kept = filled[b]
-            if exponent_bits > 0 and 0 < kept < planes:
-                for i in range(ROW):
-                    seen[i] = _ONES
-                for p in range(1, min(kept, exponent_bits + 1)):
-                    row = ((planes - 1 - p) * TILE + b) * ROW
-                    source = tile[row : row + ROW]
-                    for i in range(ROW):
-                        seen[i] &= source[i]
-                special = np.uint64(0)
-                for i in range(ROW):
-                    special |= seen[i]
-                if special != 0:
-                    _mend(target, width, kept, exponent_bits, infinities, fill)
 
 
 @njit(cache=True, nogil=True)
@@ -256,6 +57,237 @@ def _mend(words: Any, width: int, kept: int, exponent_bits: int, infinities: int
                         code |= one << np.uint64(mantissa - 1)
             result |= code << np.uint64(shift)
         words[i] = result
+
+
+_M32 = np.uint64(0x00000000FFFFFFFF)  # the lower half of every group of 2, 4, ... 64 bits
+_M16 = np.uint64(0x0000FFFF0000FFFF)
+_M8 = np.uint64(0x00FF00FF00FF00FF)
+_M4 = np.uint64(0x0F0F0F0F0F0F0F0F)
+_M2 = np.uint64(0x3333333333333333)
+_M1 = np.uint64(0x5555555555555555)
+
+
+@njit(inline="always")
+def _two_stages(source: Any, target: Any, rows: Any, shift: Any, high_mask: Any, low_mask: Any) -> None:
+    """Swap at distances `shift` and `shift`/2 from `source` to `target` (contiguous `rows`; they may be one array)."""
+    half = shift // 2
+    run = half * ROW
+    high, low = np.uint64(shift), np.uint64(half)
+    for group in range(0, rows * ROW, 4 * run):
+        a, b = source[group : group + run], source[group + run : group + 2 * run]
+        c, d = source[group + 2 * run : group + 3 * run], source[group + 3 * run : group + 4 * run]
+        e, f = target[group : group + run], target[group + run : group + 2 * run]
+        g, h = target[group + 2 * run : group + 3 * run], target[group + 3 * run : group + 4 * run]
+        for i in range(run):
+            x0, x1, x2, x3 = a[i], b[i], c[i], d[i]
+            t = ((x0 >> high) ^ x2) & high_mask
+            x0, x2 = x0 ^ (t << high), x2 ^ t
+            t = ((x1 >> high) ^ x3) & high_mask
+            x1, x3 = x1 ^ (t << high), x3 ^ t
+            t = ((x0 >> low) ^ x1) & low_mask
+            x0, x1 = x0 ^ (t << low), x1 ^ t
+            t = ((x2 >> low) ^ x3) & low_mask
+            x2, x3 = x2 ^ (t << low), x3 ^ t
+            e[i], f[i], g[i], h[i] = x0, x1, x2, x3
+
+
+@njit(inline="always")
+def _one_stage(source: Any, target: Any, shift: Any, mask: Any) -> None:
+    """Swap the first `shift` rows with the next `shift` rows at that distance."""
+    run = shift * ROW
+    distance = np.uint64(shift)
+    a, b = source[:run], source[run : 2 * run]
+    e, f = target[:run], target[run : 2 * run]
+    for i in range(run):
+        x0, x1 = a[i], b[i]
+        t = ((x0 >> distance) ^ x1) & mask
+        e[i], f[i] = x0 ^ (t << distance), x1 ^ t
+
+
+@njit(inline="always")
+def _last_stages(source: Any, source_step: Any, target: Any, target_step: Any, rows: Any) -> None:
+    """Swap at distances 2 and 1, the rows lying `source_step` and `target_step` words apart."""
+    for row in range(0, rows, 4):
+        s, t = row * source_step, row * target_step
+        a, b = source[s : s + ROW], source[s + source_step : s + source_step + ROW]
+        c = source[s + 2 * source_step : s + 2 * source_step + ROW]
+        d = source[s + 3 * source_step : s + 3 * source_step + ROW]
+        e, f = target[t : t + ROW], target[t + target_step : t + target_step + ROW]
+        g = target[t + 2 * target_step : t + 2 * target_step + ROW]
+        h = target[t + 3 * target_step : t + 3 * target_step + ROW]
+        for i in range(ROW):
+            x0, x1, x2, x3 = a[i], b[i], c[i], d[i]
+            swap = ((x0 >> np.uint64(2)) ^ x2) & _M2
+            x0, x2 = x0 ^ (swap << np.uint64(2)), x2 ^ swap
+            swap = ((x1 >> np.uint64(2)) ^ x3) & _M2
+            x1, x3 = x1 ^ (swap << np.uint64(2)), x3 ^ swap
+            swap = ((x0 >> np.uint64(1)) ^ x1) & _M1
+            x0, x1 = x0 ^ (swap << np.uint64(1)), x1 ^ swap
+            swap = ((x2 >> np.uint64(1)) ^ x3) & _M1
+            x2, x3 = x2 ^ (swap << np.uint64(1)), x3 ^ swap
+            e[i], f[i], g[i], h[i] = x0, x1, x2, x3
+
+
+# Swaps at every distance from w/2 down to 4, rows contiguous; the stages commute, so they may come first or last.
+
+
+@njit(inline="always")
+def _first_stages_8(source: Any, target: Any) -> None:
+    _one_stage(source, target, 4, _M4)
+
+
+@njit(inline="always")
+def _first_stages_16(source: Any, target: Any) -> None:
+    _two_stages(source, target, 16, 8, _M8, _M4)
+
+
+@njit(inline="always")
+def _first_stages_32(source: Any, target: Any) -> None:
+    _one_stage(source, target, 16, _M16)
+    _two_stages(target, target, 32, 8, _M8, _M4)
+
+
+@njit(inline="always")
+def _first_stages_64(source: Any, target: Any) -> None:
+    _two_stages(source, target, 64, 32, _M32, _M16)
+    _two_stages(target, target, 64, 8, _M8, _M4)
+
+
+_FIRST_STAGES = {8: _first_stages_8, 16: _first_stages_16, 32: _first_stages_32, 64: _first_stages_64}
+
+
+@lru_cache(maxsize=8)
+def pack_kernel(width: int) -> Any:
+    """The function that packs words of `width` bits, compiled at its first call (and kept on disk)."""
+    first_stages, size = _FIRST_STAGES[width], width * ROW
+
+    @njit(cache=True, nogil=True)
+    def pack(words: Any, planes: Any, stored: Any, start: Any, plane_step: Any, block_step: Any, blocks: Any) -> None:
+        middle = np.empty(size, np.uint64)
+        tile = np.empty(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
+        for first in range(0, blocks, TILE):
+            count = min(TILE, blocks - first)
+            for b in range(count):
+                first_stages(words[(first + b) * size : (first + b + 1) * size], middle)
+                _last_stages(middle, ROW, tile[b * ROW :], TILE * ROW, width)
+            for p in range(planes):
+                row = (planes - 1 - p) * TILE * ROW
+                at = start + p * plane_step + first * block_step
+                if block_step == ROW:
+                    source, target = tile[row : row + count * ROW], stored[at : at + count * ROW]
+                    for i in range(count * ROW):
+                        target[i] = source[i]
+                    continue
+                for b in range(count):
+                    source = tile[row + b * ROW : row + (b + 1) * ROW]
+                    target = stored[at + b * block_step : at + b * block_step + ROW]
+                    for i in range(ROW):
+                        target[i] = source[i]
+
+    return pack
+
+
+def pack_blocks(
+    words: Any, width: int, planes: int, stored: Any, start: int, plane_step: int, block_step: int, blocks: int
+) -> None:
+    """Write the planes of `blocks` blocks of `words` into `stored`, most significant first.
+
+    `planes` bits of each weight are kept.  The row of plane p (0 the most significant) of block b lies at
+    ``start + p*plane_step + b*block_step``.
+    """
+    pack_kernel(width)(words, planes, stored, start, plane_step, block_step, blocks)
+
+
+@lru_cache(maxsize=8)
+def unpack_kernel(width: int) -> Any:
+    """The function that unpacks words of `width` bits, compiled at its first call (and kept on disk)."""
+    first_stages, size = _FIRST_STAGES[width], width * ROW
+
+    @njit(cache=True, nogil=True)
+    def unpack(
+        stored: Any, starts: Any, block_step: Any, first_block: Any, blocks: Any, bits: Any, bits_step: Any,
+        planes: Any, fill: Any, exponent_bits: Any, infinities: Any, words: Any,
+    ) -> None:  # fmt: skip
+        middle = np.empty(size, np.uint64)
+        tile = np.zeros(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
+        seen = np.empty(ROW, np.uint64)
+        filled = np.full(TILE, -1, np.int64)  # the precision for which a slot's missing rows are filled
+        for first in range(0, blocks, TILE):
+            count = min(TILE, blocks - first)
+            deepest, shallowest = 0, planes
+            for b in range(count):
+                kept = np.int64(bits[(first + b) * bits_step])
+                deepest, shallowest = max(deepest, kept), min(shallowest, kept)  # type: ignore[assignment]
+                if filled[b] != kept:
+                    filled[b] = kept
+                    for p in range(kept, planes):
+                        value = _ONES if (p == kept and kept > 0 and fill == FILL_MIDPOINT) else np.uint64(0)
+                        row = ((planes - 1 - p) * TILE + b) * ROW
+                        for i in range(ROW):
+                            tile[row + i] = value
+            for p in range(deepest):
+                row = (planes - 1 - p) * TILE * ROW
+                at = starts[p] + (first_block + first) * block_step
+                if block_step == ROW and p < shallowest:
+                    source, target = stored[at : at + count * ROW], tile[row : row + count * ROW]
+                    for i in range(count * ROW):
+                        target[i] = source[i]
+                    continue
+                for b in range(count):
+                    if p < filled[b]:
+                        source = stored[at + b * block_step : at + b * block_step + ROW]
+                        target = tile[row + b * ROW : row + (b + 1) * ROW]
+                        for i in range(ROW):
+                            target[i] = source[i]
+            for p in range(planes, width):  # int4 in a byte: the sign plane is repeated
+                for i in range(count * ROW):
+                    tile[p * TILE * ROW + i] = tile[(planes - 1) * TILE * ROW + i]
+            for b in range(count):
+                target = words[(first + b) * size : (first + b + 1) * size]
+                _last_stages(tile[b * ROW :], TILE * ROW, middle, ROW, width)
+                first_stages(middle, target)
+                kept = filled[b]
+                if exponent_bits > 0 and 0 < kept < planes:
+                    for i in range(ROW):
+                        seen[i] = _ONES
+                    for p in range(1, min(kept, exponent_bits + 1)):
+                        row = ((planes - 1 - p) * TILE + b) * ROW
+                        source = tile[row : row + ROW]
+                        for i in range(ROW):
+                            seen[i] &= source[i]
+                    special = np.uint64(0)
+                    for i in range(ROW):
+                        special |= seen[i]
+                    if special != 0:
+                        _mend(target, width, kept, exponent_bits, infinities, fill)
+
+    return unpack
+
+
+def unpack_blocks(
+    stored: Any,
+    starts: Any,
+    block_step: int,
+    first_block: int,
+    blocks: int,
+    bits: Any,
+    bits_step: int,
+    width: int,
+    planes: int,
+    fill: int,
+    exponent_bits: int,
+    infinities: int,
+    words: Any,
+) -> None:
+    """Read blocks ``first_block`` on into `words`, block i at the precision ``bits[i * bits_step]``.
+
+    `starts[p]` is where plane p's row of block 0 lies.  Missing planes are zero; with `fill` FILL_MIDPOINT the first
+    missing plane is all ones, the middle of the interval that the planes read leave open.  A block at 0 bits is zero.
+    `exponent_bits` > 0 keeps a fill from making an infinity or a NaN out of a number, and the reverse.
+    """
+    unpack_kernel(width)(
+        stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities, words
+    )
 
 
 @njit(cache=True, nogil=True)
@@ -367,9 +399,7 @@ def _word(content: Any, at: int, size: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def hash_pages(
-    stored: Any, starts: Any, block_step: int, blocks: int, page_blocks: int, planes: int, out: Any
-) -> None:
+def hash_pages(stored: Any, starts: Any, block_step: int, blocks: int, page_blocks: int, planes: int, out: Any) -> None:
     """The checksum of every page of `planes` planes of a chunk: `out[p, page]`."""
     for p in range(planes):
         for page in range((blocks + page_blocks - 1) // page_blocks):

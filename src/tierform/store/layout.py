@@ -1,9 +1,9 @@
 """Where the bytes of a store lie: the header, the directory, the planes of a tensor and their index, byte by byte.
 
 The file is a header of 128 bytes, the tensors (each its chunks of planes, then one index row per plane), the attached
-files, and the directory.  Everything is little-endian; offsets and sizes are 64-bit and absolute.  `docs/store-format.md`
-is the same description for readers in other languages.  Nothing a file says is believed before it was checked against
-the file's size and its own checksum; what is wrong is reported with the byte at which it stands.
+files, and the directory.  Everything is little-endian; offsets and sizes are 64-bit and absolute.
+`docs/store-format.md` is the same description for readers in other languages.  Nothing a file says is believed before
+it was checked against the file's size and its own checksum; what is wrong is reported with the byte at which it stands.
 """
 
 from __future__ import annotations
@@ -127,9 +127,10 @@ class TensorEntry:
         """The directory record."""
         name = self.name.encode("utf-8")
         rank, planes = len(self.shape), self.element.planes
+        layout, codec = LAYOUTS.index(self.layout), CODECS.index(self.codec)
         size = align(_TENSOR.size + 8 * (rank + planes) + len(name), 8)
         body = _TENSOR.pack(
-            size, 1, self.element.code, planes, LAYOUTS.index(self.layout), CODECS.index(self.codec), rank, len(name), 0,
+            size, 1, self.element.code, planes, layout, codec, rank, len(name), 0,
             self.weights, self.data_offset, self.data_bytes, self.rows_offset, self.row_bytes,
         ) + struct.pack(f"<{rank + planes}Q", *self.shape, *self.row_checksums) + name  # fmt: skip
         return body.ljust(size, b"\0")
@@ -163,7 +164,12 @@ class _Bad:
         self.file = file
 
     def __call__(self, what: str, byte: int, value: object = None) -> NoReturn:
-        fail(f"byte {byte}: {what}", file=self.file, value=value, fix="The store is damaged or incomplete; pack it again.")
+        fail(
+            f"byte {byte}: {what}",
+            file=self.file,
+            value=value,
+            fix="The store is damaged or incomplete; pack it again.",
+        )
 
 
 def parse_header(content: bytes, size: int, file: str) -> Header:

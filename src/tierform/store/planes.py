@@ -10,7 +10,8 @@ import mmap
 import os
 import threading
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +27,13 @@ if TYPE_CHECKING:
 _SEGMENT = np.dtype([("offset", "<u8"), ("size", "<u4"), ("coding", "<u4")])
 
 
-class IndexRow(NamedTuple):
-    """One plane's index: a segment for each chunk and a checksum for each page."""
+@dataclass(slots=True)
+class Index:
+    """The index rows of one tensor's first `depth` planes: a segment per chunk and a checksum per page of each."""
 
-    segments: NDArray[Any]
-    checksums: NDArray[np.uint64]
+    segments: NDArray[Any]  # [plane, chunk]
+    checksums: NDArray[np.uint64]  # [plane, page]
+    depth: int = 0
 
 
 class PlaneReader:
@@ -43,7 +46,7 @@ class PlaneReader:
         self._size = size
         self._handle = handle
         self._count = count
-        self._rows: dict[tuple[str, int], IndexRow] = {}
+        self._indices: dict[str, Index] = {}
         self._lock = threading.Lock()
 
     def release(self) -> None:
@@ -69,23 +72,30 @@ class PlaneReader:
             self.bad("the attached file does not match its checksum", item.offset, item.name)
         return content
 
-    def row(self, entry: TensorEntry, plane: int) -> IndexRow:
-        """The index of one plane, read and checked once."""
-        key = (entry.name, plane)
-        found = self._rows.get(key)
-        if found is not None:
+    def index(self, entry: TensorEntry, depth: int) -> Index:
+        """The index of a tensor's first `depth` planes; each row is read and checked once."""
+        found = self._indices.get(entry.name)
+        if found is not None and found.depth >= depth:
             return found
-        start = entry.rows_offset + plane * entry.row_bytes
-        content = self._map[start : start + entry.row_bytes]
-        if xxh64(content) != entry.row_checksums[plane]:
-            self.bad(f"the index of plane {plane} does not match its checksum", start, entry.name)
-        split = entry.chunks * _SEGMENT.itemsize
-        row = IndexRow(np.frombuffer(content[:split], _SEGMENT), np.frombuffer(content[split:], "<u8"))
-        self._check_segments(entry, plane, row.segments, start)
         with self._lock:
-            self._rows[key] = row
-            self._count.index_B += entry.row_bytes
-        return row
+            if found is None:
+                planes = entry.element.planes
+                segments = np.zeros((planes, entry.chunks), _SEGMENT)
+                found = self._indices.setdefault(entry.name, Index(segments, np.zeros((planes, entry.pages), "<u8")))
+            while found.depth < depth:
+                plane = found.depth
+                start = entry.rows_offset + plane * entry.row_bytes
+                content = self._map[start : start + entry.row_bytes]
+                if xxh64(content) != entry.row_checksums[plane]:
+                    self.bad(f"the index of plane {plane} does not match its checksum", start, entry.name)
+                split = entry.chunks * _SEGMENT.itemsize
+                segments = np.frombuffer(content[:split], _SEGMENT)
+                self._check_segments(entry, plane, segments, start)
+                found.segments[plane] = segments
+                found.checksums[plane] = np.frombuffer(content[split:], "<u8")
+                self._count.index_B += entry.row_bytes
+                found.depth += 1
+        return found
 
     def _check_segments(self, entry: TensorEntry, plane: int, segments: NDArray[Any], at: int) -> None:
         chunks = np.arange(entry.chunks, dtype=np.uint64)
@@ -120,14 +130,13 @@ class PlaneReader:
         words: NDArray[np.uint64],
         map_jobs: Callable[[Any, Sequence[Any]], None],
     ) -> None:
-        """Blocks `first_block` to `last_block` as `words`; `bits` has one precision, or one for each of these blocks."""
+        """Blocks `first_block` to `last_block` as `words`; `bits` is one precision, or one for each of them."""
         self.guard()
         if last_block <= first_block:
             return
         from tierform.store import kernels  # noqa: F401  (compiled before the threads ask for it)
 
-        for plane in range(int(bits.max(initial=0))):
-            self.row(entry, plane)
+        self.index(entry, int(bits.max(initial=0)))
         span = entry.chunk_blocks
         jobs = []
         for chunk in range(first_block // span, -(-last_block // span)):
@@ -139,7 +148,9 @@ class PlaneReader:
             jobs.append((entry, chunk, low - chunk * span, high - chunk * span, depth, midpoint, target))
         map_jobs(self._decode_chunk, jobs)
 
-    def _decode_chunk(self, job: tuple[TensorEntry, int, int, int, NDArray[np.uint8], bool, NDArray[np.uint64]]) -> None:
+    def _decode_chunk(
+        self, job: tuple[TensorEntry, int, int, int, NDArray[np.uint8], bool, NDArray[np.uint64]]
+    ) -> None:
         from tierform.store.kernels import FILL_MIDPOINT, FILL_ZERO, unpack_blocks
 
         entry, chunk, low, high, bits, midpoint, target = job
@@ -161,10 +172,9 @@ class PlaneReader:
             fail("the store is closed", file=self._file)
         starts = np.zeros(entry.element.planes, np.int64)
         step = entry.element.planes * 8 if entry.layout == "adjacent" else 8
-        segments = [self.row(entry, plane).segments[chunk] for plane in range(depth)]
+        segments = self.index(entry, depth).segments[:depth, chunk]
         if entry.codec == "none":
-            for plane, segment in enumerate(segments):
-                starts[plane] = int(segment["offset"]) // 8
+            starts[:depth] = segments["offset"] // 8
             return words, starts, step
         size = entry.chunk_span(chunk) * PLANE_BYTES
         content = np.empty((depth, size // 8), np.uint64)
@@ -217,11 +227,12 @@ class PlaneReader:
         if depth == 0:
             return
         base = chunk * (entry.chunk_blocks // PAGE_BLOCKS)
-        expected = np.stack([self.row(entry, p).checksums[base + first : base + last] for p in range(depth)])
+        index = self.index(entry, depth)
+        expected = index.checksums[:depth, base + first : base + last]
         wrong = check_pages(stored, starts, step, blocks, PAGE_BLOCKS, first, depths, expected)
         if wrong >= 0:
             plane, page = wrong >> 32, wrong & 0xFFFFFFFF
-            segment = self.row(entry, plane).segments[chunk]
+            segment = index.segments[plane, chunk]
             byte = int(segment["offset"]) + (page * PAGE_BLOCKS * step * 8 if segment["coding"] == RAW else 0)
             what = f"page {base + page} of plane {plane} does not match its checksum"
             self.bad(what, byte, entry.name)
@@ -229,7 +240,7 @@ class PlaneReader:
         if entry.codec == "none":
             touched = int((rows * depths).sum()) * PLANE_BYTES
         else:
-            touched = sum(int(self.row(entry, p).segments[chunk]["size"]) for p in range(depth))
+            touched = int(index.segments["size"][:depth, chunk].sum())
         with self._lock:
             self._count.planes_B += touched
             self._count.by_tensor[entry.name] = self._count.by_tensor.get(entry.name, 0) + touched
@@ -238,7 +249,7 @@ class PlaneReader:
         """Ask the system to bring the pages of the wanted planes into memory."""
         if depth == 0 or not hasattr(self._map, "madvise"):
             return
-        segments = [self.row(entry, plane).segments[chunk] for plane in range(depth)]
+        segments = self.index(entry, depth).segments[:depth, chunk]
         if entry.layout == "adjacent":
             block = entry.element.planes * PLANE_BYTES
             start = int(segments[0]["offset"])

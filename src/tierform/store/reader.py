@@ -148,16 +148,28 @@ class Store:
         memory: a C-contiguous uint64 array of at least ``ceil(weights / 512) * width * 8`` words.
         """
         entry = self.entry(name)
+        shape, first, count = _row_range(entry, rows, str(self.path))
+        return self._span(entry, first, count, bits, fill, out).reshape(shape)
+
+    def span(self, name: str, first: int, count: int, bits: Bits = None, *, fill: Fill = "midpoint") -> NDArray[Any]:
+        """The codes of `count` weights from the `first` on, in C order; only the blocks they lie in are read."""
+        entry = self.entry(name)
+        if first < 0 or count < 0 or first + count > entry.weights:
+            fail("no such weights", file=str(self.path), key=name, value=(first, count))
+        return self._span(entry, first, count, bits, fill, None)
+
+    def _span(
+        self, entry: TensorEntry, first: int, count: int, bits: Bits, fill: Fill, out: NDArray[Any] | None
+    ) -> NDArray[Any]:
         if fill not in FILLS:
             fail("unknown fill", key="fill", value=fill, choices=FILLS, fix=f"One of {', '.join(FILLS)}.")
-        shape, first, count = _row_range(entry, rows, str(self.path))
         depth = block_bits(entry, bits)
         first_block, last_block = first // BLOCK_WEIGHTS, -(-(first + count) // BLOCK_WEIGHTS)
         wanted = depth if depth.size == 1 else depth[first_block:last_block]
         words_per_block = entry.element.width * 8
         needed = (last_block - first_block) * words_per_block
         if out is not None and (out.dtype != np.uint64 or out.size < needed or not out.flags.c_contiguous):
-            fail(f"`out` needs {needed} contiguous uint64 words", key=name, value=(out.dtype.name, out.size))
+            fail(f"`out` needs {needed} contiguous uint64 words", key=entry.name, value=(out.dtype.name, out.size))
         words = np.empty(needed, np.uint64) if out is None else out.reshape(-1)[:needed]
         rounding = fill == "round" and bool((wanted < entry.element.planes).any())
         read = np.where(wanted > 0, np.minimum(wanted + 1, entry.element.planes), 0) if rounding else wanted
@@ -172,7 +184,7 @@ class Store:
             each = np.broadcast_to(wanted, (last_block - first_block,)).astype(np.uint8)
             round_codes(codes, each, element.planes, element.width, element.exponent_bits, int(element.kind == "float"))
         offset = first - first_block * BLOCK_WEIGHTS
-        return codes[offset : offset + count].reshape(shape)
+        return codes[offset : offset + count]
 
     def read(
         self, name: str, bits: Bits = None, *, fill: Fill = "midpoint", rows: tuple[int, int] | None = None

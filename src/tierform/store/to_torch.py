@@ -109,5 +109,6 @@ def load_model(path: Path | str, bits: ModelBits = None, *, fill: Fill = "midpoi
         config = transformers.AutoConfig.for_model(kind, **{k: v for k, v in settings.items() if k != "model_type"})
         weights = dict(LazyStateDict(store, bits, fill))
     floating = next((one.dtype for one in weights.values() if one.is_floating_point() and one.element_size() > 1), None)
-    loaded = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=floating or "auto")
-    return loaded.eval()
+    loaded: Any = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=floating or "auto")
+    loaded.eval()
+    return loaded

@@ -29,8 +29,7 @@ def verify_store(store: Store, planes: PlaneReader, progress: Callable[[int], No
             stored, starts, step = planes.open_chunk(entry, chunk, entry.element.planes)
             planes.check_chunk(entry, chunk, stored, starts, step, 0, entry.chunk_span(chunk), full)
 
-        for plane in range(entry.element.planes):
-            planes.row(entry, plane)
+        planes.index(entry, entry.element.planes)
         store._map_jobs(check, range(entry.chunks))
         _check_gaps_inside(entry, planes, store)
         checks += entry.element.planes * (entry.pages + 1)
@@ -58,8 +57,8 @@ def _check_gaps_inside(entry: TensorEntry, planes: PlaneReader, store: Store) ->
     if entry.codec == "none" or not entry.chunks:
         return
     spans = []
-    for plane in range(entry.element.planes):
-        for chunk, segment in enumerate(planes.row(entry, plane).segments):
+    for row in planes.index(entry, entry.element.planes).segments:
+        for chunk, segment in enumerate(row):
             offset, size = int(segment["offset"]), int(segment["size"])
             if segment["coding"] == RAW:
                 size = entry.chunk_span(chunk) * PLANE_BYTES

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,8 +24,25 @@ from tierform.files import atomic_path
 from tierform.store.checksum import xxh64
 from tierform.store.elements import BLOCK_WEIGHTS, BY_NAME, PLANE_BYTES, Element, element_named
 from tierform.store.layout import (
-    ALIGNMENT, CHUNK_BLOCKS, CODECS, HEADER_BYTES, LAYOUTS, MAX_CHUNK_BLOCKS, MAX_RANK, PAGE_BLOCKS, PAGE_BYTES, RAW,
-    SEGMENT, ZSTD, Attachment, Codec, Header, Layout, TensorEntry, align, is_file_name,
+    ALIGNMENT,
+    CHUNK_BLOCKS,
+    CODECS,
+    HEADER_BYTES,
+    LAYOUTS,
+    MAX_CHUNK_BLOCKS,
+    MAX_RANK,
+    PAGE_BLOCKS,
+    PAGE_BYTES,
+    RAW,
+    SEGMENT,
+    ZSTD,
+    Attachment,
+    Codec,
+    Header,
+    Layout,
+    TensorEntry,
+    align,
+    is_file_name,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -50,7 +67,9 @@ class PackOptions:
     def check(self) -> None:
         """TierformError when the choices exclude each other or cannot be met."""
         if self.layout not in LAYOUTS:
-            fail("unknown layout", key="layout", value=self.layout, choices=LAYOUTS, fix=f"One of {', '.join(LAYOUTS)}.")
+            fail(
+                "unknown layout", key="layout", value=self.layout, choices=LAYOUTS, fix=f"One of {', '.join(LAYOUTS)}."
+            )
         if self.codec not in CODECS:
             fail("unknown codec", key="codec", value=self.codec, choices=CODECS, fix=f"One of {', '.join(CODECS)}.")
         if self.layout == "adjacent" and self.codec != "none":
@@ -116,12 +135,8 @@ class StoreWriter:
             row = b"".join(segments[plane]) + pages.astype("<u8").tobytes()
             row_checksums.append(xxh64(row))
             self._write(row)
-        self._tensors.append(
-            TensorEntry(
-                name, element, tuple(shape), self.options.layout, self.options.codec, start, data_bytes, rows_offset,
-                tuple(row_checksums), self.options.chunk_blocks,
-            )  # fmt: skip
-        )
+        place = replace(entry, data_offset=start, data_bytes=data_bytes, rows_offset=rows_offset)
+        self._tensors.append(replace(place, row_checksums=tuple(row_checksums)))
 
     def attach(self, name: str, content: bytes) -> None:
         """Keep a small file beside the tensors."""
@@ -136,7 +151,8 @@ class StoreWriter:
     def finish(self) -> None:
         """Write the directory and, last of all, the header."""
         self._pad(8)
-        directory = b"".join(entry.to_bytes() for entry in [*self._tensors, *self._attachments])
+        directory = b"".join(entry.to_bytes() for entry in self._tensors)
+        directory += b"".join(item.to_bytes() for item in self._attachments)
         offset = self._at
         self._write(directory)
         self._pad(ALIGNMENT)
@@ -210,7 +226,7 @@ def pack_chunk(entry: TensorEntry, flat: NDArray[np.uint8], number: int, level: 
     starts = np.arange(planes, dtype=np.int64) * plane_step
     checksums = np.empty((planes, -(-blocks // PAGE_BLOCKS)), np.uint64)
     hash_pages(stored, starts, block_step, blocks, PAGE_BLOCKS, planes, checksums)
-    content, size = memoryview(stored).cast("B"), blocks * PLANE_BYTES
+    content, size = stored.data.cast("B"), blocks * PLANE_BYTES
     if entry.codec == "none":
         return Chunk(content, tuple((int(start) * 8, size, RAW) for start in starts), checksums)
     compressor = _zstd().ZstdCompressor(level=level, write_checksum=False, write_content_size=True)
@@ -258,7 +274,9 @@ def pack_tensors(
     from tierform.store.elements import ELEMENTS
 
     wanted = dict(elements or {})
-    by_numpy = {one.numpy: one for one in reversed(ELEMENTS) if one.name not in ("bf16", "fp8-e4m3", "fp8-e5m2", "int4")}
+    by_numpy = {
+        one.numpy: one for one in reversed(ELEMENTS) if one.name not in ("bf16", "fp8-e4m3", "fp8-e5m2", "int4")
+    }
     with atomic_path(path) as temporary, temporary.open("wb") as target:
         writer = StoreWriter(target, options or PackOptions())
         for name, array in tensors.items() if isinstance(tensors, Mapping) else tensors:
@@ -269,7 +287,7 @@ def pack_tensors(
                 fail(f"{element.name} is given as {element.numpy}", key=name, value=array.dtype.name)
             array = np.asarray(array, dtype=array.dtype.newbyteorder("<"))
             flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            writer.add(name, element, array.shape, memoryview(flat))
+            writer.add(name, element, array.shape, flat.data)
         for name, content in (attachments or {}).items():
             writer.attach(name, content)
         writer.finish()
