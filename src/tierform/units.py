@@ -159,13 +159,17 @@ def format_quantity(value: float, unit: str, digits: int = 4) -> str:
         return f"0 {_shown_unit(unit)}".strip()
     if not math.isfinite(value):
         return f"{value} {_shown_unit(unit)}".strip()
-    if unit == "m2":
+    if unit == "1":
+        unit = ""
+    if unit in ("m2", "m^2"):
         scaled, shown = (value * 1e6, "mm²") if abs(value) >= 1e-8 else (value * 1e12, "µm²")
         return f"{scaled:.{digits}g} {shown}" if abs(scaled) < 1e5 else f"{scaled:,.0f} {shown}"
     if unit == "K":
         return f"{value - 273.15:.1f} °C"
     if unit == "%":
         return f"{value * 100:.{digits}g} %"
+    if not unit and abs(value) < 1000:
+        return f"{value:.{digits}g}"
     for step, prefix in _STEPS:
         if abs(value) >= step * 0.9999999:
             return f"{value / step:.{digits}g} {prefix}{_shown_unit(unit)}".strip()

@@ -180,7 +180,7 @@ class Chip:
             for name, item in own
             if item is not None
         ]
-        lines += [Assumption(self.name, text, "assumed") for text in self.assumed]
+        lines += [Assumption(self.name, "", "assumed", note=text) for text in self.assumed]
         return tuple(lines)
 
 

@@ -14,6 +14,9 @@ import click
 
 # verb -> (module, what it does).  The help page is made from this table alone, so it imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
+    "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
+    "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
     "validate": ("tierform.cli.validate", "Hold the engines against reference tools and measured silicon."),
 }

@@ -27,18 +27,29 @@ def console() -> Console:
 
 
 def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table; the first `left` columns are left-aligned, cells that look like numbers right-aligned."""
+    """Print a table; columns of numbers are right-aligned, the first `left` never; no head if all of it is empty."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = any(head)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD if shown else None,
+        show_header=shown,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
     for index, name in enumerate(head):
-        numeric = index >= left and any(row[index][:1] in "0123456789-+." for row in rows if row[index])
+        numeric = shown and index >= left and all(row[index][:1] in "0123456789-+." for row in rows if row[index])
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell, style="red") if cell == "FAIL" else Text(cell) for cell in row))
     console().print(table)
+    if not shown:
+        console().print()
 
 
 def progress(**options: Any) -> Progress:

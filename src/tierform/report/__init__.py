@@ -1,1 +1,1 @@
-"""TODO"""
+"""Tables, HTML, pictures, timeline traces: reads results, never computes them."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tierform.errors import fail
+from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
 
 SCHEMA = "tierform.result/1"
@@ -112,6 +113,7 @@ class Result:
     notes: tuple[str, ...]
     versions: dict[str, str]
     thermal: dict[str, Any] | None = None
+    mapping: Mapping | None = field(default=None, repr=False)
     timeline: tuple[Bar, ...] = field(default=(), repr=False)
 
     @property

@@ -8,6 +8,7 @@ memory, the stage takes that long.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from tierform.chip.description import Chip, load_chip
+from tierform.errors import Problem, TierformError
 from tierform.mapping import Mapping, default_mapping, load_mapping
 from tierform.simulation.costing import Costing, Executed, Segment
 from tierform.simulation.fabric import Fabric
+from tierform.simulation.heat import Heat, HeatMap
 from tierform.simulation.offchip import OffChip
 from tierform.simulation.schedule import schedule_stage
 from tierform.workload import Model, Task, Workload, expand, is_training, load_model
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from tierform.simulation.result import Bar, Result
 
 Fidelity = Literal["analytic", "cycle"]
+Thermal = Literal["none", "steady", "transient"]
 MAX_MICRO_BATCHES = 16
 
 
@@ -63,6 +67,45 @@ class Account:
         return sum(self.energy_by_component.values())
 
 
+@dataclass(frozen=True)
+class Finished:
+    """Everything that the summary of a task is made from."""
+
+    model: Model
+    task: Task
+    chip: Chip
+    workload: Workload
+    plan: Mapping
+    fabric: Fabric
+    offchip: OffChip
+    account: Account
+    stages: list[tuple[Stage, float, float]]
+    executed: list[tuple[Stage, Segment, Executed, int]]
+    placement: Any
+    bars: list[Bar]
+    heat: Heat | None
+
+
+def inputs(
+    model: Callable[[], Model], chip: Callable[[], Chip], task: Callable[[Chip | None], Task]
+) -> tuple[Model, Chip, Task]:
+    """Load model and chip and make the task; TierformError with the problems of all three at once."""
+    problems: list[Problem] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except TierformError as error:
+            problems.extend(error.problems)
+            return None
+
+    loaded_model, loaded_chip = attempt(model), attempt(chip)
+    made_task = attempt(lambda: task(loaded_chip))
+    if problems:
+        raise TierformError(problems)
+    return loaded_model, loaded_chip, made_task
+
+
 def simulate(
     model: Model | str | Path,
     task: Task,
@@ -72,13 +115,15 @@ def simulate(
     mapping: Mapping | str | Path | None = None,
     overflow: Literal["stream", "refuse"] = "stream",
     micro_batches: int | None = None,
+    thermal: Thermal = "steady",
     timeline: bool = False,
 ) -> Result:
     """What the task costs on the chip.
 
     `mapping` replaces the default one (a file is checked against chip and workload).  `overflow` says whether weights
     that do not fit in crossbars are streamed or refused.  A task whose precision was left at its default takes the
-    chip's own.  `timeline` keeps every bar of the schedule.  Raises TierformError with all problems found.
+    chip's own.  `thermal` closes the loop of power, temperature and leakage.  `timeline` keeps every bar of the
+    schedule.  Raises TierformError with all problems found.
     """
     from tierform.simulation.summary import summarize
 
@@ -91,6 +136,7 @@ def simulate(
     fabric, offchip = Fabric(chip), OffChip(chip)
     costing = Costing(chip, plan, fabric, offchip, float(workload.footprint.adapters))
     account = Account(link_B=np.zeros(len(fabric.link_B_per_s)))
+    heat_map = HeatMap(chip)
     held_B = _held_B(workload, plan)
     placement = offchip.place(workload.footprint, held_B)
     stages: list[tuple[Stage, float, float]] = []
@@ -99,21 +145,32 @@ def simulate(
     clock_s = 0.0
     for stage in workload.stages:
         micro = 1 if stage.name == "update" else plan.micro_batches
-        before_J = account.energy_J
+        before_J, before_network_J = account.energy_J, account.energy_by_component["network"]
         segments = costing.segments(stage)
         chunks = 1 if stage.name == "update" else plan.chunks
         run = schedule_stage([(s.layer, s.count) for s in segments], micro, chunks, record=timeline)
         seconds = _book_stage(stage, segments, micro, run.makespan_s, chip, workload, fabric, offchip, account)
         if stage.name == "update":
-            seconds += _book_rewriting(plan, chip, account)
+            seconds += _book_rewriting(plan, chip, account, heat_map)
         for segment in segments:
-            executed += [(stage, segment, item, stage.repeat * segment.count * micro) for item in segment.executed]
+            for item in segment.executed:
+                times = stage.repeat * segment.count * micro
+                executed.append((stage, segment, item, times))
+                heat_map.add(item, times, segment.count)
+        heat_map.add_everywhere(account.energy_by_component["network"] - before_network_J)
+        heat_map.end_stage(stage.name, seconds * stage.repeat)
         if timeline:
             bars += _bars(stage, run.slices, clock_s)
         clock_s += seconds * stage.repeat
         stages.append((stage, seconds * stage.repeat, account.energy_J - before_J))
+    heat: Heat | None = None
+    if thermal != "none" and clock_s > 0:
+        heat = heat_map.steady(clock_s, fabric.leakage_W)
+        if thermal == "transient":
+            heat.figures["transient"] = heat_map.transient(heat, clock_s, fabric.leakage_W)
     return summarize(
-        model, task, chip, workload, plan, fabric, offchip, account, stages, executed, placement, bars, fidelity
+        Finished(model, task, chip, workload, plan, fabric, offchip, account, stages, executed, placement, bars, heat),
+        fidelity,
     )
 
 
@@ -230,7 +287,7 @@ def _book(item: Executed, times: int, account: Account, chip: Chip) -> None:
         account.cell_writes += item.programming.cell_writes * times
 
 
-def _book_rewriting(plan: Mapping, chip: Chip, account: Account) -> float:
+def _book_rewriting(plan: Mapping, chip: Chip, account: Account, heat_map: HeatMap) -> float:
     """Weights that learn and sit in crossbars are written anew by the update; returns the time it takes."""
     seconds = 0.0
     for name in chip.components:
@@ -243,6 +300,7 @@ def _book_rewriting(plan: Mapping, chip: Chip, account: Account) -> float:
             for part, energy in cost.energy_J.items():
                 account.add_energy(name, "programming", part, energy)
             account.cell_writes += cost.cell_writes
+            heat_map.add_component(name, cost.total_energy_J)
             seconds += cost.latency_s
     return seconds
 

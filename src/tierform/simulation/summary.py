@@ -13,11 +13,9 @@ from tierform.errors import TierformError
 from tierform.mapping import Mapping
 from tierform.provenance import Assumption, Citation, assumptions_first
 from tierform.simulation.costing import Executed, Segment
-from tierform.simulation.fabric import Fabric
-from tierform.simulation.offchip import OffChip
-from tierform.simulation.result import Bar, OperatorResult, Result, StageResult, Wear
-from tierform.simulation.simulate import Account
-from tierform.workload import Model, Task, Workload
+from tierform.simulation.result import OperatorResult, Result, StageResult, Wear
+from tierform.simulation.simulate import Account, Finished
+from tierform.workload import Model, Task
 from tierform.workload.graph import Stage
 from tierform.workload.operator import Kind, Phase
 from tierform.workload.task import Inference, describe
@@ -26,32 +24,23 @@ STATIC_TEMPERATURE_K = 330.0
 IDLE = "idle and leakage"
 
 
-def summarize(
-    model: Model,
-    task: Task,
-    chip: Chip,
-    workload: Workload,
-    plan: Mapping,
-    fabric: Fabric,
-    offchip: OffChip,
-    account: Account,
-    stages: list[tuple[Stage, float, float]],
-    executed: list[tuple[Stage, Segment, Executed, int]],
-    placement: Any,
-    bars: list[Bar],
-    fidelity: str,
-) -> Result:
+def summarize(done: Finished, fidelity: str) -> Result:
     """The Result of one task, `steps` optimizer steps of it."""
+    task, chip, account, stages, executed = done.task, done.chip, done.account, done.stages, done.executed
+    workload, plan, fabric, offchip = done.workload, done.plan, done.fabric, done.offchip
     steps = 1 if isinstance(task, Inference) else task.steps
     latency_s = sum(seconds for _, seconds, _ in stages)
-    static_W = {name: part.leakage_W(STATIC_TEMPERATURE_K) for name, part in chip.components.items()}
+    if done.heat is None:
+        static_W = {name: part.leakage_W(STATIC_TEMPERATURE_K) for name, part in chip.components.items()}
+    else:
+        static_W = dict(done.heat.leakage_W)
     static_W["network"] = fabric.leakage_W
     for name, power in static_W.items():
         account.add_energy(name, IDLE, IDLE, power * latency_s)
     account.add_energy("memory", IDLE, "background", offchip.background_J(latency_s, account.memory_busy_s))
     total_static_W = (account.energy_by_operator[IDLE]) / latency_s if latency_s else 0.0
     return Result(
-        model=model.name,
+        model=done.model.name,
         chip=chip.name,
         task=json.loads(json.dumps(describe(task))),
         fidelity=fidelity,
@@ -78,7 +67,7 @@ def summarize(
         operators=tuple(_operator(stage, segment, item, times * steps) for stage, segment, item, times in executed),
         wear=_wear(account, chip, plan, latency_s, steps),
         memory_footprint_B=workload.footprint.parts(),
-        memory_placement_B=_placed(placement),
+        memory_placement_B=_placed(done.placement),
         memory_read_B=account.memory_read_B * steps,
         memory_write_B=account.memory_write_B * steps,
         network_B=account.network_B * steps,
@@ -87,13 +76,15 @@ def summarize(
         operation_share=operation_share(executed, chip),
         throughput=_throughput(task, stages, latency_s),
         roofline=_roofline(chip, executed),
-        assumptions=(evidence := tuple(assumptions_first(_assumptions(chip, fabric, offchip)))),
-        citations=_citations(evidence, model),
+        assumptions=(evidence := tuple(assumptions_first(_assumptions(done)))),
+        citations=_citations(evidence, done.model),
         notes=(*chip.notes, *workload.notes, *plan.notes),
         versions={
-            "tierform": tierform.__version__, "chip_sha256": chip.fingerprint, "inputs_sha256": _hash(model, task)
+            "tierform": tierform.__version__, "chip_sha256": chip.fingerprint, "inputs_sha256": _hash(done.model, task)
         },
-        timeline=tuple(bars),
+        thermal=None if done.heat is None else done.heat.figures,
+        mapping=plan,
+        timeline=tuple(done.bars),
     )  # fmt: skip
 
 
@@ -231,13 +222,11 @@ def _roofline(chip: Chip, executed: list[tuple[Stage, Segment, Executed, int]]) 
     return result
 
 
-def _assumptions(chip: Chip, fabric: Fabric, offchip: OffChip) -> list[Assumption]:
-    lines = [*chip.assumptions(), *fabric.assumptions(), *offchip.assumptions()]
-    lines.append(
-        Assumption(
-            "static power", "at 330 K", "assumed", "", "mean die temperature while no thermal model is asked for"
-        )
-    )
+def _assumptions(done: Finished) -> list[Assumption]:
+    lines = [*done.chip.assumptions(), *done.fabric.assumptions(), *done.offchip.assumptions()]
+    if done.heat is None:
+        note = "mean die temperature while no thermal model is asked for"
+        lines.append(Assumption("static power", f"at {STATIC_TEMPERATURE_K:g} K", "assumed", "", note))
     return lines
 
 

@@ -1,0 +1,145 @@
+"""The options that describe a task, shared by the commands that simulate, and the task they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import click
+
+from tierform.errors import Problem, TierformError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+TASKS = ("inference", "finetune", "train")
+OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
+RECOMPUTATIONS = ("none", "selective", "full")
+METHODS = ("full", "lora", "qlora", "adapters", "bitfit", "last-layers")
+
+_OPTIONS = [
+    click.option("--task", type=click.Choice(TASKS), default="inference", show_default=True),
+    click.option("--method", type=click.Choice(METHODS), help="What learns (finetune, train).  [default: full]"),
+    click.option("--rank", type=int, help="Rank of LoRA and QLoRA.  [default: 8]"),
+    click.option("--targets", help="Matrices with adapters, of q,k,v,o,up,gate,down.  [default: q,v]"),
+    click.option("--bottleneck", type=int, help="Width of bottleneck adapters.  [default: 64]"),
+    click.option("--last", type=int, help="How many layers learn with last-layers.  [default: 2]"),
+    click.option("--batch", type=int, default=1, show_default=True),
+    click.option("--sequence", type=int, help="Tokens of a prompt or sample.  [default: 512, or what the model has]"),
+    click.option("--decode", type=int, default=0, show_default=True, help="Tokens to generate after the prompt."),
+    click.option("--no-prefill", is_flag=True, help="Leave the prompt's own pass out."),
+    click.option("--weights", help="Weights: a format (int8), a width (8), or by module (M8F4)."),
+    click.option("--activations", help="Format of activations."),
+    click.option("--kv-cache", help="Format of the KV cache."),
+    click.option("--gradients", help="Format of gradients."),
+    click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True),
+    click.option("--gradient-accumulation", type=int, default=1, show_default=True),
+    click.option("--recomputation", type=click.Choice(RECOMPUTATIONS), default="none", show_default=True),
+    click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
+]  # fmt: skip
+
+
+def task_options(command: F) -> F:
+    """Add the task's options to a command; they arrive as keyword arguments for :func:`make_task`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def make_task(chip_precision: Any, **given: Any) -> Any:
+    """The task that the options describe; TierformError with every mistake.
+
+    `chip_precision` is the chip's own precision plan (or None), which single options change.
+    """
+    from tierform.workload.task import FineTuning, Inference, Training
+
+    problems: list[Problem] = []
+    sequence = 512 if given["sequence"] is None else given["sequence"]
+    precision = _attempt(problems, lambda: _precision(chip_precision, given))
+    if given["task"] == "inference":
+        problems += [
+            Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
+            for key in ("method", "rank", "targets", "bottleneck", "last")
+            if given[key] is not None
+        ]
+        task = _attempt(
+            problems,
+            lambda: Inference(given["batch"], sequence, given["decode"], not given["no_prefill"]),
+        )
+    else:
+        if given["decode"]:
+            problems.append(Problem("has no meaning for training", key="--decode", value=given["decode"]))
+        method = _attempt(problems, lambda: _method(given))
+        kind = FineTuning if given["task"] == "finetune" else Training
+        task = _attempt(
+            problems,
+            lambda: kind(
+                method=method if method is not None else FineTuning().method,
+                batch=given["batch"],
+                sequence=sequence,
+                steps=given["steps"],
+                optimizer=given["optimizer"],
+                gradient_accumulation=given["gradient_accumulation"],
+                recomputation=given["recomputation"],
+            ),
+        )
+    if problems:
+        raise TierformError(problems)
+    return replace(task, precision=precision) if precision is not None else task
+
+
+def _attempt(problems: list[Problem], make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except TierformError as error:
+        problems += error.problems
+        return None
+
+
+def _method(given: dict[str, Any]) -> Any:
+    from tierform.workload.task import Adapters, BitFit, Full, LastLayers, LoRA, QLoRA
+
+    name = given["method"] or ("lora" if given["rank"] is not None or given["targets"] else "full")
+    allowed = {"lora": ("rank", "targets"), "qlora": ("rank", "targets"), "adapters": ("bottleneck",),
+               "last-layers": ("last",)}.get(name, ())  # fmt: skip
+    problems = [
+        Problem(f"has no meaning for the method {name!r}", key=f"--{key}", value=given[key])
+        for key in ("rank", "targets", "bottleneck", "last")
+        if given[key] is not None and key not in allowed
+    ]
+    if problems:
+        raise TierformError(problems)
+    targets = tuple(part.strip() for part in (given["targets"] or "q,v").split(",") if part.strip())
+    rank = 8 if given["rank"] is None else given["rank"]
+    match name:
+        case "lora":
+            return LoRA(rank, targets)
+        case "qlora":
+            return QLoRA(rank, targets)
+        case "adapters":
+            return Adapters(64 if given["bottleneck"] is None else given["bottleneck"])
+        case "bitfit":
+            return BitFit()
+        case "last-layers":
+            return LastLayers(2 if given["last"] is None else given["last"])
+    return Full()
+
+
+def _precision(chip_precision: Any, given: dict[str, Any]) -> Any:
+    from tierform.workload.precision import PrecisionPlan, bits
+    from tierform.workload.task import Inference
+
+    keys = {"activations": "activations", "kv_cache": "kv_cache", "gradients": "gradients"}
+    if not given["weights"] and not any(given[key] for key in keys):
+        return None
+    plan = chip_precision or (Inference().precision if given["task"] == "inference" else PrecisionPlan())
+    if given["task"] == "inference":
+        plan = replace(plan, master_weights=None)
+    if given["weights"]:
+        plan = plan.with_weights(given["weights"])
+    for option, name in keys.items():
+        if given[option]:
+            text = f"int{given[option]}" if str(given[option]).isdigit() else given[option]
+            bits(text)
+            plan = replace(plan, **{name: text})
+    return plan
