@@ -18,7 +18,13 @@ from tierform.registry import Registry
 # What the reference is: agreement with a simulator is not truth.
 Evidence = Literal["measured", "simulator", "published", "closed form"]
 
-ENGINES = Registry("validation engine", "tierform.validation", {})
+ENGINES = Registry(
+    "validation engine",
+    "tierform.validation",
+    {
+        "thermal": "tierform.validation.thermal:ledger",
+    },
+)
 
 
 @dataclass(frozen=True, slots=True)
