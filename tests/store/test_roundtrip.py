@@ -171,7 +171,7 @@ def test_values_of_types_that_numpy_lacks() -> None:
 
 def test_names_are_helped_and_closed_stores_say_so(small_store: Path) -> None:
     opened = store.open(small_store)
-    with pytest.raises(TierformError, match="did you mean 'layer.weight'"):
+    with pytest.raises(TierformError, match=r"did you mean 'layer\.weight'"):
         opened["layer.wieght"]
     with pytest.raises(TierformError, match="no such attached file"):
         opened.attachment("passwd")

@@ -9,6 +9,7 @@ systems (a property of mapped files); its size is compared before every read to 
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -105,7 +106,8 @@ class Store:
             self._pool.shutdown()
             self._pool = None
         self._planes.release()
-        self._map.close()
+        with contextlib.suppress(BufferError):  # an error's traceback may still hold a view: unmapped when it goes
+            self._map.close()
         self._handle.close()
 
     def __len__(self) -> int:
