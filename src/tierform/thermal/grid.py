@@ -190,9 +190,21 @@ class GridModel:
         """
         power = self._power(power_W, cell_power_W)
         nodes = self.solver.solve(self.network.sources_W(power))
+        self._check(power, nodes)
         if nonlinear:
             nodes = self._substitute(power, nodes)
         return TemperatureField(self, nodes)
+
+    def _check(self, power: Array, nodes: Array) -> None:
+        """Refuse an answer that does not conserve energy: the system is singular for practical purposes."""
+        given = float(power.sum())
+        scale = float(np.abs(power).sum()) + float(np.abs(self.network.ambient * (nodes - self.stack.ambient_K)).sum())
+        if not np.isfinite(nodes).all() or abs(self.network.heat_out_W(nodes) - given) > 1e-6 * scale:
+            fail(
+                "heat in and heat out do not agree, because next to nothing leads from the stack to the ambient",
+                key="stack.top",
+                fix="Look at the convective resistance and at layers that conduct next to nothing.",
+            )
 
     def _power(self, power_W: Powers | None, cell_power_W: Array | None) -> Array:
         power = np.zeros(self.network.nodes) if power_W is None else self.power_map(power_W)
@@ -291,29 +303,25 @@ class GridModel:
         solver, network = self._stepper[1], self.network
         nodes = self._start(start).nodes_K
         heat = shift * network.capacity
-        slope: Array | None = None
+        # The second stage is a backward difference over the two known points; its weights let both share one matrix.
+        old, mid = (1 - gamma) ** 2 / (gamma * (2 - gamma)), 1 / (gamma * (2 - gamma))
+        scale = (1 - gamma) / (2 - gamma) * step
         for powers in powers_W:
             sources = network.sources_W(self.power_map(powers))
             for _ in range(steps_per_interval):
-                slope = sources - self._conduct(nodes)
-                middle = solver.solve(heat * nodes + sources + slope)
-                # BDF2 over the step from the two known points; the weights make both stages share one matrix.
-                old = ((1 - gamma) ** 2) / (gamma * (2 - gamma))
-                mid = 1 / (gamma * (2 - gamma))
-                scale = (1 - gamma) / (2 - gamma) * step
+                middle = solver.solve(heat * nodes + 2 * sources - self._conduct(nodes))
                 nodes = solver.solve(network.capacity * (mid * middle - old * nodes) / scale + sources)
             yield TemperatureField(self, nodes)
 
     @cached_property
-    def _matrix(self) -> tuple[Array, tuple[Array, Array, Array]]:
-        first, second, value = self.network.edges()
-        return self.network.diagonal(), (first.astype(float), second.astype(float), value)
+    def _diagonal(self) -> Array:
+        return self.network.diagonal()
 
     def _conduct(self, nodes: Array) -> Array:
         """G·T without scipy."""
         network = self.network
         layers, rows, columns = network.shape
-        result = self._matrix[0] * nodes
+        result = self._diagonal * nodes
         t = nodes[: layers * rows * columns].reshape(layers, rows, columns)
         out = result[: layers * rows * columns].reshape(layers, rows, columns)
         out[:, :, :-1] -= network.lateral_x * t[:, :, 1:]

@@ -198,7 +198,7 @@ def read_floorplan(path: Path | str) -> Floorplan:
     moved = tuple(Region(r.name, r.x_m - west, r.y_m - south, r.width_m, r.height_m, r.material) for r in regions)
     width = max(r.x_m + r.width_m for r in sound) - west
     height = max(r.y_m + r.height_m for r in sound) - south
-    problems += region_problems(moved, width, height, where="floorplan", file=file, lines=at, cover=True)
+    problems += region_problems(moved, width, height, where="floorplan", file=file, lines=at, cover=not problems)
     if problems:
         raise TierformError(problems)
     return Floorplan(file, moved, width, height)

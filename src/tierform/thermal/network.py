@@ -238,16 +238,6 @@ class _GridEdges:
         return [(int(cell), half) for cell in cells]
 
 
-def conductivity_field(stack: Stack, rows: int, columns: int) -> tuple[Array, Array, Array]:
-    """Conductivities (kx, ky, kz) of every cell layer, each (layers, rows, columns), at the linear temperature."""
-    slabs = _slabs(stack, rows, columns, None)
-    return (
-        np.stack([slab.kx for slab in slabs]),
-        np.stack([slab.ky for slab in slabs]),
-        np.stack([slab.kz for slab in slabs]),
-    )
-
-
 def overlap(regions: tuple[Region, ...], stack: Stack, rows: int, columns: int) -> tuple[Array, Array]:
     """Shares of grid rows (n, rows) and columns (n, columns) that each region covers, between 0 and 1."""
     return (

@@ -1,6 +1,6 @@
 """Heat against HotSpot 7 and closed forms.
 
-Built in are small tables of HotSpot's results (planar, stacked, over time) with the inputs they belong to, and cases
+Built in are small tables of HotSpot's results (planar, stacked, over time, microchannels) with the inputs they belong to, and cases
 whose answers are formulas.  With a folder, every subfolder that holds HotSpot inputs (``*.config``, ``*.ptrace``, and
 ``*.flp`` or ``*.lcf``) is run and compared with its ``expected-block*.steady``, ``expected-grid<N>*.steady`` and
 ``expected-block-transient*.ttrace`` (from ``*.init``).  Agreement with a simulator is not truth; the closed forms are.
@@ -24,7 +24,7 @@ from tierform.thermal.grid import GridModel
 from tierform.thermal.hotspot_files import read_power_trace, read_temperatures
 from tierform.thermal.materials import Material
 from tierform.thermal.network import Array
-from tierform.thermal.stack import Layer, Plate, Region, Sink, Stack
+from tierform.thermal.stack import Channels, Layer, Plate, Region, Sink, Stack
 from tierform.validation import thermal_closed_forms as closed
 from tierform.validation.ledger import Evidence, Ledger, Point, Tolerance
 
@@ -41,7 +41,7 @@ _COPPER = Material.isotropic("copper", 400.0, 3.55e6)
 def ledger(folder: Path | None = None) -> Ledger:
     """Every point computed anew; see the module's text."""
     if folder is None:
-        points = [*_planar(), *_stacked(), *_steps(), *_closed_forms()]
+        points = [*_planar(), *_stacked(), *_steps(), *_channels(), *_closed_forms()]
     else:
         points = [*_folder(folder), *_closed_forms()]
     remarks = (
@@ -127,6 +127,38 @@ def transient_case() -> tuple[Stack, Array, Array, Array]:
         return np.array([float(row[key]) for row in rows]).reshape(-1, len(floor))
 
     return stack, grid("power_W"), grid("block_K"), grid("grid32_K")
+
+
+def channels_case() -> tuple[Stack, Array, list[dict[str, str]]]:
+    """The microchannel table's stack, powers and rows."""
+    silicon = Material.isotropic("silicon", 125.0, 1.6e6)
+    # HotSpot's defaults for water where a configuration is silent (hotspot-7).
+    water = Material.isotropic("water", 1 / 1.647717911, 4172638.0, viscosity_Pa_s=0.000889)
+    pattern = tuple("2" + "1" * 14 + "3" if row % 4 == 2 else "0" * 16 for row in range(16))
+    halves = (Region("west", 0.0, 0.0, 4e-3, 8e-3), Region("east", 4e-3, 0.0, 4e-3, 8e-3))
+    layers = (
+        Layer("base", 0.2e-3, silicon, halves),
+        Layer("channels", 0.1e-3, silicon, channels=Channels(pattern, water, 30000.0, 298.15, 25000.0)),
+        Layer("die", 0.3e-3, silicon, halves, powered=True),
+    )
+    sink = Sink(Plate(0.012, 1e-3, _COPPER), Plate(0.02, 2e-3, _COPPER), 20.0, 100.0)
+    stack = Stack(8e-3, 8e-3, layers, sink, ambient_K=308.15, convention="hotspot-detailed")
+    return stack, np.array([20.0, 10.0]), _rows("thermal_channels.csv")
+
+
+def _channels() -> Iterator[Point]:
+    stack, powers, rows = channels_case()
+    field = GridModel(stack, 16, 16).steady(powers)
+    halves = stack.layers[2].regions
+    for row in rows:
+        layer, place, reference = row["layer"], row["place"], float(row["temperature_K"])
+        if row["row"]:
+            ours = float(field.layer_K(layer)[int(row["row"]), int(row["column"])])
+            place = f"{place} in row {row['row']}, column {row['column']}"
+        else:
+            ours = float(field.regions_K(layer, halves, "touched")[["west", "east"].index(place)])
+        yield _point(f"microchannels: {layer}, {place}", "steady temperature with coolant", reference, ours, STACK)
+    yield _balance("microchannels", float(powers.sum()), field.heat_out_W)
 
 
 def _planar() -> Iterator[Point]:
