@@ -183,6 +183,13 @@ class Reverse:
                           per_element=arithmetic.MULTIPLY * share)  # fmt: skip
                 self.arrive(value, dx)
 
+    def parameter_sum(self, w: Parameter, gradient: Value, module: str) -> None:
+        """The gradient of a learned tensor that takes part value by value: the sum over its repetitions."""
+        dw = self._weight_gradient(w)
+        share = gradient.operand().elements / w.elements
+        self.emit(f"{w.name}.grad_weight", Kind.ELEMENTWISE, module, (gradient, *self._earlier(dw)), dw,
+                  per_element=max(1.0, share), weight=w.name)  # fmt: skip
+
     def embedding(self, name: str, table: Parameter, gradient: Value, shared: bool) -> None:
         """Rows of the gradient are added into a dense gradient of the whole table."""
         if table.trainable:
@@ -196,6 +203,8 @@ class Reverse:
         """Walk the tape backwards from the gradients that arrive at the block's outputs."""
         self.gradients.update(outputs)
         for step in recompute:
+            if step.operator is None:
+                continue
             operator = replace(step.operator, name=f"{step.operator.name}.recompute", phase=Phase.BACKWARD,
                                after=tuple(f"{name}.recompute" for name in step.operator.after
                                            if f"{name}.recompute" in self._names))  # fmt: skip

@@ -88,6 +88,7 @@ class Model:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0
+    traced_parameters: int = 0
     source: str = ""
     note: str = ""
 
@@ -103,6 +104,8 @@ class Model:
 
     @cached_property
     def _totals(self) -> tuple[int, int]:
+        if self.traced_parameters:
+            return self.traced_parameters, self.traced_parameters
         from tierform.workload.expand import count_parameters
 
         return count_parameters(self)

@@ -69,9 +69,9 @@ class Parameter:
 
 @dataclass(slots=True, eq=False)
 class Step:
-    """One forward operator with its differentiable inputs, its output, and what backward keeps of it."""
+    """One forward operator (None: a view) with its differentiable inputs, its output, what backward keeps of it."""
 
-    operator: Operator
+    operator: Operator | None
     inputs: tuple[Value, ...]
     output: Value
     saved: tuple[Value, ...]
@@ -365,6 +365,17 @@ class Tape:
             backward=lambda reverse, gradient: reverse.unary(
                 f"{name}.grad_input", Kind.ELEMENTWISE, module, x, (mask,), gradient, arithmetic.MULTIPLY),
         )  # fmt: skip
+
+    def part(self, x: Value, name: str, shape: Shape) -> Value:
+        """A part of x (a slice): nothing forward; backward writes its gradient into one of x's size."""
+        y = Value(f"{name}.out", shape, x.precision, x.role, x.grad, x.after)
+
+        def backward(reverse: Reverse, gradient: Value) -> None:
+            reverse.unary(f"{name}.grad_input", Kind.ELEMENTWISE, "other", x, (), gradient, arithmetic.GATHER)
+
+        if self.training:
+            self.steps.append(Step(None, (x,), y, (), backward))
+        return y
 
     def embedding(self, name: str, rows: int, width: int, lead: Shape, *, shared: bool = False) -> Value:
         """Rows of a table by index, one for each of `lead`; `shared`: the table's gradient already holds the head's."""
