@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 Times = NDArray[np.float64]
 BLOCK_INPUT = -1
+ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +102,20 @@ class _Calendar:
         self.ends: list[float] = []
 
     def reserve(self, ready: float, length: float) -> float:
-        """Take the first gap of `length` that begins at `ready` or later; the time at which it ends."""
+        """Take the first gap of `length` that begins at `ready` or later; the time at which it ends.
+
+        A gap that is too short by rounding alone is long enough.
+        """
         starts, ends = self.starts, self.ends
-        index = bisect_right(ends, ready)
+        slack = ROUNDING * length
+        index = bisect_right(ends, ready + slack)
         begin = ready
-        while index < len(starts) and starts[index] < begin + length:
-            begin = ends[index]
+        while index < len(starts) and starts[index] < begin + length - slack:
+            begin = max(begin, ends[index])
             index += 1
         end = begin + length
-        joins_left = index > 0 and ends[index - 1] == begin
-        joins_right = index < len(starts) and starts[index] == end
+        joins_left = index > 0 and begin - ends[index - 1] <= slack
+        joins_right = index < len(starts) and starts[index] - end <= slack
         if joins_left and joins_right:
             ends[index - 1] = ends[index]
             del starts[index], ends[index]

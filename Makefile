@@ -1,0 +1,48 @@
+# make demo   a fresh environment and the main job, with its HTML report
+# make test   what the tests need, and the tests
+# make check  lint and types;  make docs  the documentation;  make studies  every published study;  make bench  timings
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+
+.PHONY: demo test check docs studies bench clean
+
+$(BIN)/tierform: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report]'
+	touch $@
+
+$(VENV)/.test-tools: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report,train,store,thermal,explore,docs,dev]'
+	touch $@ $(BIN)/tierform
+
+demo: $(BIN)/tierform
+	@mkdir -p out
+	$(BIN)/tierform compare bert-large --chips atleus,atleus-2.5d,a100 --task finetune --method lora --rank 32 \
+	  --batch 8 --sequence 512 --json out/demo.json --report out/demo.html
+	@echo "The report with pictures: $(CURDIR)/out/demo.html"
+
+test: $(VENV)/.test-tools
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.test-tools
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+
+docs: $(VENV)/.test-tools
+	$(BIN)/mkdocs build --quiet --strict
+
+studies: $(VENV)/.test-tools
+	for study in $$($(BIN)/python -c "from tierform.studies import STUDIES; print(*STUDIES.names())"); do \
+	  $(BIN)/tierform reproduce $$study --out out/studies || exit 1; done
+
+bench: $(VENV)/.test-tools
+	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf $(VENV) out site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,17 @@
+"""Shared by all tests: hypothesis without deadlines (shared machines), no user cache, deterministic terminal width."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("tierform", deadline=None, max_examples=60, derandomize=True)
+settings.load_profile("tierform")
+os.environ.setdefault("COLUMNS", "120")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Quick tests first, slow ones last."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
