@@ -163,6 +163,25 @@ class PlaneReader:
             element.exponent_bits, int(element.kind == "float"), target,
         )  # fmt: skip
 
+    def rows(self, entry: TensorEntry, first_block: int, last_block: int, depth: int) -> NDArray[np.uint8]:
+        """Plane rows of the first `depth` planes as they are stored: [block, plane, 64 bytes], verified."""
+        self.guard()
+        result = np.empty((last_block - first_block, depth, PLANE_BYTES), np.uint8)
+        if not result.size:
+            return result
+        span, words, full = entry.chunk_blocks, result.view(np.uint64), np.full(1, depth, np.uint8)
+        for chunk in range(first_block // span, -(-last_block // span)):
+            low, high = max(first_block, chunk * span), min(last_block, (chunk + 1) * span)
+            self._request(entry, chunk, depth, low - chunk * span, high - chunk * span)
+            stored, starts, step = self.open_chunk(entry, chunk, depth)
+            self.check_chunk(entry, chunk, stored, starts, step, low - chunk * span, high - chunk * span, full)
+            count = high - low
+            for plane in range(depth):
+                at = int(starts[plane]) + (low - chunk * span) * step
+                rows = np.lib.stride_tricks.as_strided(stored[at : at + 1], (count, 8), (step * 8, 8))
+                words[low - first_block : high - first_block, plane] = rows
+        return result
+
     def open_chunk(
         self, entry: TensorEntry, chunk: int, depth: int
     ) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:

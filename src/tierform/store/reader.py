@@ -188,6 +188,14 @@ class Store:
         offset = first - first_block * BLOCK_WEIGHTS
         return codes[offset : offset + count]
 
+    def plane_rows(self, name: str, first_block: int, blocks: int, bits: int) -> NDArray[np.uint8]:
+        """The stored rows of the first `bits` planes of some blocks, verified: blocks x bits x 64 bytes."""
+        entry = self.entry(name)
+        entry.element.check_bits(bits, name)
+        if first_block < 0 or blocks < 0 or first_block + blocks > entry.blocks:
+            fail("no such blocks", file=str(self.path), key=name, value=(first_block, blocks))
+        return self._planes.rows(entry, first_block, first_block + blocks, bits)
+
     def read(
         self, name: str, bits: Bits = None, *, fill: Fill = "midpoint", rows: tuple[int, int] | None = None
     ) -> NDArray[Any]:
