@@ -1,0 +1,173 @@
+"""Which virtual channels a routing needs so that it cannot deadlock, and the proof: an acyclic dependency graph.
+
+A packet that holds one channel and waits for the next makes the second depend on the first.  A routing whose graph of
+such dependencies has no cycle cannot deadlock (Dally and Seitz 1987); an adaptive routing cannot when its escape
+channels' graph has none (Duato 1993).  :func:`virtual_channel_plan` builds the graph for what will really be simulated
+and refuses a routing that fails.  Tables that fail with one class are split: destinations are dealt to layers of
+virtual channels, each layer acyclic (after Skeie, Lysne and Theiss 2002), if there are enough channels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tierform.errors import fail
+from tierform.network import cycle_kernel as kernel
+from tierform.network.loads import table_loads
+from tierform.network.routing import Routing, ring_step
+from tierform.network.topology import IntArray, Topology
+
+
+@dataclass(frozen=True, eq=False)
+class VirtualChannelPlan:
+    """How the cycle engine routes: a mode, link tables (parts, routers, routers), and channel ranges per layer."""
+
+    mode: int
+    tables: IntArray
+    layer_of: IntArray
+    layer_low: IntArray
+    layer_high: IntArray
+
+    @property
+    def layers(self) -> int:
+        """How many classes of virtual channels destinations are dealt to."""
+        return len(self.layer_low)
+
+
+def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings: bool = False) -> VirtualChannelPlan:
+    """The plan for a routing with this many virtual channels; TierformError when it could deadlock."""
+    topology = routing.topology
+    everyone = np.arange(topology.routers, dtype=np.int32)
+    grid = topology.grid
+    rings = grid is not None and any(grid.wraps) and routing.parts[0][0] == "dimension_order"
+    none = np.zeros((1, 1, 1), np.int32)
+    one = (np.zeros(topology.routers, np.int32), np.zeros(1, np.int32), np.full(1, virtual_channels - 1, np.int32))
+    needed = {"xy_yx": 2, "valiant": 2, "minimal_adaptive": 2}.get(routing.name, 1)
+    if rings:
+        needed *= 2
+        if routing.name not in ("dimension_order", "default", "valiant"):
+            fail("this routing is not offered on rings", key="routing", value=routing.name,
+                 fix="Use dimension_order or valiant.")  # fmt: skip
+    if virtual_channels < needed:
+        fail(f"this routing needs at least {needed} virtual channels to be free of deadlock", key="virtual_channels",
+             value=virtual_channels)  # fmt: skip
+    if rings:
+        _prove_rings(topology)
+        mode = kernel.TORUS_BALANCED if balanced_rings else kernel.TORUS
+        return VirtualChannelPlan(kernel.VALIANT_TORUS if routing.via_random_node else mode, none, *one)
+    parts = range(2 if routing.name == "xy_yx" else 1)
+    tables = np.stack([routing.next_links(everyone, part) for part in parts])
+    mode = {"xy_yx": kernel.XY_YX, "valiant": kernel.VALIANT, "minimal_adaptive": kernel.MINIMAL_ADAPTIVE}.get(
+        routing.name, kernel.TABLE
+    )
+    if mode != kernel.TABLE:
+        for part in parts:
+            if find_cycle(topology, dependencies(routing, everyone, part)) is not None:
+                fail("this routing can deadlock on this network", key="routing", value=routing.name)
+        return VirtualChannelPlan(mode, tables, *one)
+    if find_cycle(topology, dependencies(routing, everyone)) is None:
+        return VirtualChannelPlan(mode, tables, *one)
+    layer_of = _layers(routing, virtual_channels)
+    layers = int(layer_of.max()) + 1
+    edges = np.arange(layers + 1) * virtual_channels // layers
+    return VirtualChannelPlan(mode, tables, layer_of, edges[:-1].astype(np.int32), (edges[1:] - 1).astype(np.int32))
+
+
+def dependencies(routing: Routing, destinations: IntArray, part: int = 0) -> IntArray:
+    """(pairs, 2) links that some packet to `destinations` holds one after the other, starting at any node's router."""
+    topology = routing.topology
+    if topology.links == 0:
+        return np.zeros((0, 2), np.int32)
+    destinations = destinations[topology.nodes_per_router[destinations] > 0]
+    table = routing.next_links(destinations, part)
+    sent = np.tile((topology.nodes_per_router > 0).astype(float)[:, None], (1, len(destinations)))
+    passing = table_loads(routing, sent, destinations, part)[2]
+    after = np.where(table >= 0, topology.link_target[table], 0)
+    following = table[after, np.arange(len(destinations))[None, :]]
+    used = (table >= 0) & (following >= 0) & (passing > 0)
+    code = np.unique(table[used].astype(np.int64) * topology.links + following[used])
+    return np.stack([code // topology.links, code % topology.links], axis=1).astype(np.int32)
+
+
+def find_cycle(topology: Topology, pairs: IntArray) -> list[int] | None:
+    """The links of one dependency cycle, or None when the graph is acyclic."""
+    after: dict[int, list[int]] = {}
+    entering = np.bincount(pairs[:, 1], minlength=topology.links)
+    for first, second in pairs.tolist():
+        after.setdefault(first, []).append(second)
+    ready = [link for link in after if entering[link] == 0]
+    left = entering.copy()
+    removed = 0
+    seen = set(ready)
+    while ready:
+        link = ready.pop()
+        removed += 1
+        for following in after.get(link, ()):
+            left[following] -= 1
+            if left[following] == 0 and following not in seen:
+                seen.add(following)
+                ready.append(following)
+    stuck = [link for link in after if link not in seen and left[link] > 0]
+    if not stuck:
+        return None
+    # Every stuck link has a stuck predecessor: walk backwards until one repeats.
+    before = {second: first for first, second in pairs.tolist() if first not in seen}
+    walk = [stuck[0]]
+    while walk[-1] not in walk[:-1]:
+        walk.append(before[walk[-1]])
+    return walk[walk.index(walk[-1]) : -1][::-1]
+
+
+def _layers(routing: Routing, limit: int) -> IntArray:
+    topology = routing.topology
+    layer_of = np.zeros(topology.routers, np.int32)
+    graphs: list[IntArray] = []
+    for destination in np.flatnonzero(topology.nodes_per_router):
+        own = dependencies(routing, np.array([destination], np.int32))
+        for layer, graph in enumerate(graphs):
+            joined = np.unique(np.concatenate([graph, own]), axis=0)
+            if find_cycle(topology, joined) is None:
+                graphs[layer] = joined
+                layer_of[destination] = layer
+                break
+        else:
+            if len(graphs) == limit:
+                fail(f"routing {routing.name} can deadlock with {limit} virtual channels on this network",
+                     key="routing", value=routing.name, fix="Use up_down, or more virtual channels.")  # fmt: skip
+            layer_of[destination] = len(graphs)
+            graphs.append(own)
+    return layer_of
+
+
+def _prove_rings(topology: Topology) -> None:
+    """Check the dateline classes of every ring size: each class's dependencies must have no cycle.
+
+    Dimension order leaves no cycle between rings, so one ring at a time is enough.
+    """
+    assert topology.grid is not None
+    for size in {size for size, wraps in zip(topology.grid.shape, topology.grid.wraps, strict=True) if wraps}:
+        for direction in (1, -1):
+            for upper in (False, True):
+                pairs = set()
+                for here in range(size):
+                    for there in range(size):
+                        halfway = 2 * ((there - here) % size) == size
+                        if here == there or (here > there) != upper:
+                            continue
+                        if not halfway and int(ring_step(size, np.array(here), np.array(there))) != direction:
+                            continue
+                        length = (direction * (there - here)) % size
+                        places = [(here + direction * step) % size for step in range(length)]
+                        pairs.update(zip(places, places[1:], strict=False))
+                left = {place: sum(1 for pair in pairs if pair[1] == place) for place in range(size)}
+                ready = [place for place in left if left[place] == 0]
+                for place in ready:
+                    for first, second in pairs:
+                        if first == place:
+                            left[second] -= 1
+                            if left[second] == 0:
+                                ready.append(second)
+                if len(ready) < size:
+                    fail("the virtual-channel classes of a ring can deadlock", key="size", value=size)
