@@ -1,0 +1,125 @@
+"""What a process node gives: energy of a MAC, of an SRAM byte, and area, scaled from one published set at 45 nm.
+
+Energies and areas of 45 nm (Horowitz, ISSCC 2014) are scaled to other nodes with the polynomials and factors of
+Stillmaker and Baas (Integration 58, 2017).  This is a coarse law for standard cells; published designs scatter around
+it by about a factor of two, so every number it gives is marked `assumed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from tierform import library
+from tierform.errors import fail
+from tierform.files import read_yaml
+from tierform.provenance import Constant
+from tierform.schema import FileModel, quantity, validate
+
+FILE = "logic"
+
+
+class NodeFile(FileModel):
+    """One node: its supply, the three coefficients of its energy polynomial, its area factor."""
+
+    supply: Annotated[Constant, quantity("V", above=0)]
+    energy: tuple[float, float, float]
+    area: float
+
+
+class BaseFile(FileModel):
+    """The node and supply that the energies of the file hold for."""
+
+    node: str
+    supply: Annotated[Constant, quantity("V", above=0)]
+
+
+class ScalingFile(FileModel):
+    """Where the scaling comes from."""
+
+    source: str
+    note: str
+
+
+class LogicFile(FileModel):
+    """The process file of digital logic."""
+
+    mac_energy: dict[str, Annotated[Constant, quantity("J", above=0)]]
+    mac_area: dict[str, Annotated[Constant, quantity("m^2", above=0)]]
+    element_registers: Annotated[Constant, quantity("m^2", minimum=0)]
+    sram_energy: Annotated[Constant, quantity("J/B", above=0)]
+    sram_area: Annotated[Constant, quantity("m^2/B", above=0)]
+    leakage_share: Annotated[Constant, quantity("1", minimum=0)]
+    base: BaseFile
+    nodes: dict[str, NodeFile]
+    scaling: ScalingFile
+
+
+@dataclass(frozen=True)
+class Process:
+    """A node of the process file."""
+
+    name: str
+    file: LogicFile
+
+    @property
+    def energy_factor(self) -> float:
+        """Energy of an operation here over that at the base node and supply."""
+        here, base = self.file.nodes[self.name], self.file.nodes[self.file.base.node]
+        return _polynomial(here.energy, here.supply.value) / _polynomial(base.energy, self.file.base.supply.value)
+
+    @property
+    def area_factor(self) -> float:
+        """Area here over that at the base node."""
+        return self.file.nodes[self.name].area / self.file.nodes[self.file.base.node].area
+
+    def _scaled(self, constant: Constant, factor: float, unit: str) -> Constant:
+        note = f"{constant.note or 'base value'}; times {factor:.4g} for {self.name}"
+        return Constant(constant.value * factor, unit, "assumed", self.file.scaling.source, note)
+
+    def mac_energy(self) -> dict[str, Constant]:
+        """Energy of a multiply-accumulate by number format."""
+        return {name: self._scaled(c, self.energy_factor, "J") for name, c in self.file.mac_energy.items()}
+
+    def sram_energy(self) -> Constant:
+        """Energy of an SRAM byte."""
+        return self._scaled(self.file.sram_energy, self.energy_factor, "J/B")
+
+    def array_area_m2(self, elements: int, sram_B: float, precision: str = "int8") -> float:
+        """Area of so many elements of a number format and their SRAM."""
+        element = self.file.mac_area[precision].value + self.file.element_registers.value
+        return (elements * element + sram_B * self.file.sram_area.value) * self.area_factor
+
+    def systolic(
+        self, rows: int, columns: int, sram_B: float, clock_Hz: float, wanted: Sequence[str]
+    ) -> dict[str, Any]:
+        """The named parameters of a systolic array; the elements' area is that of the widest format they have."""
+        macs = self.mac_energy()
+        precision = "fp16" if "fp16" in self.file.mac_area else "int8"
+        area = self.array_area_m2(rows * columns, sram_B, precision)
+        share = self.file.leakage_share
+        leakage = rows * columns * clock_Hz * macs["int8"].value * share.value
+        source = self.file.scaling.source
+        note = f"{rows} x {columns} elements with {precision} MACs and {sram_B / 1024:.0f} KiB of SRAM at {self.name}"
+        found: dict[str, Any] = {
+            "mac_energy": macs,
+            "sram_energy": self.sram_energy(),
+            "array_area": Constant(area, "m^2", "assumed", source, note),
+            "leakage": Constant(leakage, "W", "assumed", source, share.note),
+        }
+        return {key: found[key] for key in wanted}
+
+
+def _polynomial(coefficients: tuple[float, float, float], supply_V: float) -> float:
+    a, b, c = coefficients
+    return a * supply_V**2 + b * supply_V + c
+
+
+def load_process(node: str) -> Process:
+    """A node of the library's process file by name (``16nm``); TierformError with the nearest name otherwise."""
+    described = validate(LogicFile, read_yaml(library.find("processes", FILE)))
+    if node not in described.nodes:
+        fail("no such process node", key="process", value=node, choices=described.nodes,
+             fix=f"Known: {', '.join(described.nodes)}.")  # fmt: skip
+    return Process(node, described)
