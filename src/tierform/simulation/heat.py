@@ -1,0 +1,245 @@
+"""From the schedule's energies to temperatures and back into leakage.
+
+Each tile's dynamic power is the energy that its operators spent on it over the task's time: weights in crossbars heat
+the tiles that hold them, all else heats its component's tiles evenly, the network heats all tiles evenly.  Tile
+temperatures are a linear map of tile powers (the influence model of the stack); leakage, which rises with temperature,
+closes the loop.  The fixed point is found to 1 mK.  `transient` follows the stages from the steady state of the mean
+power.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.chip.description import Chip
+from tierform.errors import fail
+from tierform.simulation.costing import Executed
+from tierform.units import format_quantity
+
+TOLERANCE_K = 1e-3
+TRANSIENT_INTERVALS = 240
+Powers = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Steady temperatures (K) and leakage (W) by tile, in the order of the chip's tiles; leakage by component."""
+
+    temperature_K: Powers
+    dynamic_W: Powers
+    leakage_W: dict[str, float]
+    iterations: int
+    loop_gain: float
+    figures: dict[str, Any]
+
+
+class HeatMap:
+    """Collects energy by tile while a task is booked, and turns it into temperatures."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.chip = chip
+        self._tiles = {name: np.array(chip.tiles_of(name), dtype=np.int64) for name in chip.components}
+        self.by_stage: list[tuple[str, float, Powers]] = []
+        self._energy: Powers = np.zeros(len(chip.tiles))
+
+    def add(self, item: Executed, times: int, count: int) -> None:
+        """Energy of `times` executions of an operator in `count` equal layers."""
+        energy = item.cost.total_energy_J * times
+        if item.programming is not None:
+            energy += item.programming.total_energy_J * times
+        placement = item.placement
+        if placement is None or not placement.resident:
+            tiles = self._tiles[item.component]
+            self._energy[tiles] += energy / len(tiles)
+            return
+        each = energy / count
+        for layer in placement.tiles[:count]:
+            for tile in layer:
+                self._energy[tile] += each / len(layer)
+
+    def add_everywhere(self, energy_J: float) -> None:
+        """Energy spent evenly over all tiles (routers and links)."""
+        self._energy += energy_J / len(self._energy)
+
+    def add_component(self, component: str, energy_J: float) -> None:
+        """Energy spent evenly over a component's tiles."""
+        tiles = self._tiles[component]
+        self._energy[tiles] += energy_J / len(tiles)
+
+    def end_stage(self, name: str, seconds: float) -> None:
+        """Close a stage: what was added since the last one is its energy."""
+        self.by_stage.append((name, seconds, self._energy))
+        self._energy = np.zeros(len(self.chip.tiles))
+
+    def steady(self, latency_s: float, network_leakage_W: float) -> Heat:
+        """The fixed point of temperature and leakage for the mean power; TierformError on thermal runaway."""
+        chip = self.chip
+        model, order = _influence(chip)
+        dynamic: Powers = np.asarray(sum((energy for _, _, energy in self.by_stage), np.zeros(len(chip.tiles))))
+        dynamic = dynamic / latency_s + network_leakage_W / len(chip.tiles)
+        leakage = _leakage(chip)
+        found = model.fixed_point(dynamic[order], lambda kelvin: leakage.total(kelvin, order), tolerance_K=TOLERANCE_K)
+        temperature = np.empty(len(chip.tiles))
+        temperature[order] = found.temperatures_K
+        if found.runaway:
+            fail(
+                "thermal runaway: leakage grows faster than the package removes heat "
+                f"(loop gain {found.loop_gain:.2f}, {format_quantity(float(dynamic.sum()), 'W')} of dynamic power)",
+                key=chip.name,
+                fix="Improve the cooling in the chip file, lower the load, or simulate with --thermal none.",
+            )
+        return Heat(
+            temperature,
+            dynamic,
+            leakage.by_component(temperature),
+            found.iterations,
+            found.loop_gain,
+            _figures(chip, temperature, dynamic + leakage.by_tile(temperature), found.iterations, found.loop_gain),
+        )
+
+    def transient(self, heat: Heat, latency_s: float, network_leakage_W: float) -> dict[str, Any]:
+        """Temperature of the hottest tile of each die along the stages of one task, leakage held at its mean."""
+        from tierform.thermal import GridModel
+
+        model, order = _influence(self.chip)
+        grid = GridModel(model.stack, model.rows, model.columns)
+        base = _leakage(self.chip).by_tile(heat.temperature_K) + network_leakage_W / len(self.chip.tiles)
+        interval = latency_s / TRANSIENT_INTERVALS
+        maps, names = [], []
+        for index in range(TRANSIENT_INTERVALS):
+            middle, end = (index + 0.5) * interval, 0.0
+            for name, seconds, energy in self.by_stage:
+                end += seconds
+                if middle < end or (name, seconds) == self.by_stage[-1][:2]:
+                    maps.append((energy / max(seconds, 1e-30) + base)[order])
+                    names.append(name)
+                    break
+        start = grid.steady((heat.dynamic_W + _leakage(self.chip).by_tile(heat.temperature_K))[order])
+        run = grid.transient(maps, interval, start=start)
+        tiles = np.empty_like(run.tiles_K)
+        tiles[:, order] = run.tiles_K
+        dies = np.array([tile.die for tile in self.chip.tiles])
+        return {
+            "time_s": [float(t) for t in run.time_s],
+            "stage": names,
+            "peak_K_by_die": {
+                die.name: [float(v) for v in tiles[:, dies == index].max(axis=1)]
+                for index, die in enumerate(self.chip.package.dies)
+            },
+        }
+
+
+class _Leakage:
+    """Leakage of every tile as a function of its temperature."""
+
+    def __init__(self, chip: Chip) -> None:
+        self.chip = chip
+        self.tiles = {name: np.array(chip.tiles_of(name), dtype=np.int64) for name in chip.components}
+
+    def by_tile(self, kelvin: Powers) -> Powers:
+        total = np.zeros(len(kelvin))
+        for name, component in self.chip.components.items():
+            held = self.tiles[name]
+            for tile in held:
+                total[tile] += component.leakage_W(float(kelvin[tile])) / len(held)
+        return total
+
+    def by_component(self, kelvin: Powers) -> dict[str, float]:
+        return {
+            name: float(
+                sum(component.leakage_W(float(kelvin[tile])) for tile in self.tiles[name]) / len(self.tiles[name])
+            )
+            for name, component in self.chip.components.items()
+        }
+
+    def total(self, ordered_K: Powers, order: NDArray[np.int64]) -> Powers:
+        kelvin = np.empty(len(ordered_K))
+        kelvin[order] = ordered_K
+        return self.by_tile(kelvin)[order]
+
+
+def _leakage(chip: Chip) -> _Leakage:
+    return _Leakage(chip)
+
+
+def _influence(chip: Chip) -> tuple[Any, NDArray[np.int64]]:
+    """The influence model of the chip's stack, and the chip's tile number of each of its tiles."""
+    from tierform.thermal import InfluenceModel
+
+    model = InfluenceModel(stack_of(chip))
+    number = {f"{chip.package.dies[tile.die].name}[{tile.y},{tile.x}]": tile.number for tile in chip.tiles}
+    return model, np.array([number[tile.region.name] for tile in model.tiles], dtype=np.int64)
+
+
+def stack_of(chip: Chip) -> Any:
+    """The thermal stack of a chip: its dies in the package that the chip file describes."""
+    from tierform.thermal import Die, Tier, default_sink, interposer_2_5d, planar_stack, stacked_3d
+
+    dies = chip.package.dies
+    sizes = [chip.die_size_m(index) for index in range(len(dies))]
+    cooling = chip.cooling
+    options: dict[str, Any] = {"ambient_K": cooling.ambient.value} if cooling.ambient else {}
+    wide, high = max(size[0] for size in sizes), max(size[1] for size in sizes)
+
+    def sink(width: float, height: float) -> dict[str, Any]:
+        if cooling.sink_resistance is None:
+            return {}
+        return {"top": default_sink(width, height, resistance_K_per_W=cooling.sink_resistance.value)}
+
+    if chip.package.kind == "3d":
+        tiers = [Tier(die.name, die.grid[1], die.grid[0]) for die in dies]
+        return stacked_3d(wide, high, tiers, **options, **sink(wide, high))
+    if chip.package.kind == "2.5d":
+        gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else 1e-3
+        placed = [
+            Die(die.name, gap + die.at[0] * (wide + gap), gap + die.at[1] * (high + gap), size[0], size[1],
+                die.grid[1], die.grid[0])
+            for die, size in zip(dies, sizes, strict=True)
+        ]  # fmt: skip
+        return interposer_2_5d(placed, **options, **sink(3 * wide, 3 * high))
+    return planar_stack(wide, high, rows=dies[0].grid[1], columns=dies[0].grid[0], name=dies[0].name, **options,
+                        **sink(wide, high))  # fmt: skip
+
+
+def _figures(chip: Chip, kelvin: Powers, power_W: Powers, iterations: int, gain: float) -> dict[str, Any]:
+    """Peak, hottest tile, and the map of each die (rows from y = 0), with limits checked."""
+    dies = []
+    limits: Mapping[str, Any] = chip.cooling.limits
+    for index, die in enumerate(chip.package.dies):
+        members = [tile for tile in chip.tiles if tile.die == index]
+        columns = die.grid[0]
+        values = [float(kelvin[tile.number]) for tile in members]
+        limit = min((limits[name].value for name in die.holds if name in limits), default=None)
+        peak = max(values)
+        entry: dict[str, Any] = {
+            "name": die.name,
+            "mean_K": sum(values) / len(values),
+            "peak_K": peak,
+            "power_W": float(sum(power_W[tile.number] for tile in members)),
+            "map_K": [values[row : row + columns] for row in range(0, len(values), columns)],
+            "limit_K": limit,
+            "limit_text": "",
+        }
+        if limit is not None:
+            room = limit - peak
+            verdict = f"{room:.1f} K below" if room >= 0 else f"EXCEEDED by {-room:.1f} K"
+            entry["limit_text"] = f"{format_quantity(limit, 'K')} ({verdict})"
+        dies.append(entry)
+    hottest = int(np.argmax(kelvin))
+    tile = chip.tiles[hottest]
+    return {
+        "peak_K": float(kelvin[hottest]),
+        "hottest_tile": {"number": hottest, "die": chip.package.dies[tile.die].name, "x": tile.x, "y": tile.y},
+        "within_limits": all(d["limit_K"] is None or d["peak_K"] <= d["limit_K"] for d in dies),
+        "iterations": iterations,
+        "loop_gain": gain,
+        "tolerance_K": TOLERANCE_K,
+        "dies": dies,
+        "tile_temperature_K": [float(value) for value in kelvin],
+        "tile_power_W": [float(value) for value in power_W],
+    }
