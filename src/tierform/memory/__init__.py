@@ -7,6 +7,12 @@ from typing import Any
 from tierform.memory.device import MemoryDevice, TransferCost, load_memory
 
 _LAZY: dict[str, str] = {
+    "CycleMemory": "tierform.memory.cycle",
+    "CycleResult": "tierform.memory.cycle",
+    "Trace": "tierform.memory.cycle",
+    "simulate_trace": "tierform.memory.cycle",
+    "read_ini": "tierform.memory.dramsim",
+    "read_trace": "tierform.memory.dramsim",
     "CxlDevice": "tierform.memory.cxl",
     "DramSpec": "tierform.memory.spec",
     "Placement": "tierform.memory.hierarchy",

@@ -22,7 +22,7 @@ REQUIRED = (
 )  # fmt: skip
 # Used when the standard has the feature.
 OPTIONAL = ("nCCDSWR", "nCCDLWR", "nPPD", "nCS", "nRFCb", "nREFIb", "nRREFD", "n32AW", "nCKE", "nXP", "nCKESR", "nXS")
-REFRESH = ("none", "all-bank", "all-bank-simultaneous", "per-bank")
+REFRESH = ("none", "all-bank", "all-bank-simultaneous", "per-bank", "same-bank")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ class DramSpec:
     currents: Currents
     mapping: str
     controller: Controller = field(default_factory=Controller)
+    additive_latency: int = 0
     constraint_text: str = ""
     constraint_line: int = 1
     file: str = ""

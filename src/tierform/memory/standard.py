@@ -54,7 +54,7 @@ class _Organization(_Evidence):
 
 class _Controller(FileModel):
     row_policy: Literal["open", "closed"] = "open"
-    refresh: Literal["none", "all-bank", "all-bank-simultaneous", "per-bank"] = "all-bank"
+    refresh: Literal["none", "all-bank", "all-bank-simultaneous", "per-bank", "same-bank"] = "all-bank"
     dual_command: bool = False
     transaction_queue: int = 32
     command_queue: int = 8
@@ -266,10 +266,11 @@ def _assumptions(name: str, read: _File, grade: _Grade) -> list[Assumption]:
 
     given = {k: v for k, v in read.currents.items() if k in _Evidence.model_fields}
     supply = _Evidence(**given)  # type: ignore[arg-type]
+    count = len(read.timings) + len(grade.timings)
     io = f"read {_pj(read.io.read)}, write {_pj(read.io.write)}"
     return [
         line("organization", read.title, read.organization),
-        line("timings", f"{len(read.timings) + len(grade.timings)} at {format_quantity(grade.clock.value, 's')}", grade),
+        line("timings", f"{count} at {format_quantity(grade.clock.value, 's')}", grade),
         line("currents", f"{len(read.currents) - len(given)} currents", supply),
         line("interface energy", io, read.io),
     ]  # fmt: skip

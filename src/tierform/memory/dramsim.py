@@ -1,0 +1,446 @@
+"""DRAMsim3's own inputs: its ``.ini`` configurations and its traces, read as they are.
+
+The configuration becomes a :class:`DramSpec` with that simulator's controller rules: command queues per bank or rank,
+write draining, rows closed after four hits when a conflict waits, refresh staggered over the ranks, both command buses
+of HBM.  Its timing rules are written below as constraints.  Deliberate differences: ``RANK_LEVEL_SIMULTANEOUS``
+refreshes every rank (there, only the first), bank-level refresh blocks the refreshed bank for tRFCb and the others for
+tRRD_S (there, the others for tRFC), a rank may fall into self-refresh again after use (there, only before its first
+use), HBM's tRTP is its tRTP_L (there, the default 5), and the last request of a trace is not repeated.
+Its energies are current x voltage x cycles; here they are joules.
+
+A trace has one request a line: ``0xADDRESS READ|WRITE CYCLE``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.files import read_text
+from tierform.memory.cycle import Trace
+from tierform.memory.spec import Controller, Currents, DramSpec, check_timings
+from tierform.provenance import Assumption
+
+MAX_TRACE_BYTES = 2 * 2**30
+_WRITES = frozenset(("WRITE", "P_MEM_WR", "BOFF"))
+_READS = frozenset(("READ", "P_MEM_RD", "P_FETCH", "P_LOCK_RD", "IFETCH"))
+
+# Clock cycles per beat of the data bus: two beats a cycle, unless named here.
+_BEATS = {"GDDR5": 4, "GDDR5X": 8, "GDDR6": 16}
+_PROTOCOLS = ("DDR3", "DDR4", "GDDR5", "GDDR5X", "GDDR6", "LPDDR", "LPDDR3", "LPDDR4", "HBM", "HBM2")
+_GRAPHICS = ("GDDR5", "GDDR5X", "GDDR6")
+_HBM = ("HBM", "HBM2")
+
+_KEYS = {
+    "dram_structure": "protocol bankgroups banks_per_group rows columns device_width BL num_dies bankgroup_enable "
+    "hbm_dual_cmd",
+    "timing": "tCK AL CL CWL tRCD tRCDRD tRCDWR tRP tRAS tRFC tRFC2 tRFC4 tRFCb tRFCPB tREFI tREFIb tRPRE tWPRE tRRD_S "
+    "tRRD_L tWTR_S tWTR_L tFAW tWR tWR2 tRTP tRTP_L tRTP_S tCCD_S tCCD_L tCKE tCKESR tCKSRE tXS tXP tRTRS tPPD t32AW "
+    "tRREFD tCMD activation_window_depth ideal_memory_latency",
+    "power": "VDD IDD0 IDD1 IPP0 IDD2P IDD2N IDD2Q IDD3P IDD3Pf IDD3Ps IDD3N IDD4W IDD4R IDD5 IDD5AB IDD5PB IDD6 IDD6L "
+    "IDD6x IDD7",
+    "system": "channel_size channels bus_width address_mapping queue_structure refresh_policy row_buf_policy "
+    "cmd_queue_size trans_queue_size unified_queue write_buf_size enable_self_refresh sref_threshold "
+    "aggressive_precharging_enabled",
+}
+_IGNORED_SECTIONS = ("other", "thermal", "hmc")
+_INI_NAME = {
+    "nCL": "CL", "nCWL": "CWL", "nRCDRD": "tRCD", "nRCDWR": "tRCD", "nRP": "tRP", "nRAS": "tRAS", "nRC": "tRAS",
+    "nRTP": "tRTP", "nWR": "tWR", "nCCDS": "tCCD_S", "nCCDL": "tCCD_L", "nRRDS": "tRRD_S", "nRRDL": "tRRD_L",
+    "nWTRS": "tWTR_S", "nWTRL": "tWTR_L", "nFAW": "tFAW", "nRFC": "tRFC", "nREFI": "tREFI", "nBL": "BL",
+    "nRTW": "tRTRS",
+}  # fmt: skip
+
+_CONSTRAINTS = """\
+bank   | ACT -> ACT REFB          | nRC
+bank   | ACT -> RD RDA            | nRCDRD
+bank   | ACT -> WR WRA            | nRCDWR
+bank   | ACT -> PRE               | nRAS
+bank   | RD -> PRE                | nAL + nRTP
+bank   | WR -> PRE                | nAL + nCWL + nBL + nWR
+bank   | PRE -> ACT REFB          | nRP
+bank   | RDA -> ACT               | nAL + nBL + nRTP + nRP
+bank   | RDA -> REFB              | nAL + nRTP + nRP
+bank   | WRA -> ACT REFB          | nAL + nCWL + nBL + nWR + nRP
+group  | RD RDA -> RD RDA         | max(nBL, nCCDL)
+group  | WR WRA -> WR WRA         | max(nBL, nCCDL)
+group  | WR WRA -> RD RDA         | nAL + nCWL + nBL + nWTRL
+group  | ACT -> ACT               | nRRDL
+rank   | RD RDA -> RD RDA         | max(nBL, nCCDS)
+rank   | WR WRA -> WR WRA         | max(nBL, nCCDS)
+rank   | RD RDA -> WR WRA         | nRTW
+rank   | WR WRA -> RD RDA         | nAL + nCWL + nBL + nWTRS
+rank   | ACT -> ACT               | nRRDS
+rank   | ACT -> ACT               | nFAW | 4
+rank   | PRE -> REF SRE           | nRP
+rank   | RDA -> REF SRE           | nAL + nRTP + nRP
+rank   | WRA -> REF SRE           | nAL + nCWL + nBL + nWR + nRP
+rank   | REF -> ACT REF SRE       | nRFC
+rank   | SRE -> SRX               | nCKESR
+rank   | SRX -> ACT REF REFB SRE  | nXS
+others | RD RDA -> RD RDA         | nBL + nCS
+others | RD RDA -> WR WRA         | max(1, nCL - nCWL + nBL + nCS)
+others | WR WRA -> RD RDA         | max(1, nCWL - nCL + nBL + nCS)
+others | WR WRA -> WR WRA         | nBL
+"""
+_PRECHARGES = "rank   | PRE -> PRE               | nPPD\n"
+_LONG_WINDOW = "rank   | ACT -> ACT               | n32AW | 32\n"
+_BANK_REFRESH = """\
+bank   | REFB -> ACT REFB         | nRFCb
+rank   | REFB -> ACT              | nRRDS
+rank   | REFB -> REF SRE          | nRFCb
+rank   | REF -> REFB              | nRFC
+"""
+
+
+@dataclass(frozen=True)
+class _Ini:
+    file: str
+    values: dict[tuple[str, str], tuple[str, int]]
+
+    def line(self, section: str, key: str) -> int | None:
+        entry = self.values.get((section, key))
+        return entry[1] if entry else None
+
+    def text(self, section: str, key: str, default: str) -> str:
+        entry = self.values.get((section, key))
+        return entry[0] if entry else default
+
+    def has(self, section: str, key: str) -> bool:
+        return (section, key) in self.values
+
+
+def read_ini(path: Path | str) -> DramSpec:
+    """The memory of a DRAMsim3 configuration; TierformError with every mistake and its line."""
+    return _spec(_parse(read_text(path), str(path)), Path(path).stem)
+
+
+def _parse(text: str, file: str) -> _Ini:
+    values: dict[tuple[str, str], tuple[str, int]] = {}
+    problems: list[Problem] = []
+    section = ""
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = re.split(r"[;#]", raw, maxsplit=1)[0].strip()
+        if not line:
+            continue
+        if line.startswith("[") and line.endswith("]"):
+            section = line[1:-1].strip()
+            if section not in _KEYS and section not in _IGNORED_SECTIONS:
+                close = nearest(section, [*_KEYS, *_IGNORED_SECTIONS])
+                problems.append(Problem("unknown section", file, number, section, None, close))
+            continue
+        key, equals, value = (part.strip() for part in line.partition("="))
+        if not equals or not section:
+            problems.append(Problem("a line 'key = value' in a [section] is needed", file, number, None, raw.strip()))
+        elif section in _KEYS and key not in _KEYS[section].split():
+            problems.append(Problem("unknown key", file, number, key, None, nearest(key, _KEYS[section].split())))
+        elif (section, key) in values:
+            problems.append(Problem("this key stands twice", file, number, key))
+        else:
+            values[section, key] = (value, number)
+    if problems:
+        raise TierformError(problems)
+    return _Ini(file, values)
+
+
+class _Reader:
+    """Takes values out of an ini, collecting what is wrong."""
+
+    def __init__(self, ini: _Ini) -> None:
+        self.ini = ini
+        self.problems: list[Problem] = []
+
+    def number(self, section: str, key: str, default: float | None = None, *, least: float = 0) -> float:
+        entry = self.ini.values.get((section, key))
+        if entry is None:
+            if default is None:
+                what = f"[{section}] lacks this key"
+                self.problems.append(Problem(what, self.ini.file, None, key, fix="The standard's value is needed."))
+            return default if default is not None else 1.0
+        try:
+            value = float(entry[0])
+        except ValueError:
+            value = float("nan")
+        if not least <= value < 1e15:
+            what = f"a number of at least {least:g} is needed"
+            self.problems.append(Problem(what, self.ini.file, entry[1], key, entry[0]))
+            return max(1.0, least)
+        return value
+
+    def whole(self, section: str, key: str, default: int | None = None, *, least: int = 0) -> int:
+        value = self.number(section, key, default, least=least)
+        if value != int(value):
+            what = "a whole number is needed"
+            self.problems.append(Problem(what, self.ini.file, self.ini.line(section, key), key, value))
+        return int(value)
+
+    def choice(self, section: str, key: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.ini.text(section, key, default)
+        if value not in choices:
+            line = self.ini.line(section, key)
+            fix = f"Known: {', '.join(choices)}."
+            self.problems.append(
+                Problem("not a known choice", self.ini.file, line, key, value, nearest(value, choices), fix)
+            )
+        return value
+
+    def flag(self, section: str, key: str, default: bool) -> bool:
+        value = self.ini.text(section, key, str(default)).lower()
+        if value not in ("true", "false", "yes", "no", "on", "off", "1", "0"):
+            line = self.ini.line(section, key)
+            self.problems.append(Problem("true or false is needed", self.ini.file, line, key, value))
+        return value in ("true", "yes", "on", "1")
+
+
+def _spec(ini: _Ini, name: str) -> DramSpec:
+    read = _Reader(ini)
+    protocol = read.choice("dram_structure", "protocol", "DDR3", _PROTOCOLS)
+    groups = read.whole("dram_structure", "bankgroups", 2, least=1)
+    per_group = read.whole("dram_structure", "banks_per_group", 2, least=1)
+    if not read.flag("dram_structure", "bankgroup_enable", True):
+        groups, per_group = 1, groups * per_group
+    rows = read.whole("dram_structure", "rows", least=1)
+    columns = read.whole("dram_structure", "columns", least=1)
+    width = read.whole("dram_structure", "device_width", least=1)
+    burst = read.whole("dram_structure", "BL", least=1)
+    bus = read.whole("system", "bus_width", 64, least=1)
+    channels = read.whole("system", "channels", 1, least=1)
+    columns *= burst if protocol in _GRAPHICS else 2 if protocol in _HBM else 1
+    mebibytes_per_rank = groups * per_group * rows * columns * bus // 8 / 2**20
+    channel_size = read.whole("system", "channel_size", 1024, least=1)
+    # A channel smaller than one rank of these devices has one rank all the same.
+    ranks = max(1, int(channel_size // mebibytes_per_rank)) if mebibytes_per_rank else 1
+    clock_s = read.number("timing", "tCK", least=1e-3) * 1e-9
+    timings = _timings(read, protocol, groups, burst)
+    currents = _currents(read)
+    mapping = ini.text("system", "address_mapping", "chrobabgraco")
+    controller = _controller(read, protocol)
+    refresh_text = _BANK_REFRESH if "nRFCb" in timings else ""
+    text = _CONSTRAINTS + refresh_text
+    if protocol in _GRAPHICS or protocol == "LPDDR4":
+        text += _PRECHARGES if timings["nPPD"] else ""
+    if protocol in _GRAPHICS:
+        text += _LONG_WINDOW
+    for key, value in (("rows", rows), ("columns", columns), ("device_width", width), ("bus_width", bus),
+                       ("bankgroups", groups), ("banks_per_group", per_group), ("channels", channels)):  # fmt: skip
+        if value & (value - 1):
+            section = "system" if key in ("bus_width", "channels") else "dram_structure"
+            what = "must be a power of two"
+            read.problems.append(Problem(what, ini.file, ini.line(section, key), key, value))
+    if ranks & (ranks - 1):
+        what = f"gives {ranks} ranks, which is not a power of two"
+        read.problems.append(Problem(what, ini.file, ini.line("system", "channel_size"), "channel_size", channel_size))
+    if bus < width or bus % width:
+        what = f"must be a whole number of devices of {width} bit wide"
+        read.problems.append(Problem(what, ini.file, ini.line("system", "bus_width"), "bus_width", bus))
+    if not read.problems:
+        _consistent(read, timings)
+    spec = DramSpec(
+        name=name,
+        standard=protocol,
+        title=f"{protocol} of {ini.file}",
+        channels=channels,
+        ranks=ranks,
+        bank_groups=groups,
+        banks_per_group=per_group,
+        rows=rows,
+        columns=columns,
+        device_width_bit=width,
+        bus_width_bit=bus,
+        burst_length=burst,
+        clock_s=clock_s,
+        timings=timings,
+        currents=currents,
+        mapping=mapping,
+        controller=controller,
+        additive_latency=timings["nAL"],
+        constraint_text=text,
+        file="",
+        assumptions=(Assumption(name, ini.file, "assumed", note="a configuration given by the user"),),
+    )
+    try:
+        spec.address_map()
+    except TierformError as error:
+        at = ini.line("system", "address_mapping")
+        read.problems += [replace(problem, file=ini.file, line=at) for problem in error.problems]
+    if read.problems:
+        raise TierformError(dict.fromkeys(read.problems))
+    return spec
+
+
+def _timings(read: _Reader, protocol: str, groups: int, burst: int) -> dict[str, int]:
+    def cycles(key: str, default: int | None = None, least: int = 0) -> int:
+        return read.whole("timing", key, default, least=least)
+
+    beats = _BEATS.get(protocol, 2)
+    if burst % beats:
+        what = f"a burst must be a multiple of {beats} beats"
+        read.problems.append(Problem(what, read.ini.file, read.ini.line("dram_structure", "BL"), "BL", burst))
+    split = protocol in _GRAPHICS or protocol in _HBM
+    t = {
+        "BL": burst,
+        "nBL": max(1, burst // beats),
+        "nAL": cycles("AL", 0),
+        "nCL": cycles("CL", least=1),
+        "nCWL": cycles("CWL", least=1),
+        "nRP": cycles("tRP", least=1),
+        "nRAS": cycles("tRAS", least=1),
+        "nRTP": cycles("tRTP_L" if protocol in _HBM and not read.ini.has("timing", "tRTP") else "tRTP", least=1)
+        if protocol not in _GRAPHICS or read.ini.has("timing", "tRTP")
+        else cycles("tRTP_L", least=1),
+        "nWR": cycles("tWR", least=1),
+        "nCCDS": cycles("tCCD_S", least=1),
+        "nCCDL": cycles("tCCD_L", least=1),
+        "nRRDS": cycles("tRRD_S", least=1),
+        "nRRDL": cycles("tRRD_L", least=1),
+        "nWTRS": cycles("tWTR_S", least=1),
+        "nWTRL": cycles("tWTR_L", least=1),
+        "nFAW": cycles("tFAW", least=1),
+        "nRFC": cycles("tRFC", least=1),
+        "nREFI": cycles("tREFI", least=1),
+        "nCS": cycles("tRTRS", 2),
+        "nPPD": cycles("tPPD", 0),
+        "nCKE": cycles("tCKE", 6),
+        "nCKESR": cycles("tCKESR", 12),
+        "nXP": cycles("tXP", 8),
+        "nXS": cycles("tXS", 432),
+    }
+    t["nRCDRD"] = cycles("tRCDRD", least=1) if split else cycles("tRCD", least=1) - t["nAL"]
+    t["nRCDWR"] = cycles("tRCDWR", least=1) if split else t["nRCDRD"]
+    t["nRC"] = t["nRAS"] + t["nRP"]
+    t["nRTW"] = t["nCL"] + t["nBL"] - t["nCWL"] + t["nCS"]
+    if protocol in _GRAPHICS:
+        t["n32AW"] = cycles("t32AW", 330)
+    if read.ini.has("timing", "tREFIb"):
+        t["nREFIb"] = cycles("tREFIb", least=1)
+        t["nRFCb"] = cycles("tRFCb", 20, least=1)
+    if groups == 1:
+        # Without bank groups the short spacings hold everywhere.
+        for short, long in (("nCCDS", "nCCDL"), ("nRRDS", "nRRDL"), ("nWTRS", "nWTRL")):
+            t[long] = t[short]
+    return t
+
+
+def _consistent(read: _Reader, timings: dict[str, int]) -> None:
+    try:
+        check_timings(timings, read.ini.file, _line_finder(read.ini))
+    except TierformError as error:
+        for problem in error.problems:
+            what = problem.what
+            for ours, theirs in _INI_NAME.items():
+                what = re.sub(rf"\b{ours}\b", theirs, what)
+            read.problems.append(replace(problem, what=what, key=_INI_NAME.get(problem.key or "", problem.key)))
+
+
+def _line_finder(ini: _Ini) -> Callable[[str], int | None]:
+    def line_of(name: str) -> int | None:
+        key = _INI_NAME.get(name, name)
+        return ini.line("timing", key) or ini.line("timing", "tRCDRD" if name == "nRCDRD" else key)
+
+    return line_of
+
+
+def _currents(read: _Reader) -> Currents:
+    def milliampere(key: str, default: float | None = None) -> float:
+        return read.number("power", key, default) * 1e-3
+
+    vdd = read.number("power", "VDD", least=1e-3)
+    optional = {
+        ours: milliampere(theirs, 0.0)
+        for ours, theirs in (("IDD2P", "IDD2P"), ("IDD3P", "IDD3P"), ("IDD5PB", "IDD5PB"), ("IDD6", "IDD6x"))
+        if read.ini.has("power", theirs)
+    }
+    return Currents(
+        VDD=vdd,
+        IDD0=milliampere("IDD0"),
+        IDD2N=milliampere("IDD2N"),
+        IDD3N=milliampere("IDD3N"),
+        IDD4R=milliampere("IDD4R"),
+        IDD4W=milliampere("IDD4W"),
+        IDD5B=milliampere("IDD5AB"),
+        **optional,
+    )
+
+
+def _controller(read: _Reader, protocol: str) -> Controller:
+    policy = read.choice("system", "row_buf_policy", "OPEN_PAGE", ("OPEN_PAGE", "CLOSE_PAGE"))
+    structure = read.choice("system", "queue_structure", "PER_BANK", ("PER_BANK", "PER_RANK"))
+    refresh = read.choice(
+        "system", "refresh_policy", "RANK_LEVEL_STAGGERED",
+        ("RANK_LEVEL_STAGGERED", "RANK_LEVEL_SIMULTANEOUS", "BANK_LEVEL_STAGGERED"),
+    )  # fmt: skip
+    if refresh == "BANK_LEVEL_STAGGERED" and not read.ini.has("timing", "tREFIb"):
+        what = "bank-level refresh needs tREFIb"
+        read.problems.append(Problem(what, read.ini.file, read.ini.line("system", "refresh_policy"), "refresh_policy"))
+    return Controller(
+        row_policy="closed" if policy == "CLOSE_PAGE" else "open",
+        refresh={
+            "RANK_LEVEL_STAGGERED": "all-bank",
+            "RANK_LEVEL_SIMULTANEOUS": "all-bank-simultaneous",
+            "BANK_LEVEL_STAGGERED": "per-bank",
+        }.get(refresh, "all-bank"),
+        queue_per="rank" if structure == "PER_RANK" else "bank",
+        command_queue=read.whole("system", "cmd_queue_size", 16, least=1),
+        transaction_queue=read.whole("system", "trans_queue_size", 32, least=1),
+        unified_queue=read.flag("system", "unified_queue", False),
+        dual_command=protocol in _HBM and read.flag("dram_structure", "hbm_dual_cmd", True),
+        self_refresh_after=read.whole("system", "sref_threshold", 1000, least=1)
+        if read.flag("system", "enable_self_refresh", False)
+        else None,
+    )
+
+
+def read_trace(path: Path | str) -> Trace:
+    """The requests of a DRAMsim3 trace; TierformError with the line of the first mistake."""
+    text = read_text(path, MAX_TRACE_BYTES)
+    fields = text.split()
+    if fields and len(fields) % 3 == 0 and "#" not in text:
+        try:
+            kinds = [word.upper() for word in fields[1::3]]
+            if set(kinds) <= _WRITES | _READS:
+                address = np.array([int(word, 16) for word in fields[0::3]], np.int64)
+                cycle = np.array(fields[2::3], np.int64)
+                trace = Trace(cycle, address, np.array([word in _WRITES for word in kinds], np.bool_))
+                if not np.any(np.diff(cycle) < 0) and cycle[0] >= 0 and text.count("\n") >= len(trace) - 1:
+                    return trace
+        except (ValueError, OverflowError):
+            pass
+    return _read_lines(text, str(path))
+
+
+def _read_lines(text: str, file: str) -> Trace:
+    addresses, writes, cycles = [], [], []
+    last = 0
+    for number, raw in enumerate(text.splitlines(), 1):
+        line = raw.split("#", 1)[0].split()
+        if not line:
+            continue
+        fix = "A line is '0xADDRESS READ|WRITE CYCLE'."
+        if len(line) != 3:
+            fail("this is not a request", file=file, line=number, value=raw.strip(), fix=fix)
+        try:
+            address = int(line[0], 16)
+        except ValueError:
+            fail("the address is not hexadecimal", file=file, line=number, value=line[0], fix=fix)
+        if not 0 <= address < 2**63:
+            fail("the address is out of range", file=file, line=number, value=line[0])
+        kind = line[1].upper()
+        if kind not in _WRITES and kind not in _READS:
+            fail("neither a read nor a write", file=file, line=number, value=line[1], choices=_WRITES | _READS, fix=fix)
+        if not line[2].isdigit() or len(line[2]) > 18:
+            fail("the cycle is not a whole number", file=file, line=number, value=line[2], fix=fix)
+        cycle = int(line[2])
+        if cycle < last:
+            fail(f"the trace goes back in time, from cycle {last}", file=file, line=number, value=cycle)
+        last = cycle
+        addresses.append(address)
+        writes.append(kind in _WRITES)
+        cycles.append(cycle)
+    if not cycles:
+        fail("the trace holds no request", file=file)
+    return Trace(np.array(cycles, np.int64), np.array(addresses, np.int64), np.array(writes, np.bool_))
