@@ -19,7 +19,7 @@ from tierform.thermal.stack import Board, Plate, Sink, Stack
 EdgeHalves = list[tuple[int, float]]
 SIDES = ("west", "east", "north", "south")
 # Where a plate ends flush with the one on it, its overhang has no extent; this stands for contact.
-_CONTACT_K_PER_W = 1e-6
+_CONTACT_K_PER_W = 1e-3
 
 
 class Edges(Protocol):
