@@ -133,7 +133,7 @@ def test_initial_temperatures_are_kept(folder):
 @pytest.mark.parametrize(
     ("file", "old", "new", "place", "words"),
     [
-        ("a.flp", "right 0.004", "right 0.005", "a.flp:3", "overlaps"),
+        ("a.flp", "0.004 0.0\n", "0.003 0.0\n", "a.flp:3", "overlaps"),
         ("a.flp", "0.004 0.0\n", "0.005 0.0\n", "a.flp", "uncovered"),
         ("a.flp", "0.008 0.004", "eight 0.004", "a.flp:3", "a block is"),
         ("a.flp", "right 0.004 0.008", "right 0.004 0", "a.flp:3", "must be positive"),
@@ -302,6 +302,7 @@ def test_the_command_refuses_with_code_2_and_leaves_no_file(folder, capsys):
 
 
 def test_help_imports_nothing_heavy():
-    code = "import sys\nfrom tierform.cli.main import main\ntry:\n    main(['thermal', '--help'])\nexcept SystemExit: pass\n"
+    code = "import sys\nfrom tierform.cli.main import main\n"
+    code += "try:\n    main(['thermal', '--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'numpy', 'scipy', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)

@@ -1,9 +1,10 @@
 """Heat against HotSpot 7 and closed forms.
 
-Built in are small tables of HotSpot's results (planar, stacked, over time, microchannels) with the inputs they belong to, and cases
-whose answers are formulas.  With a folder, every subfolder that holds HotSpot inputs (``*.config``, ``*.ptrace``, and
-``*.flp`` or ``*.lcf``) is run and compared with its ``expected-block*.steady``, ``expected-grid<N>*.steady`` and
-``expected-block-transient*.ttrace`` (from ``*.init``).  Agreement with a simulator is not truth; the closed forms are.
+Built in are small tables of HotSpot's results (planar, stacked, over time, microchannels) with the inputs that they
+belong to, and cases whose answers are formulas.  With a folder, every subfolder that holds HotSpot inputs
+(``*.config``, ``*.ptrace``, and ``*.flp`` or ``*.lcf``) is run and compared with its ``expected-block*.steady``,
+``expected-grid<N>*.steady`` and ``expected-block-transient*.ttrace`` (from ``*.init``).  Agreement with a simulator is
+not truth; the closed forms are.
 """
 
 from __future__ import annotations
