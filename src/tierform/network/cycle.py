@@ -129,10 +129,11 @@ class CycleNetwork:
         self.routing = routing if isinstance(routing, Routing) else choose_routing(topology, routing)
         self.routers = _per_router(topology, router_parameters)
         plan = virtual_channel_plan(self.routing, self.routers[0].virtual_channels, balanced_rings)
-        adaptive = plan.mode == kernel.MINIMAL_ADAPTIVE
+        axes = len(topology.grid.shape) if topology.grid is not None else 1
+        choices = axes + 1 if plan.mode == kernel.MINIMAL_ADAPTIVE else 2 if plan.layers > 1 else 1
         self.memory = build(
-            topology, self.routers, plan.mode, plan.tables, plan.layer_of, plan.layer_low, plan.layer_high, seed,
-            HISTOGRAM_BINS, adaptive,
+            topology, self.routers, plan.mode, plan.tables, plan.layer_of, plan.layers, plan.cyclic_links, seed,
+            HISTOGRAM_BINS, choices,
         )  # fmt: skip
         self.counters = self.memory.counters
         self._partial = np.zeros(1)

@@ -16,7 +16,6 @@ from tierform.network.cycle_state import (
     AT_AXIS_PORT,
     AT_BEST,
     AT_GRANTED,
-    AT_LAYER,
     AT_LAYER_OF,
     AT_OUT,
     AT_PACKET,
@@ -30,7 +29,9 @@ from tierform.network.cycle_state import (
     C_ROUTES,
     C_VC,
     I_AXIS,
+    LAYERS,
     MODE,
+    O_CYCLIC,
     O_OWN,
     OUT_SIZE,
     P_DIRECTION,
@@ -231,9 +232,17 @@ def route(m: Any, c: Any, table: Any, channel: int, packet: int) -> None:
         if router == home:
             set_route(m, channel, 0, m[U(at + P_GOAL)], 0, top, 0)
         else:
-            layer = m[AT_LAYER] + 2 * m[U(m[AT_LAYER_OF] + home)]
             port = m[AT_OUT] + table[U(0), U(router), U(home)] * m[OUT_SIZE]
-            set_route(m, channel, 0, port, m[U(layer)], m[U(layer + 1)], 0)
+            layers = m[LAYERS]
+            if layers == 1 or m[U(port + O_CYCLIC)] == 0:
+                set_route(m, channel, 0, port, 0, top, 0)
+            else:
+                # An escape channel of the destination's own layer, and the channels that all layers share.
+                layer = m[U(m[AT_LAYER_OF] + home)]
+                set_route(m, channel, 0, port, layer, layer, 0)
+                if top >= layers:
+                    set_route(m, channel, 1, port, layers, top, 0)
+                    m[U(channel + C_ROUTES)] = 2
         return
     route_choice(m, c, table, channel, at, router, home, top)
 

@@ -29,10 +29,10 @@ MEMORY_LIMIT_B = 4 * 2**30
  PACKETS, RANDOM) = range(22)  # fmt: skip
 # Header of the words: constants of the network, then addresses of sections.
 (VCS, DEPTH, NODES, ROUTERS, AXES, MODE, HORIZON, EVENTS, CREDIT_EVENTS, SPEED_IN, SPEED_OUT, WAIT_FOR_TAIL,
- BUSY_WHEN_FULL, VC_ALLOCATOR, SWITCH_ALLOCATOR, ITERATIONS, CHANNEL_SIZE, IN_SIZE, OUT_SIZE, BINS, SIDES) = range(21)  # fmt: skip
+ BUSY_WHEN_FULL, VC_ALLOCATOR, SWITCH_ALLOCATOR, ITERATIONS, CHANNEL_SIZE, IN_SIZE, OUT_SIZE, BINS, SIDES, LAYERS) = range(22)  # fmt: skip
 (AT_ROUTER, AT_IN, AT_OUT, AT_CHANNEL, AT_OWN, AT_NODE, AT_PACKET, AT_FREE, AT_WHEEL, AT_CREDITS, AT_PLACE,
- AT_AXIS_PORT, AT_LAYER, AT_SCRATCH, AT_HISTOGRAM, AT_SHAPE, AT_LAYER_OF, AT_GRANTED, AT_BEST, AT_REQUEST,
- AT_POINTERS, AT_END) = range(32, 54)  # fmt: skip
+ AT_AXIS_PORT, AT_SCRATCH, AT_HISTOGRAM, AT_SHAPE, AT_LAYER_OF, AT_GRANTED, AT_BEST, AT_REQUEST,
+ AT_POINTERS, AT_END) = range(32, 53)  # fmt: skip
 HEADER = 64
 
 # Router.
@@ -42,7 +42,7 @@ R_SIZE = 16
 # Input port; then per input speedup the rotating offset and the switch's accept pointer.
 I_FEEDER, I_CREDIT_DELAY, I_CREDIT_FREE, I_STEP, I_AXIS, I_LOCAL, I_PART, I_POINTERS = range(8)
 # Output port; then per output speedup the switch's grant pointer.
-O_TARGET, O_DELAY, O_INTERVAL, O_SLOTS, O_FREE, O_LOCAL, O_OWN, O_POINTERS = range(8)
+O_TARGET, O_DELAY, O_INTERVAL, O_SLOTS, O_FREE, O_LOCAL, O_OWN, O_CYCLIC, O_POINTERS = range(9)
 # Channel; then the candidates (output port, lowest and highest virtual channel, priority), then the buffer.
 (C_HEAD, C_FILL, C_STATUS, C_ASSIGNED, C_DUE, C_OUTCOME, C_ACCEPT, C_ROUTER, C_PORT, C_LOCAL, C_VC, C_PART, C_NEXT_VC,
  C_BUFFER, C_ROUTES, C_FIRST_ROUTE) = range(16)  # fmt: skip
@@ -114,11 +114,11 @@ def build(
     mode: int,
     tables: IntArray,
     layer_of: IntArray,
-    layer_low: IntArray,
-    layer_high: IntArray,
+    layers: int,
+    cyclic_links: Any,
     seed: int,
     histogram_bins: int,
-    adaptive: bool,
+    choices: int,
 ) -> Memory:
     """The memory of a network whose router r has parameters ``routers[r]`` (virtual channels alike for all)."""
     first = routers[0]
@@ -130,7 +130,7 @@ def build(
     speed_in, speed_out = first.input_speedup, first.output_speedup
     grid = topology.grid
     axes = len(grid.shape) if grid is not None else 1
-    routes = axes + 1 if adaptive else 1
+    routes = choices
     channel_size = -(-(C_FIRST_ROUTE + 4 * routes + depth) // 16) * 16
     in_size, out_size = I_POINTERS + 2 * speed_in, O_POINTERS + speed_out
     widest_in, widest_out = int(np.diff(plug["in_base"]).max()), int(np.diff(plug["out_base"]).max())
@@ -152,7 +152,7 @@ def build(
         AT_ROUTER: count * R_SIZE, AT_IN: ports * in_size, AT_OUT: ports * out_size, AT_CHANNEL: channels * channel_size,
         AT_OWN: (ports + nodes) * vcs * W_SIZE, AT_NODE: nodes * N_SIZE, AT_PACKET: pool * P_RECORD, AT_FREE: pool,
         AT_WHEEL: horizon * (1 + 2 * ports), AT_CREDITS: horizon * (1 + credit_events), AT_PLACE: count * axes,
-        AT_AXIS_PORT: axes * 2 * count, AT_LAYER: 2 * len(layer_low), AT_SCRATCH: 3 * requests,
+        AT_AXIS_PORT: axes * 2 * count, AT_SCRATCH: 3 * requests,
         AT_GRANTED: requests, AT_BEST: 6 * sides, AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
         AT_POINTERS: 2 * sides, AT_HISTOGRAM: histogram_bins, AT_SHAPE: axes, AT_LAYER_OF: count + 3 * channels,
     }  # fmt: skip
@@ -175,7 +175,7 @@ def build(
         (WAIT_FOR_TAIL, first.wait_for_tail_credit), (BUSY_WHEN_FULL, first.vc_busy_when_full),
         (VC_ALLOCATOR, kinds[first.vc_allocator]), (SWITCH_ALLOCATOR, kinds[first.switch_allocator]),
         (ITERATIONS, first.alloc_iterations), (CHANNEL_SIZE, channel_size), (IN_SIZE, in_size), (OUT_SIZE, out_size),
-        (BINS, histogram_bins), (SIDES, sides),
+        (BINS, histogram_bins), (SIDES, sides), (LAYERS, layers),
     ):  # fmt: skip
         words[place] = int(value)
     to_port = np.zeros((1, 1, 1), np.int32)
@@ -185,10 +185,10 @@ def build(
     _fill_routers(memory, topology, routers, plug, channel_size, sizes)
     _fill_ports(memory, topology, plug, slots, interval, credit_delay, in_size, out_size, channel_size)
     _fill_channels(memory, topology, plug, channels, channel_size, routes)
+    memory.section(AT_OUT, ports, out_size)[plug["link_out"], O_CYCLIC] = cyclic_links
     free = int(words[AT_FREE])
     words[free : free + pool] = np.arange(pool)[::-1]
     for place, array in (
-        (AT_LAYER, np.stack([layer_low, layer_high], axis=1)),
         (AT_LAYER_OF, layer_of),
         (AT_SHAPE, np.array(grid.shape if grid is not None else (1,))),
         (AT_PLACE, grid.coordinates if grid is not None else np.zeros((count, 1))),

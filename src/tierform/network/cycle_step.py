@@ -31,6 +31,7 @@ from tierform.network.cycle_kernel import (
     DRAINING,
     FLOWS,
     IDLE,
+    MINIMAL_ADAPTIVE,
     PERMUTATION,
     REQUEST,
     ROUTING,
@@ -353,7 +354,7 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     delay = m[U(router + R_VC_DELAY)]
     number = m[U(router + R_VC_N)]
     waiting = m[U(router + R_VC_LIST)]
-    alone = delay == 1 and m[U(m[U(waiting)] + C_ROUTES)] == 1
+    alone = delay == 1 and m[MODE] != MINIMAL_ADAPTIVE
     if number == 1 and delay == 1:
         if allocate_lone_vc(m, router, m[U(waiting)]):
             m[U(router + R_VC_N)] = 0
@@ -361,7 +362,6 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     by_output = m[AT_BEST] + 4 * m[SIDES]
     for k in range(waiting, waiting + number):
         channel = m[U(k)]
-        alone = alone and m[U(channel + C_ROUTES)] == 1
         m[U(by_output + m[U(m[U(channel + C_FIRST_ROUTE)] + O_LOCAL)])] += 1
     requests = 0
     request = m[AT_SCRATCH]

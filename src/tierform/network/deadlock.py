@@ -4,7 +4,8 @@ A packet that holds one channel and waits for the next makes the second depend o
 such dependencies has no cycle cannot deadlock (Dally and Seitz 1987); an adaptive routing cannot when its escape
 channels' graph has none (Duato 1993).  :func:`virtual_channel_plan` builds the graph for what will really be simulated
 and refuses a routing that fails.  Tables that fail with one class are split: destinations are dealt to layers of
-virtual channels, each layer acyclic (after Skeie, Lysne and Theiss 2002), if there are enough channels.
+virtual channels, each layer acyclic (after Skeie, Lysne and Theiss 2002), if there are enough channels; the channels
+left over are shared, since each layer's own channel is an escape that drains (Duato's condition, link by link).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.network import cycle_kernel as kernel
@@ -22,18 +24,17 @@ from tierform.network.topology import IntArray, Topology
 
 @dataclass(frozen=True, eq=False)
 class VirtualChannelPlan:
-    """How the cycle engine routes: a mode, link tables (parts, routers, routers), and channel ranges per layer."""
+    """How the cycle engine routes: a mode, link tables (parts, routers, routers), and layers.
+
+    With more than one layer, destinations of layer i may use virtual channel i (their escape) and those from `layers`
+    on (shared by all) on links that lie on a dependency cycle, and all virtual channels on other links.
+    """
 
     mode: int
     tables: IntArray
     layer_of: IntArray
-    layer_low: IntArray
-    layer_high: IntArray
-
-    @property
-    def layers(self) -> int:
-        """How many classes of virtual channels destinations are dealt to."""
-        return len(self.layer_low)
+    layers: int
+    cyclic_links: NDArray[np.bool_]
 
 
 def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings: bool = False) -> VirtualChannelPlan:
@@ -43,8 +44,8 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
     grid = topology.grid
     rings = grid is not None and any(grid.wraps) and routing.parts[0][0] == "dimension_order"
     none = np.zeros((1, 1, 1), np.int32)
-    one = (np.zeros(topology.routers, np.int32), np.zeros(1, np.int32), np.full(1, virtual_channels - 1, np.int32))
-    needed = {"xy_yx": 2, "valiant": 2, "minimal_adaptive": 2}.get(routing.name, 1)
+    one = (np.zeros(topology.routers, np.int32), 1, np.zeros(topology.links, bool))
+    needed = {"xy_yx": 2, "adaptive_xy_yx": 2, "valiant": 2, "minimal_adaptive": 2}.get(routing.name, 1)
     if rings:
         needed *= 2
         if routing.name not in ("dimension_order", "default", "valiant"):
@@ -57,22 +58,37 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
         _prove_rings(topology)
         mode = kernel.TORUS_BALANCED if balanced_rings else kernel.TORUS
         return VirtualChannelPlan(kernel.VALIANT_TORUS if routing.via_random_node else mode, none, *one)
-    parts = range(2 if routing.name == "xy_yx" else 1)
+    parts = range(2 if routing.name in ("xy_yx", "adaptive_xy_yx") else 1)
     tables = np.stack([routing.next_links(everyone, part) for part in parts])
-    mode = {"xy_yx": kernel.XY_YX, "valiant": kernel.VALIANT, "minimal_adaptive": kernel.MINIMAL_ADAPTIVE}.get(
-        routing.name, kernel.TABLE
-    )
+    mode = {
+        "xy_yx": kernel.XY_YX,
+        "adaptive_xy_yx": kernel.ADAPTIVE_XY_YX,
+        "valiant": kernel.VALIANT,
+        "minimal_adaptive": kernel.MINIMAL_ADAPTIVE,
+    }.get(routing.name, kernel.TABLE)
     if mode != kernel.TABLE:
         for part in parts:
             if find_cycle(topology, dependencies(routing, everyone, part)) is not None:
                 fail("this routing can deadlock on this network", key="routing", value=routing.name)
         return VirtualChannelPlan(mode, tables, *one)
-    if find_cycle(topology, dependencies(routing, everyone)) is None:
+    pairs = dependencies(routing, everyone)
+    if find_cycle(topology, pairs) is None:
         return VirtualChannelPlan(mode, tables, *one)
     layer_of = _layers(routing, virtual_channels)
-    layers = int(layer_of.max()) + 1
-    edges = np.arange(layers + 1) * virtual_channels // layers
-    return VirtualChannelPlan(mode, tables, layer_of, edges[:-1].astype(np.int32), (edges[1:] - 1).astype(np.int32))
+    return VirtualChannelPlan(mode, tables, layer_of, int(layer_of.max()) + 1, _on_cycles(topology, pairs))
+
+
+def _on_cycles(topology: Topology, pairs: IntArray) -> NDArray[np.bool_]:
+    """(links,) True for links that may lie on a cycle: neither only before nor only after all cycles."""
+    left = pairs
+    while True:
+        inner = np.isin(left[:, 0], left[:, 1]) & np.isin(left[:, 1], left[:, 0])
+        if inner.all():
+            break
+        left = left[inner]
+    cyclic = np.zeros(topology.links, bool)
+    cyclic[left.ravel()] = True
+    return cyclic
 
 
 def dependencies(routing: Routing, destinations: IntArray, part: int = 0) -> IntArray:

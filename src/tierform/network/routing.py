@@ -18,7 +18,7 @@ from tierform.errors import fail
 from tierform.network.topology import Grid, IntArray, Topology
 
 ROUTINGS = ("default", "dimension_order", "elevator_first", "ancestor", "minimal", "up_down", "xy_yx", "valiant",
-            "minimal_adaptive")  # fmt: skip
+            "minimal_adaptive", "adaptive_xy_yx", "first_settled")  # fmt: skip
 _FAR = np.int32(1 << 28)
 
 
@@ -63,14 +63,14 @@ def choose_routing(topology: Topology, name: str = "default") -> Routing:
             name = "ancestor"
         else:
             name = "minimal"
-    if name in ("dimension_order", "xy_yx", "valiant", "minimal_adaptive") and not complete:
+    if name in ("dimension_order", "xy_yx", "adaptive_xy_yx", "valiant", "minimal_adaptive") and not complete:
         fail("this routing needs a grid with all its links", key="routing", value=name,
              fix="Use elevator_first, minimal or up_down.")  # fmt: skip
     if name == "elevator_first" and (grid is None or len(grid.shape) != 3):
         fail("elevator_first needs a 3D mesh", key="routing", value=name)
     if name == "ancestor" and topology.name != "fattree":
         fail("nearest common ancestor needs a fat tree", key="routing", value=name)
-    if name in ("xy_yx", "minimal_adaptive"):
+    if name in ("xy_yx", "adaptive_xy_yx", "minimal_adaptive"):
         return Routing(topology, name, (("dimension_order", 0.5), ("reverse_order", 0.5)))
     if name == "valiant":
         return Routing(topology, name, (("dimension_order", 1.0),), via_random_node=True)
@@ -177,6 +177,12 @@ def _ancestor(topology: Topology, destinations: IntArray) -> IntArray:
     return table
 
 
+def _first_settled(topology: Topology, destinations: IntArray) -> IntArray:
+    from tierform.network.booksim_network import first_settled_table
+
+    return first_settled_table(topology, destinations)
+
+
 def _minimal(topology: Topology, destinations: IntArray) -> IntArray:
     every = np.ones(topology.links, bool)
     return _nearest(topology, _distances(topology, destinations, every), every)
@@ -248,5 +254,6 @@ _TABLES = {
     "elevator_first": _elevator_first,
     "ancestor": _ancestor,
     "minimal": _minimal,
+    "first_settled": _first_settled,
     "up_down": _up_down,
 }

@@ -8,6 +8,7 @@ one tile pitch.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,6 +58,14 @@ def concentrated_mesh(shape: Sequence[int], nodes_per_router: int = 4, **options
     """A mesh with several nodes at each router; links span sqrt(nodes_per_router) tile pitches."""
     pitch = float(options.pop("pitch_m", TILE_PITCH_M)) * float(nodes_per_router) ** 0.5  # type: ignore[arg-type]
     return mesh(shape, pitch_m=pitch, nodes_per_router=nodes_per_router, name="cmesh", **options)  # type: ignore[arg-type]
+
+
+def cmesh(side: int, *, latency_cycles: int = 1, pitch_m: float = TILE_PITCH_M) -> Topology:
+    """A concentrated mesh of side x side routers, each with a 2 x 2 block of the nodes' own grid, numbered by rows."""
+    base = concentrated_mesh((side, side), 4, pitch_m=pitch_m, latency_cycles=latency_cycles)
+    node = np.arange(4 * side * side)
+    router = (node // (2 * side)) // 2 * side + (node % (2 * side)) // 2
+    return replace(base, node_router=router.astype(np.int32))
 
 
 def mesh_3d(
