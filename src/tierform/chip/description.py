@@ -88,6 +88,14 @@ class CoolingFile(FileModel):
     limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = {}
 
 
+class ClusterFile(FileModel):
+    """What joins several of these chips: bandwidth of one chip in one direction, time of a step, energy."""
+
+    bandwidth: Annotated[Constant, quantity("B/s", above=0)]
+    latency: Annotated[Constant, quantity("s", minimum=0)]
+    energy: Annotated[Constant, quantity("J/B", minimum=0)]
+
+
 class ChipFile(FileModel):
     """A whole chip file."""
 
@@ -98,6 +106,7 @@ class ChipFile(FileModel):
     components: dict[str, ComponentFile]
     network: NetworkFile | None = None
     memory: list[MemoryFile] = []
+    cluster: ClusterFile | None = None
     cooling: CoolingFile = CoolingFile()
     precision: dict[str, str] = {}
     backward_weights: Literal["transposed", "second-copy"] = "transposed"
@@ -129,6 +138,7 @@ class Chip:
     components: dict[str, Component]
     network: NetworkFile | None
     memory: tuple[MemoryFile, ...]
+    cluster: ClusterFile | None
     cooling: CoolingFile
     precision: PrecisionPlan | None
     backward_weights: str
@@ -175,6 +185,8 @@ class Chip:
             own += [("network.interposer.width", self.network.interposer.width)] if self.network.interposer else []
         own += [("cooling.ambient", self.cooling.ambient), ("cooling.sink_resistance", self.cooling.sink_resistance)]
         own += [(f"cooling.limits.{name}", limit) for name, limit in self.cooling.limits.items()]
+        if self.cluster:
+            own += [(f"cluster.{name}", getattr(self.cluster, name)) for name in ("bandwidth", "latency", "energy")]
         lines += [
             Assumption(name, format_quantity(item.value, item.unit), item.kind, item.source, item.note)
             for name, item in own
@@ -210,6 +222,7 @@ def load_chip(name: str | Path) -> Chip:
         components=components,
         network=described.network,
         memory=tuple(described.memory),
+        cluster=described.cluster,
         cooling=described.cooling,
         precision=PrecisionPlan(**described.precision) if described.precision else None,
         backward_weights=described.backward_weights,

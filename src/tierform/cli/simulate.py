@@ -24,6 +24,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--overflow", type=click.Choice(["stream", "refuse"]), default="stream", show_default=True,
               help="Weights that do not fit in crossbars.")  # fmt: skip
 @click.option("--micro-batches", type=int, help="Parts that the batch is cut into.  [default: chosen for the chip]")
+@click.option("--tensor", type=int, default=1, show_default=True, help="Chips that share every layer.")
+@click.option(
+    "--pipeline", type=int, default=1, show_default=True, help="Groups of chips, each with some of the layers."
+)
+@click.option(
+    "--data", type=int, default=1, show_default=True, help="Copies of the model, each with part of the batch."
+)
 @click.option("--all-assumptions", is_flag=True, help="Print every constant with its source.")
 @json_option
 @click.option("--trace", type=_FILE, help="Write the timeline for Perfetto.")
@@ -37,6 +44,9 @@ def command(
     save_mapping: Path | None,
     overflow: Any,
     micro_batches: int | None,
+    tensor: int,
+    pipeline: int,
+    data: int,
     all_assumptions: bool,
     json_file: Path | None,
     trace: Path | None,
@@ -51,6 +61,7 @@ def command(
     from tierform.simulation import simulate
     from tierform.simulation.simulate import inputs
     from tierform.workload import load_model
+    from tierform.workload.parallel import Parallelism
 
     loaded_model, loaded_chip, task = inputs(
         lambda: load_model(model),
@@ -66,6 +77,7 @@ def command(
         mapping=mapping,
         overflow=overflow,
         micro_batches=micro_batches,
+        parallelism=Parallelism(tensor, pipeline, data),
         timeline=bool(trace or report),
     )
     if save_mapping and result.mapping:

@@ -16,8 +16,11 @@ from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document, read_yaml, write_text
 from tierform.schema import FileModel, validate
 from tierform.workload.graph import Stage, Workload
+from tierform.workload.operator import Kind
 
 SCHEMA = "tierform.mapping/1"
+# Where collectives between several chips run; not a component of the chip.
+INTERCONNECT = "interconnect"
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +226,8 @@ def _assignment_problems(described: _MappingFile, document: Document, chip: Chip
         if key not in needed:
             close = nearest("/".join(key), ["/".join(item) for item in needed])
             problems.append(Problem("the workload has no such operator", document.file, line, shown, None, close))
+        elif needed[key].kind is Kind.COLLECTIVE and component == INTERCONNECT:
+            continue
         elif component not in chip.components:
             problems.append(
                 Problem(

@@ -18,9 +18,9 @@ from typing import Any, Literal
 from tierform.chip.component import Component
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, fail
-from tierform.mapping.plan import Mapping, WeightPlacement, stage_key
+from tierform.mapping.plan import INTERCONNECT, Mapping, WeightPlacement, stage_key
 from tierform.workload.graph import Workload
-from tierform.workload.operator import Operator, Role
+from tierform.workload.operator import Kind, Operator, Role
 
 Overflow = Literal["stream", "refuse"]
 _PREFERENCE = {"gpu": 0, "crossbar": 1, "systolic": 2, "vector": 3}
@@ -80,6 +80,8 @@ def default_mapping(
 
 
 def _choose(chip: Chip, operator: Operator) -> str | None:
+    if operator.kind is Kind.COLLECTIVE:
+        return INTERCONNECT
     able = [name for name, part in chip.components.items() if part.supports(operator)]
     return min(able, key=lambda name: _PREFERENCE.get(chip.component_types[name], 9), default=None)
 

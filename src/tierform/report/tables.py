@@ -34,6 +34,7 @@ def summary(result: Result) -> Table:
         ("energy-delay product", format_quantity(result.energy_delay_product_Js, "Js")),
         ("mean power", format_quantity(result.average_power_W, "W")),
         ("silicon area", format_quantity(result.area_m2, "m2")),
+        *([("chips", _chips(result))] if result.chips > 1 else []),
         ("arithmetic operations", format_quantity(result.operations, "OP")),
         ("parameters", f"{format_quantity(result.parameters, '')} ({_learning(result)})"),
     ]
@@ -56,6 +57,11 @@ def summary(result: Result) -> Table:
         share = sum(value for name, value in result.operation_share.items() if name == holder(result))
         rows.append(("share of operations in crossbars", f"{share:.2%} (as published for Atleus: forward, layers)"))
     return Table("Result", ("", ""), tuple(rows))
+
+
+def _chips(result: Result) -> str:
+    ways = ", ".join(f"{name} {count}" for name, count in result.parallelism.items() if count > 1)
+    return f"{result.chips} ({ways})"
 
 
 def holder(result: Result) -> str:

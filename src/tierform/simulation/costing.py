@@ -10,7 +10,8 @@ from typing import Any
 
 from tierform.chip.component import Cost, Share
 from tierform.chip.description import Chip
-from tierform.mapping.plan import Mapping, WeightPlacement
+from tierform.mapping.plan import INTERCONNECT, Mapping, WeightPlacement
+from tierform.simulation.cluster import collective_cost
 from tierform.simulation.fabric import Fabric, Place, Route
 from tierform.simulation.offchip import OffChip, Traffic
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step
@@ -107,6 +108,9 @@ class Costing:
 
     def _execute(self, stage: Stage, block: Block, operator: Operator, streamed: bool) -> Executed:
         name = self.mapping.component(stage, block.name, operator.name)
+        if name == INTERCONNECT:
+            place = next(iter(self._places.values()))
+            return Executed(operator, name, collective_cost(self.chip, operator), Traffic(), place, None)
         component: Any = self.chip.components[name]
         placement = None
         for candidate in self.mapping.placements_of(block.name, operator.weight):

@@ -53,6 +53,8 @@ class HeatMap:
         if item.programming is not None:
             energy += item.programming.total_energy_J * times
         placement = item.placement
+        if item.component not in self._tiles:
+            return  # between chips
         if placement is None or not placement.resident:
             tiles = self._tiles[item.component]
             self._energy[tiles] += energy / len(tiles)
@@ -76,12 +78,15 @@ class HeatMap:
         self.by_stage.append((name, seconds, self._energy))
         self._energy = np.zeros(len(self.chip.tiles))
 
-    def steady(self, latency_s: float, network_leakage_W: float) -> Heat:
-        """The fixed point of temperature and leakage for the mean power; TierformError on thermal runaway."""
+    def steady(self, latency_s: float, network_leakage_W: float, groups: int = 1) -> Heat:
+        """The fixed point of temperature and leakage for the mean power; TierformError on thermal runaway.
+
+        With several pipeline `groups` the energy of all layers is spread over as many chips.
+        """
         chip = self.chip
         model, order = _influence(chip)
         dynamic: Powers = np.asarray(sum((energy for _, _, energy in self.by_stage), np.zeros(len(chip.tiles))))
-        dynamic = dynamic / latency_s + network_leakage_W / len(chip.tiles)
+        dynamic = dynamic / (latency_s * groups) + network_leakage_W / len(chip.tiles)
         leakage = _leakage(chip)
         found = model.fixed_point(dynamic[order], lambda kelvin: leakage.total(kelvin, order), tolerance_K=TOLERANCE_K)
         temperature = np.empty(len(chip.tiles))

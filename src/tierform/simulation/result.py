@@ -85,6 +85,8 @@ class Result:
     latency_s: float
     energy_J: float
     area_m2: float
+    chips: int
+    parallelism: dict[str, int]
     parameters: int
     trainable_parameters: int
     operations: float
@@ -146,6 +148,8 @@ class Result:
             "energy_delay_product_Js": self.energy_delay_product_Js,
             "average_power_W": self.average_power_W,
             "area_m2": self.area_m2,
+            "chips": self.chips,
+            "parallelism": self.parallelism,
             "parameters": self.parameters,
             "trainable_parameters": self.trainable_parameters,
             "operations": self.operations,

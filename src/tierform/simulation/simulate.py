@@ -18,6 +18,7 @@ import numpy as np
 from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
 from tierform.mapping import Mapping, default_mapping, load_mapping
+from tierform.simulation.cluster import part_of_batch, require_cluster, schedule_groups, send_cost, side_by_side
 from tierform.simulation.costing import Costing, Executed, Segment
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.heat import Heat, HeatMap
@@ -26,6 +27,7 @@ from tierform.simulation.schedule import schedule_stage
 from tierform.workload import Model, Task, Workload, expand, is_training, load_model
 from tierform.workload.graph import Stage
 from tierform.workload.operator import Kind, Phase
+from tierform.workload.parallel import Parallelism, share_of_one
 from tierform.workload.task import FineTuning, Inference
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 Fidelity = Literal["analytic", "cycle"]
 Thermal = Literal["none", "steady", "transient"]
 MAX_MICRO_BATCHES = 16
+ALONE = Parallelism()
 
 
 @dataclass(slots=True)
@@ -84,6 +87,7 @@ class Finished:
     placement: Any
     bars: list[Bar]
     heat: Heat | None
+    parallelism: Parallelism
 
 
 def inputs(
@@ -116,14 +120,16 @@ def simulate(
     overflow: Literal["stream", "refuse"] = "stream",
     micro_batches: int | None = None,
     thermal: Thermal = "steady",
+    parallelism: Parallelism = ALONE,
     timeline: bool = False,
 ) -> Result:
     """What the task costs on the chip.
 
     `mapping` replaces the default one (a file is checked against chip and workload).  `overflow` says whether weights
     that do not fit in crossbars are streamed or refused.  A task whose precision was left at its default takes the
-    chip's own.  `thermal` closes the loop of power, temperature and leakage.  `timeline` keeps every bar of the
-    schedule.  Raises TierformError with all problems found.
+    chip's own.  `thermal` closes the loop of power, temperature and leakage.  `parallelism` spreads the task over
+    several of these chips (all figures are then for all of them together; temperatures and memory for one).  `timeline`
+    keeps every bar of the schedule.  Raises TierformError with all problems found.
     """
     from tierform.simulation.summary import summarize
 
@@ -132,7 +138,9 @@ def simulate(
     if not isinstance(chip, Chip):
         chip = load_chip(chip)
     task = _with_precision(task, chip)
-    workload, plan = _plan(model, task, chip, mapping, overflow, micro_batches)
+    if parallelism.chips > 1:
+        require_cluster(chip, parallelism.chips)
+    workload, plan = _plan(model, task, chip, mapping, overflow, micro_batches, parallelism)
     fabric, offchip = Fabric(chip), OffChip(chip)
     costing = Costing(chip, plan, fabric, offchip, float(workload.footprint.adapters))
     account = Account(link_B=np.zeros(len(fabric.link_B_per_s)))
@@ -148,8 +156,16 @@ def simulate(
         before_J, before_network_J = account.energy_J, account.energy_by_component["network"]
         segments = costing.segments(stage)
         chunks = 1 if stage.name == "update" else plan.chunks
-        run = schedule_stage([(s.layer, s.count) for s in segments], micro, chunks, record=timeline)
-        seconds = _book_stage(stage, segments, micro, run.makespan_s, chip, workload, fabric, offchip, account)
+        layers = [(segment.layer, segment.count) for segment in segments]
+        if parallelism.pipeline > 1 and stage.name == "update":
+            run = side_by_side(layers, parallelism.pipeline)
+        elif parallelism.pipeline > 1:
+            run = schedule_groups(layers, micro, chunks, parallelism.pipeline, send_cost(chip, segments))
+        else:
+            run = schedule_stage(layers, micro, chunks, record=timeline)
+        seconds = _book_stage(
+            stage, segments, micro, run.makespan_s, parallelism.pipeline, workload, fabric, offchip, account
+        )
         if stage.name == "update":
             seconds += _book_rewriting(plan, chip, account, heat_map)
         for segment in segments:
@@ -165,11 +181,26 @@ def simulate(
         stages.append((stage, seconds * stage.repeat, account.energy_J - before_J))
     heat: Heat | None = None
     if thermal != "none" and clock_s > 0:
-        heat = heat_map.steady(clock_s, fabric.leakage_W)
+        heat = heat_map.steady(clock_s, fabric.leakage_W, parallelism.pipeline)
         if thermal == "transient":
             heat.figures["transient"] = heat_map.transient(heat, clock_s, fabric.leakage_W)
     return summarize(
-        Finished(model, task, chip, workload, plan, fabric, offchip, account, stages, executed, placement, bars, heat),
+        Finished(
+            model,
+            task,
+            chip,
+            workload,
+            plan,
+            fabric,
+            offchip,
+            account,
+            stages,
+            executed,
+            placement,
+            bars,
+            heat,
+            parallelism,
+        ),
         fidelity,
     )
 
@@ -189,22 +220,26 @@ def _plan(
     mapping: Mapping | str | Path | None,
     overflow: Literal["stream", "refuse"],
     micro_batches: int | None,
+    parallelism: Parallelism,
 ) -> tuple[Workload, Mapping]:
+    task = part_of_batch(task, parallelism.data)
+
+    def expanded(parts: int) -> Workload:
+        whole = expand(model, task, micro_batches=parts)
+        return share_of_one(whole, parallelism) if parallelism.chips > 1 else whole
+
     if micro_batches is None:
-        micro_batches = _default_micro_batches(task.batch) if chip.pipelined else 1
+        micro_batches = _default_micro_batches(task.batch) if chip.pipelined or parallelism.pipeline > 1 else 1
     if isinstance(mapping, Mapping):
-        workload = expand(model, task, micro_batches=mapping.micro_batches)
-        return workload, mapping
-    workload = expand(model, task, micro_batches=micro_batches)
+        return expanded(mapping.micro_batches), mapping
+    workload = expanded(micro_batches)
     if mapping is not None:
         plan = load_mapping(mapping, chip, workload)
-        if plan.micro_batches != micro_batches:
-            workload = expand(model, task, micro_batches=plan.micro_batches)
-        return workload, plan
+        return (workload if plan.micro_batches == micro_batches else expanded(plan.micro_batches)), plan
     plan = default_mapping(chip, workload, overflow=overflow)
     if micro_batches > 1 and any(not placement.resident for placement in plan.placements):
         # A layer's weights are written once for the whole batch, not once for every part of it.
-        workload = expand(model, task, micro_batches=1)
+        workload = expanded(1)
         plan = default_mapping(chip, workload, overflow=overflow)
     return workload, plan
 
@@ -229,19 +264,22 @@ def _book_stage(
     segments: list[Segment],
     micro: int,
     makespan_s: float,
-    chip: Chip,
+    groups: int,
     workload: Workload,
     fabric: Fabric,
     offchip: OffChip,
     account: Account,
 ) -> float:
-    """Book energies, operations, traffic and wear of all repetitions; the time of one pass."""
+    """Book energies, operations, traffic and wear of all repetitions; the time of one pass.
+
+    With several pipeline `groups` the traffic of all layers is spread over as many chips.
+    """
     link_B = np.zeros_like(account.link_B)
     read_B = write_B = 0.0
     for segment in segments:
         times = segment.count * micro
         for item in segment.executed:
-            _book(item, times * stage.repeat, account, chip)
+            _book(item, times * stage.repeat, account)
             read_B += item.traffic.read_B * times
             write_B += item.traffic.write_B * times
             for transfer in item.transfers:
@@ -264,10 +302,10 @@ def _book_stage(
     account.add_energy("memory", "memory", "transfers", offchip.energy_J(read_B, write_B) * stage.repeat)
     account.link_B += link_B * stage.repeat
     link_s = float((link_B / fabric.link_B_per_s).max()) if link_B.size else 0.0
-    return max(makespan_s, busy_s, link_s)
+    return max(makespan_s, busy_s / groups, link_s / groups)
 
 
-def _book(item: Executed, times: int, account: Account, chip: Chip) -> None:
+def _book(item: Executed, times: int, account: Account) -> None:
     operator, cost = item.operator, item.cost
     account.operations_by_component[item.component] += cost.operations * times
     account.operations_by_operator[operator.kind.value] += cost.operations * times

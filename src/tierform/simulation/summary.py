@@ -30,14 +30,18 @@ def summarize(done: Finished, fidelity: str) -> Result:
     workload, plan, fabric, offchip = done.workload, done.plan, done.fabric, done.offchip
     steps = 1 if isinstance(task, Inference) else task.steps
     latency_s = sum(seconds for _, seconds, _ in stages)
+    split = done.parallelism
+    scale = steps * split.tensor * split.data
     if done.heat is None:
         static_W = {name: part.leakage_W(STATIC_TEMPERATURE_K) for name, part in chip.components.items()}
     else:
         static_W = dict(done.heat.leakage_W)
     static_W["network"] = fabric.leakage_W
+    # What was booked is that of one chip of each pipeline group; all of them idle and refresh.
     for name, power in static_W.items():
-        account.add_energy(name, IDLE, IDLE, power * latency_s)
-    account.add_energy("memory", IDLE, "background", offchip.background_J(latency_s, account.memory_busy_s))
+        account.add_energy(name, IDLE, IDLE, power * latency_s * split.pipeline)
+    busy_s = account.memory_busy_s / split.pipeline
+    account.add_energy("memory", IDLE, "background", offchip.background_J(latency_s, busy_s) * split.pipeline)
     total_static_W = (account.energy_by_operator[IDLE]) / latency_s if latency_s else 0.0
     return Result(
         model=done.model.name,
@@ -45,33 +49,35 @@ def summarize(done: Finished, fidelity: str) -> Result:
         task=json.loads(json.dumps(describe(task))),
         fidelity=fidelity,
         latency_s=latency_s * steps,
-        energy_J=account.energy_J * steps,
-        area_m2=chip.area_m2 + fabric.area_m2,
+        energy_J=account.energy_J * scale,
+        area_m2=(chip.area_m2 + fabric.area_m2) * split.chips,
+        chips=split.chips,
+        parallelism={name: getattr(split, name) for name in ("tensor", "pipeline", "data")},
         parameters=workload.parameters,
         trainable_parameters=workload.trainable_parameters,
-        operations=workload.operations * steps,
-        operations_by_component=_times(account.operations_by_component, steps),
-        operations_by_operator=_times(account.operations_by_operator, steps),
-        energy_J_by_component=_times(_nonzero(account.energy_by_component), steps),
-        energy_J_by_operator=_times(_nonzero(account.energy_by_operator), steps),
-        energy_J_by_part=_times(_nonzero(account.energy_by_part), steps),
-        busy_s_by_resource=_times(_busy(account, chip), steps),
-        utilization=_utilization(account, chip, latency_s),
+        operations=sum(account.operations_by_component.values()) * scale,
+        operations_by_component=_times(account.operations_by_component, scale),
+        operations_by_operator=_times(account.operations_by_operator, scale),
+        energy_J_by_component=_times(_nonzero(account.energy_by_component), scale),
+        energy_J_by_operator=_times(_nonzero(account.energy_by_operator), scale),
+        energy_J_by_part=_times(_nonzero(account.energy_by_part), scale),
+        busy_s_by_resource=_times(_busy(account, chip), steps / split.pipeline),
+        utilization=_times(_utilization(account, chip, latency_s), 1 / split.pipeline),
         stages=tuple(
             StageResult(
-                stage.name, stage.repeat, seconds * steps, (energy + total_static_W * seconds) * steps,
-                stage.tokens * stage.repeat * steps,
+                stage.name, stage.repeat, seconds * steps, (energy + total_static_W * seconds) * scale,
+                stage.tokens * workload.micro_batches * stage.repeat * steps * split.data,
             )
             for stage, seconds, energy in stages
         ),
-        operators=tuple(_operator(stage, segment, item, times * steps) for stage, segment, item, times in executed),
-        wear=_wear(account, chip, plan, latency_s, steps),
+        operators=tuple(_operator(stage, segment, item, times * scale) for stage, segment, item, times in executed),
+        wear=_wear(account, chip, plan, latency_s, steps, scale),
         memory_footprint_B=workload.footprint.parts(),
         memory_placement_B=_placed(done.placement),
-        memory_read_B=account.memory_read_B * steps,
-        memory_write_B=account.memory_write_B * steps,
-        network_B=account.network_B * steps,
-        link_bytes=tuple(float(value) * steps for value in account.link_B),
+        memory_read_B=account.memory_read_B * scale,
+        memory_write_B=account.memory_write_B * scale,
+        network_B=account.network_B * scale,
+        link_bytes=tuple(float(value) * scale for value in account.link_B),
         crossbars=_crossbars(chip, plan),
         operation_share=operation_share(executed, chip),
         throughput=_throughput(task, stages, latency_s),
@@ -125,7 +131,7 @@ def _operator(stage: Stage, segment: Segment, item: Executed, times: int) -> Ope
     )
 
 
-def _wear(account: Account, chip: Chip, plan: Mapping, latency_s: float, steps: int) -> Wear:
+def _wear(account: Account, chip: Chip, plan: Mapping, latency_s: float, steps: int, scale: int) -> Wear:
     holder: Any = next((part for part in chip.components.values() if hasattr(part, "endurance_writes")), None)
     endurance = float(holder.endurance_writes) if holder else 0.0
     if not account.cell_writes or holder is None:
@@ -137,7 +143,7 @@ def _wear(account: Account, chip: Chip, plan: Mapping, latency_s: float, steps: 
     if region > 0:
         most = max(most, (account.cell_writes - learning * cells) / (region * cells))
     tasks = endurance / (most * steps)
-    return Wear(account.cell_writes * steps, most * steps, endurance, tasks, tasks * latency_s * steps)
+    return Wear(account.cell_writes * scale, most * steps, endurance, tasks, tasks * latency_s * steps)
 
 
 def _utilization(account: Account, chip: Chip, latency_s: float) -> dict[str, float]:

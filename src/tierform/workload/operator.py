@@ -81,6 +81,7 @@ class Operator:
     `after` names the operators of the same block that must end first; an empty tuple means the block's input.
     `module` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
     `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
+    A collective names its `collective` (all_reduce, send) among so many `participants`.
     `transposed` marks a product with the transposed weight (input gradient); `causal` marks attention of which only
     the lower triangle is useful.
     """
@@ -101,6 +102,8 @@ class Operator:
     weight: str | None = None
     transposed: bool = False
     causal: bool = False
+    collective: str = ""
+    participants: int = 1
 
     @property
     def macs(self) -> int:
@@ -139,4 +142,4 @@ class Operator:
         """What its cost depends on: two operators with equal keys cost the same on the same component."""
         operands = tuple((o.shape, o.precision, o.role, o.static) for o in (*self.inputs, *self.outputs))
         return (self.kind, self.phase, self.count, self.batch, self.m, self.n, self.k, self.operations_per_element,
-                self.transposed, self.causal, operands)  # fmt: skip
+                self.transposed, self.causal, self.collective, self.participants, operands)  # fmt: skip

@@ -1,0 +1,100 @@
+"""Several chips at one task: the cost of telling each other, and the schedule of pipeline groups.
+
+A ring all-reduce of S bytes among p chips takes 2 (p - 1) steps of S / p bytes (Patarasuk and Yuan, J. Parallel
+Distrib. Comput. 69, 2009): 2 (p - 1) / p * S / bandwidth + 2 (p - 1) * latency.  A pipeline group is one step of the
+schedule: its layers take as long as they would alone, and its next micro-batch may enter when the layers' own schedule
+would let it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from tierform.chip.component import Cost
+from tierform.chip.description import Chip, ClusterFile
+from tierform.errors import fail
+from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, StageSchedule, Step, schedule_stage
+from tierform.workload.operator import Operator
+from tierform.workload.task import Task
+
+if TYPE_CHECKING:
+    from tierform.simulation.costing import Segment
+
+
+def require_cluster(chip: Chip, chips: int) -> ClusterFile:
+    """The description of what joins several chips; TierformError when the chip file has none."""
+    if chip.cluster is None:
+        fail(f"{chips} chips are asked for, and the chip file does not say what joins them", key=chip.name,
+             fix="Add 'cluster' with bandwidth, latency and energy to the chip file.")  # fmt: skip
+    return chip.cluster
+
+
+def collective_cost(chip: Chip, operator: Operator) -> Cost:
+    """Time and energy of a collective, per chip that takes part."""
+    link = require_cluster(chip, operator.participants)
+    p, size_B = operator.participants, operator.input_B
+    if operator.collective == "all_reduce":
+        moved, steps = 2 * (p - 1) / p * size_B, 2 * (p - 1)
+    else:
+        moved, steps = float(size_B), 1
+    seconds = moved / link.bandwidth.value + steps * link.latency.value
+    return Cost(seconds, seconds, {"links": moved * link.energy.value})
+
+
+def part_of_batch(task: Task, copies: int) -> Task:
+    """The task of one of `copies` copies of the model; TierformError when the batch does not divide."""
+    if task.batch % copies:
+        fail(f"a batch of {task.batch} does not divide among {copies} copies", key="data", value=copies)
+    return replace(task, batch=task.batch // copies) if copies > 1 else task
+
+
+def send_cost(chip: Chip, segments: Sequence[Segment]) -> tuple[float, float]:
+    """Seconds that a group's result occupies the link to the next group, and the latency on top."""
+    link = require_cluster(chip, 2)
+    longest = max(segments, key=lambda segment: segment.count)
+    size_B = longest.executed[longest.layer.output].operator.output_B
+    return size_B / link.bandwidth.value, link.latency.value
+
+
+def schedule_groups(
+    layers: Sequence[tuple[Layer, int]], micro_batches: int, chunks: int, groups: int, send_s: tuple[float, float]
+) -> StageSchedule:
+    """The schedule of a stage whose layers are cut into `groups` consecutive parts on chips of their own."""
+    total = sum(count for _, count in layers)
+    if groups > total:
+        fail(f"{total} layers cannot be cut into {groups} pipeline groups", key="pipeline", value=groups)
+    bounds = [round(index * total / groups) for index in range(groups + 1)]
+    known: dict[tuple[tuple[int, int], ...], tuple[float, float]] = {}
+    steps = []
+    for group in range(groups):
+        part = _between(layers, bounds[group], bounds[group + 1])
+        key = tuple((id(layer), count) for layer, count in part)
+        if key not in known:
+            alone = schedule_stage(part, 1, chunks).makespan_s
+            known[key] = (alone, schedule_stage(part, 2, chunks).makespan_s - alone)
+        latency, period = known[key]
+        edge = Edge(BLOCK_INPUT) if group == 0 else Edge(BLOCK_INPUT, True, f"link {group}", send_s[1], send_s[0])
+        step = Step(f"group {group}", f"group {group}", period, latency - period, after=(edge,))
+        steps.append((Layer(f"group {group}", (step,), 0), 1))
+    return schedule_stage(steps, micro_batches, 1)
+
+
+def side_by_side(layers: Sequence[tuple[Layer, int]], groups: int) -> StageSchedule:
+    """The schedule of a stage whose pipeline groups work at the same time and wait for nobody (the update)."""
+    total = sum(count for _, count in layers)
+    bounds = [round(index * total / groups) for index in range(groups + 1)]
+    parts = [_between(layers, first, last) for first, last in pairwise(bounds)]
+    return max((schedule_stage(part) for part in parts if part), key=lambda made: made.makespan_s)
+
+
+def _between(layers: Sequence[tuple[Layer, int]], first: int, last: int) -> list[tuple[Layer, int]]:
+    result, start = [], 0
+    for layer, count in layers:
+        inside = min(last, start + count) - max(first, start)
+        if inside > 0:
+            result.append((layer, inside))
+        start += count
+    return result
