@@ -1,0 +1,144 @@
+"""What the emulation needs to know of a chip, read in one place from its crossbar component.
+
+Everything a chip file does not say has a default here, named in :func:`crossbar_format`: a change of the chip's
+parameters costs a change in this module alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tierform.errors import fail
+
+if TYPE_CHECKING:
+    from tierform.chip import Chip
+
+Encoding = Literal["offset", "differential", "differential-digital"]
+InputEncoding = Literal["twos-complement", "offset"]
+ENCODINGS = ("offset", "differential", "differential-digital")
+INPUT_ENCODINGS = ("twos-complement", "offset")
+ADC_RANGES = ("granular", "maximum", "calibrated")
+
+
+@dataclass(frozen=True, slots=True)
+class CrossbarFormat:
+    """How one weight matrix sits in crossbars and how its columns are read.
+
+    `encoding`: ``offset`` stores w + 2^(bits-1) in one column per slice; ``differential`` stores the positive and the
+    negative part in two columns whose currents are subtracted before the ADC; ``differential-digital`` converts both.
+    `input_encoding`: ``twos-complement`` (the top digit counts negative) or ``offset`` (x + 2^(bits-1)).
+    `adc_bits` 0 is an ideal ADC.  `adc_range`: ``granular`` (one code per level: exact until it clips), ``maximum``
+    (the greatest possible sum), ``calibrated`` (the largest sum of the first batch, per slice) or a number, the
+    greatest sum that the ADC represents.  `rows_active` rows are read at once (0: all of a crossbar).
+    """
+
+    rows: int = 128
+    columns: int = 128
+    cell_bits: int = 2
+    dac_bits: int = 1
+    weight_bits: int = 8
+    input_bits: int = 8
+    encoding: Encoding = "offset"
+    input_encoding: InputEncoding = "twos-complement"
+    adc_bits: int = 8
+    adc_range: str | float = "granular"
+    rows_active: int = 0
+
+    def __post_init__(self) -> None:
+        for key in ("rows", "columns", "cell_bits", "dac_bits"):
+            if getattr(self, key) < 1:
+                fail("must be at least 1", key=key, value=getattr(self, key))
+        for key in ("weight_bits", "input_bits"):
+            if not 2 <= getattr(self, key) <= 8:
+                fail("2 to 8 bits are emulated", key=key, value=getattr(self, key))
+        if self.encoding not in ENCODINGS:
+            fail("unknown weight encoding", value=self.encoding, choices=ENCODINGS)
+        if self.input_encoding not in INPUT_ENCODINGS:
+            fail("unknown input encoding", value=self.input_encoding, choices=INPUT_ENCODINGS)
+        if not 0 <= self.adc_bits <= 16:
+            fail("an ADC has 1 to 16 bits, or 0 for an ideal one", key="adc_bits", value=self.adc_bits)
+        if self.rows_active < 0:
+            fail("must not be negative", key="rows_active", value=self.rows_active)
+        if isinstance(self.adc_range, str):
+            if self.adc_range not in ADC_RANGES:
+                fail("unknown ADC range", value=self.adc_range, choices=ADC_RANGES,
+                     fix=f"Known: {', '.join(ADC_RANGES)}, or the greatest sum as a number.")  # fmt: skip
+        elif not self.adc_range > 0:
+            fail("the ADC's range must be greater than zero", key="adc_range", value=self.adc_range)
+        if self.cells_per_weight > self.columns:
+            fail("one weight needs more cells than a crossbar has columns", key="weight_bits", value=self.weight_bits,
+                 fix=f"It takes {self.cells_per_weight} cells of {self.cell_bits} bits; columns: {self.columns}.")  # fmt: skip
+
+    @property
+    def slices(self) -> int:
+        """Cells that hold one magnitude: the weight's bits, without the sign when columns are differential."""
+        bits = self.weight_bits if self.encoding == "offset" else self.weight_bits - 1
+        return -(-bits // self.cell_bits)
+
+    @property
+    def cells_per_weight(self) -> int:
+        """All cells of one weight."""
+        return self.slices if self.encoding == "offset" else 2 * self.slices
+
+    @property
+    def digits(self) -> int:
+        """Input slices, one DAC value each."""
+        return -(-self.input_bits // self.dac_bits)
+
+    @property
+    def block_rows(self) -> int:
+        """Rows that are summed in one conversion."""
+        return min(self.rows, self.rows_active or self.rows)
+
+    @property
+    def weights_per_row(self) -> int:
+        """Weights that one row of a crossbar holds."""
+        return self.columns // self.cells_per_weight
+
+    def crossbars(self, outputs: int, inputs: int) -> int:
+        """Crossbars of an (outputs, inputs) matrix."""
+        return -(-inputs // self.rows) * -(-outputs // self.weights_per_row)
+
+
+def crossbar_component(chip: Chip) -> tuple[str, Any]:
+    """The name and the component that holds weights in crossbars; TierformError when the chip has none."""
+    for name, component in chip.components.items():
+        if hasattr(component, "crossbars_for"):
+            return name, component
+    return fail(f"the chip {chip.name!r} has no crossbars to hold weights", key="chip", value=chip.name,
+                fix="Choose a chip with a crossbar component, for example 'atleus'.")  # fmt: skip
+
+
+def crossbar_format(chip: Chip | str | Path, **changes: Any) -> CrossbarFormat:
+    """The format that the chip's crossbars give, with single fields changed.
+
+    Where the chip file is silent: offset columns, two's complement inputs, an 8-bit ADC, all rows at once, a granular
+    ADC range for 1-bit DACs and a calibrated one otherwise.
+    """
+    from tierform.chip import load_chip
+
+    loaded = load_chip(chip) if isinstance(chip, (str, Path)) else chip
+    _, component = crossbar_component(loaded)
+    p = component.parameters
+    encoding = str(getattr(p, "encoding", "offset"))
+    if encoding not in ENCODINGS:
+        encoding = "differential" if encoding.startswith("diff") else "offset"
+    dac_bits = int(_plain(getattr(p, "dac_bits", 1)))
+    active = _plain(getattr(p, "rows_active", None) or getattr(p, "active_rows", None) or 0)
+    read = CrossbarFormat(
+        rows=int(p.rows),
+        columns=int(p.columns),
+        cell_bits=int(_plain(p.cell_bits)),
+        dac_bits=dac_bits,
+        encoding=encoding,  # type: ignore[arg-type]
+        adc_bits=int(_plain(getattr(p, "adc_bits", 8) or 8)),
+        adc_range="granular" if dac_bits == 1 else "calibrated",
+        rows_active=int(active),
+    )
+    return replace(read, **changes) if changes else read
+
+
+def _plain(value: Any) -> float:
+    return float(getattr(value, "value", value))
