@@ -19,9 +19,11 @@ from tierform.workload.task import (
     describe,
     is_training,
 )
+from tierform.workload.trace import trace
 
 __all__ = [
     "Adapters", "BitFit", "Block", "FineTuning", "Footprint", "Full", "Inference", "Kind", "LastLayers", "LoRA",
     "Model", "Operand", "Operator", "PRECISIONS", "Phase", "PrecisionPlan", "QLoRA", "Role", "Stage", "Task",
     "Training", "Weight", "Workload", "bits", "describe", "expand", "is_training", "load_model", "model_from_config",
+    "trace",
 ]  # fmt: skip

@@ -232,11 +232,12 @@ def kept_and_recomputed(tape: Tape, mode: str) -> tuple[tuple[Value, ...], tuple
         return tuple(wanted.values()), ()
     again: dict[int, Step] = {}
     kept: dict[int, Value] = {}
+    outside = {id(v) for step in tape.steps if not step.attention_core for v in step.saved}
     pending = list(wanted.values())
     while pending:
         value = pending.pop()
         maker = made_by.get(id(value))
-        if maker is None or (mode == "selective" and not maker.attention_core):
+        if maker is None or (mode == "selective" and (not maker.attention_core or id(value) in outside)):
             kept[id(value)] = value
         elif id(maker) not in again:
             again[id(maker)] = maker

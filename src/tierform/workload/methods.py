@@ -1,10 +1,10 @@
 """Which parameters learn under each fine-tuning method, layer by layer.
 
 The rules: full, everything; LoRA and QLoRA, only the low-rank pairs beside the targets (QLoRA keeps attention and FFN
-matrices in its 4-bit format); bottleneck adapters, the adapters and the normalizations (Houlsby et al., 2019); BitFit,
-biases and normalization shifts; last layers, the last blocks with the final normalization and the head, but not a head
-that is tied to the embedding.  A head that is new for the task (classification, question answering, regression)
-always learns.
+matrices in its 4-bit format); bottleneck adapters, the adapters and the layers' normalizations (Houlsby et al., 2019);
+BitFit, biases and normalization shifts (Ben Zaken et al., 2021); last layers, the last blocks with the final
+normalization and the head, but not a head that is tied to the embedding.  A head that is new for the task
+(classification, question answering) always learns.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tierform.errors import fail
 from tierform.workload.tape import Learning
-from tierform.workload.task import Adapters, BitFit, FineTuning, Full, Inference, LoRA, QLoRA, Task
+from tierform.workload.task import Adapters, BitFit, Full, Inference, LoRA, QLoRA, Task
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -25,7 +25,6 @@ def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning
     """What learns in layer `part` of `layers`, or in the parts before (``embedding``) or after them (``head``)."""
     if isinstance(task, Inference):
         return Learning()
-    assert isinstance(task, FineTuning)
     method = task.method
     new_head = model.head in NEW_HEADS
     if isinstance(method, Full):
@@ -38,7 +37,7 @@ def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning
             quantized=method.weights if isinstance(method, QLoRA) else None,
         )  # fmt: skip
     if isinstance(method, Adapters):
-        return Learning(bottleneck=method.bottleneck, normalization=True, head=new_head)
+        return Learning(bottleneck=method.bottleneck, normalization=isinstance(part, int), head=new_head)
     if isinstance(method, BitFit):
         return Learning(biases=True, head=new_head)
     if method.layers > layers:
