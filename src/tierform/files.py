@@ -1,6 +1,6 @@
 """Reading YAML and JSON so that each mistake has a line, and writing files whole or not at all.
 
-YAML is read as plain data: no tags, no anchors or aliases (so no file can unfold into more than it shows), no repeated
+YAML is read as plain data: no tags, no aliases (so no file can unfold into more than it shows), no repeated
 keys, a bounded size and depth.  A :class:`Document` remembers the line of every key.
 """
 
@@ -74,7 +74,7 @@ def parse_yaml(text: str, file: str) -> Document:
     try:
         root = reader.compose(text)
         lines: dict[Path_, int] = {}
-        content = None if root is None else _plain(root, (), lines, file)
+        content = None if root is None else _plain(root, (), lines, file, set())
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         fail(str(error.problem or error.context or "malformed YAML"), file=file, line=mark.line + 1 if mark else None)
@@ -93,24 +93,19 @@ def _refuse_deep_flow(text: str, file: str) -> None:
         depth = max(depth, 0)
 
 
-def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str) -> Any:
+def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str, seen: set[int]) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(location, line)
     if len(location) > MAX_DEPTH:
         fail(f"nested deeper than {MAX_DEPTH} levels", file=file, line=line)
-    if getattr(node, "anchor", None):
-        fail(
-            "anchors and aliases are not accepted",
-            file=file,
-            line=line,
-            value=f"&{node.anchor}",
-            fix="Write the value out where it is used.",
-        )
+    if id(node) in seen:
+        fail("aliases are not accepted", file=file, line=line, fix="Write the value out where it is used.")
+    seen.add(id(node))
     kind = type(node).__name__
     if kind == "ScalarNode":
         return _scalar(node, file, line)
     if kind == "SequenceNode":
-        return [_plain(child, (*location, index), lines, file) for index, child in enumerate(node.value)]
+        return [_plain(child, (*location, index), lines, file, seen) for index, child in enumerate(node.value)]
     result: dict[str, Any] = {}
     for key_node, child in node.value:
         at = key_node.start_mark.line + 1
@@ -120,7 +115,7 @@ def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str) -> An
         if key in result:
             fail("this key stands twice", file=file, line=at, key=key)
         lines[(*location, key)] = at
-        result[key] = _plain(child, (*location, key), lines, file)
+        result[key] = _plain(child, (*location, key), lines, file, seen)
     return result
 
 

@@ -24,7 +24,7 @@ def test_does_every_key_know_its_line() -> None:
     ("text", "word", "line"),
     [
         ("a: 1\na: 2\n", "twice", 2),
-        ("a: &x [1]\nb: *x\n", "anchors", 1),
+        ("a: &x [1]\nb: *x\n", "aliases", 1),
         ("a: !!python/object:os.system x\n", "tag", 1),
         ("a: !mine 3\n", "tag", 1),
         ("a: [1, 2\n", "expected", 2),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table
+from tierform.cli.output import console, json_option, one_thread, print_table
 from tierform.cli.task_options import make_task, task_options
 from tierform.errors import fail
 
@@ -23,6 +23,7 @@ def command(
     model: str, chips: str, thermal: Any, json_file: Path | None, report: Path | None, **task_given: Any
 ) -> None:
     """MODEL's task on several chips, with ratios against the last one and what that baseline assumes."""
+    one_thread()
     from tierform.chip.description import load_chip
     from tierform.files import write_json
     from tierform.report import tables

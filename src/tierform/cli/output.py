@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,12 @@ if TYPE_CHECKING:
 json_option = click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every figure to this JSON file."
 )
+
+
+def one_thread() -> None:
+    """Keep linear algebra to one thread, before numpy is loaded: matrices here are small, and idle threads spin."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
 
 
 @lru_cache(maxsize=1)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table
+from tierform.cli.output import console, json_option, one_thread, print_table
 from tierform.cli.task_options import make_task, task_options
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -57,6 +57,7 @@ def command(
 
     MODEL is a name of the library (`tierform list models`), a folder with a Hugging Face config.json, or a Hub id.
     """
+    one_thread()
     from tierform.chip.description import load_chip
     from tierform.simulation import simulate
     from tierform.simulation.simulate import inputs

@@ -25,6 +25,8 @@ from tierform.workload.operator import Kind, Operator, Role
 Overflow = Literal["stream", "refuse"]
 _PREFERENCE = {"gpu": 0, "crossbar": 1, "systolic": 2, "vector": 3}
 _MAX_REPLICAS = 64
+# Parts of a micro-batch's tokens on a pipelined chip: fine enough that filling the pipeline costs little.
+CHUNKS = 8
 
 
 @dataclass(slots=True)
@@ -74,7 +76,7 @@ def default_mapping(
         assignments=assignments,
         placements=placements,
         micro_batches=workload.micro_batches,
-        chunks=chunks or (16 if chip.pipelined else 1),
+        chunks=chunks or (CHUNKS if chip.pipelined else 1),
         notes=tuple(notes),
     )
 
