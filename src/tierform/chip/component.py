@@ -22,6 +22,7 @@ COMPONENTS = Registry(
         "systolic": "tierform.chip.systolic:SystolicArrays",
         "vector": "tierform.chip.vector:VectorUnits",
         "gpu": "tierform.chip.gpu:Gpu",
+        "pim": "tierform.chip.pim:DramPim",
     },
 )
 

@@ -23,6 +23,9 @@ from tierform.workload.precision import PrecisionPlan
 
 SCHEMA = "tierform.chip/1"
 MAX_TILES = 100_000
+# What `place` can send to a component: products with weights by module (or all, `static`), products of two
+# activations, adapters, and everything that is not a product.
+PLACES = ("attention", "ffn", "head", "static", "dynamic", "adapter", "other")
 
 Length = Annotated[Constant, quantity("m", above=0)]
 
@@ -109,6 +112,7 @@ class ChipFile(FileModel):
     cluster: ClusterFile | None = None
     cooling: CoolingFile = CoolingFile()
     precision: dict[str, str] = {}
+    place: dict[str, str] = {}
     backward_weights: Literal["transposed", "second-copy"] = "transposed"
     pipelined: bool = False
     notes: list[str] = []
@@ -141,6 +145,7 @@ class Chip:
     cluster: ClusterFile | None
     cooling: CoolingFile
     precision: PrecisionPlan | None
+    place: dict[str, str]
     backward_weights: str
     pipelined: bool
     notes: tuple[str, ...]
@@ -209,7 +214,7 @@ def load_chip(name: str | Path) -> Chip:
     digest = hashlib.sha256(Path(document.file).read_bytes())
     components, types = _components(described, document, digest)
     problems = [*_die_problems(described, document, components), *_package_problems(described, document)]
-    problems += _precision_problems(described, document)
+    problems += [*_precision_problems(described, document), *_place_problems(described, document)]
     if problems:
         raise TierformError(problems)
     tiles = _tiles(described)
@@ -225,6 +230,7 @@ def load_chip(name: str | Path) -> Chip:
         cluster=described.cluster,
         cooling=described.cooling,
         precision=PrecisionPlan(**described.precision) if described.precision else None,
+        place=described.place,
         backward_weights=described.backward_weights,
         pipelined=described.pipelined,
         notes=tuple(described.notes),
@@ -438,6 +444,21 @@ def _precision_problems(chip: ChipFile, document: Document) -> list[Problem]:
         except TierformError as error:
             at = document.line_of(("precision",))
             problems = [Problem(p.what, document.file, at, "precision", p.value, p.nearest) for p in error.problems]
+    return problems
+
+
+def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    problems = []
+    for key, component in chip.place.items():
+        line = document.line_of(("place", key))
+        if key not in PLACES:
+            fix = f"Known here: {', '.join(PLACES)}."
+            problems.append(
+                Problem("unknown key", document.file, line, f"place.{key}", None, nearest(key, PLACES), fix)
+            )
+        elif component not in chip.components:
+            close = nearest(component, chip.components)
+            problems.append(Problem("no component of this name", document.file, line, f"place.{key}", component, close))
     return problems
 
 

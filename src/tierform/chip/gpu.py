@@ -100,6 +100,11 @@ class Gpu:
         )
 
     @property
+    def memory_capacity_B(self) -> int:
+        """Bytes of the memory of all GPUs."""
+        return int(self.units * self.parameters.memory_capacity.value)
+
+    @property
     def area_m2(self) -> float:
         """The GPU die; its memory stacks are not counted."""
         return self.units * self.parameters.die_area.value

@@ -2,6 +2,8 @@
 
 - A product with a weight of the model goes to a component that holds weights in place, when the chip has one; weights
   that learn too (full fine-tuning) stay there and are rewritten at every step.  Adapters never do.
+- A chip file's `place` overrides the rule for a class of operators (attention, ffn, head, static, dynamic, adapter,
+  other), where the component named can run them.
 - Every other product goes to systolic arrays, everything else to vector units; on a homogeneous chip all of it
   goes where it can run.
 - Weights are placed crossbar by crossbar, layer after layer.  Spare crossbars replicate the slowest stage.  Layers
@@ -23,7 +25,7 @@ from tierform.workload.graph import Workload
 from tierform.workload.operator import Kind, Operator, Role
 
 Overflow = Literal["stream", "refuse"]
-_PREFERENCE = {"gpu": 0, "crossbar": 1, "systolic": 2, "vector": 3}
+_PREFERENCE = {"crossbar": 0, "gpu": 1, "systolic": 2, "vector": 3, "pim": 4}
 _MAX_REPLICAS = 64
 # Parts of a micro-batch's tokens on a pipelined chip: fine enough that filling the pipeline costs little.
 CHUNKS = 8
@@ -85,7 +87,21 @@ def _choose(chip: Chip, operator: Operator) -> str | None:
     if operator.kind is Kind.COLLECTIVE:
         return INTERCONNECT
     able = [name for name, part in chip.components.items() if part.supports(operator)]
+    for key in _places(operator):
+        if chip.place.get(key) in able:
+            return chip.place[key]
     return min(able, key=lambda name: _PREFERENCE.get(chip.component_types[name], 9), default=None)
+
+
+def _places(operator: Operator) -> tuple[str, ...]:
+    """The keys of a chip's `place` under which an operator falls, the most particular first."""
+    if operator.kind is not Kind.MATMUL:
+        return ("other",)
+    if operator.module == "adapter":
+        return ("adapter", "dynamic")
+    if not any(operand.role is Role.WEIGHT for operand in operator.inputs):
+        return ("dynamic",)
+    return (operator.module, "static")
 
 
 def _place(

@@ -7,8 +7,8 @@ Which bytes of an operator come from memory:
 - optimizer states, master weights and gradients of the update;
 - activations kept for the backward pass, written once and read once, spread evenly over the layers.
 
-Intermediate results of a layer stay on the chip: attention is tiled by head and by query block.  A GPU's kernels
-include their own memory traffic; only what spills beyond its memory is added here.
+Intermediate results of a layer stay on the chip: attention is tiled by head and by query block.  A component
+with memory of its own (a GPU, DRAM with arithmetic) includes that traffic in its cost.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tierform.workload.operator import Kind, Operator, Phase, Role
 
 
 @dataclass(frozen=True, slots=True)
-class _GpuMemory:
-    """The memory inside a GPU component, as a tier that holds a footprint."""
+class _InsideMemory:
+    """The memory inside a component (a GPU, DRAM with arithmetic), as a tier that holds a footprint."""
 
     name: str
     capacity_B: int
@@ -44,18 +44,17 @@ class OffChip:
 
     def __init__(self, chip: Chip) -> None:
         self.devices: list[Any] = [load_memory(entry.device, stacks=entry.count) for entry in chip.memory]
-        gpus = chip.of_type("gpu")
-        self.in_gpu = bool(gpus)
-        capacity = sum(int(gpu.units * getattr(gpu, "parameters").memory_capacity.value) for gpu in gpus)
-        self.tiers: list[Any] = [_GpuMemory("gpu", capacity)] if gpus else []
+        inside = {name: part for name, part in chip.components.items() if hasattr(part, "memory_capacity_B")}
+        self.in_component = bool(inside)
+        self.tiers: list[Any] = [_InsideMemory(name, getattr(p, "memory_capacity_B")) for name, p in inside.items()]
         self.tiers += self.devices
         sram = [getattr(part, "sram_capacity_B", 0.0) for part in chip.components.values()]
         self.on_chip_B = float(sum(sram))
 
     @property
     def nearest(self) -> Any | None:
-        """The device that the chip's components read directly; None for a GPU or a chip without memory."""
-        return None if self.in_gpu or not self.devices else self.devices[0]
+        """The device that the chip's components read directly; None when a component has its own, or without any."""
+        return None if self.in_component or not self.devices else self.devices[0]
 
     def read_s(self, size_B: float) -> float:
         """Time of streaming so many bytes in."""
@@ -86,7 +85,7 @@ class OffChip:
 
     def traffic(self, operator: Operator, in_crossbars: bool, weights_on_chip: bool) -> Traffic:
         """What of an operator's operands comes from and goes to memory."""
-        if self.in_gpu or self.nearest is None:
+        if self.in_component or self.nearest is None:
             return Traffic()
         if operator.phase is Phase.UPDATE:
             moved = [o for o in operator.inputs if o.role in (Role.OPTIMIZER_STATE, Role.GRADIENT)]
