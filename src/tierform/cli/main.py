@@ -14,10 +14,13 @@ import click
 
 # verb -> (module, what it does).  The help page is made from this table alone, so it imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "systolic": ("tierform.cli.systolic", "Cycles and accesses of a systolic array described by SCALE-Sim's files."),
     "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
     "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
     "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
+    "store": ("tierform.cli.store", "The bit-plane weight store: pack, info, verify, unpack, serve, bench."),
+    "reproduce": ("tierform.cli.reproduce", "A published result, re-derived beside the published figures."),
     "validate": ("tierform.cli.validate", "Hold the engines against reference tools and measured silicon."),
 }
 

@@ -1,0 +1,5 @@
+"""Published results as runnable studies: each re-derives one, and sets the published figures beside its own."""
+
+from tierform.studies.study import STUDIES, StudyOptions, StudyResult, Table
+
+__all__ = ["STUDIES", "StudyOptions", "StudyResult", "Table"]

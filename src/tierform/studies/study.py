@@ -1,0 +1,126 @@
+"""What a study is: a function ``run(options: StudyOptions) -> StudyResult``, found by name in the registry.
+
+A study states what it computed, the published figure beside it, and what could not be checked.  It draws nothing and
+prints nothing; its tables hold plain numbers.  Plug-in packages add studies through the entry-point group
+``tierform.studies``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tierform.errors import Problem, TierformError, nearest
+from tierform.provenance import Assumption
+from tierform.registry import Registry
+
+Cell = str | int | float | bool | None
+
+# name -> "module:run"
+STUDIES = Registry(
+    "study",
+    "tierform.studies",
+    {
+        "smartquant": "tierform.studies.smartquant:run",
+    },
+)
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody listens to."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyOptions:
+    """What the user chose: `quick` for a small version of the same, a `seed`, the study's own settings as texts.
+
+    `say` is told what is being done, for a progress display.
+    """
+
+    quick: bool = False
+    seed: int = 0
+    settings: Mapping[str, str] = field(default_factory=dict)
+    say: Callable[[str], None] = _silent
+
+    def check_settings(self, known: Iterable[str]) -> None:
+        """TierformError for every setting that the study does not have."""
+        names = list(known)
+        problems = [
+            Problem(
+                "the study has no such setting",
+                key=key,
+                nearest=nearest(key, names),
+                fix=f"Known: {', '.join(names) or 'none'}.",
+            )
+            for key in self.settings
+            if key not in names
+        ]
+        if problems:
+            raise TierformError(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of plain numbers: `rows` as long as `head`; `note` says what must be known to read it."""
+
+    title: str
+    head: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON: each row as a table from column to value."""
+        rows = [dict(zip(self.head, row, strict=True)) for row in self.rows]
+        return {"title": self.title, "note": self.note, "rows": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A claim that the study tests itself on: what, whether it holds, and the figures."""
+
+    what: str
+    holds: bool
+    figures: str
+
+
+@dataclass(frozen=True, slots=True)
+class StudyResult:
+    """Tables, checks that can fail, remarks (what was not checkable included), assumptions and sources."""
+
+    study: str
+    title: str
+    tables: tuple[Table, ...]
+    checks: tuple[Check, ...] = ()
+    remarks: tuple[str, ...] = ()
+    assumptions: tuple[Assumption, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def holds(self) -> bool:
+        """Whether every check holds."""
+        return all(check.holds for check in self.checks)
+
+    def table(self, title: str) -> Table:
+        """The table with this title; KeyError when there is none."""
+        for table in self.tables:
+            if table.title == title:
+                return table
+        raise KeyError(title)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, for JSON."""
+        return {
+            "schema": "tierform.study/1",
+            "study": self.study,
+            "title": self.title,
+            "holds": self.holds,
+            "tables": [table.to_dict() for table in self.tables],
+            "checks": [{"what": one.what, "holds": one.holds, "figures": one.figures} for one in self.checks],
+            "remarks": list(self.remarks),
+            "assumptions": [
+                {"subject": one.subject, "value": one.value, "kind": one.kind, "source": one.source, "note": one.note}
+                for one in self.assumptions
+            ],
+            "sources": list(self.sources),
+        }
