@@ -232,12 +232,19 @@ class GridModel:
             fix="The power is beyond what this stack can carry away; cool it better or lower the power.",
         )
 
-    def influence(self, reduction: Literal["mean"] = "mean") -> tuple[Array, Array]:
+    def influence(self) -> tuple[Array, Array]:
         """Exact linear map of tile powers to tile temperatures: (matrix K/W (n, n), temperatures at no power (n,)).
 
         The matrix's row is the tile whose temperature it is.
         """
         count = len(self.stack.tiles)
+        if self.solver_name == "auto":
+            from tierform.thermal.modal import is_uniform, modal_influence
+
+            if is_uniform(self.network):
+                layers_of = [self.node_layers(self.stack.layers[place].name) for place in self._place]
+                parts = [(own, high, wide) for own, (high, wide) in zip(layers_of, self._shares, strict=True)]
+                return modal_influence(self.network, parts), np.full(count, self.stack.ambient_K)
         sides = np.concatenate(
             [self._spread(np.eye(count)), self.network.sources_W(np.zeros(self.network.nodes))[:, None]], 1
         )

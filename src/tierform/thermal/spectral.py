@@ -17,11 +17,15 @@ from tierform.thermal.package import SIDES
 from tierform.thermal.solvers import conjugate_gradients
 
 # The dense system's size grows with the edge cells; layers beyond this many are left to the iteration.
-_EDGE_CELLS = 2200
+EDGE_CELLS = 2200
 
 
 class SpectralSolver:
-    """See the module's text."""
+    """See the module's text.
+
+    `basis_x`, `basis_y` are the cosine transforms, `rings` the edges treated exactly as (layer, side, package node,
+    conductances), `capacitance` the dense matrix K of the correction A0⁻¹·E·K·Eᵀ·A0⁻¹.
+    """
 
     name = "spectral"
 
@@ -30,11 +34,11 @@ class SpectralSolver:
         self._shape = layers, rows, columns = network.shape
         self._cells = layers * rows * columns
         self._diagonal = network.diagonal() + shift_per_s * network.capacity
-        self._basis_x, self._basis_y = _cosines(columns), _cosines(rows)
+        self.basis_x, self.basis_y = _cosines(columns), _cosines(rows)
         self._package_system(network)
-        self._rings = self._choose_rings(network)
+        self.rings = self._choose_rings(network)
         self._factor(network, shift_per_s)
-        self._capacitance = self._edges()
+        self.capacitance = self._edges()
 
     def _package_system(self, network: Network) -> None:
         outer = network.link_from < self._cells
@@ -59,7 +63,7 @@ class SpectralSolver:
         chosen: set[int] = set()
         _, rows, columns = self._shape
         for layer in sorted(strength, key=lambda layer: -strength[layer]):
-            if (len(chosen) + 1) * 2 * (rows + columns) <= _EDGE_CELLS:
+            if (len(chosen) + 1) * 2 * (rows + columns) <= EDGE_CELLS:
                 chosen.add(layer)
         return [ring for ring in rings if ring[0] in chosen]
 
@@ -71,7 +75,7 @@ class SpectralSolver:
         self._upward = upward = network.vertical.mean(axis=(1, 2))
         local = (network.ambient + shift_per_s * network.capacity)[: self._cells].reshape(self._shape).mean(axis=(1, 2))
         # Edges that are not treated exactly lose heat as if it were spread over their layer.
-        exact = {layer for layer, *_ in self._rings}
+        exact = {layer for layer, *_ in self.rings}
         layer_of = self._edge_cell // (rows * columns)
         lost = np.bincount(layer_of, self._edge_g, layers) / (rows * columns)
         local = local + np.where([layer in exact for layer in range(layers)], 0.0, lost)
@@ -90,7 +94,7 @@ class SpectralSolver:
             pivot[layer] -= upward[layer - 1] * self._lower[layer]
         self._pivot = 1.0 / pivot
 
-    def _through(self, modes: Array) -> None:
+    def through_layers(self, modes: Array) -> None:
         """Solve the tridiagonal systems in place."""
         for layer in range(1, self._shape[0]):
             modes[layer] += self._lower[layer] * modes[layer - 1]
@@ -99,34 +103,34 @@ class SpectralSolver:
             modes[layer] += self._upward[layer] * modes[layer + 1]
             modes[layer] *= self._pivot[layer]
 
-    def _at_edge(self, modes: Array, side: int) -> Array:
-        """Values of one layer's modes (rows, columns) along an edge."""
+    def at_edge(self, modes: Array, side: int) -> Array:
+        """Values along an edge of modes (..., rows, columns) of one layer: (..., cells along the edge)."""
         if side < 2:
-            return np.asarray(self._basis_y.T @ (modes @ self._basis_x[:, -side]))
-        return np.asarray(self._basis_x.T @ (modes.T @ self._basis_y[:, side - 3]))
+            return np.asarray((modes @ self.basis_x[:, -side]) @ self.basis_y)
+        return np.asarray((modes.swapaxes(-1, -2) @ self.basis_y[:, side - 3]) @ self.basis_x)
 
     def _add_edge(self, modes: Array, side: int, values: Array) -> None:
         if side < 2:
-            modes += np.outer(self._basis_y @ values, self._basis_x[:, -side])
+            modes += np.outer(self.basis_y @ values, self.basis_x[:, -side])
         else:
-            modes += np.outer(self._basis_y[:, side - 3], self._basis_x @ values)
+            modes += np.outer(self.basis_y[:, side - 3], self.basis_x @ values)
 
     def _edges(self) -> Array:
         """K with (A0 + E·D·Eᵀ)⁻¹ = A0⁻¹ - A0⁻¹·E·K·Eᵀ·A0⁻¹, E the edge cells, D the package seen from them."""
-        if not self._rings:
+        if not self.rings:
             return np.zeros((0, 0))
-        sizes = [ring[3].size for ring in self._rings]
+        sizes = [ring[3].size for ring in self.rings]
         start = np.concatenate([[0], np.cumsum(sizes)])
         green = np.zeros((start[-1], start[-1]))
         answers: dict[int, Array] = {}
-        for layer in sorted({ring[0] for ring in self._rings}):
+        for layer in sorted({ring[0] for ring in self.rings}):
             modes = np.zeros(self._shape)
             modes[layer] = 1.0
-            self._through(modes)
+            self.through_layers(modes)
             answers[layer] = modes
-        bx, by = self._basis_x, self._basis_y
-        for a, (layer_a, side_a, _, _) in enumerate(self._rings):
-            for b, (layer_b, side_b, _, _) in enumerate(self._rings[: a + 1]):
+        bx, by = self.basis_x, self.basis_y
+        for a, (layer_a, side_a, _, _) in enumerate(self.rings):
+            for b, (layer_b, side_b, _, _) in enumerate(self.rings[: a + 1]):
                 g = answers[layer_b][layer_a]
                 if side_a < 2 and side_b < 2:
                     block = (by.T * (g @ (bx[:, -side_a] * bx[:, -side_b]))) @ by
@@ -139,8 +143,8 @@ class SpectralSolver:
                 own, other = slice(start[a], start[a + 1]), slice(start[b], start[b + 1])
                 green[own, other] = block
                 green[other, own] = block.T
-        weight = np.concatenate([ring[3] for ring in self._rings])
-        node = np.concatenate([np.full(ring[3].size, ring[2]) for ring in self._rings])
+        weight = np.concatenate([ring[3] for ring in self.rings])
+        node = np.concatenate([np.full(ring[3].size, ring[2]) for ring in self.rings])
         seen = np.diag(weight) - weight[:, None] * self._package_inverse[np.ix_(node, node)] * weight
         return np.asarray(np.linalg.solve(np.eye(weight.size) + seen @ green, seen))
 
@@ -155,16 +159,16 @@ class SpectralSolver:
             inward = np.bincount(self._edge_cell, self._edge_g * tail[self._edge_node], self._cells)
             cells += inward.reshape(self._shape)
         modes = dctn(cells, axes=(1, 2), norm="ortho")
-        if self._rings:
+        if self.rings:
             first = modes.copy()
-            self._through(first)
-            there = np.concatenate([self._at_edge(first[layer], side) for layer, side, _, _ in self._rings])
-            back = -self._capacitance @ there
+            self.through_layers(first)
+            there = np.concatenate([self.at_edge(first[layer], side) for layer, side, _, _ in self.rings])
+            back = -self.capacitance @ there
             begin = 0
-            for layer, side, _, own in self._rings:
+            for layer, side, _, own in self.rings:
                 self._add_edge(modes[layer], side, back[begin : begin + own.size])
                 begin += own.size
-        self._through(modes)
+        self.through_layers(modes)
         result = np.empty_like(vector)
         result[: self._cells] = idctn(modes, axes=(1, 2), norm="ortho", overwrite_x=True).ravel()
         outward = np.bincount(self._edge_node, self._edge_g * result[self._edge_cell], tail.size)
