@@ -4,7 +4,7 @@ A group is a slice of one matrix that lies together in the store: the rows of a 
 a few neurons, or the columns that take their outputs.  Reading a group at b bits changes the loss, to second order, by
 about S * r * e(b): S its sensitivity from calibration, r its activity at this step relative to its mean, e(b) the
 relative squared error of weights of b bits, which falls about fourfold a bit.  Bits go one by one where they lower that
-sum most; e is convex, so this is the best use of a budget (B. Fox, Discrete optimization via marginal analysis,
+sum most; along e's convex hull this is the best use of a budget (B. Fox, Discrete optimization via marginal analysis,
 Management Science 13, 1966).  Limits: second order, groups independent of each other.
 """
 
@@ -61,6 +61,23 @@ class PrecisionTrace:
         ]
 
 
+def gains_per_bit(error: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How far each further bit lowers `error`, along its lower convex hull: falling, so that bits are taken in order.
+
+    Measured errors are not quite convex: the step that completes an fp16 exponent gains more than the one before it.
+    """
+    hull = [0]
+    for point in range(1, len(error)):
+        while len(hull) > 1:
+            a, b = hull[-2], hull[-1]
+            if (error[b] - error[a]) * (point - a) < (error[point] - error[a]) * (b - a):
+                break
+            hull.pop()
+        hull.append(point)
+    smooth = np.interp(np.arange(len(error)), hull, error[hull])
+    return np.maximum(-np.diff(smooth), 0.0)
+
+
 def allocate(
     importance: NDArray[np.float64],
     sizes: Sequence[int] | NDArray[np.int64],
@@ -78,7 +95,7 @@ def allocate(
     _check(importance, error, lowest, average_bits)
     total = int(np.floor(average_bits * int(sizes.sum()) + 1e-6))
     left = total - lowest * int(sizes.sum())
-    gains = np.maximum(-np.diff(np.minimum.accumulate(error)), 0.0)
+    gains = gains_per_bit(error)
     each = importance[:, None] * gains[None, :] / sizes[:, None]  # benefit per weight-bit
     steps = np.arange(len(gains))
     order = np.lexsort((np.broadcast_to(steps, each.shape).reshape(-1), -each.reshape(-1)))
@@ -104,7 +121,7 @@ def allocate_steps(
     """Bits for groups of equal size at every step: each line of `importance` [step, group] adds up to `total_bits`."""
     steps, groups = importance.shape
     _check(importance.reshape(-1), error, lowest, total_bits / groups)
-    gains = np.maximum(-np.diff(np.minimum.accumulate(error)), 0.0)
+    gains = gains_per_bit(error)
     take = total_bits - lowest * groups
     bits = np.full((steps, groups), lowest, np.int64)
     if take == 0:
