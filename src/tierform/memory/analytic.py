@@ -1,37 +1,50 @@
 """How fast a memory is under a kind of traffic, from its timings alone.
 
-The data bus, the activation rate, the banks' row cycles and refresh each bound the rate of bursts on one channel; the
-tightest bound holds.  The model is checked against the cycle engine in the tests, standard by standard.
+The data bus, the activation rate, the banks' row cycles and refresh each bound the rate of bursts on one channel.  The
+tests hold the result against the cycle engine, standard by standard.
 
-- **stream**: consecutive bursts.  The mapping decides whether they rotate through bank groups (then the data bus is the
-  bound) or stay in one (then nCCDL is).
-- **strided**: one burst every `stride_B` bytes: the mapping decides which channels, groups, banks and rows are used.
-- **random**: each burst in a row of its own in any bank.
+- **stream**: consecutive bursts, reads and writes in regions of their own.  The data bus is the bound, plus one turn of
+  the bus to writes and back per full write buffer.
+- **strided**: one burst every `stride_B` bytes.  The mapping decides which channels, groups, banks and rows are used;
+  a window of addresses is decoded and the busiest channel, group, bank and the activations are counted.
+- **random**: each burst in a row of its own in any bank.  Bounds that are close to each other slow each other down:
+  they are joined by a norm.  When reads and writes mix, banks wait for the bus to turn.
+
+Three numbers are fitted to the cycle engine, for all standards together: the norms' powers and the wait of a bank for
+the bus in turnarounds (:data:`NORM`, :data:`STRIDED_NORM`, :data:`TURN_WAIT`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
+import numpy as np
+
+from tierform.errors import fail
 from tierform.memory.spec import DramSpec
 
-Pattern = Literal["stream", "strided", "random"]
 PATTERNS: tuple[str, ...] = ("stream", "strided", "random")
+NORM = 7.0
+STRIDED_NORM = 9.0
+TURN_WAIT = 1.1
+_WINDOW = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Cycles that one burst takes on one channel on average, and the activations that it needs."""
+    """The steady state of one busy channel.
+
+    `cycles_per_burst` on average, `activations_per_burst`, `channels_used` of one device, and the bound's name.
+    """
 
     cycles_per_burst: float
     activations_per_burst: float
-    useful_fraction: float
+    channels_used: float
     bound: str
 
 
 def refresh_loss(spec: DramSpec) -> float:
-    """Fraction of the time that refresh takes from a stream: closing, refreshing and opening again."""
+    """Fraction of the time that refresh takes: closing the rows, refreshing and opening them again."""
     t = spec.timings
     if spec.controller.refresh == "none":
         return 0.0
@@ -39,27 +52,81 @@ def refresh_loss(spec: DramSpec) -> float:
 
 
 def rate(spec: DramSpec, pattern: str, read_fraction: float = 1.0, stride_B: int | None = None) -> Rate:
-    """The steady state of one channel under `pattern` with `read_fraction` of the bursts reads."""
-    t = spec.timings
-    bus = max(t["nBL"], t["nCCDS"])
+    """The steady state under `pattern` with `read_fraction` of the bursts reads."""
     if pattern == "random":
-        activate = max(t["nFAW"] / 4, t["nRRDS"]) / spec.ranks
-        bank = t["nRC"] / (spec.banks * spec.ranks)
-        bounds = {"data bus": bus, "activations": activate, "row cycle of the banks": bank}
-        name = max(bounds, key=lambda key: bounds[key])
-        cycles, activations = bounds[name], 1.0
+        cycles, bound = _random(spec, read_fraction)
+        activations, channels = 1.0, float(spec.channels)
+    elif pattern == "strided":
+        cycles, activations, channels, bound = _strided(spec, stride_B)
+        cycles += _turnaround(spec) / _pair(spec, read_fraction)
     else:
-        name, cycles, activations = "data bus", float(bus), 1.0 / spec.bursts_per_row
-    turnaround = _turnaround(spec, read_fraction)
-    return Rate((cycles + turnaround) / (1 - refresh_loss(spec)), activations, 1.0, name)
+        t = spec.timings
+        cycles = max(t["nBL"], t["nCCDS"]) + _turnaround(spec) / _pair(spec, read_fraction)
+        activations, channels, bound = 1.0 / spec.bursts_per_row, float(spec.channels), "data bus"
+    return Rate(cycles / (1 - refresh_loss(spec)), activations, channels, bound)
 
 
-def _turnaround(spec: DramSpec, read_fraction: float) -> float:
-    """Cycles per burst lost to turning the bus around, with writes drained in batches of the transaction queue."""
+def _turnaround(spec: DramSpec) -> float:
+    """Cycles that the bus loses by turning from reads to writes and back."""
     t = spec.timings
+    return t["nRTW"] + t["nCWL"] + t["nBL"] + t["nWTRS"] - 2 * t["nBL"]
+
+
+def _pair(spec: DramSpec, read_fraction: float) -> float:
+    """Bursts between two turns to writing: as many writes as the buffer holds, with their share of reads."""
     writes = 1 - read_fraction
     if writes <= 0 or read_fraction <= 0:
-        return 0.0
-    batch = spec.controller.transaction_queue
-    lost = t["nRTW"] + t["nCWL"] + t["nBL"] + t["nWTRS"] - 2 * t["nBL"]
-    return lost * writes / batch
+        return float("inf")
+    # From half writes on, the buffer fills again while it is drained, and the bus stays turned.
+    batch = spec.controller.transaction_queue * (1 if writes < 0.5 else 2)
+    return batch / writes
+
+
+def _random(spec: DramSpec, read_fraction: float) -> tuple[float, str]:
+    t, writes = spec.timings, 1 - read_fraction
+    write_cycle = max(t["nRC"], t["nRCDWR"] + t["nCWL"] + t["nBL"] + t["nWR"] + t["nRP"])
+    # The shorter share decides how often the bus turns; the wait grows slowly with it.
+    mixing = (4 * writes * read_fraction) ** 0.15
+    row_cycle = read_fraction * t["nRC"] + writes * write_cycle + TURN_WAIT * mixing * _turnaround(spec)
+    bounds = {
+        "activations": max(t["nFAW"] / 4, t["nRRDS"]) / spec.ranks,
+        "row cycle of the banks": row_cycle / (spec.banks * spec.ranks),
+        "data bus": float(max(t["nBL"], t["nCCDS"])),
+    }
+    joined = sum(value**NORM for value in bounds.values()) ** (1 / NORM)
+    return joined, max(bounds, key=lambda name: bounds[name])
+
+
+def _strided(spec: DramSpec, stride_B: int | None) -> tuple[float, float, float, str]:
+    t = spec.timings
+    stride = spec.row_bytes if stride_B is None else stride_B
+    if stride < 1:
+        fail("a stride of at least one byte is needed", key="stride_B", value=stride)
+    mapping = spec.address_map()
+    address = np.arange(_WINDOW, dtype=np.int64) * stride % mapping.capacity_B
+    if stride < spec.burst_bytes:
+        address = np.unique(address // spec.burst_bytes) * spec.burst_bytes
+    field = mapping.decode(address)
+    n = address.size
+    share = np.bincount(field["ch"], minlength=spec.channels) / n
+    busiest = int(np.argmax(share))
+    here = field["ch"] == busiest
+    used = 1.0 / float(share[busiest])
+    rank, group, bank, row = (field[name][here] for name in ("ra", "bg", "ba", "ro"))
+    count = int(here.sum())
+    flat_group = rank * spec.bank_groups + group
+    flat_bank = flat_group * spec.banks_per_group + bank
+    order = np.argsort(flat_bank, kind="stable")
+    changed = np.ones(count, np.bool_)
+    changed[1:] = (np.diff(flat_bank[order]) != 0) | (np.diff(row[order]) != 0)
+    opened = np.bincount(flat_bank[order][changed], minlength=1)
+    openings = int(changed.sum())
+    activation = max(t["nFAW"] / 4, t["nRRDS"]) / spec.ranks
+    bounds = {
+        "data bus": float(max(t["nBL"], t["nCCDS"])),
+        "one bank group": float(np.bincount(flat_group).max()) * t["nCCDL"] / count,
+        "activations": openings * activation / count,
+        "row cycle of the busiest bank": float(opened.max()) * t["nRC"] / count if openings * 64 > count else 0.0,
+    }
+    joined = sum(value**STRIDED_NORM for value in bounds.values()) ** (1 / STRIDED_NORM)
+    return joined, openings / count, used, max(bounds, key=lambda name: bounds[name])

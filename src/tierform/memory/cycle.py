@@ -40,9 +40,9 @@ class Trace:
 
 @dataclass(frozen=True)
 class CommandLog:
-    """Every command in order: `cycle`, `channel`, `command` (index into COMMANDS), `bank` in the channel, `row`, `request`.
+    """Every command in order: `cycle`, `channel`, `command` (index into COMMANDS), `bank`, `row`, `request`.
 
-    Row and request are -1 where there is none.
+    Banks are numbered within their channel; row and request are -1 where there is none.
     """
 
     cycle: Int64

@@ -120,7 +120,7 @@ class MemoryDevice:
         """Useful bytes per second under `pattern` on `channels` (default all; `stacks` selects whole stacks)."""
         steady = self.rate(pattern, read_fraction, stride_B)
         per_channel = self.spec.burst_bytes / (steady.cycles_per_burst * self.spec.clock_s)
-        return per_channel * steady.useful_fraction * self._used(channels, stacks)
+        return per_channel * self._busy(steady, channels, stacks)
 
     @property
     def read_latency_s(self) -> float:
@@ -147,12 +147,12 @@ class MemoryDevice:
         """Time and energy of moving `size_B` useful bytes, of which `read_fraction` are read and the rest written."""
         if not size_B >= 0:
             fail("must be at least 0", key="size_B", value=size_B)
-        used = self._used(channels, stacks)
         steady = self.rate(pattern, read_fraction, stride_B)
+        used = self._busy(steady, channels, stacks)
         if size_B == 0:
             return TransferCost(0.0, 0.0, dict.fromkeys(PARTS, 0.0))
         spec, energy = self.spec, self.spec.energy
-        bursts = size_B / (spec.burst_bytes * steady.useful_fraction)
+        bursts = size_B / spec.burst_bytes
         # Fewer bursts than channels leave some idle; a burst is never split.
         busy_s = max(bursts / used, min(bursts, 1.0)) * steady.cycles_per_burst * spec.clock_s
         reads, writes = bursts * read_fraction, bursts * (1 - read_fraction)
@@ -191,6 +191,11 @@ class MemoryDevice:
         if self.spec.controller.refresh == "none":
             return 0.0
         return refresh_J * self.spec.ranks / (self.spec.timings["nREFI"] * self.spec.clock_s)
+
+    def _busy(self, steady: Rate, channels: int | None, stacks: int | None) -> float:
+        """Channels that carry the traffic: those asked for, fewer where a stride skips some."""
+        asked = self._used(channels, stacks)
+        return asked * steady.channels_used / self.spec.channels
 
     def _used(self, channels: int | None, stacks: int | None) -> int:
         if stacks is not None and not 1 <= stacks <= self.stacks:

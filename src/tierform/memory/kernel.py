@@ -22,6 +22,7 @@ from tierform.memory.kernel_state import (
     CHANNELS,
     COMPLETED,
     DIRTY,
+    DRAIN_LOW,
     DUAL,
     DUE_N,
     FIELDS,
@@ -175,12 +176,13 @@ def run(memory, arrival, bursts, limit):
     m = data_pointer(memory)
     n = arrival.size
     front = 0
+    at = np.int64(0)
     m[TRACE_AT] = arrival[0]
     stalled = False
     while True:
         if limit < 0 and front >= n and m[OUTSTANDING] == 0:
             break
-        t = int(m[TRACE_AT])
+        t = np.int64(m[TRACE_AT])
         for c in range(m[CHANNELS]):
             t = min(t, m[channel_at(m, c) + WAKE])
         if limit >= 0 and t >= limit:
@@ -197,6 +199,13 @@ def run(memory, arrival, bursts, limit):
             if _accept(m, c, front, bursts[front], t):
                 front += 1
                 m[TRACE_AT] = max(t + 1, arrival[front]) if front < n else NEVER
+                if front == n and limit < 0:
+                    # No more will come to fill the write buffers: what is in them goes as soon as nothing is queued.
+                    m[DRAIN_LOW] = 0
+                    for k in range(m[CHANNELS]):
+                        at = channel_at(m, k)
+                        m[at + DIRTY] = 1
+                        m[at + WAKE] = min(m[at + WAKE], t + 1)
             else:
                 m[BLOCKED] = c
                 m[TRACE_AT] = NEVER
