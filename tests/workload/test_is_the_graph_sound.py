@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+import reference_modules as reference
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +28,7 @@ from tierform.workload import (
     load_model,
     model_from_config,
 )
+from tierform.workload.contract import check_family, check_workload
 from tierform.workload.experts import experts_touched, shares
 
 FAMILIES = ["bert-base", "roberta-base", "gpt2", "opt-350m", "bloom-560m", "llama-3.2-1b", "mistral-7b",
@@ -36,32 +41,10 @@ def operators(workload: Workload, name: str) -> list[Operator]:
     return [o for _, _, o, _ in workload.occurrences() if o.name == name]
 
 
-def check(workload: Workload) -> None:
-    weights = {w.name for w in workload.weights}
-    for stage in workload.stages:
-        assert len({block.name for block in stage.blocks}) == len(stage.blocks)
-        for block in stage.blocks:
-            assert block.operators and block.count >= 1
-            seen: set[str] = set()
-            for operator in block.operators:
-                assert operator.name not in seen
-                assert set(operator.after) <= seen, f"{block.name}: {operator.name} waits for a later operator"
-                seen.add(operator.name)
-                assert operator.weight is None or operator.weight in weights
-                if operator.kind is Kind.MATMUL:
-                    assert min(operator.m, operator.n, operator.k, operator.batch, operator.count) >= 1
-                    assert operator.outputs[0].elements >= operator.m * operator.n
-                else:
-                    assert operator.macs == 0
-                assert all(o.size_B >= 0 and all(size >= 1 for size in o.shape) for o in operator.inputs)
-    assert sum(w.total for w in workload.weights if w.trainable) == workload.trainable_parameters
-    assert sum(w.total for w in workload.weights) == workload.parameters
-
-
 @pytest.mark.parametrize("name", FAMILIES)
 def test_inference_graphs(name: str) -> None:
     model = load_model(name)
-    check(expand(model, Inference(batch=2, sequence=40, decode=21 if model.generative else 0)))
+    check_workload(expand(model, Inference(batch=2, sequence=40, decode=21 if model.generative else 0)))
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
@@ -70,7 +53,7 @@ def test_training_graphs(name: str, method: object) -> None:
     for recomputation in ("none", "selective", "full"):
         task = FineTuning(method, batch=2, sequence=40, recomputation=recomputation)  # type: ignore[arg-type]
         workload = expand(load_model(name), task)
-        check(workload)
+        check_workload(workload)
         static = {o.weight for _, _, o, _ in workload.occurrences() if o.kind is Kind.MATMUL and o.static_operand}
         trained = {w.name for w in workload.weights if w.trainable}
         layered = {w.name for w in workload.weights if w.trainable and w.block not in ("embedding", "head")}
@@ -78,6 +61,34 @@ def test_training_graphs(name: str, method: object) -> None:
         assert updated == trained
         if isinstance(method, LoRA | QLoRA | Adapters):
             assert not static & layered
+
+
+@pytest.mark.parametrize("case", reference.CASES)
+def test_every_family_meets_the_contract(case: str) -> None:
+    module_class, config_class, sizes = reference.CASES[case]
+    config = getattr(transformers, config_class)(**sizes).to_dict()
+    check_family({**config, "architectures": [module_class]})
+
+
+def test_dense_layers_between_expert_layers_are_blocks_of_their_own() -> None:
+    sizes = {"model_type": "qwen2_moe", "num_hidden_layers": 7, "hidden_size": 64, "num_attention_heads": 4,
+             "intermediate_size": 96, "vocab_size": 50, "num_experts": 4, "num_experts_per_tok": 2,
+             "moe_intermediate_size": 24, "shared_expert_intermediate_size": 30, "mlp_only_layers": [2, 3]}  # fmt: skip
+    check_family(sizes)
+    blocks = expand(model_from_config(sizes), FineTuning(LoRA(4))).stages[0].blocks
+    assert [b.name for b in blocks[1:-1]] == ["layer[0]", "layer[1]", "dense_layer", "layer[4..6]"]
+
+
+def test_the_contract_can_fail() -> None:
+    workload = expand(load_model("gpt2"), FineTuning())
+    with pytest.raises(AssertionError, match="do not sum"):
+        check_workload(replace(workload, parameters=1))
+    forward = workload.stages[0]
+    layer = forward.blocks[1]
+    mixed = replace(layer, operators=layer.operators[::-1])
+    stage = replace(forward, blocks=(forward.blocks[0], mixed, forward.blocks[2]))
+    with pytest.raises(AssertionError, match="comes later"):
+        check_workload(replace(workload, stages=(stage, *workload.stages[1:])))
 
 
 def test_frozen_weights_get_only_an_input_gradient_and_learning_ones_two_products() -> None:

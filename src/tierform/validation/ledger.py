@@ -22,7 +22,9 @@ ENGINES = Registry(
     "validation engine",
     "tierform.validation",
     {
+        "systolic": "tierform.validation.systolic:ledger",
         "thermal": "tierform.validation.thermal:ledger",
+        "workload": "tierform.validation.workload:ledger",
     },
 )
 

@@ -190,7 +190,7 @@ def _lay_out(model: Model, task: Task, p: Pass, *, accumulate: bool = False) -> 
             part: int | str = section.start + index if section.start is not None else (
                 "head" if section is sections[-1] else "embedding")  # fmt: skip
             rule = learning(task, model, part, total)
-            key = (section.name, section.start, rule, tuple((n, v.grad) for n, v in streams.items()))
+            key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
             if key not in cache:
                 cache[key] = _layout(section, streams, formats, rule, p, recomputation if layered else "none")
             layout = cache[key]
@@ -239,20 +239,22 @@ def _segments(chain: list[tuple[Section, int, Layout]], training: bool, accumula
             last[2] = index
         else:
             runs.append([section, index, index, layout, operators])
+    names = [section.name for section, index, _ in chain if index == 0]
     segments = []
     for section_, first, end, layout_, operators_ in runs:
-        segments.append(_segment(section_, first, end, layout_, operators_))  # type: ignore[arg-type]
+        alone = names.count(section_.name) == 1  # type: ignore[attr-defined]
+        segments.append(_segment(section_, first, end, layout_, operators_, alone))  # type: ignore[arg-type]
     return segments
 
 
-def _segment(section: Section, first: int, end: int, layout: Layout, operators: tuple[Operator, ...]) -> Segment:
-    if first == 0 and end == section.count - 1:
-        name = section.name
-    elif first == end:
-        name = f"{section.name}[{first}]"
-    else:
-        name = f"{section.name}[{first}..{end}]"
-    return Segment(name, end - first + 1, layout, operators, section.start is not None)
+def _segment(
+    section: Section, first: int, end: int, layout: Layout, operators: tuple[Operator, ...], alone: bool
+) -> Segment:
+    name, count = section.name, end - first + 1
+    if not alone or count < section.count:
+        base = section.numbered_from if section.numbered_from is not None else section.start or 0
+        name += f"[{base + first}]" if count == 1 else f"[{base + first}..{base + end}]"
+    return Segment(name, count, layout, operators, section.start is not None)
 
 
 def _reverse(layout: Layout, arriving: frozenset[str], accumulate: bool) -> tuple[tuple[Operator, ...], frozenset[str]]:

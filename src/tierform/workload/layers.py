@@ -48,13 +48,16 @@ class Section:
     """A run of `count` identical layers (or one embedding or head) of a family's plan.
 
     `build` lays one of them out: it takes the tape and the streams that flow in and returns those that flow out.
-    `start` is the index of its first layer among all layers, or None for a part that is no layer.
+    `start` is the index of its first layer among all layers, or None for a part that is no layer; `numbered_from` is
+    the number that the first layer bears in block names, where it is not `start`.  Sections of one name have equal
+    layers.
     """
 
     name: str
     count: int
     build: Callable[[Tape, Streams], Streams]
     start: int | None = None
+    numbered_from: int | None = None
 
 
 def attention(

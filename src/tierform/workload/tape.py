@@ -360,8 +360,8 @@ class Tape:
         y = self.value(f"{name}.out", x.shape)
         mask = self.value(f"{name}.mask", x.shape, precision="int8")
         return self.emit(
-            name, Kind.ELEMENTWISE, module, (x,), y, saved=(mask,), per_element=arithmetic.DROPOUT,
-            attention_core=attention_core,
+            name, Kind.ELEMENTWISE, module, (x,), y, saved=(mask,), per_element=arithmetic.DROPOUT / 2,
+            outputs=(y.operand(), mask.operand()), attention_core=attention_core,
             backward=lambda reverse, gradient: reverse.unary(
                 f"{name}.grad_input", Kind.ELEMENTWISE, module, x, (mask,), gradient, arithmetic.MULTIPLY),
         )  # fmt: skip

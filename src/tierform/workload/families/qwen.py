@@ -14,11 +14,11 @@ from tierform.workload.models import Model
 
 
 def _window(config: Config) -> int:
-    window = config.integer("sliding_window", default=0, minimum=0)
+    """0: Qwen's configurations state a window and switch it off; a switched-on one is refused."""
     if config.flag("use_sliding_window", False):
         config.problem("sliding windows in some layers only are not supported", "use_sliding_window", True)
-    config.ignore("max_window_layers", "layer_types")
-    return 0 * window
+    config.ignore("sliding_window", "max_window_layers", "layer_types")
+    return 0
 
 
 def read_qwen2(config: Config, name: str) -> Model:
@@ -52,7 +52,8 @@ def _moe(config: Config, name: str, family: str, **more: Any) -> Model:
     step, layers = config.integer("decoder_sparse_step", default=1), config.layers("num_hidden_layers")
     dense_only = config.integers("mlp_only_layers", default=(), minimum=0)
     config.ignore("norm_topk_prob", "router_aux_loss_coef", "output_router_logits")
-    dense = tuple(index for index in range(layers) if index in dense_only or (index + 1) % step)
+    dense_set = set(dense_only)
+    dense = tuple(index for index in range(layers) if index in dense_set or (index + 1) % step)
     return llama.read_gated_decoder(
         config, name, family, experts=experts, experts_per_token=chosen, dense_layers=dense,
         expert_ffn_size=config.integer("moe_intermediate_size"), sliding_window=_window(config), **more,

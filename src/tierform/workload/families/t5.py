@@ -96,7 +96,7 @@ def plan(model: Model, p: Pass) -> tuple[Section, ...]:
     decoder = (
         Section("decoder.embedding", 1, start_decoder),
         Section("decoder.layer", model.decoder_layers, lambda tape, s: _decoder_layer(tape, model, p, s),
-                model.layers),
+                model.layers, numbered_from=0),
         Section("head", 1, lambda tape, s: _head(tape, model, p, s)),
     )  # fmt: skip
     return decoder if p.decode else (*encoder, *decoder)

@@ -1,0 +1,117 @@
+"""The workload's counts: parameters, matmul operations, memory.
+
+Parameters against the makers' statements; matmul operations, forward and backward, against PyTorch's flop counter on
+the Hugging Face modules at their real sizes; stored activations, optimizer memory, caches and the share of operations
+on static weights against published formulas.  With a folder, its ``workload_flops.csv`` and ``workload_parameters.csv``
+(the same columns) take the place of the built-in tables.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from tierform.errors import fail
+from tierform.files import read_text
+from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.workload import (
+    FineTuning,
+    Full,
+    Inference,
+    Kind,
+    LoRA,
+    Model,
+    Workload,
+    expand,
+    load_model,
+    model_from_config,
+)
+
+_TABLES = Path(__file__).parent / "tables"
+_EXACT = Tolerance()
+
+
+def ledger(folder: Path | None = None) -> Ledger:
+    """Every point computed anew; see the module's text."""
+    points = [*_parameters(folder or _TABLES), *_flops(folder or _TABLES), *_memory(), _share()]
+    remarks = (
+        "The flop counter counts what the eager code computes: masked halves in full, logits of every token. The "
+        "default expansion leaves out what inference does not need; these points use eager=True.",
+        "Makers round their totals; the Hugging Face modules of the same configurations are matched exactly (tests).",
+    )
+    return Ledger("workload", points, remarks)
+
+
+def _rows(folder: Path, name: str) -> list[dict[str, str]]:
+    lines = [line for line in read_text(folder / name).splitlines() if line and not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+def _number(row: dict[str, str], key: str, name: str) -> float:
+    try:
+        return float(row[key])
+    except (KeyError, TypeError, ValueError):
+        fail("a number is needed in this column", file=name, key=key, value=row.get(key))
+
+
+def _parameters(folder: Path) -> Iterator[Point]:
+    name = "workload_parameters.csv"
+    for row in _rows(folder, name):
+        model = load_model(row["model"])
+        tolerance = Tolerance(relative=_number(row, "tolerance", name))
+        for column, ours in (("total", model.parameters), ("active", model.active_parameters)):
+            if row.get(column):
+                stated = _number(row, column, name)
+                yield Point(model.name, f"{column} parameters", "", stated, ours, tolerance, row["source"], "published")
+
+
+def _flops(folder: Path) -> Iterator[Point]:
+    name = "workload_flops.csv"
+    for row in _rows(folder, name):
+        method = LoRA(int(row["method"].split()[1])) if row["method"].startswith("lora") else Full()
+        task = FineTuning(method, batch=1, sequence=int(_number(row, "sequence", name)))
+        workload = expand(load_model(row["model"]), task, eager=True)
+        for stage in ("forward", "backward"):
+            yield Point(
+                f"{row['model']}, {row['method']}, {row['sequence']} tokens", f"matmul operations {stage}", "op",
+                _number(row, stage, name), 2.0 * _macs(workload, stage), _EXACT, "PyTorch flop counter", "simulator",
+            )  # fmt: skip
+
+
+def _macs(workload: Workload, stage: str) -> int:
+    return sum(o.macs * times for s, _, o, times in workload.occurrences() if s.name == stage)
+
+
+def _layers(layers: int) -> Model:
+    return model_from_config(
+        {"model_type": "gpt2", "n_embd": 1600, "n_head": 25, "n_layer": layers, "n_positions": 1024,
+         "vocab_size": 50257}
+    )  # fmt: skip
+
+
+def _memory() -> Iterator[Point]:
+    s, b, h, a = 1024, 4, 1600, 25
+    cases = (("none", 34.0 + 5.0 * a * s / h), ("selective", 34.0), ("full", 2.0))
+    for recomputation, factor in cases:
+        task = FineTuning(batch=b, sequence=s, recomputation=recomputation)  # type: ignore[arg-type]
+        two, one = (expand(_layers(n), task).footprint.activations for n in (3, 2))
+        yield Point(f"GPT-2 XL layer, recomputation {recomputation}", "stored activations", "B", s * b * h * factor,
+                    two - one, _EXACT, "Korthikanti et al. 2022", "closed form")  # fmt: skip
+    memory = expand(load_model("llama-3.1-8b"), FineTuning(sequence=128)).footprint
+    states = memory.weights + memory.gradients + memory.optimizer_states + memory.master_weights
+    yield Point("llama-3.1-8b, AdamW in mixed precision", "model states", "B", 16.0 * 8030261248, states, _EXACT,
+                "Rajbhandari et al. 2020 (ZeRO)", "closed form")  # fmt: skip
+    cache = expand(load_model("deepseek-v3"), Inference(sequence=1000)).footprint.kv_cache
+    yield Point("deepseek-v3, 1000 tokens", "KV cache", "B", 2.0 * 1000 * 61 * (512 + 64), cache, _EXACT,
+                "deepseek-v2-2024", "closed form")  # fmt: skip
+
+
+def _share() -> Point:
+    """Operations on static weights of one GPT-2 Medium layer, counted as published for Atleus (halved products)."""
+    forward = expand(load_model("gpt2-medium"), FineTuning(LoRA(32), sequence=1024)).stages[0]
+    layer = [o for o in max(forward.blocks, key=lambda block: block.count).operators if o.kind is Kind.MATMUL]
+    static = sum(o.macs for o in layer if o.static_operand)
+    other = sum(o.macs for o in layer if not o.static_operand) / 2
+    return Point("gpt2-medium, LoRA 32, 1024 tokens", "operations on static weights", "%", 91.9,
+                 100.0 * static / (static + other), Tolerance(absolute=0.1), "atleus-2025", "published")  # fmt: skip
