@@ -1,0 +1,148 @@
+"""``tierform systolic``: SCALE-Sim's files in, its report's columns out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tierform.cli.output import console, json_option, print_table
+from tierform.errors import fail
+from tierform.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from tierform.chip.systolic.scalesim import Report
+    from tierform.chip.systolic.scalesim_files import Configuration
+
+_FILE = click.Path(path_type=Path)
+_OVERLAPS = ["serial", "double-buffered", "pipelined"]
+
+
+@click.command("systolic")
+@click.option("-c", "configuration", type=_FILE, required=True, help="SCALE-Sim configuration (.cfg).")
+@click.option("-t", "topology", type=_FILE, required=True, help="SCALE-Sim topology (.csv): products or convolutions.")
+@click.option("-i", "kind", type=click.Choice(["gemm", "conv"]), help="What the topology holds; told by its columns.")
+@click.option("--compat", is_flag=True, help="Count as SCALE-Sim v3 does, instead of as the hardware does.")
+@click.option("--overlap", type=click.Choice(_OVERLAPS), help="What the hardware hides (default double-buffered).")
+@click.option("--process", "process", metavar="NODE", help="Also estimate energy and area at a node, such as 16nm.")
+@click.option("-p", "reports", type=click.Path(path_type=Path, file_okay=False), help="Write the report files here.")
+@json_option
+def command(
+    configuration: Path,
+    topology: Path,
+    kind: str | None,
+    compat: bool,
+    overlap: str | None,
+    process: str | None,
+    reports: Path | None,
+    json_file: Path | None,
+) -> None:
+    """Cycles, stalls, utilization and accesses of a systolic array described by SCALE-Sim's files."""
+    from tierform.chip.systolic import scalesim
+    from tierform.chip.systolic.scalesim_files import read_configuration, read_topology
+
+    if compat and overlap:
+        fail("--overlap is for the hardware's accounting", key="--overlap", value=overlap, fix="Leave out --compat.")
+    read = read_configuration(configuration)
+    layers = read_topology(topology, kind, sparse=read.sparse)
+    found = [
+        scalesim.scale_sim(layer, read) if compat else scalesim.hardware(layer, read, overlap or "double-buffered")  # type: ignore[arg-type]
+        for layer in layers
+    ]
+    costs = _costs(found, read, process) if process else {}
+    _show(found, read, "SCALE-Sim v3" if compat else f"hardware, {overlap or 'double-buffered'}")
+    if costs:
+        rows = [[name, f"{value:.6g}"] for name, value in costs.items()]
+        print_table(f"estimated at {process} (assumed scaling from 45 nm)", ["figure", "value"], rows)
+    if reports:
+        _write_reports(found, read, reports)
+    if json_file:
+        content = {
+            "schema": "tierform.systolic/1",
+            "accounting": "scale-sim-v3" if compat else "hardware",
+            "array": [read.rows, read.columns],
+            "dataflow": read.dataflow,
+            "layers": [
+                {
+                    "layer": r.layer.name,
+                    "m": r.layer.m,
+                    "n": r.layer.n,
+                    "k": r.layer.k,
+                    "count": r.layer.count,
+                    **r.figures,
+                }
+                for r in found
+            ],
+            "estimate": costs,
+        }
+        write_json(json_file, content)
+
+
+def _costs(found: list[Report], read: Configuration, node: str) -> dict[str, float]:
+    """Energy of all layers (8-bit words) and area of the array with its SRAM."""
+    from tierform.chip.process import load_process
+
+    process = load_process(node)
+    macs = sum(report.macs * report.layer.count for report in found)
+    words = sum(report.sram_words * report.layer.count for report in found)
+    sram_B = read.ifmap_words + read.filter_words + read.ofmap_words
+    mac_J = macs * process.mac_energy()["int8"].value
+    sram_J = words * process.sram_energy().value
+    area = process.array_area_m2(read.rows * read.columns, sram_B)
+    return {"mac_energy_J": mac_J, "sram_energy_J": sram_J, "energy_J": mac_J + sram_J, "area_m2": area}
+
+
+def _show(found: list[Report], read: Configuration, accounting: str) -> None:
+    from tierform.chip.systolic.scalesim import BANDWIDTH, COMPUTE, DETAIL, SPARSE
+
+    out = console()
+    mode = "stall-free" if read.calculate_bandwidth else f"{read.ofmap_bandwidth} words a cycle"
+    out.print(
+        f"{read.rows} x {read.columns} elements, {read.dataflow}, {mode}; counted as: {accounting}", highlight=False
+    )
+    tables = [("compute", COMPUTE), ("bandwidth, words a cycle", BANDWIDTH), ("SRAM", DETAIL[:9]), ("DRAM", DETAIL[9:])]
+    if read.sparse:
+        tables.append(("sparse weights, words", SPARSE))
+    shown = found if len(found) <= 60 else found[:60]
+    for title, columns in tables:
+        columns = tuple(name for name in columns if all(name in report.figures for report in shown))
+        rows = [[_name(report), *(_number(report.figures[column]) for column in columns)] for report in shown]
+        if columns:
+            print_table(title, ["layer", *(_head(name) for name in columns)], rows)
+    if len(shown) < len(found):
+        out.print(f"... and {len(found) - len(shown)} more layers (--json has them all)", highlight=False)
+    total = sum(report.figures["Total Cycles"] * report.layer.count for report in found)
+    out.print(f"{len(found)} layers, {total:,.0f} cycles in all", highlight=False)
+    if read.without_effect:
+        out.print(f"- keys that change no figure here: {', '.join(read.without_effect)}", highlight=False)
+
+
+def _head(column: str) -> str:
+    """A column's name as its table's head: what the title says already is left out."""
+    if column.startswith("Avg "):
+        return column.removeprefix("Avg ").removesuffix(" BW")
+    return column[5:].removesuffix(" Cycle") if column.startswith(("SRAM ", "DRAM ")) else column
+
+
+def _name(report: Report) -> str:
+    return report.layer.name + (f" (x {report.layer.count})" if report.layer.count > 1 else "")
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:.4f}"
+
+
+def _write_reports(found: list[Report], read: Configuration, folder: Path) -> None:
+    """The report files under SCALE-Sim's names; a depth-wise layer has a line for each channel."""
+    from tierform.chip.systolic.scalesim import BANDWIDTH, COMPUTE, DETAIL, SPARSE
+
+    files = [("COMPUTE_REPORT", COMPUTE), ("BANDWIDTH_REPORT", BANDWIDTH), ("DETAILED_ACCESS_REPORT", DETAIL)]
+    if read.sparse and "Original Filter Storage" in found[0].figures:
+        files.append(("SPARSE_REPORT", SPARSE))
+    expanded = [report for report in found for _ in range(report.layer.count)]
+    for name, columns in files:
+        lines = ["LayerID, " + ", ".join(columns) + ","]
+        for number, report in enumerate(expanded):
+            lines.append(f"{number}, " + ", ".join(str(report.figures[column]) for column in columns) + ",")
+        write_text(folder / f"{name}.csv", "\n".join(lines) + "\n")
