@@ -1,8 +1,6 @@
-"""Chip files: what a chip is made of, where it sits, and how it is loaded.
+"""A loaded chip: tiles, built components, and the descriptions of network, memory and cooling for their own engines.
 
-A chip has a package (planar, 2.5D, 3D) of dies: tiers of a stack, bottom first, or chiplets side by side.  Each die is
-a grid of tiles; a tile has one network port and holds units of components.  A chip file names component files (of the
-library or a path) and may change single values of them (`set`).  This module reads and checks; it computes nothing.
+The file's schema and checks are in :mod:`tierform.chip.chip_file`.  This module reads and builds; it computes nothing.
 """
 
 from __future__ import annotations
@@ -10,113 +8,26 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from tierform import library
+from tierform.chip.chip_file import (
+    SCHEMA,
+    ChipFile,
+    ClusterFile,
+    CoolingFile,
+    MemoryFile,
+    NetworkFile,
+    PackageFile,
+    problems_of,
+)
 from tierform.chip.component import COMPONENTS, Component
-from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.errors import Problem, TierformError, fail
 from tierform.files import Document, read_yaml
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity, validate
+from tierform.schema import validate
 from tierform.units import format_quantity
 from tierform.workload.precision import PrecisionPlan
-
-SCHEMA = "tierform.chip/1"
-MAX_TILES = 100_000
-# What `place` can send to a component: products with weights by module (or all, `static`), products of two
-# activations, adapters, and everything that is not a product.
-PLACES = ("attention", "ffn", "head", "static", "dynamic", "adapter", "other")
-
-Length = Annotated[Constant, quantity("m", above=0)]
-
-
-class DieFile(FileModel):
-    """One tier or chiplet: a grid of equal tiles; `at` is a chiplet's column and row on the interposer."""
-
-    name: str
-    grid: tuple[int, int]
-    holds: dict[str, int]
-    at: tuple[int, int] = (0, 0)
-    width: Length | None = None
-    height: Length | None = None
-
-
-class PackageFile(FileModel):
-    """How the dies are joined: `3d` tiers are listed from the bottom up."""
-
-    kind: Literal["planar", "2.5d", "3d"]
-    dies: list[DieFile]
-    chiplet_gap: Length | None = None
-
-
-class ComponentFile(FileModel):
-    """A component of the library (or a path), with single values changed by `set`."""
-
-    file: str
-    set: dict[str, Any] = {}
-
-
-class LinkFile(FileModel):
-    """Links of one kind: width, latency in cycles, and energy where it differs from the network's default."""
-
-    width: Annotated[Constant, quantity("bit", above=0)]
-    latency_cycles: int = 1
-    every: int = 1
-
-
-class NetworkFile(FileModel):
-    """The network-on-chip: a mesh over each die's tiles, joined by vertical or interposer links."""
-
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    width: Annotated[Constant, quantity("bit", above=0)]
-    router_cycles: int = 3
-    vertical: LinkFile | None = None
-    interposer: LinkFile | None = None
-    parameters: str = ""
-
-
-class MemoryFile(FileModel):
-    """Memory behind the chip, nearest first: a device of the library's memories and how many stacks or channels."""
-
-    device: str
-    count: int = 1
-    attached: str = ""
-
-
-class CoolingFile(FileModel):
-    """Package and environment; everything has a default in the thermal model."""
-
-    ambient: Annotated[Constant, quantity("K", above=0)] | None = None
-    sink_resistance: Annotated[Constant, quantity("K/W", above=0)] | None = None
-    limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = {}
-
-
-class ClusterFile(FileModel):
-    """What joins several of these chips: bandwidth of one chip in one direction, time of a step, energy."""
-
-    bandwidth: Annotated[Constant, quantity("B/s", above=0)]
-    latency: Annotated[Constant, quantity("s", minimum=0)]
-    energy: Annotated[Constant, quantity("J/B", minimum=0)]
-
-
-class ChipFile(FileModel):
-    """A whole chip file."""
-
-    schema_: str = SCHEMA
-    name: str
-    description: str
-    package: PackageFile
-    components: dict[str, ComponentFile]
-    network: NetworkFile | None = None
-    memory: list[MemoryFile] = []
-    cluster: ClusterFile | None = None
-    cooling: CoolingFile = CoolingFile()
-    precision: dict[str, str] = {}
-    place: dict[str, str] = {}
-    backward_weights: Literal["transposed", "second-copy"] = "transposed"
-    pipelined: bool = False
-    notes: list[str] = []
-    assumed: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,8 +124,7 @@ def load_chip(name: str | Path) -> Chip:
     described = validate(ChipFile, document)
     digest = hashlib.sha256(Path(document.file).read_bytes())
     components, types = _components(described, document, digest)
-    problems = [*_die_problems(described, document, components), *_package_problems(described, document)]
-    problems += [*_precision_problems(described, document), *_place_problems(described, document)]
+    problems = problems_of(described, document, components)
     if problems:
         raise TierformError(problems)
     tiles = _tiles(described)
@@ -319,147 +229,6 @@ def _components(chip: ChipFile, document: Document, digest: Any) -> tuple[dict[s
     if problems:
         raise TierformError(problems)
     return built, types
-
-
-def _die_problems(chip: ChipFile, document: Document, components: dict[str, Component]) -> list[Problem]:
-    problems = []
-    total = 0
-    for index, die in enumerate(chip.package.dies):
-        at = ("package", "dies", index)
-        if min(die.grid) < 1:
-            problems.append(
-                Problem(
-                    "a grid needs at least 1 x 1 tiles",
-                    document.file,
-                    document.line_of((*at, "grid")),
-                    f"package.dies.{index}.grid",
-                    list(die.grid),
-                )
-            )
-        total += max(die.grid[0], 0) * max(die.grid[1], 0)
-        for name, count in die.holds.items():
-            line = document.line_of((*at, "holds", name))
-            if name not in components:
-                close = nearest(name, components)
-                problems.append(
-                    Problem(
-                        "no component of this name",
-                        document.file,
-                        line,
-                        f"package.dies.{index}.holds.{name}",
-                        None,
-                        close,
-                    )
-                )
-            elif count < 1:
-                problems.append(
-                    Problem(
-                        "a tile holds at least one unit",
-                        document.file,
-                        line,
-                        f"package.dies.{index}.holds.{name}",
-                        count,
-                    )
-                )
-    names = [die.name for die in chip.package.dies]
-    if len(set(names)) < len(names):
-        problems.append(Problem("two dies have the same name", document.file, document.line_of(("package", "dies"))))
-    if total > MAX_TILES:
-        problems.append(
-            Problem(
-                f"{total} tiles; at most {MAX_TILES} are simulated",
-                document.file,
-                document.line_of(("package", "dies")),
-            )
-        )
-    return problems
-
-
-def _package_problems(chip: ChipFile, document: Document) -> list[Problem]:
-    problems = []
-    dies = chip.package.dies
-    tiles = sum(die.grid[0] * die.grid[1] for die in dies)
-    if chip.package.kind == "planar" and len(dies) != 1:
-        problems.append(
-            Problem(
-                "a planar package has exactly one die",
-                document.file,
-                document.line_of(("package", "dies")),
-                "package.dies",
-                len(dies),
-            )
-        )
-    if tiles > 1 and chip.network is None:
-        problems.append(Problem("a chip of more than one tile needs a network", document.file, None, "network"))
-    if chip.network is not None:
-        needed = {"3d": "vertical", "2.5d": "interposer"}.get(chip.package.kind)
-        if needed and len(dies) > 1 and getattr(chip.network, needed) is None:
-            problems.append(
-                Problem(
-                    f"a {chip.package.kind} package needs its links described",
-                    document.file,
-                    document.line_of(("network",)),
-                    f"network.{needed}",
-                )
-            )
-    if chip.package.kind == "3d" and len({die.grid for die in dies}) > 1:
-        problems.append(
-            Problem(
-                "all tiers of a stack need the same grid",
-                document.file,
-                document.line_of(("package", "dies")),
-                "package.dies",
-            )
-        )
-    if chip.package.kind == "2.5d" and len({die.at for die in dies}) < len(dies):
-        problems.append(
-            Problem(
-                "two chiplets stand at the same place ('at')",
-                document.file,
-                document.line_of(("package", "dies")),
-                "package.dies",
-            )
-        )
-    return problems
-
-
-def _precision_problems(chip: ChipFile, document: Document) -> list[Problem]:
-    known = list(PrecisionPlan.__dataclass_fields__)
-    problems = [
-        Problem(
-            "unknown key",
-            document.file,
-            document.line_of(("precision", key)),
-            f"precision.{key}",
-            None,
-            nearest(key, known),
-            f"Known here: {', '.join(known)}.",
-        )
-        for key in chip.precision
-        if key not in known
-    ]
-    if not problems and chip.precision:
-        try:
-            PrecisionPlan(**chip.precision)
-        except TierformError as error:
-            at = document.line_of(("precision",))
-            problems = [Problem(p.what, document.file, at, "precision", p.value, p.nearest) for p in error.problems]
-    return problems
-
-
-def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
-    problems = []
-    for key, component in chip.place.items():
-        line = document.line_of(("place", key))
-        if key not in PLACES:
-            fix = f"Known here: {', '.join(PLACES)}."
-            problems.append(
-                Problem("unknown key", document.file, line, f"place.{key}", None, nearest(key, PLACES), fix)
-            )
-        elif component not in chip.components:
-            close = nearest(component, chip.components)
-            problems.append(Problem("no component of this name", document.file, line, f"place.{key}", component, close))
-    return problems
 
 
 def _tiles(chip: ChipFile) -> tuple[Tile, ...]:

@@ -6,8 +6,8 @@ ceil(m / reuse) times, `reuse` being how many input vectors a bank's registers h
     time = max(bytes * passes / (banks * bank bandwidth), MACs / (banks * MAC rate)) + moved inputs and outputs / link
 
 In-bank (row-parallel, bit-serial) designs are described by their MAC rate per bank, near-bank ones by bandwidth and
-multipliers.  Softmax, normalization and the like run on the logic beside the banks at `vector_rate`.  The bank bandwidth
-of a design is one column access per tCCD_L, lowered to what its activation window or power allows.
+multipliers.  Softmax, normalization and the like run on the logic beside the banks at `vector_rate`.  The bandwidth
+of a bank is one column access per tCCD_L, lowered to what the activation window or power allows.
 """
 
 from __future__ import annotations

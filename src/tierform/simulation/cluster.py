@@ -11,17 +11,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from tierform.chip.chip_file import ClusterFile
 from tierform.chip.component import Cost
-from tierform.chip.description import Chip, ClusterFile
+from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, StageSchedule, Step, schedule_stage
 from tierform.workload.operator import Operator
 from tierform.workload.task import Task
-
-if TYPE_CHECKING:
-    from tierform.simulation.costing import Segment
 
 
 def require_cluster(chip: Chip, chips: int) -> ClusterFile:
@@ -51,11 +48,9 @@ def part_of_batch(task: Task, copies: int) -> Task:
     return replace(task, batch=task.batch // copies) if copies > 1 else task
 
 
-def send_cost(chip: Chip, segments: Sequence[Segment]) -> tuple[float, float]:
+def send_cost(chip: Chip, size_B: int) -> tuple[float, float]:
     """Seconds that a group's result occupies the link to the next group, and the latency on top."""
     link = require_cluster(chip, 2)
-    longest = max(segments, key=lambda segment: segment.count)
-    size_B = longest.executed[longest.layer.output].operator.output_B
     return size_B / link.bandwidth.value, link.latency.value
 
 

@@ -7,9 +7,8 @@ memory, the stage takes that long.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +17,7 @@ import numpy as np
 from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
 from tierform.mapping import Mapping, default_mapping, load_mapping
+from tierform.simulation.account import Account, Finished
 from tierform.simulation.cluster import part_of_batch, require_cluster, schedule_groups, send_cost, side_by_side
 from tierform.simulation.costing import Costing, Executed, Segment
 from tierform.simulation.fabric import Fabric
@@ -37,57 +37,6 @@ Fidelity = Literal["analytic", "cycle"]
 Thermal = Literal["none", "steady", "transient"]
 MAX_MICRO_BATCHES = 16
 ALONE = Parallelism()
-
-
-@dataclass(slots=True)
-class Account:
-    """Running sums over the whole task."""
-
-    energy_by_component: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    energy_by_operator: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    energy_by_part: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    operations_by_component: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    operations_by_operator: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    busy_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    crossbar_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    useful_operations_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    memory_read_B: float = 0.0
-    memory_write_B: float = 0.0
-    memory_busy_s: float = 0.0
-    network_B: float = 0.0
-    cell_writes: int = 0
-    link_B: Any = None
-
-    def add_energy(self, component: str, operator: str, part: str, energy_J: float) -> None:
-        """Book an energy once in each of the three views."""
-        self.energy_by_component[component] += energy_J
-        self.energy_by_operator[operator] += energy_J
-        self.energy_by_part[f"{component}: {part}"] += energy_J
-
-    @property
-    def energy_J(self) -> float:
-        """Everything booked so far."""
-        return sum(self.energy_by_component.values())
-
-
-@dataclass(frozen=True)
-class Finished:
-    """Everything that the summary of a task is made from."""
-
-    model: Model
-    task: Task
-    chip: Chip
-    workload: Workload
-    plan: Mapping
-    fabric: Fabric
-    offchip: OffChip
-    account: Account
-    stages: list[tuple[Stage, float, float]]
-    executed: list[tuple[Stage, Segment, Executed, int]]
-    placement: Any
-    bars: list[Bar]
-    heat: Heat | None
-    parallelism: Parallelism
 
 
 def inputs(
@@ -160,7 +109,7 @@ def simulate(
         if parallelism.pipeline > 1 and stage.name == "update":
             run = side_by_side(layers, parallelism.pipeline)
         elif parallelism.pipeline > 1:
-            run = schedule_groups(layers, micro, chunks, parallelism.pipeline, send_cost(chip, segments))
+            run = schedule_groups(layers, micro, chunks, parallelism.pipeline, send_cost(chip, _handed_on_B(segments)))
         else:
             run = schedule_stage(layers, micro, chunks, record=timeline)
         seconds = _book_stage(
@@ -341,6 +290,12 @@ def _book_rewriting(plan: Mapping, chip: Chip, account: Account, heat_map: HeatM
             heat_map.add_component(name, cost.total_energy_J)
             seconds += cost.latency_s
     return seconds
+
+
+def _handed_on_B(segments: list[Segment]) -> int:
+    """Bytes that a layer hands to the next."""
+    longest = max(segments, key=lambda segment: segment.count)
+    return longest.executed[longest.layer.output].operator.output_B
 
 
 def _bars(stage: Stage, slices: list[Any], start_s: float) -> list[Bar]:

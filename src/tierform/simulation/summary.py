@@ -12,9 +12,9 @@ from tierform.chip.description import Chip
 from tierform.errors import TierformError
 from tierform.mapping import Mapping
 from tierform.provenance import Assumption, Citation, assumptions_first
+from tierform.simulation.account import Account, Finished
 from tierform.simulation.costing import Executed, Segment
 from tierform.simulation.result import OperatorResult, Result, StageResult, Wear
-from tierform.simulation.simulate import Account, Finished
 from tierform.workload import Model, Task
 from tierform.workload.graph import Stage
 from tierform.workload.operator import Kind, Phase
