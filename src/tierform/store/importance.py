@@ -75,7 +75,7 @@ def gains_per_bit(error: NDArray[np.float64]) -> NDArray[np.float64]:
             hull.pop()
         hull.append(point)
     smooth = np.interp(np.arange(len(error)), hull, error[hull])
-    return np.maximum(-np.diff(smooth), 0.0)
+    return np.maximum(np.minimum.accumulate(-np.diff(smooth)), 0.0)  # equal steps stay equal to the last bit
 
 
 def allocate(
@@ -153,12 +153,13 @@ class Predictor:
     down: NDArray[np.float64]
     up: NDArray[np.float64]
     mean_out: NDArray[np.float64]
+    level: NDArray[np.float64]
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Predicted relative energy, [step, group]."""
         centred = (inputs - self.mean_in) / self.scale_in
         logs: NDArray[np.float64] = centred @ self.down @ self.up + self.mean_out
-        return np.exp(np.clip(logs, -20, 5))
+        return np.exp(np.clip(logs, -20, 5)) * self.level
 
 
 def fit_predictor(
@@ -178,7 +179,11 @@ def fit_predictor(
     full = np.linalg.solve(gram, centred.T @ target)
     _, _, directions = np.linalg.svd(centred @ full, full_matrices=False)
     kept = directions[: min(rank, len(directions))].T
-    predictor = Predictor(mean_in, scale_in, full @ kept, kept.T, mean_out)
+    down, up = full @ kept, kept.T
+    plain = np.exp(np.clip(centred @ down @ up + mean_out, -20, 5))
+    # the exponential of a mean log lies below the mean: each group is set right on average
+    level = activity[:split].mean(0) / np.maximum(plain.mean(0), 1e-12)
+    predictor = Predictor(mean_in, scale_in, down, up, mean_out, level)
     held = (inputs[split:] - mean_in) / scale_in @ predictor.down @ predictor.up + mean_out
     rest = logs[split:]
     explained = 1 - float(((rest - held) ** 2).sum() / max(((rest - rest.mean(0)) ** 2).sum(), 1e-30))

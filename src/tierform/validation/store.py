@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,8 +37,9 @@ def ledger(folder: Path | None = None) -> Ledger:
     if folder is None:
         from tierform.memory import load_memory
 
+        device: Any = load_memory("cxl-ddr5-x8")
         for layout in ("adjacent", "plane-major"):
-            table, _ = proportionality(load_memory("cxl-ddr5-x8"), layout)
+            table, _ = proportionality(device, layout)
             for row in table.rows:
                 ideal = float(row[1]) / 100  # type: ignore[arg-type]
                 for quantity, value in (("DRAM energy saved", row[2]), ("load time saved", row[4])):
@@ -98,7 +100,7 @@ def _measure() -> dict[tuple[str, str], float]:
             exact = store.read("w").astype(np.float64)
             for bits in PARTIAL_ERRORS:
                 for fill in ("truncate", "midpoint", "round"):
-                    wrong = store.read("w", bits, fill=fill) - exact  # type: ignore[arg-type]
+                    wrong = store.read("w", bits, fill=fill) - exact
                     error = float(np.sqrt((wrong**2).mean() / (exact**2).mean()))
                     found[f"{bits} bits, {fill}", "relative error"] = error
     return found
