@@ -22,6 +22,8 @@ ENGINES = Registry(
     "validation engine",
     "tierform.validation",
     {
+        "store": "tierform.validation.store:ledger",
+        "memory": "tierform.validation.memory:ledger",
         "systolic": "tierform.validation.systolic:ledger",
         "thermal": "tierform.validation.thermal:ledger",
         "workload": "tierform.validation.workload:ledger",
