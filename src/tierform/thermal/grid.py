@@ -20,6 +20,7 @@ from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.thermal.network import Array, Network, build_network, overlap
 from tierform.thermal.solvers import Solver, SolverName, make_solver
 from tierform.thermal.stack import Board, Region, Sink, Stack
+from tierform.thermal.threads import one_thread
 
 Powers = Mapping[str, float] | Sequence[float] | Array
 Reduction = Literal["mean", "max", "min", "center", "touched"]
@@ -143,7 +144,8 @@ class GridModel:
     @cached_property
     def solver(self) -> Solver:
         """The factored steady system."""
-        return make_solver(self.network, self.solver_name, tolerance=self.tolerance)
+        with one_thread():
+            return make_solver(self.network, self.solver_name, tolerance=self.tolerance)
 
     def node_layers(self, name: str) -> list[int]:
         """Numbers of the cell layers of a layer; ``spreader``, ``sink``, ``substrate``, ``solder``, ``board`` too."""
@@ -189,10 +191,12 @@ class GridModel:
         `nonlinear` evaluates temperature-dependent conductivities at each cell's own temperature (within 1 mK).
         """
         power = self._power(power_W, cell_power_W)
-        nodes = self.solver.solve(self.network.sources_W(power))
-        self._check(power, nodes)
-        if nonlinear:
-            nodes = self._substitute(power, nodes)
+        solver = self.solver
+        with one_thread():
+            nodes = solver.solve(self.network.sources_W(power))
+            self._check(power, nodes)
+            if nonlinear:
+                nodes = self._substitute(power, nodes)
         return TemperatureField(self, nodes)
 
     def _check(self, power: Array, nodes: Array) -> None:
@@ -277,8 +281,9 @@ class GridModel:
         """
         rows = []
         end = self._start(start)
-        for end in self.march(powers_W, interval_s, start=end, steps_per_interval=steps_per_interval):  # noqa: B020
-            rows.append(end.tiles_K(reduction))
+        with one_thread():
+            for end in self.march(powers_W, interval_s, start=end, steps_per_interval=steps_per_interval):  # noqa: B020
+                rows.append(end.tiles_K(reduction))
         times = np.asarray(interval_s * np.arange(1, len(rows) + 1), dtype=np.float64)
         return Transient(times, np.array(rows).reshape(len(rows), len(self.stack.tiles)), end)
 

@@ -26,6 +26,7 @@ from tierform.thermal.grid import GridModel, Powers, tile_powers
 from tierform.thermal.network import Array
 from tierform.thermal.solvers import SolverName
 from tierform.thermal.stack import Stack, Tile
+from tierform.thermal.threads import one_thread
 
 _CACHE_FORMAT = "tierform.influence/1"
 _COARSE, _FINE = 12, 48
@@ -89,7 +90,8 @@ class InfluenceModel:
         path = file / f"{self._key()}.npy" if file else None
         both = _read(path, len(self.tiles))
         if both is None:
-            matrix, base = GridModel(stack, self.rows, self.columns, solver=solver).influence()
+            with one_thread():
+                matrix, base = GridModel(stack, self.rows, self.columns, solver=solver).influence()
             both = np.concatenate([matrix, base[:, None]], axis=1)
             _write(path, both)
         self.matrix_K_per_W: Array = both[:, :-1]
@@ -131,6 +133,17 @@ class InfluenceModel:
         if not tolerance_K > 0:
             fail("must be positive", key="tolerance_K", value=tolerance_K)
         dynamic = np.asarray(dynamic_power_W, dtype=float)
+        with one_thread():
+            return self._newton(dynamic, leakage_W, tolerance_K, limit_K, max_iterations)
+
+    def _newton(
+        self,
+        dynamic: Array,
+        leakage_W: Callable[[Array], Array],
+        tolerance_K: float,
+        limit_K: float,
+        max_iterations: int,
+    ) -> FixedPoint:
         a = self.matrix_K_per_W
         temperature = self.temperatures_K(dynamic)
         gain = 0.0
