@@ -14,10 +14,12 @@ import click
 
 # verb -> (module, what it does).  The help page is made from this table alone, so it imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "network": ("tierform.cli.network", "Simulate an on-chip network; reads BookSim2's configuration files."),
     "systolic": ("tierform.cli.systolic", "Cycles and accesses of a systolic array described by SCALE-Sim's files."),
     "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
     "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
     "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
+    "memory": ("tierform.cli.memory", "DRAM cycle by cycle, from DRAMsim3's files or the library."),
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
     "store": ("tierform.cli.store", "The bit-plane weight store: pack, info, verify, unpack, serve, bench."),
     "reproduce": ("tierform.cli.reproduce", "A published result, re-derived beside the published figures."),

