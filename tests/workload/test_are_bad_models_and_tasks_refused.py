@@ -47,7 +47,7 @@ def test_missing_folder_and_missing_file(tmp_path: Path) -> None:
 def test_hub_model_without_network_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     transformers = pytest.importorskip("transformers")
 
-    def offline(name: str) -> None:
+    def offline(name: str, local_files_only: bool) -> None:
         raise OSError("couldn't connect")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", offline)

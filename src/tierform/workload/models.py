@@ -143,7 +143,7 @@ def load_model(name_or_path: str | Path) -> Model:
 
     text, path = str(name_or_path), Path(name_or_path)
     names = library.names("models")
-    if text in names:
+    if text in names or not text:
         return _from_library(library.find("models", text))
     if path.is_dir() or path.suffix in (".json", ".yaml", ".yml"):
         return _from_path(path)
@@ -170,7 +170,7 @@ def _from_path(path: Path) -> Model:
         return _from_library(path)
     file = path / "config.json" if path.is_dir() else path
     if not file.exists():
-        near = sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+        near = sorted(entry.name for entry in path.glob("*.json")) if path.is_dir() else []
         fail("the folder has no config.json", file=str(path), value="config.json", choices=near,
              fix="Give a folder as `save_pretrained` writes it.")  # fmt: skip
     document = read_json(file)
@@ -197,7 +197,7 @@ def _from_hub(name: str) -> Model:
             "transformers", f"reading the model {name!r} from the Hugging Face Hub", "train"
         ) from None
     try:
-        found = AutoConfig.from_pretrained(name)
+        found = AutoConfig.from_pretrained(name, local_files_only=not _hub_resolves())
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         from tierform import library
@@ -208,6 +208,22 @@ def _from_hub(name: str) -> Model:
                      value=name, nearest=short, fix=f"The Hub client says: {reason[:200]}")]
         ) from None  # fmt: skip
     return model_from_config(found.to_dict(), name.rsplit("/", 1)[1], file=f"{name} (Hub)")
+
+
+def _hub_resolves() -> bool:
+    """Whether the Hub's name resolves (or a proxy does that): the client itself retries for half a minute."""
+    import os
+    import socket
+    from urllib.parse import urlsplit
+
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    host = urlsplit(os.environ.get("HF_ENDPOINT", "")).hostname or "huggingface.co"
+    try:
+        socket.getaddrinfo(host, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _read(config: Config, name: str) -> Model:
