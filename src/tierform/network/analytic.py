@@ -19,6 +19,7 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.network.loads import hop_counts, product_loads, tree_loads
+from tierform.network.queueing import LatencyEstimate, estimate, saturation_rate
 from tierform.network.parameters import EnergyParameters, RouterParameters
 from tierform.network.routing import Routing, choose_routing
 from tierform.network.topology import INTERPOSER, PLANAR, VERTICAL, FloatArray, IntArray, Topology
@@ -75,6 +76,16 @@ class AnalyticNetwork:
         self.router = router_parameters or RouterParameters()
         self.clock_Hz = clock_Hz
         self.energy = energy_parameters or EnergyParameters()
+
+    # ---- steady traffic
+
+    def latency(self, traffic_matrix: FloatArray, rate: float, packet_flits: float = 1.0) -> LatencyEstimate:
+        """Mean latency of random traffic: (nodes, nodes) shares (rows sum to 1) at `rate` flits per node and cycle."""
+        return estimate(self, np.asarray(traffic_matrix, float), rate, packet_flits)
+
+    def saturation(self, traffic_matrix: FloatArray) -> float:
+        """The rate (flits per node and cycle) above which the traffic cannot be carried."""
+        return saturation_rate(self, np.asarray(traffic_matrix, float))
 
     # ---- one transfer at a time
 

@@ -16,8 +16,8 @@ from tierform.network.cycle_state import AT_NODE, FLOWS_LEFT, N_READY, N_SIZE, N
 
 # Flow record.
 (F_WAITS_FOR, F_RELEASE, F_DELAY, F_STARTED, F_FINISHED, F_FLITS_LEFT, F_GOALS, F_GOAL_N, F_NEXT, F_NEXT_N, F_SENDERS,
- F_SENDER_N) = range(12)  # fmt: skip
-FLOW_SIZE = 12
+ F_SENDER_N, F_STACK) = range(13)  # fmt: skip
+FLOW_SIZE = 13
 # Entry record: the flow, flits still to send, the next destination, the sending node.
 E_FLOW, E_LEFT, E_TURN, E_NODE = range(4)
 ENTRY_SIZE = 4
@@ -31,53 +31,70 @@ U = np.uint64
 @njit(cache=True, error_model="numpy", _nrt=False)
 def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> Any:
     """(flow, destination, flits) of the next packet of a node's released flows, taken in turn; (-1, 0, 0) if none."""
-    first = w[w[AT_ENTRY_BASE] + source]
-    number = (w[w[AT_ENTRY_BASE] + source + 1] - first) // ENTRY_SIZE
+    first = w[U(w[AT_ENTRY_BASE] + source)]
+    number = (w[U(w[AT_ENTRY_BASE] + source + 1)] - first) // ENTRY_SIZE
     for step in range(number):
         turn = (m[U(node + N_TURN)] + step) % number
         entry = first + turn * ENTRY_SIZE
-        flow = w[entry + E_FLOW]
+        flow = w[U(entry + E_FLOW)]
         at = w[AT_FLOWS] + flow * FLOW_SIZE
-        if w[entry + E_LEFT] <= 0 or w[at + F_RELEASE] < 0 or w[at + F_RELEASE] > now:
+        if w[U(entry + E_LEFT)] <= 0 or w[U(at + F_RELEASE)] < 0 or w[U(at + F_RELEASE)] > now:
             continue
-        size = min(w[entry + E_LEFT], w[PACKET_FLITS])
-        goal = w[w[at + F_GOALS] + w[entry + E_TURN] % w[at + F_GOAL_N]]
-        w[entry + E_TURN] += 1
-        w[entry + E_LEFT] -= size
-        if w[entry + E_LEFT] == 0:
+        size = min(w[U(entry + E_LEFT)], w[PACKET_FLITS])
+        goal = w[U(w[U(at + F_GOALS)] + w[U(entry + E_TURN)] % w[U(at + F_GOAL_N)])]
+        w[U(entry + E_TURN)] += 1
+        w[U(entry + E_LEFT)] -= size
+        if w[U(entry + E_LEFT)] == 0:
             m[U(node + N_READY)] -= 1
         m[U(node + N_TURN)] = (turn + 1) % number
-        if w[at + F_STARTED] < 0:
-            w[at + F_STARTED] = now
+        if w[U(at + F_STARTED)] < 0:
+            w[U(at + F_STARTED)] = now
         return flow, goal, size
     return np.int64(-1), np.int64(0), np.int64(0)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def release_flow(m: Any, c: Any, w: Any, flow: int, when: int) -> None:
-    """All that the flow waited for has happened: it may be sent from cycle `when` on."""
-    at = w[AT_FLOWS] + flow * FLOW_SIZE
-    w[at + F_RELEASE] = when
-    if w[at + F_FLITS_LEFT] == 0:
-        w[at + F_FLITS_LEFT] = -1
-    for k in range(w[at + F_SENDERS], w[at + F_SENDERS] + w[at + F_SENDER_N]):
-        entry = w[k]
-        if w[entry + E_LEFT] > 0:
-            m[U(m[AT_NODE] + w[entry + E_NODE] * N_SIZE + N_READY)] += 1
+    """All that the flow waited for has happened: it may be sent from cycle `when` on.
+
+    A flow without bytes is finished at that moment; what waits for it is released in turn (a chain is followed by a
+    stack kept in the records of the flows themselves).
+    """
+    top = flow
+    w[U(w[AT_FLOWS] + flow * FLOW_SIZE + F_STACK)] = -1
+    w[U(w[AT_FLOWS] + flow * FLOW_SIZE + F_RELEASE)] = when
+    while top >= 0:
+        at = w[AT_FLOWS] + top * FLOW_SIZE
+        top = w[U(at + F_STACK)]
+        if w[U(at + F_FLITS_LEFT)] > 0:
+            for k in range(w[U(at + F_SENDERS)], w[U(at + F_SENDERS)] + w[U(at + F_SENDER_N)]):
+                entry = w[U(k)]
+                m[U(m[AT_NODE] + w[U(entry + E_NODE)] * N_SIZE + N_READY)] += 1
+            continue
+        done = w[U(at + F_RELEASE)]
+        w[U(at + F_STARTED)] = done
+        w[U(at + F_FINISHED)] = done
+        c[FLOWS_LEFT] -= 1
+        for k in range(w[U(at + F_NEXT)], w[U(at + F_NEXT)] + w[U(at + F_NEXT_N)]):
+            later = w[AT_FLOWS] + w[U(k)] * FLOW_SIZE
+            w[U(later + F_WAITS_FOR)] -= 1
+            if w[U(later + F_WAITS_FOR)] == 0:
+                w[U(later + F_RELEASE)] = done + w[U(later + F_DELAY)]
+                w[U(later + F_STACK)] = top
+                top = w[U(k)]
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def finish_flow(m: Any, c: Any, w: Any, flow: int, flits: int, now: int) -> None:
     """Count delivered flits; when the last has come, release the flows that waited for this one."""
     at = w[AT_FLOWS] + flow * FLOW_SIZE
-    w[at + F_FLITS_LEFT] -= flits
-    if w[at + F_FLITS_LEFT] > 0:
+    w[U(at + F_FLITS_LEFT)] -= flits
+    if w[U(at + F_FLITS_LEFT)] > 0:
         return
-    w[at + F_FINISHED] = now
+    w[U(at + F_FINISHED)] = now
     c[FLOWS_LEFT] -= 1
-    for k in range(w[at + F_NEXT], w[at + F_NEXT] + w[at + F_NEXT_N]):
-        after = w[k]
-        later = w[AT_FLOWS] + after * FLOW_SIZE
-        w[later + F_WAITS_FOR] -= 1
-        if w[later + F_WAITS_FOR] == 0:
-            release_flow(m, c, w, after, now + w[later + F_DELAY])
+    for k in range(w[U(at + F_NEXT)], w[U(at + F_NEXT)] + w[U(at + F_NEXT_N)]):
+        later = w[AT_FLOWS] + w[U(k)] * FLOW_SIZE
+        w[U(later + F_WAITS_FOR)] -= 1
+        if w[U(later + F_WAITS_FOR)] == 0:
+            release_flow(m, c, w, w[U(k)], now + w[U(later + F_DELAY)])

@@ -44,10 +44,11 @@ I_FEEDER, I_CREDIT_DELAY, I_CREDIT_FREE, I_STEP, I_AXIS, I_LOCAL, I_PART, I_POIN
 # Output port; then per output speedup the switch's grant pointer.
 O_TARGET, O_DELAY, O_INTERVAL, O_SLOTS, O_FREE, O_LOCAL, O_OWN, O_CYCLIC, O_POINTERS = range(9)
 # Channel; then the candidates (output port, lowest and highest virtual channel, priority), then the buffer.
-(C_HEAD, C_FILL, C_STATUS, C_ASSIGNED, C_DUE, C_OUTCOME, C_ACCEPT, C_ROUTER, C_PORT, C_LOCAL, C_VC, C_PART, C_NEXT_VC,
- C_BUFFER, C_ROUTES, C_FIRST_ROUTE) = range(16)  # fmt: skip
+(C_HEAD, C_FILL, C_STATUS, C_ASSIGNED, C_BUFFER, C_PORT, C_VC, C_ROUTER, C_IN_LOCAL, C_OUT_LOCAL, C_GRANT_AT,
+ C_ACCEPT_AT, C_ROTATE_AT, C_NEXT_VC, C_LOCAL, C_ACCEPT, C_STAMP, C_BEST, C_PICK, C_DUE, C_OUTCOME, C_PART, C_ROUTES,
+ C_FIRST_ROUTE) = range(24)  # fmt: skip
 # Out channel.
-W_OWNER, W_USED, W_TAIL_SENT, W_FLITS, W_GRANT, W_PORT, W_LOCAL, W_SLOTS, W_VC = range(9)
+W_OWNER, W_USED, W_TAIL_SENT, W_FLITS, W_GRANT, W_PORT, W_LOCAL, W_SLOTS, W_VC, W_STAMP, W_BEST, W_PICK = range(12)
 W_SIZE = 12
 # Node.
 (N_PACKET, N_LEFT, N_VC, N_LAST_VC, N_NEXT, N_ON, N_ACCEPTED, N_CHANNEL, N_OWN, N_SLOTS, N_EJECT, N_ROUTER, N_READY,
@@ -131,7 +132,7 @@ def build(
     grid = topology.grid
     axes = len(grid.shape) if grid is not None else 1
     routes = choices
-    channel_size = -(-(C_FIRST_ROUTE + 4 * routes + depth) // 16) * 16
+    channel_size = C_FIRST_ROUTE + 4 * routes + depth
     in_size, out_size = I_POINTERS + 2 * speed_in, O_POINTERS + speed_out
     widest_in, widest_out = int(np.diff(plug["in_base"]).max()), int(np.diff(plug["out_base"]).max())
     delays = np.array([r.crossbar_delay for r in routers])
@@ -152,7 +153,7 @@ def build(
         AT_ROUTER: count * R_SIZE, AT_IN: ports * in_size, AT_OUT: ports * out_size, AT_CHANNEL: channels * channel_size,
         AT_OWN: (ports + nodes) * vcs * W_SIZE, AT_NODE: nodes * N_SIZE, AT_PACKET: pool * P_RECORD, AT_FREE: pool,
         AT_WHEEL: horizon * (1 + 2 * ports), AT_CREDITS: horizon * (1 + credit_events), AT_PLACE: count * axes,
-        AT_AXIS_PORT: axes * 2 * count, AT_SCRATCH: 3 * requests,
+        AT_AXIS_PORT: axes * 2 * count, AT_SCRATCH: 3 * requests + 2 * sides,
         AT_GRANTED: requests, AT_BEST: 6 * sides, AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
         AT_POINTERS: 2 * sides, AT_HISTOGRAM: histogram_bins, AT_SHAPE: axes, AT_LAYER_OF: count + 3 * channels,
     }  # fmt: skip
@@ -290,6 +291,11 @@ def _fill_channels(
     record[:, C_VC] = np.tile(np.arange(vcs), ports)
     record[:, C_PART] = record[:, C_VC] % int(words[SPEED_IN])
     record[:, C_NEXT_VC] = (record[:, C_VC] + int(words[SPEED_IN])) % vcs
+    speed_in = int(words[SPEED_IN])
+    local = (np.arange(ports) - plug["in_base"][np.repeat(np.arange(topology.routers), np.diff(plug["in_base"]))])[port]
+    record[:, C_IN_LOCAL] = local * speed_in + record[:, C_PART]
+    record[:, C_ROTATE_AT] = record[:, C_PORT] + I_POINTERS + record[:, C_PART]
+    record[:, C_ACCEPT_AT] = record[:, C_ROTATE_AT] + speed_in
     record[:, C_LOCAL] = np.arange(channels) - plug["in_base"][router] * vcs
     record[:, C_BUFFER] = words[AT_CHANNEL] + np.arange(channels) * channel_size + C_FIRST_ROUTE + 4 * routes
     record[:, C_DUE] = -1

@@ -312,6 +312,9 @@ def take(m: Any, router: int, channel: int, own: int) -> None:
     m[U(channel + C_ASSIGNED)] = own
     m[U(own + W_OWNER)] = 1
     m[U(own + W_TAIL_SENT)] = 0
+    port, part = m[U(own + W_PORT)], m[U(m[U(channel + C_PORT)] + I_PART)]
+    m[U(channel + C_OUT_LOCAL)] = m[U(port + O_LOCAL)] * m[SPEED_OUT] + part
+    m[U(channel + C_GRANT_AT)] = port + O_POINTERS + part
     m[U(channel + C_STATUS)] = ACTIVE
     m[U(channel + C_DUE)] = -1
     m[U(m[U(router + R_SWITCH_LIST)] + m[U(router + R_SWITCH_N)])] = channel
@@ -319,72 +322,88 @@ def take(m: Any, router: int, channel: int, own: int) -> None:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def allocate_lone_vc(m: Any, router: int, channel: int) -> Any:
-    """A lone request gets, of the free channels, the first from its pointer on: the same under each allocator."""
-    vcs = m[VCS]
-    outputs = m[U(router + R_OUTPUTS)] * vcs
-    best, chosen, preferred = outputs, np.int64(-1), np.int64(-1)
-    candidate = channel + C_FIRST_ROUTE
-    for _ in range(m[U(channel + C_ROUTES)]):
-        rank = m[U(candidate + 3)] if m[VC_ALLOCATOR] != 0 else 0
-        own = m[U(m[U(candidate)] + O_OWN)]
-        if rank >= preferred:
-            for at in range(own + m[U(candidate + 1)] * W_SIZE, own + (m[U(candidate + 2)] + 1) * W_SIZE, W_SIZE):
-                if m[U(at + W_OWNER)] or (m[BUSY_WHEN_FULL] and m[U(at + W_USED)] >= m[U(at + W_SLOTS)]):
-                    continue
-                far = m[U(at + W_LOCAL)] - m[U(channel + C_ACCEPT)]
-                if far < 0:
-                    far += outputs
-                if far < best or rank > preferred:
-                    best, chosen, preferred = far, at, rank
-        candidate += 4
-    if chosen >= 0:
-        after = m[U(channel + C_LOCAL)] + 1
-        m[U(chosen + W_GRANT)] = after if after < m[U(router + R_INPUTS)] * vcs else 0
-        after = m[U(chosen + W_LOCAL)] + 1
-        m[U(channel + C_ACCEPT)] = after if after < outputs else 0
-        take(m, router, channel, chosen)
-    return chosen >= 0
+def islip_vcs(m: Any, router: int, number: int, step: int) -> None:
+    """Virtual-channel allocation by one iteration of iSLIP, as :func:`allocate` does it, with marks in the records."""
+    waiting = m[U(router + R_VC_LIST)]
+    inputs, outputs = m[U(router + R_INPUTS)] * m[VCS], m[U(router + R_OUTPUTS)] * m[VCS]
+    full_is_busy = m[BUSY_WHEN_FULL]
+    asked = m[AT_SCRATCH]
+    last = asked
+    for k in range(waiting, waiting + number):
+        channel = m[U(k)]
+        local = m[U(channel + C_LOCAL)]
+        candidate = channel + C_FIRST_ROUTE
+        for _ in range(m[U(channel + C_ROUTES)]):
+            first = m[U(m[U(candidate)] + O_OWN)]
+            own = first + m[U(candidate + 1)] * W_SIZE
+            end = first + m[U(candidate + 2)] * W_SIZE
+            while own <= end:
+                if m[U(own + W_OWNER)] == 0 and not (full_is_busy and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]):
+                    far = local - m[U(own + W_GRANT)]
+                    if far < 0:
+                        far += inputs
+                    if m[U(own + W_STAMP)] != step:
+                        m[U(own + W_STAMP)] = step
+                        m[U(own + W_BEST)] = far
+                        m[U(own + W_PICK)] = channel
+                        m[U(last)] = own
+                        last += 1
+                    elif far < m[U(own + W_BEST)]:
+                        m[U(own + W_BEST)] = far
+                        m[U(own + W_PICK)] = channel
+                own += W_SIZE
+            candidate += 4
+    for k in range(asked, last):
+        own = m[U(k)]
+        channel = m[U(own + W_PICK)]
+        far = m[U(own + W_LOCAL)] - m[U(channel + C_ACCEPT)]
+        if far < 0:
+            far += outputs
+        if m[U(channel + C_STAMP)] != step or far < m[U(channel + C_BEST)]:
+            m[U(channel + C_STAMP)] = step
+            m[U(channel + C_BEST)] = far
+            m[U(channel + C_PICK)] = own
+    kept = waiting
+    for k in range(waiting, waiting + number):
+        channel = m[U(k)]
+        if m[U(channel + C_STAMP)] == step:
+            own = m[U(channel + C_PICK)]
+            after = m[U(channel + C_LOCAL)] + 1
+            m[U(own + W_GRANT)] = after if after < inputs else 0
+            after = m[U(own + W_LOCAL)] + 1
+            m[U(channel + C_ACCEPT)] = after if after < outputs else 0
+            take(m, router, channel, own)
+        else:
+            m[U(kept)] = channel
+            kept += 1
+    m[U(router + R_VC_N)] = kept - waiting
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@njit(cache=True, error_model="numpy", _nrt=False)
 def allocate_vcs(m: Any, router: int, now: int) -> None:
-    """Match waiting packets to free out channels."""
+    """Virtual-channel allocation with any allocator, iterations and delay."""
     vcs = m[VCS]
     delay = m[U(router + R_VC_DELAY)]
     number = m[U(router + R_VC_N)]
     waiting = m[U(router + R_VC_LIST)]
-    alone = delay == 1 and m[MODE] != MINIMAL_ADAPTIVE
-    if number == 1 and delay == 1:
-        if allocate_lone_vc(m, router, m[U(waiting)]):
-            m[U(router + R_VC_N)] = 0
-        return
-    by_output = m[AT_BEST] + 4 * m[SIDES]
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        m[U(by_output + m[U(m[U(channel + C_FIRST_ROUTE)] + O_LOCAL)])] += 1
     requests = 0
     request = m[AT_SCRATCH]
     for k in range(waiting, waiting + number):
         channel = m[U(k)]
         if m[U(channel + C_DUE)] >= 0:
             continue
-        if alone and m[U(by_output + m[U(m[U(channel + C_FIRST_ROUTE)] + O_LOCAL)])] == 1:
-            # Nobody else asks for this output: no need of the allocator.
-            m[U(channel + C_OUTCOME)] = -2
-            if not allocate_lone_vc(m, router, channel):
-                m[U(channel + C_OUTCOME)] = -1
-                m[U(channel + C_DUE)] = now
-            continue
         m[U(channel + C_OUTCOME)] = -1
         m[U(channel + C_DUE)] = now + delay - 1
         candidate = channel + C_FIRST_ROUTE
         for _ in range(m[U(channel + C_ROUTES)]):
-            own = m[U(m[U(candidate)] + O_OWN)]
-            for at in range(own + m[U(candidate + 1)] * W_SIZE, own + (m[U(candidate + 2)] + 1) * W_SIZE, W_SIZE):
-                if m[U(at + W_OWNER)] == 0 and not (m[BUSY_WHEN_FULL] and m[U(at + W_USED)] >= m[U(at + W_SLOTS)]):
+            first = m[U(m[U(candidate)] + O_OWN)]
+            for vc in range(m[U(candidate + 1)], m[U(candidate + 2)] + 1):
+                own = first + vc * W_SIZE
+                if m[U(own + W_OWNER)] == 0 and not (
+                    m[BUSY_WHEN_FULL] and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]
+                ):
                     m[U(request)] = m[U(channel + C_LOCAL)]
-                    m[U(request + 1)] = m[U(at + W_LOCAL)]
+                    m[U(request + 1)] = m[U(own + W_LOCAL)]
                     m[U(request + 2)] = m[U(candidate + 3)]
                     request += REQUEST
                     requests += 1
@@ -392,9 +411,8 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     inputs, outputs = m[U(router + R_INPUTS)] * vcs, m[U(router + R_OUTPUTS)] * vcs
     first, first_own, size = m[U(router + R_CHANNEL)], m[U(router + R_OWN)], m[CHANNEL_SIZE]
     if requests > 0:
-        sides = m[SIDES]
-        allocate(m, m[VC_ALLOCATOR], m[ITERATIONS], requests, True, inputs, outputs, sides, first_own + W_GRANT, W_SIZE,
-                 first + C_ACCEPT, size)  # fmt: skip
+        allocate(m, m[VC_ALLOCATOR], m[ITERATIONS], requests, True, inputs, outputs, m[SIDES], first_own + W_GRANT,
+                 W_SIZE, first + C_ACCEPT, size)  # fmt: skip
         for k in range(requests):
             if m[U(m[AT_GRANTED] + k)]:
                 request = m[AT_SCRATCH] + k * REQUEST
@@ -402,10 +420,6 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     kept = waiting
     for k in range(waiting, waiting + number):
         channel = m[U(k)]
-        m[U(by_output + m[U(m[U(channel + C_FIRST_ROUTE)] + O_LOCAL)])] = 0
-        if m[U(channel + C_OUTCOME)] == -2 and alone:
-            m[U(channel + C_OUTCOME)] = -1
-            continue
         if m[U(channel + C_DUE)] <= now:
             own = m[U(channel + C_OUTCOME)]
             if own >= 0 and m[U(own + W_OWNER)] == 0:
@@ -489,30 +503,96 @@ def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: int) -> None:
-    """Allocate the switch among the first `number` waiting channels of a router, and send what wins."""
-    vcs, speed_in, speed_out = m[VCS], m[SPEED_IN], m[SPEED_OUT]
-    inputs, outputs = m[U(router + R_INPUTS)] * speed_in, m[U(router + R_OUTPUTS)] * speed_out
-    delay = m[U(router + R_SWITCH_DELAY)]
+def islip_switch(m: Any, c: Any, table: Any, router: int, number: int, now: int, step: int) -> None:
+    """Switch allocation by one iteration of iSLIP among the first `number` waiting channels; winners are sent.
+
+    Of an input's virtual channels that ask for one output, the first from the rotating offset counts.
+    """
+    vcs = m[VCS]
+    inputs, outputs = m[U(router + R_INPUTS)] * m[SPEED_IN], m[U(router + R_OUTPUTS)] * m[SPEED_OUT]
     waiting = m[U(router + R_SWITCH_LIST)]
-    standing = m[U(router + R_SWITCH_N)]
-    if number == 1 and delay == 1:
-        channel = m[U(waiting)]
+    sides = m[SIDES]
+    out_stamp = m[AT_BEST]
+    out_best = out_stamp + sides
+    out_pick = out_best + sides
+    in_stamp = out_pick + sides
+    in_best = in_stamp + sides
+    in_pick = in_best + sides
+    asked = m[AT_SCRATCH]
+    last = asked
+    for k in range(waiting, waiting + number):
+        channel = m[U(k)]
         own = m[U(channel + C_ASSIGNED)]
         if m[U(own + W_USED)] >= m[U(own + W_SLOTS)]:
-            return
-        port, out = m[U(channel + C_PORT)], m[U(own + W_PORT)]
-        i, o = m[U(port + I_LOCAL)] * speed_in + m[U(channel + C_PART)], m[U(out + O_LOCAL)] * speed_out + m[U(port + I_PART)]
-        win_switch(m, channel, port, out, i, o, inputs, outputs)
-        if not send(m, c, table, router, channel, now):
-            m[U(router + R_SWITCH_N)] = standing - 1
-            for k in range(waiting, waiting + standing - 1):
-                m[U(k)] = m[U(k + 1)]
+            continue
+        o = m[U(channel + C_OUT_LOCAL)]
+        far = m[U(channel + C_IN_LOCAL)] - m[U(m[U(channel + C_GRANT_AT)])]
+        if far < 0:
+            far += inputs
+        turn = m[U(channel + C_VC)] - m[U(m[U(channel + C_ROTATE_AT)])]
+        if turn < 0:
+            turn += vcs
+        far = far * vcs + turn
+        if m[U(out_stamp + o)] != step:
+            m[U(out_stamp + o)] = step
+            m[U(out_best + o)] = far
+            m[U(out_pick + o)] = channel
+            m[U(last)] = o
+            last += 1
+        elif far < m[U(out_best + o)]:
+            m[U(out_best + o)] = far
+            m[U(out_pick + o)] = channel
+    if last == asked:
         return
+    accepting = last
+    end = last
+    for k in range(asked, last):
+        o = m[U(k)]
+        channel = m[U(out_pick + o)]
+        i = m[U(channel + C_IN_LOCAL)]
+        far = o - m[U(m[U(channel + C_ACCEPT_AT)])]
+        if far < 0:
+            far += outputs
+        if m[U(in_stamp + i)] != step:
+            m[U(in_stamp + i)] = step
+            m[U(in_best + i)] = far
+            m[U(in_pick + i)] = o
+            m[U(end)] = i
+            end += 1
+        elif far < m[U(in_best + i)]:
+            m[U(in_best + i)] = far
+            m[U(in_pick + i)] = o
+    left = False
+    for k in range(accepting, end):
+        i = m[U(k)]
+        o = m[U(in_pick + i)]
+        channel = m[U(out_pick + o)]
+        m[U(m[U(channel + C_GRANT_AT)])] = i + 1 if i + 1 < inputs else 0
+        m[U(m[U(channel + C_ACCEPT_AT)])] = o + 1 if o + 1 < outputs else 0
+        m[U(m[U(channel + C_ROTATE_AT)])] = m[U(channel + C_NEXT_VC)]
+        if not send(m, c, table, router, channel, now):
+            m[U(channel + C_STAMP)] = -step
+            left = True
+    if left:
+        kept = waiting
+        for k in range(waiting, waiting + m[U(router + R_SWITCH_N)]):
+            channel = m[U(k)]
+            if m[U(channel + C_STAMP)] != -step:
+                m[U(kept)] = channel
+                kept += 1
+        m[U(router + R_SWITCH_N)] = kept - waiting
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
+def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: int) -> None:
+    """Switch allocation with any allocator, iterations and delay."""
+    vcs = m[VCS]
+    inputs, outputs = m[U(router + R_INPUTS)] * m[SPEED_IN], m[U(router + R_OUTPUTS)] * m[SPEED_OUT]
+    delay = m[U(router + R_SWITCH_DELAY)]
+    waiting = m[U(router + R_SWITCH_LIST)]
+    known = m[AT_REQUEST]
     requests = 0
     request = m[AT_SCRATCH]
-    by_input = m[AT_BEST] + 4 * m[SIDES]
-    by_output = by_input + m[SIDES]
     for k in range(waiting, waiting + number):
         channel = m[U(k)]
         if m[U(channel + C_DUE)] >= 0:
@@ -522,20 +602,26 @@ def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: i
         own = m[U(channel + C_ASSIGNED)]
         if m[U(own + W_USED)] >= m[U(own + W_SLOTS)]:
             continue
-        port = m[U(channel + C_PORT)]
-        i = m[U(port + I_LOCAL)] * speed_in + m[U(channel + C_PART)]
-        o = m[U(m[U(own + W_PORT)] + O_LOCAL)] * speed_out + m[U(port + I_PART)]
-        m[U(by_input + i)] += 1
-        m[U(by_output + o)] += 1
-        m[U(request)] = i
-        m[U(request + 1)] = o
-        m[U(request + 2)] = channel
-        request += REQUEST
-        requests += 1
+        i, o = m[U(channel + C_IN_LOCAL)], m[U(channel + C_OUT_LOCAL)]
+        other = m[U(known + i * outputs + o)]
+        if other < 0:
+            m[U(known + i * outputs + o)] = request
+            m[U(request)] = i
+            m[U(request + 1)] = o
+            m[U(request + 2)] = channel
+            request += REQUEST
+            requests += 1
+        else:
+            vc, offset = m[U(channel + C_VC)], m[U(m[U(channel + C_ROTATE_AT)])]
+            if (vc - offset + vcs) % vcs < (m[U(m[U(other + 2)] + C_VC)] - offset + vcs) % vcs:
+                m[U(other + 2)] = channel
     if requests > 0:
-        resolve_switch(m, router, requests, inputs, outputs)
+        for k in range(requests):
+            request = m[AT_SCRATCH] + k * REQUEST
+            m[U(known + m[U(request)] * outputs + m[U(request + 1)])] = -1
+        switch_requests(m, router, requests, inputs, outputs)
     kept = waiting
-    for k in range(waiting, waiting + standing):
+    for k in range(waiting, waiting + m[U(router + R_SWITCH_N)]):
         channel = m[U(k)]
         if k < waiting + number and m[U(channel + C_DUE)] <= now:
             m[U(channel + C_DUE)] = -1
@@ -546,53 +632,6 @@ def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: i
         m[U(kept)] = channel
         kept += 1
     m[U(router + R_SWITCH_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def win_switch(m: Any, channel: int, port: int, out: int, i: int, o: int, inputs: int, outputs: int) -> None:
-    """Move the pointers past a winner of the switch."""
-    m[U(out + O_POINTERS + m[U(port + I_PART)])] = i + 1 if i + 1 < inputs else 0
-    m[U(port + I_POINTERS + m[SPEED_IN] + m[U(channel + C_PART)])] = o + 1 if o + 1 < outputs else 0
-    m[U(port + I_POINTERS + m[U(channel + C_PART)])] = m[U(channel + C_NEXT_VC)]
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def resolve_switch(m: Any, router: int, requests: int, inputs: int, outputs: int) -> None:
-    """Grant requests whose input and output nobody else asks for; put the others to the allocator."""
-    vcs = m[VCS]
-    by_input = m[AT_BEST] + 4 * m[SIDES]
-    by_output = by_input + m[SIDES]
-    known = m[AT_REQUEST]
-    first = m[AT_SCRATCH]
-    contested = first
-    for r in range(first, first + requests * REQUEST, REQUEST):
-        i, o, channel = m[U(r)], m[U(r + 1)], m[U(r + 2)]
-        if m[U(by_input + i)] == 1 and m[U(by_output + o)] == 1:
-            m[U(by_input + i)] = 0
-            m[U(by_output + o)] = 0
-            m[U(channel + C_OUTCOME)] = 1
-            win_switch(m, channel, m[U(channel + C_PORT)], m[U(m[U(channel + C_ASSIGNED)] + W_PORT)], i, o, inputs, outputs)
-            continue
-        other = m[U(known + i * outputs + o)]
-        if other < 0:
-            m[U(known + i * outputs + o)] = contested
-            m[U(contested)] = i
-            m[U(contested + 1)] = o
-            m[U(contested + 2)] = channel
-            contested += REQUEST
-        else:
-            # Virtual channels of one input for one output: the first from the rotating offset asks.
-            vc = m[U(channel + C_VC)]
-            offset = m[U(m[U(channel + C_PORT)] + I_POINTERS + m[U(channel + C_PART)])]
-            if (vc - offset + vcs) % vcs < (m[U(m[U(other + 2)] + C_VC)] - offset + vcs) % vcs:
-                m[U(other + 2)] = channel
-    if contested == first:
-        return
-    for r in range(first, contested, REQUEST):
-        m[U(known + m[U(r)] * outputs + m[U(r + 1)])] = -1
-        m[U(by_input + m[U(r)])] = 0
-        m[U(by_output + m[U(r + 1)])] = 0
-    switch_requests(m, router, (contested - first) // REQUEST, inputs, outputs)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -624,7 +663,7 @@ def switch_requests(m: Any, router: int, requests: int, inputs: int, outputs: in
         if m[U(m[AT_GRANTED] + k)]:
             channel = m[U(m[AT_SCRATCH] + k * REQUEST + 2)]
             m[U(channel + C_OUTCOME)] = 1
-            m[U(m[U(channel + C_PORT)] + I_POINTERS + m[U(channel + C_PART)])] = m[U(channel + C_NEXT_VC)]
+            m[U(m[U(channel + C_ROTATE_AT)])] = m[U(channel + C_NEXT_VC)]
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -644,6 +683,20 @@ def skip_to(m: Any, c: Any, flows: Any, now: int) -> Any:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
+def forget_stamps(m: Any) -> Any:
+    """Start the count of allocation steps anew before it outgrows a word."""
+    for own in range(m[AT_OWN], m[AT_NODE], W_SIZE):
+        m[U(own + W_STAMP)] = 0
+    for channel in range(m[AT_CHANNEL], m[AT_OWN], m[CHANNEL_SIZE]):
+        m[U(channel + C_STAMP)] = 0
+    for port in range(m[AT_IN], m[AT_OUT], m[IN_SIZE]):
+        m[U(port + I_STEP)] = -1
+    for place in range(m[AT_BEST], m[AT_REQUEST]):
+        m[U(place)] = 0
+    return np.int64(0)
+
+
+@njit(cache=True, error_model="numpy", _nrt=False)
 def advance(m: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
             burst: Any, flows: Any, cycles: int, speedup: float, partial: Any, generate: bool, mode: int) -> Any:  # fmt: skip
     """Run up to `cycles` cycles and return the number run.
@@ -652,6 +705,8 @@ def advance(m: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_w
     2 stops when the network is empty; 3 stops when every flow has finished.
     """
     done = 0
+    simple_vcs = m[VC_ALLOCATOR] == 0 and m[ITERATIONS] == 1
+    simple_switch = m[SWITCH_ALLOCATOR] == 0 and m[ITERATIONS] == 1
     while done < cycles and c[ERROR] == 0:
         now = c[NOW]
         if mode == 3:
@@ -674,15 +729,26 @@ def advance(m: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_w
         last = first + m[ROUTERS] * R_SIZE
         while partial[0] >= 1.0:
             partial[0] -= 1.0
-            c[STEP] += 1
+            step = c[STEP]
+            if step > 1 << 30:
+                step = forget_stamps(m)
             for router in range(first, last, R_SIZE):
+                step += 1
+                c[STEP] = step
                 number = m[U(router + R_SWITCH_N)]
-                if m[U(router + R_VC_N)]:
-                    allocate_vcs(m, router, now)
+                waiting = m[U(router + R_VC_N)]
+                if waiting:
+                    if simple_vcs and m[U(router + R_VC_DELAY)] == 1:
+                        islip_vcs(m, router, waiting, step)
+                    else:
+                        allocate_vcs(m, router, now)
                 if m[U(router + R_ROUTING_N)]:
                     finish_routing(m, c, table, router, now)
                 if number:
-                    allocate_switch(m, c, table, router, number, now)
+                    if simple_switch and m[U(router + R_SWITCH_DELAY)] == 1:
+                        islip_switch(m, c, table, router, number, now, step)
+                    else:
+                        allocate_switch(m, c, table, router, number, now)
         c[NOW] = now + 1
         done += 1
     return done

@@ -1,0 +1,135 @@
+"""Queueing latency and saturation of steady traffic in closed form, from link loads alone.
+
+Every channel is a queue with deterministic service of one flit per cycle (longer on narrow links).  A packet of L
+flits holds its channel for L cycles, so with load rho (flits per cycle) an arrival from many independent sources waits
+
+    W = rho * L / (2 (1 - rho/c)) * (1 - s)        (M/D/1 in units of a packet; Pollaczek and Khinchine)
+
+where s, the sum of squares of the shares with which the channel's inputs feed it, takes away waiting for packets of
+one's own input, which come one after the other already and cannot collide, and c is the load that a channel reaches in
+practice: with v virtual channels and single-iteration allocation a head-of-line share of the cycles is lost.  Waiting
+at a source is M/D/1 at the injection channel, which also sees the first link's pressure.  Mean latency is the zero-load
+latency plus the waits along the routes, weighted by the traffic.  Saturation is where the busiest channel's load
+reaches c.  (Structure after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013; the two constants of c are fitted to this
+project's cycle engine and stated in :data:`CHANNEL_LIMIT`.)
+
+Limits: below about 70 % of saturation; Poisson-like sources; minimal adaptive routing is taken as half XY, half YX.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tierform.errors import fail
+from tierform.network.loads import table_loads
+from tierform.network.topology import FloatArray
+
+if TYPE_CHECKING:
+    from tierform.network.analytic import AnalyticNetwork
+
+# The load that a channel reaches in practice, fitted on the cycle engine (4 virtual channels of 8 flits, iSLIP).
+CHANNEL_LIMIT = 0.86
+
+
+@dataclass(frozen=True, eq=False)
+class LatencyEstimate:
+    """Mean latencies in cycles, the load of each link in flits per cycle, and whether the traffic can be carried."""
+
+    packet_latency_cycles: float
+    network_latency_cycles: float
+    hops: float
+    link_load: FloatArray
+    link_wait_cycles: FloatArray
+    stable: bool
+
+
+def estimate(
+    network: AnalyticNetwork, traffic_matrix: FloatArray, rate: float, packet_flits: float = 1.0
+) -> LatencyEstimate:
+    """Latency of `traffic_matrix` (nodes, nodes; rows are shares) at `rate` flits per node and cycle."""
+    if rate < 0 or not np.isfinite(rate) or packet_flits < 1:
+        fail("the rate must not be negative and packets have at least one flit", key="rate", value=rate)
+    flows = _Flows(network, traffic_matrix)
+    load = rate * flows.link_load * flows.service
+    port_in, port_out = rate * flows.injected, rate * flows.ejected
+    peak = max(float(load.max(initial=0)), float(port_out.max(initial=0)))
+    stable = peak < CHANNEL_LIMIT and float(port_in.max(initial=0)) < 1
+    if not stable:
+        return LatencyEstimate(np.inf, np.inf, flows.hops, load, np.full(len(load), np.inf), False)
+    wait = _wait(load, packet_flits, CHANNEL_LIMIT) * (1 - flows.same_input) * flows.service
+    eject_wait = _wait(port_out, packet_flits, CHANNEL_LIMIT) * (1 - flows.same_eject)
+    source_wait = port_in * packet_flits / (2 * (1 - port_in))
+    zero = flows.zero_load_cycles + packet_flits - 1
+    total = flows.total
+    inner = zero + float(flows.link_load @ wait) / total + float(flows.ejected @ eject_wait) / total
+    outer = inner + float(flows.injected @ source_wait) / total
+    return LatencyEstimate(outer, inner, flows.hops, load, wait, True)
+
+
+def saturation_rate(network: AnalyticNetwork, traffic_matrix: FloatArray) -> float:
+    """Flits per node and cycle at which the busiest channel reaches the load it can carry."""
+    flows = _Flows(network, traffic_matrix)
+    busiest = max(float((flows.link_load * flows.service).max(initial=0)), float(flows.ejected.max(initial=0)))
+    return min(CHANNEL_LIMIT / busiest if busiest else 1.0, 1.0)
+
+
+def _wait(load: FloatArray, packet_flits: float, limit: float) -> FloatArray:
+    return load * packet_flits / (2 * (1 - np.minimum(load / limit, 0.999)))
+
+
+class _Flows:
+    """What the traffic does to the network per unit of rate: loads, shares per input, hops, zero-load latency."""
+
+    def __init__(self, network: AnalyticNetwork, matrix: FloatArray) -> None:
+        topology, routing = network.topology, network.routing
+        nodes = topology.nodes
+        if matrix.shape != (nodes, nodes) or not np.isfinite(matrix).all() or (matrix < 0).any():
+            fail(f"a traffic matrix is ({nodes}, {nodes}), finite and not negative", key="traffic_matrix")
+        self.total = float(matrix.sum())
+        self.injected, self.ejected = matrix.sum(axis=1), matrix.sum(axis=0)
+        between = np.zeros((topology.routers, topology.routers))
+        home = topology.node_router
+        np.add.at(between, (home[:, None], home[None, :]), matrix)
+        stages = [between]
+        if routing.via_random_node:
+            even = topology.nodes_per_router / nodes
+            stages = [between.sum(axis=1)[:, None] * even, even[:, None] * between.sum(axis=0)]
+        links = topology.links
+        self.link_load = np.zeros(links)
+        squares, eject_squares = np.zeros(links), np.zeros(topology.routers)
+        steps = 0.0
+        everyone = np.arange(topology.routers, dtype=np.int32)
+        pair_load = np.zeros((links + 1) * (links + 1)) if links < 400 else None
+        for part, (_, share) in enumerate(routing.parts):
+            if links == 0:
+                break
+            for stage in stages:
+                load, hops, passing = table_loads(routing, share * stage, everyone, part)
+                self.link_load += load
+                steps += float((share * stage * hops).sum())
+                table = routing.next_links(everyone, part)
+                local = share * stage
+                # Loads per (input, output): an input link feeds the next link of the same destination.
+                after = np.where(table >= 0, topology.link_target[table], 0)
+                following = table[after, everyone[None, :]]
+                carried = table >= 0
+                if pair_load is not None:
+                    code = np.where(following >= 0, following, links) * (links + 1) + table
+                    pair_load += np.bincount(code[carried], weights=passing[carried], minlength=len(pair_load))
+                    code = table * (links + 1) + links
+                    pair_load += np.bincount(code[carried], weights=local[carried], minlength=len(pair_load))
+        if pair_load is not None:
+            pairs = pair_load.reshape(links + 1, links + 1)
+            squares = (pairs[:links] ** 2).sum(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            self.same_input = np.where(self.link_load > 0, squares / self.link_load**2, 0.0)
+        self.same_eject = np.zeros(nodes) + float(eject_squares.sum())
+        self.service = np.maximum(network.router.flit_bits / topology.link_width_bits, 1.0)
+        self.hops = steps / self.total
+        wire = float(self.link_load @ topology.link_latency_cycles) / self.total
+        from tierform.network.analytic import PORT_CYCLES
+
+        self.zero_load_cycles = (self.hops + 1) * network.router.pipeline_cycles + wire + PORT_CYCLES

@@ -1,0 +1,102 @@
+"""Results of network runs as plain rows: one dictionary per load, from either engine, ready for a table or JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tierform.errors import fail
+from tierform.network.analytic import AnalyticNetwork
+from tierform.network.booksim import BookSimCase
+
+
+def flit_rates(text: str | None, case: BookSimCase) -> list[float]:
+    """The loads asked for on the command line, or the one of the file; flits per node and cycle."""
+    if text is None:
+        return [case.flit_rate]
+    loads = []
+    for part in text.split(","):
+        try:
+            load = float(part)
+        except ValueError:
+            fail("a list of numbers is needed", key="--rates", value=text)
+        if not 0 <= load <= case.injection.mean_flits:
+            fail(f"loads must be 0 to {case.injection.mean_flits:g}", key="--rates", value=load)
+        loads.append(load)
+    return loads
+
+
+def run_case(case: BookSimCase, load: float | None = None) -> dict[str, Any]:
+    """Simulate one case cycle by cycle, at its own or another load."""
+    from tierform.network.cycle import simulate_traffic
+
+    chosen = case if load is None else case.at_flit_rate(load)
+    result = simulate_traffic(
+        chosen.topology,
+        chosen.traffic,
+        chosen.injection,
+        routing=chosen.routing,
+        router_parameters=chosen.router,
+        sampling=chosen.sampling,
+        seed=chosen.seed,
+        balanced_rings=chosen.balanced_rings,
+    )
+    return {
+        "offered_flit_rate": chosen.flit_rate,
+        "packet_latency_cycles": result.packet_latency_cycles,
+        "network_latency_cycles": result.network_latency_cycles,
+        "flit_latency_cycles": result.flit_latency_cycles,
+        "fragmentation_cycles": result.fragmentation_cycles,
+        "packet_latency_p50_cycles": result.percentile(50),
+        "packet_latency_p99_cycles": result.percentile(99),
+        "worst_latency_cycles": result.worst_latency_cycles,
+        "hops": result.hops,
+        "accepted_flit_rate": result.accepted_flit_rate,
+        "injected_flit_rate": result.injected_flit_rate,
+        "stable": result.stable,
+        "cycles": result.cycles,
+        "packets": result.packets,
+        "flit_hops": result.flit_hops,
+        "cpu_s": result.cpu_s,
+        "compile_s": result.compile_s,
+        "busiest_link_load": float(result.link_utilization.max(initial=0.0)),
+        "link_load": result.link_utilization.tolist(),
+        "vc_load": result.vc_utilization.tolist(),
+        "latency_histogram": np.trim_zeros(result.histogram, "b").tolist(),
+    }
+
+
+def cycle_rows(case: BookSimCase, loads: Sequence[float], jobs: int = 1) -> Iterator[dict[str, Any]]:
+    """Simulate several loads, in order, with up to `jobs` processes (one thread each)."""
+    if jobs <= 1 or len(loads) == 1:
+        for load in loads:
+            yield run_case(case, load)
+        return
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    with ProcessPoolExecutor(min(jobs, len(loads)), mp_context=get_context("spawn")) as pool:
+        yield from pool.map(run_case, [case] * len(loads), loads)
+
+
+def analytic_row(case: BookSimCase, load: float) -> dict[str, Any]:
+    """The same quantities, as far as the closed form has them."""
+    import time
+
+    started = time.process_time()
+    network = AnalyticNetwork(case.topology, case.routing, case.router)
+    estimate = network.latency(case.traffic.matrix(), load, case.injection.mean_flits)
+    return {
+        "offered_flit_rate": load,
+        "packet_latency_cycles": estimate.packet_latency_cycles,
+        "network_latency_cycles": estimate.network_latency_cycles,
+        "hops": estimate.hops + 1,
+        "accepted_flit_rate": load if estimate.stable else None,
+        "stable": estimate.stable,
+        "saturation_flit_rate": network.saturation(case.traffic.matrix()),
+        "busiest_link_load": float(estimate.link_load.max(initial=0.0)),
+        "link_load": estimate.link_load.tolist(),
+        "cpu_s": time.process_time() - started,
+    }
