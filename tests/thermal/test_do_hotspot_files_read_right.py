@@ -306,3 +306,15 @@ def test_help_imports_nothing_heavy():
     code += "try:\n    main(['thermal', '--help'])\nexcept SystemExit: pass\n"
     code += "assert not {'numpy', 'scipy', 'numba'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+def test_files_that_the_configuration_names_are_written(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (folder / "a.config").write_text(CONFIG + "-steady_file said.steady\n-grid_steady_file said.cells\n")
+    common = ("-c", "a.config", "-f", "a.flp", "-p", "a.ptrace")
+    assert run(*common) == 0
+    assert (folder / "said.steady").exists()
+    assert not (folder / "said.cells").exists()
+    assert run(*common, "--grid", "4x3", "--steady", "other.steady") == 0
+    assert (folder / "said.cells").read_text().count("\n") == 4 * (1 + 12)
+    assert (folder / "other.steady").exists()

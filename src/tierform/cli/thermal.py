@@ -119,11 +119,12 @@ def command(
     if cells_out is not None and case.mode == "block":
         fail("the block model has no cells", key="--grid-steady", fix="Use --model grid.")
     outcome = hotspot.run(case, transient=transient or trace_out is not None, solver=solver)  # type: ignore[arg-type]
+    steady_out, cells_out = steady_out or case.steady_file, cells_out or case.cells_file
     if steady_out:
         write_text(steady_out, outcome.steady_text())
     if trace_out:
         write_text(trace_out, outcome.trace_text())
-    if cells_out:
+    if cells_out and case.mode == "grid":
         write_text(cells_out, _cells_text(outcome))
     if json_file:
         write_json(json_file, outcome.to_dict())

@@ -59,6 +59,9 @@ class Case:
     interval_s: float
     start_K: dict[str, float] | float
     remarks: tuple[str, ...] = ()
+    # Where the configuration wants steady temperatures written: of the nodes by name, and of every cell.
+    steady_file: Path | None = None
+    cells_file: Path | None = None
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -171,6 +174,8 @@ def load(
     remarks: list[str] = []
     if layer_file is not None:
         entries, plans, width, height = builder.layers_of(Path(layer_file))
+        if floorplan is not None:
+            remarks.append("the layer file names the floorplans; the one given by itself is not used")
         if detailed and convention == "hotspot-detailed":
             remarks.append(
                 "HotSpot's heterogeneous 3D mode: half of the convective resistance also stands between spreader and "
@@ -209,6 +214,8 @@ def load(
         builder.value("sampling_intvl"),
         start,
         tuple(remarks),
+        _path(config, "steady_file"),
+        _path(config, "grid_steady_file"),
     )
 
 
@@ -343,6 +350,11 @@ def _refuse_unsupported(config: Configuration) -> None:
         word = config.word(key)
         if word is not None and word not in choices:
             fail(f"must be one of {', '.join(choices)}", file=config.file, line=config.line(key), key=key, value=word)
+
+
+def _path(config: Configuration, key: str) -> Path | None:
+    word = config.word(key)
+    return None if word is None else Path(word)
 
 
 def _beside(config: Configuration, key: str) -> Path | None:
