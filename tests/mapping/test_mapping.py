@@ -103,3 +103,35 @@ def test_are_too_many_replicas_refused(tmp_path: Path) -> None:
     (tmp_path / "map.yaml").write_text((tmp_path / "map.yaml").read_text().replace("replicas: 1", "replicas: 2", 1))
     with pytest.raises(TierformError, match="73728"):
         load_mapping(tmp_path / "map.yaml", CHIP, workload)
+
+
+def test_do_all_experts_sit_in_crossbars_though_few_are_touched() -> None:
+    model = load_model("qwen1.5-moe-a2.7b")
+    workload = expand(model, Inference(batch=1, sequence=1, precision=CHIP.precision))  # type: ignore[arg-type]
+    from tierform.mapping.rule import _weights
+
+    plan = default_mapping(CHIP, workload)
+    found = {weight.name: weight for weight in _weights(CHIP, workload, "reram", plan.assignments)}
+    experts = next(weight for name, weight in found.items() if "experts.up" in name)
+    # 60 experts of 2048 x 1408 at 8 bits: 16 x 44 crossbars each, though one token touches four.
+    assert experts.crossbars == 60 * 16 * 44
+
+
+def test_is_nothing_unpacked_where_crossbars_apply_the_scale() -> None:
+    from tierform import QLoRA
+
+    task = FineTuning(QLoRA(8), batch=1, sequence=64)
+    on_cells, on_gpu = simulate("bert-base", task, "atleus"), simulate("bert-base", task, "a100")
+    unpacked = {
+        r.chip: sum(o.busy_s for o in r.operators if o.name.endswith(".dequantize")) for r in (on_cells, on_gpu)
+    }
+    assert unpacked["atleus"] == 0
+    assert unpacked["a100"] > 0
+
+
+def test_does_gradient_accumulation_survive_a_saved_mapping(tmp_path: Path) -> None:
+    task = FineTuning(LoRA(8), batch=2, sequence=64, gradient_accumulation=3)
+    first = simulate("bert-base", task, "atleus")
+    assert first.mapping is not None
+    first.mapping.save(tmp_path / "map.yaml")
+    assert simulate("bert-base", task, "atleus", mapping=tmp_path / "map.yaml").latency_s == first.latency_s

@@ -144,6 +144,7 @@ def _place(
 def _weights(chip: Chip, workload: Workload, holder: str, assignments: dict[str, str]) -> list[_Weight]:
     component: Any = chip.components[holder]
     found: dict[tuple[str, str], _Weight] = {}
+    described = {(weight.block, weight.name): weight for weight in workload.weights}
     for stage, block, operator, _ in workload.occurrences():
         key = f"{stage_key(stage.name)}/{block.name}/{operator.name}"
         if operator.weight is None or assignments[key] != holder:
@@ -152,7 +153,8 @@ def _weights(chip: Chip, workload: Workload, holder: str, assignments: dict[str,
         occupancy = component.cost(operator).occupancy_s
         if name not in found:
             trainable = any(operand.trainable for operand in operator.inputs if operand.role is Role.WEIGHT)
-            crossbars = component.crossbars_for(operator)
+            groups = described[name].groups if name in described else operator.count
+            crossbars = component.crossbars_for(operator) // operator.count * groups
             found[name] = _Weight(block.name, operator.weight, crossbars, block.count, occupancy, trainable)
         found[name].occupancy_s = max(found[name].occupancy_s, occupancy)
         found[name].layers = max(found[name].layers, block.count)

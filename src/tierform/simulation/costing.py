@@ -20,6 +20,7 @@ from tierform.workload.operator import Kind, Operator, Role
 
 MEMORY = "memory"
 PROGRAMMING = "programming"
+DEQUANTIZE = ".dequantize"
 _SAMPLES = 4
 _FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
 
@@ -34,7 +35,10 @@ class Transfer:
 
 @dataclass(slots=True)
 class Executed:
-    """An operator on its component in one segment of layers: its cost, traffic, and how its weight sits."""
+    """An operator on its component in one segment of layers: its cost, traffic, and how its weight sits.
+
+    `kernel` names the fused kernel of which it is a part, if its component fused it with its neighbours.
+    """
 
     operator: Operator
     component: str
@@ -44,6 +48,7 @@ class Executed:
     placement: WeightPlacement | None
     programming: Cost | None = None
     transfers: list[Transfer] = field(default_factory=list)
+    kernel: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +104,7 @@ class Costing:
 
     def _segment(self, stage: Stage, block: Block, count: int, streamed: bool, entry: Place | None) -> Segment:
         executed = [self._execute(stage, block, operator, streamed) for operator in block.operators]
+        self._fuse(stage, executed)
         number = {item.operator.name: index for index, item in enumerate(executed)}
         output = _output(block)
         first = entry or executed[output].place
@@ -117,17 +123,38 @@ class Costing:
             if candidate.component == name and candidate.resident != streamed and operator.kind is Kind.MATMUL:
                 placement = candidate
         place = self._places[name]
+        if operator.name.endswith(DEQUANTIZE) and self._in_crossbars(stage, block, operator):
+            # The tile applies the scale in its shift-and-add: nothing is unpacked.
+            return Executed(operator, name, Cost(0.0, 0.0), Traffic(), place, None)
         replicas, programming = 1, None
         if placement is not None:
             replicas = placement.replicas
             place = _place(placement)
             if not placement.resident:
-                programming = component.programming_cost(placement.crossbars)
+                programming = component.programming_cost(component.crossbars_for(operator))
         held = operator.module == "adapter" and self.adapters_on_chip
         traffic = self.offchip.traffic(operator, placement is not None, held)
         if programming is not None:
             traffic = Traffic(traffic.read_B + operator.weight_B, traffic.write_B)
         return Executed(operator, name, self.cost(name, operator, replicas), traffic, place, placement, programming)
+
+    def _fuse(self, stage: Stage, executed: list[Executed]) -> None:
+        """Let each component that can fuse neighbouring operators into one kernel do so."""
+        for name, component in self.chip.components.items():
+            own = [item for item in executed if item.component == name]
+            if own and hasattr(component, "fuse"):
+                for kernel in component.fuse([item.operator for item in own], stage.name == "forward"):
+                    for place, cost in zip(kernel.members, kernel.costs, strict=True):
+                        own[place].cost, own[place].kernel = cost, kernel.name
+
+    def _in_crossbars(self, stage: Stage, block: Block, operator: Operator) -> bool:
+        """Whether the product that an unpacking of weights serves runs where the weights sit."""
+        product = operator.name.removesuffix(DEQUANTIZE)
+        served = next((o for o in block.operators if o.name == product), None)
+        if served is None:
+            return False
+        runs_on = self.mapping.component(stage, block.name, product)
+        return any(p.component == runs_on for p in self.mapping.placements_of(block.name, served.weight))
 
     def _step(
         self, item: Executed, executed: list[Executed], number: dict[str, int], entry: Place, sent: set[tuple[int, str]]

@@ -30,7 +30,10 @@ class StageResult:
 
 @dataclass(frozen=True, slots=True)
 class OperatorResult:
-    """A distinct operator: where it ran, how often, and what it took in all (its own time, not the schedule's)."""
+    """A distinct operator: where it ran, how often, and what it took in all (its own time, not the schedule's).
+
+    `kernel` names the fused kernel of which it is a part, if there is one.
+    """
 
     stage: str
     block: str
@@ -44,6 +47,7 @@ class OperatorResult:
     memory_B: float
     network_B: float
     utilization: float
+    kernel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

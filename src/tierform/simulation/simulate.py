@@ -179,12 +179,14 @@ def _plan(
 
     if micro_batches is None:
         micro_batches = _default_micro_batches(task.batch) if chip.pipelined or parallelism.pipeline > 1 else 1
+    accumulation = getattr(task, "gradient_accumulation", 1)  # a workload's micro-batches are those of all its parts
     if isinstance(mapping, Mapping):
-        return expanded(mapping.micro_batches), mapping
+        return expanded(mapping.micro_batches // accumulation), mapping
     workload = expanded(micro_batches)
     if mapping is not None:
         plan = load_mapping(mapping, chip, workload)
-        return (workload if plan.micro_batches == micro_batches else expanded(plan.micro_batches)), plan
+        same = plan.micro_batches == workload.micro_batches
+        return (workload if same else expanded(plan.micro_batches // accumulation)), plan
     plan = default_mapping(chip, workload, overflow=overflow)
     if micro_batches > 1 and any(not placement.resident for placement in plan.placements):
         # A layer's weights are written once for the whole batch, not once for every part of it.

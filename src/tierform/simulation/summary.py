@@ -128,6 +128,7 @@ def _operator(stage: Stage, segment: Segment, item: Executed, times: int) -> Ope
         (item.traffic.read_B + item.traffic.write_B + cost.memory_read_B + cost.memory_write_B) * times,
         sum(transfer.size_B for transfer in item.transfers) * times,
         cost.utilization,
+        item.kernel,
     )
 
 
