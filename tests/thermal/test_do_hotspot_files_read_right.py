@@ -318,3 +318,48 @@ def test_files_that_the_configuration_names_are_written(folder, monkeypatch):
     assert run(*common, "--grid", "4x3", "--steady", "other.steady") == 0
     assert (folder / "said.cells").read_text().count("\n") == 4 * (1 + 12)
     assert (folder / "other.steady").exists()
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", 0.232859),
+        ("-flow_type 1\n", 0.448462),
+        ("-sink_type 1\n", 0.117344),
+        ("-flow_type 1\n-sink_type 1\n", 0.776604),
+        ("-rpm 4000\n", 0.176776),
+        ("-rpm 12000\n-fin_height 0.01\n", 0.0696276),
+    ],
+)
+def test_fins_and_fan_give_hotspots_resistance(folder, lines, expected):
+    # What HotSpot 7 puts into r_convec for a copper sink of 60 mm.
+    (folder / "fan.config").write_text("# fins\n" + lines)
+    overrides = {"package_model_used": "1", "package_config_file": "fan.config"}
+    case = load(folder, overrides=overrides)
+    assert case.stack.top.resistance_K_per_W == pytest.approx(expected, rel=1e-5)
+    assert "from fan and fins" in case.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("-rpn 1000", "rpm"),
+        ("-rpm fast", "number"),
+        ("-rpm 0", "greater than zero"),
+        ("-natural_convec 1", "not supported"),
+        ("-sink_type 2", "0 or 1"),
+        ("-fan_radius 0.01", "wider"),
+    ],
+)
+def test_bad_package_files_are_refused(folder, text, words):
+    (folder / "fan.config").write_text(text + "\n")
+    with pytest.raises(TierformError) as caught:
+        load(folder, overrides={"package_model_used": "1", "package_config_file": "fan.config"})
+    assert "fan.config" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_a_sink_without_room_for_fins_is_refused(folder):
+    (folder / "fan.config").write_text("-fin_width 0.05\n")
+    with pytest.raises(TierformError, match="no room"):
+        load(folder, overrides={"package_model_used": "1", "package_config_file": "fan.config"})

@@ -13,19 +13,21 @@ layers, heat capacities times 0.333).
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.thermal.airflow import AirCooler
 from tierform.thermal.block import BlockModel, BlockTemperatures
 from tierform.thermal.grid import GridModel, Reduction, TemperatureField
 from tierform.thermal.hotspot_files import (
     Configuration,
     PowerTrace,
     read_configuration,
+    read_cooler,
     read_floorplan,
     read_materials,
     read_power_trace,
@@ -185,6 +187,12 @@ def load(
         assert floorplan is not None
         entries, plans, width, height = builder.default_layers(read_floorplan(floorplan), mode)
     sink = builder.sink()
+    if config.flag("package_model_used"):
+        file = _beside(config, "package_config_file")
+        cooler = read_cooler(file) if file else AirCooler()
+        resistance = cooler.resistance_K_per_W(sink.plate.side_m, sink.plate.material.conductivity_z_W_per_mK)
+        sink = replace(sink, resistance_K_per_W=resistance)
+        remarks.append(f"convective resistance from fan and fins: {resistance:.6g} K/W")
     board = builder.board() if config.flag("model_secondary") else None
     if board is not None and mode == "block":
         fail("the secondary path needs the grid model", file=config.file, line=config.line("model_secondary"))
@@ -335,7 +343,6 @@ def _columns(power: PowerTrace, stack: Stack) -> tuple[int, ...]:
 
 def _refuse_unsupported(config: Configuration) -> None:
     advice = {
-        "package_model_used": "Give r_convec instead of the fan and fin model.",
         "leakage_used": "Put leakage into the power trace, or use the influence model's fixed point.",
         "dtm_used": "Only the clipping of initial temperatures would change; set it to 0.",
     }

@@ -16,6 +16,7 @@ import numpy as np
 
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
+from tierform.thermal.airflow import AirCooler
 from tierform.thermal.materials import Material
 from tierform.thermal.network import Array
 from tierform.thermal.stack import Region, region_problems
@@ -144,6 +145,45 @@ def read_configuration(path: Path | str | None, overrides: dict[str, str] | None
     if problems:
         raise TierformError(problems)
     return Configuration(file, settings)
+
+
+_COOLER = {
+    "natural_convec": "", "flow_type": "impinging", "sink_type": "pins", "fin_height": "fin_height_m",
+    "fin_width": "fin_width_m", "channel_width": "channel_width_m", "pin_height": "pin_height_m",
+    "pin_diam": "pin_diameter_m", "pin_dist": "pin_distance_m", "fan_radius": "fan_radius_m",
+    "motor_radius": "motor_radius_m", "rpm": "revolutions_per_min",
+}  # fmt: skip
+
+
+def read_cooler(path: Path | str) -> AirCooler:
+    """A package file: fins or pins and the fan of a heat sink in forced air."""
+    file = str(path)
+    found: dict[str, float] = {}
+    problems: list[Problem] = []
+    for line, words in _lines(path):
+        key = words[0].removeprefix("-")
+        value = _number(words[1]) if len(words) > 1 else None
+        if key not in _COOLER or not words[0].startswith("-"):
+            problems.append(Problem("unknown key", file, line, key, None, nearest(key, _COOLER)))
+        elif value is None:
+            problems.append(Problem("a number is needed", file, line, key, words[1] if len(words) > 1 else None))
+        elif key in ("natural_convec", "flow_type", "sink_type"):
+            if value not in (0, 1):
+                problems.append(Problem("must be 0 or 1", file, line, key, words[1]))
+            elif key == "natural_convec" and value:
+                fix = "Give r_convec instead."
+                problems.append(Problem("natural convection is not supported", file, line, key, words[1], fix=fix))
+            elif _COOLER[key]:
+                found[_COOLER[key]] = bool(value)
+        elif value <= 0:
+            problems.append(Problem("must be greater than zero", file, line, key, words[1]))
+        else:
+            found[_COOLER[key]] = value
+    if found.get("motor_radius_m", 0.01) >= found.get("fan_radius_m", 0.03):
+        problems.append(Problem("the fan must be wider than its motor", file, None, "motor_radius"))
+    if problems:
+        raise TierformError(problems)
+    return AirCooler(**found)  # type: ignore[arg-type]
 
 
 def _check(key: str, text: str, file: str, line: int | None) -> Iterator[Problem]:
