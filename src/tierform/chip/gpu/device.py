@@ -1,0 +1,193 @@
+"""A GPU as one component: every operator is a kernel, unless its neighbours are fused with it.
+
+Products: `tierform.chip.gpu.gemm`.  Softmax, normalization, activation, elementwise, rotary, embedding, loss, routing
+and optimizer kernels: launch + max(arithmetic on the vector units, bytes / (bandwidth * efficiency)).  `fuse` finds
+attention and chains of such light kernels among neighbours (`tierform.chip.gpu.fusion`).  Energy is counted per
+operation and per byte; idle power is charged over the whole run as leakage, and a kernel that would exceed the board's
+power limit is stretched until it does not.
+
+A product of quantized weights with wider activations runs at the activations' rate after dequantization, as weight-only
+kernels do; its weights still move in their own width.  Limits: kernels run one after another, each on the whole GPU;
+power is even over a kernel; clock and temperature do not change the rates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from tierform.chip.component import WHOLE, Cost, Share
+from tierform.chip.gpu.attention import DecodeModel, PrefillModel
+from tierform.chip.gpu.fusion import FusedKernel, find_fused
+from tierform.chip.gpu.gemm import ProductModel
+from tierform.chip.gpu.parameters import GpuParameters, Sheet
+from tierform.chip.parameters import evidence, value_by_precision
+from tierform.errors import fail
+from tierform.provenance import Assumption
+from tierform.workload.operator import Kind, Operator, Role
+from tierform.workload.precision import bits
+
+_USED_ONCE = 1e6  # as many distinct weights as defeat any cache
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU (or `units` of them side by side, each with its own share of the work)."""
+
+    name: str
+    units: int
+    parameters: GpuParameters
+    _remembered: dict[tuple[object, ...], Cost] = field(default_factory=dict, repr=False, compare=False)
+
+    schema = GpuParameters
+
+    @classmethod
+    def build(cls, name: str, units: int, parameters: GpuParameters) -> Gpu:
+        """From the data file's parameters."""
+        return cls(name, units, parameters)
+
+    @cached_property
+    def sheet(self) -> Sheet:
+        """The data-sheet figures that the kernel models use."""
+        return Sheet.of(self.parameters)
+
+    @cached_property
+    def products(self) -> ProductModel | None:
+        """The model of matrix products, or None for a plain roofline."""
+        p = self.parameters.products
+        return ProductModel.of(self.sheet, p) if p else None
+
+    @cached_property
+    def prefill(self) -> PrefillModel | None:
+        """The model of fused attention over many queries, if the file has one."""
+        p = self.parameters.attention
+        return PrefillModel.of(self.sheet, p.prefill, p.tile) if p else None
+
+    @cached_property
+    def decode(self) -> DecodeModel | None:
+        """The model of fused attention of one query, if the file has one."""
+        p = self.parameters.attention
+        return DecodeModel.of(self.sheet, p.decode) if p else None
+
+    def supports(self, operator: Operator) -> bool:
+        """Everything but collectives, in a format that the GPU has a peak for (or a wider one)."""
+        if operator.kind is Kind.COLLECTIVE:
+            return False
+        return operator.kind is not Kind.MATMUL or self.rate(operator) is not None
+
+    def rate(self, operator: Operator) -> float | None:
+        """Peak operations a second in the operator's widest format, of one GPU."""
+        return value_by_precision(self.parameters.peak_rate, _format(operator))
+
+    def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
+        """Time, energy by part and memory traffic of the operator as a kernel of its own."""
+        key = (operator.shape_key, share)
+        found = self._remembered.get(key)
+        if found is None:
+            found = self._remembered[key] = self._cost(operator)
+        return found
+
+    def _cost(self, operator: Operator) -> Cost:
+        if not self.supports(operator):
+            known = ", ".join(self.parameters.peak_rate)
+            fail(
+                f"the GPU {self.name!r} has no peak rate for this operator's format",
+                key=operator.name,
+                value=_format(operator),
+                choices=self.parameters.peak_rate,
+                fix=f"Its file gives peak_rate for {known}.",
+            )
+        read_B = float(operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B)
+        seconds = self._seconds(operator, read_B)
+        energy = self.arithmetic_J(operator)
+        return self.kernel_cost(operator, seconds, energy, read_B, float(operator.output_B))
+
+    def _seconds(self, operator: Operator, read_B: float) -> float:
+        p = self.parameters
+        if operator.kind is Kind.MATMUL and self.products is not None:
+            rate = self.rate(operator) or 0.0
+            first, second = operator.inputs[0], operator.inputs[1]
+            once = second.role in (Role.WEIGHT, Role.KV_CACHE)
+            groups = operator.batch * operator.count
+            m = -(-operator.m // self.units) if groups < self.units else operator.m
+            return float(
+                self.products.seconds(
+                    m,
+                    operator.n,
+                    operator.k,
+                    batch=float(groups if groups < self.units else -(-groups // self.units)),
+                    copies=_USED_ONCE if once else 1.0,
+                    input_B=bits(first.precision) / 8,
+                    weight_B=bits(second.precision) / 8,
+                    speedup=rate / self.sheet.peak_per_s,
+                )[0]
+            )
+        peak = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
+        arithmetic_s = operator.operations / ((peak or 1.0) * p.compute_efficiency.value * self.units)
+        return p.launch.value + max(arithmetic_s, self.memory_s(read_B + operator.output_B))
+
+    def memory_s(self, size_B: float) -> float:
+        """How long so many bytes take to or from memory, streamed."""
+        p = self.parameters
+        return size_B / (p.memory_bandwidth.value * p.memory_efficiency.value * self.units)
+
+    def arithmetic_J(self, operator: Operator) -> float:
+        """Energy of the operator's arithmetic."""
+        form = _format(operator) if operator.kind is Kind.MATMUL else "fp32"
+        return operator.operations * (value_by_precision(self.parameters.operation_energy, form) or 0.0)
+
+    def kernel_cost(
+        self, operator: Operator, seconds: float, arithmetic_J: float, read_B: float, write_B: float
+    ) -> Cost:
+        """A cost from its parts; stretched where its power would exceed the board's limit."""
+        p = self.parameters
+        energy = {"arithmetic": arithmetic_J, "memory": (read_B + write_B) * p.memory_energy.value}
+        limit_W = (p.board_power.value - p.idle_power.value) * self.units
+        seconds = max(seconds, (energy["arithmetic"] + energy["memory"]) / limit_W)
+        rate = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
+        return Cost(
+            latency_s=seconds,
+            occupancy_s=seconds,
+            energy_J=energy,
+            operations=operator.operations,
+            memory_read_B=read_B,
+            memory_write_B=write_B,
+            utilization=operator.operations / ((rate or 1.0) * self.units * seconds),
+        )
+
+    def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
+        """The kernels into which a library would fuse some of these operators (of one layer, in order).
+
+        Operators, energies of arithmetic and operations stay; the kernel's time and traffic are divided among its
+        members.  `keeps_activations`: intermediate values are written because a backward pass reads them.
+        """
+        if not self.parameters.fusion:
+            return []
+        return find_fused(self, operators, keeps_activations)
+
+    @property
+    def memory_capacity_B(self) -> int:
+        """Bytes of the memory of all GPUs."""
+        return int(self.units * self.parameters.memory_capacity.value)
+
+    @property
+    def area_m2(self) -> float:
+        """The GPU die; its memory stacks are not counted."""
+        return self.units * self.parameters.die_area.value
+
+    def leakage_W(self, temperature_K: float) -> float:
+        """Idle power of the board; its dependence on temperature is not published."""
+        return self.units * self.parameters.idle_power.value
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Every constant with its evidence."""
+        return evidence(self.name, self.parameters)
+
+    def at(self, **changes: object) -> Gpu:
+        """The same GPU with parameters exchanged (for what-if studies and for carrying a fit to another device)."""
+        return replace(self, parameters=self.parameters.model_copy(update=changes), _remembered={})
+
+
+def _format(operator: Operator) -> str:
+    return max((operand.precision for operand in operator.inputs), key=bits)
