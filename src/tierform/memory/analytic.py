@@ -43,17 +43,20 @@ class Rate:
     bound: str
 
 
-def refresh_loss(spec: DramSpec, pattern: str = "stream") -> float:
+def refresh_loss(spec: DramSpec, pattern: str = "stream", read_fraction: float = 1.0) -> float:
     """Fraction of the time that refresh takes.
 
     A refresh of all banks closes the rows, refreshes and opens them again.  Bank by bank, the other banks go on: what
     remains is closing and opening one bank's row, or for random traffic the pause of activations after each refresh.
+    Strides and mixed streams lack the room to overtake, and lose the share of time that a bank is refreshed.
     """
     t = spec.timings
     if spec.controller.refresh == "none":
         return 0.0
     if spec.controller.refresh == "per-bank":
         reopening = (t["nRTP"] + t["nRP"] + t["nRCDRD"]) / spec.banks
+        if pattern == "strided" or 0 < read_fraction < 1:
+            reopening += t["nRFCb"] / spec.banks
         return spec.ranks * (t.get("nRREFD", t["nRRDS"]) if pattern == "random" else reopening) / t["nREFIb"]
     return min(0.95, spec.ranks * (t["nRTP"] + t["nRP"] + t["nRFC"] + t["nRCDRD"]) / t["nREFI"])
 
@@ -70,7 +73,7 @@ def rate(spec: DramSpec, pattern: str, read_fraction: float = 1.0, stride_B: int
         t = spec.timings
         cycles = max(t["nBL"], t["nCCDS"]) + _turnaround(spec) / _pair(spec, read_fraction)
         activations, channels, bound = 1.0 / spec.bursts_per_row, float(spec.channels), "data bus"
-    return Rate(cycles / (1 - refresh_loss(spec, pattern)), activations, channels, bound)
+    return Rate(cycles / (1 - refresh_loss(spec, pattern, read_fraction)), activations, channels, bound)
 
 
 def _turnaround(spec: DramSpec) -> float:

@@ -34,8 +34,8 @@ _REMARKS = (
     "Average read latency counts from acceptance to the last beat, one controller cycle included, as DRAMsim3 does.",
     "DRAMsim3's energies are current x voltage x cycles; the reference is multiplied by the clock period. VPP and "
     "interface energy are not in them.",
-    "The two simulators disagree on a DDR4-2400 read stream (14.9 and 18.3 GB/s): DRAMsim3's mapping puts a stream into "
-    "one bank group (nCCDL), Ramulator's test rotates it through all banks (nCCDS). We follow the mapping that is given; "
+    "The two simulators disagree on a DDR4-2400 read stream (14.9 and 18.3 GB/s): DRAMsim3's mapping puts it into one "
+    "bank group (nCCDL), Ramulator's test rotates it through all banks (nCCDS). We follow the mapping that is given; "
     "the library's mappings rotate through the bank groups.",
     "They disagree on what latency is: Ramulator's probe of an idle bank is nRP + nRCD + nCL + nBL and a few cycles, "
     "DRAMsim3's spaced requests include refresh and bank conflicts. We count as DRAMsim3 does.",
@@ -77,10 +77,8 @@ def _dramsim3(folder: Path | None) -> Iterator[Point]:
 def _own_layout(row: dict[str, str]) -> dict[str, str]:
     _, stream, gap = row["stream"].split("_")
     clock = float(row["tCK_ns"])
-    energies = {
-        f"{part}_nJ": str(float(row[f"{column}_energy_pJ"]) * clock / 1e3)
-        for part, column in (("activate", "act"), ("read", "read"), ("write", "write"), ("refresh", "ref"), ("total", "total"))
-    }  # fmt: skip
+    columns = {"activate": "act", "read": "read", "write": "write", "refresh": "ref", "total": "total"}
+    energies = {f"{part}_nJ": str(float(row[f"{column}_energy_pJ"]) * clock / 1e3) for part, column in columns.items()}
     return {
         "configuration": row["config"],
         "stream": stream,

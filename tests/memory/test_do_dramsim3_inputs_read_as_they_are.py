@@ -1,0 +1,143 @@
+"""DRAMsim3's configurations and traces: read, simulated to its own counts, refused when wrong; the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tierform.cli.main import main
+from tierform.errors import TierformError
+from tierform.files import read_yaml
+from tierform.memory.cycle import CycleMemory, Trace
+from tierform.memory.dramsim import read_ini, read_trace, spec_of_sections
+from tierform.validation import memory as validation
+
+TABLE = Path(validation.__file__).parent / "tables" / "memory_configurations.yaml"
+CONFIGURATIONS = read_yaml(TABLE).content
+
+
+def _ini(path: Path, name: str = "DDR4_8Gb_x8_2400", **changes: str | None) -> Path:
+    lines = []
+    for section, keys in CONFIGURATIONS[name].items():
+        lines.append(f"[{section}]")
+        for key, value in keys.items():
+            given = changes.get(key, str(value))
+            if given is not None:
+                lines.append(f"{key} = {given} ; as configured")
+    path.write_text("\n".join(lines) + "\n[other]\nanything = 1\n")
+    return path
+
+
+def test_the_file_and_the_table_give_the_same_memory(tmp_path: Path) -> None:
+    for name, sections in CONFIGURATIONS.items():
+        read = read_ini(_ini(tmp_path / f"{name}.ini", name))
+        table = spec_of_sections(name, sections, "table")
+        assert (read.timings, read.currents, read.controller) == (table.timings, table.currents, table.controller)
+    ddr4 = spec_of_sections("DDR4", CONFIGURATIONS["DDR4_8Gb_x8_2400"], "table")
+    assert (ddr4.ranks, ddr4.devices_per_rank, ddr4.burst_bytes, ddr4.capacity_B) == (2, 8, 64, 16 * 2**30)
+
+
+# Counts of DRAMsim3 itself (cycles, reads done, activations, read row hits) on sequential traces of 100,000 reads.
+@pytest.mark.parametrize(
+    ("name", "gap", "cycles", "reads", "activations", "hits", "latency"),
+    [
+        ("DDR4_8Gb_x8_2400", 1, 200_000, 38_775, 336, 38_446, 244.35),
+        ("DDR4_8Gb_x8_2400", 20, 2_200_000, 100_000, 992, 99_008, 38.19),
+        ("HBM2_8Gb_x128", 1, 100_000, 98_366, 3_131, 95_257, 61.06),
+        ("HBM2_8Gb_x128", 20, 2_200_000, 100_000, 3_621, 96_379, 29.33),
+    ],
+)
+def test_sequential_traces_give_dramsim3s_own_counts(
+    name: str, gap: int, cycles: int, reads: int, activations: int, hits: int, latency: float
+) -> None:
+    number = np.arange(100_000)
+    trace = Trace(number * gap, number * 64, np.zeros(100_000, np.bool_))
+    result = CycleMemory(spec_of_sections(name, CONFIGURATIONS[name], "table")).run(trace, cycles)
+    assert (result.reads, result.activations, result.read_row_hits) == (reads, activations, hits)
+    assert result.average_read_latency_cycles == pytest.approx(latency, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"tRCD": None}, ["tRCD", "lacks this key"]),
+        ({"tRRD_L": "2"}, ["tRRD_L", "at least tRRD_S (4)"]),
+        ({"tREFI": "100"}, ["tREFI", "tRFC (420)"]),
+        ({"tRAS": "many"}, ["tRAS", "a number"]),
+        ({"address_mapping": "rochrabaxxco"}, ["leaves bg unresolved"]),
+        ({"address_mapping": "rorarababgco"}, ["'ra' stands twice", "leaves ch unresolved"]),
+        ({"protocol": "DDR9"}, ["not a known choice", "did you mean"]),
+        ({"row_buf_policy": "OPEN"}, ["OPEN_PAGE"]),
+        ({"rows": "1000"}, ["power of two"]),
+        ({"tRP": None, "tWR": None}, ["tRP", "tWR"]),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_its_keys(
+    tmp_path: Path, changes: dict[str, str | None], words: list[str]
+) -> None:
+    with pytest.raises(TierformError) as caught:
+        read_ini(_ini(tmp_path / "wrong.ini", **changes))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_key_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "x.ini"
+    path.write_text("[timing]\ntRPP = 17\n")
+    with pytest.raises(TierformError, match=r"x.ini:2: tRPP: unknown key\n    did you mean 'tRP'"):
+        read_ini(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0x0 READ 0\n0x40 FETCH 1\n", ":2: neither a read nor a write"),
+        ("0x0 READ 0\n\n0x40 READ\n", ":3: this is not a request"),
+        ("zz READ 0\n", ":1: the address is not hexadecimal"),
+        ("0x0 READ 5\n0x40 WRITE 4\n", ":2: the trace goes back in time, from cycle 5"),
+        ("0x0 READ -5\n", ":1: the cycle is not a whole number"),
+        ("", "holds no request"),
+    ],
+)
+def test_a_wrong_trace_is_refused_with_its_line(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "x.trace"
+    path.write_text(text)
+    with pytest.raises(TierformError) as caught:
+        read_trace(path)
+    assert words in str(caught.value)
+
+
+def test_the_command_prints_and_writes_its_statistics(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "x.trace"
+    trace.write_text("".join(f"{i * 64:#x} {'WRITE' if i % 3 == 2 else 'READ'} {i * 4}\n" for i in range(300)))
+    out = tmp_path / "out.json"
+    arguments = ["memory", "--config", str(_ini(tmp_path / "d.ini")), "--trace", str(trace), "--cycles", "3000"]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--json", str(out), "--commands", str(tmp_path / "commands.txt")])
+    assert stop.value.code == 0
+    assert "average read latency" in capsys.readouterr().out
+    figures = json.loads(out.read_text())
+    assert figures["reads"] + figures["writes"] == 300
+    assert figures["bandwidth_B_per_s"] == pytest.approx(300 * 64 / (3000 * 0.83e-9))
+    assert figures["energy_J"] == pytest.approx(sum(figures["energy_by_part_J"].values()))
+    assert {"average_read_latency_cycles", "row_hits", "cpu_s"} <= set(figures)
+    assert "ACT bank" in (tmp_path / "commands.txt").read_text()
+
+
+def test_an_address_beyond_the_capacity_is_wrapped_only_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trace, out = tmp_path / "x.trace", tmp_path / "out.json"
+    trace.write_text("0xffffffffff READ 5\n")
+    arguments = ["memory", "--memory", "hbm2", "--trace", str(trace), "--json", str(out)]
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "beyond the capacity" in capsys.readouterr().err
+    assert not out.exists()
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--wrap"])
+    assert stop.value.code == 0
