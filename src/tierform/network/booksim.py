@@ -116,6 +116,16 @@ def read_config(path: Path | str, overrides: tuple[str, ...] = ()) -> BookSimCas
     return _case(settings, _Reporter(str(path), lines), Path(path).parent)
 
 
+def case_from_settings(settings: Mapping[str, Any], topology: Topology | None = None) -> BookSimCase:
+    """The case that these keys and values describe; `topology` stands in for an anynet's network file."""
+    given = dict(settings)
+    lines: dict[str, int | None] = dict.fromkeys(given)
+    problems = _unknown(given, lines, "settings")
+    if problems:
+        raise TierformError(problems)
+    return _case(given, _Reporter("settings", lines), Path(), topology)
+
+
 class _Reporter:
     """Collects problems with their places."""
 
@@ -206,7 +216,9 @@ def _numbers(report: _Reporter, key: str, value: Any, kind: type = float) -> lis
     return found
 
 
-def _case(given: dict[str, Any], report: _Reporter, folder: Path) -> BookSimCase:
+def _case(
+    given: dict[str, Any], report: _Reporter, folder: Path, topology: Topology | None = None
+) -> BookSimCase:
     get = {**_USED, **given}
     for key, default in _USED.items():
         number = isinstance(default, (int, float)) and key not in ("packet_size", "packet_size_rate", "injection_rate")
@@ -231,7 +243,7 @@ def _case(given: dict[str, Any], report: _Reporter, folder: Path) -> BookSimCase
         report.add("sim_count", "one simulation at a time is supported", get["sim_count"])
     if report.problems:
         raise TierformError(report.problems)
-    topology = _topology(get, report, folder)
+    topology = topology or _topology(get, report, folder)
     name = _ROUTINGS[get["topology"]][get["routing_function"]]
     injection = _injection(get, report)
     traffic = _pattern(get, topology, report)

@@ -152,7 +152,7 @@ def build(
     sizes = {
         AT_ROUTER: count * R_SIZE, AT_IN: ports * in_size, AT_OUT: ports * out_size, AT_CHANNEL: channels * channel_size,
         AT_OWN: (ports + nodes) * vcs * W_SIZE, AT_NODE: nodes * N_SIZE, AT_PACKET: pool * P_RECORD, AT_FREE: pool,
-        AT_WHEEL: horizon * (1 + 2 * ports), AT_CREDITS: horizon * (1 + credit_events), AT_PLACE: count * axes,
+        AT_WHEEL: horizon * (1 + 2 * (ports + nodes)), AT_CREDITS: horizon * (1 + credit_events), AT_PLACE: count * axes,
         AT_AXIS_PORT: axes * 2 * count, AT_SCRATCH: 3 * requests + 2 * sides,
         AT_GRANTED: requests, AT_BEST: 6 * sides, AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
         AT_POINTERS: 2 * sides, AT_HISTOGRAM: histogram_bins, AT_SHAPE: axes, AT_LAYER_OF: count + 3 * channels,
@@ -172,7 +172,7 @@ def build(
     kinds = {"islip": 0, "separable_input_first": 1, "separable_output_first": 2}
     for place, value in (
         (VCS, vcs), (DEPTH, depth), (NODES, nodes), (ROUTERS, count), (AXES, axes), (MODE, mode), (HORIZON, horizon),
-        (EVENTS, ports), (CREDIT_EVENTS, credit_events), (SPEED_IN, speed_in), (SPEED_OUT, speed_out),
+        (EVENTS, ports + nodes), (CREDIT_EVENTS, credit_events), (SPEED_IN, speed_in), (SPEED_OUT, speed_out),
         (WAIT_FOR_TAIL, first.wait_for_tail_credit), (BUSY_WHEN_FULL, first.vc_busy_when_full),
         (VC_ALLOCATOR, kinds[first.vc_allocator]), (SWITCH_ALLOCATOR, kinds[first.switch_allocator]),
         (ITERATIONS, first.alloc_iterations), (CHANNEL_SIZE, channel_size), (IN_SIZE, in_size), (OUT_SIZE, out_size),

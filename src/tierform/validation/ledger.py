@@ -22,9 +22,11 @@ ENGINES = Registry(
     "validation engine",
     "tierform.validation",
     {
+        "network": "tierform.validation.network:ledger",
         "store": "tierform.validation.store:ledger",
         "memory": "tierform.validation.memory:ledger",
         "systolic": "tierform.validation.systolic:ledger",
+        "cim": "tierform.validation.cim:ledger",
         "thermal": "tierform.validation.thermal:ledger",
         "workload": "tierform.validation.workload:ledger",
     },
