@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tierform import __version__
 from tierform.errors import TierformError, fail
 from tierform.thermal.grid import GridModel, Powers, tile_powers
 from tierform.thermal.network import Array
@@ -28,6 +29,7 @@ from tierform.thermal.solvers import SolverName
 from tierform.thermal.stack import Stack, Tile
 from tierform.thermal.threads import one_thread
 
+# Counts up whenever a model change alters the matrices, so that kept ones are not taken for new.
 _CACHE_FORMAT = "tierform.influence/1"
 _COARSE, _FINE = 12, 48
 
@@ -98,7 +100,7 @@ class InfluenceModel:
         self.base_K: Array = both[:, -1]
 
     def _key(self) -> str:
-        text = f"{_CACHE_FORMAT}|{self.rows}x{self.columns}|{self.stack!r}"
+        text = f"{_CACHE_FORMAT}|{__version__}|{self.rows}x{self.columns}|{self.stack!r}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def powers(self, power_W: Powers) -> Array:
