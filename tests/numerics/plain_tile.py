@@ -1,4 +1,4 @@
-"""A crossbar tile in plain loops: no tensors, no tricks; slow, for small cases.  It shares no code with the emulator."""
+"""A crossbar tile in plain loops: no tensors, no tricks; slow, for small cases.  It shares no code with the rest."""
 
 import math
 
@@ -66,17 +66,25 @@ def tile_totals(x, w, form, gains, signed):
                 held = [columns_of(value, form) for value in weights[a:b]]
                 offset = held[0][1]
                 total = 0.0
+                most = 2**form.cell_bits - 1
+                turned = [
+                    form.inverted_columns and 2 * sum(held[k][0][p][0] for k in range(b - a)) > most * (b - a)
+                    for p in range(len(held[0][0]))
+                ]
                 for d in range(count):
                     for p in range(len(held[0][0])):
-                        current = sum(cut[k][0][d] * held[k][0][p][0] for k in range(b - a))
+                        levels = [most - held[k][0][p][0] if turned[p] else held[k][0][p][0] for k in range(b - a)]
+                        current = sum(cut[k][0][d] * levels[k] for k in range(b - a))
                         factor = cut[0][1][d] * held[0][0][p][1]
+                        sign = -1 if turned[p] else 1
                         if form.adc_bits == 0:
-                            total += factor * current
+                            total += factor * (sign * current)
                         else:
                             gain = float(F(gains[p]))
-                            total += (cut[0][1][d] * (held[0][0][p][1] / gain)) * convert(
-                                current, gain, form.adc_bits, signed
-                            )
+                            code = convert(current, gain, form.adc_bits, signed)
+                            total += (cut[0][1][d] * (held[0][0][p][1] / gain)) * (sign * code)
+                stored_inputs = sum(vector[a:b]) + (0 if twos else 2 ** (form.input_bits - 1) * (b - a))
+                total += stored_inputs * sum(most * held[0][0][p][1] for p in range(len(turned)) if turned[p])
                 total -= offset * sum(vector[a:b])
                 if not twos:
                     total -= 2 ** (form.input_bits - 1) * sum(value + offset for value in weights[a:b])

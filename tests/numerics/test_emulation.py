@@ -63,6 +63,7 @@ def test_tile_equals_plain_loops_in_every_encoding(part):
         form = CrossbarFormat(
             rows=12, columns=32, cell_bits=cell, dac_bits=dac, weight_bits=bits, input_bits=2 + (number * 5) % 7,
             encoding=encoding, input_encoding=input_encoding, adc_bits=adc, adc_range=adc_range, rows_active=active,
+            inverted_columns=encoding == "offset" and number % 2 == 0,
         )  # fmt: skip
         layer = layer_of(form, 2, 23, number)
         x = integers_of(layer, 2, number)
@@ -108,6 +109,16 @@ def test_one_adc_bit_fewer_than_lossless_is_not_called_lossless():
     for adc, expected in ((enough, True), (enough - 1, False)):
         form = CrossbarFormat(rows=32, cell_bits=2, dac_bits=1, adc_bits=adc, encoding="offset")
         assert layer_of(form, 8, 64, 0).lossless is expected
+
+
+def test_inverted_columns_save_one_adc_bit_and_keep_the_integer_product():
+    # 128 rows of 2-bit cells on 1-bit inputs sum to 384 at most: 9 bits, or 8 when no column holds more than half.
+    for inverted, expected in ((False, False), (True, True)):
+        form = CrossbarFormat(rows=128, cell_bits=2, dac_bits=1, adc_bits=8, inverted_columns=inverted)
+        layer = CrossbarLinear(torch.nn.Parameter(torch.rand(8, 128) + 1.0), None, form)
+        assert layer.lossless is expected
+    x = integers_of(layer, 5, 0)
+    assert torch.equal(layer.block_sums(x)[0].long(), x.long() @ layer.integers.long().T)
 
 
 def test_an_all_ones_input_at_the_bound_clips_one_bit_below_it():

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from tierform.numerics.adapters import train_adapters as train_adapters
     from tierform.numerics.chip_view import CrossbarFormat as CrossbarFormat
     from tierform.numerics.chip_view import crossbar_format as crossbar_format
-    from tierform.numerics.emulate import crossbar_layers as crossbar_layers
-    from tierform.numerics.emulate import describe as describe
-    from tierform.numerics.emulate import emulate as emulate
-    from tierform.numerics.emulate import new_chip_instance as new_chip_instance
-    from tierform.numerics.emulate import set_fidelity as set_fidelity
+    from tierform.numerics.emulation import crossbar_layers as crossbar_layers
+    from tierform.numerics.emulation import describe as describe
+    from tierform.numerics.emulation import emulate as emulate
+    from tierform.numerics.emulation import new_chip_instance as new_chip_instance
+    from tierform.numerics.emulation import set_fidelity as set_fidelity
     from tierform.numerics.formats import BitPlan as BitPlan
     from tierform.numerics.formats import Quantizer as Quantizer
     from tierform.numerics.layer import CrossbarLinear as CrossbarLinear
@@ -31,7 +31,7 @@ _HOMES = {
     "accuracy": ("AccuracyTable", "accuracy_table"),
     "adapters": ("attach_lora", "train_adapters"),
     "chip_view": ("CrossbarFormat", "crossbar_format"),
-    "emulate": ("crossbar_layers", "describe", "emulate", "new_chip_instance", "set_fidelity"),
+    "emulation": ("crossbar_layers", "describe", "emulate", "new_chip_instance", "set_fidelity"),
     "formats": ("BitPlan", "Quantizer"),
     "layer": ("CrossbarLinear",),
     "noise": ("Noise", "load_noise"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from tierform.errors import fail
 
 if TYPE_CHECKING:
-    from tierform.chip import Chip
+    from tierform.chip.description import Chip
 
 Encoding = Literal["offset", "differential", "differential-digital"]
 InputEncoding = Literal["twos-complement", "offset"]
@@ -32,6 +32,9 @@ class CrossbarFormat:
     `adc_bits` 0 is an ideal ADC.  `adc_range`: ``granular`` (one code per level: exact until it clips), ``maximum``
     (the greatest possible sum), ``calibrated`` (the largest sum of the first batch, per slice) or a number, the
     greatest sum that the ADC represents.  `rows_active` rows are read at once (0: all of a crossbar).
+    `inverted_columns` (offset only): a column whose levels sum to more than half of the most possible is stored
+    inverted and taken off digitally, which saves an ADC bit (ISAAC).  `slice_layout`: a weight's cells side by side in
+    one crossbar, or in as many crossbars; `guard_columns` columns beside each weight stay empty.
     """
 
     rows: int = 128
@@ -45,6 +48,9 @@ class CrossbarFormat:
     adc_bits: int = 8
     adc_range: str | float = "granular"
     rows_active: int = 0
+    inverted_columns: bool = False
+    slice_layout: Literal["columns", "crossbars"] = "columns"
+    guard_columns: int = 0
 
     def __post_init__(self) -> None:
         for key in ("rows", "columns", "cell_bits", "dac_bits"):
@@ -67,9 +73,11 @@ class CrossbarFormat:
                      fix=f"Known: {', '.join(ADC_RANGES)}, or the greatest sum as a number.")  # fmt: skip
         elif not self.adc_range > 0:
             fail("the ADC's range must be greater than zero", key="adc_range", value=self.adc_range)
-        if self.cells_per_weight > self.columns:
-            fail("one weight needs more cells than a crossbar has columns", key="weight_bits", value=self.weight_bits,
-                 fix=f"It takes {self.cells_per_weight} cells of {self.cell_bits} bits; columns: {self.columns}.")  # fmt: skip
+        if self.inverted_columns and self.encoding != "offset":
+            fail("only offset columns are stored inverted", key="inverted_columns", value=self.encoding)
+        if self.weights_per_row < 1:
+            fail("one weight needs more cells than a row has", key="weight_bits", value=self.weight_bits,
+                 fix=f"It takes {self.cells_per_weight} cells; a row has {self.columns}.")  # fmt: skip
 
     @property
     def slices(self) -> int:
@@ -95,11 +103,13 @@ class CrossbarFormat:
     @property
     def weights_per_row(self) -> int:
         """Weights that one row of a crossbar holds."""
-        return self.columns // self.cells_per_weight
+        cells = self.cells_per_weight if self.slice_layout == "columns" else 1
+        return self.columns // (cells + self.guard_columns)
 
     def crossbars(self, outputs: int, inputs: int) -> int:
         """Crossbars of an (outputs, inputs) matrix."""
-        return -(-inputs // self.rows) * -(-outputs // self.weights_per_row)
+        copies = 1 if self.slice_layout == "columns" else self.cells_per_weight
+        return copies * -(-inputs // self.rows) * -(-outputs // self.weights_per_row)
 
 
 def crossbar_component(chip: Chip) -> tuple[str, Any]:
@@ -114,10 +124,10 @@ def crossbar_component(chip: Chip) -> tuple[str, Any]:
 def crossbar_format(chip: Chip | str | Path, **changes: Any) -> CrossbarFormat:
     """The format that the chip's crossbars give, with single fields changed.
 
-    Where the chip file is silent: offset columns, two's complement inputs, an 8-bit ADC, all rows at once, a granular
-    ADC range for 1-bit DACs and a calibrated one otherwise.
+    Where the chip file is silent: offset columns, two's complement inputs, an 8-bit ADC, all rows at once; always a
+    granular ADC range for 1-bit DACs and a calibrated one otherwise.
     """
-    from tierform.chip import load_chip
+    from tierform.chip.description import load_chip
 
     loaded = load_chip(chip) if isinstance(chip, (str, Path)) else chip
     _, component = crossbar_component(loaded)
@@ -126,17 +136,25 @@ def crossbar_format(chip: Chip | str | Path, **changes: Any) -> CrossbarFormat:
     if encoding not in ENCODINGS:
         encoding = "differential" if encoding.startswith("diff") else "offset"
     dac_bits = int(_plain(getattr(p, "dac_bits", 1)))
-    active = _plain(getattr(p, "rows_active", None) or getattr(p, "active_rows", None) or 0)
+    ideal = getattr(p, "adc_kind", "sar") == "none" or getattr(p, "domain", "analog") == "digital"
     read = CrossbarFormat(
         rows=int(p.rows),
         columns=int(p.columns),
         cell_bits=int(_plain(p.cell_bits)),
         dac_bits=dac_bits,
         encoding=encoding,  # type: ignore[arg-type]
-        adc_bits=int(_plain(getattr(p, "adc_bits", 8) or 8)),
+        adc_bits=0 if ideal else int(_plain(getattr(p, "adc_bits", 8))),
         adc_range="granular" if dac_bits == 1 else "calibrated",
-        rows_active=int(active),
+        rows_active=int(_plain(getattr(p, "active_rows", None) or 0)),
+        inverted_columns=encoding == "offset" and int(getattr(p, "adc_saved_bits", 0)) > 0,
+        slice_layout=getattr(p, "slices", "columns"),
+        guard_columns=int(getattr(p, "guard_columns", 0)),
     )
+    if changes.get("encoding", "offset") != "offset":
+        changes = {"inverted_columns": False, **changes}
+    unknown = [name for name in changes if name not in CrossbarFormat.__dataclass_fields__]
+    if unknown:
+        fail("unknown option", value=unknown[0], choices=CrossbarFormat.__dataclass_fields__)
     return replace(read, **changes) if changes else read
 
 

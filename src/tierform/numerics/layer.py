@@ -24,7 +24,15 @@ from tierform.numerics import readout
 from tierform.numerics.chip_view import CrossbarFormat
 from tierform.numerics.formats import Quantizer
 from tierform.numerics.quantize import check_finite, quantize_integers
-from tierform.numerics.slicing import cell_levels, factors, folded_weight, read_columns, row_blocks
+from tierform.numerics.slicing import (
+    cell_levels,
+    factors,
+    folded_weight,
+    invert,
+    inverted,
+    read_columns,
+    row_blocks,
+)
 from tierform.numerics.tile import TileReader
 
 if TYPE_CHECKING:
@@ -101,6 +109,9 @@ class CrossbarLinear(nn.Linear):
         self.integers = integers
         cells = cell_levels(integers, form)
         self.factors = factors(form)
+        self.inverted = inverted(cells, form, self.blocks) if form.inverted_columns else None
+        if self.inverted is not None:
+            cells = invert(cells, self.inverted, form, self.blocks)
         self.column_levels: Tensor = read_columns(cells, form)
         self.stored_sum = torch.stack([cells_sum(self, a, b) for a, b in self.blocks])
         self.conductance: Tensor | None = None
@@ -127,14 +138,16 @@ class CrossbarLinear(nn.Linear):
         cells = self.noise.to_levels(self.noise.per_pass(self.conductance, self), self)
         return read_columns(cells, self.form)
 
+    def _upright_levels(self) -> Tensor:
+        levels = self.read_levels()
+        return levels if self.inverted is None else invert(levels, self.inverted, self.form, self.blocks)
+
     @property
     def effective(self) -> Tensor:
         """The weight (outputs, inputs) in the cells, in real units."""
         if self._effective is None:
-            if self.conductance is None:
-                folded = self.integers.float()
-            else:
-                folded = folded_weight(self.read_levels(), self.form)
+            exact = self.conductance is None
+            folded = self.integers.float() if exact else folded_weight(self._upright_levels(), self.form)
             self._effective = folded * self._scale_elements
         return self._effective
 
@@ -268,9 +281,9 @@ class CrossbarLinear(nn.Linear):
         import copy
 
         twin = CrossbarLinear(
-            copy.deepcopy(self.weight, memo), copy.deepcopy(self.bias, memo), self.form, transposed=self.transposed,
-            quantizer=self.quantizer, noise=self.noise, temperature_K=self.temperature_K, tiles=self.tiles,
-            seed=self.seed, name=self.layer_name,
+            cast(nn.Parameter, copy.deepcopy(self.weight, memo)), copy.deepcopy(self.bias, memo), self.form,
+            transposed=self.transposed, quantizer=self.quantizer, noise=self.noise,
+            temperature_K=self.temperature_K, tiles=self.tiles, seed=self.seed, name=self.layer_name,
         )  # fmt: skip
         twin.fidelity, twin.full_scale, twin.observed = self.fidelity, self.full_scale, self.observed
         twin.train(self.training)

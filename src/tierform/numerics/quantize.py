@@ -176,7 +176,7 @@ class QuantizedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer on rounded operands."""
         if self.input_quantizer is not None:
-            x = _per_token(x, self.input_quantizer)
+            x = per_token(x, self.input_quantizer)
         if self.weight_quantizer is None:
             y = self.inner(x)
         else:
@@ -184,10 +184,11 @@ class QuantizedLinear(nn.Module):
             turned = type(self.inner).__name__ == "Conv1D"
             rounded = fake_quantize(matrix.T if turned else matrix, self.weight_quantizer)
             y = nn.functional.linear(x, rounded, cast("Tensor | None", self.inner.bias))
-        return y if self.output_quantizer is None else _per_token(y, self.output_quantizer)
+        return y if self.output_quantizer is None else per_token(y, self.output_quantizer)
 
 
-def _per_token(x: Tensor, quantizer: Quantizer) -> Tensor:
+def per_token(x: Tensor, quantizer: Quantizer) -> Tensor:
+    """Activations (..., features) rounded with one scale per token."""
     from dataclasses import replace
 
     rows = x.reshape(-1, x.shape[-1])

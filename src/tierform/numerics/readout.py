@@ -1,14 +1,16 @@
 """Column sums, ADCs, shift-and-add: the arithmetic of a tile on integers, in the order the tile does it.
 
 A conversion is code = clip(round(sum * gain), low, high), rounded to nearest, ties to even, in single precision, and
-counts as code / gain.  The tile adds the codes of all digits and columns of a row block by their factors, takes off
-the offsets, multiplies by the block's scale, and adds block after block in single precision:
+counts as code / gain; for a column stored inverted as the greatest level times the sum of the inputs, less that.  The
+tile adds the codes of all digits and columns of a row block by their factors, takes off the offsets, multiplies by the
+block's scale, and adds block after block in single precision:
 
     y[m, n] = sum over blocks b of  scale[b, n] * (sum over d, p of factor[d, p] * code - offsets).
 
 Three ways to the same codes: int8 products with the ADC fused into their output stage (CPU, noise-free, up to 8 bits;
 taken only where a check against plain arithmetic passes), float products followed by one compiled pass (CPU), and
-tensor operations (any device, and ideal ADCs).  Sums are exact in float32 below 2^24, in float64 below 2^53; the caller chooses.
+tensor operations (any device, and ideal ADCs).  Sums are exact in float32 below 2^24, in float64 below 2^53; the
+caller chooses.
 """
 
 from __future__ import annotations
@@ -27,7 +29,18 @@ _SATURATION = 32767  # int8 products are added in pairs of 16 bits
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def add_codes(
-    codes: Any, low: Any, high: Any, factor: Any, scale: Any, x_offset: Any, w_offset: Any, total: Any, y: Any
+    codes: Any,
+    low: Any,
+    high: Any,
+    factor: Any,
+    sign: Any,
+    scale: Any,
+    x_offset: Any,
+    w_offset: Any,
+    x_sum: Any,
+    restored: Any,
+    total: Any,
+    y: Any,
 ) -> None:
     """Add one block's 8-bit codes (digits*M, P*N) to y (M, N); `total` (N,) is scratch in the arithmetic's type."""
     vectors, outputs = y.shape
@@ -43,16 +56,17 @@ def add_codes(
                 for j in range(outputs):
                     code = np.float32(codes[row, base + j])
                     code = min(max(code, low), high)
-                    total[j] += f * code
+                    total[j] += f * (sign[base + j] * code)
         shift = x_offset[m]
+        sum_m = x_sum[m]
         for j in range(outputs):
-            y[m, j] += scale[j] * np.float32((total[j] - shift) - w_offset[j])
+            y[m, j] += scale[j] * np.float32(((total[j] + sum_m * restored[j]) - shift) - w_offset[j])
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def convert_and_add(
-    sums: Any, gain: Any, low: Any, high: Any, factor: Any, scale: Any, x_offset: Any, w_offset: Any, total: Any,
-    y: Any,
+    sums: Any, gain: Any, low: Any, high: Any, factor: Any, sign: Any, scale: Any, x_offset: Any, w_offset: Any,
+    x_sum: Any, restored: Any, total: Any, y: Any,
 ) -> None:  # fmt: skip
     """As :func:`add_codes`, from column sums that are still to be converted; `gain` is by column."""
     vectors, outputs = y.shape
@@ -72,22 +86,25 @@ def convert_and_add(
                     code = min(max(code, low - np.float32(1)), high + np.float32(1))
                     code = (code + magic) - magic
                     code = min(max(code, low), high)
-                    total[j] += f * code
+                    total[j] += f * (sign[base + j] * code)
         shift = x_offset[m]
+        sum_m = x_sum[m]
         for j in range(outputs):
-            y[m, j] += scale[j] * np.float32((total[j] - shift) - w_offset[j])
+            y[m, j] += scale[j] * np.float32(((total[j] + sum_m * restored[j]) - shift) - w_offset[j])
 
 
 def convert_and_add_tensors(
-    sums: Tensor, gain: Tensor, low: float, high: float, factor: Tensor, scale: Tensor, x_offset: Tensor,
-    w_offset: Tensor, y: Tensor,
+    sums: Tensor, gain: Tensor, limits: tuple[int, int] | None, factor: Tensor, sign: Tensor, scale: Tensor,
+    x_offset: Tensor, w_offset: Tensor, x_sum: Tensor, restored: Tensor, y: Tensor,
 ) -> None:  # fmt: skip
-    """As :func:`convert_and_add`, with tensor operations on any device; arithmetic in float64."""
+    """As :func:`convert_and_add`, with tensor operations on any device, in float64; no `limits`: an ideal ADC."""
     digits, columns = factor.shape
     vectors, outputs = y.shape
-    shaped = sums.reshape(digits, vectors, columns, outputs).float()
-    codes = (shaped * gain.view(1, 1, columns, 1)).round_().clamp_(low, high)
-    total = torch.einsum("dp,dmpn->mn", factor.double(), codes.double())
+    codes = sums.reshape(digits, vectors, columns, outputs)
+    if limits is not None:
+        codes = (codes.float() * gain.view(1, 1, columns, 1)).round_().clamp_(*limits)
+    signed = codes.double() * sign.view(1, 1, columns, outputs).double()
+    total = torch.einsum("dp,dmpn->mn", factor.double(), signed) + x_sum[:, None].double() * restored.double()
     y += scale * ((total - x_offset[:, None].double()) - w_offset.double()).float()
 
 

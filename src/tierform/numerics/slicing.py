@@ -79,6 +79,22 @@ def read_columns(cells: Tensor, form: CrossbarFormat) -> Tensor:
     return signed[: form.slices] - signed[form.slices :]
 
 
+def inverted(cells: Tensor, form: CrossbarFormat, blocks: list[tuple[int, int]]) -> Tensor:
+    """Which columns (blocks, columns, outputs) hold more than half of the greatest sum, and are stored inverted."""
+    top = 2**form.cell_bits - 1
+    return torch.stack([2 * cells[:, :, a:b].int().sum(-1) > top * (b - a) for a, b in blocks])
+
+
+def invert(cells: Tensor, chosen: Tensor, form: CrossbarFormat, blocks: list[tuple[int, int]]) -> Tensor:
+    """Levels with the chosen columns as greatest level minus level (which is its own inverse)."""
+    top = 2**form.cell_bits - 1
+    result = cells.clone()
+    for index, (a, b) in enumerate(blocks):
+        part = result[:, :, a:b]
+        result[:, :, a:b] = torch.where(chosen[index][..., None], top - part, part)
+    return result
+
+
 def folded_weight(columns: Tensor, form: CrossbarFormat) -> Tensor:
     """The weight (outputs, inputs) that columns (columns, outputs, inputs) stand for, in integer units."""
     f = factors(form)

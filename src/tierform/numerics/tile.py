@@ -5,7 +5,7 @@ See :mod:`tierform.numerics.readout` for the arithmetic.  The reader is made ane
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -54,6 +54,7 @@ class TileReader:
         self.total_type = torch.float32 if exact and not self.ideal else torch.float64
         self.factor = factor.to(self.total_type)
         self.total = np.empty(layer.out_features, np.float32 if exact else np.float64)
+        self._prepare_inverted(np.float32 if exact and not self.ideal else np.float64)
         self.packed = []
         if self.int8:
             self.packed = [
@@ -62,6 +63,20 @@ class TileReader:
             ]
         self.columns: list[Tensor] = []
         self.ready = True
+
+    def _prepare_inverted(self, kind: type) -> None:
+        """The sign of every column's codes, and by how many sums of inputs inverted columns are restored."""
+        layer = self.layer
+        columns, top = len(layer.factors.columns), 2**layer.form.cell_bits - 1
+        blocks = len(layer.blocks)
+        if layer.inverted is None:
+            self.sign = np.ones((blocks, columns * layer.out_features), np.float32)
+            self.restored: np.ndarray[Any, Any] = np.zeros((blocks, layer.out_features), kind)
+            return
+        chosen = layer.inverted.cpu().numpy()
+        self.sign = np.where(chosen, -1, 1).astype(np.float32).reshape(blocks, -1)
+        factor = np.array(layer.factors.columns, np.float64)[None, :, None]
+        self.restored = (top * factor * chosen).sum(1).astype(kind)
 
     def product(self, x: Tensor) -> Tensor:
         """Inputs (M, K) float32 to outputs (M, N) float32, as the tile computes them."""
@@ -112,13 +127,16 @@ class TileReader:
         y = torch.zeros(vectors, layer.out_features, device=sums.device)
         x_offsets = (layer.factors.weight_offset * sums).to(self.total_type)
         w_offsets = self.w_offsets.to(self.total_type)
+        rows = torch.tensor([b - a for a, b in layer.blocks], device=sums.device)[:, None]
+        x_sums = (sums + layer.factors.input_offset * rows).to(self.total_type)
         columns = [] if self.int8 else self._analog_columns()
         for index, (a, b) in enumerate(layer.blocks):
             if self.int8:
                 codes = self.packed[index].codes(flat[index], self.zero)
                 readout.add_codes(
-                    codes.numpy(), self.low, self.high, self.factor.numpy(), scales[index].numpy(),
-                    x_offsets[index].numpy(), w_offsets[index].numpy(), self.total, y.numpy(),
+                    codes.numpy(), self.low, self.high, self.factor.numpy(), self.sign[index], scales[index].numpy(),
+                    x_offsets[index].numpy(), w_offsets[index].numpy(), x_sums[index].numpy(), self.restored[index],
+                    self.total, y.numpy(),
                 )  # fmt: skip
                 continue
             digits = flat[index].to(self.sum_type)
@@ -128,25 +146,19 @@ class TileReader:
             if layer.conductance is not None and layer.noise is not None and layer.fresh:
                 column_sums = layer.noise.add_read_noise(column_sums, digits, layer, a, b)
             if self.ideal or not self.on_cpu:
-                self._convert(column_sums, scales[index], x_offsets[index], w_offsets[index], y)
+                at = y.device
+                readout.convert_and_add_tensors(
+                    column_sums, self.gain.to(at), None if self.ideal else layer.code_limits, self.factor.to(at),
+                    torch.from_numpy(self.sign[index]).to(at), scales[index], x_offsets[index], w_offsets[index],
+                    x_sums[index], torch.from_numpy(self.restored[index]).to(at), y,
+                )  # fmt: skip
             else:
                 readout.convert_and_add(
-                    column_sums.numpy(), self.gain.numpy(), self.low, self.high, self.factor.numpy(),
-                    scales[index].numpy(), x_offsets[index].numpy(), w_offsets[index].numpy(), self.total, y.numpy(),
+                    column_sums.numpy(), self.gain.numpy(), self.low, self.high, self.factor.numpy(), self.sign[index],
+                    scales[index].numpy(), x_offsets[index].numpy(), w_offsets[index].numpy(),
+                    x_sums[index].numpy(), self.restored[index], self.total, y.numpy(),
                 )  # fmt: skip
         return y
-
-    def _convert(self, sums: Tensor, scale: Tensor, x_offset: Tensor, w_offset: Tensor, y: Tensor) -> None:
-        factor = self.factor.to(y.device)
-        if not self.ideal:
-            low, high = self.layer.code_limits
-            gain = self.gain.to(y.device)
-            readout.convert_and_add_tensors(sums, gain, low, high, factor, scale, x_offset, w_offset, y)
-            return
-        digits, columns = factor.shape
-        shaped = sums.reshape(digits, y.shape[0], columns, -1).double()
-        total = torch.einsum("dp,dmpn->mn", factor.double(), shaped)
-        y += scale * ((total - x_offset[:, None].double()) - w_offset.double()).float()
 
     def _analog_columns(self) -> list[Tensor]:
         """Columns of every block as (rows, P*N), in the sums' type; drawn anew while telegraph noise is fresh."""

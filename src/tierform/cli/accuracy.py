@@ -1,0 +1,126 @@
+"""``tierform accuracy MODEL --chip CHIP --data DATA``: what the chip does to the model's answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tierform.cli.output import console, json_option, print_table, progress
+from tierform.errors import fail
+from tierform.files import write_json
+
+
+@click.command("accuracy")
+@click.argument("model")
+@click.option("--chip", default="atleus", show_default=True, help="A chip of the library or a YAML file.")
+@click.option("--data", required=True, help="digits, pairs, a .txt/.jsonl/.csv/.tsv file, or a Hub data set.")
+@click.option("--test", default="", help="A separate file or data set for testing.")
+@click.option("--bits", default="8", show_default=True, help="Weight and input bits: 8, W4A8, M8F4, M8F4A8KV8.")
+@click.option("--noise", default="programming-2pct", show_default=True, help="Noise files, comma-separated, or none.")
+@click.option("--temperature", default="300 K", show_default=True, help="Temperature of all tiles.")
+@click.option("--after", default="1 s", show_default=True, help="Time since the cells were programmed.")
+@click.option("--encoding", default="", help="offset, differential or differential-digital columns.")
+@click.option("--adc-bits", type=int, default=None, help="ADC bits, 0 for ideal.  [default: the chip's]")
+@click.option("--instances", default=3, show_default=True, help="Noisy chips measured for each training.")
+@click.option("--seeds", default=3, show_default=True, help="Trainings of the adapters.")
+@click.option("--steps", default=200, show_default=True, help="Training steps of the adapters.")
+@click.option("--pretrain-steps", default=600, show_default=True, help="Steps for a small model trained here.")
+@click.option("--rank", default=8, show_default=True, help="Rank of the adapters.")
+@click.option("--targets", default="q,v", show_default=True, help="Parts with adapters: q,k,v,o,gate,up,down or all.")
+@click.option("--resample", default=10, show_default=True, help="Training steps between two chip instances.")
+@click.option("--limit", default=0, help="Test at most so many examples.")
+@click.option("--no-adapt", is_flag=True, help="Leave out the adapters.")
+@json_option
+def command(model: str, chip: str, data: str, test: str, json_file: Path | None, **options: Any) -> int:
+    """Accuracy of MODEL on a chip: in float, quantized, noisy, and with noise-aware adapters.
+
+    MODEL is a folder or a Hub id with a tokenizer, or `small`: a model for the data, trained here.
+    """
+    from tierform.numerics.accuracy import accuracy_table
+    from tierform.numerics.noise import load_noise
+    from tierform.units import parse_quantity
+
+    kelvin = parse_quantity(options["temperature"], "K", key="--temperature")
+    seconds = parse_quantity(options["after"], "s", key="--after")
+    noise = load_noise(options["noise"], time_s=seconds)
+    changes: dict[str, Any] = {}
+    if options["encoding"]:
+        changes["encoding"] = options["encoding"]
+    if options["adc_bits"] is not None:
+        changes["adc_bits"] = options["adc_bits"]
+    from tierform.numerics.chip_view import crossbar_format
+
+    crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
+    with progress() as display:
+        bar = display.add_task("loading", total=None)
+        network, task = _load(
+            model, data, test, options["pretrain_steps"],
+            lambda step, loss: display.update(
+                bar, description=f"training a small model, loss {loss:.3f}", total=options["pretrain_steps"],
+                completed=step + 1,
+            ),
+        )  # fmt: skip
+        table = accuracy_table(
+            network, task, chip, bits=options["bits"], noise=noise, temperature_K=kelvin,
+            instances=options["instances"], seeds=options["seeds"], adapt=not options["no_adapt"],
+            steps=options["steps"], rank=options["rank"], targets=tuple(options["targets"].split(",")),
+            resample_every=options["resample"], limit=options["limit"],
+            progress=lambda what, done, total: display.update(bar, description=what, completed=done, total=total),
+            **changes,
+        )  # fmt: skip
+    _show(table)
+    if json_file:
+        write_json(json_file, table.to_dict())
+    return 0
+
+
+def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[Any, Any]:
+    from tierform.numerics import tasks
+
+    if model != "small":
+        if data in tasks.BUILT_IN:
+            fail("the built-in data sets have no text for a tokenizer", key="--data", value=data,
+                 fix="Use the model `small`, or give your own data.")  # fmt: skip
+        from tierform.numerics.tables import load_model_and_task
+
+        return load_model_and_task(model, data, test)
+    if data == "digits":
+        task = tasks.digits()
+    elif data == "pairs":
+        task = tasks.pairs()
+    elif data.endswith(".txt"):
+        task = tasks.text_file(Path(data), Path(test) if test else None)
+    else:
+        fail("a small model is trained on digits, pairs or a .txt file", key="--data", value=data,
+             choices=tasks.BUILT_IN, fix="For other data give a model with a tokenizer.")  # fmt: skip
+    return tasks.pretrain(task, steps=steps, on_step=on_step), task
+
+
+def _show(table: Any) -> None:
+    rows = [
+        [
+            line.name,
+            f"{100 * line.accuracy:.2f} %",
+            f"±{100 * line.half_width:.2f}" if line.half_width else "",
+            "" if line.points_lost is None else f"{line.points_lost:+.2f}",
+            f"±{line.points_half_width:.2f}" if line.points_half_width else "",
+            line.against,
+            f"{line.loss:.4f}",
+            str(len(line.runs)),
+        ]
+        for line in table.lines
+    ]
+    head = ["", "accuracy", "95 %", "points lost", "95 %", "against", "loss", "runs"]
+    print_table(f"{table.task} on {table.chip}, {table.bits}, noise: {', '.join(table.noise) or 'none'}", head, rows)
+    out = console()
+    lossless = sum(bool(layer["adc_lossless"]) for layer in table.layers)
+    out.print(
+        f"{table.examples} test examples ({table.unit}); {len(table.layers)} layers on "
+        f"{sum(layer['crossbars'] for layer in table.layers)} crossbars, {lossless} of them with lossless ADCs.",
+        highlight=False,
+    )
+    for line in table.assumptions:
+        if line.kind == "assumed":
+            out.print(f"assumed: {line.subject} = {line.value} ({line.note})", highlight=False, markup=False)

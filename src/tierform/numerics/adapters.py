@@ -1,0 +1,134 @@
+"""Adapters that absorb the noise: LoRA through PEFT beside frozen, noisy crossbars.
+
+The base weights sit in cells and never change; the adapters are digital and noise-free.  While they train, the chip
+instance is drawn anew every `resample_every` steps, so that they learn to work on any instance rather than on one
+(noise injection, as in ReSNA and HaLoRA).  Training computes with the weight in the cells (fidelity ``weights``); what
+is reported is measured on other instances, conversion by conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+
+from tierform.errors import MissingDependency, fail
+from tierform.numerics.emulation import crossbar_layers, new_chip_instance, set_fidelity
+from tierform.numerics.placement import static_linears
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TRAINING_INSTANCES = 10_000  # chip instances from this number on are for training, those below for measuring
+
+
+def attach_lora(
+    model: nn.Module,
+    *,
+    rank: int = 8,
+    alpha: float | None = None,
+    dropout: float = 0.0,
+    targets: Sequence[str] = ("q", "v"),
+    train_head: bool = True,
+    seed: int = 0,
+) -> nn.Module:
+    """The model with LoRA on the layers that hold one of the parts `targets` (q, k, v, o, gate, up, down, or ``all``).
+
+    Works on an emulated model and on a plain one.  `train_head` also trains the output head, which stays digital.
+    TierformError when no layer has such a part.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise MissingDependency("peft", "low-rank adapters", "train") from None
+    if rank < 1:
+        fail("the rank must be at least 1", key="rank", value=rank)
+    wanted = set(targets)
+    names = [item.name for item in static_linears(model) if "all" in wanted or item.parts & wanted]
+    if not names:
+        fail("no layer holds any of these parts", key="targets", value=sorted(wanted),
+             fix="Parts are q, k, v, o, gate, up, down, or all.")  # fmt: skip
+    heads = sorted(
+        {name.rsplit(".", 1)[-1] for name, part in model.named_modules()
+         if isinstance(part, nn.Linear) and name.rsplit(".", 1)[-1] in ("classifier", "score", "qa_outputs")}
+    )  # fmt: skip
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=int(alpha if alpha is not None else 2 * rank),
+        lora_dropout=dropout,
+        target_modules=names,
+        modules_to_save=heads if train_head and heads else None,
+        bias="none",
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return cast(nn.Module, get_peft_model(cast(Any, model), config))
+
+
+def train_adapters(
+    model: nn.Module,
+    batches: Iterable[dict[str, Tensor]],
+    *,
+    steps: int,
+    learning_rate: float = 1e-3,
+    resample_every: int = 20,
+    noisy: bool = True,
+    seed: int = 0,
+    on_step: Callable[[int, float], None] | None = None,
+) -> list[float]:
+    """Train what requires a gradient on batches that the model takes as keywords and returns a loss for; the losses.
+
+    `resample_every` steps pass between two chip instances (0: the instance stays).  `noisy` False trains on the cells'
+    exact weights: the adapters of an ideal device.  `on_step(step, loss)` reports progress.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    if not parameters:
+        fail("nothing is left to train: attach adapters first", key="model")
+    if steps < 1 or resample_every < 0:
+        fail("training needs at least one step", key="steps", value=(steps, resample_every))
+    kept = [(layer, layer.noise) for layer in crossbar_layers(model)]
+    fidelities = [(layer, layer.fidelity, layer.fresh) for layer, _ in kept]
+    if not noisy:
+        _set_noise(kept, None)
+    set_fidelity(model, "weights")
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    losses: list[float] = []
+    model.train()
+    source = iter(batches)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        try:
+            for step in range(steps):
+                if noisy and resample_every and step % resample_every == 0:
+                    new_chip_instance(model, TRAINING_INSTANCES + seed * 100_003 + step)
+                try:
+                    batch = next(source)
+                except StopIteration:
+                    fail("there are fewer batches than steps", key="steps", value=steps)
+                loss = model(**batch).loss
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+                optimizer.step()
+                schedule.step()
+                losses.append(float(loss.detach()))
+                if on_step is not None:
+                    on_step(step, losses[-1])
+        finally:
+            model.eval()
+            if not noisy:
+                for layer, noise in kept:
+                    layer.noise = noise
+                    layer.program()
+            for layer, fidelity, fresh in fidelities:
+                layer.fidelity, layer.fresh = fidelity, fresh
+    return losses
+
+
+def _set_noise(layers: list[tuple[Any, Any]], noise: Any) -> None:
+    for layer, _ in layers:
+        layer.noise = noise
+        layer.program()

@@ -1,0 +1,141 @@
+"""Which layers of a PyTorch model hold static weights, what they are in a transformer, and on which tiles they sit.
+
+A layer's role and parts come from its name, as the common model families spell it.  Tiles come from the chip's own
+mapping when the model's configuration can be read, and otherwise from filling the crossbar tiles in the order of the
+model's layers.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from tierform.errors import TierformError, fail
+from tierform.numerics.chip_view import CrossbarFormat, crossbar_component
+
+if TYPE_CHECKING:
+    from tierform.chip.description import Chip
+    from tierform.numerics.formats import BitPlan
+
+# (pattern of the end of a module's name, role, parts).  The first that matches counts.
+_NAMES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (r"(lm_head|classifier|score|pooler(\.dense)?|qa_outputs|embed_out|prediction_head)$", "head", ()),
+    (r"(^|\.)(cls|predictions|heads?|lm_head|classifier|vocab_transform|vocab_projector)(\..*)?$", "head", ()),
+    (r"(c_attn|qkv|qkv_proj|query_key_value|in_proj)$", "attention", ("q", "k", "v")),
+    (r"(query|q_proj|q_lin|q_linear|\.q|wq)$", "attention", ("q",)),
+    (r"(key|k_proj|k_lin|k_linear|\.k|wk)$", "attention", ("k",)),
+    (r"(value|v_proj|v_lin|v_linear|\.v|wv)$", "attention", ("v",)),
+    (r"(attention\.output\.dense|attn\.c_proj|attn\.proj|attention\.dense|o_proj|out_proj|out_lin|out_linear|"
+     r"attention\.o|SelfAttention\.o|EncDecAttention\.o|wo_attn)$", "attention", ("o",)),
+    (r"(gate_proj|wi_0)$", "ffn", ("gate",)),
+    (r"(intermediate\.dense|c_fc|up_proj|fc1|lin1|wi|wi_1|dense_h_to_4h|linear1)$", "ffn", ("up",)),
+    (r"(output\.dense|mlp\.c_proj|down_proj|fc2|lin2|wo|dense_4h_to_h|linear2)$", "ffn", ("down",)),
+)  # fmt: skip
+ROLES = ("attention", "ffn", "head", "other")
+
+
+@dataclass(frozen=True, slots=True)
+class StaticLinear:
+    """A linear layer with a static weight: its name, role, parts (q, k, v, o, up, gate, down) and layer number."""
+
+    name: str
+    module: nn.Module
+    role: str
+    parts: frozenset[str] = field(default_factory=frozenset)
+    layer: int = 0
+
+    @property
+    def transposed(self) -> bool:
+        """True for Hugging Face's Conv1D, which keeps (inputs, outputs)."""
+        return type(self.module).__name__ == "Conv1D"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(outputs, inputs)."""
+        rows, columns = getattr(self.module, "weight").shape
+        return (columns, rows) if self.transposed else (rows, columns)
+
+
+def role_of(name: str) -> tuple[str, frozenset[str], int]:
+    """Role, parts and layer number of a module by its name."""
+    plain = name.removesuffix(".base_layer")
+    numbers = re.findall(r"\.(\d+)(?=\.|$)", "." + plain)
+    layer = int(numbers[0]) if numbers else 0
+    for pattern, role, parts in _NAMES:
+        if re.search(pattern, "." + plain):
+            return role, frozenset(parts), layer
+    return "other", frozenset(), layer
+
+
+def static_linears(model: nn.Module, *, head: bool = False) -> list[StaticLinear]:
+    """The model's static linear layers in order; adapters, output heads (unless `head`) and the fused projections of
+    ``nn.MultiheadAttention``, which never calls its own linear layers, are left out.
+    """
+    closed = [f"{name}." for name, part in model.named_modules() if isinstance(part, nn.MultiheadAttention)]
+    found = []
+    for name, part in model.named_modules():
+        linear = isinstance(part, nn.Linear) or type(part).__name__ == "Conv1D"
+        if not linear or name.startswith(tuple(closed)) or re.search(r"lora_|modules_to_save|vera_|adapter", name):
+            continue
+        role, parts, layer = role_of(name)
+        if role == "head" and not head:
+            continue
+        found.append(StaticLinear(name, part, role, parts, layer))
+    return found
+
+
+def tiles_by_name(
+    model: nn.Module, chip: Chip, linears: list[StaticLinear], forms: list[CrossbarFormat], plan: BitPlan
+) -> tuple[dict[str, tuple[int, ...]], str]:
+    """The tiles of every layer, and whether by ``mapping`` or ``layer order``; TierformError when they do not fit."""
+    name, component = crossbar_component(chip)
+    needed = sum(form.crossbars(*linear.shape) for linear, form in zip(linears, forms, strict=True))
+    if needed > component.crossbars:
+        fail(f"the layers need {needed:,} crossbars and {chip.name!r} has {component.crossbars:,}", key="chip",
+             value=chip.name, fix="Use fewer bits, fewer layers (modules=...) or a larger chip.")  # fmt: skip
+    mapped = _mapped_tiles(model, chip, plan)
+    tiles = chip.tiles_of(name)
+    per_tile = max(1, component.crossbars // len(tiles))
+    result: dict[str, tuple[int, ...]] = {}
+    position = 0
+    complete = True
+    for linear, form in zip(linears, forms, strict=True):
+        first, position = position, position + form.crossbars(*linear.shape)
+        filled = tuple(tiles[i] for i in range(first // per_tile, min((position - 1) // per_tile + 1, len(tiles))))
+        places = [mapped.get((linear.role, part, linear.layer)) for part in sorted(linear.parts)]
+        known = [place for place in places if place]
+        if places and len(known) == len(places):
+            result[linear.name] = tuple(dict.fromkeys(tile for place in known for tile in place))
+        else:
+            complete = False
+            result[linear.name] = filled
+    return result, "mapping" if complete and mapped else "layer order"
+
+
+def _mapped_tiles(model: nn.Module, chip: Chip, plan: BitPlan) -> dict[tuple[str, str, int], tuple[int, ...]]:
+    """Tiles by (role, part, layer) from the chip's default mapping; empty when the configuration cannot be read."""
+    from tierform.mapping import default_mapping
+    from tierform.workload import Inference, expand
+    from tierform.workload.models import model_from_config
+    from tierform.workload.precision import PrecisionPlan
+
+    config: Any = getattr(model, "config", None)
+    if config is None or not hasattr(config, "to_dict"):
+        return {}
+    precision = (chip.precision or PrecisionPlan()).with_weights(f"M{plan.attention}F{plan.ffn}")
+    try:
+        described = model_from_config(config.to_dict())
+        tokens = min(64, described.max_positions or 64)
+        mapping = default_mapping(chip, expand(described, Inference(batch=1, sequence=tokens, precision=precision)))
+    except TierformError:
+        return {}
+    return {
+        (role, part, layer): tiles
+        for placement in mapping.placements
+        if placement.resident and placement.weight.count(".") == 1
+        for role, part in [placement.weight.split(".")]
+        for layer, tiles in enumerate(placement.tiles)
+    }
