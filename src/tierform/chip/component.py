@@ -59,10 +59,14 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What of a component an operator may use: `units` of it (0: all), and `replicas` copies of its static weight."""
+    """What of a component an operator may use: `units` of it (0: all), and `replicas` copies of its static weight.
+
+    `second_copy` says that a transposed copy of the weight is held for the backward pass.
+    """
 
     units: int = 0
     replicas: int = 1
+    second_copy: bool = False
 
 
 WHOLE = Share()

@@ -81,7 +81,8 @@ class Costing:
         """The cost of an operator on a component, computed once for each distinct shape."""
         key = (component, replicas, operator.shape_key)
         if key not in self._costs:
-            self._costs[key] = self.chip.components[component].cost(operator, Share(0, replicas))
+            share = Share(0, replicas, self.chip.backward_weights == "second-copy")
+            self._costs[key] = self.chip.components[component].cost(operator, share)
         return self._costs[key]
 
     def segments(self, stage: Stage) -> list[Segment]:

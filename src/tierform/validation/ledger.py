@@ -27,6 +27,7 @@ ENGINES = Registry(
         "memory": "tierform.validation.memory:ledger",
         "systolic": "tierform.validation.systolic:ledger",
         "cim": "tierform.validation.cim:ledger",
+        "gpu": "tierform.validation.gpu:ledger",
         "thermal": "tierform.validation.thermal:ledger",
         "workload": "tierform.validation.workload:ledger",
     },

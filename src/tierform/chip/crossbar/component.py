@@ -1,0 +1,319 @@
+"""Compute-in-memory tiles as a component: bit-sliced weights, one pass of input vectors, energy by part, writing.
+
+A (k, n) weight of b bits takes s = ceil(b / cell bits) cells (twice ceil((b - 1) / cell bits) with differential
+columns), beside each other in a crossbar (`slices: columns`) or one slice in each of s crossbars (`slices: crossbars`):
+
+    crossbars = ceil(k / R) * ceil(n / floor(C / (s + guard columns)))        or        s * ceil(k / R) * ceil(n / C)
+
+(the first reads ceil(k / R) * ceil(n s / C) without guard columns, a weight's cells continuing in the next crossbar).
+All crossbars of a weight are read at once, vectors follow each other without gaps, `replicas` copies take turns
+(Shafiee et al., ISAAC, ISCA 2016).  Unused rows and columns are neither driven nor converted.
+
+Products with the transposed weight drive the columns and read the rows of the same cells.  With slices beside each
+other the slices of a row would add up with the same weight, so they are read one after the other: s times the cycles.
+A second copy (`Share.second_copy`) or slices in separate crossbars avoid that.
+
+Tiles whose cells may be rewritten freely (`dynamic_operands`, SRAM) also run products of two activations: the second
+operand is written first, for every product.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from tierform.chip.component import WHOLE, Cost, Share
+from tierform.chip.crossbar.parameters import CHARGES, CrossbarParameters
+from tierform.chip.crossbar.readout import Reading, cycle_s, needed_adc_bits, read
+from tierform.chip.parameters import evidence
+from tierform.errors import Problem, TierformError, fail
+from tierform.provenance import Assumption
+from tierform.workload.operator import Kind, Operand, Operator, Role
+from tierform.workload.precision import bits
+
+
+@dataclass(frozen=True)
+class CrossbarTiles:
+    """`units` equal tiles; holds static weights and multiplies by them in place."""
+
+    name: str
+    units: int
+    parameters: CrossbarParameters
+
+    schema = CrossbarParameters
+
+    @classmethod
+    def build(cls, name: str, units: int, parameters: CrossbarParameters) -> CrossbarTiles:
+        """From the data file's parameters; TierformError with everything that cannot be."""
+        p = parameters
+        problems = [
+            Problem("must be at least 1", key=f"{name}.{key}", value=getattr(p, key))
+            for key in (
+                "crossbars", "rows", "columns", "cell_bits", "dac_bits", "crossbars_per_macro", "active_rows",
+                "max_weight_bits", "max_input_bits", "columns_per_adc",
+            )
+            if getattr(p, key) is not None and getattr(p, key) < 1
+        ]  # fmt: skip
+        if p.active_rows and p.active_rows > p.rows:
+            problems.append(Problem(f"an array has {p.rows} rows", key=f"{name}.active_rows", value=p.active_rows))
+        if p.adc_kind != "none" and p.adc_bits < 1:
+            problems.append(Problem("must be at least 1", key=f"{name}.adc_bits", value=p.adc_bits))
+        if (p.neuron is not None) != (p.adc_kind == "integrating"):
+            problems.append(
+                Problem("an integrating converter is described by 'neuron'", key=f"{name}.neuron", value=p.adc_kind)
+            )
+        if p.domain == "digital" and p.adc_kind != "none":
+            problems.append(
+                Problem("a digital array has no converter", key=f"{name}.adc_kind", value=p.adc_kind, fix="Use none.")
+            )
+        cells = 2 if p.encoding == "differential" else 1
+        if p.rows > 0 and 0 < p.columns < cells + p.guard_columns:
+            problems.append(
+                Problem(
+                    f"a weight takes at least {cells + p.guard_columns} columns", key=f"{name}.columns", value=p.columns
+                )
+            )
+        if problems:
+            raise TierformError(problems)
+        return cls(name, units, parameters)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader should know about the parameters: oversized converters, ADCs that slow the cycle."""
+        p, found = self.parameters, []
+        if p.adc_kind in ("sar", "flash"):
+            needed = needed_adc_bits(p)
+            if p.adc_bits > needed:
+                found.append(f"{self.name}: the ADC has {p.adc_bits} bits; a column never needs more than {needed}")
+        if cycle_s(p) > p.cycle.value * (1 + 1e-9):
+            found.append(
+                f"{self.name}: an ADC serves {p.columns_per_adc or p.columns} columns and stretches the cycle to "
+                f"{cycle_s(p) * 1e9:.3g} ns"
+            )
+        return tuple(found)
+
+    def supports(self, operator: Operator) -> bool:
+        """Products with a weight that may stay in cells, and activations between them; not adapters.
+
+        Products of two activations only where cells may be rewritten for each of them.
+        """
+        if operator.kind is Kind.MATMUL:
+            if not self._stays(operator) and not (self.parameters.dynamic_operands and len(operator.inputs) > 1):
+                return False
+            return self._fits(*self._bits(operator))
+        return operator.kind is Kind.ACTIVATION and self._activation_J is not None
+
+    @staticmethod
+    def _stays(operator: Operator) -> bool:
+        """Whether the product has a weight that may stay in cells."""
+        return operator.weight is not None and operator.module != "adapter" and _operands(operator) is not None
+
+    def _fits(self, weight_bits: int, input_bits: int) -> bool:
+        p = self.parameters
+        return (
+            (p.max_weight_bits is None or weight_bits <= p.max_weight_bits)
+            and (p.max_input_bits is None or input_bits <= p.max_input_bits)
+            and (p.slices == "crossbars" or self.slices(weight_bits) + p.guard_columns <= p.columns)
+        )
+
+    @staticmethod
+    def _bits(operator: Operator) -> tuple[int, int]:
+        """Bits of what sits in the cells and of what is streamed."""
+        found = _operands(operator) or (operator.inputs[-1], operator.inputs[0])
+        return bits(found[0].precision), bits(found[1].precision)
+
+    def slices(self, weight_bits: int) -> int:
+        """Cells per weight."""
+        p = self.parameters
+        if p.encoding == "differential":
+            return 2 * -(-max(1, weight_bits - 1) // p.cell_bits)
+        return -(-weight_bits // p.cell_bits)
+
+    @property
+    def crossbars(self) -> int:
+        """Crossbars of all tiles."""
+        return self.units * self.parameters.crossbars
+
+    def _arrays(self, k: int, n: int, cells: int) -> int:
+        p = self.parameters
+        down = -(-k // p.rows)
+        if p.slices == "crossbars":
+            return cells * down * -(-n // p.columns)
+        if p.guard_columns:
+            return down * -(-n // (p.columns // (cells + p.guard_columns)))
+        return down * -(-n * cells // p.columns)
+
+    def crossbars_for(self, operator: Operator) -> int:
+        """Crossbars that one copy of the operator's weight takes (all `count` groups)."""
+        found = _operands(operator)
+        if found is None:
+            fail(f"the component {self.name!r} cannot hold a weight of this operator", value=operator.name)
+        return self._crossbars_of(operator, bits(found[0].precision), bits(found[1].precision))
+
+    def _crossbars_of(self, operator: Operator, weight_bits: int, input_bits: int) -> int:
+        if not self._fits(weight_bits, input_bits):
+            most = self.parameters.max_weight_bits, self.parameters.max_input_bits
+            fail(
+                f"the component {self.name!r} holds weights of at most {most[0] or 'any'} bits and takes inputs of at "
+                f"most {most[1] or 'any'}",
+                key=operator.name,
+                value=f"weights of {weight_bits}, inputs of {input_bits} bits",
+            )
+        rows, columns = (operator.n, operator.k) if operator.transposed else (operator.k, operator.n)
+        return operator.count * self._arrays(rows, columns, self.slices(weight_bits))
+
+    @cached_property
+    def _charged(self) -> tuple[tuple[str, int, float], ...]:
+        """Part, index of its charge, and energy of an action."""
+        return tuple(
+            (name, CHARGES.index(part.charge), part.energy.value)
+            for name, part in self.parameters.parts.items()
+            if part.energy is not None and part.charge not in ("none", "element")
+        )
+
+    @cached_property
+    def _activation_J(self) -> float | None:
+        parts = [part for part in self.parameters.parts.values() if part.charge == "element" and part.energy]
+        if not parts or self.parameters.activation_rate is None:
+            return None
+        return sum(part.energy.value for part in parts if part.energy)
+
+    def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
+        """One pass of all input vectors; see the module's text."""
+        p = self.parameters
+        if operator.kind is not Kind.MATMUL or not self._stays(operator):
+            return self._other(operator, share)
+        weight_bits, input_bits = self._bits(operator)
+        arrays = self._crossbars_of(operator, weight_bits, input_bits)
+        cells = self.slices(weight_bits)
+        vectors = operator.batch * operator.m
+        reading = self._reading(input_bits, operator.n if operator.transposed else operator.k)
+        slow = cells if operator.transposed and p.slices == "columns" and not share.second_copy else 1
+        occupancy = -(-vectors // share.replicas) * reading.seconds * slow
+        stored = operator.count * operator.k * operator.n * (cells + p.guard_columns)
+        return Cost(
+            latency_s=occupancy + p.pipeline_cycles * p.cycle.value,
+            occupancy_s=occupancy,
+            energy_J=self._energy(operator, reading, arrays, cells, vectors, slow),
+            operations=operator.operations,
+            utilization=stored / (arrays * p.rows * p.columns),
+        )
+
+    def _other(self, operator: Operator, share: Share) -> Cost:
+        """Activations, and products whose operands are both computed."""
+        if not self.supports(operator):
+            fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
+        if operator.kind is Kind.MATMUL:
+            weight_bits, input_bits = self._bits(operator)
+            return self._dynamic(operator, share, self.slices(weight_bits), input_bits)
+        assert self._activation_J is not None and self.parameters.activation_rate is not None
+        elements = operator.count * sum(operand.elements for operand in operator.outputs)
+        seconds = elements / (self.parameters.activation_rate.value * (share.units or self.units))
+        return Cost(seconds, seconds, {"activation": elements * self._activation_J}, operator.operations)
+
+    @cached_property
+    def _readings(self) -> dict[tuple[int, int], Reading]:
+        return {}
+
+    def _reading(self, input_bits: int, rows: int) -> Reading:
+        """The reading of one input vector, remembered."""
+        key = (input_bits, min(rows, self.parameters.rows))
+        if key not in self._readings:
+            self._readings[key] = read(self.parameters, *key)
+        return self._readings[key]
+
+    def _energy(
+        self, operator: Operator, reading: Reading, arrays: int, cells: int, vectors: int, slow: int
+    ) -> dict[str, float]:
+        p = self.parameters
+        rows, columns = (operator.n, operator.k) if operator.transposed else (operator.k, operator.n)
+        along, across = -(-rows // p.rows), arrays / (operator.count * -(-rows // p.rows))
+        driven = float(operator.count * vectors * slow) * (rows * across)
+        sampled = float(operator.count * vectors * slow) * (columns * (cells + p.guard_columns) * along)
+        if operator.transposed:  # columns are driven and rows are read
+            driven, sampled = sampled / slow, float(driven)
+        reads = arrays * vectors * slow * reading.cycles
+        results = operator.count * vectors * (operator.n * -(-operator.k // p.rows))
+        into = float(operator.input_B - operator.weight_B)
+        out = float(operator.output_B)
+        counts = (
+            reads, driven * reading.cycles, sampled * reading.cycles, sampled * reading.conversions,
+            sampled * reading.steps, sampled * reading.phases, results, into, out, into + out,
+        )  # fmt: skip
+        return {name: counts[charge] * energy for name, charge, energy in self._charged}
+
+    def _dynamic(self, operator: Operator, share: Share, cells: int, input_bits: int) -> Cost:
+        """Products whose second operand is written into the cells first, in waves over the crossbars there are."""
+        p, units = self.parameters, share.units or self.units
+        products = operator.count * operator.batch
+        each = self._arrays(operator.k, operator.n, cells)
+        waves = -(-products * each // (units * p.crossbars))
+        reading = self._reading(input_bits, operator.k)
+        write_rows = min(operator.k, p.rows) * -(-p.crossbars // int(p.parallel_writes.value))
+        write_s = write_rows * p.write_pulse.value * p.write_pulses.value
+        occupancy = waves * (write_s + operator.m * reading.seconds)
+        energy = self._energy(operator, reading, each * operator.count, cells, operator.batch * operator.m, 1)
+        written = products * operator.k * operator.n * cells
+        energy["writing"] = written * self._write_J
+        capacity = waves * units * p.crossbars * p.rows * p.columns
+        return Cost(
+            latency_s=occupancy + p.pipeline_cycles * p.cycle.value,
+            occupancy_s=occupancy,
+            energy_J=energy,
+            operations=operator.operations,
+            cell_writes=0 if p.technology == "sram" else written,
+            writes_per_cell=0.0 if p.technology == "sram" else float(waves),
+            utilization=min(1.0, products * operator.k * operator.n * cells / capacity),
+        )
+
+    @property
+    def _write_J(self) -> float:
+        """Energy of writing a cell once, verify reads included."""
+        p = self.parameters
+        return p.write_energy.value + (p.verify_energy.value * p.write_pulses.value if p.verify_energy else 0.0)
+
+    def programming_cost(self, crossbars: int, writes_per_cell: float = 1.0) -> Cost:
+        """Write every cell of so many crossbars: row after row, `parallel_writes` crossbars of a tile at a time."""
+        p = self.parameters
+        at_once = min(crossbars, int(p.parallel_writes.value) * self.units) or 1
+        rounds = -(-crossbars // at_once)
+        seconds = rounds * p.rows * p.write_pulse.value * p.write_pulses.value * writes_per_cell
+        cells = crossbars * p.rows * p.columns
+        return Cost(
+            latency_s=seconds,
+            occupancy_s=seconds,
+            energy_J={"programming": cells * self._write_J * writes_per_cell},
+            cell_writes=round(cells * writes_per_cell),
+            writes_per_cell=writes_per_cell,
+        )
+
+    @property
+    def endurance_writes(self) -> float:
+        """Writes that a cell survives."""
+        return self.parameters.endurance.value
+
+    @property
+    def area_m2(self) -> float:
+        """All tiles, without what the network's area counts (`beside_tile`)."""
+        from tierform.chip.crossbar.tile import area_by_part
+
+        return self.units * sum(area_by_part(self.parameters, beside=False).values())
+
+    def leakage_W(self, temperature_K: float) -> float:
+        """Doubles every 30 K, from the parameter's value at 300 K (rule of thumb for bulk CMOS; assumed)."""
+        return float(self.units * self.parameters.leakage.value * 2.0 ** ((temperature_K - 300.0) / 30.0))
+
+    def assumptions(self) -> tuple[Assumption, ...]:
+        """Every constant with its evidence."""
+        return evidence(self.name, self.parameters)
+
+
+def _operands(operator: Operator) -> tuple[Operand, Operand] | None:
+    """The weight and the input; None without a weight operand."""
+    weight = other = None
+    for operand in operator.inputs:
+        if operand.role is Role.WEIGHT:
+            weight = weight or operand
+        else:
+            other = other or operand
+    return None if weight is None or other is None else (weight, other)
