@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "systolic": ("tierform.cli.systolic", "Cycles and accesses of a systolic array described by SCALE-Sim's files."),
     "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
     "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
+    "accuracy": ("tierform.cli.accuracy", "What the chip does to a model's answers: quantized, noisy, adapted."),
     "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
     "memory": ("tierform.cli.memory", "DRAM cycle by cycle, from DRAMsim3's files or the library."),
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
