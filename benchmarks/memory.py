@@ -64,10 +64,8 @@ def against_dramsim3(binary: Path, config: Path, cycles: int = 100_000) -> None:
         theirs_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     done = memory.run(trace, cycles).reads
     ours = best_rate(memory, trace, cycles)
-    print(
-        f"{config.stem}, saturated random reads: {ours / 1e6:.2f} M/s here, {done / theirs_s / 1e6:.3f} M/s in DRAMsim3,"
-    )
-    print(f"a ratio of {ours * theirs_s / done:.1f}")
+    print(f"{config.stem}, saturated random reads, million per CPU second:")
+    print(f"{ours / 1e6:.2f} here, {done / theirs_s / 1e6:.3f} in DRAMsim3, a ratio of {ours * theirs_s / done:.1f}")
 
 
 if __name__ == "__main__":

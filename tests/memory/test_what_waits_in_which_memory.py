@@ -49,7 +49,7 @@ def test_overrides_change_what_they_name_and_unknown_ones_are_refused() -> None:
     assert load_memory("hbm2", IDD4R="390 mA").transfer(1e6).energy_J > load_memory("hbm2").transfer(1e6).energy_J
     with pytest.raises(TierformError, match="did you mean 'nRAS'"):
         load_memory("ddr4-2400", nRASS=20)
-    with pytest.raises(TierformError, match="did you mean 'ddr5"):
+    with pytest.raises(TierformError, match="did you mean '4800'"):
         load_memory("ddr5-4801")
     with pytest.raises(TierformError, match=r"must be at least nRAS \(39\) \+ nRP \(17\)"):
         load_memory("ddr4-2400", nRC=50)
