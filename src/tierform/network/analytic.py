@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class AnalyticNetwork:
         self.router = router_parameters or RouterParameters()
         self.clock_Hz = clock_Hz
         self.energy = energy_parameters or EnergyParameters()
+        self.kept_flows: tuple[bytes | None, Any] | None = None
 
     # ---- steady traffic
 

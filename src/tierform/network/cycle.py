@@ -302,9 +302,9 @@ def _result(
     used = carried[memory.link_out] / cycles
     nodes = network.topology.nodes
     return CycleResult(
-        count[cs.PACKET_LATENCY] / packets, count[cs.NETWORK_LATENCY] / packets,
-        count[cs.FLIT_LATENCY] / flits, count[cs.FRAGMENTATION] / packets, count[cs.HOPS] / packets,
-        count[cs.ACCEPTED] / window / nodes, count[cs.SENT] / window / nodes, stable, network.now,
+        float(count[cs.PACKET_LATENCY] / packets), float(count[cs.NETWORK_LATENCY] / packets),
+        float(count[cs.FLIT_LATENCY] / flits), float(count[cs.FRAGMENTATION] / packets), float(count[cs.HOPS] / packets),
+        float(count[cs.ACCEPTED] / window / nodes), float(count[cs.SENT] / window / nodes), stable, network.now,
         int(count[cs.SAMPLED_PACKETS]), int(carried.sum()), int(count[cs.WORST]), memory.histogram.copy(),
         used.sum(axis=1), used, memory.node[:, cs.N_ACCEPTED] / window, cpu_s, compile_s, history,
     )  # fmt: skip

@@ -3,15 +3,15 @@
 Every channel is a queue with deterministic service of one flit per cycle (longer on narrow links).  A packet of L
 flits holds its channel for L cycles, so with load rho (flits per cycle) an arrival from many independent sources waits
 
-    W = rho * L / (2 (1 - rho/c)) * (1 - s)        (M/D/1 in units of a packet; Pollaczek and Khinchine)
+    W = rho (L (1 - s) / 2 + g) / (1 - rho / p)
 
-where s, the sum of squares of the shares with which the channel's inputs feed it, takes away waiting for packets of
-one's own input, which come one after the other already and cannot collide, and c is the load that a channel reaches in
-practice: with v virtual channels and single-iteration allocation a head-of-line share of the cycles is lost.  Waiting
-at a source is M/D/1 at the injection channel, which also sees the first link's pressure.  Mean latency is the zero-load
-latency plus the waits along the routes, weighted by the traffic.  Saturation is where the busiest channel's load
-reaches c.  (Structure after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013; the two constants of c are fitted to this
-project's cycle engine and stated in :data:`CHANNEL_LIMIT`.)
+The first part is M/D/1 in units of a packet (Pollaczek and Khinchine); s, the sum of squares of the shares with which
+the channel's inputs feed it, takes away waiting for packets of one's own input, which come one after the other already
+and cannot collide.  The second part is what a switch with one allocation a cycle loses even when the output is free
+(its input, or a grant, went elsewhere); g and the pole p are fitted to this project's cycle engine.  Waiting at a
+source is M/D/1 at the injection channel.  Mean latency is the zero-load latency plus the waits along the routes,
+weighted by the traffic.  Saturation is where the busiest channel's load reaches the limit, also fitted.  (Structure
+after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013.)
 
 Limits: below about 70 % of saturation; Poisson-like sources; minimal adaptive routing is taken as half XY, half YX.
 """
@@ -30,8 +30,11 @@ from tierform.network.topology import FloatArray
 if TYPE_CHECKING:
     from tierform.network.analytic import AnalyticNetwork
 
-# The load that a channel reaches in practice, fitted on the cycle engine (4 virtual channels of 8 flits, iSLIP).
+# Fitted on the cycle engine (4 virtual channels of 8 flits, one iteration of iSLIP): the load that a channel reaches in
+# practice, the pole of the waiting time, and the switch's loss.
 CHANNEL_LIMIT = 0.86
+LATENCY_POLE = 1.05
+SWITCH_CONFLICT = 0.6
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,15 +55,15 @@ def estimate(
     """Latency of `traffic_matrix` (nodes, nodes; rows are shares) at `rate` flits per node and cycle."""
     if rate < 0 or not np.isfinite(rate) or packet_flits < 1:
         fail("the rate must not be negative and packets have at least one flit", key="rate", value=rate)
-    flows = _Flows(network, traffic_matrix)
+    flows = _flows(network, traffic_matrix)
     load = rate * flows.link_load * flows.service
     port_in, port_out = rate * flows.injected, rate * flows.ejected
     peak = max(float(load.max(initial=0)), float(port_out.max(initial=0)))
     stable = peak < CHANNEL_LIMIT and float(port_in.max(initial=0)) < 1
     if not stable:
         return LatencyEstimate(np.inf, np.inf, flows.hops, load, np.full(len(load), np.inf), False)
-    wait = _wait(load, packet_flits, CHANNEL_LIMIT) * (1 - flows.same_input) * flows.service
-    eject_wait = _wait(port_out, packet_flits, CHANNEL_LIMIT) * (1 - flows.same_eject)
+    wait = _wait(load, packet_flits, 1 - flows.same_input) * flows.service
+    eject_wait = _wait(port_out, packet_flits, 1.0)
     source_wait = port_in * packet_flits / (2 * (1 - port_in))
     zero = flows.zero_load_cycles + packet_flits - 1
     total = flows.total
@@ -71,13 +74,22 @@ def estimate(
 
 def saturation_rate(network: AnalyticNetwork, traffic_matrix: FloatArray) -> float:
     """Flits per node and cycle at which the busiest channel reaches the load it can carry."""
-    flows = _Flows(network, traffic_matrix)
+    flows = _flows(network, traffic_matrix)
     busiest = max(float((flows.link_load * flows.service).max(initial=0)), float(flows.ejected.max(initial=0)))
     return min(CHANNEL_LIMIT / busiest if busiest else 1.0, 1.0)
 
 
-def _wait(load: FloatArray, packet_flits: float, limit: float) -> FloatArray:
-    return load * packet_flits / (2 * (1 - np.minimum(load / limit, 0.999)))
+def _wait(load: FloatArray, packet_flits: float, others: FloatArray | float) -> FloatArray:
+    inner = packet_flits / 2 * others + SWITCH_CONFLICT
+    return np.asarray(load * inner / (1 - np.minimum(load / LATENCY_POLE, 0.999)))
+
+
+def _flows(network: AnalyticNetwork, matrix: FloatArray) -> _Flows:
+    """The loads of a matrix, kept with the network for the next rate."""
+    key = matrix.tobytes() if matrix.size <= 1 << 16 else None
+    if network.kept_flows is None or key is None or network.kept_flows[0] != key:
+        network.kept_flows = (key, _Flows(network, matrix))
+    return network.kept_flows[1]
 
 
 class _Flows:
@@ -99,7 +111,7 @@ class _Flows:
             stages = [between.sum(axis=1)[:, None] * even, even[:, None] * between.sum(axis=0)]
         links = topology.links
         self.link_load = np.zeros(links)
-        squares, eject_squares = np.zeros(links), np.zeros(topology.routers)
+        squares = np.zeros(links)
         steps = 0.0
         everyone = np.arange(topology.routers, dtype=np.int32)
         pair_load = np.zeros((links + 1) * (links + 1)) if links < 400 else None
@@ -126,7 +138,6 @@ class _Flows:
             squares = (pairs[:links] ** 2).sum(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
             self.same_input = np.where(self.link_load > 0, squares / self.link_load**2, 0.0)
-        self.same_eject = np.zeros(nodes) + float(eject_squares.sum())
         self.service = np.maximum(network.router.flit_bits / topology.link_width_bits, 1.0)
         self.hops = steps / self.total
         wire = float(self.link_load @ topology.link_latency_cycles) / self.total

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.network.topology import Grid, IntArray, Topology
@@ -213,22 +215,47 @@ def upward_links(topology: Topology) -> np.ndarray:
     return rank[topology.link_target] < rank[topology.link_source]
 
 
-def _distances(topology: Topology, destinations: IntArray, allowed: np.ndarray, unit: bool = False) -> IntArray:
-    """(routers, destinations) least total link latency over the allowed links; a large number where there is no path."""
+def _distances(
+    topology: Topology, destinations: IntArray, allowed: NDArray[np.bool_], unit: bool = False
+) -> NDArray[np.int32]:
+    """(routers, destinations) least total link latency over the allowed links; a large number where there is no path.
+
+    All destinations at once, settled in order of distance (Dial's buckets), so each (router, destination) is expanded
+    once, over the links that enter the router.
+    """
     links = np.flatnonzero(allowed)
-    distance = np.full((topology.routers, len(destinations)), _FAR, np.int32)
-    distance[destinations, np.arange(len(destinations))] = 0
-    cost = np.ones(len(links), np.int32) if unit else topology.link_latency_cycles[links]
-    for _ in range(topology.routers):
-        offer = cost[:, None] + distance[topology.link_target[links]]
-        better = np.minimum(distance, _lowest(topology, offer, links))
-        if (better == distance).all():
-            break
-        distance = better
-    return distance
+    links = links[np.argsort(topology.link_target[links], kind="stable")]
+    entering = np.bincount(topology.link_target[links], minlength=topology.routers)
+    first = np.concatenate([[0], np.cumsum(entering)])[:-1]
+    cost = np.ones(len(links), np.int64) if unit else topology.link_latency_cycles[links].astype(np.int64)
+    source = topology.link_source[links].astype(np.int64)
+    count = len(destinations)
+    distance = np.full(topology.routers * count, _FAR, np.int32)
+    start = np.asarray(destinations, np.int64) * count + np.arange(count)
+    distance[start] = 0
+    buckets: dict[int, list[NDArray[np.int64]]] = {0: [start]}
+    while buckets:
+        level = min(buckets)
+        pairs = np.concatenate(buckets.pop(level))
+        pairs = np.unique(pairs[distance[pairs] == level])
+        router, column = pairs // count, pairs % count
+        number = entering[router]
+        total = int(number.sum())
+        if total == 0:
+            continue
+        offset = np.arange(total) - np.repeat(np.cumsum(number) - number, number)
+        used = np.repeat(first[router], number) + offset
+        reached = source[used] * count + np.repeat(column, number)
+        for step in np.unique(cost[used]):
+            offered = reached[cost[used] == step]
+            better = offered[distance[offered] > level + step]
+            if len(better):
+                distance[better] = level + step
+                buckets.setdefault(int(level + step), []).append(better)
+    return distance.reshape(topology.routers, count)
 
 
-def _lowest(topology: Topology, offer: IntArray, links: IntArray) -> IntArray:
+def _lowest(topology: Topology, offer: NDArray[np.int32], links: IntArray) -> NDArray[np.int32]:
     best = np.full((topology.routers, offer.shape[1]), _FAR, np.int32)
     if len(links) == 0:
         return best
