@@ -153,11 +153,13 @@ def cold_loads(path: Path | str, model: Path | str | None, bits: list[int], thre
     whole = 0.0
     if model is not None:
         files = find_files(model)
+        load = _safetensors_loader()  # importing it is not loading
         for file in files:
             _forget(file)
         begin = time.perf_counter()
         for file in files:
-            _load_safetensors(file)
+            for tensor in load(file).values():
+                tensor.clone()  # its pages are mapped: this brings them in, as a model in use would
         whole = time.perf_counter() - begin
         rows.append(Timing("cold load, safetensors", "s", whole, 0.0, "safetensors.torch.load_file"))
     for each in bits:
@@ -172,12 +174,12 @@ def cold_loads(path: Path | str, model: Path | str | None, bits: list[int], thre
     return rows
 
 
-def _load_safetensors(file: Path) -> None:
+def _safetensors_loader() -> Callable[[Path], Any]:
     try:
         from safetensors.torch import load_file
     except ImportError:
         from tierform.errors import MissingDependency
 
         raise MissingDependency("safetensors", "comparing with safetensors", "store") from None
-    for tensor in load_file(file).values():
-        tensor.clone()  # its pages are mapped: this brings them in, as a model in use would
+    loader: Callable[[Path], Any] = load_file
+    return loader

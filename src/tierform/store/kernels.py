@@ -153,13 +153,14 @@ def _first_stages_64(source: Any, target: Any) -> None:
     _two_stages(target, target, 64, 8, _M8, _M4)
 
 
-_FIRST_STAGES = {8: _first_stages_8, 16: _first_stages_16, 32: _first_stages_32, 64: _first_stages_64}
+# The kernels below are made for one width each.  They close over numbers only, so that their compiled form can be kept
+# on disk, and a branch on such a number is decided before compilation.
 
 
 @lru_cache(maxsize=8)
 def pack_kernel(width: int) -> Any:
     """The function that packs words of `width` bits, compiled at its first call (and kept on disk)."""
-    first_stages, size = _FIRST_STAGES[width], width * ROW
+    size = width * ROW
 
     @njit(cache=True, nogil=True)
     def pack(words: Any, planes: Any, stored: Any, start: Any, plane_step: Any, block_step: Any, blocks: Any) -> None:
@@ -168,7 +169,15 @@ def pack_kernel(width: int) -> Any:
         for first in range(0, blocks, TILE):
             count = min(TILE, blocks - first)
             for b in range(count):
-                first_stages(words[(first + b) * size : (first + b + 1) * size], middle)
+                block = words[(first + b) * size : (first + b + 1) * size]
+                if width == 8:
+                    _first_stages_8(block, middle)
+                elif width == 16:
+                    _first_stages_16(block, middle)
+                elif width == 32:
+                    _first_stages_32(block, middle)
+                else:
+                    _first_stages_64(block, middle)
                 _last_stages(middle, ROW, tile[b * ROW :], TILE * ROW, width)
             for p in range(planes):
                 row = (planes - 1 - p) * TILE * ROW
@@ -201,7 +210,7 @@ def pack_blocks(
 @lru_cache(maxsize=8)
 def unpack_kernel(width: int) -> Any:
     """The function that unpacks words of `width` bits, compiled at its first call (and kept on disk)."""
-    first_stages, size = _FIRST_STAGES[width], width * ROW
+    size = width * ROW
 
     @njit(cache=True, nogil=True)
     def unpack(
@@ -245,7 +254,14 @@ def unpack_kernel(width: int) -> Any:
             for b in range(count):
                 target = words[(first + b) * size : (first + b + 1) * size]
                 _last_stages(tile[b * ROW :], TILE * ROW, middle, ROW, width)
-                first_stages(middle, target)
+                if width == 8:
+                    _first_stages_8(middle, target)
+                elif width == 16:
+                    _first_stages_16(middle, target)
+                elif width == 32:
+                    _first_stages_32(middle, target)
+                else:
+                    _first_stages_64(middle, target)
                 kept = filled[b]
                 if exponent_bits > 0 and 0 < kept < planes:
                     for i in range(ROW):
