@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tierform import library
 from tierform.chip.component import Share
 from tierform.chip.contract import product
 from tierform.chip.crossbar import CrossbarTiles
@@ -237,7 +239,9 @@ def test_an_adc_with_more_bits_than_a_column_needs_is_remarked() -> None:
     assert any("never needs more than 6" in remark for remark in tiles(active_rows=32, adc_bits=8).remarks)
 
 
-def test_a_chip_tells_the_remarks_of_its_components() -> None:
-    chip = load_chip("atleus")
-    component = next(part for part in chip.components.values() if isinstance(part, CrossbarTiles))
-    assert component.remarks == ()
+def test_a_chip_tells_the_remarks_of_its_components(tmp_path: Path) -> None:
+    text = library.find("chips", "atleus").read_text()
+    path = tmp_path / "chip.yaml"
+    path.write_text(text.replace("{file: atleus-tile-32nm}", "{file: atleus-tile-32nm, set: {adc_bits: 12}}"))
+    assert any("never needs more than 8" in note for note in load_chip(path).notes)
+    assert not any("never needs more" in note for note in load_chip("atleus").notes)

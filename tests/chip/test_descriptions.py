@@ -73,7 +73,7 @@ def test_does_a_file_of_ones_own_load(tmp_path: Path) -> None:
     assert chip.components["reram"].units == 8
     assert getattr(chip.components["reram"], "crossbars") == 64
     assert chip.tiles_of("reram") == (4, 5, 6, 7)
-    assert chip.die_size_m(1)[0] == pytest.approx(2 * (2 * 0.372e-6) ** 0.5)
+    assert chip.die_size_m(1)[0] == pytest.approx(2 * (2 * chip.components["reram"].area_m2 / 8) ** 0.5)
     changed = load_chip(write(tmp_path, GOOD.replace("crossbars: 8", "crossbars: 9")))
     assert changed.fingerprint != chip.fingerprint
 

@@ -143,7 +143,7 @@ def load_chip(name: str | Path) -> Chip:
         place=described.place,
         backward_weights=described.backward_weights,
         pipelined=described.pipelined,
-        notes=tuple(described.notes),
+        notes=(*described.notes, *(note for part in components.values() for note in getattr(part, "remarks", ()))),
         assumed=tuple(described.assumed),
         fingerprint=digest.hexdigest(),
         component_types=types,

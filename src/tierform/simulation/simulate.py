@@ -270,6 +270,7 @@ def _book(item: Executed, times: int, account: Account) -> None:
     account.useful_operations_s[item.component] += cost.utilization * cost.occupancy_s * times
     account.memory_read_B += cost.memory_read_B * times
     account.memory_write_B += cost.memory_write_B * times
+    account.cell_writes += cost.cell_writes * times
     if item.programming is not None:
         for part, energy in item.programming.energy_J.items():
             account.add_energy(item.component, "programming", part, energy * times)

@@ -141,8 +141,8 @@ def _wear(account: Account, chip: Chip, plan: Mapping, latency_s: float, steps: 
     learning = sum(p.total_crossbars for p in plan.placements if p.trainable and p.resident)
     most = 1.0 if learning else 0.0
     region = holder.crossbars - sum(p.total_crossbars for p in plan.placements)
-    if region > 0:
-        most = max(most, (account.cell_writes - learning * cells) / (region * cells))
+    spread = region if region > 0 else holder.crossbars  # operands written for each product take turns in all of them
+    most = max(most, (account.cell_writes - learning * cells) / (spread * cells))
     tasks = endurance / (most * steps)
     return Wear(account.cell_writes * scale, most * steps, endurance, tasks, tasks * latency_s * steps)
 
