@@ -122,6 +122,8 @@ class CrossbarLinear(nn.Linear):
         self._programmed_version = self.weight._version
         self._gain: Tensor | None = None
         self._tile_reader: TileReader | None = None
+        self._integer_blocks: list[Tensor] | None = None
+        self._lossless: bool | None = None
         self._effective: Tensor | None = None
         if form.adc_range == "calibrated":
             self.observed = None
@@ -198,6 +200,11 @@ class CrossbarLinear(nn.Linear):
     @property
     def lossless(self) -> bool:
         """Proved: with the stored levels no ADC can clip or round."""
+        if self._lossless is None:
+            self._lossless = self._prove_lossless()
+        return self._lossless
+
+    def _prove_lossless(self) -> bool:
         if self.form.adc_bits == 0:
             return True
         if self.form.adc_range == "calibrated":
@@ -237,11 +244,18 @@ class CrossbarLinear(nn.Linear):
 
     def _integer_product(self, integers: Tensor) -> Tensor:
         y = torch.zeros(integers.shape[0], self.out_features, device=integers.device)
-        top = 2 ** (self.form.input_bits - 1) * 2 ** (self.form.weight_bits - 1)
+        if self._integer_blocks is None:
+            top = 2 ** (self.form.input_bits - 1) * 2 ** (self.form.weight_bits - 1)
+            self._integer_blocks = [
+                self.integers[:, a:b]
+                .T.to(torch.float32 if (b - a) * top < readout.EXACT_FLOAT32 else torch.float64)
+                .contiguous()
+                for a, b in self.blocks
+            ]
         for index, (a, b) in enumerate(self.blocks):
-            kind = torch.float32 if (b - a) * top < readout.EXACT_FLOAT32 else torch.float64
-            part = integers[:, a:b].to(kind) @ self.integers[:, a:b].to(kind).T
-            y += part.float() * self.block_scale[index]
+            block = self._integer_blocks[index]
+            part = integers[:, a:b].to(block.dtype) @ block
+            y += part.float().mul_(self.block_scale[index])
         return y
 
     def remember_range(self, largest: list[float]) -> None:

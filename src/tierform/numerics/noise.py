@@ -115,7 +115,8 @@ class Noise:
     def to_levels(self, conductance: Tensor, layer: CrossbarLinear) -> Tensor:
         """Conductances as levels, in units of one level step, g_min taken off."""
         top = 2**layer.form.cell_bits - 1
-        return (conductance - self.device.low_S) * (top / self.device.span_S)
+        levels: Tensor = (conductance - self.device.low_S) * (top / self.device.span_S)
+        return levels
 
     # -- noise of every read, at the column ------------------------------------------------------------------------
 
