@@ -166,7 +166,7 @@ def cold_loads(path: Path | str, model: Path | str | None, bits: list[int], thre
         _forget(path)
         begin = time.perf_counter()
         with Store(path, threads=threads) as store:
-            kept = [store.torch(name, one) for name, one in _bits_of(store, each).items()]
+            kept = [store.codes(name, one) for name, one in _bits_of(store, each).items()]
         seconds = time.perf_counter() - begin
         del kept
         note = f"{seconds / whole:.2f} of safetensors" if whole else ""
