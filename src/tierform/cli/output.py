@@ -51,7 +51,7 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], 
     )
     for index, name in enumerate(head):
         numeric = shown and index >= left and all(row[index][:1] in "0123456789-+." for row in rows if row[index])
-        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:
         table.add_row(*(Text(cell, style="red") if cell == "FAIL" else Text(cell) for cell in row))
     console().print(table)

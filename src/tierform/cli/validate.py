@@ -36,33 +36,37 @@ def _show(ledger: Ledger, only_failed: bool) -> None:
     rows = [
         [
             point.case,
-            point.quantity,
+            f"{point.quantity} ({point.unit})" if point.unit else point.quantity,
             f"{point.reference:.6g}",
             f"{point.ours:.6g}",
-            point.unit,
-            f"{point.relative_error * 100:+.2f} %",
+            _percent(point.relative_error, signed=True),
             str(point.tolerance or "-"),
-            "fitted" if point.fitted else "held out",
-            f"{point.source} ({point.evidence})",
             {True: "pass", False: "FAIL", None: "info"}[point.passed],
+            "fitted" if point.fitted else "",
         ]
         for point in points
     ]
-    head = ["case", "quantity", "reference", "ours", "unit", "error", "tolerance", "point", "source", ""]
-    print_table(f"{ledger.engine}: every point", head, rows)
+    head = ["case", "quantity", "reference", "ours", "error", "tolerance", "", ""]
+    print_table(f"{ledger.engine}: {'points that fail' if only_failed else 'every point'}", head, rows, left=2)
     rows = [
         [
             item.quantity,
             "held out" if item.held_out else "fitted",
-            str(item.points),
-            str(item.failed),
-            *(f"{value * 100:.2f} %" for value in (item.median, item.percentile_90, item.bias, item.worst)),
+            f"{item.points}",
+            f"{item.failed}",
+            *(_percent(value) for value in (item.median, item.percentile_90, item.bias, item.worst)),
         ]
         for item in ledger.summaries()
     ]
-    head = ["quantity", "points are", "points", "failed", "median |error|", "90th percentile", "bias", "worst"]
-    print_table(f"{ledger.engine}: errors", head, rows)
+    head = ["quantity", "points", "count", "failed", "median", "90th pct", "bias", "worst"]
+    print_table(f"{ledger.engine}: absolute errors (bias: median signed error)", head, rows, left=2)
+    for source, evidence in dict.fromkeys((point.source, point.evidence) for point in ledger.points):
+        console().print(f"source: {source} ({evidence})", highlight=False, markup=False)
     for remark in ledger.remarks:
         console().print(f"- {remark}", highlight=False, markup=False)
     verdict = "passes" if ledger.passed else f"FAILS at {len(ledger.failures)} points"
     console().print(f"{ledger.engine} {verdict} ({len(ledger.points)} points)", highlight=False)
+
+
+def _percent(value: float, *, signed: bool = False) -> str:
+    return f"{value * 100:+.2f}%" if signed else f"{value * 100:.2f}%"

@@ -12,6 +12,7 @@ from tierform.chip.component import Cost, Share
 from tierform.chip.description import Chip
 from tierform.mapping.plan import INTERCONNECT, Mapping, WeightPlacement
 from tierform.simulation.cluster import collective_cost
+from tierform.simulation.cycle_fidelity import with_measured_transfers
 from tierform.simulation.fabric import Fabric, Place, Route
 from tierform.simulation.offchip import OffChip, Traffic
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step
@@ -64,7 +65,11 @@ class Segment:
 class Costing:
     """Costs operators of a mapped workload; remembers every distinct one."""
 
-    def __init__(self, chip: Chip, mapping: Mapping, fabric: Fabric, offchip: OffChip, resident_B: float) -> None:
+    def __init__(
+        self, chip: Chip, mapping: Mapping, fabric: Fabric, offchip: OffChip, resident_B: float, cycle: bool = False
+    ) -> None:
+        """`resident_B` of adapters are kept on the chip if they fit; `cycle` simulates transfers cycle by cycle."""
+        self.cycle = cycle
         self.chip, self.mapping, self.fabric, self.offchip = chip, mapping, fabric, offchip
         self.adapters_on_chip = resident_B <= 0.5 * offchip.on_chip_B
         self._costs: dict[tuple[object, ...], Cost] = {}
@@ -111,6 +116,8 @@ class Costing:
         first = entry or executed[output].place
         sent: set[tuple[int, str]] = set()
         steps = tuple(self._step(item, executed, number, first, sent) for item in executed)
+        if self.cycle:
+            steps = with_measured_transfers(self.fabric, executed, steps, first)
         return Segment(block.name, count, Layer(block.name, steps, output), tuple(executed))
 
     def _execute(self, stage: Stage, block: Block, operator: Operator, streamed: bool) -> Executed:

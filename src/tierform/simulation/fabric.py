@@ -65,6 +65,10 @@ class Fabric:
         )
         self.network = AnalyticNetwork(topology, "default", router, spec.clock.value, energy_parameters())
 
+    def nodes(self, tiles: tuple[int, ...]) -> NDArray[np.int32]:
+        """The network nodes of tiles."""
+        return self._node[list(tiles)]
+
     def route(self, source: Place, target: Place) -> Route | None:
         """The cost of moving bytes from one place to another; None when they are the same tiles."""
         if self.network is None:
@@ -81,7 +85,7 @@ class Fabric:
         for index in range(count):
             here, there = source.at(index), target.at(index)
             if here != there:
-                costs.append(self.network.flow_cost(self._node[list(here)], self._node[list(there)]))
+                costs.append(self.network.flow_cost(self.nodes(here), self.nodes(there)))
         if not costs:
             return None
         return Route(
@@ -106,7 +110,7 @@ class Fabric:
     @property
     def link_B_per_s(self) -> NDArray[np.float64]:
         """(links,) bandwidth of each link."""
-        return self.network.link_B_per_s if self.network else np.zeros(0)
+        return np.asarray(self.network.link_B_per_s if self.network else np.zeros(0), dtype=np.float64)
 
     def assumptions(self) -> Sequence[Assumption]:
         """The constants of routers and links."""

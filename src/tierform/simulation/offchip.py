@@ -19,6 +19,7 @@ from typing import Any
 from tierform.chip.description import Chip
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
+from tierform.simulation.cycle_fidelity import stream_bandwidth_B_per_s
 from tierform.workload.graph import Footprint
 from tierform.workload.operator import Kind, Operator, Phase, Role
 
@@ -42,7 +43,10 @@ class Traffic:
 class OffChip:
     """The memory tiers of a chip, nearest first."""
 
-    def __init__(self, chip: Chip) -> None:
+    def __init__(self, chip: Chip, cycle: bool = False) -> None:
+        """`cycle` takes bandwidths from the cycle-level controllers."""
+        self.cycle = cycle
+        self._bandwidths: dict[float, float] = {}
         self.devices: list[Any] = [load_memory(entry.device, stacks=entry.count) for entry in chip.memory]
         inside = {name: part for name, part in chip.components.items() if hasattr(part, "memory_capacity_B")}
         self.in_component = bool(inside)
@@ -60,14 +64,26 @@ class OffChip:
         """Time of streaming so many bytes in."""
         if self.nearest is None or size_B <= 0:
             return 0.0
-        return size_B / float(self.nearest.effective_bandwidth_B_per_s("stream", 1.0))
+        return size_B / self._bandwidth_B_per_s(1.0)
 
     def busy_s(self, read_B: float, write_B: float) -> float:
         """Time that the nearest device is busy with so much traffic in all."""
         total = read_B + write_B
         if self.nearest is None or total <= 0:
             return 0.0
-        return total / float(self.nearest.effective_bandwidth_B_per_s("stream", round(read_B / total, 2)))
+        return total / self._bandwidth_B_per_s(round(read_B / total, 2))
+
+    def _bandwidth_B_per_s(self, read_fraction: float) -> float:
+        """Of the nearest device on a stream, found once for each mix."""
+        if read_fraction not in self._bandwidths:
+            device = self.nearest
+            assert device is not None
+            self._bandwidths[read_fraction] = (
+                stream_bandwidth_B_per_s(device, read_fraction)
+                if self.cycle
+                else float(device.effective_bandwidth_B_per_s("stream", read_fraction))
+            )
+        return self._bandwidths[read_fraction]
 
     def energy_J(self, read_B: float, write_B: float) -> float:
         """Energy of moving so much traffic, background left out."""

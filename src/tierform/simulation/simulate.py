@@ -90,8 +90,9 @@ def simulate(
     if parallelism.chips > 1:
         require_cluster(chip, parallelism.chips)
     workload, plan = _plan(model, task, chip, mapping, overflow, micro_batches, parallelism)
-    fabric, offchip = Fabric(chip), OffChip(chip)
-    costing = Costing(chip, plan, fabric, offchip, float(workload.footprint.adapters))
+    cycle = fidelity == "cycle"
+    fabric, offchip = Fabric(chip), OffChip(chip, cycle)
+    costing = Costing(chip, plan, fabric, offchip, float(workload.footprint.adapters), cycle)
     account = Account(link_B=np.zeros(len(fabric.link_B_per_s)))
     heat_map = HeatMap(chip)
     held_B = _held_B(workload, plan)

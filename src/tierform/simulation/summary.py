@@ -8,6 +8,7 @@ from typing import Any
 
 import tierform
 from tierform import library
+from tierform.chip.crossbar.wear import WearLedger
 from tierform.chip.description import Chip
 from tierform.errors import TierformError
 from tierform.mapping import Mapping
@@ -137,12 +138,14 @@ def _wear(account: Account, chip: Chip, plan: Mapping, latency_s: float, steps: 
     endurance = float(holder.endurance_writes) if holder else 0.0
     if not account.cell_writes or holder is None:
         return Wear(0, 0.0, endurance, None, None)
-    cells = holder.parameters.rows * holder.parameters.columns
+    ledger = WearLedger.of(holder)
     learning = sum(p.total_crossbars for p in plan.placements if p.trainable and p.resident)
-    most = 1.0 if learning else 0.0
-    region = holder.crossbars - sum(p.total_crossbars for p in plan.placements)
-    spread = region if region > 0 else holder.crossbars  # operands written for each product take turns in all of them
-    most = max(most, (account.cell_writes - learning * cells) / (spread * cells))
+    resident = sum(p.total_crossbars for p in plan.placements)
+    ledger.write(0, min(learning, ledger.crossbars))
+    # Streamed weights take turns in what is left; operands written for each product in all of them if nothing is.
+    first = resident if resident < ledger.crossbars else 0
+    ledger.rotate(first, ledger.crossbars - first, account.cell_writes / ledger.cells_each - learning)
+    most = ledger.most
     tasks = endurance / (most * steps)
     return Wear(account.cell_writes * scale, most * steps, endurance, tasks, tasks * latency_s * steps)
 
