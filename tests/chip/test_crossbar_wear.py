@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from tierform.chip.crossbar.wear import WearLedger, refreshes
 from tierform.chip.description import load_component
 from tierform.errors import TierformError
+from tierform.simulation import simulate
+from tierform.workload import FineTuning, Full
 
 
 def test_writing_goes_row_by_row_in_rounds_of_tiles() -> None:
@@ -47,6 +49,23 @@ def test_without_writes_cells_last_for_ever() -> None:
     assert ledger.crossbars == 96
     assert ledger.lifetime_s(1.0) == float("inf") == ledger.runs_left()
     assert ledger.used_share == 0
+
+
+@given(first=st.integers(0, 7), count=st.integers(1, 8), passes=st.floats(0, 100))
+def test_taking_turns_writes_everything_and_wears_evenly(first: int, count: int, passes: float) -> None:
+    ledger = WearLedger(16, 1e6, 10)
+    ledger.rotate(first, count, passes)
+    assert ledger.cell_writes == pytest.approx(10 * passes)
+    region = ledger.writes[first : first + count]
+    assert region.max() - region.min() <= 1 + 1e-9
+    assert ledger.writes.sum() == pytest.approx(region.sum())
+
+
+def test_a_full_fine_tuning_step_reports_the_lifetime_of_its_cells() -> None:
+    result = simulate("bert-base", FineTuning(method=Full(), batch=1, sequence=128, steps=10), "atleus")
+    assert result.wear.writes_per_cell == pytest.approx(10)
+    assert result.wear.lifetime_tasks == pytest.approx(1e7)
+    assert result.wear.lifetime_s == pytest.approx(1e7 * result.latency_s)
 
 
 def test_crossbars_that_are_not_there_are_refused() -> None:

@@ -103,7 +103,8 @@ def _neurram(row: tuple[int, int, int, float, float]) -> Iterator[Point]:
 def _published() -> Iterator[Point]:
     designs: dict[str, Callable[[], dict[str, float]]] = {
         "isaac": _isaac, "pipelayer": _pipelayer, "retransformer": _retransformer, "x-former": _xformer,
-        "sinangil-7nm": _sinangil, "jia-65nm": _jia, "colonnade-65nm": _colonnade, "neurosim-vgg8": _neurosim,
+        "hermes-pcm": _hermes, "sinangil-7nm": _sinangil, "jia-65nm": _jia,
+        "colonnade-65nm": _colonnade, "neurosim-vgg8": _neurosim,
     }  # fmt: skip
     ours: dict[str, dict[str, float]] = {}
     for row in _table(_TABLES / "cim_published.csv"):
@@ -147,6 +148,14 @@ def _retransformer() -> dict[str, float]:
 def _xformer() -> dict[str, float]:
     power = power_by_part(_parameters("xformer-projection-32nm"))
     return {"share of the ADC in a product's energy": 100 * power["adc"] / sum(power.values())}
+
+
+def _hermes() -> dict[str, float]:
+    found = peak(_parameters("hermes-pcm-14nm"), 8, 8)
+    return {
+        "throughput at 8 bits": found.operations_per_s / 1e12,
+        "efficiency at 8 bits": found.operations_per_J / 1e12,
+    }
 
 
 def _sinangil() -> dict[str, float]:

@@ -42,6 +42,15 @@ class WearLedger:
             fail("these crossbars are not there", value=f"{first} to {first + count - 1} of {self.crossbars}")
         self.writes[first : first + count] += writes_per_cell
 
+    def rotate(self, first: int, count: int, passes: float, writes_per_cell: float = 1.0) -> None:
+        """Book `passes` crossbar programmings that take turns over `count` crossbars from `first` on."""
+        rounds, rest = divmod(passes, count) if count else (0.0, 0.0)
+        self.write(first, count, rounds * writes_per_cell)
+        whole = int(rest)
+        self.write(first, whole, writes_per_cell)
+        if rest > whole:
+            self.write(first + whole, 1, (rest - whole) * writes_per_cell)
+
     @property
     def cell_writes(self) -> float:
         """Cells written in all, each time counted."""

@@ -16,6 +16,7 @@ from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 
 MAX_LAYERS = 100_000
+_MOST_PROBLEMS = 30
 _NUMBERS = {
     "general": {},
     "architecture_presets": {
@@ -246,6 +247,9 @@ def read_topology(path: Path | str, kind: str | None = None, *, sparse: bool = F
             layers.append((_gemm if kind == "gemm" else _convolution)(cells, sparse))
         except ValueError as error:
             problems.append(Problem(str(error), str(path), number, None, ", ".join(cells)))
+    if len(problems) > _MOST_PROBLEMS:
+        rest = len(problems) - _MOST_PROBLEMS
+        problems = [*problems[:_MOST_PROBLEMS], Problem(f"and {rest} more rows like these", str(path))]
     if problems:
         raise TierformError(problems)
     return layers
