@@ -20,8 +20,8 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.network.loads import hop_counts, product_loads, tree_loads
-from tierform.network.queueing import LatencyEstimate, estimate, saturation_rate
 from tierform.network.parameters import EnergyParameters, RouterParameters
+from tierform.network.queueing import LatencyEstimate, estimate, saturation_rate
 from tierform.network.routing import Routing, choose_routing
 from tierform.network.topology import INTERPOSER, PLANAR, VERTICAL, FloatArray, IntArray, Topology
 
@@ -146,7 +146,7 @@ class AnalyticNetwork:
         if grid is not None and self.routing.is_product_form:
             cycles = 0.0
             if phases == 2:
-                first = last = np.arange(self.topology.routers)
+                first = last = np.arange(self.topology.routers, dtype=np.int32)
             for axis, size in enumerate(grid.shape):
                 a, b = grid.coordinates[first, axis], grid.coordinates[last, axis]
                 if grid.wraps[axis]:
@@ -210,7 +210,7 @@ class AnalyticNetwork:
             fail("at least one node is needed", key=name)
         if nodes.min() < 0 or nodes.max() >= self.topology.nodes:
             fail(f"nodes are numbered 0 to {self.topology.nodes - 1}", key=name, value=int(nodes.max()))
-        return nodes  # type: ignore[return-value]
+        return nodes
 
     def _weights(self, nodes: IntArray) -> FloatArray:
         return np.bincount(self.topology.node_router[nodes], minlength=self.topology.routers) / len(nodes)

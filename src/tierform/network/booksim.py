@@ -28,8 +28,8 @@ from tierform.network.traffic import Pattern, pattern
 # the third has no influence on what is modelled here.
 _USED: dict[str, Any] = {
     "topology": "torus", "k": 8, "n": 2, "c": 1, "x": 8, "y": 8, "xr": 1, "yr": 1, "routing_function": "none",
-    "network_file": "", "use_noc_latency": 1, "num_vcs": 16, "vc_buf_size": 8, "buf_size": -1, "wait_for_tail_credit": 0,
-    "vc_busy_when_full": 0, "vc_allocator": "islip", "sw_allocator": "islip", "alloc_iters": 1, "credit_delay": 0,
+    "network_file": "", "use_noc_latency": 1, "num_vcs": 16, "vc_buf_size": 8, "buf_size": -1,
+    "wait_for_tail_credit": 0, "vc_busy_when_full": 0, "vc_allocator": "islip", "sw_allocator": "islip", "alloc_iters": 1, "credit_delay": 0,
     "routing_delay": 1, "vc_alloc_delay": 1, "sw_alloc_delay": 1, "st_prepare_delay": 0, "st_final_delay": 1,
     "input_speedup": 1, "output_speedup": 1, "internal_speedup": 1.0, "traffic": "uniform", "perm_seed": 0,
     "packet_size": 1, "packet_size_rate": 1, "injection_rate": 0.1, "injection_rate_uses_flits": 0,
@@ -43,18 +43,20 @@ _DEFAULT_ONLY: dict[str, Any] = {
     "vc_shuffle_requests": 0, "hold_switch_for_packet": 0, "vct": 0, "arb_type": "round_robin", "classes": 1,
     "priority": "none", "use_read_write": 0, "include_queuing": 1, "measure_stats": 1, "sim_power": 0,
 }  # fmt: skip
-_NO_INFLUENCE = set(
-    "fail_seed in_ports out_ports spec_check_elig spec_check_cred spec_mask_by_reqs spec_sw_allocator private_bufs"
-    " private_buf_size private_buf_start_vc private_buf_end_vc max_held_slots feedback_aging_scale feedback_offset"
-    " class_priority batch_size batch_count max_outstanding_requests write_fraction read_request_begin_vc"
-    " read_request_end_vc write_request_begin_vc write_request_end_vc read_reply_begin_vc read_reply_end_vc"
-    " write_reply_begin_vc write_reply_end_vc read_request_subnet read_reply_subnet write_request_subnet"
-    " write_reply_subnet read_request_size write_request_size read_reply_size write_reply_size pair_stats print_activity"
-    " print_csv_results deadlock_warn_timeout viewer_trace watch_file watch_flits watch_packets watch_transactions"
-    " watch_out stats_out injected_flits_out received_flits_out stored_flits_out sent_flits_out outstanding_credits_out"
-    " ejected_flits_out active_packets_out used_credits_out free_credits_out max_credits_out sent_packets_out"
-    " power_output_file tech_file channel_width channel_sweep".split()
-)
+_NO_INFLUENCE = {
+    "fail_seed", "in_ports", "out_ports", "spec_check_elig", "spec_check_cred", "spec_mask_by_reqs",
+    "spec_sw_allocator", "private_bufs", "private_buf_size", "private_buf_start_vc", "private_buf_end_vc",
+    "max_held_slots", "feedback_aging_scale", "feedback_offset", "class_priority", "batch_size", "batch_count",
+    "max_outstanding_requests", "write_fraction", "read_request_begin_vc", "read_request_end_vc",
+    "write_request_begin_vc", "write_request_end_vc", "read_reply_begin_vc", "read_reply_end_vc",
+    "write_reply_begin_vc", "write_reply_end_vc", "read_request_subnet", "read_reply_subnet", "write_request_subnet",
+    "write_reply_subnet", "read_request_size", "write_request_size", "read_reply_size", "write_reply_size",
+    "pair_stats", "print_activity", "print_csv_results", "deadlock_warn_timeout", "viewer_trace", "watch_file",
+    "watch_flits", "watch_packets", "watch_transactions", "watch_out", "stats_out", "injected_flits_out",
+    "received_flits_out", "stored_flits_out", "sent_flits_out", "outstanding_credits_out", "ejected_flits_out",
+    "active_packets_out", "used_credits_out", "free_credits_out", "max_credits_out", "sent_packets_out",
+    "power_output_file", "tech_file", "channel_width", "channel_sweep",
+}  # fmt: skip
 _ROUTINGS = {
     "mesh": {"dor": "dimension_order", "dim_order": "dimension_order", "xy_yx": "xy_yx", "valiant": "valiant",
              "adaptive_xy_yx": "adaptive_xy_yx", "min_adapt": "minimal_adaptive"},
@@ -216,9 +218,7 @@ def _numbers(report: _Reporter, key: str, value: Any, kind: type = float) -> lis
     return found
 
 
-def _case(
-    given: dict[str, Any], report: _Reporter, folder: Path, topology: Topology | None = None
-) -> BookSimCase:
+def _case(given: dict[str, Any], report: _Reporter, folder: Path, topology: Topology | None = None) -> BookSimCase:
     get = {**_USED, **given}
     for key, default in _USED.items():
         number = isinstance(default, (int, float)) and key not in ("packet_size", "packet_size_rate", "injection_rate")

@@ -68,8 +68,8 @@ class Sampling:
 class CycleResult:
     """What a simulation measured.  Latencies in cycles, means over measured packets (flit latency: over flits).
 
-    `histogram[k]` counts packets with latency k (the last bin: that or more).  `link_utilization` is flits per cycle and
-    link, `vc_utilization` (links, virtual channels), both over the whole run.
+    `histogram[k]` counts packets with latency k (the last bin: that or more).  `link_utilization` is flits per
+    cycle and link, `vc_utilization` (links, virtual channels), both over the whole run.
     """
 
     packet_latency_cycles: float
@@ -141,9 +141,21 @@ class CycleNetwork:
     def run(self, traffic: Traffic, cycles: int, generate: bool = True, mode: int = 0) -> int:
         """Advance by at most `cycles`; see :func:`tierform.network.cycle_step.advance` for `mode`."""
         speedup = float(self.routers[0].switch_speedup)
-        ran = advance(self.memory.words, self.counters, self.memory.table, *traffic, cycles, speedup, self._partial, generate, mode)
+        ran = advance(
+            self.memory.words,
+            self.counters,
+            self.memory.table,
+            *traffic,
+            cycles,
+            speedup,
+            self._partial,
+            generate,
+            mode,
+        )
         if self.counters[cs.ERROR]:
-            raise RuntimeError(f"the cycle engine broke its own rule {int(self.counters[cs.ERROR])}: please report this")
+            raise RuntimeError(
+                f"the cycle engine broke its own rule {int(self.counters[cs.ERROR])}: please report this"
+            )
         return int(ran)
 
     @property
@@ -182,7 +194,8 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
     """The arrays of random traffic, and each source's first packet time."""
     nodes = chosen.nodes
     rate = np.broadcast_to(np.asarray(injection.rate, float), nodes).copy()
-    kind, weights = kernel.UNIFORM, np.zeros((1, 1))
+    kind = kernel.UNIFORM
+    weights: Any = np.zeros((1, 1))
     target = np.zeros(1, np.int64)
     if chosen.target is not None:
         kind, target = kernel.PERMUTATION, chosen.target.astype(np.int64)
@@ -195,7 +208,9 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
     rng = np.random.default_rng(seed)
     with np.errstate(divide="ignore", invalid="ignore"):
         first = np.floor(np.log(1 - rng.random(nodes)) / np.log1p(-np.minimum(rate, 1)))
-    memory.node[:, cs.N_NEXT] = np.where(rate > 0, np.where(rate < 1, np.nan_to_num(first, posinf=0, neginf=0), 0), 2.0**31 - 1)
+    memory.node[:, cs.N_NEXT] = np.where(
+        rate > 0, np.where(rate < 1, np.nan_to_num(first, posinf=0, neginf=0), 0), 2.0**31 - 1
+    )
     memory.node[:, cs.N_ON] = rng.integers(0, 2, nodes)
     return empty_traffic()._replace(
         kind=kind,
@@ -293,7 +308,8 @@ def _clear(network: CycleNetwork) -> None:
 
 
 def _result(
-    network: CycleNetwork, stable: bool, window: int, history: list[tuple[int, float, float]], cpu_s: float, compile_s: float
+    network: CycleNetwork, stable: bool, window: int, history: list[tuple[int, float, float]], cpu_s: float,
+    compile_s: float,
 ) -> CycleResult:  # fmt: skip
     count, memory = network.counters, network.memory
     packets, flits = max(int(count[cs.SAMPLED_PACKETS]), 1), max(int(count[cs.SAMPLED_FLITS]), 1)
@@ -303,7 +319,8 @@ def _result(
     nodes = network.topology.nodes
     return CycleResult(
         float(count[cs.PACKET_LATENCY] / packets), float(count[cs.NETWORK_LATENCY] / packets),
-        float(count[cs.FLIT_LATENCY] / flits), float(count[cs.FRAGMENTATION] / packets), float(count[cs.HOPS] / packets),
+        float(count[cs.FLIT_LATENCY] / flits), float(count[cs.FRAGMENTATION] / packets),
+        float(count[cs.HOPS] / packets),
         float(count[cs.ACCEPTED] / window / nodes), float(count[cs.SENT] / window / nodes), stable, network.now,
         int(count[cs.SAMPLED_PACKETS]), int(carried.sum()), int(count[cs.WORST]), memory.histogram.copy(),
         used.sum(axis=1), used, memory.node[:, cs.N_ACCEPTED] / window, cpu_s, compile_s, history,
@@ -330,7 +347,8 @@ def _check(topology: Topology, chosen: Pattern, injection: Injection, sampling: 
     problems = []
     rate = np.atleast_1d(np.asarray(injection.rate, float))
     if not np.isfinite(rate).all() or (rate < 0).any() or (rate > 1).any():
-        problems.append(Problem("packets per node and cycle must be 0 to 1", key="injection_rate", value=float(rate.min() if rate.min() < 0 else rate.max())))  # fmt: skip
+        worst = float(rate.min() if rate.min() < 0 else rate.max())
+        problems.append(Problem("packets per node and cycle must be 0 to 1", key="injection_rate", value=worst))
     if len(rate) not in (1, topology.nodes):
         problems.append(Problem(f"one rate, or one for each of {topology.nodes} nodes", key="injection_rate"))
     if chosen.nodes != topology.nodes:
@@ -339,8 +357,10 @@ def _check(topology: Topology, chosen: Pattern, injection: Injection, sampling: 
         problems.append(Problem("packets have at least one flit", key="packet_size", value=injection.packet_flits))
     if len(injection.packet_weights) != len(injection.packet_flits) or min(injection.packet_weights, default=1) < 0:
         problems.append(Problem("each packet size needs a weight that is not negative", key="packet_size_rate"))
-    for name in ("period", "max_periods"):
-        if getattr(sampling, name) < 1:
-            problems.append(Problem("must be at least 1", key=name, value=getattr(sampling, name)))
+    problems += [
+        Problem("must be at least 1", key=name, value=getattr(sampling, name))
+        for name in ("period", "max_periods")
+        if getattr(sampling, name) < 1
+    ]
     if problems:
         raise TierformError(problems)

@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """Dependency-driven flows inside the cycle engine: what may be sent, and what a delivery releases.
 
 All is in one array of 64-bit words: a header (flows, address of flow records, address of node records), a record per

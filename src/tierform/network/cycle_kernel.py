@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """The rules of the cycle-level router: random numbers, allocators and routing, as compiled functions.
 
 Arbitration and routing follow the input-queued virtual-channel router of Dally and Towles (chapters 16 to 19); details
@@ -270,7 +271,7 @@ def route_choice(m: Any, c: Any, table: Any, channel: int, at: int, router: int,
     if mode != VALIANT_TORUS and router == home:
         set_route(m, channel, 0, m[U(at + P_GOAL)], 0, top, 0)
         return
-    if mode == XY_YX or mode == ADAPTIVE_XY_YX:
+    if mode in (XY_YX, ADAPTIVE_XY_YX):
         if entering:
             part = 2
             if mode == ADAPTIVE_XY_YX:
@@ -333,4 +334,6 @@ def route_choice(m: Any, c: Any, table: Any, channel: int, at: int, router: int,
             high -= half // 2
         else:
             low += half // 2
-    set_route(m, channel, 0, m[U(m[AT_AXIS_PORT] + (2 * axis + m[U(at + P_DIRECTION)]) * m[ROUTERS] + router)], low, high, 0)
+    set_route(
+        m, channel, 0, m[U(m[AT_AXIS_PORT] + (2 * axis + m[U(at + P_DIRECTION)]) * m[ROUTERS] + router)], low, high, 0
+    )

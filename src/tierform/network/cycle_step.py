@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """One cycle of the network, and many: arrivals, sources, routers.  The compiled loop of the cycle engine.
 
 Order within a cycle: credits and flits that are due, then sources, then routers; within a router: virtual-channel
@@ -27,30 +28,129 @@ from tierform.network.cycle_flows import (
 )
 from tierform.network.cycle_kernel import (
     ACTIVE,
-    ALLOCATING,
     DRAINING,
     FLOWS,
     IDLE,
-    MINIMAL_ADAPTIVE,
     PERMUTATION,
-    REQUEST,
-    ROUTING,
     RUNNING,
     SHARED_WEIGHTS,
     UNIFORM,
     WARMING,
-    allocate,
     below,
     fraction,
     geometric,
-    route,
 )
-from tierform.network.cycle_state import *  # noqa: F403
-
-FOREVER = np.int64(2**31 - 1)
+from tierform.network.cycle_router import (
+    allocate_switch,
+    allocate_vcs,
+    enter,
+    finish_routing,
+    islip_switch,
+    islip_vcs,
+)
+from tierform.network.cycle_state import (
+    ACCEPTED,
+    AT_BEST,
+    AT_CHANNEL,
+    AT_CREDITS,
+    AT_FREE,
+    AT_HISTOGRAM,
+    AT_IN,
+    AT_NODE,
+    AT_OUT,
+    AT_OWN,
+    AT_PACKET,
+    AT_REQUEST,
+    AT_ROUTER,
+    AT_WHEEL,
+    BINS,
+    C_BUFFER,
+    C_DUE,
+    C_FILL,
+    C_HEAD,
+    C_ROUTER,
+    C_STAMP,
+    C_STATUS,
+    CHANNEL_SIZE,
+    CREDIT_EVENTS,
+    DEPTH,
+    DRAIN_FROM,
+    ERROR,
+    EVENTS,
+    FLIT_LATENCY,
+    FLOWS_LEFT,
+    FRAGMENTATION,
+    FREE_TOP,
+    HOPS,
+    HORIZON,
+    I_STEP,
+    IN_FLIGHT,
+    IN_FLIGHT_CREATED,
+    IN_SIZE,
+    ITERATIONS,
+    MEASURED_IN_FLIGHT,
+    N_ACCEPTED,
+    N_CHANNEL,
+    N_EJECT,
+    N_LAST_VC,
+    N_LEFT,
+    N_NEXT,
+    N_ON,
+    N_OWN,
+    N_PACKET,
+    N_READY,
+    N_ROUTER,
+    N_SIZE,
+    N_SLOTS,
+    N_VC,
+    NETWORK_LATENCY,
+    NODES,
+    NOW,
+    O_OWN,
+    P_CREATED,
+    P_ENTERED,
+    P_FLIT_TIMES,
+    P_FLOW,
+    P_GOAL,
+    P_HEAD_AT,
+    P_HOME,
+    P_HOPS,
+    P_MEASURED,
+    P_NEXT_FLIT,
+    P_RECORD,
+    P_SIZE,
+    P_SOURCE,
+    PACKET_LATENCY,
+    PACKETS,
+    PHASE,
+    R_CREDIT_DELAY,
+    R_ROUTING_N,
+    R_SIZE,
+    R_SWITCH_DELAY,
+    R_SWITCH_LIST,
+    R_SWITCH_N,
+    R_VC_DELAY,
+    R_VC_N,
+    ROUTERS,
+    SAMPLED_FLITS,
+    SAMPLED_PACKETS,
+    SENT,
+    STEP,
+    SWITCH_ALLOCATOR,
+    VC_ALLOCATOR,
+    VCS,
+    W_OWNER,
+    W_SIZE,
+    W_STAMP,
+    W_TAIL_SENT,
+    W_USED,
+    WAIT_FOR_TAIL,
+    WORST,
+)
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
+FOREVER = np.int64(2**31 - 1)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -221,7 +321,11 @@ def eject(m: Any, c: Any, flows: Any, own: int, word: int, now: int) -> None:
     # Each flit once, in order, at its own node: anything else is our own error.
     left = m[U(at + P_NEXT_FLIT)] - 1
     m[U(at + P_NEXT_FLIT)] = left
-    if m[U(at + P_GOAL)] != port or (word & 2 != 0) != (left == m[U(at + P_SIZE)] - 1) or (word & 1 != 0) != (left == 0):
+    if (
+        m[U(at + P_GOAL)] != port
+        or (word & 2 != 0) != (left == m[U(at + P_SIZE)] - 1)
+        or (word & 1 != 0) != (left == 0)
+    ):
         c[ERROR] = 1
     if word & 2:
         m[U(at + P_HEAD_AT)] = now
@@ -260,21 +364,6 @@ def take_credits(m: Any, c: Any, wheel: int) -> None:
     m[U(wheel)] = 0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def enter(m: Any, c: Any, table: Any, router: int, channel: int, packet: int) -> None:
-    """A head has come to the front of its channel: route it, or with look-ahead send it to allocation."""
-    m[U(channel + C_DUE)] = -1
-    if m[U(router + R_ROUTING_DELAY)] > 0:
-        m[U(channel + C_STATUS)] = ROUTING
-        m[U(m[U(router + R_ROUTING_LIST)] + m[U(router + R_ROUTING_N)])] = channel
-        m[U(router + R_ROUTING_N)] += 1
-    else:
-        route(m, c, table, channel, packet)
-        m[U(channel + C_STATUS)] = ALLOCATING
-        m[U(m[U(router + R_VC_LIST)] + m[U(router + R_VC_N)])] = channel
-        m[U(router + R_VC_N)] += 1
-
-
 @njit(cache=True, error_model="numpy", _nrt=False)
 def arrivals(m: Any, c: Any, table: Any, flows: Any, now: int) -> None:
     """Take what is due this cycle from the wheels."""
@@ -304,366 +393,6 @@ def arrivals(m: Any, c: Any, table: Any, flows: Any, now: int) -> None:
             m[U(router + R_SWITCH_N)] += 1
             m[U(channel + C_DUE)] = -1
     m[U(wheel)] = 0
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def take(m: Any, router: int, channel: int, own: int) -> None:
-    """Give the out channel `own` to the packet at the head of `channel`, which then wants the switch."""
-    m[U(channel + C_ASSIGNED)] = own
-    m[U(own + W_OWNER)] = 1
-    m[U(own + W_TAIL_SENT)] = 0
-    port, part = m[U(own + W_PORT)], m[U(m[U(channel + C_PORT)] + I_PART)]
-    m[U(channel + C_OUT_LOCAL)] = m[U(port + O_LOCAL)] * m[SPEED_OUT] + part
-    m[U(channel + C_GRANT_AT)] = port + O_POINTERS + part
-    m[U(channel + C_STATUS)] = ACTIVE
-    m[U(channel + C_DUE)] = -1
-    m[U(m[U(router + R_SWITCH_LIST)] + m[U(router + R_SWITCH_N)])] = channel
-    m[U(router + R_SWITCH_N)] += 1
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def islip_vcs(m: Any, router: int, number: int, step: int) -> None:
-    """Virtual-channel allocation by one iteration of iSLIP, as :func:`allocate` does it, with marks in the records."""
-    waiting = m[U(router + R_VC_LIST)]
-    inputs, outputs = m[U(router + R_INPUTS)] * m[VCS], m[U(router + R_OUTPUTS)] * m[VCS]
-    full_is_busy = m[BUSY_WHEN_FULL]
-    asked = m[AT_SCRATCH]
-    last = asked
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        local = m[U(channel + C_LOCAL)]
-        candidate = channel + C_FIRST_ROUTE
-        for _ in range(m[U(channel + C_ROUTES)]):
-            first = m[U(m[U(candidate)] + O_OWN)]
-            own = first + m[U(candidate + 1)] * W_SIZE
-            end = first + m[U(candidate + 2)] * W_SIZE
-            while own <= end:
-                if m[U(own + W_OWNER)] == 0 and not (full_is_busy and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]):
-                    far = local - m[U(own + W_GRANT)]
-                    if far < 0:
-                        far += inputs
-                    if m[U(own + W_STAMP)] != step:
-                        m[U(own + W_STAMP)] = step
-                        m[U(own + W_BEST)] = far
-                        m[U(own + W_PICK)] = channel
-                        m[U(last)] = own
-                        last += 1
-                    elif far < m[U(own + W_BEST)]:
-                        m[U(own + W_BEST)] = far
-                        m[U(own + W_PICK)] = channel
-                own += W_SIZE
-            candidate += 4
-    for k in range(asked, last):
-        own = m[U(k)]
-        channel = m[U(own + W_PICK)]
-        far = m[U(own + W_LOCAL)] - m[U(channel + C_ACCEPT)]
-        if far < 0:
-            far += outputs
-        if m[U(channel + C_STAMP)] != step or far < m[U(channel + C_BEST)]:
-            m[U(channel + C_STAMP)] = step
-            m[U(channel + C_BEST)] = far
-            m[U(channel + C_PICK)] = own
-    kept = waiting
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        if m[U(channel + C_STAMP)] == step:
-            own = m[U(channel + C_PICK)]
-            after = m[U(channel + C_LOCAL)] + 1
-            m[U(own + W_GRANT)] = after if after < inputs else 0
-            after = m[U(own + W_LOCAL)] + 1
-            m[U(channel + C_ACCEPT)] = after if after < outputs else 0
-            take(m, router, channel, own)
-        else:
-            m[U(kept)] = channel
-            kept += 1
-    m[U(router + R_VC_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def allocate_vcs(m: Any, router: int, now: int) -> None:
-    """Virtual-channel allocation with any allocator, iterations and delay."""
-    vcs = m[VCS]
-    delay = m[U(router + R_VC_DELAY)]
-    number = m[U(router + R_VC_N)]
-    waiting = m[U(router + R_VC_LIST)]
-    requests = 0
-    request = m[AT_SCRATCH]
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        if m[U(channel + C_DUE)] >= 0:
-            continue
-        m[U(channel + C_OUTCOME)] = -1
-        m[U(channel + C_DUE)] = now + delay - 1
-        candidate = channel + C_FIRST_ROUTE
-        for _ in range(m[U(channel + C_ROUTES)]):
-            first = m[U(m[U(candidate)] + O_OWN)]
-            for vc in range(m[U(candidate + 1)], m[U(candidate + 2)] + 1):
-                own = first + vc * W_SIZE
-                if m[U(own + W_OWNER)] == 0 and not (
-                    m[BUSY_WHEN_FULL] and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]
-                ):
-                    m[U(request)] = m[U(channel + C_LOCAL)]
-                    m[U(request + 1)] = m[U(own + W_LOCAL)]
-                    m[U(request + 2)] = m[U(candidate + 3)]
-                    request += REQUEST
-                    requests += 1
-            candidate += 4
-    inputs, outputs = m[U(router + R_INPUTS)] * vcs, m[U(router + R_OUTPUTS)] * vcs
-    first, first_own, size = m[U(router + R_CHANNEL)], m[U(router + R_OWN)], m[CHANNEL_SIZE]
-    if requests > 0:
-        allocate(m, m[VC_ALLOCATOR], m[ITERATIONS], requests, True, inputs, outputs, m[SIDES], first_own + W_GRANT,
-                 W_SIZE, first + C_ACCEPT, size)  # fmt: skip
-        for k in range(requests):
-            if m[U(m[AT_GRANTED] + k)]:
-                request = m[AT_SCRATCH] + k * REQUEST
-                m[U(first + m[U(request)] * size + C_OUTCOME)] = first_own + m[U(request + 1)] * W_SIZE
-    kept = waiting
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        if m[U(channel + C_DUE)] <= now:
-            own = m[U(channel + C_OUTCOME)]
-            if own >= 0 and m[U(own + W_OWNER)] == 0:
-                if delay == 1 or not (m[BUSY_WHEN_FULL] and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]):
-                    take(m, router, channel, own)
-                    continue
-            m[U(channel + C_DUE)] = -1
-        m[U(kept)] = channel
-        kept += 1
-    m[U(router + R_VC_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def finish_routing(m: Any, c: Any, table: Any, router: int, now: int) -> None:
-    """Route the packets whose routing delay has passed; they ask for a virtual channel in the next step."""
-    waiting = m[U(router + R_ROUTING_LIST)]
-    kept = waiting
-    for k in range(waiting, waiting + m[U(router + R_ROUTING_N)]):
-        channel = m[U(k)]
-        if m[U(channel + C_DUE)] < 0:
-            m[U(channel + C_DUE)] = now + m[U(router + R_ROUTING_DELAY)] - 1
-        if m[U(channel + C_DUE)] <= now:
-            route(m, c, table, channel, m[U(m[U(channel + C_BUFFER)] + m[U(channel + C_HEAD)])] >> 2)
-            m[U(channel + C_STATUS)] = ALLOCATING
-            m[U(channel + C_DUE)] = -1
-            m[U(m[U(router + R_VC_LIST)] + m[U(router + R_VC_N)])] = channel
-            m[U(router + R_VC_N)] += 1
-        else:
-            m[U(kept)] = channel
-            kept += 1
-    m[U(router + R_ROUTING_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
-def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any:
-    """Move the front flit of a channel through the crossbar; True while the channel still wants the switch."""
-    own = m[U(channel + C_ASSIGNED)]
-    port = m[U(own + W_PORT)]
-    head = m[U(channel + C_HEAD)]
-    word = m[U(m[U(channel + C_BUFFER)] + head)]
-    head = head + 1 if head + 1 < m[DEPTH] else 0
-    m[U(channel + C_HEAD)] = head
-    fill = m[U(channel + C_FILL)] - 1
-    m[U(channel + C_FILL)] = fill
-    m[U(own + W_USED)] += 1
-    m[U(own + W_FLITS)] += 1
-    if word & 2:
-        m[U(m[AT_PACKET] + (word >> 2) * P_RECORD + P_HOPS)] += 1
-    # The flit: crossbar, then the output in turn, then the wire.
-    when = now + m[U(router + R_CROSSBAR_DELAY)]
-    if when < m[U(port + O_FREE)]:
-        when = np.int64(m[U(port + O_FREE)])
-    m[U(port + O_FREE)] = when + m[U(port + O_INTERVAL)]
-    mask = m[HORIZON] - 1
-    wheel = m[AT_WHEEL] + ((when + m[U(port + O_DELAY)]) & mask) * (1 + 2 * m[EVENTS])
-    place = wheel + 1 + 2 * m[U(wheel)]
-    m[U(wheel)] += 1
-    vc = m[U(own + W_VC)]
-    target = m[U(port + O_TARGET)]
-    m[U(place)] = target + vc * m[CHANNEL_SIZE] if target >= 0 else target - vc
-    m[U(place + 1)] = word
-    # The credit: one message per input and allocation step, at most one a cycle.
-    port = m[U(channel + C_PORT)]
-    if m[U(port + I_STEP)] != c[STEP]:
-        m[U(port + I_STEP)] = c[STEP]
-        m[U(port + I_CREDIT_FREE)] = max(now, m[U(port + I_CREDIT_FREE)]) + 1
-    wheel = m[AT_CREDITS] + ((m[U(port + I_CREDIT_FREE)] - 1 + m[U(port + I_CREDIT_DELAY)]) & mask) * (1 + m[CREDIT_EVENTS])
-    m[U(wheel)] += 1
-    m[U(wheel + m[U(wheel)])] = m[U(port + I_FEEDER)] + m[U(channel + C_VC)] * W_SIZE
-    m[U(channel + C_DUE)] = -1
-    if word & 1:
-        if m[WAIT_FOR_TAIL]:
-            m[U(own + W_TAIL_SENT)] = 1
-        else:
-            m[U(own + W_OWNER)] = 0
-        m[U(channel + C_STATUS)] = IDLE
-        if fill > 0:
-            enter(m, c, table, router, channel, m[U(m[U(channel + C_BUFFER)] + head)] >> 2)
-        return False
-    return fill > 0
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def islip_switch(m: Any, c: Any, table: Any, router: int, number: int, now: int, step: int) -> None:
-    """Switch allocation by one iteration of iSLIP among the first `number` waiting channels; winners are sent.
-
-    Of an input's virtual channels that ask for one output, the first from the rotating offset counts.
-    """
-    vcs = m[VCS]
-    inputs, outputs = m[U(router + R_INPUTS)] * m[SPEED_IN], m[U(router + R_OUTPUTS)] * m[SPEED_OUT]
-    waiting = m[U(router + R_SWITCH_LIST)]
-    sides = m[SIDES]
-    out_stamp = m[AT_BEST]
-    out_best = out_stamp + sides
-    out_pick = out_best + sides
-    in_stamp = out_pick + sides
-    in_best = in_stamp + sides
-    in_pick = in_best + sides
-    asked = m[AT_SCRATCH]
-    last = asked
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        own = m[U(channel + C_ASSIGNED)]
-        if m[U(own + W_USED)] >= m[U(own + W_SLOTS)]:
-            continue
-        o = m[U(channel + C_OUT_LOCAL)]
-        far = m[U(channel + C_IN_LOCAL)] - m[U(m[U(channel + C_GRANT_AT)])]
-        if far < 0:
-            far += inputs
-        turn = m[U(channel + C_VC)] - m[U(m[U(channel + C_ROTATE_AT)])]
-        if turn < 0:
-            turn += vcs
-        far = far * vcs + turn
-        if m[U(out_stamp + o)] != step:
-            m[U(out_stamp + o)] = step
-            m[U(out_best + o)] = far
-            m[U(out_pick + o)] = channel
-            m[U(last)] = o
-            last += 1
-        elif far < m[U(out_best + o)]:
-            m[U(out_best + o)] = far
-            m[U(out_pick + o)] = channel
-    if last == asked:
-        return
-    accepting = last
-    end = last
-    for k in range(asked, last):
-        o = m[U(k)]
-        channel = m[U(out_pick + o)]
-        i = m[U(channel + C_IN_LOCAL)]
-        far = o - m[U(m[U(channel + C_ACCEPT_AT)])]
-        if far < 0:
-            far += outputs
-        if m[U(in_stamp + i)] != step:
-            m[U(in_stamp + i)] = step
-            m[U(in_best + i)] = far
-            m[U(in_pick + i)] = o
-            m[U(end)] = i
-            end += 1
-        elif far < m[U(in_best + i)]:
-            m[U(in_best + i)] = far
-            m[U(in_pick + i)] = o
-    left = False
-    for k in range(accepting, end):
-        i = m[U(k)]
-        o = m[U(in_pick + i)]
-        channel = m[U(out_pick + o)]
-        m[U(m[U(channel + C_GRANT_AT)])] = i + 1 if i + 1 < inputs else 0
-        m[U(m[U(channel + C_ACCEPT_AT)])] = o + 1 if o + 1 < outputs else 0
-        m[U(m[U(channel + C_ROTATE_AT)])] = m[U(channel + C_NEXT_VC)]
-        if not send(m, c, table, router, channel, now):
-            m[U(channel + C_STAMP)] = -step
-            left = True
-    if left:
-        kept = waiting
-        for k in range(waiting, waiting + m[U(router + R_SWITCH_N)]):
-            channel = m[U(k)]
-            if m[U(channel + C_STAMP)] != -step:
-                m[U(kept)] = channel
-                kept += 1
-        m[U(router + R_SWITCH_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: int) -> None:
-    """Switch allocation with any allocator, iterations and delay."""
-    vcs = m[VCS]
-    inputs, outputs = m[U(router + R_INPUTS)] * m[SPEED_IN], m[U(router + R_OUTPUTS)] * m[SPEED_OUT]
-    delay = m[U(router + R_SWITCH_DELAY)]
-    waiting = m[U(router + R_SWITCH_LIST)]
-    known = m[AT_REQUEST]
-    requests = 0
-    request = m[AT_SCRATCH]
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        if m[U(channel + C_DUE)] >= 0:
-            continue
-        m[U(channel + C_DUE)] = now + delay - 1
-        m[U(channel + C_OUTCOME)] = 0
-        own = m[U(channel + C_ASSIGNED)]
-        if m[U(own + W_USED)] >= m[U(own + W_SLOTS)]:
-            continue
-        i, o = m[U(channel + C_IN_LOCAL)], m[U(channel + C_OUT_LOCAL)]
-        other = m[U(known + i * outputs + o)]
-        if other < 0:
-            m[U(known + i * outputs + o)] = request
-            m[U(request)] = i
-            m[U(request + 1)] = o
-            m[U(request + 2)] = channel
-            request += REQUEST
-            requests += 1
-        else:
-            vc, offset = m[U(channel + C_VC)], m[U(m[U(channel + C_ROTATE_AT)])]
-            if (vc - offset + vcs) % vcs < (m[U(m[U(other + 2)] + C_VC)] - offset + vcs) % vcs:
-                m[U(other + 2)] = channel
-    if requests > 0:
-        for k in range(requests):
-            request = m[AT_SCRATCH] + k * REQUEST
-            m[U(known + m[U(request)] * outputs + m[U(request + 1)])] = -1
-        switch_requests(m, router, requests, inputs, outputs)
-    kept = waiting
-    for k in range(waiting, waiting + m[U(router + R_SWITCH_N)]):
-        channel = m[U(k)]
-        if k < waiting + number and m[U(channel + C_DUE)] <= now:
-            m[U(channel + C_DUE)] = -1
-            own = m[U(channel + C_ASSIGNED)]
-            if m[U(channel + C_OUTCOME)] == 1 and (delay == 1 or m[U(own + W_USED)] < m[U(own + W_SLOTS)]):
-                if not send(m, c, table, router, channel, now):
-                    continue
-        m[U(kept)] = channel
-        kept += 1
-    m[U(router + R_SWITCH_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def switch_requests(m: Any, router: int, requests: int, inputs: int, outputs: int) -> None:
-    """Run the switch allocator on the listed requests and mark the winning channels."""
-    speed_in, vcs = m[SPEED_IN], m[VCS]
-    # Pointers of ports with speedup stand side by side only without it: gather them, allocate, put them back.
-    sides = m[SIDES]
-    first_out = m[AT_OUT] + ((m[U(router + R_OWN)] - m[AT_OWN]) // (W_SIZE * vcs)) * m[OUT_SIZE] + O_POINTERS
-    first_in = (
-        m[AT_IN] + ((m[U(router + R_CHANNEL)] - m[AT_CHANNEL]) // (m[CHANNEL_SIZE] * vcs)) * m[IN_SIZE] + I_POINTERS + speed_in
-    )
-    if speed_in == 1 and m[SPEED_OUT] == 1:
-        allocate(m, m[SWITCH_ALLOCATOR], m[ITERATIONS], requests, False, inputs, outputs, sides, first_out, m[OUT_SIZE],
-                 first_in, m[IN_SIZE])  # fmt: skip
-    else:
-        speed_out = m[SPEED_OUT]
-        grant, accept = m[AT_POINTERS], m[AT_POINTERS] + sides
-        for o in range(outputs):
-            m[U(grant + o)] = m[U(first_out + (o // speed_out) * m[OUT_SIZE] + o % speed_out)]
-        for i in range(inputs):
-            m[U(accept + i)] = m[U(first_in + (i // speed_in) * m[IN_SIZE] + i % speed_in)]
-        allocate(m, m[SWITCH_ALLOCATOR], m[ITERATIONS], requests, False, inputs, outputs, sides, grant, 1, accept, 1)
-        for o in range(outputs):
-            m[U(first_out + (o // speed_out) * m[OUT_SIZE] + o % speed_out)] = m[U(grant + o)]
-        for i in range(inputs):
-            m[U(first_in + (i // speed_in) * m[IN_SIZE] + i % speed_in)] = m[U(accept + i)]
-    for k in range(requests):
-        if m[U(m[AT_GRANTED] + k)]:
-            channel = m[U(m[AT_SCRATCH] + k * REQUEST + 2)]
-            m[U(channel + C_OUTCOME)] = 1
-            m[U(m[U(channel + C_ROTATE_AT)])] = m[U(channel + C_NEXT_VC)]
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)

@@ -166,7 +166,7 @@ def _prove_rings(topology: Topology) -> None:
     for size in {size for size, wraps in zip(topology.grid.shape, topology.grid.wraps, strict=True) if wraps}:
         for direction in (1, -1):
             for upper in (False, True):
-                pairs = set()
+                pairs: set[tuple[int, int]] = set()
                 for here in range(size):
                     for there in range(size):
                         halfway = 2 * ((there - here) % size) == size
@@ -177,7 +177,7 @@ def _prove_rings(topology: Topology) -> None:
                         length = (direction * (there - here)) % size
                         places = [(here + direction * step) % size for step in range(length)]
                         pairs.update(zip(places, places[1:], strict=False))
-                left = {place: sum(1 for pair in pairs if pair[1] == place) for place in range(size)}
+                left = {place: sum(int(pair[1] == place) for pair in pairs) for place in range(size)}
                 ready = [place for place in left if left[place] == 0]
                 for place in ready:
                     for first, second in pairs:

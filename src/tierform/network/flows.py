@@ -82,9 +82,7 @@ def simulate_flows(
     )
 
 
-def _words(
-    network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit_B: float, clock_Hz: float
-) -> IntArray:
+def _words(network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit_B: float, clock_Hz: float) -> IntArray:
     """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle_flows`)."""
     nodes, count = network.topology.nodes, len(flows)
     followers: list[list[int]] = [[] for _ in flows]
@@ -107,7 +105,7 @@ def _words(
     at_lists = at_entries + entry_count * cf.ENTRY_SIZE
     body: list[int] = []
     words = np.zeros(at_lists, np.int64)
-    words[: header] = count, at_flows, at_base, packet_flits
+    words[:header] = count, at_flows, at_base, packet_flits
     senders_of: list[list[int]] = [[] for _ in flows]
     sent = np.zeros(count, np.int64)
     at = at_entries

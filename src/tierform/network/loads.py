@@ -12,6 +12,8 @@ destination) pair is touched once.  Numpy only.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from tierform.errors import fail
@@ -49,22 +51,35 @@ def table_loads(
     router on its way to each goal.
     """
     topology = routing.topology
-    table = routing.next_links(goals, part)
-    hops = hop_counts(routing, goals, part)
-    passing = traffic.astype(float).copy()
-    flat, levels = passing.ravel(), hops.ravel()
-    count = len(goals)
-    after = topology.link_target[table].astype(np.int64) * count + np.arange(count)[None, :]
-    after = np.where(table >= 0, after, 0).ravel()
-    order = np.argsort(levels.astype(np.int16), kind="stable")
-    ends = np.cumsum(np.bincount(levels))
+    hops, order, ends, after = _order(routing, goals, part)
+    passing = traffic.astype(float)
+    flat = passing.ravel()
     for level in range(len(ends) - 1, 0, -1):
         chosen = order[ends[level - 1] : ends[level]]
         chosen = chosen[flat[chosen] > 0]
         np.add.at(flat, after[chosen], flat[chosen])
-    used = table >= 0
-    loads = np.bincount(table[used], weights=passing[used], minlength=topology.links)
+    table = routing.next_links(goals, part)
+    used = (table >= 0) & (passing > 0)
+    loads: FloatArray = np.bincount(table[used], weights=passing[used], minlength=topology.links)
     return loads, hops, passing
+
+
+def _order(routing: Routing, goals: IntArray, part: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Hop counts, the (router, goal) pairs by hop count with the ends of each count, and each pair's next pair."""
+    key = (part, np.asarray(goals, np.int32).tobytes())
+    if key not in routing.kept_orders:
+        topology = routing.topology
+        table = routing.next_links(goals, part)
+        hops = hop_counts(routing, goals, part)
+        count = len(goals)
+        after = topology.link_target[table].astype(np.int64) * count + np.arange(count)[None, :]
+        after = np.where(table >= 0, after, 0).ravel()
+        order = np.argsort(hops.ravel().astype(np.int16), kind="stable")
+        ends = np.cumsum(np.bincount(hops.ravel()))
+        routing.kept_orders[key] = (hops, order, ends, after)
+        while sum(kept[0].size for kept in routing.kept_orders.values()) > 2_000_000 and len(routing.kept_orders) > 1:
+            del routing.kept_orders[next(iter(routing.kept_orders))]
+    return routing.kept_orders[key]
 
 
 def hop_counts(routing: Routing, goals: IntArray, part: int = 0) -> IntArray:
@@ -98,7 +113,8 @@ def tree_loads(routing: Routing, sources: FloatArray, goals: IntArray) -> FloatA
     loads = np.zeros(topology.links)
     for source in np.flatnonzero(sources):
         crossed = np.zeros(topology.links, bool)
-        here, columns = np.full(len(goals), source), np.arange(len(goals))
+        here: IntArray = np.full(len(goals), source)
+        columns = np.arange(len(goals))
         while len(columns):
             link = table[here, columns]
             going = link >= 0
@@ -186,7 +202,7 @@ def _grid_trees(routing: Routing, sources: FloatArray, goals: IntArray) -> Float
         later = tuple(other for other in range(len(shape)) if other > axis)
         if shape[axis] > 1:
             lines = start.sum(axis=tuple(done), keepdims=True)
-            ends = wanted.any(axis=later, keepdims=True) if later else wanted
+            ends: Any = wanted.any(axis=later, keepdims=True) if later else wanted
             if grid.wraps[axis]:
                 both = []
                 for table in _ring_paths(shape[axis]):
@@ -195,8 +211,8 @@ def _grid_trees(routing: Routing, sources: FloatArray, goals: IntArray) -> Float
                     both.append(np.moveaxis((needed * first[..., None, :]).sum(axis=-1), -1, axis))
                 up, down = both
             else:
-                beyond = np.flip(np.cumsum(np.flip(ends, axis), axis=axis), axis) - ends
-                before = np.cumsum(ends, axis=axis) - ends
+                beyond: Any = np.flip(np.cumsum(np.flip(ends, axis), axis=axis), axis) - ends
+                before: Any = np.cumsum(ends, axis=axis) - ends
                 up = np.cumsum(lines, axis=axis) * (beyond > 0)
                 down = (lines.sum(axis=axis, keepdims=True) - (np.cumsum(lines, axis=axis) - lines)) * (before > 0)
             _spread(loads, routing, axis, up, down)

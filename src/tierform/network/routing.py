@@ -33,6 +33,7 @@ class Routing:
     parts: tuple[tuple[str, float], ...]
     via_random_node: bool = False
     _kept: OrderedDict[tuple[str, bytes], IntArray] = field(default_factory=OrderedDict, repr=False)
+    kept_orders: dict[tuple[int, bytes], tuple[Any, Any, Any, Any]] = field(default_factory=dict, repr=False)
 
     def next_links(self, destinations: IntArray, part: int = 0) -> IntArray:
         """(routers, len(destinations)) link to take towards each destination router; -1 at the destination."""
@@ -147,7 +148,7 @@ def _elevator_first(topology: Topology, destinations: IntArray) -> IntArray:
     return table
 
 
-def _toward(grid: Grid, here: int, there: int) -> int:
+def _toward(grid: Grid, here: Any, there: Any) -> int:
     a, b = grid.coordinates[here], grid.coordinates[there]
     for axis in range(2):
         if a[axis] != b[axis]:

@@ -126,7 +126,7 @@ def _from_folder(folder: Path) -> list[dict[str, Any]]:
 
 def _read_table(path: Path) -> list[Mapping[str, str]]:
     lines = [line for line in read_text(path).splitlines() if line and not line.startswith("#")]
-    rows = list(csv.DictReader(lines))
+    rows: list[Mapping[str, str]] = list(csv.DictReader(lines))
     if not rows:
         fail("the table has no rows", file=str(path))
     return rows
@@ -166,21 +166,38 @@ def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> lis
         ("network latency", "network"),
         ("flit latency", "flit"),
     ):
-        tolerance = Tolerance(0.05, between) if growth > 1.4 else Tolerance(0.015, 3 * spread / sqrt(packets))
+        tolerance: Tolerance | None = Tolerance(0.05, between) if growth > 1.4 else Tolerance(0.015, 3 * spread / sqrt(packets))
         if growth > 2:
             tolerance = None
         value = float(np.mean([getattr(result, f"{name}_latency_cycles") for result in ours]))
         points.append(
-            Point(row["label"], quantity, "cycles", row[name], value, tolerance, SOURCE, "simulator",
-                  note="at its limit: for information" if tolerance is None else "")  # fmt: skip
+            Point(
+                row["label"],
+                quantity,
+                "cycles",
+                row[name],
+                value,
+                tolerance,
+                SOURCE,
+                "simulator",
+                note="at its limit: for information" if tolerance is None else "",
+            )  # fmt: skip
         )
     hops = float(np.mean([result.hops for result in ours]))
     accepted = float(np.mean([result.accepted_flit_rate for result in ours]))
     noise = 3 * row["rate"] / sqrt(packets)
     points.append(Point(row["label"], "hops", "", row["hops"], hops, Tolerance(0.005, hop_error), SOURCE, "simulator"))
     points.append(
-        Point(row["label"], "accepted rate", "flits/node/cycle", row["accepted"], accepted, Tolerance(0.01, noise),
-              SOURCE, "simulator")  # fmt: skip
+        Point(
+            row["label"],
+            "accepted rate",
+            "flits/node/cycle",
+            row["accepted"],
+            accepted,
+            Tolerance(0.01, noise),
+            SOURCE,
+            "simulator",
+        )  # fmt: skip
     )
     return points
 
@@ -207,9 +224,16 @@ def _zero_load() -> list[Point]:
                 flow = Flow([0], [topology.nodes - 1], flits * router.flit_bits / 8)
                 times = simulate_flows(topology, "default", router, 1.0, [flow], packet_flits=flits)
                 points.append(
-                    Point(f"mesh {shape}, {flits} flits, {stages} cycles a hop", "zero-load latency", "cycles",
-                          stages * routers + 2 + flits - 1, float(times.finished_s[0] - times.started_s[0]),
-                          Tolerance(), SOURCE, "closed form")  # fmt: skip
+                    Point(
+                        f"mesh {shape}, {flits} flits, {stages} cycles a hop",
+                        "zero-load latency",
+                        "cycles",
+                        stages * routers + 2 + flits - 1,
+                        float(times.finished_s[0] - times.started_s[0]),
+                        Tolerance(),
+                        SOURCE,
+                        "closed form",
+                    )  # fmt: skip
                 )
     return points
 
@@ -227,9 +251,16 @@ def _analytic() -> list[Point]:
             estimate = network.latency(matrix, fraction * limit, case.injection.mean_flits)
             exact = _simulate(case, fraction * limit, 1)
             points.append(
-                Point(f"{name} at {fraction:.0%} of saturation", "analytic latency", "cycles",
-                      exact.packet_latency_cycles, estimate.packet_latency_cycles, Tolerance(0.10), "tierform",
-                      "simulator")  # fmt: skip
+                Point(
+                    f"{name} at {fraction:.0%} of saturation",
+                    "analytic latency",
+                    "cycles",
+                    exact.packet_latency_cycles,
+                    estimate.packet_latency_cycles,
+                    Tolerance(0.10),
+                    "tierform",
+                    "simulator",
+                )  # fmt: skip
             )
     return points
 
@@ -242,7 +273,15 @@ def _saturation() -> list[Point]:
         full = replace(case, injection=replace(case.injection, rate=1.0 / case.injection.mean_flits))
         result = _simulate(full, 1.0, 1)
         points.append(
-            Point(row["case"], "saturation throughput", "flits/node/cycle", float(row["accepted_flit_rate"]),
-                  result.accepted_flit_rate, Tolerance(0.03), SOURCE, "simulator")  # fmt: skip
+            Point(
+                row["case"],
+                "saturation throughput",
+                "flits/node/cycle",
+                float(row["accepted_flit_rate"]),
+                result.accepted_flit_rate,
+                Tolerance(0.03),
+                SOURCE,
+                "simulator",
+            )  # fmt: skip
         )
     return points
