@@ -104,3 +104,13 @@ def test_a_killed_pack_leaves_the_old_file(tmp_path: Path, small_store: Path) ->
 
     with store.open(small_store) as opened:
         opened.verify()
+
+
+def test_bench_reports_every_line(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    path, out = tmp_path / "m.tfs", tmp_path / "bench.json"
+    run("store", "pack", model, "-o", path)
+    assert run("store", "bench", path, "--model", model, "--megabytes", 16, "--bits", "4,16", "--json", out) == 0
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    assert {"copy (NumPy)", "pack 16 planes", "unpack 4 planes", "warm read, 4 bits", "warm read, 16 bits"} <= set(rows)
+    assert all(row["wall"] >= 0 for row in rows.values())

@@ -281,8 +281,8 @@ def perplexities(options: StudyOptions, device: PlaneMemory, layout: str) -> tup
     remarks.append(f"Text: {origin}; perplexity is per {text.unit}, over {windows} windows of {text.context}.")
     remarks.append(f"Variance of log activity that the rank-{rank} predictors explain on held-out tokens: {explained}.")
     remarks.append(
-        "Fewer than 6 bits cut into fp16's exponent, and the fifth bit gains less than the sixth: at 5 bits part of the "
-        "advantage over uniform is that groups are read at 4 and at 6."
+        "Fewer than 6 bits cut into fp16's exponent, and the fifth bit gains less than the sixth: at 5 bits part of "
+        "the advantage over uniform is that groups are read at 4 and at 6."
     )
     remarks.append("One training run and one seed: differences below about 0.05 % of perplexity are noise.")
     remarks.append("Embeddings, norms and biases stay exact and are left out of the bits, the bytes and the energy.")
