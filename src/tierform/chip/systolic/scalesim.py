@@ -183,13 +183,10 @@ def _estimated(
     """The stall-free mode: total, stalls, SRAM spans and DRAM (start, stop, words) of inputs, weights, outputs."""
     total, stall = plan.fold_total * plan.lines - 1, 0
     outputs = plan.m * plan.n * (1 if plan.dataflow == "os" else -(-plan.k // plan.rows))
-    size, folds = configuration.ofmap_words, None
+    folds = None
     stalls = _NO_STALLS
-    if outputs <= -(-size // 2):  # the buffer is emptied once, at the end
+    if outputs <= configuration.ofmap_words // 2:  # the buffer is emptied once, at the end
         drained = (total, total + -(-outputs // plan.columns) - 1, outputs)
-        half = (size - -(-size // 2)) // plan.columns
-        if half and size % (2 * plan.columns) and -(-outputs // plan.columns) > half:
-            drained = _drained(plan, configuration, stalls)[0]
     else:
         stalls = np.zeros(plan.fold_total * plan.lines, dtype=np.int64)
         drained, stall, total = _drained(plan, configuration, stalls)
