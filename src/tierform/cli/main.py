@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
     "store": ("tierform.cli.store", "The bit-plane weight store: pack, info, verify, unpack, serve, bench."),
     "reproduce": ("tierform.cli.reproduce", "A published result, re-derived beside the published figures."),
+    "calibrate": ("tierform.cli.calibrate", "Measure this machine's GPU or CPU and write it as a chip."),
     "validate": ("tierform.cli.validate", "Hold the engines against reference tools and measured silicon."),
 }
 

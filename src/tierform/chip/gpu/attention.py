@@ -2,15 +2,16 @@
 
 Prefill (many queries): blocks of `tile` queries walk over tiles of keys; a causal block stops at its diagonal.  Three
 times overlap as (a^p + b^p + c^p)^(1/p): all tiles over all multiprocessors at the efficiency reached together, the
-longest block alone (`lone_block` times a tile's share), and queries, keys, values and result through memory.
+longest block alone (`lone_block` times a tile's share), and queries, keys, values and result, as fast as the
+multiprocessors take them (`bytes_per_cycle` each) or, where the L2 does not hold them, as memory gives them.
 
 Decode (one query a sequence): blocks of keys are shared among the multiprocessors where the kernel can split them
 (`splits_ungrouped`, or queries that share keys); the chain of one block's key tiles, the cache through memory, and the
 setting-up of blocks overlap in the same way.  Splitting adds `combine`; regrouping queries that share keys adds
 `regroup`.
 
-Times are in clock cycles.  Limits: the tile sizes are the library's, not searched; no cascade of shared prefixes; the
-L2 is not modelled (a benchmark's repeated small cache is read from it).  Sources of the algorithms: T. Dao,
+Times are in clock cycles.  Limits: the tile sizes are the library's, not searched; no cascade of shared prefixes;
+decode does not model the L2 (a benchmark's repeated small cache is read from it).  Source of the algorithms: T. Dao,
 FlashAttention-2 (2023); the model is ours, fitted as the data file says.
 """
 
@@ -26,12 +27,13 @@ from tierform.chip.gpu.parameters import DecodeParameters, PrefillParameters, Sh
 
 Array = NDArray[np.float64]
 PREFILL = (
-    "launch", "tensor_efficiency", "lone_block", "block_setup", "memory_efficiency", "overlap", "cache_write",
+    "launch", "tensor_efficiency", "lone_block", "block_setup", "bytes_per_cycle", "overlap", "cache_write",
+    "memory_efficiency",
 )  # fmt: skip
 DECODE = (
     "launch", "combine", "block", "memory_efficiency", "overlap", "block_setup", "regroup", "blocks_per_multiprocessor",
 )  # fmt: skip
-_KEY_TILE = 128.0
+_KEY_TILE, _HIT_SHARPNESS, _MOST_MEMORY = 128.0, 4, 0.95
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class PrefillModel:
         causal: bool = True, value_B: float = 2.0, writes_cache: bool = False,
     ) -> Array:  # fmt: skip
         """Time for `batch` sequences; `writes_cache` adds the kernel that appends keys and values to a paged cache."""
-        launch, efficiency, lone, setup, memory, p, written = self.values
+        launch, efficiency, lone, setup, per_cycle, p, written, memory = self.values
         batch, queries, keys, heads, kv_heads, size = (
             np.asarray(v, dtype=np.float64) for v in (batch, queries, keys, heads, kv_heads, size)
         )
@@ -66,9 +68,15 @@ class PrefillModel:
         blocks = batch * heads * row_tiles
         together = (batch * heads * visited * tile_s + blocks * setup_s) / sheet.multiprocessors
         longest = column_tiles * tile_s * lone + setup_s
-        bandwidth = sheet.memory_B_per_s * memory
-        moved = batch * value_B * (size + last) * (queries * heads + keys * kv_heads) / bandwidth
-        cache = 2.0 * batch * keys * kv_heads * (size + last) * value_B / bandwidth * written if writes_cache else 0.0
+        moved_B = batch * value_B * (size + last) * (queries * heads + keys * kv_heads)
+        missed = 1.0 / (1.0 + (sheet.l2_B / moved_B) ** _HIT_SHARPNESS)
+        on_chip = sheet.multiprocessors * sheet.clock_Hz * per_cycle
+        bandwidth = sheet.memory_B_per_s * min(memory, _MOST_MEMORY)
+        moved = np.maximum(moved_B / on_chip, moved_B / bandwidth * missed)
+        cache: Array | float = 0.0
+        if writes_cache:
+            written_B = 2.0 * batch * keys * kv_heads * (size + last) * value_B
+            cache = np.maximum(written_B / on_chip, written_B / bandwidth * missed) * written
         result: Array = launch / sheet.clock_Hz + cache + (together**p + longest**p + moved**p) ** (1.0 / p)
         return result
 

@@ -55,6 +55,7 @@ class PrefillParameters(FileModel):
     tensor_efficiency: _Ratio
     lone_block: _Ratio
     block_setup: _Count
+    bytes_per_cycle: _Ratio
     memory_efficiency: _Ratio
     overlap: _Ratio
     cache_write: _Count

@@ -1,0 +1,171 @@
+"""From measured products to a chip file: fit on part, hold the rest out, write both files with the held-out error.
+
+The result is a component of type ``gpu`` (a CPU is described in the same terms: its threads stand for multiprocessors,
+its last-level cache for the L2).  Attention is left to separate products and softmax: its fused kernels are not
+measured here.  Energies are not measured: they follow from a board power that the user gives or that is assumed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tierform.chip.gpu.fit import Fit, fit_products
+from tierform.chip.gpu.gemm import FITTED
+from tierform.chip.gpu.measure import Device
+from tierform.chip.gpu.parameters import Sheet
+from tierform.chip.gpu.samples import Sample, kept_apart
+from tierform.errors import fail
+from tierform.files import write_text
+
+FIT_LIMIT = 650  # rows in a thousand that are fitted
+LEAST_ROWS = 32
+TILES = [(16, 32), (16, 128), (32, 64), (32, 128), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128)]
+# Where the search begins: a device without surprises.
+START = {
+    "tensor_efficiency": 1.0, "memory_efficiency": 0.8, "launch": 3000.0, "prologue": 1000.0, "operand_feed": 0.05,
+    "reduction": 4000.0, "overlap": 4.0, "step": 1.0, "reduction_bandwidth": 2.0, "l2_share": 0.8, "half_tile": 20.0,
+    "epilogue": 16.0, "resident_outputs": 16384.0, "chosen_half_tile": 20.0, "chosen_reduction": 4000.0,
+    "chosen_reduction_bandwidth": 2.0, "chosen_prologue": 1000.0, "miss_latency": 500.0, "miss_step": 0.0,
+    "miss_prologue": 0.0, "smallest_grid": 0.0, "small_grid_reduction": 0.0,
+}  # fmt: skip
+_WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A device, its fitted parameters and the rows behind them."""
+
+    device: Device
+    fit: Fit
+    fitted_rows: int
+    held_out_rows: int
+
+    def evidence(self, parameter: str) -> str:
+        """Kind and source of a parameter, as a file says them."""
+        if parameter in self.fit.fitted:
+            return "kind: fitted, source: calibration"
+        return 'kind: assumed, note: "where the search began; too few rows to fit it"'
+
+    @property
+    def held_out_median(self) -> float:
+        """Median |relative error| over the rows held out."""
+        return float(np.median(np.abs(self.fit.held_out_errors)))
+
+    @property
+    def held_out_percentile_90(self) -> float:
+        """90th percentile of |relative error| over the rows held out."""
+        return float(np.quantile(np.abs(self.fit.held_out_errors), 0.9))
+
+
+def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Calibration:
+    """Fit the product model to the device's samples; TierformError when they are too few."""
+    if len(samples) < LEAST_ROWS:
+        fail(
+            f"{len(samples)} measured products are too few to calibrate a device",
+            fix=f"At least {LEAST_ROWS} shapes are needed, spread over small and large ones.",
+        )
+    fit_rows, held = kept_apart(samples, FIT_LIMIT)
+    sheet = Sheet(device.threads, device.clock_Hz, device.peak_per_s, device.bandwidth_B_per_s, device.cache_B)
+    fit = fit_products(
+        sheet, fit_rows, held, START, TILES, None, copies=1.0, input_B=_WIDTH.get(device.format, 2.0), starts=2,
+        seed=seed,
+    )  # fmt: skip
+    return Calibration(device, fit, len(fit_rows), len(held))
+
+
+def write_files(calibration: Calibration, name: str, folder: Path, board_power_W: float | None = None) -> list[Path]:
+    """The component file and the chip file, ``<name>-gpu.yaml`` and ``<name>.yaml``, in `folder`."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
+        fail("a name is made of small letters, digits, dots and dashes", key="--name", value=name)
+    component, chip = folder / f"{name}-gpu.yaml", folder / f"{name}.yaml"
+    write_text(component, component_text(calibration, board_power_W))
+    write_text(chip, _chip_text(calibration, name, component.name))
+    return [component, chip]
+
+
+def component_text(calibration: Calibration, board_power_W: float | None = None) -> str:
+    """The component file's text."""
+    device, form = calibration.device, calibration.device.format
+    power = board_power_W or (300.0 if device.kind == "cuda" else 65.0)
+    evidence = "given by the user" if board_power_W else "not measured; typical of the class"
+    parameters = {name: calibration.fit.parameters[name] for name in FITTED}
+    spent = 0.8 * power / device.peak_per_s
+    told = f'kind: assumed, note: "as the system reports for {device.kind}"'
+
+    def measured(value: str) -> str:
+        return f"{{value: {value}, kind: measured, source: calibration}}"
+
+    lines = [
+        f"# {_plain(device.name)}, calibrated: {calibration.fitted_rows} products fitted, "
+        f"{calibration.held_out_rows} held out.",
+        f"# Held out: median error {calibration.held_out_median * 100:.2f} %, "
+        f"90th percentile {calibration.held_out_percentile_90 * 100:.2f} %.",
+        "type: gpu",
+        f'description: "{_plain(device.name)}, calibrated with {form} products"',
+        f"multiprocessors: {{value: {device.threads}, {told}}}",
+        f"clock: {{value: {device.clock_Hz / 1e9:.4g} GHz, {told}}}",
+        "peak_rate:",
+        f"  {form}: {measured(f'{device.peak_per_s / 1e9:.6g} GFLOP/s')}",
+    ]
+    if form == "fp32":  # narrower formats are widened on a device without units for them
+        lines += [f'  {wide}: {{value: {device.peak_per_s / 1e9:.6g} GFLOP/s, kind: assumed, note: "as fp32"}}'
+                  for wide in ("bf16", "fp16", "int8")]  # fmt: skip
+    lines += [
+        f'vector_rate: {{value: {device.peak_per_s / (1e9 if form == "fp32" else 8e9):.6g} GFLOP/s, kind: assumed, '
+        'note: "not measured; as products in fp32, an eighth of products in 16 bits"}',
+        f"memory_bandwidth: {measured(f'{device.bandwidth_B_per_s / 1e9:.5g} GB/s')}",
+        f"memory_capacity: {{value: {device.memory_B / 1e9:.5g} GB, {told}}}",
+        f"l2_capacity: {{value: {device.cache_B / 1e6:.5g} MB, {told}}}",
+        'l2_partitions: {value: 1, kind: assumed, note: "one cache"}',
+        'compute_efficiency: {value: 0.8, kind: assumed, note: "vector kernels; not measured"}',
+        'memory_efficiency: {value: 1, kind: assumed, note: "the bandwidth is a measured one"}',
+        f"launch: {measured(f'{device.launch_s * 1e6:.4g} us')}",
+        "operation_energy:",
+        f'  fp32: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}',
+        f'  bf16: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}',
+        'memory_energy: {value: 10 pJ/bit, kind: assumed, note: "not measured"}',
+        f'idle_power: {{value: {0.15 * power:.4g} W, kind: assumed, note: "not measured"}}',
+        f'board_power: {{value: {power:.4g} W, kind: assumed, note: "{evidence}"}}',
+        'die_area: {value: 400 mm^2, kind: assumed, note: "not known"}',
+        "products:",
+        *(f"  {name}: {{value: {value:.6g}, {calibration.evidence(name)}}}" for name, value in parameters.items()),
+        f"  tiles: [{', '.join(f'[{rows}, {columns}]' for rows, columns in TILES)}]",
+        "held_out_error:",
+        f"  product_median: {{value: {calibration.held_out_median:.5g}, kind: measured, source: calibration}}",
+        f"  product_90: {{value: {calibration.held_out_percentile_90:.5g}, kind: measured, source: calibration}}",
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _chip_text(calibration: Calibration, name: str, component: str) -> str:
+    form = calibration.device.format
+    plan = ", ".join(f"{part}: {form}" for part in ("weights", "activations", "kv_cache", "gradients", "adapters"))
+    return "\n".join(
+        [
+            f"# {_plain(calibration.device.name)}, calibrated.",
+            "schema: tierform.chip/1",
+            f"name: {name}",
+            f'description: "{_plain(calibration.device.name)}, calibrated"',
+            "package:",
+            "  kind: planar",
+            "  dies:",
+            "    - {name: gpu, grid: [1, 1], holds: {gpu: 1}}",
+            "components:",
+            f"  gpu: {{file: {component}}}",
+            f"precision: {{{plan}}}",
+            "notes:",
+            f'  - "calibrated on {calibration.fitted_rows} products; on {calibration.held_out_rows} held out the '
+            f'median error is {calibration.held_out_median * 100:.1f} %, the 90th percentile '
+            f'{calibration.held_out_percentile_90 * 100:.1f} %"',
+            "",
+        ]
+    )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\"\\\n\r:#{}\[\]]", " ", text).strip()

@@ -1,0 +1,166 @@
+"""Measuring a device with torch: products of many shapes, streaming bandwidth, the cost of a launch.
+
+Shapes are drawn from a fixed grid by a seed, smaller ones more often than those that take long.  A CUDA (or ROCm)
+device is timed by its events, the median of repeats.  The CPU is timed as the quickest of repeats that together last
+some milliseconds (other load only adds); with one thread by its own processor time, which other load hardly touches,
+with several by the wall clock, so that the machine should then have nothing else to do.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tierform.chip.gpu.samples import Sample
+from tierform.errors import MissingDependency, fail
+
+_M = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+_NK = (64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288)
+_QUICK_S, _FULL_S = 0.02, 0.2  # the longest single product, in time at the measured peak
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What was measured of the device as a whole; `threads` are multiprocessors on a GPU and threads on a CPU."""
+
+    name: str
+    kind: str
+    format: str
+    peak_per_s: float
+    bandwidth_B_per_s: float
+    launch_s: float
+    threads: int
+    clock_Hz: float
+    cache_B: float
+    memory_B: float
+
+
+def torch_or_fail() -> Any:
+    """The torch library; MissingDependency when it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        raise MissingDependency("torch", "calibration", "train") from None
+    return torch
+
+
+def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
+    """Peak rate of large products, streaming bandwidth and launch cost of the GPU, or of the CPU without one."""
+    torch = torch_or_fail()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "cuda" and not torch.cuda.is_available():
+        fail("torch sees no GPU on this machine", key="--device", value=kind, fix="Use --device cpu.")
+    form, size = ("bf16", 8192) if kind == "cuda" else ("fp32", 1536)
+    clock = _timer(torch, kind)
+    a, b = _matrix(torch, kind, form, size, size), _matrix(torch, kind, form, size, size)
+    peak = max(2.0 * size**3 / clock(lambda: a @ b) for _ in range(3))
+    stream = torch.ones(256 * 2**20 if kind == "cuda" else 32 * 2**20, dtype=torch.float32, device=kind)
+    target = torch.empty_like(stream)
+    bandwidth = max(2.0 * stream.numel() * 4 / clock(lambda: target.copy_(stream)) for _ in range(3))
+    tiny = torch.ones(64, device=kind)
+    launch = min(clock(lambda: tiny.add_(1.0)) for _ in range(3))
+    if kind == "cuda":
+        found = torch.cuda.get_device_properties(0)
+        cache = float(getattr(found, "L2_cache_size", 0) or 32 * 2**20)
+        rate = float(getattr(found, "clock_rate", 0) or 1.5e6) * 1e3
+        return Device(found.name, kind, form, peak, bandwidth, launch, found.multi_processor_count, rate, cache,
+                      float(found.total_memory))  # fmt: skip
+    memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
+    return Device(_cpu_name(), kind, form, peak, bandwidth, launch, torch.get_num_threads(), _cpu_clock_Hz(),
+                  _cpu_cache_B(), memory)  # fmt: skip
+
+
+def measure_products(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> Iterator[Sample]:
+    """`count` products of different shapes, one after the other (so that a caller can show progress and stop)."""
+    torch = torch_or_fail()
+    clock = _timer(torch, device.kind)
+    for m, n, k in chosen_shapes(device, count, quick=quick, seed=seed):
+        a = _matrix(torch, device.kind, device.format, m, k)
+        b = _matrix(torch, device.kind, device.format, n, k).t()
+        out = a @ b
+        seconds = clock(lambda a=a, b=b, out=out: torch.matmul(a, b, out=out))  # type: ignore[misc]
+        yield Sample(device.name, "product", device.format, (m, n, k), seconds)
+
+
+def chosen_shapes(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> list[tuple[int, int, int]]:
+    """Shapes that the device can do in reasonable time and memory, drawn without repetition."""
+    longest_s = _QUICK_S if quick else _FULL_S
+    shapes = [
+        (m, n, k)
+        for m in _M
+        for n in _NK
+        for k in _NK
+        if 2.0 * m * n * k < longest_s * device.peak_per_s
+        and 4.0 * (m * k + n * k + m * n) < min(device.memory_B / 8, longest_s * device.bandwidth_B_per_s)
+    ]
+    picked = np.random.default_rng(seed).permutation(len(shapes))[:count]
+    return [shapes[place] for place in picked]
+
+
+def _matrix(torch: Any, kind: str, form: str, rows: int, columns: int) -> Any:
+    wide = {"bf16": torch.bfloat16, "fp32": torch.float32}[form]
+    return torch.randn(rows, columns, device=kind).to(wide)
+
+
+def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
+    """A function that times another; see the module's text."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+
+    def on_cpu(work: Callable[[], Any]) -> float:
+        work()
+        times: list[float] = []
+        while len(times) < 7 or (sum(times) < 20e-3 and len(times) < 1000):
+            start = clock()
+            work()
+            times.append(clock() - start)
+        return float(np.min(times))
+
+    def on_gpu(work: Callable[[], Any]) -> float:
+        for _ in range(3):
+            work()
+        torch.cuda.synchronize()
+        times: list[float] = []
+        while len(times) < 5 or (sum(times) < 5e-3 and len(times) < 50):
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            for _ in range(10):
+                work()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end) * 1e-4)
+        return float(np.median(times))
+
+    return on_gpu if kind == "cuda" else on_cpu
+
+
+def _cpu_name() -> str:
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine() or "CPU"
+
+
+def _cpu_clock_Hz() -> float:
+    path = Path("/sys/devices/system/cpu/cpu0/cpufreq/cpuinfo_max_freq")
+    return float(path.read_text()) * 1e3 if path.exists() else 2.5e9
+
+
+def _cpu_cache_B() -> float:
+    """The last level of the first core's caches; 16 MiB where the system does not tell."""
+    sizes = [16 * 2**20] if not Path("/sys/devices/system/cpu/cpu0/cache").exists() else []
+    for path in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")):
+        text = path.read_text().strip()
+        sizes.append(int(text[:-1]) * {"K": 2**10, "M": 2**20}.get(text[-1], 1))
+    return float(max(sizes, default=16 * 2**20))

@@ -1,0 +1,121 @@
+"""``tierform calibrate``: measure this machine's GPU (or CPU) and write it as a chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tierform.cli.output import console, json_option, print_table, progress
+from tierform.errors import fail
+from tierform.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from tierform.chip.gpu.calibration import Calibration
+    from tierform.chip.gpu.measure import Device
+    from tierform.chip.gpu.samples import Sample
+
+_HEAD = "device,dtype,m,n,k,latency_ms"
+
+
+@click.command("calibrate")
+@click.option("--name", default="my-device", show_default=True, help="Name of the chip; files are called after it.")
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the files.")
+@click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU; one is timed by processor time.")
+@click.option("--quick", is_flag=True, help="Fewer and smaller products: about half a minute on a CPU.")
+@click.option("--points", type=click.IntRange(1, 2000), help="How many products (default 160, quick 64).")
+@click.option("--samples", type=click.Path(path_type=Path), help="Fit to this CSV of products instead of measuring.")
+@click.option("--board-power", type=click.FloatRange(min=0, min_open=True), help="Board power in watts, for energies.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Which shapes are drawn.")
+@json_option
+def command(
+    name: str,
+    out: Path,
+    device: str,
+    threads: int | None,
+    quick: bool,
+    points: int | None,
+    samples: Path | None,
+    board_power: float | None,
+    seed: int,
+    json_file: Path | None,
+) -> None:
+    """Measure this machine with torch, fit a GPU's kernel parameters, hold products out, and write a chip file."""
+    from tierform.chip.gpu.calibration import LEAST_ROWS, calibrate, write_files
+    from tierform.chip.gpu.measure import measure_device
+    from tierform.chip.gpu.samples import read_samples
+
+    rows: list[Sample] = []
+    if samples is not None:
+        rows = [row for row in read_samples(samples, "samples") if row.kind == "product"]
+    count = points or (64 if quick else 160)
+    if samples is None and count < LEAST_ROWS:
+        fail("too few products to calibrate a device", key="--points", value=count, fix=f"At least {LEAST_ROWS}.")
+    found = measure_device(device, threads)
+    if samples is None:
+        rows = _measure(found, count, quick, seed, out / f"{name}-samples.csv")
+    with progress() as shown:
+        shown.add_task("fitting", total=None)
+        result = calibrate(found, rows, seed=seed)
+    files = write_files(result, name, out, board_power)
+    _show(result, files)
+    if json_file:
+        write_json(json_file, _figures(result, files))
+
+
+def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> list[Sample]:
+    """Measured products; what there is is written, also after Ctrl-C."""
+    from tierform.chip.gpu.measure import measure_products
+
+    rows: list[Sample] = []
+    try:
+        with progress() as shown:
+            bar = shown.add_task("measuring products", total=count)
+            for row in measure_products(device, count, quick=quick, seed=seed):
+                rows.append(row)
+                shown.advance(bar)
+    finally:
+        lines = [f"{r.device.replace(',', ' ')},{r.format},{r.shape[0]},{r.shape[1]},{r.shape[2]},{r.seconds * 1e3:.6g}"
+                 for r in rows]  # fmt: skip
+        if rows:
+            write_text(file, "\n".join([_HEAD, *lines]) + "\n")
+    return rows
+
+
+def _show(result: Calibration, files: list[Path]) -> None:
+    import numpy as np
+
+    device = result.device
+    figures = [
+        ["device", device.name],
+        [f"products ({device.format})", f"{device.peak_per_s / 1e9:.4g} GFLOP/s"],
+        ["memory bandwidth", f"{device.bandwidth_B_per_s / 1e9:.4g} GB/s"],
+        ["launch", f"{device.launch_s * 1e6:.3g} us"],
+    ]
+    print_table("measured", ["figure", "value"], figures)
+    rows = [
+        [label, str(len(errors)), *(f"{value * 100:.1f} %" for value in (
+            np.median(np.abs(errors)), np.quantile(np.abs(errors), 0.9), np.median(errors)))]
+        for label, errors in (("fitted", result.fit.fitted_errors), ("held out", result.fit.held_out_errors))
+    ]  # fmt: skip
+    print_table("products", ["rows", "number", "median |error|", "90th percentile", "bias"], rows)
+    for file in files:
+        console().print(f"wrote {file}", highlight=False, markup=False)
+
+
+def _figures(result: Calibration, files: list[Path]) -> dict[str, object]:
+    return {
+        "schema": "tierform.calibration/1",
+        "device": result.device.name,
+        "format": result.device.format,
+        "peak_FLOP_per_s": result.device.peak_per_s,
+        "bandwidth_B_per_s": result.device.bandwidth_B_per_s,
+        "fitted_rows": result.fitted_rows,
+        "held_out_rows": result.held_out_rows,
+        "held_out_median": result.held_out_median,
+        "held_out_percentile_90": result.held_out_percentile_90,
+        "parameters": result.fit.parameters,
+        "files": [str(file) for file in files],
+    }

@@ -1,0 +1,216 @@
+"""GPUs against measured kernels: products, fused attention, collectives; fitted and held-out rows apart.
+
+Built in is a selection of public measurements (AIConfigurator's tables; products of another laboratory from the
+LLMCompass artifact), chosen by their shapes' hash alone.  With a folder, its ``*_gemm.csv``, ``*_attention.csv``,
+``*_nccl.csv`` and ``*_operators.csv`` are used; the column `device` picks the chip of the library.
+
+Single kernels are shown for information; what passes or fails is the median and the 90th percentile over the held-out
+rows of each chip and operator.  For chips that were never fitted (H100 and B200 with the H200's parameters, L40S with
+the A100's) every row is held out.  A plain roofline's error on the same rows stands beside ours.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from tierform.chip.description import load_component
+from tierform.chip.gpu.device import Gpu
+from tierform.chip.gpu.prediction import predicted, roofline
+from tierform.chip.gpu.samples import Sample, SampleKind, read_samples
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.files import read_text
+from tierform.validation.ledger import Ledger, Point, Tolerance
+
+_TABLE = Path(__file__).parent / "tables" / "gpu_kernels.csv"
+DEVICES = {
+    "NVIDIA A100-SXM4-80GB": "a100",
+    "NVIDIA H100 80GB HBM3": "h100",
+    "NVIDIA H200": "h200",
+    "NVIDIA B200": "b200",
+    "NVIDIA L40S": "l40s",
+}
+# Rows in a thousand that belong to the fit of a chip's parameters (see `Sample.in_fit_set`).
+FIT_LIMITS: dict[tuple[str, str], int] = {
+    ("a100", "product"): 100,
+    ("h200", "product"): 26,
+    ("a100", "prefill"): 150,
+    ("a100", "decode"): 150,
+    ("h200", "prefill"): 80,
+    ("h200", "decode"): 80,
+    ("a100", "collective"): 500,
+}
+# (median, 90th percentile) of |relative error| that held-out rows may have; None: shown only.
+BARS: dict[tuple[str, str], tuple[float, float | None]] = {
+    ("a100", "product"): (0.05, 0.18),
+    ("h200", "product"): (0.07, None),
+    ("h100", "product"): (0.10, None),
+    ("b200", "product"): (0.10, None),
+    ("l40s", "product"): (0.15, None),
+    ("a100", "prefill"): (0.06, None),
+    ("a100", "decode"): (0.08, None),
+    ("h100", "prefill"): (0.15, None),
+    ("h100", "decode"): (0.15, None),
+    ("a100", "collective"): (0.10, None),
+}
+_SIZES = ((16, "m 1-16"), (64, "m 17-64"), (256, "m 65-256"), (1024, "m 257-1024"), (10**9, "m over 1024"))
+_OTHER_LABORATORY = "NVIDIA A100 (LLMCompass)"
+
+
+def ledger(folder: Path | None = None) -> Ledger:
+    """Every point computed anew; see the module's text."""
+    samples = _built_in() if folder is None else _folder(folder)
+    groups: dict[tuple[str, str, str], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.device, sample.kind, sample.format), []).append(sample)
+    points: list[Point] = []
+    bars: list[Point] = []
+    for (device, _, _), members in groups.items():
+        single, verdicts = _compared(_chip_of(device), device, members)
+        points += single
+        bars += verdicts
+    return Ledger("gpu", [*points, *bars], _REMARKS)
+
+
+_REMARKS = (
+    "Products and attention: vLLM in CUDA graphs, six weights in turn; attention includes the append to a paged cache.",
+    "fp8 products include the quantization of their activations and are apart; they were not fitted.",
+    "H100 and B200 use the H200's parameters and L40S the A100's: only data-sheet figures are exchanged.",
+    "B200 launches small kernels about 0.7 us faster than an H200, which no data sheet tells; its kernels' rates at "
+    "large sizes are lower than the peak's ratio.",
+    "Rows of the other laboratory (LLMCompass) include about 20 us of launch in small shapes.",
+)
+
+
+def _compared(chip: str, device: str, samples: list[Sample]) -> tuple[list[Point], list[Point]]:
+    gpu = _gpu(chip)
+    kind, form = samples[0].kind, samples[0].format
+    other = device == _OTHER_LABORATORY
+    limit = 0 if other else FIT_LIMITS.get((chip, kind), 0)
+    ours = predicted(gpu, samples, copies=1.0) if other else predicted(gpu, samples)
+    source = "llmcompass-2024" if other else "aiconfigurator"
+    label = f"{'A100 elsewhere' if other else chip.upper()} {kind} {form}"
+    points = []
+    for sample, seconds in zip(samples, ours.tolist(), strict=True):
+        name = "x".join(str(number) for number in sample.shape)
+        points.append(
+            Point(
+                f"{chip} {sample.operation or kind} {name}",
+                f"{label}, {_size_class(sample)}",
+                "us",
+                sample.seconds * 1e6,
+                seconds * 1e6,
+                None,
+                source,
+                "measured",
+                sample.in_fit_set(limit) and form in ("bf16", "fp16", "int8"),
+            )
+        )
+    return points, list(_verdicts(gpu, chip, label, samples, points, source))
+
+
+def _verdicts(
+    gpu: Gpu, chip: str, label: str, samples: list[Sample], points: list[Point], source: str
+) -> Iterator[Point]:
+    """Median and 90th percentile over the held-out rows, and a plain roofline's beside them."""
+    kind, form = samples[0].kind, samples[0].format
+    for fitted in (True, False):
+        places = [place for place, point in enumerate(points) if point.fitted is fitted]
+        if not places:
+            continue
+        errors = np.array([points[place].relative_error for place in places])
+        bar = BARS.get((chip, kind)) if form != "fp8" and "elsewhere" not in label and not fitted else None
+        rows = f"{label}: {len(places)} rows {'of the fit' if fitted else 'held out'}"
+
+        def verdict(what: str, value: float, most: float | None, rows: str = rows, fitted: bool = fitted) -> Point:
+            tolerance = Tolerance(absolute=most * 100) if most is not None else None
+            return Point(rows, what, "%", 0.0, value * 100, tolerance, source, "measured", fitted)
+
+        median = float(np.median(np.abs(errors)))
+        yield verdict("median |error|", median, bar[0] if bar else None)
+        yield verdict("90th percentile |error|", float(np.quantile(np.abs(errors), 0.9)), bar[1] if bar else None)
+        yield verdict("bias", float(np.median(errors)), None)
+        if kind == "collective" or fitted:
+            continue
+        measured = np.array([samples[place].seconds for place in places])
+        chosen = [samples[place] for place in places]
+        for what, efficiency, launch_s in (
+            ("median |error| of a plain roofline", 1.0, 0.0),
+            ("median |error| of a roofline at 80 % with 4 us", 0.8, 4e-6),
+        ):
+            naive = np.abs(roofline(gpu, chosen, efficiency, launch_s) / measured - 1)
+            yield verdict(what, float(np.median(naive)), None)
+
+
+def _size_class(sample: Sample) -> str:
+    if sample.kind == "product":
+        return next(text for most, text in _SIZES if sample.shape[0] <= most)
+    if sample.kind == "collective":
+        return sample.operation
+    tokens = sample.shape[1] + sample.shape[2]
+    return "up to 512 keys" if tokens <= 512 else "up to 4096 keys" if tokens <= 4096 else "over 4096 keys"
+
+
+def _chip_of(device: str) -> str:
+    if device == _OTHER_LABORATORY:
+        return "a100"
+    if device not in DEVICES:
+        known = ", ".join(DEVICES)
+        fail(
+            "no chip of the library is this device", key="device", value=device, choices=DEVICES, fix=f"Known: {known}."
+        )
+    return DEVICES[device]
+
+
+@cache
+def _gpu(chip: str) -> Gpu:
+    part = load_component("gpu", 1, f"{chip}-gpu")
+    assert isinstance(part, Gpu)
+    return part
+
+
+def _built_in() -> Iterator[Sample]:
+    lines = [line for line in read_text(_TABLE).splitlines() if not line.startswith("#")]
+    names = {chip: device for device, chip in DEVICES.items()} | {"a100-llmcompass": _OTHER_LABORATORY}
+    kinds: dict[str, SampleKind] = {
+        "product": "product", "prefill": "prefill", "decode": "decode", "collective": "collective",
+    }  # fmt: skip
+    for row in csv.DictReader(lines):
+        shape = tuple(int(number) for number in row["shape"].split())
+        yield Sample(
+            names[row["chip"]], kinds[row["kind"]], row["format"], shape, float(row["latency_us"]) * 1e-6,
+            row["operation"],
+        )  # fmt: skip
+
+
+def _folder(folder: Path) -> list[Sample]:
+    files = sorted(folder.glob("*.csv"))
+    if not files:
+        fail("no CSV files of measured kernels here", file=str(folder), fix="For example a100_gemm.csv.")
+    samples: list[Sample] = []
+    problems: list[Problem] = []
+    for file in files:
+        default = _OTHER_LABORATORY if file.name.endswith("_operators.csv") else ""
+        try:
+            found = read_samples(file, default, repeats=True)
+        except TierformError as error:
+            problems += error.problems
+            continue
+        problems += _unknown(file, found)
+        samples += found
+    if problems:
+        raise TierformError(problems)
+    return samples
+
+
+def _unknown(file: Path, samples: Iterable[Sample]) -> list[Problem]:
+    wrong = sorted({s.device for s in samples} - {*DEVICES, _OTHER_LABORATORY})
+    return [
+        Problem("no chip of the library is this device", str(file), None, "device", name, nearest(name, DEVICES),
+                f"Known: {', '.join(DEVICES)}.")
+        for name in wrong
+    ]  # fmt: skip
