@@ -25,6 +25,11 @@ def random_codes(element: Element, shape: tuple[int, ...], seed: int = 0) -> np.
 
 
 @pytest.fixture(scope="session")
+def make_codes():
+    return random_codes
+
+
+@pytest.fixture(scope="session")
 def every_type() -> tuple[dict[str, np.ndarray], dict[str, str]]:
     tensors, elements = {}, {}
     for element in ELEMENTS:

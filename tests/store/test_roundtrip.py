@@ -49,11 +49,9 @@ def test_every_type_and_shape_is_bit_exact(tmp_path: Path, every_type, options: 
     seed=st.integers(0, 2**31),
     options=st.sampled_from(OPTIONS),
 )
-def test_any_shape_is_bit_exact(tmp_path_factory, element, shape, seed, options) -> None:
-    from conftest import random_codes
-
+def test_any_shape_is_bit_exact(tmp_path_factory, make_codes, element, shape, seed, options) -> None:
     path = tmp_path_factory.mktemp("any") / "one.tfs"
-    array = random_codes(element, shape, seed)
+    array = make_codes(element, shape, seed)
     store.pack_tensors({"x": array}, path, options, elements={"x": element.name})
     with store.open(path) as opened:
         assert opened.codes("x").tobytes() == array.tobytes()
