@@ -1,0 +1,129 @@
+"""Does calibration recover known parameters, write files that load, and refuse bad measurements?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierform.chip.description import load_chip
+from tierform.chip.gpu import Gpu
+from tierform.chip.gpu.calibration import START, TILES, calibrate, write_files
+from tierform.chip.gpu.gemm import FITTED, ProductModel
+from tierform.chip.gpu.measure import Device, chosen_shapes
+from tierform.chip.gpu.parameters import Sheet
+from tierform.chip.gpu.samples import Sample, kept_apart, read_samples
+from tierform.errors import TierformError
+from tierform.validation.gpu import ledger
+
+DEVICE = Device("Made-up board", "cpu", "fp32", 1e11, 2e10, 2e-6, 2, 2.5e9, 32e6, 8e9)
+HEAD = "dtype,m,n,k,latency_ms\n"
+
+
+def made_up(count: int, **changes: float) -> list[Sample]:
+    sheet = Sheet(DEVICE.threads, DEVICE.clock_Hz, DEVICE.peak_per_s, DEVICE.bandwidth_B_per_s, DEVICE.cache_B)
+    true = {**START, **changes}
+    model = ProductModel.with_values(sheet, tuple(true[name] for name in FITTED), TILES, None)
+    shapes = chosen_shapes(DEVICE, count)
+    times = model.seconds(*np.array(shapes, dtype=float).T, copies=1.0, input_B=4.0)
+    return [Sample(DEVICE.name, "product", "fp32", shape, time) for shape, time in zip(shapes, times, strict=True)]
+
+
+def test_are_known_parameters_found_again(tmp_path: Path) -> None:
+    rows = made_up(80, tensor_efficiency=0.7, launch=9000.0)
+    result = calibrate(DEVICE, rows)
+    assert result.held_out_median < 0.05
+    assert result.fit.parameters["tensor_efficiency"] == pytest.approx(0.7, rel=0.1)
+    assert result.fitted_rows + result.held_out_rows == len(rows)
+    write_files(result, "made-up", tmp_path)
+    chip = load_chip(tmp_path / "made-up.yaml")
+    part = chip.components["gpu"]
+    assert isinstance(part, Gpu)
+    assert part.parameters.held_out_error["product_median"].value == pytest.approx(result.held_out_median, rel=1e-3)
+    assert part.products is not None
+    again = part.products.seconds(*np.array([row.shape for row in rows], dtype=float).T, copies=1.0, input_B=4.0)
+    errors = np.abs(again / np.array([row.seconds for row in rows]) - 1)
+    assert np.median(errors) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (HEAD + "bf16,1,2,3,-0.5\n", "greater than zero"),
+        (HEAD + "bf16,1,2,3,0\n", "greater than zero"),
+        (HEAD + "bf16,1,2,3,0.5\nbf16,1,2,3,0.6\n", "line 2"),
+        (HEAD + "bf16,1,2.5,3,0.5\n", "whole number"),
+        (HEAD + "bf16,1,two,3,0.5\n", "a number is needed"),
+        (HEAD + "bf16,1,2,3,inf\n", "whole number|greater|finite|number"),
+        (HEAD, "no measured kernels"),
+        ("a,b\n1,2\n", "columns of measured kernels"),
+    ],
+)
+def test_are_bad_rows_refused_with_their_line(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text(text)
+    with pytest.raises(TierformError, match=message):
+        read_samples(file)
+
+
+def test_are_all_mistakes_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_text("# a remark\n" + HEAD + "bf16,1,2,3,-1\nbf16,0,2,3,1\nbf16,5,2,3,x\n")
+    with pytest.raises(TierformError) as caught:
+        read_samples(file)
+    assert [problem.line for problem in caught.value.problems] == [3, 4, 5]
+
+
+def test_are_too_few_rows_refused() -> None:
+    with pytest.raises(TierformError, match="too few"):
+        calibrate(DEVICE, made_up(12))
+
+
+def test_does_the_command_end_with_code_2_on_bad_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tierform.cli.main import main
+
+    file = tmp_path / "rows.csv"
+    file.write_text(HEAD + "bf16,1,2,3,-1\n")
+    for arguments in (["--samples", str(file)], ["--points", "5"], ["--samples", str(tmp_path / "none.csv")]):
+        with pytest.raises(SystemExit) as ended:
+            main(["calibrate", *arguments, "--out", str(tmp_path)])
+        assert ended.value.code == 2
+        assert "error:" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rows.csv"]
+
+
+@given(limit=st.integers(0, 1000), shapes=st.sets(st.tuples(*[st.integers(1, 99)] * 3), min_size=1))
+def test_is_each_row_either_fitted_or_held_out(limit: int, shapes: set[tuple[int, ...]]) -> None:
+    rows = [Sample("d", "product", "bf16", shape, 1.0) for shape in shapes]
+    fit, held = kept_apart(rows, limit)
+    assert sorted(r.shape for r in (*fit, *held)) == sorted(shapes)
+    assert [] in (fit, held) or limit not in (0, 1000)
+
+
+def test_does_the_ledger_pass_and_can_it_fail(tmp_path: Path) -> None:
+    whole = ledger()
+    assert whole.passed, [(point.case, point.quantity, point.ours) for point in whole.failures]
+    rows = ["device,dtype,m,n,k,latency_ms"]
+    rows += [f"NVIDIA A100-SXM4-80GB,bfloat16,{m},4096,4096,9.9" for m in range(1, 30)]
+    (tmp_path / "x_gemm.csv").write_text("\n".join(rows) + "\n")
+    assert not ledger(tmp_path).passed
+    (tmp_path / "x_gemm.csv").write_text(rows[0] + "\nNVIDIA A1000,bfloat16,1,2,3,1\n")
+    with pytest.raises(TierformError, match="no chip of the library"):
+        ledger(tmp_path)
+
+
+@pytest.mark.slow
+def test_is_this_machine_s_processor_calibrated(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from click.testing import CliRunner
+
+    from tierform.cli.calibrate import command
+
+    options = ["--quick", "--points", "40", "--device", "cpu", "--threads", "1", "--name", "here", "--out"]
+    done = CliRunner().invoke(command, [*options, str(tmp_path)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert load_chip(tmp_path / "here.yaml").components["gpu"].units == 1
+    assert len(read_samples(tmp_path / "here-samples.csv")) == 40
