@@ -1,44 +1,106 @@
-"""DRAM with arithmetic at its banks: each bank streams the rows it holds past its own multipliers.
+"""DRAM with arithmetic: beside each bank, or inside its rows.
 
-The operand that stays (a weight, or keys and values) is spread over all banks.  An (m, k) x (k, n) product streams it
-ceil(m / reuse) times, `reuse` being how many input vectors a bank's registers hold:
+The operand that stays (a weight, or keys and values) lies spread over all banks.  Times come from the DRAM's own:
 
-    time = max(bytes * passes / (banks * bank bandwidth), MACs / (banks * MAC rate)) + moved inputs and outputs / link
+- A row is opened, read column by column, closed: open + columns * tCCD_L + close.  It takes at least a row cycle, and
+  at least `banks_per_channel` activations at the rate that the activation window allows, since all banks of a channel
+  work in step.  Refresh takes its share of the time.
+- **Near the bank**: ceil(rows held / banks) rows are streamed past the bank's multipliers, once for every `reuse`
+  input vectors.  The slower of streaming and multiplying counts.
+- **In the bank**: a row operation acts on every bit line of a row in `subarrays` of the bank at once.  A product of two
+  numbers takes `row_operations` of them; its results are added by the `adder_rate` of the bank's adders, overlapped.
 
-In-bank (row-parallel, bit-serial) designs are described by their MAC rate per bank, near-bank ones by bandwidth and
-multipliers.  Softmax, normalization and the like run on the logic beside the banks at `vector_rate`.  The bandwidth
-of a bank is one column access per tCCD_L, lowered to what the activation window or power allows.
+A unit is a stack, a layer of one or a part of a layer; `units_per_link` of them share a link.  Units share an operator
+in one of two ways.  ``weights``: each holds its part of the standing operand, every link carries all input vectors, and
+outputs are gathered.  ``tokens``: input vectors stay where they are, the standing operand goes round all links, and
+units beyond the number of vectors idle.  `link_latency` is paid once an operator.
+
+Softmax, normalization and the like run on the logic beside the banks at `vector_rate`.  Limits: no overlap of links and
+banks; the transposition of rows that bit-serial designs need is not charged; faults and retention are not modelled.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Literal
 
 from tierform.chip.component import WHOLE, Cost, Share
 from tierform.chip.parameters import evidence, value_by_precision
-from tierform.errors import fail
+from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
 from tierform.schema import FileModel, quantity
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.precision import bits
 
+_Time = Annotated[Constant, quantity("s", minimum=0)]
+_Span = Annotated[Constant, quantity("s", above=0)]
+_Size = Annotated[Constant, quantity("B", above=0)]
+_Rate = Annotated[Constant, quantity("1/s", above=0)]
+_Energy = Annotated[Constant, quantity("J", minimum=0)]
+_Count = Annotated[Constant, quantity("1", above=0)]
+
+
+class TimingFile(FileModel):
+    """Times of the DRAM, as in its standard: see :meth:`row_s`."""
+
+    row_bytes: _Size
+    column_bytes: _Size
+    column: _Span
+    open: _Span
+    close: _Span
+    row_cycle: _Span
+    activation: _Span
+    banks_per_channel: int
+    refresh: _Time
+    refresh_interval: _Span
+
+    @property
+    def row_s(self) -> float:
+        """Mean time of opening, reading and closing one row in every bank of a channel."""
+        columns = -(-self.row_bytes.value // self.column_bytes.value)
+        read_s = self.open.value + columns * self.column.value + self.close.value
+        window_s = self.banks_per_channel * self.activation.value
+        return max(read_s, self.row_cycle.value, window_s) / (1 - self.refresh.value / self.refresh_interval.value)
+
+
+class NearBankFile(FileModel):
+    """Multipliers beside a bank: products a second by format, vectors that a pass over the rows serves."""
+
+    mac_rate: dict[str, _Rate]
+    mac_energy: dict[str, _Energy]
+    reuse: _Count
+
+
+class InBankFile(FileModel):
+    """Arithmetic in rows, bit by bit: row operations of one product by format, and adders for the results."""
+
+    subarrays: int
+    row_operation: _Span
+    row_operations: dict[str, _Count]
+    row_energy: _Energy
+    adder_rate: _Rate
+    adder_energy: _Energy
+
 
 class PimParameters(FileModel):
-    """The data file of one stack (or module) of DRAM with arithmetic."""
+    """The data file of one unit (a stack, a layer of one, or a part of a layer) of DRAM with arithmetic."""
 
     type: Literal["pim"]
     description: str = ""
     banks: int
-    capacity: Annotated[Constant, quantity("B", above=0)]
-    bank_bandwidth: Annotated[Constant, quantity("B/s", above=0)]
-    mac_rate: dict[str, Annotated[Constant, quantity("1/s", above=0)]]
-    reuse: Annotated[Constant, quantity("1", above=0)]
-    vector_rate: Annotated[Constant, quantity("1/s", above=0)]
+    capacity: _Size
+    timing: TimingFile
+    near_bank: NearBankFile | None = None
+    in_bank: InBankFile | None = None
+    sharing: Literal["weights", "tokens"] = "weights"
+    units_per_link: int = 1
+    vector_rate: _Rate
     link_bandwidth: Annotated[Constant, quantity("B/s", above=0)]
+    link_latency: _Time
+    activation_energy: _Energy
     read_energy: Annotated[Constant, quantity("J/B", minimum=0)]
-    mac_energy: dict[str, Annotated[Constant, quantity("J", minimum=0)]]
-    operation_energy: Annotated[Constant, quantity("J", minimum=0)]
+    operation_energy: _Energy
     link_energy: Annotated[Constant, quantity("J/B", minimum=0)]
     background: Annotated[Constant, quantity("W", minimum=0)]
     area: Annotated[Constant, quantity("m^2", above=0)]
@@ -46,7 +108,7 @@ class PimParameters(FileModel):
 
 @dataclass(frozen=True)
 class DramPim:
-    """`units` equal stacks that share every operator."""
+    """`units` equal units that share every operator."""
 
     name: str
     units: int
@@ -56,70 +118,159 @@ class DramPim:
 
     @classmethod
     def build(cls, name: str, units: int, parameters: PimParameters) -> DramPim:
-        """From the data file's parameters."""
-        if parameters.banks < 1:
-            fail("at least one bank is needed", key=f"{name}.banks", value=parameters.banks)
+        """From the data file's parameters; TierformError with everything wrong with them."""
+        p, t = parameters, parameters.timing
+        least = {"banks": p.banks, "units_per_link": p.units_per_link}
+        least["timing.banks_per_channel"] = t.banks_per_channel
+        if p.in_bank:
+            least["in_bank.subarrays"] = p.in_bank.subarrays
+        problems = [
+            Problem("must be at least 1", key=f"{name}.{key}", value=value)
+            for key, value in least.items()
+            if value < 1
+        ]  # fmt: skip
+        if (p.near_bank is None) == (p.in_bank is None):
+            problems.append(
+                Problem("arithmetic is either near the bank or in it", key=name, fix="Give near_bank or in_bank.")
+            )
+        if t.refresh.value >= t.refresh_interval.value:
+            problems.append(
+                Problem("a refresh is longer than the time between two", key=f"{name}.timing.refresh",
+                        value=t.refresh.value)
+            )  # fmt: skip
+        if p.near_bank and p.near_bank.reuse.value < 1:
+            problems.append(
+                Problem("a pass serves at least one vector", key=f"{name}.near_bank.reuse", value=p.near_bank.reuse.value)
+            )  # fmt: skip
+        if problems:
+            raise TierformError(problems)
         return cls(name, units, parameters)
 
     def supports(self, operator: Operator) -> bool:
         """Everything but collectives, in a format that the banks multiply (or a wider one)."""
         if operator.kind is Kind.COLLECTIVE:
             return False
-        return operator.kind is not Kind.MATMUL or self._rate(operator) is not None
+        return operator.kind is not Kind.MATMUL or self.mac_rate(operator) is not None
 
-    def _format(self, operator: Operator) -> str:
-        return max((operand.precision for operand in operator.inputs), key=bits)
+    def mac_rate(self, operator: Operator) -> float | None:
+        """Multiply-accumulates a second of one bank in the operator's widest format, however its rows are fed."""
+        form, near, inside = _format(operator), self.parameters.near_bank, self.parameters.in_bank
+        if near is not None:
+            return value_by_precision(near.mac_rate, form)
+        assert inside is not None
+        steps = value_by_precision(inside.row_operations, form)
+        return None if steps is None else self._lanes(inside) / (steps * inside.row_operation.value)
 
-    def _rate(self, operator: Operator) -> float | None:
-        return value_by_precision(self.parameters.mac_rate, self._format(operator))
+    def _lanes(self, inside: InBankFile) -> float:
+        """Products of a bank that run at once: one on every bit line of the rows at work."""
+        return 8 * self.parameters.timing.row_bytes.value * inside.subarrays
+
+    @cached_property
+    def bandwidth_B_per_s(self) -> float:
+        """At which one bank's rows can be read."""
+        return self.parameters.timing.row_bytes.value / self.parameters.timing.row_s
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
-        """See the module's text; inputs and outputs cross the link between stacks once."""
+        """See the module's text."""
         if not self.supports(operator):
-            fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
-        p, stacks = self.parameters, share.units or self.units
-        banks = p.banks * stacks
-        bandwidth = banks * p.bank_bandwidth.value
-        link = stacks * p.link_bandwidth.value
-        if operator.kind is not Kind.MATMUL:
-            touched_B = (
-                2 * operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B + operator.output_B
+            known = self.parameters.near_bank.mac_rate if self.parameters.near_bank else {}
+            known = known or (self.parameters.in_bank.row_operations if self.parameters.in_bank else {})
+            fail(
+                f"the component {self.name!r} cannot run this operator",
+                key=operator.name,
+                value=_format(operator) if operator.kind is Kind.MATMUL else operator.kind.value,
+                fix=f"Its banks multiply {', '.join(known)}.",
             )
-            seconds = max(operator.operations / (stacks * p.vector_rate.value), touched_B / bandwidth)
-            energy = {
-                "operations": operator.operations * p.operation_energy.value,
-                "rows": touched_B * p.read_energy.value,
-            }
-            return Cost(seconds, seconds, energy, operator.operations, touched_B)
-        rate = self._rate(operator)
-        assert rate is not None
+        units = share.units or self.units
+        if operator.kind is not Kind.MATMUL:
+            return self._light(operator, units)
         held = operator.inputs[1] if len(operator.inputs) > 1 else operator.inputs[0]
-        streamed_B = operator.count * held.size_B * -(-operator.m // max(1, int(p.reuse.value)))
-        moved_B = operator.input_B - operator.count * held.size_B + operator.output_B
-        work_s = max(streamed_B / bandwidth, operator.macs / (banks * rate))
-        seconds = work_s + moved_B / link
-        mac_energy = value_by_precision(p.mac_energy, self._format(operator)) or 0.0
+        held_B = operator.count * held.size_B
+        vectors = max(1, round(operator.batch * operator.m * operator.k * operator.n / held.elements))
+        moved_s, moved_B = self._moved(operator, held_B, units)
+        # Stacks that get whole vectors cannot all have the same number; those that share the weight can.
+        several = operator.count * operator.batch * operator.m
+        busiest = -(-several // units) * units / several if self.parameters.sharing == "tokens" else 1.0
+        work_s, energy, read_B = (self._near if self.parameters.near_bank else self._inside)(
+            operator, held_B, vectors, units, busiest
+        )
+        seconds = work_s + moved_s + self.parameters.link_latency.value
+        energy["link"] = moved_B * self.parameters.link_energy.value
+        peak = (self.mac_rate(operator) or 0.0) * self.parameters.banks * units
         return Cost(
             latency_s=seconds,
             occupancy_s=seconds,
-            energy_J={
-                "rows": streamed_B * p.read_energy.value,
-                "mac": operator.macs * mac_energy,
-                "link": moved_B * p.link_energy.value,
-            },
+            energy_J=energy,
             operations=operator.operations,
-            memory_read_B=streamed_B,
-            utilization=operator.macs / (banks * rate * seconds) if seconds else 0.0,
+            memory_read_B=read_B,
+            utilization=min(1.0, operator.macs / (peak * seconds)),
         )
+
+    def _near(
+        self, operator: Operator, held_B: float, vectors: int, units: int, busiest: float
+    ) -> tuple[float, dict[str, float], float]:
+        p, near = self.parameters, self.parameters.near_bank
+        assert near is not None
+        banks = p.banks * units
+        own = max(1, -(-vectors // units)) if p.sharing == "tokens" else vectors
+        passes = -(-own // int(near.reuse.value))
+        copies = units if p.sharing == "tokens" else 1  # every unit streams the whole operand
+        rows = -(-held_B * copies // p.timing.row_bytes.value)
+        stream_s = -(-rows // banks) * p.timing.row_s * passes
+        multiply_s = operator.macs * busiest / (banks * (self.mac_rate(operator) or 1.0))
+        read_B = float(held_B * copies * passes)
+        energy = {
+            "rows": rows * passes * p.activation_energy.value + read_B * p.read_energy.value,
+            "mac": operator.macs * (value_by_precision(near.mac_energy, _format(operator)) or 0.0),
+        }
+        return max(stream_s, multiply_s), energy, read_B
+
+    def _inside(
+        self, operator: Operator, held_B: float, vectors: int, units: int, busiest: float
+    ) -> tuple[float, dict[str, float], float]:
+        p, inside = self.parameters, self.parameters.in_bank
+        assert inside is not None
+        lanes, banks = self._lanes(inside), p.banks * units
+        steps = value_by_precision(inside.row_operations, _format(operator)) or 1.0
+        rounds = -(-operator.macs * busiest // (lanes * banks))
+        loss = 1 - p.timing.refresh.value / p.timing.refresh_interval.value
+        multiply_s = rounds * steps * inside.row_operation.value / loss
+        add_s = operator.macs * busiest / (banks * inside.adder_rate.value)
+        row_bits = 8 * p.timing.row_bytes.value
+        energy = {
+            "rows": operator.macs / row_bits * steps * inside.row_energy.value,
+            "adders": operator.macs * inside.adder_energy.value,
+        }
+        return max(multiply_s, add_s), energy, float(held_B)
+
+    def _moved(self, operator: Operator, held_B: float, units: int) -> tuple[float, float]:
+        """Time on the busiest link and bytes over all links."""
+        inputs_B, outputs_B = operator.input_B - held_B, operator.output_B
+        bandwidth, links = self.parameters.link_bandwidth.value, -(-units // self.parameters.units_per_link)
+        if self.parameters.sharing == "weights":
+            return (inputs_B + outputs_B / links) / bandwidth, inputs_B * links + outputs_B
+        return held_B * (links - 1) / links / bandwidth, held_B * (links - 1)
+
+    def _light(self, operator: Operator, units: int) -> Cost:
+        """Kinds other than products: bound by the logic beside the banks or by reading the rows."""
+        p = self.parameters
+        touched_B = 2 * operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B + operator.output_B
+        seconds = max(
+            operator.operations / (units * p.vector_rate.value),
+            touched_B / (units * p.banks * self.bandwidth_B_per_s),
+        )
+        rows_J = touched_B * (p.read_energy.value + p.activation_energy.value / p.timing.row_bytes.value)
+        energy = {"operations": operator.operations * p.operation_energy.value, "rows": rows_J}
+        return Cost(seconds, seconds, energy, operator.operations, touched_B)
 
     @property
     def memory_capacity_B(self) -> int:
-        """Bytes of all stacks."""
+        """Bytes of all units."""
         return int(self.units * self.parameters.capacity.value)
 
     @property
     def area_m2(self) -> float:
-        """All stacks, as the file counts them."""
+        """All units, as the file counts them."""
         return self.units * self.parameters.area.value
 
     def leakage_W(self, temperature_K: float) -> float:
@@ -129,3 +280,7 @@ class DramPim:
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""
         return evidence(self.name, self.parameters)
+
+
+def _format(operator: Operator) -> str:
+    return max((operand.precision for operand in operator.inputs), key=bits)
