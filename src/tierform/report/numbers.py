@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tierform.simulation.result import Result
 
-MOST_BARS = 4000
+MOST_BARS = 12_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class Timeline:
     start_s: tuple[float, ...]
     length_s: tuple[float, ...]
     label: tuple[str, ...]
-    kind: tuple[str, ...]
+    layer: tuple[int, ...]
     left_out: int
 
 
@@ -104,7 +104,7 @@ def timeline(result: Result, most: int = MOST_BARS) -> Timeline:
         tuple(bar.start_s for bar in shown),
         tuple(bar.end_s - bar.start_s for bar in shown),
         tuple(f"{bar.stage}: {bar.name}, layer {bar.layer}, micro-batch {bar.micro_batch}" for bar in shown),
-        tuple(bar.stage.split("[")[0] for bar in shown),
+        tuple(bar.layer for bar in shown),
         len(bars) - len(shown),
     )
 
@@ -118,6 +118,24 @@ def heat_maps(result: Result) -> HeatMaps | None:
         tuple(die["name"] for die in dies),
         tuple(tuple(tuple(value - 273.15 for value in row) for row in die["map_K"]) for die in dies),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class CrossSection:
+    """A vertical cut through the package in °C: a row for each layer from the bottom up, equal steps over `width_m`."""
+
+    layers: tuple[str, ...]
+    width_m: float
+    map_C: tuple[tuple[float, ...], ...]
+
+
+def cross_section(result: Result) -> CrossSection | None:
+    """The cut through the hottest place; None unless it was kept."""
+    if not result.thermal or "cross_section" not in result.thermal:
+        return None
+    cut = result.thermal["cross_section"]
+    rows = tuple(tuple(value - 273.15 for value in row) for row in cut["temperature_K"])
+    return CrossSection(tuple(cut["layers"]), cut["width_m"], rows)
 
 
 def temperature_over_time(result: Result) -> dict[str, list[float]] | None:

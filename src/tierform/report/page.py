@@ -55,6 +55,9 @@ def _section(result: Result) -> dict[str, Any]:
     maps = numbers.heat_maps(result)
     if maps:
         drawn.append((pictures.heat_maps(maps), ""))
+    cut = numbers.cross_section(result)
+    if cut:
+        drawn.append((pictures.cross_section(cut), "Layers are drawn with equal height, from the board to the sink."))
     run = numbers.temperature_over_time(result)
     if run:
         drawn.append((pictures.temperature_over_time(run), ""))

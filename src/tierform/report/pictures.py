@@ -58,24 +58,24 @@ def roofline(given: numbers.Roofline) -> Any:
             x = sorted({low, min(max(ridge, low), high), high})
             figure.add_scatter(x=x, y=[min(peak, v * given.bandwidth_B_per_s) for v in x], mode="lines",
                                name=f"roof, {precision}", line={"width": 1})  # fmt: skip
-    figure.update_xaxes(type="log", title="operations per byte moved")
-    figure.update_yaxes(type="log", title="operations/s", exponentformat="SI")
+    figure.update_xaxes(type="log", title="operations per byte moved", dtick=1)
+    figure.update_yaxes(type="log", title="operations/s", exponentformat="SI", dtick=1)
     figure.update_layout(**_LAYOUT, title="Roofline", height=440)
     return figure
 
 
 def timeline(given: numbers.Timeline) -> Any:
-    """Bars of work by resource over time."""
+    """Bars of work by resource over time, coloured by layer."""
     go = _graph_objects()
-    figure = go.Figure()
-    for index, kind in enumerate(dict.fromkeys(given.kind)):
-        chosen = [i for i, name in enumerate(given.kind) if name == kind]
-        figure.add_bar(
-            y=[given.resource[i] for i in chosen], base=[given.start_s[i] * 1e3 for i in chosen],
-            x=[max(given.length_s[i], 0.0) * 1e3 for i in chosen], orientation="h", name=kind,
-            text=[given.label[i] for i in chosen], textposition="none", marker_color=PALETTE[index % len(PALETTE)],
-            marker_line_width=0, hovertemplate="%{text}<br>from %{base:.6g} ms for %{x:.4g} ms<extra></extra>",
-        )  # fmt: skip
+    figure = go.Figure(
+        go.Bar(
+            y=list(given.resource), base=[start * 1e3 for start in given.start_s],
+            x=[max(length, 0.0) * 1e3 for length in given.length_s], orientation="h", text=list(given.label),
+            textposition="none", marker={"color": list(given.layer), "colorscale": "Viridis", "line": {"width": 0},
+                                         "colorbar": {"title": "layer"}},
+            hovertemplate="%{text}<br>from %{base:.6g} ms for %{x:.4g} ms<extra></extra>",
+        )
+    )  # fmt: skip
     figure.update_layout(**_LAYOUT, title="Timeline", barmode="overlay", height=130 + 24 * len(given.resources))
     figure.update_xaxes(title="ms")
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(given.resources)), automargin=True)
@@ -101,6 +101,22 @@ def heat_maps(given: numbers.HeatMaps) -> Any:
     figure.update_xaxes(showticklabels=False, constrain="domain")
     figure.update_yaxes(showticklabels=False, scaleanchor="x")
     figure.update_layout(**_LAYOUT, title="Temperature by die", height=120 + 240 * rows)
+    return figure
+
+
+def cross_section(given: numbers.CrossSection) -> Any:
+    """The cut as a map, layers from the bottom up, not to scale in height."""
+    go = _graph_objects()
+    steps = len(given.map_C[0])
+    places = [(index + 0.5) * given.width_m / steps * 1e3 for index in range(steps)]
+    names = [f"{index + 1} {layer}" for index, layer in enumerate(given.layers)]
+    figure = go.Figure(
+        go.Heatmap(z=[list(row) for row in given.map_C], x=places, y=names, colorscale="Inferno",
+                   colorbar={"title": "°C"}, hovertemplate="%{y}, %{x:.2f} mm: %{z:.2f} °C<extra></extra>")
+    )  # fmt: skip
+    figure.update_xaxes(title="mm")
+    figure.update_yaxes(automargin=True)
+    figure.update_layout(**_LAYOUT, title="Cross-section through the hottest place", height=150 + 24 * len(names))
     return figure
 
 

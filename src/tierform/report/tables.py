@@ -129,6 +129,8 @@ def memory(result: Result) -> Table:
     rows.append(("total", format_quantity(sum(result.memory_footprint_B.values()), "B"), ""))
     moved = result.memory_read_B + result.memory_write_B
     rows.append(("traffic", format_quantity(moved, "B"), f"{_share(result.memory_read_B, moved)} of it read"))
+    for name, spilled_B in result.memory_spill_B.items():
+        rows.append((f"spilled, traffic with {name}", format_quantity(spilled_B, "B"), "did not fit nearer"))
     return Table("Memory", ("part", "size", "waits in"), tuple(rows))
 
 

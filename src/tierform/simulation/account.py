@@ -34,6 +34,7 @@ class Account:
     memory_write_B: float = 0.0
     memory_busy_s: float = 0.0
     network_B: float = 0.0
+    spill_B: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     cell_writes: int = 0
     link_B: Any = None
 

@@ -138,6 +138,22 @@ class HeatMap:
             },
         }
 
+    def cross_section(self, heat: Heat) -> dict[str, Any]:
+        """Temperatures on a vertical cut through the hottest cell: layers from the bottom up, cells from the left."""
+        from tierform.thermal import GridModel
+        from tierform.thermal.tables import cross_section
+
+        model, order = _influence(self.chip)
+        power = heat.dynamic_W + _leakage(self.chip).by_tile(heat.temperature_K)
+        cut = cross_section(GridModel(model.stack, model.rows, model.columns).steady(power[order]))
+        return {
+            "y_m": cut.y_m,
+            "width_m": cut.width_m,
+            "layers": list(cut.names),
+            "thickness_m": [float(value) for value in cut.thickness_m],
+            "temperature_K": [[float(value) for value in row] for row in cut.temperature_K],
+        }
+
 
 class _Leakage:
     """Leakage of every tile as a function of its temperature."""

@@ -8,7 +8,8 @@ Which bytes of an operator come from memory:
 - activations kept for the backward pass, written once and read once, spread evenly over the layers.
 
 Intermediate results of a layer stay on the chip: attention is tiled by head and by query block.  A component
-with memory of its own (a GPU, DRAM with arithmetic) includes that traffic in its cost.
+with memory of its own (a GPU, DRAM with arithmetic) includes that traffic in its cost.  What did not fit in the
+nearest tier is moved from and to the tier where it waits, beside the computation: a stage takes at least that long.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tierform.memory import load_memory
 from tierform.provenance import Assumption
 from tierform.simulation.cycle_fidelity import stream_bandwidth_B_per_s
 from tierform.workload.graph import Footprint
-from tierform.workload.operator import Kind, Operator, Phase, Role
+from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,7 @@ class OffChip:
         """`cycle` takes bandwidths from the cycle-level controllers."""
         self.cycle = cycle
         self._bandwidths: dict[float, float] = {}
+        self._away: dict[str, dict[int, float]] = {}
         self.devices: list[Any] = [load_memory(entry.device, stacks=entry.count) for entry in chip.memory]
         inside = {name: part for name, part in chip.components.items() if hasattr(part, "memory_capacity_B")}
         self.in_component = bool(inside)
@@ -122,8 +124,56 @@ class OffChip:
 
         parts = footprint.parts()
         parts["weights"] = max(0, parts["weights"] - held_on_chip_B)
-        return place_footprint(parts, self.tiers) if self.tiers else None
+        if not self.tiers:
+            return None
+        placement = place_footprint(parts, self.tiers)
+        self._away = {
+            part: {tier: fraction for tier, fraction in placement.fractions(part).items() if tier > 0}
+            for part in placement.spilled
+        }
+        return placement
+
+    def spilled(self, operator: Operator) -> dict[int, Traffic]:
+        """Bytes of one execution that come from and go to each tier beyond the nearest, by tier number."""
+        found: dict[int, Traffic] = {}
+        if not self._away:
+            return found
+        for operands, is_read in ((operator.inputs, True), (operator.outputs, False)):
+            for operand in operands:
+                part = _part(operator, operand)
+                for tier, fraction in self._away.get(part, {}).items():
+                    moved = operator.count * operand.size_B * fraction
+                    if operator.kind is Kind.EMBEDDING and operand.role is Role.WEIGHT:
+                        moved = operator.output_B * fraction
+                    before = found.get(tier, Traffic())
+                    found[tier] = Traffic(before.read_B + moved * is_read, before.write_B + moved * (not is_read))
+        return found
+
+    def spilled_activations(self, size_B: float) -> dict[int, float]:
+        """Of so many bytes of kept activations, those in each tier beyond the nearest."""
+        return {tier: size_B * fraction for tier, fraction in self._away.get("activations", {}).items()}
+
+    def spill_cost(self, tier: int, traffic: Traffic) -> tuple[str, float, float]:
+        """Name of a tier beyond the nearest, and time and energy of so much traffic with it."""
+        device = self.tiers[tier]
+        total = traffic.read_B + traffic.write_B
+        if total <= 0:
+            return device.name, 0.0, 0.0
+        reads = round(traffic.read_B / total, 2)
+        seconds = total / float(device.effective_bandwidth_B_per_s("stream", reads))
+        return device.name, seconds, float(device.transfer(total, "stream", reads).dynamic_energy_J)
 
     def assumptions(self) -> list[Assumption]:
         """The constants of the devices."""
         return [line for device in self.devices for line in device.assumptions]
+
+
+def _part(operator: Operator, operand: Operand) -> str:
+    """The part of the footprint that an operand belongs to; empty for what stays on the chip."""
+    if operand.role is Role.WEIGHT:
+        return "adapters" if operator.module == "adapter" else "weights"
+    if operand.role is Role.KV_CACHE:
+        return "kv_cache"
+    if operand.role is Role.OPTIMIZER_STATE:
+        return "master_weights" if operand.name.endswith(".master") else "optimizer_states"
+    return "gradients" if operand.role is Role.GRADIENT and operator.phase is Phase.UPDATE else ""

@@ -108,6 +108,7 @@ class Result:
     memory_placement_B: dict[str, dict[str, int]]
     memory_read_B: float
     memory_write_B: float
+    memory_spill_B: dict[str, float]
     network_B: float
     link_bytes: tuple[float, ...]
     crossbars: dict[str, int]
@@ -172,6 +173,7 @@ class Result:
             "memory_placement_B": self.memory_placement_B,
             "memory_read_B": self.memory_read_B,
             "memory_write_B": self.memory_write_B,
+            "memory_spill_B": self.memory_spill_B,
             "network_B": self.network_B,
             "link_bytes": list(self.link_bytes),
             "throughput": self.throughput,

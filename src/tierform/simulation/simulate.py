@@ -22,7 +22,7 @@ from tierform.simulation.cluster import part_of_batch, require_cluster, schedule
 from tierform.simulation.costing import Costing, Executed, Segment
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.heat import Heat, HeatMap
-from tierform.simulation.offchip import OffChip
+from tierform.simulation.offchip import OffChip, Traffic
 from tierform.simulation.schedule import schedule_stage
 from tierform.workload import Model, Task, Workload, expand, is_training, load_model
 from tierform.workload.graph import Stage
@@ -132,6 +132,8 @@ def simulate(
     heat: Heat | None = None
     if thermal != "none" and clock_s > 0:
         heat = heat_map.steady(clock_s, fabric.leakage_W, parallelism.pipeline)
+        if timeline:
+            heat.figures["cross_section"] = heat_map.cross_section(heat)
         if thermal == "transient":
             heat.figures["transient"] = heat_map.transient(heat, clock_s, fabric.leakage_W)
     return summarize(
@@ -228,25 +230,37 @@ def _book_stage(
     """
     link_B = np.zeros_like(account.link_B)
     read_B = write_B = 0.0
+    spills: dict[int, Traffic] = {}
     for segment in segments:
         times = segment.count * micro
         for item in segment.executed:
             _book(item, times * stage.repeat, account)
             read_B += item.traffic.read_B * times
             write_B += item.traffic.write_B * times
+            for tier, moved in offchip.spilled(item.operator).items():
+                _add(spills, tier, moved.read_B * times, moved.write_B * times)
             for transfer in item.transfers:
-                moved = transfer.size_B * times
-                link_B += transfer.route.link_share * moved
-                account.network_B += moved * stage.repeat
-                energy = moved * stage.repeat * transfer.route.energy_J_per_B
+                sent_B = transfer.size_B * times
+                link_B += transfer.route.link_share * sent_B
+                account.network_B += sent_B * stage.repeat
+                energy = sent_B * stage.repeat * transfer.route.energy_J_per_B
                 account.add_energy("network", "network", "routers and links", energy)
-    kept_B = (
-        float(workload.footprint.activations) if is_training(workload.task) and offchip.nearest is not None else 0.0
-    )
-    if stage.name == "forward":
-        write_B += kept_B
-    elif stage.name == "backward":
-        read_B += kept_B
+    kept_B = float(workload.footprint.activations) if is_training(workload.task) else 0.0
+    forward, backward = stage.name == "forward", stage.name == "backward"
+    if offchip.nearest is not None:
+        write_B += kept_B * forward
+        read_B += kept_B * backward
+    for tier, away_B in offchip.spilled_activations(kept_B).items():
+        _add(spills, tier, away_B * backward, away_B * forward)
+    if offchip.nearest is not None:
+        read_B -= min(read_B, sum(moved.read_B for moved in spills.values()))
+        write_B -= min(write_B, sum(moved.write_B for moved in spills.values()))
+    spill_s = 0.0
+    for tier, moved in spills.items():
+        name, seconds, energy = offchip.spill_cost(tier, moved)
+        spill_s = max(spill_s, seconds)
+        account.spill_B[name] += (moved.read_B + moved.write_B) * stage.repeat
+        account.add_energy(name, "memory", "transfers", energy * stage.repeat)
     busy_s = offchip.busy_s(read_B, write_B)
     account.memory_read_B += read_B * stage.repeat
     account.memory_write_B += write_B * stage.repeat
@@ -254,7 +268,12 @@ def _book_stage(
     account.add_energy("memory", "memory", "transfers", offchip.energy_J(read_B, write_B) * stage.repeat)
     account.link_B += link_B * stage.repeat
     link_s = float((link_B / fabric.link_B_per_s).max()) if link_B.size else 0.0
-    return max(makespan_s, busy_s / groups, link_s / groups)
+    return max(makespan_s, busy_s / groups, link_s / groups, spill_s / groups)
+
+
+def _add(spills: dict[int, Traffic], tier: int, read_B: float, write_B: float) -> None:
+    before = spills.get(tier, Traffic())
+    spills[tier] = Traffic(before.read_B + read_B, before.write_B + write_B)
 
 
 def _book(item: Executed, times: int, account: Account) -> None:

@@ -77,6 +77,7 @@ def summarize(done: Finished, fidelity: str) -> Result:
         memory_placement_B=_placed(done.placement),
         memory_read_B=account.memory_read_B * scale,
         memory_write_B=account.memory_write_B * scale,
+        memory_spill_B=_times(dict(account.spill_B), scale),
         network_B=account.network_B * scale,
         link_bytes=tuple(float(value) * scale for value in account.link_B),
         crossbars=_crossbars(chip, plan),
