@@ -139,9 +139,8 @@ class DramPim:
                         value=t.refresh.value)
             )  # fmt: skip
         if p.near_bank and p.near_bank.reuse.value < 1:
-            problems.append(
-                Problem("a pass serves at least one vector", key=f"{name}.near_bank.reuse", value=p.near_bank.reuse.value)
-            )  # fmt: skip
+            reuse = p.near_bank.reuse.value
+            problems.append(Problem("a pass serves at least one vector", key=f"{name}.near_bank.reuse", value=reuse))
         if problems:
             raise TierformError(problems)
         return cls(name, units, parameters)
