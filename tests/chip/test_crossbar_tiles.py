@@ -14,6 +14,7 @@ from tierform import library
 from tierform.chip.component import Share
 from tierform.chip.contract import product
 from tierform.chip.crossbar import CrossbarTiles
+from tierform.chip.crossbar.calibration import MeasuredPoint, fit_neuron
 from tierform.chip.crossbar.readout import cycle_s, needed_adc_bits, neuron_counts, read
 from tierform.chip.crossbar.tile import area_by_part, mac_energy_at_full_load, peak, power_by_part
 from tierform.chip.description import load_chip, load_component
@@ -167,17 +168,31 @@ def test_two_phases_are_faster_from_five_input_bits_on() -> None:
     assert read(p, 6, 256).seconds < read(single, 6, 256).seconds
 
 
-def test_the_fit_of_neurram_is_what_the_file_says() -> None:
-    import numpy as np
+MEASURED = [
+    MeasuredPoint(4, 2, 1.793083771, 40.33412834, 8.270951256, 3.955661604, 12.38674172),
+    MeasuredPoint(6, 4, 0.7438677864, 15.95409517, 21.75617998, 11.50740478, 29.1084171),
+    MeasuredPoint(9, 7, 0.343873405, 7.750037817, 43.69214654, 22.83498524, 61.83258722),
+]
 
+
+def test_the_fit_of_neurram_is_what_the_file_says() -> None:
+    fit = fit_neuron(MEASURED, arrays=48, rows=256, weights_per_row=128, bits_per_phase=3)
     p = tiles("neurram-130nm").parameters
     assert p.neuron is not None
-    operations = 48 * 256 * 128 * 2
-    seconds = [operations / (tops * 1e12) for tops in (1.793083771, 0.7438677864, 0.343873405)]
-    phase, step, pulse = np.linalg.solve([[1, 4, 1], [1, 6, 7], [2, 15, 14]], seconds)
-    assert (p.neuron.phase.value, p.neuron.step.value, p.neuron.pulse.value) == pytest.approx(
-        (phase, step, pulse), rel=1e-4
-    )
+    found = (p.neuron.phase.value, p.neuron.pulse.value, p.neuron.step.value)
+    assert found == pytest.approx((fit.phase_s, fit.pulse_s, fit.step_s), rel=1e-4)
+    names = ("wordline", "input-pulse", "neuron-phase", "neuron-step", "neuron-bit")
+    energies = [part.energy.value for name in names if (part := p.parts[name]).energy]
+    fitted = [fit.wordline_J, fit.pulse_J, fit.neuron_phase_J, fit.neuron_step_J, fit.neuron_bit_J]
+    assert energies == pytest.approx(fitted, rel=1e-4)
+    with pytest.raises(TierformError):
+        fit_neuron(MEASURED[:2], arrays=48, rows=256, weights_per_row=128, bits_per_phase=3)
+
+
+def test_idle_power_is_drawn_at_any_temperature() -> None:
+    idling = tiles(idle_power={"value": "2 mW", "kind": "assumed", "note": "clocks"})
+    for kelvin in (300.0, 360.0):
+        assert idling.leakage_W(kelvin) - tiles().leakage_W(kelvin) == pytest.approx(2e-3)
 
 
 def test_sram_writes_its_second_operand_before_each_product() -> None:

@@ -224,6 +224,20 @@ def test_more_bandwidth_never_stalls_more_and_enough_never_stalls(m, n, k, dataf
     assert narrow["Total Cycles"] >= max(moved)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    m=st.integers(1, 200), n=st.integers(1, 200), k=st.integers(1, 200), arrays=st.integers(1, 9),
+    dataflow=st.sampled_from(["ws", "os", "is"]),
+)  # fmt: skip
+def test_several_arrays_share_a_layer(m, n, k, arrays, dataflow):
+    layer, chosen = LayerShape("x", m, n, k), configuration(8, 4, dataflow)
+    one, many = (scalesim.hardware(layer, chosen, "pipelined", count).figures for count in (1, arrays))
+    assert many["Total Cycles"] <= one["Total Cycles"]
+    assert 0 < many["Overall Util %"] <= 100 + 1e-9
+    assert many["Compute Util %"] == pytest.approx(many["Overall Util %"])
+    assert many["SRAM OFMAP Writes"] >= m * n * (1 - 1e-12)
+
+
 def test_large_sram_fetches_each_word_once():
     layer = LayerShape("x", 300, 200, 100)
     for dataflow in ("ws", "os", "is"):

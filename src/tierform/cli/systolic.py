@@ -25,6 +25,7 @@ _OVERLAPS = ["serial", "double-buffered", "pipelined"]
 @click.option("-i", "kind", type=click.Choice(["gemm", "conv"]), help="What the topology holds; told by its columns.")
 @click.option("--compat", is_flag=True, help="Count as SCALE-Sim v3 does, instead of as the hardware does.")
 @click.option("--overlap", type=click.Choice(_OVERLAPS), help="What the hardware hides (default double-buffered).")
+@click.option("--arrays", type=click.IntRange(1, 4096), default=1, help="So many equal arrays share each layer.")
 @click.option("--process", "process", metavar="NODE", help="Also estimate energy and area at a node, such as 16nm.")
 @click.option("-p", "reports", type=click.Path(path_type=Path, file_okay=False), help="Write the report files here.")
 @json_option
@@ -34,6 +35,7 @@ def command(
     kind: str | None,
     compat: bool,
     overlap: str | None,
+    arrays: int,
     process: str | None,
     reports: Path | None,
     json_file: Path | None,
@@ -44,14 +46,18 @@ def command(
 
     if compat and overlap:
         fail("--overlap is for the hardware's accounting", key="--overlap", value=overlap, fix="Leave out --compat.")
+    if compat and arrays > 1:
+        fail("SCALE-Sim's accounting is of one array", key="--arrays", value=arrays, fix="Leave out --compat.")
     read = read_configuration(configuration)
     layers = read_topology(topology, kind, sparse=read.sparse)
     found = [
-        scalesim.scale_sim(layer, read) if compat else scalesim.hardware(layer, read, overlap or "double-buffered")  # type: ignore[arg-type]
+        scalesim.scale_sim(layer, read)
+        if compat
+        else scalesim.hardware(layer, read, overlap or "double-buffered", arrays)  # type: ignore[arg-type]
         for layer in layers
     ]
-    costs = _costs(found, read, process) if process else {}
-    _show(found, read, "SCALE-Sim v3" if compat else f"hardware, {overlap or 'double-buffered'}")
+    costs = _costs(found, read, process, arrays) if process else {}
+    _show(found, read, "SCALE-Sim v3" if compat else f"hardware, {overlap or 'double-buffered'}", arrays)
     if costs:
         rows = [[name, f"{value:.6g}"] for name, value in costs.items()]
         print_table(f"estimated at {process} (assumed scaling from 45 nm)", ["figure", "value"], rows)
@@ -62,6 +68,7 @@ def command(
             "schema": "tierform.systolic/1",
             "accounting": "scale-sim-v3" if compat else "hardware",
             "array": [read.rows, read.columns],
+            "arrays": arrays,
             "dataflow": read.dataflow,
             "layers": [
                 {
@@ -79,8 +86,8 @@ def command(
         write_json(json_file, content)
 
 
-def _costs(found: list[Report], read: Configuration, node: str) -> dict[str, float]:
-    """Energy of all layers (8-bit words) and area of the array with its SRAM."""
+def _costs(found: list[Report], read: Configuration, node: str, arrays: int) -> dict[str, float]:
+    """Energy of all layers (8-bit words) and area of the arrays with their SRAM."""
     from tierform.chip.process import load_process
 
     process = load_process(node)
@@ -89,40 +96,47 @@ def _costs(found: list[Report], read: Configuration, node: str) -> dict[str, flo
     sram_B = read.ifmap_words + read.filter_words + read.ofmap_words
     mac_J = macs * process.mac_energy()["int8"].value
     sram_J = words * process.sram_energy().value
-    area = process.array_area_m2(read.rows * read.columns, sram_B)
+    area = arrays * process.array_area_m2(read.rows * read.columns, sram_B)
     return {"mac_energy_J": mac_J, "sram_energy_J": sram_J, "energy_J": mac_J + sram_J, "area_m2": area}
 
 
-def _show(found: list[Report], read: Configuration, accounting: str) -> None:
-    from tierform.chip.systolic.scalesim import BANDWIDTH, COMPUTE, DETAIL, SPARSE
+def _show(found: list[Report], read: Configuration, accounting: str, arrays: int) -> None:
+    from tierform.chip.systolic.scalesim import COMPUTE, SPARSE
 
     out = console()
     mode = "stall-free" if read.calculate_bandwidth else f"{read.ofmap_bandwidth} words a cycle"
+    many = f"{arrays} arrays of " if arrays > 1 else ""
     out.print(
-        f"{read.rows} x {read.columns} elements, {read.dataflow}, {mode}; counted as: {accounting}", highlight=False
+        f"{many}{read.rows} x {read.columns} elements, {read.dataflow}, {mode}; counted as: {accounting}",
+        highlight=False,
     )
-    tables = [("compute", COMPUTE), ("bandwidth, words a cycle", BANDWIDTH), ("SRAM", DETAIL[:9]), ("DRAM", DETAIL[9:])]
-    if read.sparse:
-        tables.append(("sparse weights, words", SPARSE))
     shown = found if len(found) <= 60 else found[:60]
-    for title, columns in tables:
-        columns = tuple(name for name in columns if all(name in report.figures for report in shown))
-        rows = [[_name(report), *(_number(report.figures[column]) for column in columns)] for report in shown]
-        if columns:
-            print_table(title, ["layer", *(_head(name) for name in columns)], rows)
+    head = ["layer", "with prefetch", "cycles", "stalls", "overall %", "mapping %", "compute %"]
+    rows = [[_name(report), *(_number(report.figures[column]) for column in COMPUTE)] for report in shown]
+    print_table("compute", head, rows)
+    for level in ("SRAM", "DRAM"):
+        rows = []
+        for report in shown:
+            for operand in ("IFMAP", "Filter", "OFMAP"):
+                words = "Writes" if operand == "OFMAP" else "Reads"
+                columns = (
+                    f"{level} {operand} Start Cycle", f"{level} {operand} Stop Cycle", f"{level} {operand} {words}",
+                    f"Avg {operand.upper()} {level} BW",
+                )  # fmt: skip
+                name = _name(report) if operand == "IFMAP" else ""
+                rows.append([name, f"{operand} {words}", *(_number(report.figures[column]) for column in columns)])
+        print_table(level, ["layer", "operand", "Start Cycle", "Stop Cycle", "words", "words/cycle"], rows, left=2)
+    if read.sparse and all(name in report.figures for report in shown for name in SPARSE):
+        rows = [[_name(report), *(_number(report.figures[column]) for column in SPARSE)] for report in shown]
+        print_table(
+            "sparse weights, words", ["layer", "dense", "packed + metadata", "metadata", "metadata/cycle"], rows
+        )
     if len(shown) < len(found):
         out.print(f"... and {len(found) - len(shown)} more layers (--json has them all)", highlight=False)
     total = sum(report.figures["Total Cycles"] * report.layer.count for report in found)
     out.print(f"{len(found)} layers, {total:,.0f} cycles in all", highlight=False)
     if read.without_effect:
         out.print(f"- keys that change no figure here: {', '.join(read.without_effect)}", highlight=False)
-
-
-def _head(column: str) -> str:
-    """A column's name as its table's head: what the title says already is left out."""
-    if column.startswith("Avg "):
-        return column.removeprefix("Avg ").removesuffix(" BW")
-    return column[5:].removesuffix(" Cycle") if column.startswith(("SRAM ", "DRAM ")) else column
 
 
 def _name(report: Report) -> str:
@@ -142,7 +156,8 @@ def _write_reports(found: list[Report], read: Configuration, folder: Path) -> No
         files.append(("SPARSE_REPORT", SPARSE))
     expanded = [report for report in found for _ in range(report.layer.count)]
     for name, columns in files:
-        lines = ["LayerID, " + ", ".join(columns) + ","]
+        kind = f"{read.representation}, " if columns is SPARSE else ""
+        lines = ["LayerID, " + ("Sparsity Representation, " if kind else "") + ", ".join(columns) + ","]
         for number, report in enumerate(expanded):
-            lines.append(f"{number}, " + ", ".join(str(report.figures[column]) for column in columns) + ",")
+            lines.append(f"{number}, {kind}" + ", ".join(str(report.figures[column]) for column in columns) + ",")
         write_text(folder / f"{name}.csv", "\n".join(lines) + "\n")

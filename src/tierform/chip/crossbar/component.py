@@ -300,8 +300,12 @@ class CrossbarTiles:
         return self.units * sum(area_by_part(self.parameters, beside=False).values())
 
     def leakage_W(self, temperature_K: float) -> float:
-        """Doubles every 30 K, from the parameter's value at 300 K (rule of thumb for bulk CMOS; assumed)."""
-        return float(self.units * self.parameters.leakage.value * 2.0 ** ((temperature_K - 300.0) / 30.0))
+        """Leakage, which doubles every 30 K from its value at 300 K (rule of thumb for bulk CMOS; assumed), and idling.
+
+        `idle_power` is what clocks and biases draw whether the tile works or not; it does not depend on temperature.
+        """
+        idle = self.parameters.idle_power.value if self.parameters.idle_power else 0.0
+        return self.units * (self.parameters.leakage.value * float(2.0 ** ((temperature_K - 300.0) / 30.0)) + idle)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""

@@ -88,6 +88,7 @@ class CrossbarParameters(FileModel):
     parts: dict[str, PartFile]
     activation_rate: Annotated[Constant, quantity("1/s", above=0)] | None = None
     leakage: Annotated[Constant, quantity("W", minimum=0)]
+    idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = None
     dynamic_operands: bool = False
     write_pulse: Annotated[Constant, quantity("s", above=0)]
     write_pulses: _Count

@@ -53,6 +53,7 @@ class SystolicParameters(FileModel):
     sram_capacity: Annotated[Constant, quantity("B", above=0)]
     array_area: Annotated[Constant, quantity("m^2", above=0)] | None = None
     leakage: Annotated[Constant, quantity("W", minimum=0)] | None = None
+    idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -174,9 +175,13 @@ class SystolicArrays:
         return self.units * self.parameters.array_area.value
 
     def leakage_W(self, temperature_K: float) -> float:
-        """Doubles every 30 K, from the parameter's value at 300 K (rule of thumb for bulk CMOS; assumed)."""
+        """Leakage, which doubles every 30 K from its value at 300 K (rule of thumb for bulk CMOS; assumed), and idling.
+
+        `idle_power` is what the clock draws whether the arrays work or not; it does not depend on temperature.
+        """
         assert self.parameters.leakage is not None
-        return float(self.units * self.parameters.leakage.value * 2.0 ** ((temperature_K - 300.0) / 30.0))
+        idle = self.parameters.idle_power.value if self.parameters.idle_power else 0.0
+        return self.units * (self.parameters.leakage.value * float(2.0 ** ((temperature_K - 300.0) / 30.0)) + idle)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""

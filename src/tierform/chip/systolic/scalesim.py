@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.chip.systolic.folds import Overlap, accesses, cycles, fold_count, layout, mapping_efficiency
+from tierform.chip.systolic.cores import best_cut
+from tierform.chip.systolic.folds import Overlap, accesses, layout, mapping_efficiency
 from tierform.chip.systolic.memory import Buffers, bounded_cycles, traffic
 from tierform.chip.systolic.scalesim_files import Configuration, LayerShape
 
@@ -347,12 +348,17 @@ def _figures(
     return figures | dict(zip(DETAIL, detail, strict=True))
 
 
-def hardware(layer: LayerShape, configuration: Configuration, overlap: Overlap = "double-buffered") -> Report:
-    """The layer's figures by the hardware's accounting; cycles count from 0, prefetching before it is negative."""
+def hardware(
+    layer: LayerShape, configuration: Configuration, overlap: Overlap = "double-buffered", arrays: int = 1
+) -> Report:
+    """The layer's figures by the hardware's accounting; cycles count from 0, prefetching before it is negative.
+
+    Several `arrays`, each with the configured SRAM, share the layer (:mod:`tierform.chip.systolic.cores`).
+    """
     rows, columns, flow = configuration.rows, configuration.columns, configuration.dataflow
     m, n, k = layer.m, layer.n, layer.sparsity.depth(layer.k)
-    _, _, t = layout(flow, m, n, k)
-    compute = cycles(flow, m, n, k, rows, columns, overlap)
+    cut = best_cut(flow, m, n, k, 1, arrays, rows, columns, overlap)
+    compute = cut.cycles
     moved = traffic(
         flow, m, n, k, rows, columns,
         Buffers(configuration.ifmap_words, configuration.filter_words, configuration.ofmap_words),
@@ -367,13 +373,15 @@ def hardware(layer: LayerShape, configuration: Configuration, overlap: Overlap =
     if not configuration.calculate_bandwidth:
         bounded = bounded_cycles(flow, m, n, k, rows, columns, compute, moved, bandwidth)
         total, stall, ahead = bounded.total_cycles, bounded.stall_cycles, bounded.prefetch_cycles
-    counts = accesses(flow, m, n, k, rows, columns)
-    folds = fold_count(flow, m, n, k, rows, columns)
+    part_m, part_n = -(-m // cut.m_parts), -(-n // cut.n_parts)
+    counts = accesses(flow, part_m, part_n, k, rows, columns)
+    parts = m * n / (part_m * part_n)
     spans = [(0, total - 1)] * 3
     dram = [(-ahead, total - 1, inputs), (-ahead, total - 1, moved.weights), (0, total - 1, writes)]
-    sram = (float(counts.inputs), float(counts.weights), float(counts.output_writes + counts.partial_reads))
+    sram = (parts * counts.inputs, parts * counts.weights, parts * (counts.output_writes + counts.partial_reads))
+    mapped = mapping_efficiency(flow, m, n, k, rows, columns)
+    busy = m * n * k / (compute * rows * columns * arrays)
     figures = _figures(
-        total, stall, layer.m * layer.n * layer.k, rows * columns,
-        mapping_efficiency(flow, m, n, k, rows, columns), folds * t / compute, sram, spans, dram,
+        total, stall, layer.m * layer.n * layer.k, rows * columns * arrays, mapped, busy / mapped, sram, spans, dram
     )  # fmt: skip
     return Report(layer, figures, m * n * k)
