@@ -57,10 +57,6 @@ def command(
         for layer in layers
     ]
     costs = _costs(found, read, process, arrays) if process else {}
-    _show(found, read, "SCALE-Sim v3" if compat else f"hardware, {overlap or 'double-buffered'}", arrays)
-    if costs:
-        rows = [[name, f"{value:.6g}"] for name, value in costs.items()]
-        print_table(f"estimated at {process} (assumed scaling from 45 nm)", ["figure", "value"], rows)
     if reports:
         _write_reports(found, read, reports)
     if json_file:
@@ -84,6 +80,10 @@ def command(
             "estimate": costs,
         }
         write_json(json_file, content)
+    _show(found, read, "SCALE-Sim v3" if compat else f"hardware, {overlap or 'double-buffered'}", arrays)
+    if costs:
+        rows = [[name, f"{value:.6g}"] for name, value in costs.items()]
+        print_table(f"estimated at {process} (assumed scaling from 45 nm)", ["figure", "value"], rows)
 
 
 def _costs(found: list[Report], read: Configuration, node: str, arrays: int) -> dict[str, float]:

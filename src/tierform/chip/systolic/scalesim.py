@@ -384,4 +384,5 @@ def hardware(
     figures = _figures(
         total, stall, layer.m * layer.n * layer.k, rows * columns * arrays, mapped, busy / mapped, sram, spans, dram
     )  # fmt: skip
+    figures["Total Cycles (incl. prefetch)"] = total + ahead
     return Report(layer, figures, m * n * k)
