@@ -21,7 +21,7 @@ import numpy as np
 from tierform.errors import Problem, TierformError, fail
 from tierform.network import cycle_kernel as kernel
 from tierform.network import cycle_state as cs
-from tierform.network.cycle_state import Memory, build
+from tierform.network.cycle_state import Memory, build, refuse_huge
 from tierform.network.cycle_step import advance
 from tierform.network.deadlock import virtual_channel_plan
 from tierform.network.parameters import RouterParameters
@@ -123,17 +123,22 @@ class CycleNetwork:
         router_parameters: RouterParameters | Sequence[RouterParameters] | None = None,
         seed: int = 0,
         balanced_rings: bool = False,
+        single_flits: bool = False,
     ) -> None:
-        """With a sequence, router r has ``router_parameters[r]``.  Routing that can deadlock is refused here."""
+        """With a sequence, router r has ``router_parameters[r]``; `single_flits` says that no packet is longer.
+
+        Routing that can deadlock is refused here.
+        """
         self.topology = topology
         self.routing = routing if isinstance(routing, Routing) else choose_routing(topology, routing)
         self.routers = _per_router(topology, router_parameters)
+        refuse_huge(topology, self.routers[0])
         plan = virtual_channel_plan(self.routing, self.routers[0].virtual_channels, balanced_rings)
         axes = len(topology.grid.shape) if topology.grid is not None else 1
         choices = axes + 1 if plan.mode == kernel.MINIMAL_ADAPTIVE else 2 if plan.layers > 1 else 1
         self.memory = build(
             topology, self.routers, plan.mode, plan.tables, plan.layer_of, plan.layers, plan.cyclic_links, seed,
-            HISTOGRAM_BINS, choices,
+            HISTOGRAM_BINS, choices, not single_flits,
         )  # fmt: skip
         self.counters = self.memory.counters
         self._partial = np.zeros(1)
@@ -180,7 +185,8 @@ def simulate_traffic(
     injection = injection if isinstance(injection, Injection) else Injection(injection)
     chosen = traffic if isinstance(traffic, Pattern) else pattern(traffic, topology.nodes)
     _check(topology, chosen, injection, sampling)
-    network = CycleNetwork(topology, routing, router_parameters, seed, balanced_rings)
+    single = max(injection.packet_flits) == 1
+    network = CycleNetwork(topology, routing, router_parameters, seed, balanced_rings, single)
     arrays = random_traffic(chosen, injection, network.memory, seed)
     started = time.process_time()
     network.run(arrays, 0)

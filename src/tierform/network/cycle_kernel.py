@@ -29,7 +29,9 @@ from tierform.network.cycle_state import (
     C_ROUTER,
     C_ROUTES,
     C_VC,
+    COMMIT,
     I_AXIS,
+    I_CYCLIC,
     LAYERS,
     MODE,
     O_CYCLIC,
@@ -57,6 +59,9 @@ TABLE, XY_YX, ADAPTIVE_XY_YX, VALIANT, TORUS, TORUS_BALANCED, MINIMAL_ADAPTIVE, 
 # Traffic kinds.
 PERMUTATION, UNIFORM, SHARED_WEIGHTS, MATRIX, FLOWS = range(5)
 ISLIP, INPUT_FIRST, OUTPUT_FIRST = range(3)
+# What a candidate is: an escape (or the only way), a channel shared with packets that it must not wait for, so taken
+# only with room in it, or an escape for when nothing is shared.
+ESCAPE, SHARED, LAST_ESCAPE = range(3)
 # A request is (input, output, priority or channel).
 REQUEST = 3
 
@@ -238,11 +243,16 @@ def route(m: Any, c: Any, table: Any, channel: int, packet: int) -> None:
             if layers == 1 or m[U(port + O_CYCLIC)] == 0:
                 set_route(m, channel, 0, port, 0, top, 0)
             else:
-                # An escape channel of the destination's own layer, and the channels that all layers share.
+                # The channels that all layers share, if one has room, and the escape of the destination's own layer.
+                # A packet of several flits takes the escape only when it must, and then stays in it: what holds an
+                # escape waits for escapes alone.  A packet of one flit holds nothing behind it and may come back.
                 layer = m[U(m[AT_LAYER_OF] + home)]
-                set_route(m, channel, 0, port, layer, layer, 0)
-                if top >= layers:
-                    set_route(m, channel, 1, port, layers, top, 0)
+                escaping = m[U(m[U(channel + C_PORT)] + I_CYCLIC)] != 0 and m[U(channel + C_VC)] < layers
+                if top < layers or (escaping and m[COMMIT] != 0):
+                    set_route(m, channel, 0, port, layer, layer, ESCAPE)
+                else:
+                    set_route(m, channel, 0, port, layers, top, SHARED)
+                    set_route(m, channel, 1, port, layer, layer, LAST_ESCAPE if m[COMMIT] != 0 else ESCAPE)
                     m[U(channel + C_ROUTES)] = 2
         return
     route_choice(m, c, table, channel, at, router, home, top)
@@ -297,7 +307,7 @@ def route_choice(m: Any, c: Any, table: Any, channel: int, at: int, router: int,
             if m[U(place + axis)] != m[U(goal + axis)]:
                 step = 0 if m[U(place + axis)] < m[U(goal + axis)] else 1
                 port = m[U(m[AT_AXIS_PORT] + (2 * axis + step) * m[ROUTERS] + router)]
-                set_route(m, channel, number, port, 1, top, 1)
+                set_route(m, channel, number, port, 1, top, SHARED)
                 number += 1
         m[U(channel + C_ROUTES)] = number
         return

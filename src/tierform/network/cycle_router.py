@@ -18,8 +18,10 @@ from tierform.network.cycle_kernel import (
     ACTIVE,
     ALLOCATING,
     IDLE,
+    LAST_ESCAPE,
     REQUEST,
     ROUTING,
+    SHARED,
     allocate,
     route,
 )
@@ -165,12 +167,19 @@ def islip_vcs(m: Any, router: int, number: int, step: int) -> None:
         channel = m[U(k)]
         local = m[U(channel + C_LOCAL)]
         candidate = channel + C_FIRST_ROUTE
+        offered = False
         for _ in range(m[U(channel + C_ROUTES)]):
+            kind = m[U(candidate + 3)]
             first = m[U(m[U(candidate)] + O_OWN)]
             own = first + m[U(candidate + 1)] * W_SIZE
             end = first + m[U(candidate + 2)] * W_SIZE
+            if kind == LAST_ESCAPE and offered:
+                end = own - 1
             while own <= end:
-                if m[U(own + W_OWNER)] == 0 and not (full_is_busy and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]):
+                if m[U(own + W_OWNER)] == 0 and (
+                    m[U(own + W_USED)] < m[U(own + W_SLOTS)] or not (full_is_busy or kind == SHARED)
+                ):
+                    offered = True
                     far = local - m[U(own + W_GRANT)]
                     if far < 0:
                         far += inputs
@@ -227,14 +236,22 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
         m[U(channel + C_OUTCOME)] = -1
         m[U(channel + C_DUE)] = now + delay - 1
         candidate = channel + C_FIRST_ROUTE
+        offered = False
         for _ in range(m[U(channel + C_ROUTES)]):
+            kind = m[U(candidate + 3)]
             first = m[U(m[U(candidate)] + O_OWN)]
-            for vc in range(m[U(candidate + 1)], m[U(candidate + 2)] + 1):
+            end = m[U(candidate + 2)] + 1
+            if kind == LAST_ESCAPE and offered:
+                end = 0
+            for vc in range(m[U(candidate + 1)], end):
                 own = first + vc * W_SIZE
-                if m[U(own + W_OWNER)] == 0 and not (m[BUSY_WHEN_FULL] and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]):
+                if m[U(own + W_OWNER)] == 0 and (
+                    m[U(own + W_USED)] < m[U(own + W_SLOTS)] or not (m[BUSY_WHEN_FULL] or kind == SHARED)
+                ):
+                    offered = True
                     m[U(request)] = m[U(channel + C_LOCAL)]
                     m[U(request + 1)] = m[U(own + W_LOCAL)]
-                    m[U(request + 2)] = m[U(candidate + 3)]
+                    m[U(request + 2)] = 1 if kind == SHARED else 0
                     request += REQUEST
                     requests += 1
             candidate += 4
@@ -252,10 +269,15 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
         channel = m[U(k)]
         if m[U(channel + C_DUE)] <= now:
             own = m[U(channel + C_OUTCOME)]
-            if own >= 0 and m[U(own + W_OWNER)] == 0:
-                if delay == 1 or not (m[BUSY_WHEN_FULL] and m[U(own + W_USED)] >= m[U(own + W_SLOTS)]):
-                    take(m, router, channel, own)
-                    continue
+            # A later grant may have filled the channel meanwhile: shared ones are taken only with room.
+            strict = m[BUSY_WHEN_FULL] != 0 or m[U(channel + C_ROUTES)] > 1
+            if (
+                own >= 0
+                and m[U(own + W_OWNER)] == 0
+                and (delay == 1 or not strict or m[U(own + W_USED)] < m[U(own + W_SLOTS)])
+            ):
+                take(m, router, channel, own)
+                continue
             m[U(channel + C_DUE)] = -1
         m[U(kept)] = channel
         kept += 1

@@ -29,7 +29,7 @@ MEMORY_LIMIT_B = 4 * 2**30
  PACKETS, RANDOM) = range(22)  # fmt: skip
 # Header of the words: constants of the network, then addresses of sections.
 (VCS, DEPTH, NODES, ROUTERS, AXES, MODE, HORIZON, EVENTS, CREDIT_EVENTS, SPEED_IN, SPEED_OUT, WAIT_FOR_TAIL,
- BUSY_WHEN_FULL, VC_ALLOCATOR, SWITCH_ALLOCATOR, ITERATIONS, CHANNEL_SIZE, IN_SIZE, OUT_SIZE, BINS, SIDES, LAYERS) = range(22)  # fmt: skip
+ BUSY_WHEN_FULL, VC_ALLOCATOR, SWITCH_ALLOCATOR, ITERATIONS, CHANNEL_SIZE, IN_SIZE, OUT_SIZE, BINS, SIDES, LAYERS, COMMIT) = range(23)  # fmt: skip
 (AT_ROUTER, AT_IN, AT_OUT, AT_CHANNEL, AT_OWN, AT_NODE, AT_PACKET, AT_FREE, AT_WHEEL, AT_CREDITS, AT_PLACE,
  AT_AXIS_PORT, AT_SCRATCH, AT_HISTOGRAM, AT_SHAPE, AT_LAYER_OF, AT_GRANTED, AT_BEST, AT_REQUEST,
  AT_POINTERS, AT_END) = range(32, 53)  # fmt: skip
@@ -40,7 +40,7 @@ HEADER = 64
  R_SWITCH_N, R_VC_N, R_ROUTING_N, R_SWITCH_LIST, R_VC_LIST, R_ROUTING_LIST, R_NUMBER) = range(16)  # fmt: skip
 R_SIZE = 16
 # Input port; then per input speedup the rotating offset and the switch's accept pointer.
-I_FEEDER, I_CREDIT_DELAY, I_CREDIT_FREE, I_STEP, I_AXIS, I_LOCAL, I_PART, I_POINTERS = range(8)
+I_FEEDER, I_CREDIT_DELAY, I_CREDIT_FREE, I_STEP, I_AXIS, I_LOCAL, I_PART, I_CYCLIC, I_POINTERS = range(9)
 # Output port; then per output speedup the switch's grant pointer.
 O_TARGET, O_DELAY, O_INTERVAL, O_SLOTS, O_FREE, O_LOCAL, O_OWN, O_CYCLIC, O_POINTERS = range(9)
 # Channel; then the candidates (output port, lowest and highest virtual channel, priority), then the buffer.
@@ -109,6 +109,19 @@ def port_numbers(topology: Topology) -> dict[str, IntArray]:
     return result
 
 
+def refuse_huge(topology: Topology, router: RouterParameters) -> None:
+    """Estimate the memory of a simulation before anything of it is built, and refuse what is too large."""
+    channels = (topology.links + 2 * topology.nodes) * router.virtual_channels
+    slots = channels * router.buffer_flits
+    # Channel and out-channel records, buffers and packet records, routing tables (twice while they are made).
+    needed = 4 * (channels * 44 + slots * (1 + P_RECORD + 1)) + 12 * topology.routers**2
+    if needed > MEMORY_LIMIT_B:
+        fail(
+            f"this simulation would take about {needed / 2**30:.1f} GiB; the limit is {MEMORY_LIMIT_B / 2**30:.0f} GiB",
+            fix="Use a smaller network, fewer virtual channels or the analytic engine.",
+        )
+
+
 def build(
     topology: Topology,
     routers: Sequence[RouterParameters],
@@ -120,6 +133,7 @@ def build(
     seed: int,
     histogram_bins: int,
     choices: int,
+    commit: bool,
 ) -> Memory:
     """The memory of a network whose router r has parameters ``routers[r]`` (virtual channels alike for all)."""
     first = routers[0]
@@ -157,10 +171,6 @@ def build(
         AT_GRANTED: requests, AT_BEST: 6 * sides, AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
         AT_POINTERS: 2 * sides, AT_HISTOGRAM: histogram_bins, AT_SHAPE: axes, AT_LAYER_OF: count + 3 * channels,
     }  # fmt: skip
-    needed = 4 * (HEADER + sum(sizes.values()) + tables.size)
-    if needed > MEMORY_LIMIT_B:
-        fail(f"this simulation would take {needed / 2**30:.1f} GiB; the limit is {MEMORY_LIMIT_B / 2**30:.0f} GiB",
-             fix="Use a smaller network, fewer virtual channels or the analytic engine.")  # fmt: skip
     words = np.zeros(HEADER + sum(sizes.values()), np.int32)
     counters = np.zeros(24, np.int64)
     counters[FREE_TOP], counters[RANDOM] = pool, (seed * 2654435761 + 12345) % (1 << 62)
@@ -176,7 +186,7 @@ def build(
         (WAIT_FOR_TAIL, first.wait_for_tail_credit), (BUSY_WHEN_FULL, first.vc_busy_when_full),
         (VC_ALLOCATOR, kinds[first.vc_allocator]), (SWITCH_ALLOCATOR, kinds[first.switch_allocator]),
         (ITERATIONS, first.alloc_iterations), (CHANNEL_SIZE, channel_size), (IN_SIZE, in_size), (OUT_SIZE, out_size),
-        (BINS, histogram_bins), (SIDES, sides), (LAYERS, layers),
+        (BINS, histogram_bins), (SIDES, sides), (LAYERS, layers), (COMMIT, commit),
     ):  # fmt: skip
         words[place] = int(value)
     to_port = np.zeros((1, 1, 1), np.int32)
@@ -187,6 +197,7 @@ def build(
     _fill_ports(memory, topology, plug, slots, interval, credit_delay, in_size, out_size, channel_size)
     _fill_channels(memory, topology, plug, channels, channel_size, routes)
     memory.section(AT_OUT, ports, out_size)[plug["link_out"], O_CYCLIC] = cyclic_links
+    memory.section(AT_IN, ports, in_size)[plug["link_in"], I_CYCLIC] = cyclic_links
     free = int(words[AT_FREE])
     words[free : free + pool] = np.arange(pool)[::-1]
     for place, array in (

@@ -5,12 +5,14 @@ such dependencies has no cycle cannot deadlock (Dally and Seitz 1987); an adapti
 channels' graph has none (Duato 1993).  :func:`virtual_channel_plan` builds the graph for what will really be simulated
 and refuses a routing that fails.  Tables that fail with one class are split: destinations are dealt to layers of
 virtual channels, each layer acyclic (after Skeie, Lysne and Theiss 2002), if there are enough channels; the channels
-left over are shared, since each layer's own channel is an escape that drains (Duato's condition, link by link).
+left over are shared: each layer's own channel is an escape that a packet, once in it, does not leave (Duato's
+condition, kept when buffers hold several packets).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +29,8 @@ class VirtualChannelPlan:
     """How the cycle engine routes: a mode, link tables (parts, routers, routers), and layers.
 
     With more than one layer, destinations of layer i may use virtual channel i (their escape) and those from `layers`
-    on (shared by all) on links that lie on a dependency cycle, and all virtual channels on other links.
+    on (shared by all, until the packet has taken its escape) on links that lie on a dependency cycle or between two,
+    and all virtual channels on other links.
     """
 
     mode: int
@@ -176,7 +179,7 @@ def _prove_rings(topology: Topology) -> None:
                             continue
                         length = (direction * (there - here)) % size
                         places = [(here + direction * step) % size for step in range(length)]
-                        pairs.update(zip(places, places[1:], strict=False))
+                        pairs.update(pairwise(places))
                 left = {place: sum(int(pair[1] == place) for pair in pairs) for place in range(size)}
                 ready = [place for place in left if left[place] == 0]
                 for place in ready:

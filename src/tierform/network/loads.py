@@ -52,7 +52,7 @@ def table_loads(
     """
     topology = routing.topology
     hops, order, ends, after = _order(routing, goals, part)
-    passing = traffic.astype(float)
+    passing: FloatArray = traffic.astype(float)
     flat = passing.ravel()
     for level in range(len(ends) - 1, 0, -1):
         chosen = order[ends[level - 1] : ends[level]]
@@ -60,7 +60,7 @@ def table_loads(
         np.add.at(flat, after[chosen], flat[chosen])
     table = routing.next_links(goals, part)
     used = (table >= 0) & (passing > 0)
-    loads: FloatArray = np.bincount(table[used], weights=passing[used], minlength=topology.links)
+    loads: Any = np.bincount(table[used], weights=passing[used], minlength=topology.links)
     return loads, hops, passing
 
 

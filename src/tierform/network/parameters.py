@@ -121,7 +121,7 @@ def energy_parameters(
                     constant.kind,
                     constant.source,
                     constant.note,
-                )  # fmt: skip
+                )
             )
     return EnergyParameters(**values, assumptions=tuple(notes))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -240,7 +241,7 @@ def small_world(
         fail(f"between 0 and {len(first)} shortcuts are possible", key="shortcuts", value=shortcuts)
     weight = far[first, second] ** -exponent
     rng = np.random.default_rng(seed)
-    chosen = rng.choice(len(first), size=shortcuts, replace=False, p=weight / weight.sum()) if shortcuts else []
+    chosen: Any = rng.choice(len(first), size=shortcuts, replace=False, p=weight / weight.sum()) if shortcuts else []
     a, b = first[chosen], second[chosen]
     length = np.concatenate([base.link_length_m, np.tile(far[a, b] * pitch_m, 2)])
     cycles = np.ones(len(length), np.int32) if m_per_cycle is None else np.ceil(length / m_per_cycle - 1e-9)

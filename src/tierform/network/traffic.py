@@ -124,7 +124,8 @@ def _hotspots(nodes: int, hotspots: Sequence[int], rates: Sequence[float]) -> Fl
     given += [given[-1]] * (len(spots) - len(given))
     weights = np.zeros(nodes)
     np.add.at(weights, spots, given)
-    return weights / weights.sum()
+    shares: FloatArray = weights / weights.sum()
+    return shares
 
 
 def _rows(nodes: int, weights: Any) -> FloatArray:
@@ -133,7 +134,8 @@ def _rows(nodes: int, weights: Any) -> FloatArray:
         fail(f"a traffic matrix needs the shape ({nodes}, {nodes})", key="weights", value=str(matrix.shape))
     if not np.isfinite(matrix).all() or (matrix < 0).any() or (matrix.sum(axis=1) <= 0).any():
         fail("traffic weights must be finite, not negative, and each row needs a destination", key="weights")
-    return matrix / matrix.sum(axis=1, keepdims=True)
+    shares: FloatArray = matrix / matrix.sum(axis=1, keepdims=True)
+    return shares
 
 
 def _checked(nodes: int, given: Sequence[int], what: str) -> IntArray:
