@@ -51,7 +51,9 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     if options["adc_bits"] is not None:
         changes["adc_bits"] = options["adc_bits"]
     from tierform.numerics.chip_view import crossbar_format
+    from tierform.numerics.formats import BitPlan
 
+    plan = BitPlan.parse(options["bits"])
     crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
     with progress() as display:
         bar = display.add_task("loading", total=None)
@@ -63,7 +65,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
             ),
         )  # fmt: skip
         table = accuracy_table(
-            network, task, chip, bits=options["bits"], noise=noise, temperature_K=kelvin,
+            network, task, chip, bits=plan, noise=noise, temperature_K=kelvin,
             instances=options["instances"], seeds=options["seeds"], adapt=not options["no_adapt"],
             steps=options["steps"], rank=options["rank"], targets=tuple(options["targets"].split(",")),
             resample_every=options["resample"], limit=options["limit"],

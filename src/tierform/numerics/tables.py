@@ -88,10 +88,11 @@ def load_model_and_task(model_name: str, data: str, test: str = "", *, context: 
     heads = {"text": "AutoModelForCausalLM", "choice": "AutoModelForMultipleChoice",
              "span": "AutoModelForQuestionAnswering", "label": "AutoModelForSequenceClassification"}  # fmt: skip
     labels = sorted({str(row["label"]) for row in train}) if kind == "label" else []
-    options = {"num_labels": len(labels)} if labels else {}
+    options = {"num_labels": len(labels)} if labels else {"num_labels": 2} if kind == "span" else {}
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_name)
-        model = getattr(transformers, heads[kind]).from_pretrained(model_name, **options)
+        head = getattr(transformers, heads[kind])
+        model = head.from_pretrained(model_name, ignore_mismatched_sizes=True, **options)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         fail("the model could not be loaded", key="MODEL", value=model_name,
