@@ -141,7 +141,7 @@ def test_do_narrow_weights_move_less_but_compute_as_wide_ones() -> None:
 def test_is_a_format_without_a_peak_refused() -> None:
     with pytest.raises(TierformError, match="no peak rate") as caught:
         A100.at(peak_rate={"bf16": A100.parameters.peak_rate["bf16"]}).cost(product(8, 8, 8, "fp32"))
-    assert "peak_rate for bf16" in str(caught.value)
+    assert "no peak rate for fp32 or a wider format, only for bf16" in str(caught.value)
 
 
 @settings(max_examples=60, deadline=None)

@@ -54,6 +54,10 @@ def command(
     if samples is None and count < LEAST_ROWS:
         fail("too few products to calibrate a device", key="--points", value=count, fix=f"At least {LEAST_ROWS}.")
     found = measure_device(device, threads)
+    wrong = sorted({row.format for row in rows} - {found.format})
+    if wrong:
+        fail(f"this device was measured with {found.format}, the samples are of {', '.join(wrong)}", file=str(samples),
+             fix="Give samples of this device in that format.")  # fmt: skip
     if samples is None:
         rows = _measure(found, count, quick, seed, out / f"{name}-samples.csv")
     with progress() as shown:

@@ -62,7 +62,7 @@ def default_mapping(
                     f"no component of the chip {chip.name!r} can run this operator",
                     key=key,
                     value=operator.kind.value,
-                    fix=f"The chip has: {', '.join(chip.components)}.",
+                    fix=" ".join([f"The chip has: {', '.join(chip.components)}.", *_reasons(chip, operator)]),
                 )
             )
         else:
@@ -276,3 +276,9 @@ def _tiles(
                 )
             )
     return tuple(result)
+
+
+def _reasons(chip: Chip, operator: Operator) -> list[str]:
+    """What components that can tell say of why they cannot run the operator."""
+    told = [getattr(part, "why_not")(operator) for part in chip.components.values() if hasattr(part, "why_not")]
+    return [reason for reason in told if reason]

@@ -76,6 +76,13 @@ class Gpu:
             return False
         return operator.kind is not Kind.MATMUL or self.rate(operator) is not None
 
+    def why_not(self, operator: Operator) -> str:
+        """Why it does not support the operator, for a message; empty when it does."""
+        if self.supports(operator) or operator.kind is Kind.COLLECTIVE:
+            return ""
+        known = ", ".join(self.parameters.peak_rate)
+        return f"{self.name}: no peak rate for {_format(operator)} or a wider format, only for {known}."
+
     def rate(self, operator: Operator) -> float | None:
         """Peak operations a second in the operator's widest format, of one GPU."""
         return value_by_precision(self.parameters.peak_rate, _format(operator))
@@ -90,13 +97,12 @@ class Gpu:
 
     def _cost(self, operator: Operator) -> Cost:
         if not self.supports(operator):
-            known = ", ".join(self.parameters.peak_rate)
             fail(
                 f"the GPU {self.name!r} has no peak rate for this operator's format",
                 key=operator.name,
                 value=_format(operator),
                 choices=self.parameters.peak_rate,
-                fix=f"Its file gives peak_rate for {known}.",
+                fix=self.why_not(operator),
             )
         read_B = float(operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B)
         seconds = self._seconds(operator, read_B)
