@@ -288,6 +288,13 @@ def test_command_prints_the_reports_and_refuses_with_code_2(tmp_path, capsys):
     assert "no such file" in capsys.readouterr().err
 
 
+def test_a_layer_too_large_to_walk_is_refused_by_name_and_counted_by_formulas():
+    large, chosen = LayerShape("large", 40_000, 40_000, 40_000), configuration(32, 32, "ws")
+    with pytest.raises(TierformError, match="large"):
+        scalesim.scale_sim(large, chosen)
+    assert scalesim.hardware(large, chosen).figures["Total Cycles"] == cycles("ws", 40_000, 40_000, 40_000, 32, 32)
+
+
 def test_batch_equals_the_plain_formulas():
     from tierform.chip.systolic.batch import gemm_costs
 

@@ -22,6 +22,7 @@ from tierform.chip.systolic.cores import best_cut
 from tierform.chip.systolic.folds import Overlap, accesses, layout, mapping_efficiency
 from tierform.chip.systolic.memory import Buffers, bounded_cycles, traffic
 from tierform.chip.systolic.scalesim_files import Configuration, LayerShape
+from tierform.errors import fail
 
 COMPUTE = (
     "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles", "Overall Util %", "Mapping Efficiency %",
@@ -42,6 +43,7 @@ SPARSE = (
     "Avg FILTER Metadata SRAM BW",
 )  # fmt: skip
 _NO_STALLS = np.zeros(0, dtype=np.int64)
+MOST_STEPS = 4_000_000_000  # of a walk through demands: about a minute
 _DEFAULT_WORDS = 10  # words a cycle of the first fill in the stall-free mode
 
 
@@ -189,10 +191,11 @@ def _estimated(
     if outputs <= configuration.ofmap_words // 2:  # the buffer is emptied once, at the end
         drained = (total, total + -(-outputs // plan.columns) - 1, outputs)
     else:
-        stalls = np.zeros(plan.fold_total * plan.lines, dtype=np.int64)
+        _check_walk(layer, plan)
         drained, stall, total = _drained(plan, configuration, stalls)
-        if stall == 0:
-            stalls = _NO_STALLS
+        if stall:  # the delay before each line is needed as well
+            stalls = np.zeros(plan.fold_total * plan.lines, dtype=np.int64)
+            _drained(plan, configuration, stalls)
     footprints, spaces = _footprint(layer, plan), _space(layer, plan)
     sizes = (configuration.ifmap_words, configuration.filter_words)
     moved: list[tuple[int, int, int]] = []
@@ -202,6 +205,7 @@ def _estimated(
             sets = -(-footprint // set_size)
             moved.append((-sets * set_size // _DEFAULT_WORDS, -1, footprint))
             continue
+        _check_walk(layer, plan)
         from tierform.chip.systolic.scalesim_kernel import estimate_product_reads, estimate_reads
 
         folds = folds or plan.folds()
@@ -220,6 +224,19 @@ def _estimated(
             )
         moved.append((int(start), int(stop), int(reads)))
     return total, stall, _spans(layer, plan, stalls), [*moved, drained]
+
+
+def _check_walk(layer: LayerShape, plan: _Plan) -> None:
+    """Refuse a layer whose rebuilt buffers would take minutes or more memory than there is."""
+    counts = accesses(plan.dataflow, plan.m, plan.n, plan.k, plan.rows, plan.columns)
+    steps = plan.fold_total * plan.lines + counts.inputs + counts.weights
+    if steps > MOST_STEPS:
+        fail(
+            f"SCALE-Sim's accounting of this layer has to be walked in {steps:.3g} steps; at most {MOST_STEPS:.0e} are",
+            key=layer.name,
+            value=f"{layer.m} x {layer.n} x {layer.k}",
+            fix="Leave out --compat, enlarge the SRAM, or give a smaller layer.",
+        )
 
 
 def _drained(
@@ -269,6 +286,7 @@ def _bounded(
     layer: LayerShape, plan: _Plan, configuration: Configuration
 ) -> tuple[int, int, list[tuple[int, int]], list[tuple[int, int, int]]]:
     """The mode with a given bandwidth; the buffers are always rebuilt."""
+    _check_walk(layer, plan)
     from tierform.chip.systolic.scalesim_kernel import run_bounded
 
     folds, spaces = plan.folds(), _space(layer, plan)
