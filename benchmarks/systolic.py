@@ -16,7 +16,7 @@ import numpy as np
 import tierform.validation.systolic as ledger
 from tierform.chip.contract import product
 from tierform.chip.description import load_component
-from tierform.chip.systolic.batch import gemm_costs
+from tierform.chip.systolic.batch import gemm_costs, product_costs
 from tierform.chip.systolic.scalesim import scale_sim
 
 TABLE = Path(ledger.__file__).parent / "tables" / "systolic_scale_sim.csv"
@@ -65,6 +65,9 @@ def main() -> None:
     for flow in ("ws", "best"):
         seconds = cpu_s(lambda flow=flow: gemm_costs(m, n, k, 128, 32, flow), 1)  # type: ignore[misc]
         print(f"vectorized, dataflow {flow}: {ROWS / seconds / 1e6:.1f} million distinct products a CPU second")
+    array = load_component("systolic-128x32-10nm", 1, "systolic-128x32-10nm")
+    seconds = cpu_s(lambda: product_costs(array, m, n, k), 1)
+    print(f"vectorized, seconds and joules, best dataflow: {ROWS / seconds / 1e6:.1f} million a CPU second")
     for name in ("systolic-128x32-10nm", "atleus-tile-32nm"):
         component = load_component(name, 16, name)
         operator = product(512, 1024, 1024)

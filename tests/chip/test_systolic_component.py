@@ -7,6 +7,7 @@ import sys
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +17,7 @@ from tierform.chip.contract import check, product
 from tierform.chip.description import load_component
 from tierform.chip.process import load_process
 from tierform.chip.systolic import DATAFLOWS, SystolicArrays, accesses, cycles
+from tierform.chip.systolic.batch import product_costs
 from tierform.chip.systolic.cores import best_cut, cut_along_k
 from tierform.errors import TierformError
 
@@ -67,6 +69,22 @@ def test_time_is_that_of_the_best_dataflow_and_energy_that_of_its_accesses() -> 
     assert cost.energy_J["sram"] == pytest.approx(sram_B * 0.21e-12)
     for flow in DATAFLOWS:
         assert arrays(dataflow=flow).cost(operator).occupancy_s >= cost.occupancy_s * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("changes", [{}, {"dataflow": "is", "overlap": "serial"}, {"dataflow": "os"}])
+def test_many_products_at_once_cost_what_each_costs(changes: dict[str, Any]) -> None:
+    component = arrays(**changes)
+    rng = np.random.default_rng(5)
+    m, n, k = (rng.integers(1, 900, 60) for _ in range(3))
+    for precision in ("int8", "bf16"):
+        found = product_costs(component, m, n, k, precision)
+        for i in range(m.size):
+            cost = component.cost(product(int(m[i]), int(n[i]), int(k[i]), precision=precision))
+            assert found["seconds"][i] == pytest.approx(cost.occupancy_s)
+            assert found["mac_J"][i] == pytest.approx(cost.energy_J["mac"])
+            assert found["sram_J"][i] == pytest.approx(cost.energy_J["sram"])
+    with pytest.raises(TierformError):
+        product_costs(component, [1], [1], [1], "fp64")
 
 
 def test_a_share_of_the_arrays_takes_longer() -> None:

@@ -101,14 +101,17 @@ class SystolicArrays:
         return operator.kind is Kind.MATMUL and self._mac_energy_J(operator) is not None
 
     @cached_property
-    def _by_bits(self) -> dict[str, float | None]:
+    def _by_format(self) -> dict[str, float | None]:
         return {}
 
+    def mac_energy_J(self, precision: str) -> float | None:
+        """Energy of a multiply-accumulate in a number format (or the next wider one); None where there is none."""
+        if precision not in self._by_format:
+            self._by_format[precision] = value_by_precision(self.parameters.mac_energy, precision)
+        return self._by_format[precision]
+
     def _mac_energy_J(self, operator: Operator) -> float | None:
-        widest = max((operand.precision for operand in operator.inputs), key=bits)
-        if widest not in self._by_bits:
-            self._by_bits[widest] = value_by_precision(self.parameters.mac_energy, widest)
-        return self._by_bits[widest]
+        return self.mac_energy_J(max((operand.precision for operand in operator.inputs), key=bits))
 
     def _sparsity(self, operator: Operator) -> Sparsity:
         given = self.parameters.weight_sparsity
