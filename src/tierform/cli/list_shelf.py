@@ -54,11 +54,10 @@ def _chips() -> list[dict[str, Any]]:
         chip = load_chip(name)
         evidence = chip.assumptions()
         sources = sorted({line.source for line in evidence if line.source})
+        assumed = sum(line.kind == "assumed" for line in evidence)
         rows.append({
             "name": name, "package": chip.package.kind, "area": format_quantity(chip.area_m2, "m2"),
-            "components": ", ".join(f"{part.units} x {key}" for key, part in chip.components.items()),
-            "constants (assumed)": f"{len(evidence)} ({sum(line.kind == 'assumed' for line in evidence)})",
-            "sources": ", ".join(sources), "what": chip.description,
+            "constants": f"{len(evidence)}, {assumed} assumed", "what": chip.description, "sources": ", ".join(sources),
         })  # fmt: skip
     return rows
 
@@ -75,7 +74,7 @@ def _components() -> list[dict[str, Any]]:
         sources = sorted({line.source for line in part.assumptions() if line.source})
         rows.append({
             "name": name, "type": parameters.type, "area": format_quantity(part.area_m2, "m2"),
-            "sources": ", ".join(sources), "what": parameters.description,
+            "what": parameters.description, "sources": ", ".join(sources),
         })  # fmt: skip
     return rows
 

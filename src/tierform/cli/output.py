@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,10 @@ def one_thread() -> None:
     """Keep linear algebra to one thread, before numpy is loaded: matrices here are small, and idle threads spin."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+
+
+# A number, perhaps signed, grouped and with a short unit.
+_NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ?[^\s\d]\S{0,7})?( \S{1,8})?")
 
 
 @lru_cache(maxsize=1)
@@ -50,7 +55,7 @@ def print_table(title: str, head: Sequence[str], rows: Sequence[Sequence[str]], 
         padding=(0, 2, 0, 0),
     )
     for index, name in enumerate(head):
-        numeric = shown and index >= left and all(row[index][:1] in "0123456789-+." for row in rows if row[index])
+        numeric = shown and index >= left and all(_NUMBER.fullmatch(row[index]) for row in rows if row[index])
         table.add_column(name, justify="right" if numeric else "left", overflow="fold", no_wrap=bool(numeric))
     for row in rows:
         table.add_row(*(Text(cell, style="red") if cell == "FAIL" else Text(cell) for cell in row))
