@@ -23,6 +23,7 @@ ENGINES = Registry(
     "tierform.validation",
     {
         "network": "tierform.validation.network:ledger",
+        "numerics": "tierform.validation.numerics:ledger",
         "store": "tierform.validation.store:ledger",
         "memory": "tierform.validation.memory:ledger",
         "systolic": "tierform.validation.systolic:ledger",
