@@ -11,14 +11,24 @@ from tierform.errors import fail
 from tierform.files import write_json
 from tierform.studies import STUDIES, StudyOptions, StudyResult
 
+MOST_SHOWN = 40
+
 
 @click.command("reproduce")
 @click.argument("study", required=False)
 @click.option("--quick", is_flag=True, help="A small version of the same: fewer points, shorter training.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the study; may be repeated.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="FOLDER",
+    help="Write STUDY.html, with the figures, and STUDY.json into this folder.",
+)
 @json_option
-def command(study: str | None, quick: bool, seed: int, settings: tuple[str, ...], json_file: Path | None) -> int:
+def command(
+    study: str | None, quick: bool, seed: int, settings: tuple[str, ...], out: Path | None, json_file: Path | None
+) -> int:
     """Re-derive a published result; without STUDY, list them.  Exit 1 when a claim that the study tests fails."""
     if study is None:
         for name in STUDIES.names():
@@ -45,12 +55,25 @@ def command(study: str | None, quick: bool, seed: int, settings: tuple[str, ...]
     for remark in result.remarks:
         console().print(f"- {remark}", highlight=False, markup=False)
     if result.assumptions:
-        rows = [[one.subject, one.value, one.kind, one.source or one.note] for one in result.assumptions]
+        shown = result.assumptions
+        if len(shown) > MOST_SHOWN:  # what is assumed of whole chips, not each constant
+            shown = tuple(one for one in shown if not one.value)
+        rows = [[one.subject, one.value, one.kind, one.source or one.note] for one in shown]
         print_table("What was assumed", ["subject", "value", "kind", "source"], rows)
+        if len(shown) < len(result.assumptions):
+            rest = len(result.assumptions) - len(shown)
+            console().print(f"and {rest} single constants: --out and --json list them\n", highlight=False)
     for source in result.sources:
         console().print(f"source: {source}", highlight=False, markup=False)
     if json_file:
         write_json(json_file, result.to_dict())
+    if out:
+        from tierform.report.study_page import write
+
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / f"{study}.json", result.to_dict())
+        write(out / f"{study}.html", result)
+        console().print(f"written: {out / study}.html and .json", highlight=False, markup=False)
     return 0 if result.holds else 1
 
 

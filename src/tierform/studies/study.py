@@ -8,10 +8,10 @@ prints nothing; its tables hold plain numbers.  Plug-in packages add studies thr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
-from tierform.errors import Problem, TierformError, nearest
+from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.provenance import Assumption
 from tierform.registry import Registry
 
@@ -22,6 +22,8 @@ STUDIES = Registry(
     "study",
     "tierform.studies",
     {
+        "atleus": "tierform.studies.atleus:run",
+        "hetrax": "tierform.studies.hetrax:run",
         "smartquant": "tierform.studies.smartquant:run",
     },
 )
@@ -59,6 +61,15 @@ class StudyOptions:
         if problems:
             raise TierformError(problems)
 
+    def whole_numbers(self, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+        """A setting of whole numbers with commas between; TierformError when it is something else."""
+        text = self.settings.get(key)
+        if text is None:
+            return default
+        if not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+            fail("whole numbers of at least 1 are needed", key=key, value=text, fix=f"For example {key}=128,512.")
+        return tuple(int(part) for part in text.split(","))
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -73,6 +84,24 @@ class Table:
         """For JSON: each row as a table from column to value."""
         rows = [dict(zip(self.head, row, strict=True)) for row in self.rows]
         return {"title": self.title, "note": self.note, "rows": rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """What to draw from a table: columns `y` over column `x`, one line or bar for each, or for each value of `by`.
+
+    `marks` are published values, drawn as horizontal lines.  The numbers are the table's.
+    """
+
+    table: str
+    x: str
+    y: tuple[str, ...]
+    by: str = ""
+    kind: Literal["bar", "line"] = "bar"
+    title: str = ""
+    unit: str = ""
+    log: bool = False
+    marks: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +124,7 @@ class StudyResult:
     remarks: tuple[str, ...] = ()
     assumptions: tuple[Assumption, ...] = ()
     sources: tuple[str, ...] = ()
+    pictures: tuple[Picture, ...] = ()
 
     @property
     def holds(self) -> bool:
@@ -123,4 +153,5 @@ class StudyResult:
                 for one in self.assumptions
             ],
             "sources": list(self.sources),
+            "pictures": [asdict(one) for one in self.pictures],
         }
