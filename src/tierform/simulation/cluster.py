@@ -1,9 +1,9 @@
 """Several chips at one task: the cost of telling each other, and the schedule of pipeline groups.
 
-A ring all-reduce of S bytes among p chips takes 2 (p - 1) steps of S / p bytes (Patarasuk and Yuan, J. Parallel
-Distrib. Comput. 69, 2009): 2 (p - 1) / p * S / bandwidth + 2 (p - 1) * latency.  A pipeline group is one step of the
-schedule: its layers take as long as they would alone, and its next micro-batch may enter when the layers' own schedule
-would let it.
+Where a GPU's file has collectives fitted to measurements, those are used.  Otherwise a ring all-reduce of S bytes
+among p chips takes 2 (p - 1) steps of S / p bytes (Patarasuk and Yuan, J. Parallel Distrib. Comput. 69, 2009):
+2 (p - 1) / p * S / bandwidth + 2 (p - 1) * latency.  A pipeline group is one step of the schedule: its layers take as
+long as they would alone, and its next micro-batch may enter when the layers' own schedule would let it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from itertools import pairwise
 from tierform.chip.chip_file import ClusterFile
 from tierform.chip.component import Cost
 from tierform.chip.description import Chip
+from tierform.chip.gpu.collectives import KINDS, CollectiveModel
 from tierform.errors import fail
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, StageSchedule, Step, schedule_stage
 from tierform.workload.operator import Operator
@@ -38,7 +39,19 @@ def collective_cost(chip: Chip, operator: Operator) -> Cost:
     else:
         moved, steps = float(size_B), 1
     seconds = moved / link.bandwidth.value + steps * link.latency.value
+    measured = _measured(chip)
+    if measured is not None and operator.collective in KINDS:
+        seconds = float(measured.seconds(operator.collective, p, size_B))
     return Cost(seconds, seconds, {"links": moved * link.energy.value})
+
+
+def _measured(chip: Chip) -> CollectiveModel | None:
+    """The collectives of the chip's GPU as fitted to measurements, if its file has them."""
+    for gpu in chip.of_type("gpu"):
+        link = getattr(getattr(gpu, "parameters"), "links", None)
+        if link is not None:
+            return CollectiveModel.of(link)
+    return None
 
 
 def part_of_batch(task: Task, copies: int) -> Task:
