@@ -77,10 +77,12 @@ def _draw(picture: Picture, table: Table) -> Any:
         else:
             figure.add_scatter(x=xs, y=ys, name=name, mode="lines+markers", line_color=color)
     places = list(dict.fromkeys(str(x) if picture.kind == "bar" else x for xs, _ in lines.values() for x in xs))
+    longest = max((len(str(place)) for place in places), default=0)
+    height = 420 + (7 * longest if len(places) > 8 else 0)  # room for slanted labels
     for name, value in picture.marks:
         figure.add_scatter(x=places, y=[value] * len(places), name=name, mode="lines", line={"dash": "dot"},
                            line_color="#000000")  # fmt: skip
-    figure.update_layout(**_LAYOUT, title=picture.title or table.title, height=420, barmode="group", showlegend=True)
+    figure.update_layout(**_LAYOUT, title=picture.title or table.title, height=height, barmode="group", showlegend=True)
     figure.update_xaxes(title=picture.x)
     figure.update_yaxes(title=picture.unit, type="log" if picture.log else "linear")
     return figure
