@@ -42,6 +42,8 @@ class PlainNetwork:
             a, b = int(topology.link_source[link]), int(topology.link_target[link])
             self.link_out[link] = (a, len(self.outputs[a]))
             self.outputs[a].append(Output(router.buffer_flits, self.vcs, int(topology.link_latency_cycles[link]), None))
+        for link in sorted(range(topology.links), key=lambda n: self.input_rank(topology, n)):
+            b = int(topology.link_target[link])
             self.link_in[link] = (b, len(self.inputs[b]))
             self.inputs[b].append(Input(self.vcs))
         self.sources = []
@@ -61,6 +63,14 @@ class PlainNetwork:
         self.arriving, self.credits = defaultdict(list), defaultdict(list)
         self.now = 0
         self.delivered = []  # (cycle, node, packet, flit)
+
+    @staticmethod
+    def input_rank(topology, link):
+        """Inputs of a grid's router: axis by axis, from the higher neighbour first."""
+        place = topology.grid.coordinates
+        step = place[topology.link_target[link]] - place[topology.link_source[link]]
+        axis = int(abs(step).argmax())
+        return (axis, int(step[axis]))
 
     def run(self, queues, release):
         """`queues[node]` holds (flow, destination, flits) packets in order; `release[flow]` the first cycle."""

@@ -29,7 +29,8 @@ from tierform.network.traffic import Pattern, pattern
 _USED: dict[str, Any] = {
     "topology": "torus", "k": 8, "n": 2, "c": 1, "x": 8, "y": 8, "xr": 1, "yr": 1, "routing_function": "none",
     "network_file": "", "use_noc_latency": 1, "num_vcs": 16, "vc_buf_size": 8, "buf_size": -1,
-    "wait_for_tail_credit": 0, "vc_busy_when_full": 0, "vc_allocator": "islip", "sw_allocator": "islip", "alloc_iters": 1, "credit_delay": 0,
+    "wait_for_tail_credit": 0, "vc_busy_when_full": 0, "vc_allocator": "islip", "sw_allocator": "islip",
+    "alloc_iters": 1, "credit_delay": 0,
     "routing_delay": 1, "vc_alloc_delay": 1, "sw_alloc_delay": 1, "st_prepare_delay": 0, "st_final_delay": 1,
     "input_speedup": 1, "output_speedup": 1, "internal_speedup": 1.0, "traffic": "uniform", "perm_seed": 0,
     "packet_size": 1, "packet_size_rate": 1, "injection_rate": 0.1, "injection_rate_uses_flits": 0,

@@ -2,7 +2,8 @@
 """What one router does in a cycle: virtual-channel allocation, routing, switch allocation, sending.
 
 Requests are short lists per router, so an idle router costs one test.  A flit that wins the switch goes straight into
-the wheel slot of the cycle in which it reaches the next input, as crossbar, output queue and wire delays are then known.
+the wheel slot of the cycle in which it reaches the next input, as crossbar, output queue and wire delays are then
+known.
 The usual router (one iteration of iSLIP, one cycle) has its own path, with marks in the records instead of tables;
 the general path serves every allocator, more iterations and longer stages.
 """
@@ -480,9 +481,9 @@ def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: i
         if k < waiting + number and m[U(channel + C_DUE)] <= now:
             m[U(channel + C_DUE)] = -1
             own = m[U(channel + C_ASSIGNED)]
-            if m[U(channel + C_OUTCOME)] == 1 and (delay == 1 or m[U(own + W_USED)] < m[U(own + W_SLOTS)]):
-                if not send(m, c, table, router, channel, now):
-                    continue
+            won = m[U(channel + C_OUTCOME)] == 1 and (delay == 1 or m[U(own + W_USED)] < m[U(own + W_SLOTS)])
+            if won and not send(m, c, table, router, channel, now):
+                continue
         m[U(kept)] = channel
         kept += 1
     m[U(router + R_SWITCH_N)] = kept - waiting

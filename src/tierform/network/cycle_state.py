@@ -29,7 +29,8 @@ MEMORY_LIMIT_B = 4 * 2**30
  PACKETS, RANDOM) = range(22)  # fmt: skip
 # Header of the words: constants of the network, then addresses of sections.
 (VCS, DEPTH, NODES, ROUTERS, AXES, MODE, HORIZON, EVENTS, CREDIT_EVENTS, SPEED_IN, SPEED_OUT, WAIT_FOR_TAIL,
- BUSY_WHEN_FULL, VC_ALLOCATOR, SWITCH_ALLOCATOR, ITERATIONS, CHANNEL_SIZE, IN_SIZE, OUT_SIZE, BINS, SIDES, LAYERS, COMMIT) = range(23)  # fmt: skip
+ BUSY_WHEN_FULL, VC_ALLOCATOR, SWITCH_ALLOCATOR, ITERATIONS, CHANNEL_SIZE, IN_SIZE, OUT_SIZE,
+ BINS, SIDES, LAYERS, COMMIT) = range(23)  # fmt: skip
 (AT_ROUTER, AT_IN, AT_OUT, AT_CHANNEL, AT_OWN, AT_NODE, AT_PACKET, AT_FREE, AT_WHEEL, AT_CREDITS, AT_PLACE,
  AT_AXIS_PORT, AT_SCRATCH, AT_HISTOGRAM, AT_SHAPE, AT_LAYER_OF, AT_GRANTED, AT_BEST, AT_REQUEST,
  AT_POINTERS, AT_END) = range(32, 53)  # fmt: skip
@@ -99,10 +100,19 @@ def port_numbers(topology: Topology) -> dict[str, IntArray]:
     """Port numbers by router order: in_base, out_base (routers + 1), link_in, link_out, node_in, node_out."""
     links, nodes = topology.links, topology.nodes
     result: dict[str, IntArray] = {}
+    # On a grid a router's inputs are, axis by axis, the one from the higher and then the one from the lower neighbour,
+    # its outputs the one to the higher and then the one to the lower: BookSim2's order, where round-robin starts.
+    rank = np.arange(links + nodes)
+    if topology.grid is not None:
+        for axis in range(len(topology.grid.shape)):
+            for step, table in ((0, topology.grid.backward[axis]), (1, topology.grid.forward[axis])):
+                rank[table[table >= 0]] = 2 * axis + step
+        rank[links:] = 2 * len(topology.grid.shape) + np.arange(nodes)
     for side, ends in (("in", topology.link_target), ("out", topology.link_source)):
         owner = np.concatenate([ends, topology.node_router])
         number = np.empty(links + nodes, np.int32)
-        number[np.argsort(owner, kind="stable")] = np.arange(links + nodes)
+        order = np.lexsort((rank, owner)) if side == "in" else np.argsort(owner, kind="stable")
+        number[order] = np.arange(links + nodes)
         base = np.zeros(topology.routers + 1, np.int32)
         base[1:] = np.cumsum(np.bincount(owner, minlength=topology.routers))
         result[f"{side}_base"], result[f"link_{side}"], result[f"node_{side}"] = base, number[:links], number[links:]
@@ -164,9 +174,11 @@ def build(
     requests = widest_in * vcs * vcs * routes
     sides = max(widest_in, widest_out) * max(vcs, speed_in, speed_out)
     sizes = {
-        AT_ROUTER: count * R_SIZE, AT_IN: ports * in_size, AT_OUT: ports * out_size, AT_CHANNEL: channels * channel_size,
+        AT_ROUTER: count * R_SIZE, AT_IN: ports * in_size, AT_OUT: ports * out_size,
+        AT_CHANNEL: channels * channel_size,
         AT_OWN: (ports + nodes) * vcs * W_SIZE, AT_NODE: nodes * N_SIZE, AT_PACKET: pool * P_RECORD, AT_FREE: pool,
-        AT_WHEEL: horizon * (1 + 2 * (ports + nodes)), AT_CREDITS: horizon * (1 + credit_events), AT_PLACE: count * axes,
+        AT_WHEEL: horizon * (1 + 2 * (ports + nodes)), AT_CREDITS: horizon * (1 + credit_events),
+        AT_PLACE: count * axes,
         AT_AXIS_PORT: axes * 2 * count, AT_SCRATCH: 3 * requests + 2 * sides,
         AT_GRANTED: requests, AT_BEST: 6 * sides, AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
         AT_POINTERS: 2 * sides, AT_HISTOGRAM: histogram_bins, AT_SHAPE: axes, AT_LAYER_OF: count + 3 * channels,

@@ -227,8 +227,10 @@ def new_packet(m: Any, c: Any, node: int, source: int, goal: int, size: int, cre
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def sources(m: Any, c: Any, now: int, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any, burst: Any,
-            flows: Any, generate: bool) -> None:  # fmt: skip
+def sources(
+    m: Any, c: Any, now: int, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
+    burst: Any, flows: Any, generate: bool,
+) -> None:  # fmt: skip
     """Generate packets and put at most one flit per node on its injection channel."""
     vcs = m[VCS]
     wheel = m[AT_WHEEL] + ((now + 2) & (m[HORIZON] - 1)) * (1 + 2 * m[EVENTS])
@@ -426,8 +428,10 @@ def forget_stamps(m: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def advance(m: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
-            burst: Any, flows: Any, cycles: int, speedup: float, partial: Any, generate: bool, mode: int) -> Any:  # fmt: skip
+def advance(
+    m: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
+    burst: Any, flows: Any, cycles: int, speedup: float, partial: Any, generate: bool, mode: int,
+) -> Any:  # fmt: skip
     """Run up to `cycles` cycles and return the number run.
 
     mode 0 runs them all; 1 stops when no measured packet is in flight and all sources have passed the drain start;

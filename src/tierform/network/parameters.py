@@ -42,7 +42,6 @@ class RouterParameters:
     alloc_iterations: int = 1
     wait_for_tail_credit: bool = False
     vc_busy_when_full: bool = False
-    hold_switch_for_packet: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -62,11 +61,11 @@ class RouterParameters:
         ):
             if getattr(self, name) < least:
                 problems.append(Problem(f"must be at least {least}", key=name, value=getattr(self, name)))
-        for name in ("vc_allocator", "switch_allocator"):
-            if getattr(self, name) not in ALLOCATORS:
-                problems.append(
-                    Problem(f"unknown; one of {', '.join(ALLOCATORS)}", key=name, value=getattr(self, name))
-                )
+        problems += [
+            Problem(f"unknown; one of {', '.join(ALLOCATORS)}", key=name, value=getattr(self, name))
+            for name in ("vc_allocator", "switch_allocator")
+            if getattr(self, name) not in ALLOCATORS
+        ]
         if problems:
             raise TierformError(problems)
 
@@ -161,7 +160,7 @@ def _table() -> dict[str, dict[str, dict[str, Constant]]]:
                     item["kind"],
                     item.get("source", ""),
                     item.get("note", ""),
-                )  # fmt: skip
+                )
                 for key, item in entry.items()
             }
     return result

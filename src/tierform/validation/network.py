@@ -3,9 +3,10 @@
 Each configuration is simulated with several seeds and the means are compared.  A reference row is one BookSim2 run (or
 a mean over its seeds), so it carries sampling noise of its own: where three standard errors of the reference exceed the
 stated tolerance (short runs at low load), those are the bound, computed from the number of packets that it measured.
-Where it is more than 1.4
-times that at low load the bound is 5 %, or two standard errors of the difference as the seeds scatter.  Where packet latency is more than twice that at low load, the network is at its limit and BookSim2's own seeds differ
-by tens of percent; those latencies are shown for information, accepted rate and verdict still count.
+Where latency is more than 1.4
+times that at low load the bound is 5 %, or two standard errors of the difference as the seeds scatter.  Where it is
+more than twice that at low load, the network is at its limit and BookSim2's own seeds differ by tens of percent; those
+latencies are shown for information, accepted rate and verdict still count.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def ledger(folder: Path | None = None) -> Ledger:
         points += _compare(row, done[key], low.get(row["case"], np.inf))
     remarks = [
         "Reference values are a simulator's: agreement with it is not truth about a chip.",
-        f"Ours are means over {SEEDS} seeds ({NEAR_SEEDS} near saturation).  BookSim2's own seeds differ by about 0.4 % in latency below saturation.",
+        f"Ours are means over {SEEDS} seeds ({NEAR_SEEDS} near saturation).  BookSim2's own "
+        "seeds differ by about 0.4 % in latency below saturation.",
         "Near the knee and above, its seeds differ far more (built-in table, column spread): packet latency of the 8x8 "
         "mesh with 5-flit packets at 0.4 is 147 to 219 cycles over six seeds, of transpose at 0.15 399 to 483.",
     ]
@@ -166,7 +168,9 @@ def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> lis
         ("network latency", "network"),
         ("flit latency", "flit"),
     ):
-        tolerance: Tolerance | None = Tolerance(0.05, between) if growth > 1.4 else Tolerance(0.015, 3 * spread / sqrt(packets))
+        tolerance: Tolerance | None = (
+            Tolerance(0.05, between) if growth > 1.4 else Tolerance(0.015, 3 * spread / sqrt(packets))
+        )
         if growth > 2:
             tolerance = None
         value = float(np.mean([getattr(result, f"{name}_latency_cycles") for result in ours]))
@@ -181,7 +185,7 @@ def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> lis
                 SOURCE,
                 "simulator",
                 note="at its limit: for information" if tolerance is None else "",
-            )  # fmt: skip
+            )
         )
     hops = float(np.mean([result.hops for result in ours]))
     accepted = float(np.mean([result.accepted_flit_rate for result in ours]))
@@ -197,7 +201,7 @@ def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> lis
             Tolerance(0.01, noise),
             SOURCE,
             "simulator",
-        )  # fmt: skip
+        )
     )
     return points
 
@@ -233,7 +237,7 @@ def _zero_load() -> list[Point]:
                         Tolerance(),
                         SOURCE,
                         "closed form",
-                    )  # fmt: skip
+                    )
                 )
     return points
 
@@ -260,7 +264,7 @@ def _analytic() -> list[Point]:
                     Tolerance(0.10),
                     "tierform",
                     "simulator",
-                )  # fmt: skip
+                )
             )
     return points
 
@@ -282,6 +286,6 @@ def _saturation() -> list[Point]:
                 Tolerance(0.03),
                 SOURCE,
                 "simulator",
-            )  # fmt: skip
+            )
         )
     return points
