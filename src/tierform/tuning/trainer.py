@@ -1,0 +1,421 @@
+"""Training that leaves full-parameter mode by itself.
+
+:class:`HybridTrainer` trains a module in full, shows a :mod:`rule <tierform.tuning.rule>` each window's mean loss and
+weight change, and when told so trains a low-rank copy side by side with the full model on the same batches; when the
+rule finds no difference it goes on with the copy alone.  The full model, its gradients and optimizer states are then
+released.  During a trial each step costs both models' work.
+A step is all or nothing for checkpoints: they are written between steps, and a run continued from one gives the same
+bits on a CPU.  Devices and data-parallel processes are accelerate's; the rule sees the losses' mean over processes.
+Limits: mixed precision is the loss function's affair (not accelerate's); copies hold two models' weights in the trial.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tierform.errors import fail
+from tierform.tuning import checkpoint as files
+from tierform.tuning.intrinsic import intrinsic_dimension
+from tierform.tuning.journal import Journal
+from tierform.tuning.lowrank import (
+    LowRank, attach, change_norm, choose_ranks, low_rank_copy, merged, parameter_count, target_modules,
+    trainable_count, watched_weights,
+)  # fmt: skip
+from tierform.tuning.meter import Clock, EnergyCounter
+from tierform.tuning.rule import SwitchRule, Window
+
+Loss = Callable[[Any, Any], Tensor]
+MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
+MakeSchedule = Callable[[torch.optim.Optimizer], Any]
+RECENT = 8  # batches kept for the intrinsic dimension
+
+
+class Batches(Protocol):
+    """Batches by step: the same step gives the same batch, so that a run can go on anywhere."""
+
+    def __call__(self, step: int) -> Any:
+        """The batch of a step, from 0."""
+
+
+def optimizer(kind: str = "adamw", learning_rate: float = 1e-4, **options: Any) -> MakeOptimizer:
+    """A maker of an optimizer of this kind: adamw, adam or sgd."""
+    kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    if kind not in kinds:
+        fail("not a known optimizer", key="optimizer", value=kind, choices=kinds, fix=f"Known: {', '.join(kinds)}.")
+    return lambda parameters: kinds[kind](parameters, lr=learning_rate, **options)  # type: ignore[no-any-return]
+
+
+class HybridTrainer:
+    """Trains `model` on `loss(model, batch)`; `phase` is "full", "trial" or "low".
+
+    `layer` is the layer whose target weights the rule watches (None: all).  `schedule` makes a learning-rate schedule,
+    stepped every step, for the full phase; `low_schedule` for the low-rank one.  Raises TierformError for targets that
+    the model does not have and for a loss that is not finite.
+    """
+
+    def __init__(
+        self, model: nn.Module, loss: Loss, rule: SwitchRule, low_rank: LowRank | None = None, *,
+        optimizer: MakeOptimizer = optimizer(), low_optimizer: MakeOptimizer | None = None,
+        schedule: MakeSchedule | None = None, low_schedule: MakeSchedule | None = None, layer: int | None = 0,
+        accelerator: Any = None, dimensions: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64), seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.low_rank = low_rank or LowRank()
+        watched_weights(model, self.low_rank.targets, layer)
+        self.loss, self.rule, self.layer, self.seed = loss, rule, layer, seed
+        self.dimensions = dimensions
+        self._make = (optimizer, low_optimizer or optimizer)
+        self._make_schedule = (schedule, low_schedule)
+        self.accelerator = accelerator or _accelerator()
+        if self.accelerator.mixed_precision != "no":
+            fail("mixed precision is not taken from accelerate", key="mixed_precision",
+                 value=self.accelerator.mixed_precision, fix="Use torch.autocast inside the loss function.")  # fmt: skip
+        self.phase = "full"
+        self.step_number = 0
+        self.journal = Journal()
+        self.ranks: dict[str, int] = {}
+        self.base_parameters = parameter_count(model)
+        self._shape = _fingerprint(model)
+        self._full: _Side | None = self._side(model, 0)
+        self._low: _Side | None = None
+        self._window: list[float] = []
+        self._pair: tuple[list[float], list[float]] = ([], [])
+        self._before: dict[str, Tensor] = {}
+        self._recent: list[Any] = []
+        self.energy = EnergyCounter(self.device)
+        self.peak_B: dict[str, int] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return torch.device(self.accelerator.device)
+
+    @property
+    def model(self) -> nn.Module:
+        """The model that training goes on with: full until the switch, adapted after it."""
+        side = self._low if self.phase == "low" else self._full
+        assert side is not None
+        return side.plain
+
+    @property
+    def optimizer(self) -> Any:
+        """The optimizer of :attr:`model`."""
+        side = self._low if self.phase == "low" else self._full
+        assert side is not None
+        return side.optimizer
+
+    def merged(self) -> nn.Module:
+        """A plain model: the adapters, if any, folded into the weights."""
+        return merged(self.model)
+
+    def step(self, batch: Any) -> float:
+        """One step on a batch; returns its loss.  TierformError, with nothing changed, when a loss is not finite."""
+        batch = _to(batch, self.device)
+        row = [self.step_number + 1, self.phase]
+        generator = torch.get_rng_state()
+        sides = [side for side in (self._full, self._low) if side is not None]
+        clock = Clock(self.device)
+        losses, times = [], [0.0, 0.0, 0.0]
+        for side in sides:  # all losses first: a bad one stops the step before any weight moves
+            side.wrapped.train()
+            value = self.loss(side.wrapped, batch)
+            losses.append(value)
+            times[0] += clock.lap()
+        values = [self._mean(value) for value in losses]
+        if not all(math.isfinite(one) for one in values):
+            torch.set_rng_state(generator)
+            fail("the loss is not a finite number; training stops with the weights of the step before",
+                 key=f"step {self.step_number + 1}", value=values,
+                 fix="Lower the learning rate or check the inputs; the last checkpoint is kept.")  # fmt: skip
+        clock.lap()
+        for side, value in zip(sides, losses, strict=True):
+            side.optimizer.zero_grad(set_to_none=True)
+            self.accelerator.backward(value)
+            times[1] += clock.lap()
+            side.optimizer.step()
+            if side.schedule is not None:
+                side.schedule.step()
+            side.optimizer.zero_grad(set_to_none=True)
+            times[2] += clock.lap()
+        del losses, value
+        self.step_number += 1
+        main, other = values[0], values[1] if len(values) == 2 else None
+        self.journal.rows.append([*row, main, other, *times, sum(times)])
+        self._note_memory()
+        self._decide(batch, main, other)
+        return main
+
+    def switch(self, ranks: Mapping[str, int] | None = None) -> None:
+        """Go on with a low-rank model now, without asking the rule (before the first step: LoRA from the start)."""
+        if self.phase == "low":
+            fail("the run is in low-rank mode already", key="phase", value=self.phase)
+        assert self._full is not None
+        if self.phase == "full":
+            plain = self._full.plain
+            self.ranks = dict(ranks or choose_ranks(self.low_rank, plain, self._changes() if self._before else None))
+            self._release("_full")
+            self._low = self._side(attach(plain, self.low_rank, self.ranks), 1)
+        else:
+            self._release("_full")
+        self.phase, self._before, self._recent, self._window = "low", {}, [], []
+        self._pair = ([], [])
+
+    def fit(
+        self, batches: Batches, steps: int, *, checkpoint: Path | str | None = None, every: int = 0,
+        tell: Callable[[HybridTrainer], None] = lambda _: None,
+    ) -> Journal:  # fmt: skip
+        """Train until `steps` steps are done in all, writing `checkpoint` every `every` steps and at the end.
+
+        Ctrl-C and SIGTERM end the step under way, write the checkpoint and raise KeyboardInterrupt.
+        """
+        if self.rule.window > steps:
+            fail("the window is longer than the run", key="window", value=self.rule.window,
+                 fix=f"Use at most {steps} steps, or a longer run.")  # fmt: skip
+        self.journal.steps = steps
+        with _interrupts() as stop:
+            while self.step_number < steps and not stop:
+                self.step(batches(self.step_number))
+                if checkpoint and every and self.step_number % every == 0:
+                    self.save(checkpoint)
+                tell(self)
+        if checkpoint:
+            self.save(checkpoint)
+        if stop:
+            raise KeyboardInterrupt
+        return self.journal
+
+    def save(self, path: Path | str) -> None:
+        """Write a checkpoint (only the main process does)."""
+        if not self.accelerator.is_main_process:
+            return
+        content = {
+            "settings": self._settings(), "phase": self.phase, "step": self.step_number, "ranks": dict(self.ranks),
+            "rule": self.rule.state(), "window": list(self._window), "pair": [list(one) for one in self._pair],
+            "before": dict(self._before), "recent": list(self._recent), "journal": self.journal.state(),
+            "full": self._full.state() if self._full else None, "low": self._low.state() if self._low else None,
+            "random": files.random_state(),
+        }  # fmt: skip
+        files.write(path, content)
+
+    def resume(self, path: Path | str) -> None:
+        """Continue from a checkpoint of a run with the same model and settings."""
+        found = files.read(path)
+        files.compare(found["settings"], self._settings(), str(path))
+        start = self._full
+        if start is None or self.step_number:
+            fail("a run continues from a checkpoint before its first step", file=str(path))
+        self.ranks = {name: int(rank) for name, rank in found["ranks"].items()}
+        self.phase, self.step_number = found["phase"], int(found["step"])
+        if self.phase == "trial":
+            self._low = self._side(low_rank_copy(start.plain, self.low_rank, self.ranks), 1)
+        elif self.phase == "low":
+            plain = start.plain
+            self._release("_full")
+            self._low = self._side(attach(plain, self.low_rank, self.ranks), 1)
+        for side, state in ((self._full, found["full"]), (self._low, found["low"])):
+            if side is not None:
+                side.restore(state)
+        self.rule.restore(found["rule"])
+        self.journal.restore(found["journal"])
+        self._window, self._pair = list(found["window"]), (list(found["pair"][0]), list(found["pair"][1]))
+        self._before = {name: one.to(self.device) for name, one in found["before"].items()}
+        self._recent = [_to(one, self.device) for one in found["recent"]]
+        files.set_random_state(found["random"])
+
+    def summary(self) -> dict[str, Any]:
+        """Switch step, phases, parameters, projected savings, energy and memory of the run so far."""
+        joules = self.energy.joules()
+        return {
+            "steps": self.step_number, "phase": self.phase, "switch_step": self.journal.switch_step,
+            "parameters": self.base_parameters, "trainable_parameters": trainable_count(self.model),
+            "ranks": self.ranks, "phases": self.journal.phase_sums(), "projection": self.journal.projection(),
+            "energy_J": joules, "energy_note": self.energy.note, "device": str(self.device),
+            "device_peak_B": self.peak_B or None,
+        }  # fmt: skip
+
+    # ------------------------------------------------------------------ the rule
+
+    def _decide(self, batch: Any, loss: float, other: float | None) -> None:
+        if self.phase == "low":
+            return
+        if self.phase == "trial":
+            assert other is not None
+            self._pair[0].append(loss)
+            self._pair[1].append(other)
+            if len(self._pair[0]) < self.rule.window:
+                return
+            decision = self.rule.end_trial(self.step_number, *self._pair)
+            self.journal.decisions.append(decision)
+            if decision.action == "switch":
+                self.switch()
+            else:
+                self._begin_trial()
+            return
+        if "intrinsic_dimension" in self.rule.watches:
+            self._recent = [*self._recent, batch][-RECENT:]
+        self._window.append(loss)
+        if len(self._window) < self.rule.window:
+            return
+        assert self._full is not None
+        now = self._weights()
+        window = Window(
+            self.step_number, math.fsum(self._window) / len(self._window), self._watched_change(now), self._dimension()
+        )
+        self._window = []
+        decision = self.rule.end_window(window)
+        self.journal.decisions.append(decision)
+        if decision.action == "trial":
+            self._begin_trial(now)
+        elif decision.action == "switch":
+            self.switch(choose_ranks(self.low_rank, self._full.plain, self._changes(now)))
+        if self.phase == "full":
+            self._before = now
+
+    def _begin_trial(self, now: dict[str, Tensor] | None = None) -> None:
+        assert self._full is not None
+        if now is not None:
+            self.ranks = choose_ranks(self.low_rank, self._full.plain, self._changes(now))
+            self._before = {}
+        self._release("_low")
+        self._low = self._side(low_rank_copy(self._full.plain, self.low_rank, self.ranks), 1)
+        self.phase, self._pair = "trial", ([], [])
+
+    def _weights(self) -> dict[str, Tensor]:
+        """Copies of the weights that must be remembered from window to window."""
+        assert self._full is not None
+        if self.low_rank.rank != "spectrum" and "weight_change" not in self.rule.watches:
+            return {}
+        layer = None if self.low_rank.rank == "spectrum" else self.layer
+        return {n: w.clone() for n, w in watched_weights(self._full.plain, self.low_rank.targets, layer).items()}
+
+    def _watched_change(self, now: dict[str, Tensor]) -> float | None:
+        assert self._full is not None
+        if not self._before or "weight_change" not in self.rule.watches:
+            return None
+        names = watched_weights(self._full.plain, self.low_rank.targets, self.layer)
+        return change_norm({name: now[name] for name in names}, self._before)
+
+    def _changes(self, now: dict[str, Tensor] | None = None) -> dict[str, Tensor] | None:
+        now = self._weights() if now is None else now
+        if not now or not self._before:
+            if self.low_rank.rank == "spectrum":  # no window yet: the weights themselves stand for their change
+                return now or None
+            return None
+        return {name: now[name] - self._before[name] for name in now}
+
+    def _dimension(self) -> int | None:
+        if "intrinsic_dimension" not in self.rule.watches:
+            return None
+        assert self._full is not None
+        names = [f"{name}.weight" for name in target_modules(self._full.plain, self.low_rank.targets)]
+        return intrinsic_dimension(
+            self._full.plain, self.loss, self._recent, names, dimensions=self.dimensions, seed=self.seed
+        )
+
+    # ------------------------------------------------------------------ the rest
+
+    def _side(self, model: nn.Module, index: int) -> _Side:
+        model = model.to(self.device)
+        learning = [one for one in model.parameters() if one.requires_grad]
+        made = self._make[index](learning)
+        make = self._make_schedule[index]
+        wrapped, prepared = self.accelerator.prepare(model, made)
+        self.accelerator.free_memory()  # accelerate keeps no second hold on what is released later
+        return _Side(model, wrapped, prepared, make(made) if make else None)
+
+    def _release(self, name: str) -> None:
+        side: _Side | None = getattr(self, name)
+        if side is not None:
+            side.optimizer.zero_grad(set_to_none=True)
+            side.optimizer.state.clear()
+            side.optimizer.param_groups.clear()
+            setattr(self, name, None)
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _mean(self, value: Tensor) -> float:
+        value = value.detach().float()
+        if self.accelerator.num_processes > 1:
+            value = self.accelerator.reduce(value, "mean")
+        return float(value)
+
+    def _note_memory(self) -> None:
+        if self.device.type == "cuda":
+            phase = self.journal.rows[-1][1]
+            self.peak_B[phase] = max(self.peak_B.get(phase, 0), torch.cuda.max_memory_allocated(self.device))
+            torch.cuda.reset_peak_memory_stats(self.device)
+
+    def _settings(self) -> dict[str, Any]:
+        low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
+        return {"model": self._shape, "rule": type(self.rule).__name__, "window": self.rule.window, **low,
+                "layer": self.layer}  # fmt: skip
+
+
+class _Side:
+    """One model in training: the plain module, its wrapped form, optimizer and schedule."""
+
+    def __init__(self, plain: nn.Module, wrapped: Any, optimizer: Any, schedule: Any) -> None:
+        self.plain, self.wrapped, self.optimizer, self.schedule = plain, wrapped, optimizer, schedule
+
+    def state(self) -> dict[str, Any]:
+        schedule = self.schedule.state_dict() if self.schedule is not None else None
+        kept = {k: v for k, v in schedule.items() if isinstance(v, (int, float, list))} if schedule else None
+        return {"model": self.plain.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": kept}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.plain.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.schedule is not None and state["schedule"] is not None:
+            self.schedule.load_state_dict(state["schedule"])
+
+
+def _accelerator() -> Any:
+    from accelerate import Accelerator
+
+    return Accelerator()
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Tensor):
+        return batch.to(device)
+    if isinstance(batch, dict):
+        return {key: _to(one, device) for key, one in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return tuple(_to(one, device) for one in batch)
+    return batch
+
+
+def _fingerprint(model: nn.Module) -> str:
+    text = repr([(name, tuple(one.shape), str(one.dtype)) for name, one in model.named_parameters()])
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM instead of breaking a step in two; a second one breaks."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
