@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -194,3 +195,23 @@ CHIPS = (
 def test_published_accelerators_say_what_of_them_is_assumed(name: str) -> None:
     chip = load_chip(name)
     assert chip.assumed and all(line.source or line.note for line in chip.assumptions())
+
+
+def test_gradients_of_weights_in_dram_may_be_made_in_sram() -> None:
+    from tierform.simulation.simulate import simulate
+    from tierform.workload import FineTuning
+
+    result = simulate("bert-base", FineTuning(batch=2, sequence=64), "haima", thermal="none")
+    where = {row.name: row.component for row in result.operators}
+    assert where["ffn.up"] == "dram" and where["ffn.up.grad_weight"] == "sram"
+    assert result.mapping is not None and result.mapping.placements == ()
+
+
+def test_the_ledger_passes_and_can_fail(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from tierform.validation import pim
+
+    assert pim.ledger().passed and len(pim.ledger().points) == 4
+    monkeypatch.setattr(DramPim, "bandwidth_B_per_s", 6.5e9)
+    assert pim._streamed(NEAR, "hbm2").passed is False
+    with pytest.raises(TierformError, match="no points"):
+        pim.ledger(tmp_path)

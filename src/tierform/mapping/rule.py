@@ -147,7 +147,8 @@ def _weights(chip: Chip, workload: Workload, holder: str, assignments: dict[str,
     described = {(weight.block, weight.name): weight for weight in workload.weights}
     for stage, block, operator, _ in workload.occurrences():
         key = f"{stage_key(stage.name)}/{block.name}/{operator.name}"
-        if operator.weight is None or assignments[key] != holder:
+        held = any(operand.role is Role.WEIGHT for operand in operator.inputs)  # not so where its gradient is made
+        if operator.weight is None or not held or assignments[key] != holder:
             continue
         name = (block.name, operator.weight)
         occupancy = component.cost(operator).occupancy_s

@@ -1,0 +1,77 @@
+"""DRAM with arithmetic against the memory engine and against what its designs publish.
+
+- One bank streamed row after row: the component's closed form and the cycle engine on the same DRAM (a simulator).
+- Published of TransPIM and HAIMA: the ratio of their speeds, TransPIM's power as its speed and energy ratios imply it.
+
+There is no measured silicon in it, and no user's data can replace the built-in points.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from tierform.chip.description import load_component
+from tierform.chip.pim import DramPim
+from tierform.errors import fail
+from tierform.memory import CycleMemory, Trace, load_dram
+from tierform.simulation.simulate import simulate
+from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.workload import Inference
+
+_STREAM = Tolerance(relative=0.03)
+_ROWS = 400
+_BOARD_W = 250.0  # the board that TransPIM's ratios are to
+_SPEED, _ENERGY = (22.1, 114.9), (138.1, 666.6)  # least and largest published, in this order
+_SIZES = (("bert-base", 1, 128), ("bert-base", 1, 512), ("gpt2", 1, 256), ("gpt2", 8, 512), ("bert-large", 1, 512))
+
+
+def ledger(folder: Path | None = None) -> Ledger:
+    """Every point computed anew; see the module's text."""
+    if folder is not None:
+        fail("this engine has no points that data of yours could replace", value=str(folder))
+    points = [_streamed("haima-dram", "hbm2"), _streamed("attacc-hbm3", "hbm3"), *_published()]
+    remarks = (
+        "The published figures were in view when two unknown whole numbers were assumed, HAIMA's one stack and the one "
+        "subarray of a bank at work in TransPIM; they count as fitted.",
+        "TransPIM's power is implied: a 250 W board times the ratio of its speed to its energy saving.",
+    )
+    return Ledger("pim", points, remarks)
+
+
+def _streamed(component: str, memory: str) -> Point:
+    """Bytes a second of one bank whose rows are read one after the other."""
+    spec = load_dram(memory).with_channels(1)
+    spec = replace(spec, controller=replace(spec.controller, refresh="all-bank"))
+    position = spec.address_map().position
+    row, column = np.divmod(np.arange(_ROWS * spec.bursts_per_row, dtype=np.int64), spec.bursts_per_row)
+    address = ((row << position["ro"]) + (column << position["co"])) * spec.burst_bytes
+    nothing = np.zeros(address.size, np.int64)
+    run = CycleMemory(spec).run(Trace(nothing, address, nothing.astype(bool)))
+    part = cast(DramPim, load_component(component, 1, component))
+    return Point(
+        f"{component}, {_ROWS} rows of one bank", "bandwidth of a bank", "GB/s", run.bandwidth_B_per_s / 1e9,
+        part.bandwidth_B_per_s / 1e9, _STREAM, "cycle engine of this project, itself held against DRAMsim3",
+        "simulator",
+    )  # fmt: skip
+
+
+def _published() -> list[Point]:
+    ratios, powers = [], []
+    for model, batch, sequence in _SIZES:
+        task = Inference(batch=batch, sequence=sequence)
+        haima, transpim = (simulate(model, task, chip) for chip in ("haima", "transpim"))
+        ratios.append(transpim.latency_s / haima.latency_s)
+        powers.append(transpim.average_power_W)
+    mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+    implied = sum(_BOARD_W * speed / energy for speed, energy in zip(_SPEED, _ENERGY, strict=True)) / 2
+    return [
+        Point("HAIMA over TransPIM, mean of five sizes", "speed", "", 1.45, mean, Tolerance(relative=0.25),
+              "haima-2023", "published", fitted=True, note="1.4 to 1.5"),
+        Point("TransPIM, mean of five sizes", "power", "W", implied, sum(powers) / len(powers),
+              Tolerance(relative=0.25), "transpim-2022", "published", fitted=True),
+    ]  # fmt: skip
