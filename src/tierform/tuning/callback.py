@@ -1,0 +1,157 @@
+"""The switch as a callback of the Hugging Face ``Trainer``.
+
+The Trainer trains in full as always.  After a window the rule is asked; on trial the callback trains a low-rank copy on
+the very batches that the Trainer's model has just seen, with an optimizer of its own; when the rule says so, adapters
+are put into the Trainer's model in place, the copy's weights move in, and the Trainer's optimizer is left with what
+still learns.  Losses come from the model's own output, so the model must return one.
+Limits: one process (the Trainer's wrapper for data-parallel training has fixed its parameters before; use
+HybridTrainer there), and full precision; the trial begins with the step after the window; a checkpoint of the Trainer
+does not hold the trial (the rule then begins its windows anew).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback
+
+from tierform.errors import fail
+from tierform.tuning.journal import Journal
+from tierform.tuning.lowrank import LowRank, attach, change_norm, choose_ranks, low_rank_copy, watched_weights
+from tierform.tuning.rule import SwitchRule, Window
+from tierform.tuning.trainer import MakeOptimizer, optimizer
+
+
+class SwitchCallback(TrainerCallback):  # type: ignore[misc]
+    """Pass it to ``Trainer(callbacks=[...])``; `journal` holds the decisions, `phase` where training is."""
+
+    def __init__(
+        self, rule: SwitchRule, low_rank: LowRank, *, low_optimizer: MakeOptimizer = optimizer(), layer: int | None = 0
+    ) -> None:
+        if "intrinsic_dimension" in rule.watches:
+            fail("the callback does not estimate the intrinsic dimension", key="rule", fix="Use HybridTrainer.")
+        if low_rank.rank == "spectrum":
+            layer = None
+        self.rule, self.low_rank, self.layer, self._make = rule, low_rank, layer, low_optimizer
+        self.phase, self.journal = "full", Journal()
+        self._seen: list[tuple[dict[str, Any], float]] = []
+        self._losses: list[float] = []
+        self._pair: tuple[list[float], list[float]] = ([], [])
+        self._before: dict[str, torch.Tensor] = {}
+        self._changes: dict[str, torch.Tensor] | None = None
+        self._low: nn.Module | None = None
+        self._low_optimizer: torch.optim.Optimizer | None = None
+        self._hook: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any = None, **_: Any) -> None:
+        """Check the targets and watch the model's batches and losses."""
+        if args.world_size > 1:
+            fail("the callback works in one process", key="world_size", value=args.world_size, fix="Use HybridTrainer.")
+        if args.fp16 or args.bf16:
+            fail("the callback trains in full precision", key="bf16 or fp16", value=True)
+        if state.max_steps < self.rule.window:
+            fail("the window is longer than the run", key="window", value=self.rule.window,
+                 fix=f"The run has {state.max_steps} steps.")  # fmt: skip
+        watched_weights(model, self.low_rank.targets, self.layer)
+        self.journal.steps = state.max_steps
+
+        def seen(module: Any, positional: Any, named: Any, out: Any) -> None:
+            loss = out.get("loss") if hasattr(out, "get") else getattr(out, "loss", None)
+            if module.training and torch.is_grad_enabled() and self.phase != "low":
+                if loss is None:
+                    fail("the model returns no loss", key="model", fix="Give it labels.")
+                self._seen.append((dict(named), float(loss.detach())))
+
+        self._hook = model.register_forward_hook(seen, with_kwargs=True)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Stop watching."""
+        self._hook.remove()
+
+    def on_step_end(
+        self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any
+    ) -> None:
+        """One step is done: note its loss, train the copy on trial, ask the rule at a window's end."""
+        seen, self._seen = self._seen, []
+        if self.phase == "low" or not seen:
+            return
+        loss = math.fsum(one for _, one in seen) / len(seen)
+        if not math.isfinite(loss):
+            fail("the loss is not a finite number; training stops", key=f"step {state.global_step}", value=loss)
+        if self.phase == "trial":
+            low = self._train_low([batch for batch, _ in seen])
+            self.journal.rows.append([state.global_step, "trial", loss, low, 0.0, 0.0, 0.0, 0.0])
+            self._pair[0].append(loss)
+            self._pair[1].append(low)
+            if len(self._pair[0]) >= self.rule.window:
+                decision = self.rule.end_trial(state.global_step, *self._pair)
+                self.journal.decisions.append(decision)
+                if decision.action == "switch":
+                    self._switch(model, optimizer)
+                else:
+                    self._begin(model)
+            return
+        self.journal.rows.append([state.global_step, "full", loss, None, 0.0, 0.0, 0.0, 0.0])
+        self._losses.append(loss)
+        if len(self._losses) < self.rule.window:
+            return
+        now = {n: w.clone() for n, w in watched_weights(model, self.low_rank.targets, self.layer).items()}
+        change = change_norm(now, self._before) if self._before else None
+        self._changes = {n: now[n] - self._before[n] for n in now} if self._before else now
+        self._before = now
+        window = Window(state.global_step, math.fsum(self._losses) / len(self._losses), change)
+        self._losses = []
+        decision = self.rule.end_window(window)
+        self.journal.decisions.append(decision)
+        if decision.action == "trial":
+            self._begin(model)
+        elif decision.action == "switch":
+            self._switch(model, optimizer)
+
+    def _begin(self, model: nn.Module) -> None:
+        self.phase, self._pair = "trial", ([], [])
+        self._low = low_rank_copy(_without_hooks(model), self.low_rank, self._ranks(model))
+        self._low_optimizer = self._make([one for one in self._low.parameters() if one.requires_grad])
+
+    def _ranks(self, model: nn.Module) -> dict[str, int]:
+        return choose_ranks(self.low_rank, model, self._changes)
+
+    def _train_low(self, batches: list[dict[str, Any]]) -> float:
+        assert self._low is not None and self._low_optimizer is not None
+        self._low.train()
+        losses = []
+        for batch in batches:
+            loss = self._low(**batch).loss
+            (loss / len(batches)).backward()
+            losses.append(float(loss.detach()))
+        self._low_optimizer.step()
+        self._low_optimizer.zero_grad(set_to_none=True)
+        return math.fsum(losses) / len(losses)
+
+    def _switch(self, model: nn.Module, trained_by: Any) -> None:
+        """Adapters into the Trainer's own model; its optimizer keeps what learns."""
+        attach(model, self.low_rank, self._ranks(model))
+        if self._low is not None:
+            model.load_state_dict(self._low.state_dict())
+        learning = [one for one in model.parameters() if one.requires_grad]
+        inner = getattr(trained_by, "optimizer", trained_by)
+        inner.state.clear()
+        inner.param_groups[0]["params"] = learning
+        for group in inner.param_groups[1:]:
+            group["params"] = []
+        self.phase, self._low, self._low_optimizer, self._before, self._changes = "low", None, None, {}, None
+
+
+def _without_hooks(model: nn.Module) -> nn.Module:
+    """A copy that the callback's own hook does not watch."""
+    import copy
+
+    made = copy.deepcopy(model)
+    made._forward_hooks.clear()
+    made._forward_hooks_with_kwargs.clear()
+    for one in made.parameters():
+        one.grad = None
+    return made

@@ -1,0 +1,151 @@
+"""A run from its file: build the model, load the samples, train, switch, test, write.
+
+The output folder gets ``run.tft`` (the checkpoint), ``log.csv``, ``log.json``, ``summary.json`` and
+``model.safetensors`` (the merged, plain model), each written whole.  A run whose checkpoint lies there goes on from it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tierform.errors import fail
+from tierform.files import atomic_path, write_json
+from tierform.tuning.applications import APPLICATIONS, Application, build, low_rank_settings
+from tierform.tuning.config import OptimizerFile, TuneFile
+from tierform.tuning.feeding import ShuffledBatches, error_on, squared_error
+from tierform.tuning.lowrank import LowRank
+from tierform.tuning.tables import Split, read_series, read_stations, series_samples, synthetic
+from tierform.tuning.trainer import HybridTrainer, optimizer
+from tierform.workload.models import Model, load_model
+
+DEFAULT_WINDOW = 100
+
+
+def user_function(target: str, folder: Path) -> Any:
+    """``file.py:name`` (from `folder`) or ``package.module:name``; TierformError when it is not there."""
+    place, _, name = target.rpartition(":")
+    try:
+        if place.endswith(".py"):
+            path = (folder / place).resolve()
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            if spec is None or spec.loader is None or not path.is_file():
+                fail("no such file", file=str(path))
+            module = importlib.util.module_from_spec(spec)
+            sys.modules.setdefault(path.stem, module)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(place)
+    except ImportError as error:
+        fail(f"the module cannot be imported: {error}", value=target)
+    if not hasattr(module, name):
+        fail("the module has no such name", value=name, choices=vars(module), file=place)
+    return getattr(module, name)
+
+
+def load_split(file: TuneFile, model: Model) -> Split:
+    """The samples of a registered application."""
+    given = file.data
+    if given.series is not None:
+        if model.decoder_widths[-1] != model.fixed_tokens:
+            fail(f"{model.name} does not predict a value for each station", key="data.series")
+        assert given.test_rows is not None
+        history = given.history or model.input_size
+        if history != model.input_size:
+            fail(f"{model.name} takes {model.input_size} past values", key="data.history", value=history)
+        series = read_series(given.series, model.fixed_tokens)
+        return series_samples(series, history, slice(*given.test_rows), given.horizon)
+    if given.stations is not None:
+        return read_stations(given.stations, model, time=given.time, station=given.station, target=given.target,
+                             features=given.features, test_times=given.test_times)  # fmt: skip
+    assert given.synthetic is not None
+    return synthetic(model, given.synthetic, max(8, given.synthetic // 4), file.seed)
+
+
+def _schedule(file: OptimizerFile) -> Callable[[Any], Any] | None:
+    if file.decay is None:
+        return None
+    steps, factor = file.decay
+    return lambda made: torch.optim.lr_scheduler.StepLR(made, steps, factor)
+
+
+def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[[Any], dict[str, float]] | None]:
+    """Trainer, batches by step, and the test (None when a user's data has none)."""
+    if file.threads:
+        torch.set_num_threads(file.threads)
+    torch.manual_seed(file.seed)
+    application: Application | None = None
+    evaluate: Callable[[Any], dict[str, float]] | None = None
+    if ":" in file.model:
+        model = user_function(file.model, folder)()
+    else:
+        application = APPLICATIONS.get(file.model)
+        model = build(file.model, file.seed)
+    loss = user_function(file.loss, folder) if file.loss else squared_error
+    if file.data.module is not None:
+        made = user_function(file.data.module, folder)()
+        batches, evaluate = made if isinstance(made, tuple) else (made, None)
+        if not callable(batches):
+            fail("the function must return batches by step, or (batches, evaluate)", key="data.module",
+                 value=type(batches).__name__)  # fmt: skip
+    elif application is None:
+        fail("samples of this kind need a registered application", key="data", fix="Use data: {module: ...}.")
+    else:
+        split = load_split(file, load_model(application.model))
+        batches = ShuffledBatches(split.train, file.batch, file.seed)
+
+        def evaluate(model: Any) -> dict[str, float]:
+            return error_on(model, split.test)
+
+    low = file.low_rank
+    changes: dict[str, Any] = low.model_dump(exclude_none=True)
+    settings = low_rank_settings(**changes) if application else LowRank(**changes)
+    layer = file.layer if file.layer is not None or application is None else application.layer
+    rule = file.rule.make(application.window if application else DEFAULT_WINDOW)
+    if rule.window > file.steps:
+        fail("the rule's window is longer than the run", key="rule.window", value=rule.window,
+             fix=f"Set it; the run has {file.steps} steps.")  # fmt: skip
+    second = file.low_optimizer or file.optimizer
+    trainer = HybridTrainer(
+        model, loss, rule, settings, layer=layer if layer is not None else 0, seed=file.seed,
+        optimizer=optimizer(file.optimizer.kind, file.optimizer.learning_rate),
+        low_optimizer=optimizer(second.kind, second.learning_rate),
+        schedule=_schedule(file.optimizer), low_schedule=_schedule(second),
+    )  # fmt: skip
+    return trainer, batches, evaluate
+
+
+def run(
+    file: TuneFile, folder: Path, *, fresh: bool = False, tell: Callable[[HybridTrainer], None] = lambda _: None
+) -> dict[str, Any]:
+    """Train as the file says and write the output folder; returns the summary.
+
+    KeyboardInterrupt after Ctrl-C, with the checkpoint and the log written.
+    """
+    path = file.output / "run.tft"
+    trainer, batches, evaluate = prepare(file, folder)
+    if path.exists() and not fresh:
+        trainer.resume(path)
+    elif file.start == "low":
+        trainer.switch()
+    try:
+        trainer.fit(batches, file.steps, checkpoint=path, every=file.checkpoint_every, tell=tell)
+    finally:
+        if trainer.journal.rows:
+            trainer.journal.write(file.output)
+    summary = trainer.summary()
+    summary["test"] = evaluate(trainer.model) if evaluate else None
+    summary["decisions"] = trainer.journal.to_dict()["decisions"]
+    summary["loss_points"] = trainer.journal.loss_points()
+    write_json(file.output / "summary.json", summary)
+    from safetensors.torch import save_model
+
+    with atomic_path(file.output / "model.safetensors") as temporary:
+        save_model(trainer.merged().cpu(), str(temporary))
+    return summary
