@@ -13,9 +13,9 @@ from tierform.numerics.layer import CrossbarLinear
 from tierform.numerics.noise import load_noise
 
 
-def best(action, repeats=30):
+def best(action, repeats=30, warm=3):
     wall, cpu = [], []
-    for _ in range(3):
+    for _ in range(warm):
         action()
     for _ in range(repeats):
         start, spent = time.perf_counter(), time.process_time()
@@ -70,8 +70,7 @@ def bert_base():
         chip = emulate(model, "atleus", **changes)
         built = time.process_time() - start
         with torch.no_grad():
-            chip(ids)
-            wall, cpu = best(lambda chip=chip: chip(ids), repeats=2)
+            wall, cpu = best(lambda chip=chip: chip(ids), repeats=1, warm=1)
         print(f"BERT-base, 128 tokens, 8 one-bit input slices, {name}: {wall / 1e3:.2f} s wall, "
               f"{cpu / 1e3:.2f} s CPU (programming {built:.1f} s CPU)")  # fmt: skip
         del chip

@@ -103,7 +103,7 @@ def integer_difference(rows: float) -> float:
 
 
 def rounding_error(bits: float) -> float:
-    """Relative Frobenius error of a 768 x 768 product, weights N(0, 0.02), inputs uniform in [-1, 1], one scale each."""
+    """Relative Frobenius error, 768 x 768: weights N(0, 0.02), inputs uniform in [-1, 1], one scale for each."""
     import torch
 
     from tierform.numerics.chip_view import CrossbarFormat
