@@ -116,6 +116,17 @@ def test_a_seed_decides_everything():
     assert runs[0].packet_latency_cycles != runs[2].packet_latency_cycles
 
 
+def test_routing_a_large_mesh_from_coordinates_is_routing_it_by_table(monkeypatch):
+    import tierform.network.deadlock as deadlock
+
+    latency = []
+    for limit in (8, 1000):
+        monkeypatch.setattr(deadlock, "LARGE_GRID", limit)
+        run = simulate_traffic(mesh((4, 3, 2)), "uniform", 0.2, sampling=Sampling(period=200))
+        latency.append((run.packet_latency_cycles, run.flit_hops))
+    assert latency[0] == latency[1]
+
+
 def test_a_cycle_of_dependencies_is_found_and_refused():
     loop = from_graph(range(4), [(i, (i + 1) % 4) for i in range(4)])
     routing = choose_routing(loop, "minimal")

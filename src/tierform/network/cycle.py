@@ -104,7 +104,7 @@ class Traffic(NamedTuple):
     """What the sources send, as the compiled loop takes it; arrays that a kind does not use are placeholders."""
 
     kind: int
-    rate: Any  # (nodes,) packets per cycle
+    rate: Any  # (2, nodes) packets per cycle, and 1 / log(1 - rate)
     sizes: Any  # packet sizes in flits
     size_weights: Any  # cumulative, last 1.0
     target: Any  # permutation
@@ -213,6 +213,7 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
     on_off = injection.start_chance is not None
     rng = np.random.default_rng(seed)
     with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = np.where((rate > 0) & (rate < 1), 1 / np.log1p(-rate), 0.0)
         first = np.floor(np.log(1 - rng.random(nodes)) / np.log1p(-np.minimum(rate, 1)))
     memory.node[:, cs.N_NEXT] = np.where(
         rate > 0, np.where(rate < 1, np.nan_to_num(first, posinf=0, neginf=0), 0), 2.0**31 - 1
@@ -220,7 +221,7 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
     memory.node[:, cs.N_ON] = rng.integers(0, 2, nodes)
     return empty_traffic()._replace(
         kind=kind,
-        rate=rate,
+        rate=np.stack([rate, inverse]),
         sizes=np.asarray(injection.packet_flits, np.int64),
         size_weights=sizes / sizes[-1],
         target=target,
@@ -232,7 +233,7 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
 def empty_traffic() -> Traffic:
     """Traffic arrays with nothing in them, of the types that the kernel is compiled for."""
     return Traffic(
-        kernel.UNIFORM, np.zeros(1), np.ones(1, np.int64), np.ones(1), np.zeros(1, np.int64), np.zeros((1, 1)),
+        kernel.UNIFORM, np.zeros((2, 1)), np.ones(1, np.int64), np.ones(1), np.zeros(1, np.int64), np.zeros((1, 1)),
         np.zeros(2), np.zeros(4, np.int64),
     )  # fmt: skip
 

@@ -55,7 +55,7 @@ from tierform.network.cycle_state import (
 WARMING, RUNNING, DRAINING = range(3)
 IDLE, ROUTING, ALLOCATING, ACTIVE = range(4)
 # Routing modes.
-TABLE, XY_YX, ADAPTIVE_XY_YX, VALIANT, TORUS, TORUS_BALANCED, MINIMAL_ADAPTIVE, VALIANT_TORUS = range(8)
+TABLE, XY_YX, ADAPTIVE_XY_YX, VALIANT, TORUS, TORUS_BALANCED, MINIMAL_ADAPTIVE, VALIANT_TORUS, GRID = range(9)
 # Traffic kinds.
 PERMUTATION, UNIFORM, SHARED_WEIGHTS, MATRIX, FLOWS = range(5)
 ISLIP, INPUT_FIRST, OUTPUT_FIRST = range(3)
@@ -92,11 +92,9 @@ def below(c: Any, bound: int) -> Any:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def geometric(c: Any, rate: float) -> Any:
-    """Cycles to the next success of a Bernoulli trial per cycle."""
-    if rate >= 1.0:
-        return np.int64(1)
-    return np.int64(1) + np.int64(np.floor(np.log(1.0 - fraction(c)) / np.log1p(-rate)))
+def geometric(c: Any, inverse_log: float) -> Any:
+    """Cycles to the next success of a Bernoulli trial per cycle; `inverse_log` is 1 / log(1 - rate), 0 for rate 1."""
+    return np.int64(1) + np.int64(np.log(1.0 - fraction(c)) * inverse_log)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -254,6 +252,16 @@ def route(m: Any, c: Any, table: Any, channel: int, packet: int) -> None:
                     set_route(m, channel, 0, port, layers, top, SHARED)
                     set_route(m, channel, 1, port, layer, layer, LAST_ESCAPE if m[COMMIT] != 0 else ESCAPE)
                     m[U(channel + C_ROUTES)] = 2
+        return
+    if mode == GRID and router != home:
+        # Dimension order from the coordinates: on a large mesh they stay in the cache, a table does not.
+        axes = m[AXES]
+        axis = 0
+        place, goal = m[AT_PLACE] + router * axes, m[AT_PLACE] + home * axes
+        while m[U(place + axis)] == m[U(goal + axis)]:
+            axis += 1
+        step = 2 * axis + (0 if m[U(place + axis)] < m[U(goal + axis)] else 1)
+        set_route(m, channel, 0, m[U(m[AT_AXIS_PORT] + step * m[ROUTERS] + router)], 0, top, 0)
         return
     route_choice(m, c, table, channel, at, router, home, top)
 

@@ -178,12 +178,12 @@ def destination(m: Any, c: Any, kind: int, target: Any, weights: Any, source: in
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def next_packet_time(m: Any, c: Any, node: int, rate: float, start: float, stop: float) -> None:
+def next_packet_time(m: Any, c: Any, node: int, rate: float, inverse_log: float, start: float, stop: float) -> None:
     """Move a source's clock to its next packet; a bursty source (start > 0) changes state once a cycle."""
     if rate <= 0.0:
         m[U(node + N_NEXT)] = FOREVER
     elif start <= 0.0:
-        m[U(node + N_NEXT)] = min(m[U(node + N_NEXT)] + geometric(c, rate), FOREVER)
+        m[U(node + N_NEXT)] = min(m[U(node + N_NEXT)] + geometric(c, inverse_log), FOREVER)
     else:
         burst = rate * (start + stop) / start
         while True:
@@ -256,7 +256,7 @@ def sources(
                 if len(sizes) > 1:
                     size = np.int64(sizes[pick(size_weights, fraction(c))])
                 new_packet(m, c, node, source, goal, size, m[U(node + N_NEXT)], -1)
-                next_packet_time(m, c, node, rate[source], burst[0], burst[1])
+                next_packet_time(m, c, node, rate[0, source], rate[1, source], burst[0], burst[1])
             packet = m[U(node + N_PACKET)]
         slots = m[U(node + N_SLOTS)]
         vc = m[U(node + N_VC)]

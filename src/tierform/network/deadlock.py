@@ -24,6 +24,10 @@ from tierform.network.routing import Routing, ring_step
 from tierform.network.topology import IntArray, Topology
 
 
+# Above this many routers a grid is routed from coordinates, not from a table.
+LARGE_GRID = 256
+
+
 @dataclass(frozen=True, eq=False)
 class VirtualChannelPlan:
     """How the cycle engine routes: a mode, link tables (parts, routers, routers), and layers.
@@ -76,6 +80,8 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
         return VirtualChannelPlan(mode, tables, *one)
     pairs = dependencies(routing, everyone)
     if find_cycle(topology, pairs) is None:
+        if routing.parts[0][0] == "dimension_order" and topology.routers > LARGE_GRID:
+            return VirtualChannelPlan(kernel.GRID, none, *one)
         return VirtualChannelPlan(mode, tables, *one)
     layer_of = _layers(routing, virtual_channels)
     return VirtualChannelPlan(mode, tables, layer_of, int(layer_of.max()) + 1, _on_cycles(topology, pairs))

@@ -71,7 +71,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         f"Ours are means over {SEEDS} seeds ({NEAR_SEEDS} near saturation).  BookSim2's own "
         "seeds differ by about 0.4 % in latency below saturation.",
         "Near the knee and above, its seeds differ far more (built-in table, column spread): packet latency of the 8x8 "
-        "mesh with 5-flit packets at 0.4 is 147 to 219 cycles over six seeds, of transpose at 0.15 399 to 483.",
+        "mesh with 5-flit packets at 0.4 is 147 to 231 cycles over six seeds, of transpose at 0.15 399 to 483.",
     ]
     return Ledger("network", points, remarks)
 
