@@ -23,7 +23,6 @@ from tierform.network.loads import table_loads
 from tierform.network.routing import Routing, ring_step
 from tierform.network.topology import IntArray, Topology
 
-
 # Above this many routers a grid is routed from coordinates, not from a table.
 LARGE_GRID = 256
 
