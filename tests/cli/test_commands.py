@@ -17,8 +17,8 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 
 
 def test_does_simulate_print_and_write_everything(tmp_path: Path) -> None:
-    job = ["simulate", "bert-base", "--chip", "atleus", *"--task finetune --method lora --rank 8".split()]
-    job += "--batch 2 --sequence 128".split()
+    job = ["simulate", "bert-base", "--chip", "atleus", "--task", "finetune", "--method", "lora", "--rank", "8"]
+    job += ["--batch", "2", "--sequence", "128"]
     outputs = ["--json", "out.json", "--trace", "trace.json", "--save-mapping", "map.yaml"]
     done = run(*job, *outputs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
