@@ -1,8 +1,9 @@
 """Hybrid training against full-parameter training and LoRA from the start, at equal CPU time, over several seeds.
 
 Run as ``python benchmarks/tuning.py wind WIND.csv | lm TRAIN.txt TEST.txt | vit | steps WIND.csv [--budget S]
-[--seeds N] [--window K] [--json FILE]``.  Each method trains until it has used the budget of CPU time (one thread);
-tests are not counted.  ``steps`` measures the parts of a step and its peak memory before and after the switch.
+[--seeds N] [--window K] [--layers L] [--rate LR] [--json FILE]``.  Each method trains until it has used the budget of
+CPU time (one thread); tests are not counted.  ``steps`` measures the parts of a step and its peak memory before and
+after the switch.
 """
 
 import argparse
@@ -44,8 +45,16 @@ def train(method, model, loss, batches, evaluate, low, make, window, budget_s, l
             points.append((used, step, evaluate(trainer.model)))
     switch = trainer.journal.switch_step if method == "hybrid" else None
     trials = sum(one.action in ("trial", "repeat") for one in trainer.journal.decisions)
-    return {"method": method, "steps": step, "cpu_s": used, "wall_s": wall, "points": points, "switch": switch,
-            "trials": trials, "learning": trainable_count(trainer.model)}
+    return {
+        "method": method,
+        "steps": step,
+        "cpu_s": used,
+        "wall_s": wall,
+        "points": points,
+        "switch": switch,
+        "trials": trials,
+        "learning": trainable_count(trainer.model),
+    }
 
 
 def compare(title, case, args, unit):
@@ -56,8 +65,11 @@ def compare(title, case, args, unit):
             row = {"seed": seed, **train(method, *case(seed), args.window, args.budget, 0)}
             rows.append(row)
             curve = "  ".join(f"{error:.4f}@{used:.0f}s" for used, _, error in row["points"])
-            print(f"seed {seed} {method:7s} steps {row['steps']:5d} wall {row['wall_s']:6.1f} s switch {row['switch']} "
-                  f"trials {row['trials']}  {curve}", flush=True)
+            print(
+                f"seed {seed} {method:7s} steps {row['steps']:5d} wall {row['wall_s']:6.1f} s switch {row['switch']} "
+                f"trials {row['trials']}  {curve}",
+                flush=True,
+            )
             if args.json:
                 Path(args.json).write_text(json.dumps({"title": title, "unit": unit, "rows": rows}))
     print(f"\n{title}: {unit} after {args.budget:g} s of CPU time, {args.seeds} seeds")
@@ -78,10 +90,18 @@ def wind(args):
     test = Samples(split.test.inputs[rows], split.test.targets[rows], split.test.scale)
 
     def case(seed):
-        return (build("wind", seed), squared_error, ShuffledBatches(split.train, args.batch, seed),
-                lambda model: error_on(model, test)["rmse"], low_rank_settings(), optimizer("adamw", 1e-4))
+        model = build("wind", seed)
+        model.layers = model.layers[: args.layers]  # the published size has 12
+        return (
+            model,
+            squared_error,
+            ShuffledBatches(split.train, args.batch, seed),
+            lambda model: error_on(model, test)["rmse"],
+            low_rank_settings(),
+            optimizer("adamw", args.rate),
+        )
 
-    compare("wind, 57 stations", case, args, "RMSE in m/s")
+    compare(f"wind, 57 stations, {args.layers} layers", case, args, "RMSE in m/s")
 
 
 def lm(args):
@@ -108,8 +128,15 @@ def lm(args):
             return float(loss(model, ids)) / np.log(2)
 
     def case(seed):
-        config = LlamaConfig(vocab_size=256, hidden_size=128, intermediate_size=384, num_hidden_layers=4,
-                             num_attention_heads=4, num_key_value_heads=4, max_position_embeddings=64)
+        config = LlamaConfig(
+            vocab_size=256,
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            max_position_embeddings=64,
+        )
         low = LowRank(targets=("q_proj", "v_proj"), also_train=("model.embed_tokens", "lm_head"))
         return (LlamaForCausalLM(config), loss, batches(seed), evaluate, low, optimizer("adamw", 1e-3))
 
@@ -139,8 +166,16 @@ def vit(args):
             with torch.no_grad():
                 return 100 * float((model(pixel_values=images[1400:]).logits.argmax(1) != labels[1400:]).float().mean())
 
-        config = ViTConfig(image_size=8, patch_size=2, num_channels=1, hidden_size=96, num_hidden_layers=4,
-                           num_attention_heads=4, intermediate_size=384, num_labels=10)
+        config = ViTConfig(
+            image_size=8,
+            patch_size=2,
+            num_channels=1,
+            hidden_size=96,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=384,
+            num_labels=10,
+        )
         model = ViTForImageClassification(config)
         names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
         targets = ("query", "value") if "query" in names else ("q_proj", "v_proj")
@@ -154,14 +189,21 @@ def steps(args):
     split = wind_split(args.files[0])
     batches = ShuffledBatches(split.train, args.batch, 0)
     rows = {}
-    trainer = HybridTrainer(build("wind"), squared_error, FixedStep(10**9, window=10**9), low_rank_settings(),
-                            optimizer=optimizer("adamw", 1e-4))
+    trainer = HybridTrainer(
+        build("wind"),
+        squared_error,
+        FixedStep(10**9, window=10**9),
+        low_rank_settings(),
+        optimizer=optimizer("adamw", 1e-4),
+    )
     for phase in ("full", "low"):
         trainer.step(batches(0))
         shares = step_shares(trainer.model, squared_error, batches(1), trainer.optimizer, args.repeats)
-        rows[phase] = shares | {"peak_B": step_peak_B(trainer.model, squared_error, batches(2), trainer.optimizer),
-                                "learning": trainable_count(trainer.model),
-                                "all": sum(one.numel() for one in trainer.model.parameters())}
+        rows[phase] = shares | {
+            "peak_B": step_peak_B(trainer.model, squared_error, batches(2), trainer.optimizer),
+            "learning": trainable_count(trainer.model),
+            "all": sum(one.numel() for one in trainer.model.parameters()),
+        }
         if phase == "full":
             trainer.switch()
     print(f"{'part (ms)':20s}{'full':>10s}{'low':>10s}{'ratio':>8s}")
@@ -171,8 +213,10 @@ def steps(args):
             print(f"{key[:-2]:20s}{a:10.1f}{b:10.1f}{a / b if b else float('inf'):8.2f}")
     frozen = rows["low"]["all"] - rows["low"]["learning"]
     fall = rows["full"]["peak_B"] - rows["low"]["peak_B"]
-    print(f"peak {rows['full']['peak_B'] / 1e6:.1f} -> {rows['low']['peak_B'] / 1e6:.1f} MB, falls by {fall / 1e6:.1f}; "
-          f"gradients and two states of {frozen} frozen: {12e-6 * frozen:.1f} MB, ratio {fall / 12 / frozen:.3f}")
+    print(
+        f"peak {rows['full']['peak_B'] / 1e6:.1f} -> {rows['low']['peak_B'] / 1e6:.1f} MB, falls by {fall / 1e6:.1f}; "
+        f"gradients and two states of {frozen} frozen: {12e-6 * frozen:.1f} MB, ratio {fall / 12 / frozen:.3f}"
+    )
     if args.json:
         Path(args.json).write_text(json.dumps(rows))
 
@@ -186,6 +230,8 @@ if __name__ == "__main__":
     parser.add_argument("--window", type=int, default=12)
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--layers", type=int, default=12, help="of the wind model")
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of the wind model")
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(1)

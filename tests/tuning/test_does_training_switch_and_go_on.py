@@ -1,11 +1,12 @@
+import itertools
 import math
 import os
 import signal
 
 import pytest
 import torch
-from conftest import Small, mse, small_batch
 
+from conftest import Small, mse, small_batch
 from tierform.errors import TierformError
 from tierform.tuning.intrinsic import intrinsic_dimension
 from tierform.tuning.lowrank import LowRank, merged
@@ -66,7 +67,7 @@ def test_the_weight_change_is_the_norm_over_one_window():
             snapshots.append(torch.cat((layer.q_linear.weight.detach(), layer.v_linear.weight.detach())).clone())
     changes = [one.numbers["change"] for one in run.journal.decisions]
     assert changes[0] is None
-    for found, (a, b) in zip(changes[1:], zip(snapshots, snapshots[1:], strict=False), strict=True):
+    for found, (a, b) in zip(changes[1:], itertools.pairwise(snapshots), strict=True):
         assert found == pytest.approx(float(torch.linalg.norm(b - a)), rel=1e-5)
 
 
@@ -124,7 +125,9 @@ def test_a_run_cut_anywhere_goes_on_bit_by_bit(tmp_path, cut):
         first.save(tmp_path / "run.tft")
     left = first.rule.left
     torch.manual_seed(12345)
-    second = HybridTrainer(Small(), mse, Scripted(), first.low_rank, optimizer=optimizer("adamw", 1e-2), layer=-1, **schedule)
+    second = HybridTrainer(
+        Small(), mse, Scripted(), first.low_rank, optimizer=optimizer("adamw", 1e-2), layer=-1, **schedule
+    )
     second.resume(tmp_path / "run.tft")
     second.rule.left = left
     second.fit(small_batch, 8 * K)
@@ -143,7 +146,12 @@ def test_a_corrupted_or_foreign_checkpoint_is_refused(tmp_path):
     (tmp_path / "spoilt.tft").write_bytes(spoilt)
     (tmp_path / "short.tft").write_bytes(path.read_bytes()[:-10])
     (tmp_path / "other.tft").write_text("hello")
-    for name, words in (("spoilt", "damaged"), ("short", "damaged"), ("other", "not a checkpoint"), ("none", "No such")):
+    for name, words in (
+        ("spoilt", "damaged"),
+        ("short", "damaged"),
+        ("other", "not a checkpoint"),
+        ("none", "No such"),
+    ):
         with pytest.raises(TierformError, match=words):
             trainer().resume(tmp_path / f"{name}.tft")
     with pytest.raises(TierformError) as caught:
@@ -202,9 +210,7 @@ def test_ranks_follow_the_spectrum_of_the_change():
     assert run.phase == "low" and set(run.ranks) == {
         f"layers.{i}.{name}_linear" for i in range(3) for name in ("q", "v")
     }
-    found = {
-        name.split(".lora_A")[0]: one.shape[0] for name, one in run.model.named_parameters() if "lora_A" in name
-    }
+    found = {name.split(".lora_A")[0]: one.shape[0] for name, one in run.model.named_parameters() if "lora_A" in name}
     assert found == run.ranks and all(1 <= rank <= 8 for rank in found.values())
     scales = {m.scaling["default"] for m in run.model.modules() if hasattr(m, "scaling")}
     assert scales == {8.0}

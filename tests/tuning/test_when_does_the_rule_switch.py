@@ -90,7 +90,9 @@ def test_the_trial_ends_as_the_t_test_says():
     low, high = 0.0, 1.0
     for _ in range(60):  # the shift at which |t| equals the critical value
         middle = (low + high) / 2
-        low, high = (middle, high) if abs(ttest_ind(full, 1 + 0.1 * reference + middle)[0]) < critical else (low, middle)
+        low, high = (
+            (middle, high) if abs(ttest_ind(full, 1 + 0.1 * reference + middle)[0]) < critical else (low, middle)
+        )
     inside = rule.end_trial(5 * K, full, list(1 + 0.1 * reference + low - 1e-6))
     outside = rule.end_trial(5 * K, full, list(1 + 0.1 * reference + high + 1e-6))
     assert (inside.action, outside.action) == ("switch", "repeat")

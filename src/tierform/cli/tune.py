@@ -48,10 +48,17 @@ def command(config: Path, fresh: bool, check: bool, json_file: Path | None) -> N
 def _print(summary: dict[str, Any]) -> None:
     parts = ("forward_s", "backward_s", "optimizer_s", "step_s")
     rows = [
-        [phase, f"{sums['steps']:.0f}", f"{sums['seconds']:.2f}", *(f"{1e3 * sums[f'mean_{part}']:.2f}" for part in parts)]
+        [
+            phase,
+            f"{sums['steps']:.0f}",
+            f"{sums['seconds']:.2f}",
+            *(f"{1e3 * sums[f'mean_{part}']:.2f}" for part in parts),
+        ]
         for phase, sums in summary["phases"].items()
     ]
-    print_table("Time by phase", ["phase", "steps", "s", "forward (ms)", "backward (ms)", "optimizer (ms)", "step (ms)"], rows)
+    print_table(
+        "Time by phase", ["phase", "steps", "s", "forward (ms)", "backward (ms)", "optimizer (ms)", "step (ms)"], rows
+    )
     shown = [
         [str(one["step"]), one["action"], one["reason"], _numbers(one["numbers"])]
         for one in summary["decisions"] if one["action"] != "wait"

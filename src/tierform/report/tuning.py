@@ -34,14 +34,14 @@ def loss_picture(points: Sequence[Sequence[Any]], decisions: Iterable[Mapping[st
     for tick in range(5):
         height = low + span * tick / 4
         label = f"{10**height if log else height:.3g}"
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(height):.1f}" y2="{y(height):.1f}" stroke="#ddd"/>')
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y(height):.1f}" y2="{y(height):.1f}" stroke="#ddd"/>'
+        )
         parts.append(f'<text x="{LEFT - 6}" y="{y(height) + 4:.1f}" text-anchor="end">{label}</text>')
         step = last * tick / 4
         parts.append(f'<text x="{x(step):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{step:.0f}</text>')
     for index, (phase, colour) in enumerate(COLOURS.items()):
-        line = [
-            f"{x(float(p[0])):.1f},{y(h):.1f}" for p, h in zip(points, heights, strict=True) if p[2] == phase
-        ]
+        line = [f"{x(float(p[0])):.1f},{y(h):.1f}" for p, h in zip(points, heights, strict=True) if p[2] == phase]
         if line:
             parts.append(f'<polyline points="{" ".join(line)}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
             parts.append(f'<text x="{LEFT + 90 * index}" y="{TOP - 16}" fill="{colour}">{phase}</text>')
@@ -54,5 +54,7 @@ def loss_picture(points: Sequence[Sequence[Any]], decisions: Iterable[Mapping[st
                 f'stroke-dasharray="4 3"><title>{title}</title></line>'
             )
     parts.append(f'<text x="{WIDTH / 2}" y="{HEIGHT - 10}" text-anchor="middle">step</text>')
-    parts.append(f'<text x="14" y="{HEIGHT / 2}" transform="rotate(-90 14 {HEIGHT / 2})" text-anchor="middle">loss</text>')
+    parts.append(
+        f'<text x="14" y="{HEIGHT / 2}" transform="rotate(-90 14 {HEIGHT / 2})" text-anchor="middle">loss</text>'
+    )
     return "\n".join([*parts, "</svg>", ""])

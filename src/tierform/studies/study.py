@@ -24,6 +24,7 @@ STUDIES = Registry(
     {
         "atleus": "tierform.studies.atleus:run",
         "hetrax": "tierform.studies.hetrax:run",
+        "hpt": "tierform.studies.hpt:run",
         "smartquant": "tierform.studies.smartquant:run",
     },
 )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -109,6 +110,7 @@ class SpatioTemporalTransformer(nn.Module):
         self.reduction = _dense(joined, model.reduction_widths)
         self.decoder = _dense(model.fixed_tokens * model.reduction_widths[-1], model.decoder_widths)
         self.dropout = nn.Dropout(model.embedding_dropout)
+        self.places: Tensor
         self.register_buffer("places", sinusoids(model.fixed_tokens, width), persistent=False)
 
     def forward(self, stations: Tensor) -> Tensor:
@@ -116,7 +118,7 @@ class SpatioTemporalTransformer(nn.Module):
         embedded = stations
         for dense in self.embedding:
             embedded = functional.gelu(dense(embedded))
-        x = self.dropout(embedded + self.places)
+        x: Tensor = self.dropout(embedded + self.places)
         for layer in self.layers:
             x = layer(x)
         x = x + embedded if self.skip == "add" else torch.cat((x, embedded), dim=-1)
@@ -132,7 +134,7 @@ class SpatioTemporalTransformer(nn.Module):
 
 def _dense(inputs: int, widths: tuple[int, ...]) -> nn.ModuleList:
     sizes = (inputs, *widths)
-    return nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes, sizes[1:], strict=False))
+    return nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
 
 
 def sinusoids(tokens: int, width: int) -> Tensor:

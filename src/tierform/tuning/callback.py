@@ -22,14 +22,14 @@ from tierform.errors import fail
 from tierform.tuning.journal import Journal
 from tierform.tuning.lowrank import LowRank, attach, change_norm, choose_ranks, low_rank_copy, watched_weights
 from tierform.tuning.rule import SwitchRule, Window
-from tierform.tuning.trainer import MakeOptimizer, optimizer
+from tierform.tuning.trainer import ADAMW, MakeOptimizer
 
 
-class SwitchCallback(TrainerCallback):  # type: ignore[misc]
+class SwitchCallback(TrainerCallback):
     """Pass it to ``Trainer(callbacks=[...])``; `journal` holds the decisions, `phase` where training is."""
 
     def __init__(
-        self, rule: SwitchRule, low_rank: LowRank, *, low_optimizer: MakeOptimizer = optimizer(), layer: int | None = 0
+        self, rule: SwitchRule, low_rank: LowRank, *, low_optimizer: MakeOptimizer = ADAMW, layer: int | None = 0
     ) -> None:
         if "intrinsic_dimension" in rule.watches:
             fail("the callback does not estimate the intrinsic dimension", key="rule", fix="Use HybridTrainer.")

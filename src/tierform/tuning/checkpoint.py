@@ -70,7 +70,7 @@ def random_state() -> dict[str, Any]:
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(numbers), next_gauss],
-        "numpy": [kind, [int(one) for one in keys], int(place), int(gauss), float(cached)],  # type: ignore[union-attr]
+        "numpy": [kind, [int(one) for one in keys], int(place), int(gauss), float(cached)],
     }
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()

@@ -31,11 +31,16 @@ def intrinsic_dimension(
             start = _mean(model, loss, batches, {})
             start_values = {name: model.get_parameter(name).detach() for name in weights}
             full = {name: one.clone().requires_grad_(True) for name, one in start_values.items()}
-            aim = share * (start - _train(model, loss, batches, list(full.values()), lambda: full, steps, learning_rate))
+            aim = share * (
+                start - _train(model, loss, batches, list(full.values()), lambda: full, steps, learning_rate)
+            )
             if not aim > 0:
                 return None
             for dimension in sorted(dimensions):
-                if start - _in_subspace(model, loss, batches, start_values, dimension, steps, learning_rate, seed) >= aim:
+                if (
+                    start - _in_subspace(model, loss, batches, start_values, dimension, steps, learning_rate, seed)
+                    >= aim
+                ):
                     return dimension
             return None
     finally:

@@ -11,7 +11,7 @@ import copy
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,7 +93,7 @@ def watched_weights(model: nn.Module, targets: Sequence[str], layer: int | None)
             )  # fmt: skip
         names = [name for name in names if numbers[name] == wanted]
     modules = dict(model.named_modules())
-    return {name: modules[name].weight.detach() for name in names}  # type: ignore[misc]
+    return {name: modules[name].weight.detach() for name in names}
 
 
 def _layer_of(name: str) -> int | None:
@@ -134,7 +134,7 @@ def attach(model: nn.Module, settings: LowRank, ranks: Mapping[str, int]) -> nn.
     scale = settings.alpha / settings.rank if isinstance(settings.rank, int) else settings.alpha / 8
     first = next(iter(ranks.values()))
     config = LoraConfig(
-        r=first, lora_alpha=scale * first, lora_dropout=settings.dropout, bias="none",
+        r=first, lora_alpha=_whole(scale * first), lora_dropout=settings.dropout, bias="none",
         target_modules=_exactly(ranks),
         rank_pattern={f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != first},
         alpha_pattern={f"^{re.escape(name)}": scale * rank for name, rank in ranks.items() if rank != first},
@@ -146,6 +146,11 @@ def attach(model: nn.Module, settings: LowRank, ranks: Mapping[str, int]) -> nn.
         parameter.requires_grad_("lora_" in name or plain in kept)
         parameter.grad = None
     return adapted
+
+
+def _whole(value: float) -> Any:
+    """PEFT names alpha an int and takes any number."""
+    return value
 
 
 def _exactly(ranks: Mapping[str, int]) -> str:

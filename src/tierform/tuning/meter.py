@@ -44,11 +44,11 @@ class Clock:
         return time.perf_counter()
 
 
-class TensorMemory(TorchDispatchMode):
+class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Bytes of live tensor storage inside the block: `now_B` and `peak_B`; `held` are tensors that exist before."""
 
     def __init__(self, held: Iterable[Tensor] = ()) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now_B = self.peak_B = 0
         self._seen: dict[int, weakref.ref[Any]] = {}
         for tensor in held:
@@ -96,7 +96,7 @@ class EnergyCounter:
         missing = []
         if device.type == "cuda":
             try:
-                import pynvml
+                import pynvml  # type: ignore[import-not-found]
 
                 pynvml.nvmlInit()
                 handle = pynvml.nvmlDeviceGetHandleByIndex(device.index or 0)
@@ -104,9 +104,7 @@ class EnergyCounter:
                 self._read.append(lambda: 1e-3 * float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)))
             except Exception:
                 missing.append("the GPU's counter (NVML, package nvidia-ml-py) cannot be read")
-        packages = [
-            one for one in sorted(Path("/sys/class/powercap").glob("intel-rapl:*")) if one.name.count(":") == 1
-        ]
+        packages = [one for one in sorted(Path("/sys/class/powercap").glob("intel-rapl:*")) if one.name.count(":") == 1]
         readable = [one for one in packages if _rapl(one / "energy_uj") is not None]
         for one in readable:
             self._read.append(_Wrapping(one))
@@ -178,7 +176,9 @@ def step_shares(
     return {key: median(row[key] for row in rows[1:]) for key in rows[0]}
 
 
-def step_peak_B(model: nn.Module, loss: Callable[[Any, Any], Tensor], batch: Any, optimizer: Any, steps: int = 2) -> int:
+def step_peak_B(
+    model: nn.Module, loss: Callable[[Any, Any], Tensor], batch: Any, optimizer: Any, steps: int = 2
+) -> int:
     """Peak bytes of tensors over whole training steps, weights and optimizer states included."""
     optimizer.zero_grad(set_to_none=True)
     with TensorMemory(held_tensors(model, optimizer)) as memory:
@@ -186,4 +186,4 @@ def step_peak_B(model: nn.Module, loss: Callable[[Any, Any], Tensor], batch: Any
             loss(model, batch).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-    return memory.peak_B
+    return int(memory.peak_B)

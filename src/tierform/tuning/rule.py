@@ -88,9 +88,7 @@ def t_test(first: Sequence[float], second: Sequence[float], alpha: float) -> TTe
         fail("a t-test needs at least two losses on each side", value=(len(first), len(second)))
     freedom = len(first) + len(second) - 2
     means = [math.fsum(one) / len(one) for one in (first, second)]
-    squares = math.fsum(
-        (value - mean) ** 2 for one, mean in zip((first, second), means, strict=True) for value in one
-    )
+    squares = math.fsum((value - mean) ** 2 for one, mean in zip((first, second), means, strict=True) for value in one)
     error = math.sqrt(squares / freedom * (1 / len(first) + 1 / len(second)))
     difference = means[0] - means[1]
     critical = float(stdtrit(freedom, 1 - alpha / 2))
@@ -106,6 +104,11 @@ def slowing(first: float, second: float, third: float, threshold: float) -> tupl
     two = (second - third) / second if second else None
     met = one is not None and two is not None and one < threshold and two < threshold
     return met and (second - third) < (first - second), one, two
+
+
+def _slowing_of(series: Sequence[float], threshold: float) -> tuple[bool, float | None, float | None]:
+    first, second, third = series
+    return slowing(first, second, third, threshold)
 
 
 class _Rule:
@@ -186,10 +189,10 @@ class HpTRule(_Rule):
         }  # fmt: skip
         loss_met = weight_met = False
         if len(self.losses) == 3:
-            loss_met, one, two = slowing(*self.losses, self.loss_threshold)
+            loss_met, one, two = _slowing_of(self.losses, self.loss_threshold)
             numbers |= {"loss_fall_1": one, "loss_fall_2": two}
         if len(self.changes) == 3:
-            weight_met, one, two = slowing(*self.changes, self.weight_threshold)
+            weight_met, one, two = _slowing_of(self.changes, self.weight_threshold)
             numbers |= {"change_fall_1": one, "change_fall_2": two}
         numbers |= {"loss_test": loss_met, "weight_test": weight_met}
         if loss_met and weight_met:

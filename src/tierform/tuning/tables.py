@@ -119,7 +119,8 @@ def series_samples(series: Floats, history: int, test: slice, horizon: int = 1, 
     first, last, _ = test.indices(len(series))
     if not 0 <= first < last or len(series) <= span or last - first <= span:
         fail("the test rows lie outside the table or are fewer than a sample needs", key="test",
-             value=f"{test.start}..{test.stop}", fix=f"The table has {len(series)} rows, a sample spans {span + 1}.")  # fmt: skip
+             value=f"{test.start}..{test.stop}",
+             fix=f"The table has {len(series)} rows, a sample spans {span + 1}.")  # fmt: skip
     rows = np.arange(len(series))
     inside = (rows >= first) & (rows < last)
     if inside.all():

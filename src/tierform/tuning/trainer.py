@@ -29,8 +29,16 @@ from tierform.tuning import checkpoint as files
 from tierform.tuning.intrinsic import intrinsic_dimension
 from tierform.tuning.journal import Journal
 from tierform.tuning.lowrank import (
-    LowRank, attach, change_norm, choose_ranks, low_rank_copy, merged, parameter_count, target_modules,
-    trainable_count, watched_weights,
+    LowRank,
+    attach,
+    change_norm,
+    choose_ranks,
+    low_rank_copy,
+    merged,
+    parameter_count,
+    target_modules,
+    trainable_count,
+    watched_weights,
 )  # fmt: skip
 from tierform.tuning.meter import Clock, EnergyCounter
 from tierform.tuning.rule import SwitchRule, Window
@@ -53,7 +61,10 @@ def optimizer(kind: str = "adamw", learning_rate: float = 1e-4, **options: Any) 
     kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
     if kind not in kinds:
         fail("not a known optimizer", key="optimizer", value=kind, choices=kinds, fix=f"Known: {', '.join(kinds)}.")
-    return lambda parameters: kinds[kind](parameters, lr=learning_rate, **options)  # type: ignore[no-any-return]
+    return lambda parameters: kinds[kind](parameters, lr=learning_rate, **options)
+
+
+ADAMW = optimizer()  # AdamW at 1e-4
 
 
 class HybridTrainer:
@@ -66,7 +77,7 @@ class HybridTrainer:
 
     def __init__(
         self, model: nn.Module, loss: Loss, rule: SwitchRule, low_rank: LowRank | None = None, *,
-        optimizer: MakeOptimizer = optimizer(), low_optimizer: MakeOptimizer | None = None,
+        optimizer: MakeOptimizer | None = None, low_optimizer: MakeOptimizer | None = None,
         schedule: MakeSchedule | None = None, low_schedule: MakeSchedule | None = None, layer: int | None = 0,
         accelerator: Any = None, dimensions: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64), seed: int = 0,
     ) -> None:  # fmt: skip
@@ -74,12 +85,13 @@ class HybridTrainer:
         watched_weights(model, self.low_rank.targets, layer)
         self.loss, self.rule, self.layer, self.seed = loss, rule, layer, seed
         self.dimensions = dimensions
-        self._make = (optimizer, low_optimizer or optimizer)
+        self._make = (optimizer or ADAMW, low_optimizer or optimizer or ADAMW)
         self._make_schedule = (schedule, low_schedule)
         self.accelerator = accelerator or _accelerator()
         if self.accelerator.mixed_precision != "no":
-            fail("mixed precision is not taken from accelerate", key="mixed_precision",
-                 value=self.accelerator.mixed_precision, fix="Use torch.autocast inside the loss function.")  # fmt: skip
+            found = self.accelerator.mixed_precision
+            fail("mixed precision is not accelerate's affair here", key="mixed_precision", value=found,
+                 fix="Use torch.autocast inside the loss function.")  # fmt: skip
         self.phase = "full"
         self.step_number = 0
         self.journal = Journal()
