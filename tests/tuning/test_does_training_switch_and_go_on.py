@@ -2,6 +2,9 @@ import itertools
 import math
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -157,6 +160,10 @@ def test_a_corrupted_or_foreign_checkpoint_is_refused(tmp_path):
     with pytest.raises(TierformError) as caught:
         trainer(low=LowRank(rank=3, alpha=4, also_train=("start",))).resume(path)
     assert {one.key for one in caught.value.problems} == {"rank", "also_train"}
+    other = Scripted()
+    other.weight_threshold = 0.02
+    with pytest.raises(TierformError, match=r"rule\.weight_threshold"):
+        trainer(other).resume(path)
     wide = HybridTrainer(Small(width=8), mse, Scripted(), run.low_rank, layer=-1)
     with pytest.raises(TierformError, match="model"):
         wide.resume(path)
@@ -289,3 +296,34 @@ def test_peak_memory_falls_by_gradients_and_states_of_what_is_frozen():
 def test_shares_of_a_step_add_up(small):
     shares = step_shares(small, mse, small_batch(0), torch.optim.AdamW(small.parameters()), 3)
     assert all(value >= 0 for value in shares.values()) and shares["step_s"] > 0
+
+
+PARALLEL = """
+import hashlib, sys
+sys.path.insert(0, {folder!r})
+import torch
+from accelerate import Accelerator
+from conftest import Small, mse, small_batch
+from tierform.tuning import FixedStep, HybridTrainer, LowRank, optimizer
+accelerator = Accelerator(cpu=True)
+torch.manual_seed(0)
+low = LowRank(rank=2, also_train=("end",))
+rule = FixedStep(8, window=4, trial=True, alpha=1e-9)
+run = HybridTrainer(Small(), mse, rule, low, optimizer=optimizer("adamw", 1e-2), accelerator=accelerator)
+torch.manual_seed(accelerator.process_index)
+run.fit(lambda step: small_batch(2 * step + accelerator.process_index), 20)
+weights = b"".join(one.detach().numpy().tobytes() for one in run.model.parameters())
+print(
+    "RESULT", run.phase, run.journal.switch_step, hashlib.sha256(weights).hexdigest(), run.journal.rows[-1][2], flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_decide_and_learn_alike(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(PARALLEL.format(folder=str(Path(__file__).parent)))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    told = [line[line.index("RESULT") :] for line in done.stdout.splitlines() if "RESULT" in line]
+    assert len(told) == 2, done.stderr[-2000:]
+    assert told[0] == told[1] and told[0].startswith("RESULT low 12 ")

@@ -368,9 +368,11 @@ class HybridTrainer:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def _settings(self) -> dict[str, Any]:
+        thresholds = ("alpha", "loss_threshold", "weight_threshold", "step", "threshold", "patience", "dimension")
+        own = {f"rule.{key}": getattr(self.rule, key) for key in thresholds if hasattr(self.rule, key)}
         low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
         return {"model": self._shape, "rule": type(self.rule).__name__, "window": self.rule.window, **low,
-                "layer": self.layer}  # fmt: skip
+                "layer": self.layer, **own}  # fmt: skip
 
 
 class _Side:
