@@ -314,7 +314,8 @@ torch.manual_seed(accelerator.process_index)
 run.fit(lambda step: small_batch(2 * step + accelerator.process_index), 20)
 weights = b"".join(one.detach().numpy().tobytes() for one in run.model.parameters())
 print(
-    "RESULT", run.phase, run.journal.switch_step, hashlib.sha256(weights).hexdigest(), run.journal.rows[-1][2], flush=True)
+    "RESULT", run.phase, run.journal.switch_step, hashlib.sha256(weights).hexdigest(), run.journal.rows[-1][2],
+    flush=True)
 """
 
 
