@@ -34,9 +34,8 @@ def one_layer():
     print(f"{'plain float32 matmul':62s} {plain[0]:8.2f} {plain[1]:8.2f} {1.0:8.1f}")
     four = weight.repeat(4, 1)
     slices = best(lambda: torch.nn.functional.linear(x, four))
-    print(
-        f"{'float32 matmul of four slices, nothing else':62s} {slices[0]:8.2f} {slices[1]:8.2f} {slices[1] / plain[1]:8.1f}"
-    )
+    alone = "float32 matmul of four slices, nothing else"
+    print(f"{alone:62s} {slices[0]:8.2f} {slices[1]:8.2f} {slices[1] / plain[1]:8.1f}")
     cases = [
         ("four 2-bit slices, 8-bit ADC, one input slice, whole columns", {"rows": 768}, None),
         ("the same in 128-row blocks", {"rows": 128}, None),
