@@ -29,7 +29,6 @@ class Account:
     operations_by_operator: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     busy_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     crossbar_seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-    useful_operations_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     memory_read_B: float = 0.0
     memory_write_B: float = 0.0
     memory_busy_s: float = 0.0

@@ -87,7 +87,7 @@ class HeatMap:
         model, order = _influence(chip)
         dynamic: Powers = np.asarray(sum((energy for _, _, energy in self.by_stage), np.zeros(len(chip.tiles))))
         dynamic = dynamic / (latency_s * groups) + network_leakage_W / len(chip.tiles)
-        leakage = _leakage(chip)
+        leakage = _Leakage(chip)
         found = model.fixed_point(dynamic[order], lambda kelvin: leakage.total(kelvin, order), tolerance_K=TOLERANCE_K)
         temperature = np.empty(len(chip.tiles))
         temperature[order] = found.temperatures_K
@@ -107,13 +107,13 @@ class HeatMap:
             _figures(chip, temperature, dynamic + leakage.by_tile(temperature), found.iterations, found.loop_gain),
         )
 
-    def transient(self, heat: Heat, latency_s: float, network_leakage_W: float) -> dict[str, Any]:
+    def transient(self, heat: Heat, latency_s: float, network_leakage_W: float, groups: int = 1) -> dict[str, Any]:
         """Temperature of the hottest tile of each die along the stages of one task, leakage held at its mean."""
         from tierform.thermal import GridModel
 
         model, order = _influence(self.chip)
         grid = GridModel(model.stack, model.rows, model.columns)
-        base = _leakage(self.chip).by_tile(heat.temperature_K) + network_leakage_W / len(self.chip.tiles)
+        base = _Leakage(self.chip).by_tile(heat.temperature_K) + network_leakage_W / len(self.chip.tiles)
         interval = latency_s / TRANSIENT_INTERVALS
         maps, names = [], []
         for index in range(TRANSIENT_INTERVALS):
@@ -121,10 +121,10 @@ class HeatMap:
             for name, seconds, energy in self.by_stage:
                 end += seconds
                 if middle < end or (name, seconds) == self.by_stage[-1][:2]:
-                    maps.append((energy / max(seconds, 1e-30) + base)[order])
+                    maps.append((energy / max(seconds * groups, 1e-30) + base)[order])
                     names.append(name)
                     break
-        start = grid.steady((heat.dynamic_W + _leakage(self.chip).by_tile(heat.temperature_K))[order])
+        start = grid.steady((heat.dynamic_W + _Leakage(self.chip).by_tile(heat.temperature_K))[order])
         run = grid.transient(maps, interval, start=start)
         tiles = np.empty_like(run.tiles_K)
         tiles[:, order] = run.tiles_K
@@ -144,7 +144,7 @@ class HeatMap:
         from tierform.thermal.tables import cross_section
 
         model, order = _influence(self.chip)
-        power = heat.dynamic_W + _leakage(self.chip).by_tile(heat.temperature_K)
+        power = heat.dynamic_W + _Leakage(self.chip).by_tile(heat.temperature_K)
         cut = cross_section(GridModel(model.stack, model.rows, model.columns).steady(power[order]))
         return {
             "y_m": cut.y_m,
@@ -182,10 +182,6 @@ class _Leakage:
         kelvin = np.empty(len(ordered_K))
         kelvin[order] = ordered_K
         return self.by_tile(kelvin)[order]
-
-
-def _leakage(chip: Chip) -> _Leakage:
-    return _Leakage(chip)
 
 
 def _influence(chip: Chip) -> tuple[Any, NDArray[np.int64]]:

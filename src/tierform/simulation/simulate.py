@@ -26,7 +26,7 @@ from tierform.simulation.offchip import OffChip, Traffic
 from tierform.simulation.schedule import schedule_stage
 from tierform.workload import Model, Task, Workload, expand, is_training, load_model
 from tierform.workload.graph import Stage
-from tierform.workload.operator import Kind, Phase
+from tierform.workload.operator import Kind
 from tierform.workload.parallel import Parallelism, share_of_one
 from tierform.workload.task import FineTuning, Inference
 
@@ -135,7 +135,7 @@ def simulate(
         if timeline:
             heat.figures["cross_section"] = heat_map.cross_section(heat)
         if thermal == "transient":
-            heat.figures["transient"] = heat_map.transient(heat, clock_s, fabric.leakage_W)
+            heat.figures["transient"] = heat_map.transient(heat, clock_s, fabric.leakage_W, parallelism.pipeline)
     return summarize(
         Finished(
             model,
@@ -287,7 +287,6 @@ def _book(item: Executed, times: int, account: Account) -> None:
         account.crossbar_seconds[item.component] += busy
     else:
         account.busy_s[item.component] += cost.occupancy_s * times
-    account.useful_operations_s[item.component] += cost.utilization * cost.occupancy_s * times
     account.memory_read_B += cost.memory_read_B * times
     account.memory_write_B += cost.memory_write_B * times
     account.cell_writes += cost.cell_writes * times
@@ -328,8 +327,3 @@ def _bars(stage: Stage, slices: list[Any], start_s: float) -> list[Bar]:
         Bar(stage.name, s.resource, s.name, s.layer, s.micro_batch, start_s + s.start_s, start_s + s.end_s, s.repeats)
         for s in slices
     ]
-
-
-def forward_phase(stage: Stage) -> bool:
-    """Whether a stage computes the model's outputs."""
-    return all(operator.phase is Phase.FORWARD for block in stage.blocks for operator in block.operators)
