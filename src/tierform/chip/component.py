@@ -8,11 +8,17 @@ knows the network, the memory behind the chip or the schedule; those add their o
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tierform.provenance import Assumption
 from tierform.registry import Registry
 from tierform.workload.operator import Operator
+
+# Temperature in kelvin: of one unit, or of many at once.
+Kelvin = TypeVar("Kelvin", float, NDArray[np.float64])
 
 COMPONENTS = Registry(
     "component type",
@@ -25,6 +31,12 @@ COMPONENTS = Registry(
         "pim": "tierform.chip.pim:DramPim",
     },
 )
+
+
+def cmos_leakage_W(at_300_K: float, temperature_K: Kelvin) -> Kelvin:
+    """Leakage that doubles every 30 K from its value at 300 K (rule of thumb for bulk CMOS; assumed)."""
+    power: Kelvin = at_300_K * 2.0 ** ((temperature_K - 300.0) / 30.0)
+    return power
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +101,8 @@ class Component(Protocol):
     def area_m2(self) -> float:
         """Silicon area of all units."""
 
-    def leakage_W(self, temperature_K: float) -> float:
-        """Static power of all units at a temperature."""
+    def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
+        """Static power of all units if they were at this temperature; of an array of temperatures, one for each."""
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant it uses, with its source and kind."""

@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, NoReturn
 
+import numpy as np
+
 from tierform.chip.component import Component, Cost, WeightHolder
 from tierform.errors import TierformError
 from tierform.provenance import KINDS
@@ -99,10 +101,12 @@ def check_description(component: Component) -> None:
 
 
 def check_leakage(component: Component) -> None:
-    """Static power is finite, not negative, and does not fall with temperature."""
+    """Static power is finite, not negative, does not fall with temperature, and takes arrays of temperatures."""
     powers = [component.leakage_W(kelvin) for kelvin in (300.0, 330.0, 360.0)]
     if any(not math.isfinite(power) or power < 0 for power in powers):
         _broken(component, f"its static power is {powers} W at 300, 330, 360 K")
+    if not np.allclose(component.leakage_W(np.array([300.0, 330.0, 360.0])), powers):
+        _broken(component, "its static power at an array of temperatures differs from that at each of them")
     if sorted(powers) != powers:
         _broken(component, f"its static power falls with temperature: {powers} W")
 

@@ -25,7 +25,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Share
+import numpy as np
+
+from tierform.chip.component import WHOLE, Cost, Kelvin, Share
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
@@ -272,9 +274,12 @@ class DramPim:
         """All units, as the file counts them."""
         return self.units * self.parameters.area.value
 
-    def leakage_W(self, temperature_K: float) -> float:
+    def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
         """Background and refresh; refresh doubles above 85 °C (358 K), which is charged to all of it."""
-        return self.units * self.parameters.background.value * (2.0 if temperature_K > 358.15 else 1.0)
+        power: Kelvin = (
+            self.units * self.parameters.background.value * (1.0 + np.heaviside(temperature_K - 358.15, 0.0))
+        )
+        return power
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Share
+from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
@@ -81,9 +81,9 @@ class VectorUnits:
         """All units."""
         return self.units * self.parameters.area.value
 
-    def leakage_W(self, temperature_K: float) -> float:
-        """Doubles every 30 K, from the parameter's value at 300 K (rule of thumb for bulk CMOS; assumed)."""
-        return float(self.units * self.parameters.leakage.value * 2.0 ** ((temperature_K - 300.0) / 30.0))
+    def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
+        """Leakage with temperature."""
+        return self.units * cmos_leakage_W(self.parameters.leakage.value, temperature_K)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""

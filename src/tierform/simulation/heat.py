@@ -166,15 +166,12 @@ class _Leakage:
         total = np.zeros(len(kelvin))
         for name, component in self.chip.components.items():
             held = self.tiles[name]
-            for tile in held:
-                total[tile] += component.leakage_W(float(kelvin[tile])) / len(held)
+            total[held] += component.leakage_W(kelvin[held]) / len(held)
         return total
 
     def by_component(self, kelvin: Powers) -> dict[str, float]:
         return {
-            name: float(
-                sum(component.leakage_W(float(kelvin[tile])) for tile in self.tiles[name]) / len(self.tiles[name])
-            )
+            name: float(component.leakage_W(kelvin[self.tiles[name]]).mean())
             for name, component in self.chip.components.items()
         }
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
-from tierform.chip.component import WHOLE, Cost, Share
+from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
 from tierform.chip.crossbar.parameters import CHARGES, CrossbarParameters
 from tierform.chip.crossbar.readout import Reading, cycle_s, needed_adc_bits, read
 from tierform.chip.parameters import evidence
@@ -299,13 +299,13 @@ class CrossbarTiles:
 
         return self.units * sum(area_by_part(self.parameters, beside=False).values())
 
-    def leakage_W(self, temperature_K: float) -> float:
-        """Leakage, which doubles every 30 K from its value at 300 K (rule of thumb for bulk CMOS; assumed), and idling.
+    def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
+        """Leakage with temperature, and idling.
 
         `idle_power` is what clocks and biases draw whether the tile works or not; it does not depend on temperature.
         """
         idle = self.parameters.idle_power.value if self.parameters.idle_power else 0.0
-        return self.units * (self.parameters.leakage.value * float(2.0 ** ((temperature_K - 300.0) / 30.0)) + idle)
+        return self.units * (cmos_leakage_W(self.parameters.leakage.value, temperature_K) + idle)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tierform.chip.component import WHOLE, Cost, Share
+from tierform.chip.component import WHOLE, Cost, Kelvin, Share
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
 from tierform.chip.gpu.fusion import FusedKernel, find_fused
 from tierform.chip.gpu.gemm import ProductModel
@@ -182,9 +182,9 @@ class Gpu:
         """The GPU die; its memory stacks are not counted."""
         return self.units * self.parameters.die_area.value
 
-    def leakage_W(self, temperature_K: float) -> float:
+    def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
         """Idle power of the board; its dependence on temperature is not published."""
-        return self.units * self.parameters.idle_power.value
+        return self.units * self.parameters.idle_power.value + 0.0 * temperature_K
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Share
+from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses
@@ -177,14 +177,14 @@ class SystolicArrays:
         assert self.parameters.array_area is not None
         return self.units * self.parameters.array_area.value
 
-    def leakage_W(self, temperature_K: float) -> float:
-        """Leakage, which doubles every 30 K from its value at 300 K (rule of thumb for bulk CMOS; assumed), and idling.
+    def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
+        """Leakage with temperature, and idling.
 
         `idle_power` is what the clock draws whether the arrays work or not; it does not depend on temperature.
         """
         assert self.parameters.leakage is not None
         idle = self.parameters.idle_power.value if self.parameters.idle_power else 0.0
-        return self.units * (self.parameters.leakage.value * float(2.0 ** ((temperature_K - 300.0) / 30.0)) + idle)
+        return self.units * (cmos_leakage_W(self.parameters.leakage.value, temperature_K) + idle)
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""
