@@ -80,8 +80,8 @@ _REMARKS = (
     "Products and attention: vLLM in CUDA graphs, six weights in turn; attention includes the append to a paged cache.",
     "fp8 products include the quantization of their activations and are apart; they were not fitted.",
     "H100 and B200 use the H200's parameters and L40S the A100's: only data-sheet figures are exchanged.",
-    "Over all 35,742 rows of its table the B200 misses by 11.1 %: it launches small kernels about 0.7 us faster than "
-    "an H200, which no data sheet tells, and its largest products run 6 to 19 % below the ratio of the peaks.",
+    "Over all 35,742 rows of its table the B200 misses by 11.0 %: it launches small kernels about 0.7 us faster than "
+    "an H200, which no data sheet tells, and its largest products run 3 to 10 % below the ratio of the peaks.",
     "Rows of the other laboratory (LLMCompass) include about 20 us of launch in small shapes.",
 )
 

@@ -32,6 +32,7 @@ START = {
     "epilogue": 16.0, "resident_outputs": 16384.0, "chosen_half_tile": 20.0, "chosen_reduction": 4000.0,
     "chosen_reduction_bandwidth": 2.0, "chosen_prologue": 1000.0, "miss_latency": 500.0, "miss_step": 0.0,
     "miss_prologue": 0.0, "smallest_grid": 0.0, "small_grid_reduction": 0.0,
+    "sustained_efficiency": 1.15, "boost_time": 500000.0,
 }  # fmt: skip
 _WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 

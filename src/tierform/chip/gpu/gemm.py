@@ -14,7 +14,11 @@ The two overlap as (a^p + b^p)^(1/p).  Split k adds a reduction kernel and the p
 not choose the fastest candidate but the one its own, simpler estimate favours: the same formula with the `chosen_`
 parameters picks, the others time it.  With `tile_step` a tile shrinks to the shape in such steps (Hopper's kernels).
 
-Limits: no clock throttling beyond what the fitted efficiency holds, no alignment penalties, one library version.  The
+A board holds the arithmetic of a short kernel at its boost clock and that of a long one at `sustained_efficiency` of
+the peak, which its power allows: what a kernel of length t lacks to that rate is added by the share
+t / (t + `boost_time`).
+
+Limits: no alignment penalties, one library version.  The
 model is ours; tile and wave quantization: NVIDIA, Matrix Multiplication Background User's Guide.
 """
 
@@ -39,7 +43,7 @@ FITTED = (
     "tensor_efficiency", "memory_efficiency", "launch", "prologue", "operand_feed", "reduction", "overlap", "step",
     "reduction_bandwidth", "l2_share", "half_tile", "epilogue", "resident_outputs", "chosen_half_tile",
     "chosen_reduction", "chosen_reduction_bandwidth", "chosen_prologue", "miss_latency", "miss_step", "miss_prologue",
-    "smallest_grid", "small_grid_reduction",
+    "smallest_grid", "small_grid_reduction", "sustained_efficiency", "boost_time",
 )  # fmt: skip
 
 
@@ -81,7 +85,7 @@ class ProductModel:
         m, n, k = (np.atleast_1d(np.asarray(v, dtype=np.float64))[:, None, None] for v in (m, n, k))
         (efficiency, memory, launch, prologue, operand_feed, reduction, overlap, step, reduction_share, l2_share, half,
          epilogue, outputs, half_2, reduction_2, reduction_share_2, prologue_2, miss_latency, miss_step, miss_prologue,
-         smallest, small_reduction) = self.values  # fmt: skip
+         smallest, small_reduction, sustained, boost_time) = self.values  # fmt: skip
         sheet = self.sheet
         sms, cycle, bandwidth = sheet.multiprocessors, 1.0 / sheet.clock_Hz, sheet.memory_B_per_s
         per_sm = sheet.peak_per_s / sms / 2.0  # multiply-accumulates
@@ -141,7 +145,9 @@ class ProductModel:
 
         chosen = total(half_2, prologue_2, reduction_2, reduction_share_2).reshape(len(m), -1).argmin(axis=1)
         timed = total(half, prologue, reduction, reduction_share).reshape(len(m), -1)
-        result: Array = launch * cycle + timed[np.arange(len(m)), chosen]
+        boosted = launch * cycle + timed[np.arange(len(m)), chosen]
+        throttled = (batch * m * n * k / (sms * per_sm * speedup * sustained)).reshape(-1)
+        result: Array = boosted + np.maximum(throttled - boosted, 0.0) * (boosted / (boosted + boost_time * cycle))
         return result
 
 

@@ -43,6 +43,8 @@ class ProductParameters(FileModel):
     chosen_reduction_bandwidth: _Ratio
     smallest_grid: _Count
     small_grid_reduction: _Count
+    sustained_efficiency: _Ratio
+    boost_time: _Count
     l2_share: _Ratio
     tiles: list[tuple[int, int]]
     tile_step: tuple[int, int] | None = None
