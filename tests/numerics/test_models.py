@@ -244,8 +244,8 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys):
     assert end.value.code == 0
     table = json.loads(out.read_text())
     assert [line["name"] for line in table["lines"]] == [
-        "float", "quantized", "noisy", "adapted, ideal device", "adapted without noise, noisy device",
-        "adapted with noise, noisy device",
+        "float", "quantized", "noisy", "adapted, ideal device", "the same in float",
+        "adapted without noise, noisy device", "adapted with noise, noisy device",
     ]  # fmt: skip
     assert "points lost" in capsys.readouterr().out
     for arguments, text in (

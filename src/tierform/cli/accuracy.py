@@ -15,7 +15,9 @@ from tierform.files import write_json
 @click.command("accuracy")
 @click.argument("model")
 @click.option("--chip", default="atleus", show_default=True, help="A chip of the library or a YAML file.")
-@click.option("--data", required=True, help="digits, pairs, a .txt/.jsonl/.csv/.tsv file, or a Hub data set.")
+@click.option(
+    "--data", required=True, help="digits, pairs, articles:FILE.txt, a .txt/.jsonl/.csv/.tsv file, or a Hub data set."
+)
 @click.option("--test", default="", help="A separate file or data set for testing.")
 @click.option("--bits", default="8", show_default=True, help="Weight and input bits: 8, W4A8, M8F4, M8F4A8KV8.")
 @click.option("--noise", default="programming-2pct", show_default=True, help="Noise files, comma-separated, or none.")
@@ -27,9 +29,14 @@ from tierform.files import write_json
 @click.option("--seeds", default=3, show_default=True, help="Trainings of the adapters.")
 @click.option("--steps", default=200, show_default=True, help="Training steps of the adapters.")
 @click.option("--pretrain-steps", default=600, show_default=True, help="Steps for a small model trained here.")
+@click.option("--batch", default=32, show_default=True, help="Examples of a step.")
+@click.option("--learning-rate", default=1e-3, show_default=True, help="Greatest learning rate of the adapters.")
 @click.option("--rank", default=8, show_default=True, help="Rank of the adapters.")
 @click.option("--targets", default="q,v", show_default=True, help="Parts with adapters: q,k,v,o,gate,up,down or all.")
+@click.option("--train-norms", is_flag=True, help="Also train normalizations and biases, which are digital.")
 @click.option("--resample", default=10, show_default=True, help="Training steps between two chip instances.")
+@click.option("--first-instance", default=1, show_default=True, help="Number of the first chip that is measured.")
+@click.option("--choosing", is_flag=True, help="Measure on the data's validation part, to choose settings by.")
 @click.option("--limit", default=0, help="Test at most so many examples.")
 @click.option("--no-adapt", is_flag=True, help="Leave out the adapters.")
 @json_option
@@ -39,6 +46,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     MODEL is a folder or a Hub id with a tokenizer, or `small`: a model for the data, trained here.
     """
     from tierform.numerics.accuracy import accuracy_table
+    from tierform.numerics.adapters import Adapting
     from tierform.numerics.noise import load_noise
     from tierform.units import parse_quantity
 
@@ -54,6 +62,11 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     from tierform.numerics.formats import BitPlan
 
     plan = BitPlan.parse(options["bits"])
+    adapting = Adapting(
+        options["steps"], options["batch"], options["learning_rate"], options["rank"],
+        targets=tuple(options["targets"].split(",")), train_norms=options["train_norms"],
+        resample_every=options["resample"],
+    )  # fmt: skip
     crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
     with progress() as display:
         bar = display.add_task("loading", total=None)
@@ -64,11 +77,12 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
                 completed=step + 1,
             ),
         )  # fmt: skip
+        if options["choosing"]:
+            task = task.choosing()
         table = accuracy_table(
             network, task, chip, bits=plan, noise=noise, temperature_K=kelvin,
-            instances=options["instances"], seeds=options["seeds"], adapt=not options["no_adapt"],
-            steps=options["steps"], rank=options["rank"], targets=tuple(options["targets"].split(",")),
-            resample_every=options["resample"], limit=options["limit"],
+            instances=options["instances"], first_instance=options["first_instance"], seeds=options["seeds"],
+            adapting=None if options["no_adapt"] else adapting, limit=options["limit"],
             progress=lambda what, done, total: display.update(bar, description=what, completed=done, total=total),
             **changes,
         )  # fmt: skip
@@ -92,10 +106,14 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
         task = tasks.digits()
     elif data == "pairs":
         task = tasks.pairs()
+    elif data.startswith("articles:"):
+        from tierform.numerics.articles import article_file
+
+        task = article_file(Path(data.partition(":")[2]))
     elif data.endswith(".txt"):
         task = tasks.text_file(Path(data), Path(test) if test else None)
     else:
-        fail("a small model is trained on digits, pairs or a .txt file", key="--data", value=data,
+        fail("a small model is trained on digits, pairs, articles:FILE.txt or a .txt file", key="--data", value=data,
              choices=tasks.BUILT_IN, fix="For other data give a model with a tokenizer.")  # fmt: skip
     return tasks.pretrain(task, steps=steps, on_step=on_step), task
 

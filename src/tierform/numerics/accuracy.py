@@ -1,14 +1,16 @@
 """How accurate a model is on a chip: in float, quantized, on noisy chip instances, and with adapters.
 
-Six lines: the model in float; on the chip without noise; on noisy chip instances; then, after LoRA fine-tuning with the
-same steps and data, three more: adapters trained and run on a noise-free chip (the ideal that a loss is counted from),
-the same adapters on noisy instances, and adapters trained with noise on noisy instances.  Instances that adapters
-trained on are never measured.  Every run is kept; intervals are Student's t at 95 % over runs (a run is one seed on one
-instance).  Losses are paired: each noisy run against the ideal of its own seed.
+The model in float; on the chip without noise; on noisy chip instances; then, after LoRA fine-tuning with the same steps
+and data, adapters trained and run on a noise-free chip (the ideal that a loss is counted from), the same adapters in
+float and on noisy instances, and adapters trained with noise on noisy instances.  A model that was pre-trained without
+the task's labels means nothing before fine-tuning and has the lines after it only.  Instances that adapters trained on
+are never measured.  Every run is kept; intervals are Student's t at 95 % over runs (a run is one seed on one instance).
+Losses are paired: each noisy run against the ideal of its own seed.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -19,7 +21,7 @@ import torch
 from torch import nn
 
 from tierform.errors import fail
-from tierform.numerics.adapters import attach_lora, train_adapters
+from tierform.numerics.adapters import TRAINING_INSTANCES, Adapting
 from tierform.numerics.emulation import describe, emulate, new_chip_instance
 from tierform.numerics.formats import BitPlan, Quantizer
 from tierform.numerics.noise import Noise, load_noise
@@ -31,6 +33,11 @@ if TYPE_CHECKING:
 
 SCHEMA = "tierform.accuracy/1"
 Progress = Callable[[str, int, int], None]
+IDEAL = "adapted, ideal device"
+DIGITAL = "the same in float"
+UNAWARE = "adapted without noise, noisy device"
+AWARE = "adapted with noise, noisy device"
+_ADAPTING = Adapting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,29 +126,33 @@ def accuracy_table(
     noise: Noise | str | Sequence[str] | None = "programming-2pct",
     temperature_K: Any = 300.0,
     instances: int = 3,
+    first_instance: int = 1,
     seeds: int = 3,
-    adapt: bool = True,
-    steps: int = 200,
-    batch: int = 32,
-    learning_rate: float = 1e-3,
-    rank: int = 8,
-    targets: Sequence[str] = ("q", "v"),
-    resample_every: int = 10,
+    adapting: Adapting | None = _ADAPTING,
     limit: int = 0,
     quantizer: Quantizer | None = None,
     progress: Progress | None = None,
+    on_run: Callable[[str, Run], None] | None = None,
     **changes: Any,
 ) -> AccuracyTable:
     """The table of one model on one chip; the model is not changed.
 
-    `instances` noisy chips are measured for each of `seeds` trainings of adapters.  `limit` bounds the test examples.
-    `progress(what, done, total)` reports.  Other options as :func:`tierform.numerics.emulate` takes them.
+    `instances` noisy chips, numbered from `first_instance`, are measured for each of `seeds` trainings of adapters
+    (`adapting` None: no adapters).  `limit` bounds the test examples.  `progress(what, done, total)` reports, and
+    `on_run(line, run)` gives every run as soon as it is there.  Other options as :func:`tierform.numerics.emulate`
+    takes them.
     """
     if instances < 1 or seeds < 1:
         fail("at least one instance and one seed are needed", key="instances", value=(instances, seeds))
+    if not 1 <= first_instance <= TRAINING_INSTANCES - instances:
+        fail("measured instances have numbers below those of training", key="first_instance", value=first_instance)
+    trained_before = task.pretrained is None
+    if adapting is None and not trained_before:
+        fail("the model's head is new: there is nothing to measure without adapters", key=task.name)
     plan = BitPlan.parse(bits)
     loaded = load_noise(noise) if noise is not None and not isinstance(noise, Noise) else noise
-    total = 2 + instances + (seeds * (2 + 1 + 2 * instances) if adapt else 0)
+    plain_runs = 2 + instances if trained_before else 0
+    total = plain_runs + (seeds * (4 + 2 * instances) if adapting is not None else 0)
     done = 0
 
     def report(what: str) -> None:
@@ -156,32 +167,31 @@ def accuracy_table(
             quantizer=quantizer, **changes,
         )  # fmt: skip
 
-    def measure(candidate: nn.Module, seed: int, numbers: Sequence[int]) -> list[Run]:
+    def measure(line: str, candidate: nn.Module, seed: int, numbers: Sequence[int]) -> list[Run]:
         runs = []
         for number in numbers:
-            report(f"instance {number}")
+            report(line if number < 0 else f"{line}, instance {number}")
             if number >= 0:
                 new_chip_instance(candidate, number)
             score = evaluate(candidate, task, limit=limit)
             runs.append(Run(seed, number, score.accuracy, score.loss))
+            if on_run is not None:
+                on_run(line, runs[-1])
         return runs
 
-    measured = range(1, instances + 1)
-    lines = [make_line("float", measure(model, 0, [-1]))]
-    exact = build(False)
-    lines.append(make_line("quantized", measure(exact, 0, [-1]), lines[0]))
+    measured = range(first_instance, first_instance + instances)
+    lines: list[Line] = []
     noisy = build(loaded is not None)
-    lines.append(make_line("noisy", measure(noisy, 0, measured), lines[0]))
     layers = tuple(describe(noisy))
-    if adapt:
-        lines += _adapted(
-            build, measure, report, task, loaded is not None, seeds, measured,
-            {"steps": steps, "learning_rate": learning_rate, "resample_every": resample_every}, batch,
-            {"rank": rank, "targets": tuple(targets)},
-        )  # fmt: skip
+    if trained_before:
+        lines.append(make_line("float", measure("float", model, 0, [-1])))
+        lines.append(make_line("quantized", measure("quantized", build(False), 0, [-1]), lines[0]))
+        lines.append(make_line("noisy", measure("noisy", noisy, 0, measured), lines[0]))
+    if adapting is not None:
+        lines += _adapted(model, build, measure, report, task, loaded is not None, seeds, measured, adapting)
     settings = {
-        "instances": instances, "seeds": seeds, "steps": steps, "batch": batch, "learning_rate": learning_rate,
-        "rank": rank, "targets": list(targets), "resample_every": resample_every, "limit": limit,
+        "instances": instances, "first_instance": first_instance, "seeds": seeds, "limit": limit,
+        **(asdict(adapting) if adapting is not None else {}),
         "temperature_K": temperature_K if isinstance(temperature_K, (int, float)) else "by tile",
         **{key: value for key, value in changes.items() if isinstance(value, (int, float, str))},
     }  # fmt: skip
@@ -193,40 +203,36 @@ def accuracy_table(
 
 
 def _adapted(
+    model: nn.Module,
     build: Callable[[bool], nn.Module],
-    measure: Callable[[nn.Module, int, Sequence[int]], list[Run]],
+    measure: Callable[[str, nn.Module, int, Sequence[int]], list[Run]],
     report: Callable[[str], None],
     task: TaskSet,
     noisy: bool,
     seeds: int,
     measured: Sequence[int],
-    training: dict[str, Any],
-    batch: int,
-    lora: dict[str, Any],
+    adapting: Adapting,
 ) -> list[Line]:
-    """Adapters on the ideal device, the same on noisy instances, and noise-aware ones on noisy instances."""
-    ideal: list[Run] = []
-    unaware: list[Run] = []
-    aware: list[Run] = []
+    """Adapters of the ideal device in float, on it, and on noisy instances; and noise-aware ones on noisy instances."""
+    runs: dict[str, list[Run]] = {IDEAL: [], DIGITAL: [], UNAWARE: [], AWARE: []}
     for seed in range(seeds):
         report(f"training adapters, ideal device, seed {seed}")
-        plain = attach_lora(build(False), seed=seed, **lora)
-        train_adapters(plain, task.batches(batch, seed), seed=seed, noisy=False, **training)
-        ideal += measure(plain, seed, [-1])
+        plain = adapting.attach(build(False), seed)
+        adapting.train(plain, task, noisy=False, seed=seed)
+        runs[IDEAL] += measure(IDEAL, plain, seed, [-1])
         learned = _trained(plain)
-        target = attach_lora(build(noisy), seed=seed, **lora)
+        target = adapting.attach(copy.deepcopy(model), seed)
         target.load_state_dict(learned, strict=False)
-        unaware += measure(target, seed, measured)
+        runs[DIGITAL] += measure(DIGITAL, target, seed, [-1])
+        target = adapting.attach(build(noisy), seed)
+        target.load_state_dict(learned, strict=False)
+        runs[UNAWARE] += measure(UNAWARE, target, seed, measured)
         report(f"training adapters, noisy device, seed {seed}")
-        target = attach_lora(build(noisy), seed=seed, **lora)
-        train_adapters(target, task.batches(batch, seed), seed=seed, noisy=noisy, **training)
-        aware += measure(target, seed, measured)
-    reference = make_line("adapted, ideal device", ideal)
-    return [
-        reference,
-        make_line("adapted without noise, noisy device", unaware, reference),
-        make_line("adapted with noise, noisy device", aware, reference),
-    ]
+        target = adapting.attach(build(noisy), seed)
+        adapting.train(target, task, noisy=noisy, seed=seed)
+        runs[AWARE] += measure(AWARE, target, seed, measured)
+    reference = make_line(IDEAL, runs[IDEAL])
+    return [reference, *(make_line(name, runs[name], reference) for name in (DIGITAL, UNAWARE, AWARE))]
 
 
 def _trained(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -2,13 +2,15 @@
 
 The base weights sit in cells and never change; the adapters are digital and noise-free.  While they train, the chip
 instance is drawn anew every `resample_every` steps, so that they learn to work on any instance rather than on one
-(noise injection, as in ReSNA and HaLoRA).  Training computes with the weight in the cells (fidelity ``weights``); what
-is reported is measured on other instances, conversion by conversion.
+(noise injection, as in ReSNA and HaLoRA).  Training computes with the weight in the cells and an error of the size that
+the ADCs' rounding has (fidelity ``surrogate``); what is reported is measured on other instances, conversion by
+conversion.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -21,7 +23,37 @@ from tierform.numerics.placement import static_linears
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from tierform.numerics.tasks import TaskSet
+
 TRAINING_INSTANCES = 10_000  # chip instances from this number on are for training, those below for measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Adapting:
+    """How adapters are attached and trained (:func:`attach_lora`, :func:`train_adapters`), `batch` examples a step."""
+
+    steps: int = 200
+    batch: int = 32
+    learning_rate: float = 1e-3
+    rank: int = 8
+    alpha: float | None = None
+    targets: tuple[str, ...] = ("q", "v")
+    train_norms: bool = False
+    resample_every: int = 10
+    fidelity: str = "surrogate"
+
+    def attach(self, model: nn.Module, seed: int) -> nn.Module:
+        """The model with untrained adapters."""
+        return attach_lora(
+            model, rank=self.rank, alpha=self.alpha, targets=self.targets, train_norms=self.train_norms, seed=seed
+        )
+
+    def train(self, model: nn.Module, task: TaskSet, *, noisy: bool, seed: int) -> list[float]:
+        """Train a model's adapters on a task; the losses."""
+        return train_adapters(
+            model, task.batches(self.batch, seed), steps=self.steps, learning_rate=self.learning_rate,
+            resample_every=self.resample_every, noisy=noisy, fidelity=self.fidelity, seed=seed,
+        )  # fmt: skip
 
 
 def attach_lora(
@@ -32,11 +64,13 @@ def attach_lora(
     dropout: float = 0.0,
     targets: Sequence[str] = ("q", "v"),
     train_head: bool = True,
+    train_norms: bool = False,
     seed: int = 0,
 ) -> nn.Module:
     """The model with LoRA on the layers that hold one of the parts `targets` (q, k, v, o, gate, up, down, or ``all``).
 
-    Works on an emulated model and on a plain one.  `train_head` also trains the output head, which stays digital.
+    Works on an emulated model and on a plain one.  `train_head` also trains the output head (and a pooler),
+    `train_norms` the gains and offsets of normalizations and the biases of linear layers: all of them are digital.
     TierformError when no layer has such a part.
     """
     try:
@@ -64,7 +98,16 @@ def attach_lora(
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return cast(nn.Module, get_peft_model(cast(Any, model), config))
+        adapted = cast(nn.Module, get_peft_model(cast(Any, model), config))
+    for name, part in adapted.named_modules():
+        if train_norms and (isinstance(part, nn.LayerNorm) or type(part).__name__.endswith("RMSNorm")):
+            part.requires_grad_(True)
+        bias = getattr(part, "bias", None)
+        if train_norms and isinstance(part, nn.Linear) and isinstance(bias, nn.Parameter) and "lora_" not in name:
+            bias.requires_grad_(True)
+        if train_head and name.rsplit(".", 1)[-1] == "pooler":
+            part.requires_grad_(True)
+    return adapted
 
 
 def train_adapters(
@@ -75,13 +118,15 @@ def train_adapters(
     learning_rate: float = 1e-3,
     resample_every: int = 20,
     noisy: bool = True,
+    fidelity: str = "surrogate",
     seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
 ) -> list[float]:
     """Train what requires a gradient on batches that the model takes as keywords and returns a loss for; the losses.
 
     `resample_every` steps pass between two chip instances (0: the instance stays).  `noisy` False trains on the cells'
-    exact weights: the adapters of an ideal device.  `on_step(step, loss)` reports progress.
+    exact weights: the adapters of an ideal device.  `fidelity` is that of :func:`tierform.numerics.set_fidelity`.
+    `on_step(step, loss)` reports progress.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     if not parameters:
@@ -92,7 +137,7 @@ def train_adapters(
     fidelities = [(layer, layer.fidelity, layer.fresh) for layer, _ in kept]
     if not noisy:
         _set_noise(kept, None)
-    set_fidelity(model, "weights")
+    set_fidelity(model, fidelity)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
     losses: list[float] = []

@@ -183,7 +183,7 @@ def crossbar_layers(model: nn.Module) -> Iterator[CrossbarLinear]:
 
 
 def set_fidelity(model: nn.Module, fidelity: str, *, fresh: bool = True) -> None:
-    """``bits`` or ``weights`` for all layers; `fresh` False leaves out noise that is drawn anew in every pass."""
+    """Set all layers to ``bits``, ``surrogate`` or ``weights``; `fresh` False leaves out what every pass draws."""
     if fidelity not in FIDELITIES:
         fail("unknown fidelity", value=fidelity, choices=FIDELITIES, fix=f"Known: {', '.join(FIDELITIES)}.")
     for layer in crossbar_layers(model):

@@ -1,10 +1,11 @@
 """One linear layer on crossbars: quantized, sliced into cells, noisy, read through ADCs.
 
-The layer keeps its trained weight as it was and programs cells from it.  Two fidelities: ``bits`` computes what the
+The layer keeps its trained weight as it was and programs cells from it.  Three fidelities: ``bits`` computes what the
 tile computes, conversion by conversion (and takes the integer product directly where no ADC can clip or round and no
 cell is noisy: the same values, bit for bit); ``weights`` leaves the ADCs out and multiplies by the weight that the
-noisy cells stand for, in one product, which is what training uses.  Gradients pass straight through rounding and
-noise: the gradient of the input is that of a product with the weight in the cells.
+noisy cells stand for, in one product; ``surrogate`` adds to that a random error of the size that the ADCs' rounding has
+(:mod:`tierform.numerics.rounding`), which is what training uses.  Gradients pass straight through rounding and noise:
+the gradient of the input is that of a product with the weight in the cells.
 
 Inputs are rounded per token to symmetric integers, with the largest magnitude of the token (``dynamic``) or of the
 layer's calibration (a number) as full scale.
@@ -23,7 +24,9 @@ from tierform.errors import fail
 from tierform.numerics import readout
 from tierform.numerics.chip_view import CrossbarFormat
 from tierform.numerics.formats import Quantizer
+from tierform.numerics.noise import read_generator
 from tierform.numerics.quantize import check_finite, quantize_integers
+from tierform.numerics.rounding import RoundingError, may_clip
 from tierform.numerics.slicing import (
     cell_levels,
     factors,
@@ -38,7 +41,7 @@ from tierform.numerics.tile import TileReader
 if TYPE_CHECKING:
     from tierform.numerics.noise import Noise
 
-FIDELITIES = ("bits", "weights")
+FIDELITIES = ("bits", "surrogate", "weights")
 _LAYERS: weakref.WeakValueDictionary[int, CrossbarLinear] = weakref.WeakValueDictionary()
 _NUMBERS = itertools.count(1)
 
@@ -101,6 +104,18 @@ class CrossbarLinear(nn.Linear):
         """Write the weight into cells: quantize, slice, and draw this chip instance's programming errors."""
         if seed is not None:
             self.seed = seed
+        if self.weight._version != self._programmed_version:
+            self._slice()
+        self.conductance: Tensor | None = None
+        if self.noise is not None and self.noise.sources:
+            generator = torch.Generator(device=self._cells.device).manual_seed(self.seed)
+            self.conductance = self.noise.program(self._cells, self, generator)
+        self._tile_reader: TileReader | None = None
+        self._rounding: RoundingError | None = None
+        self._effective: Tensor | None = None
+
+    def _slice(self) -> None:
+        """What the weight alone decides: integers, scales, levels, and what ADCs can do with them."""
         form = self.form
         integers, scale, _ = quantize_integers(self.matrix, self.quantizer)
         self.blocks = row_blocks(self.in_features, form)
@@ -112,19 +127,15 @@ class CrossbarLinear(nn.Linear):
         self.inverted = inverted(cells, form, self.blocks) if form.inverted_columns else None
         if self.inverted is not None:
             cells = invert(cells, self.inverted, form, self.blocks)
+        self._cells = cells
         self.column_levels: Tensor = read_columns(cells, form)
         self.stored_sum = torch.stack([cells_sum(self, a, b) for a, b in self.blocks])
-        self.conductance: Tensor | None = None
-        if self.noise is not None and self.noise.sources:
-            generator = torch.Generator(device=cells.device).manual_seed(self.seed)
-            self.conductance = self.noise.program(cells, self, generator)
         self._scale_elements = scale
         self._programmed_version = self.weight._version
         self._gain: Tensor | None = None
-        self._tile_reader: TileReader | None = None
         self._integer_blocks: list[Tensor] | None = None
         self._lossless: bool | None = None
-        self._effective: Tensor | None = None
+        self._may_clip: bool | None = None
         if form.adc_range == "calibrated":
             self.observed = None
 
@@ -228,18 +239,35 @@ class CrossbarLinear(nn.Linear):
     def multiply(self, x: Tensor) -> Tensor:
         """The product of inputs (M, K) float32 with the weight, as this chip instance computes it (no bias)."""
         self._refresh()
-        if self.fidelity == "bits" and not (self.conductance is None and self.lossless):
+        exact = self.conductance is None and self.lossless
+        if not exact and (self.fidelity == "bits" or (self.fidelity == "surrogate" and self._converts())):
             return self._reader().product(x)
         integers, scale = self.round_inputs(x)
-        y = self._folded(integers) if self.fidelity == "weights" else self._integer_product(integers)
+        y = self._integer_product(integers) if self.fidelity == "bits" else self._folded(integers)
         return y * scale
+
+    def _converts(self) -> bool:
+        """Whether the surrogate must compute this layer's conversions: an ADC may clip, or has no range yet."""
+        if self.form.adc_range == "calibrated":
+            return self.observed is None and self.form.adc_bits > 0
+        if self._may_clip is None:
+            self._may_clip = may_clip(self)
+        return self._may_clip
 
     def _folded(self, integers: Tensor) -> Tensor:
         if self.noise is not None and self.noise.telegraph and self.fresh:
             self._effective = None
         y = integers @ self.effective.T
+        if self.factors.input_offset and self.conductance is not None:
+            # The tile takes off what the offset would give on exact cells: their errors stay.
+            error = self.effective - self.integers.float() * self._scale_elements
+            y = y + self.factors.input_offset * error.sum(-1)
         if self.noise is not None and self.conductance is not None and self.fresh:
             y = y + self.noise.folded_read_noise(integers, self)
+        if self.fidelity == "surrogate" and self.fresh:
+            if self._rounding is None:
+                self._rounding = RoundingError(self)
+            y = y + self._rounding.draw(integers, read_generator(self))
         return y
 
     def _integer_product(self, integers: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import Field
 
@@ -155,6 +155,13 @@ class Noise:
         noise = torch.randn(total.shape, generator=read_generator(layer), device=total.device)
         return noise * total.sqrt()
 
+    def read_variance(self, layer: CrossbarLinear) -> float:
+        """Read noise's variance of one cell driven at 1, in levels squared (thermal and shot noise: below 1e-6)."""
+        top = 2**layer.form.cell_bits - 1
+        paired = 2 if layer.form.encoding == "differential" else 1
+        sigmas = [source.sigma.value for source in self.sources if isinstance(source, ReadGaussian)]
+        return float(sum(sigma**2 for sigma in sigmas) * top**2 * paired)
+
     def _variance(
         self, squares: Tensor, sizes: Tensor, layer: CrossbarLinear, a: int, b: int, weights: Tensor | None
     ) -> Tensor:
@@ -276,6 +283,3 @@ def _read(name: str | Path) -> NoiseFile:
         content = {key: value for key, value in document.content.items() if key != "schema"}
         document = Document(content, document.file, document.lines)
     return validate(NoiseFile, document)
-
-
-Fidelity = Literal["bits", "weights"]

@@ -13,7 +13,7 @@ Every task gives batches of keywords that a Hugging Face model takes, and counts
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,9 @@ class TaskSet:
     """A task's examples: keyword tensors by split, each with the examples along the first axis.
 
     `unit` names what is counted (images, pairs, characters); `build` makes a small untrained model for it, which
-    `learning_rate` suits; `shifted` labels are those of the next position.
+    `learning_rate` suits; `shifted` labels are those of the next position.  `valid` is for choosing settings.
+    `pretrained(steps, seed, on_step)` makes instead a model that was trained without the task's labels, whose
+    head is new: it means nothing before it is fine-tuned.
     """
 
     name: str
@@ -40,11 +42,19 @@ class TaskSet:
     build: Callable[[], nn.Module] | None = None
     shifted: bool = False
     learning_rate: float = 1e-3
+    valid: dict[str, Tensor] | None = None
+    pretrained: Callable[[int, int, Callable[[int, float], None] | None], nn.Module] | None = None
 
     @property
     def test_examples(self) -> int:
         """How many test examples there are."""
         return len(next(iter(self.test.values())))
+
+    def choosing(self) -> TaskSet:
+        """The same task measured on its validation part, for choosing settings; TierformError when it has none."""
+        if self.valid is None:
+            fail("the task has no validation part", key=self.name)
+        return replace(self, test=self.valid)
 
     def batches(self, size: int, seed: int) -> Iterator[dict[str, Tensor]]:
         """Training batches without end, shuffled by `seed`."""
@@ -111,11 +121,14 @@ def pretrain(
     on_step: Callable[[int, float], None] | None = None,
 ) -> nn.Module:  # fmt: skip
     """The task's own small model, trained from scratch in float with AdamW and a one-cycle rate (0: the task's)."""
-    if task.build is None:
+    if task.build is None and task.pretrained is None:
         fail("this task has no built-in model: give a model folder", key=task.name)
     learning_rate = learning_rate or task.learning_rate
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if task.pretrained is not None:
+            return task.pretrained(steps, seed, on_step).eval()
+        assert task.build is not None
         model = task.build()
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
