@@ -12,13 +12,10 @@ HEAD = ["application", "GPU full (ms)", "chip low-rank (ms)", "time ratio", "ene
 ROWS = [["swe", "4.105", "3.005", "1.366", "4.516"], ["weather", "3.253", "0.5364", "6.065", "15.82"]]
 
 
-def printed(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    width: int,
-    head: list[str],
-    rows: list[list[str]],
-) -> str:
+Patch, Captured = pytest.MonkeyPatch, pytest.CaptureFixture[str]
+
+
+def printed(monkeypatch: Patch, capsys: Captured, width: int, head: list[str], rows: list[list[str]]) -> str:
     monkeypatch.setenv("COLUMNS", str(width))
     output.console.cache_clear()
     output.print_table("Steps", head, rows)
