@@ -6,7 +6,7 @@ from tierform.errors import TierformError
 from tierform.tuning.callback import SwitchCallback
 from tierform.tuning.lowrank import LowRank
 from tierform.tuning.rule import Decision, FixedStep, HpTRule
-from tierform.tuning.trainer import optimizer
+from tierform.tuning.side import optimizer
 
 
 class AtOnce(HpTRule):
@@ -72,3 +72,50 @@ def test_bad_settings_are_refused_before_the_first_step(tmp_path):
         train(tmp_path, SwitchCallback(FixedStep(4), LowRank(targets=("q_lin",))))
     with pytest.raises(TierformError, match="longer than the run"):
         train(tmp_path, SwitchCallback(HpTRule(50), LowRank(targets=("q_proj",))))
+
+
+def resumable(folder, callback, steps, saves):
+    torch.manual_seed(3)
+    rows = [{"input_ids": (i := torch.randint(0, 32, (8,))), "labels": i} for _ in range(64)]
+    arguments = TrainingArguments(
+        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=4, report_to=[], save_strategy="steps",
+        save_steps=saves, use_cpu=True, disable_tqdm=True, learning_rate=1e-3, lr_scheduler_type="constant",
+    )  # fmt: skip
+    return Trainer(model=model(), args=arguments, train_dataset=rows, callbacks=[callback])
+
+
+def switcher(rule=None):
+    low = LowRank(rank=2, targets=("q_proj", "v_proj"), also_train=("lm_head", "model.norm"))
+    return SwitchCallback(rule or AtOnce(3), low, low_optimizer=optimizer("adamw", 1e-3))
+
+
+@pytest.mark.parametrize(("cut", "phase"), [(7, "full"), (12, "trial"), (13, "trial"), (15, "low"), (18, "low")])
+def test_a_run_resumed_anywhere_goes_on_bit_by_bit(tmp_path, cut, phase):
+    whole = resumable(tmp_path / "whole", first := switcher(), 20, 100)
+    whole.train()
+    assert [row[1] for row in first.journal.rows] == ["full"] * 12 + ["trial"] * 3
+    resumable(tmp_path / "cut", switcher(), 20, cut).train()
+    folder = tmp_path / "cut" / f"checkpoint-{cut}"
+    callback = switcher()
+    again = resumable(tmp_path / "cut", callback, 20, 100)
+    callback.resume(again, folder)
+    assert callback.phase == phase
+    again.train(resume_from_checkpoint=str(folder))
+    assert callback.journal.rows == first.journal.rows and callback.journal.decisions == first.journal.decisions
+    found, wanted = again.model.state_dict(), whole.model.state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_a_resumed_run_whose_switch_was_not_told_is_refused(tmp_path):
+    resumable(tmp_path, switcher(), 8, 8).train()
+    with pytest.raises(TierformError, match="was not told of"):
+        resumable(tmp_path, switcher(), 20, 100).train(resume_from_checkpoint=str(tmp_path / "checkpoint-8"))
+    other = switcher(AtOnce(4))
+    with pytest.raises(TierformError, match="another setting"):
+        other.resume(resumable(tmp_path, other, 20, 100), tmp_path / "checkpoint-8")
+    with pytest.raises(TierformError, match="cannot be read"):
+        switcher().resume(resumable(tmp_path, switcher(), 20, 100), tmp_path)
+    used = switcher()
+    resumable(tmp_path, used, 8, 100).train()
+    with pytest.raises(TierformError, match="another run"):
+        resumable(tmp_path, used, 8, 100).train()

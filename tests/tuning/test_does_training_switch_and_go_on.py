@@ -15,7 +15,8 @@ from tierform.tuning.intrinsic import intrinsic_dimension
 from tierform.tuning.lowrank import LowRank, merged
 from tierform.tuning.meter import TensorMemory, step_peak_B, step_shares
 from tierform.tuning.rule import Decision, FixedStep, HpTRule, IntrinsicDimension
-from tierform.tuning.trainer import HybridTrainer, optimizer
+from tierform.tuning.side import optimizer
+from tierform.tuning.trainer import HybridTrainer
 
 K = 4
 

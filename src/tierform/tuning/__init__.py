@@ -11,13 +11,14 @@ if TYPE_CHECKING:
     from tierform.tuning.lowrank import LowRank, merged
     from tierform.tuning.rule import Decision, FixedStep, HpTRule, IntrinsicDimension, LossPlateau, SwitchRule, Window
     from tierform.tuning.run import run
-    from tierform.tuning.trainer import HybridTrainer, optimizer
+    from tierform.tuning.side import optimizer
+    from tierform.tuning.trainer import HybridTrainer
 
 _HOME = {
     "APPLICATIONS": "applications", "Application": "applications", "build": "applications",
     "SwitchCallback": "callback", "load_config": "config", "LowRank": "lowrank", "merged": "lowrank",
     "Decision": "rule", "FixedStep": "rule", "HpTRule": "rule", "IntrinsicDimension": "rule", "LossPlateau": "rule",
-    "SwitchRule": "rule", "Window": "rule", "run": "run", "HybridTrainer": "trainer", "optimizer": "trainer",
+    "SwitchRule": "rule", "Window": "rule", "run": "run", "HybridTrainer": "trainer", "optimizer": "side",
 }  # fmt: skip
 
 __all__ = [

@@ -4,14 +4,18 @@ The Trainer trains in full as always.  After a window the rule is asked; on tria
 the very batches that the Trainer's model has just seen, with an optimizer of its own; when the rule says so, adapters
 are put into the Trainer's model in place, the copy's weights move in, and the Trainer's optimizer is left with what
 still learns.  Losses come from the model's own output, so the model must return one.
+Into each of the Trainer's checkpoints goes ``switch.tft`` with the rule's history, the journal and the trial; a run
+continued with :meth:`SwitchCallback.resume` goes on bit by bit on a CPU, inside the trial too.
 Limits: one process (the Trainer's wrapper for data-parallel training has fixed its parameters before; use
-HybridTrainer there), and full precision; the trial begins with the step after the window; a checkpoint of the Trainer
-does not hold the trial (the rule then begins its windows anew).
+HybridTrainer there), and full precision; the trial begins with the step after the window.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,10 +23,13 @@ from torch import nn
 from transformers import TrainerCallback
 
 from tierform.errors import fail
+from tierform.tuning import checkpoint as files
 from tierform.tuning.journal import Journal
 from tierform.tuning.lowrank import LowRank, attach, change_norm, choose_ranks, low_rank_copy, watched_weights
 from tierform.tuning.rule import SwitchRule, Window
-from tierform.tuning.trainer import ADAMW, MakeOptimizer
+from tierform.tuning.side import ADAMW, MakeOptimizer, fingerprint
+
+FILE = "switch.tft"  # beside the Trainer's own files in a checkpoint folder
 
 
 class SwitchCallback(TrainerCallback):
@@ -45,6 +52,52 @@ class SwitchCallback(TrainerCallback):
         self._low: nn.Module | None = None
         self._low_optimizer: torch.optim.Optimizer | None = None
         self._hook: Any = None
+        self._ranks: dict[str, int] = {}
+        self._shape = ""
+        self._step = 0
+
+    def resume(self, trainer: Any, folder: Path | str) -> None:
+        """Continue from a checkpoint folder; call it before ``trainer.train(resume_from_checkpoint=folder)``.
+
+        After the switch the adapters are put into the Trainer's model here, so that its weights and optimizer fit.
+        """
+        path = Path(folder) / FILE
+        found = files.read(path)
+        self._shape = fingerprint(trainer.model)
+        files.compare(found["settings"], self._settings(), str(path))
+        self.phase, self._step = found["phase"], int(found["step"])
+        self._ranks = {name: int(rank) for name, rank in found["ranks"].items()}
+        self.rule.restore(found["rule"])
+        self.journal.restore(found["journal"])
+        self._losses, self._pair = list(found["losses"]), (list(found["pair"][0]), list(found["pair"][1]))
+        device = next(trainer.model.parameters()).device
+        self._before = {name: one.to(device) for name, one in found["before"].items()}
+        self._changes = {n: one.to(device) for n, one in found["changes"].items()} if found["changes"] else None
+        if self.phase == "low":
+            attach(trainer.model, self.low_rank, self._ranks)
+        elif self.phase == "trial":
+            self._copy(trainer.model)
+            assert self._low is not None and self._low_optimizer is not None
+            self._low.load_state_dict(found["low"]["model"])
+            self._low_optimizer.load_state_dict(found["low"]["optimizer"])
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Put the switch's own state beside the Trainer's."""
+        low = None
+        if self._low is not None and self._low_optimizer is not None:
+            low = {"model": self._low.state_dict(), "optimizer": self._low_optimizer.state_dict()}
+        content = {
+            "settings": self._settings(), "phase": self.phase, "step": state.global_step, "ranks": dict(self._ranks),
+            "rule": self.rule.state(), "journal": self.journal.state(), "losses": list(self._losses),
+            "pair": [list(one) for one in self._pair], "before": dict(self._before), "changes": self._changes,
+            "low": low,
+        }  # fmt: skip
+        files.write(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE, content)
+
+    def _settings(self) -> dict[str, Any]:
+        low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
+        return {"model": self._shape, "rule": type(self.rule).__name__, "window": self.rule.window, **low,
+                "layer": self.layer, **self.rule.thresholds()}  # fmt: skip
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any = None, **_: Any) -> None:
         """Check the targets and watch the model's batches and losses."""
@@ -55,7 +108,15 @@ class SwitchCallback(TrainerCallback):
         if state.max_steps < self.rule.window:
             fail("the window is longer than the run", key="window", value=self.rule.window,
                  fix=f"The run has {state.max_steps} steps.")  # fmt: skip
-        watched_weights(model, self.low_rank.targets, self.layer)
+        if state.global_step != self._step:
+            what = "the run goes on from a checkpoint that the switch was not told of"
+            how = "Call callback.resume(trainer, folder) before trainer.train(resume_from_checkpoint=folder)."
+            if not state.global_step:
+                what, how = "the callback has seen another run", "Give each run a callback of its own."
+            fail(what, key="step", value=state.global_step, fix=how)
+        if self.phase != "low":
+            watched_weights(model, self.low_rank.targets, self.layer)
+        self._shape = self._shape or fingerprint(model)
         self.journal.steps = state.max_steps
 
         def seen(module: Any, positional: Any, named: Any, out: Any) -> None:
@@ -75,6 +136,7 @@ class SwitchCallback(TrainerCallback):
         self, args: Any, state: Any, control: Any, *, model: Any = None, optimizer: Any = None, **_: Any
     ) -> None:
         """One step is done: note its loss, train the copy on trial, ask the rule at a window's end."""
+        self._step = state.global_step
         seen, self._seen = self._seen, []
         if self.phase == "low" or not seen:
             return
@@ -113,11 +175,13 @@ class SwitchCallback(TrainerCallback):
 
     def _begin(self, model: nn.Module) -> None:
         self.phase, self._pair = "trial", ([], [])
-        self._low = low_rank_copy(_without_hooks(model), self.low_rank, self._ranks(model))
-        self._low_optimizer = self._make([one for one in self._low.parameters() if one.requires_grad])
+        self._ranks = choose_ranks(self.low_rank, model, self._changes)
+        self._copy(model)
 
-    def _ranks(self, model: nn.Module) -> dict[str, int]:
-        return choose_ranks(self.low_rank, model, self._changes)
+    def _copy(self, model: nn.Module) -> None:
+        self._low = low_rank_copy(_without_hooks(model), self.low_rank, self._ranks)
+        device = next(model.parameters()).device
+        self._low_optimizer = self._make([one for one in self._low.to(device).parameters() if one.requires_grad])
 
     def _train_low(self, batches: list[dict[str, Any]]) -> float:
         assert self._low is not None and self._low_optimizer is not None
@@ -132,23 +196,22 @@ class SwitchCallback(TrainerCallback):
         return math.fsum(losses) / len(losses)
 
     def _switch(self, model: nn.Module, trained_by: Any) -> None:
-        """Adapters into the Trainer's own model; its optimizer keeps what learns."""
-        attach(model, self.low_rank, self._ranks(model))
+        """Adapters into the Trainer's own model; its optimizer keeps what learns, each in the group it was in."""
+        inner = getattr(trained_by, "optimizer", trained_by)
+        place = {one: index for index, group in enumerate(inner.param_groups) for one in group["params"]}
+        if self._low is None:
+            self._ranks = choose_ranks(self.low_rank, model, self._changes)
+        attach(model, self.low_rank, self._ranks)
         if self._low is not None:
             model.load_state_dict(self._low.state_dict())
-        learning = [one for one in model.parameters() if one.requires_grad]
-        inner = getattr(trained_by, "optimizer", trained_by)
         inner.state.clear()
-        inner.param_groups[0]["params"] = learning
-        for group in inner.param_groups[1:]:
-            group["params"] = []
+        for index, group in enumerate(inner.param_groups):
+            group["params"] = [one for one in model.parameters() if one.requires_grad and place.get(one, 0) == index]
         self.phase, self._low, self._low_optimizer, self._before, self._changes = "low", None, None, {}, None
 
 
 def _without_hooks(model: nn.Module) -> nn.Module:
     """A copy that the callback's own hook does not watch."""
-    import copy
-
     made = copy.deepcopy(model)
     made._forward_hooks.clear()
     made._forward_hooks_with_kwargs.clear()

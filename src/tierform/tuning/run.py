@@ -21,8 +21,9 @@ from tierform.tuning.applications import APPLICATIONS, Application, build, low_r
 from tierform.tuning.config import OptimizerFile, TuneFile
 from tierform.tuning.feeding import ShuffledBatches, error_on, squared_error
 from tierform.tuning.lowrank import LowRank
+from tierform.tuning.side import optimizer
 from tierform.tuning.tables import Split, read_series, read_stations, series_samples, synthetic
-from tierform.tuning.trainer import HybridTrainer, optimizer
+from tierform.tuning.trainer import HybridTrainer
 from tierform.workload.models import Model, load_model
 
 DEFAULT_WINDOW = 100

@@ -11,7 +11,6 @@ Limits: mixed precision is the loss function's affair (not accelerate's); copies
 
 from __future__ import annotations
 
-import hashlib
 import math
 import signal
 import threading
@@ -42,10 +41,9 @@ from tierform.tuning.lowrank import (
 )  # fmt: skip
 from tierform.tuning.meter import Clock, EnergyCounter
 from tierform.tuning.rule import SwitchRule, Window
+from tierform.tuning.side import ADAMW, MakeOptimizer, MakeSchedule, Side, fingerprint, on_device
 
 Loss = Callable[[Any, Any], Tensor]
-MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
-MakeSchedule = Callable[[torch.optim.Optimizer], Any]
 RECENT = 8  # batches kept for the intrinsic dimension
 
 
@@ -54,17 +52,6 @@ class Batches(Protocol):
 
     def __call__(self, step: int) -> Any:
         """The batch of a step, from 0."""
-
-
-def optimizer(kind: str = "adamw", learning_rate: float = 1e-4, **options: Any) -> MakeOptimizer:
-    """A maker of an optimizer of this kind: adamw, adam or sgd."""
-    kinds: dict[str, Any] = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
-    if kind not in kinds:
-        fail("not a known optimizer", key="optimizer", value=kind, choices=kinds, fix=f"Known: {', '.join(kinds)}.")
-    return lambda parameters: kinds[kind](parameters, lr=learning_rate, **options)
-
-
-ADAMW = optimizer()  # AdamW at 1e-4
 
 
 class HybridTrainer:
@@ -97,9 +84,9 @@ class HybridTrainer:
         self.journal = Journal()
         self.ranks: dict[str, int] = {}
         self.base_parameters = parameter_count(model)
-        self._shape = _fingerprint(model)
-        self._full: _Side | None = self._side(model, 0)
-        self._low: _Side | None = None
+        self._shape = fingerprint(model)
+        self._full: Side | None = self._side(model, 0)
+        self._low: Side | None = None
         self._window: list[float] = []
         self._pair: tuple[list[float], list[float]] = ([], [])
         self._before: dict[str, Tensor] = {}
@@ -132,7 +119,7 @@ class HybridTrainer:
 
     def step(self, batch: Any) -> float:
         """One step on a batch; returns its loss.  TierformError, with nothing changed, when a loss is not finite."""
-        batch = _to(batch, self.device)
+        batch = on_device(batch, self.device)
         row = [self.step_number + 1, self.phase]
         generator = torch.get_rng_state()
         sides = [side for side in (self._full, self._low) if side is not None]
@@ -241,7 +228,7 @@ class HybridTrainer:
         self.journal.restore(found["journal"])
         self._window, self._pair = list(found["window"]), (list(found["pair"][0]), list(found["pair"][1]))
         self._before = {name: one.to(self.device) for name, one in found["before"].items()}
-        self._recent = [_to(one, self.device) for one in found["recent"]]
+        self._recent = [on_device(one, self.device) for one in found["recent"]]
         files.set_random_state(found["random"])
 
     def summary(self) -> dict[str, Any]:
@@ -336,21 +323,19 @@ class HybridTrainer:
 
     # ------------------------------------------------------------------ the rest
 
-    def _side(self, model: nn.Module, index: int) -> _Side:
+    def _side(self, model: nn.Module, index: int) -> Side:
         model = model.to(self.device)
         learning = [one for one in model.parameters() if one.requires_grad]
         made = self._make[index](learning)
         make = self._make_schedule[index]
         wrapped, prepared = self.accelerator.prepare(model, made)
         self.accelerator.free_memory()  # accelerate keeps no second hold on what is released later
-        return _Side(model, wrapped, prepared, make(made) if make else None)
+        return Side(model, wrapped, prepared, make(made) if make else None)
 
     def _release(self, name: str) -> None:
-        side: _Side | None = getattr(self, name)
+        side: Side | None = getattr(self, name)
         if side is not None:
-            side.optimizer.zero_grad(set_to_none=True)
-            side.optimizer.state.clear()
-            side.optimizer.param_groups.clear()
+            side.release()
             setattr(self, name, None)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -368,50 +353,15 @@ class HybridTrainer:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def _settings(self) -> dict[str, Any]:
-        thresholds = ("alpha", "loss_threshold", "weight_threshold", "step", "threshold", "patience", "dimension")
-        own = {f"rule.{key}": getattr(self.rule, key) for key in thresholds if hasattr(self.rule, key)}
         low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
         return {"model": self._shape, "rule": type(self.rule).__name__, "window": self.rule.window, **low,
-                "layer": self.layer, **own}  # fmt: skip
-
-
-class _Side:
-    """One model in training: the plain module, its wrapped form, optimizer and schedule."""
-
-    def __init__(self, plain: nn.Module, wrapped: Any, optimizer: Any, schedule: Any) -> None:
-        self.plain, self.wrapped, self.optimizer, self.schedule = plain, wrapped, optimizer, schedule
-
-    def state(self) -> dict[str, Any]:
-        schedule = self.schedule.state_dict() if self.schedule is not None else None
-        kept = {k: v for k, v in schedule.items() if isinstance(v, (int, float, list))} if schedule else None
-        return {"model": self.plain.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": kept}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        self.plain.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.schedule is not None and state["schedule"] is not None:
-            self.schedule.load_state_dict(state["schedule"])
+                "layer": self.layer, **self.rule.thresholds()}  # fmt: skip
 
 
 def _accelerator() -> Any:
     from accelerate import Accelerator
 
     return Accelerator()
-
-
-def _to(batch: Any, device: torch.device) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, dict):
-        return {key: _to(one, device) for key, one in batch.items()}
-    if isinstance(batch, (list, tuple)):
-        return tuple(_to(one, device) for one in batch)
-    return batch
-
-
-def _fingerprint(model: nn.Module) -> str:
-    text = repr([(name, tuple(one.shape), str(one.dtype)) for name, one in model.named_parameters()])
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager
