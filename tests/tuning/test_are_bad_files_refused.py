@@ -141,7 +141,9 @@ def test_station_tables(tmp_path):
         read_stations(path, model, test_times=["2018"])
     with pytest.raises(TierformError) as caught:
         read_stations(path, model, target="swee", station="statoin", test_times=["2018"])
-    assert {one.key for one in caught.value.problems} >= {"swee", "statoin", "features"}
+    assert {one.key for one in caught.value.problems} >= {"swee", "statoin"}
+    with pytest.raises(TierformError, match="13 inputs of each station"):
+        read_stations(path, model, features=["f0", "f1"], test_times=["2018"])
 
 
 @pytest.mark.parametrize("name", ["swe", "weather", "covid", "wind"])

@@ -21,7 +21,7 @@ _Count = Annotated[int, Field(ge=1)]
 
 
 class DataFile(FileModel):
-    """Exactly one of: a wide table, a long table, made-up samples, a function of the user's."""
+    """Exactly one of: a wide table, station records (a table or a folder), made-up samples, a user's function."""
 
     series: Path | None = None
     history: _Count | None = None
@@ -33,6 +33,11 @@ class DataFile(FileModel):
     target: str = "target"
     features: tuple[str, ...] = ()
     test_times: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
+    choose: bool = False
+    gaps: Literal["refuse", "drop", "carry"] = "refuse"
+    marks: tuple[str, ...] = ()
+    difference: bool = False
     synthetic: _Count | None = None
     module: str | None = None
 
@@ -148,7 +153,7 @@ def load_config(path: Path | str) -> TuneFile:
     problems = []
     for key in ("series", "stations"):
         given = getattr(found.data, key)
-        if given is not None and not (folder / given).is_file():
+        if given is not None and not ((folder / given).is_file() or (key == "stations" and (folder / given).is_dir())):
             line = document.line_of(("data", key))
             problems.append(Problem("no such file", str(path), line, f"data.{key}", str(given)))
     if ":" not in found.model:

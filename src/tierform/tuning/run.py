@@ -64,7 +64,9 @@ def load_split(file: TuneFile, model: Model) -> Split:
         return series_samples(series, history, slice(*given.test_rows), given.horizon)
     if given.stations is not None:
         return read_stations(given.stations, model, time=given.time, station=given.station, target=given.target,
-                             features=given.features, test_times=given.test_times)  # fmt: skip
+                             features=given.features, test_times=given.test_times, history=given.history or 0,
+                             only=given.only, choose=given.choose, gaps=given.gaps, marks=given.marks,
+                             difference=given.difference)  # fmt: skip
     assert given.synthetic is not None
     return synthetic(model, given.synthetic, max(8, given.synthetic // 4), file.seed)
 

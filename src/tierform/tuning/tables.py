@@ -1,31 +1,28 @@
-"""Data for the applications: public tables from a path the user gives, and made-up data of the same shape.
+"""Samples for the applications: from records that a user brings, and made up in the same shape.
 
-Two layouts are read.  A *series* is a wide CSV, one row per time and one column per station (with or without a header
-and a first column of dates): wind speeds of Deep-Forecast, the ETT tables.  A *station table* is a long CSV with a
-header, one row per time and station, with named feature columns and a target: the layout to which snow, weather and
-county tables are brought (lines that begin with # are skipped, as the stations' exports have them).
-Inputs and targets are scaled by the training rows' mean and deviation.  Limits: no missing values are made up; a table
-with gaps is refused with the places of the first of them.
+A sample of a *series* is some past values of every station and, as targets, all stations' values some rows later.  A
+sample of *station records* is, for every station, named columns at the target's time and past values of the target.
+Inputs and targets are scaled by the training rows' mean and deviation.  Gaps are refused unless the user says how they
+are to be met: times at which any station lacks a value are left out, or a station's last value is carried forward.
+Limits: no sample spans a time that was left out; the split is by time only.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import Problem, TierformError, fail, nearest
-from tierform.files import read_text
+from tierform.tuning.records import MOST_PROBLEMS, Floats, Records, read_records, read_series
 from tierform.workload.models import Model
 
-MAX_TABLE_B = 2 * 2**30
-MOST_PROBLEMS = 10
-Floats = NDArray[np.float32]
+Gaps = Literal["refuse", "drop", "carry"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,67 +44,6 @@ class Split:
 
     train: Samples
     test: Samples
-
-
-def read_series(path: Path | str, columns: int | None = None) -> Floats:
-    """A wide CSV as (times, stations); `columns` is the number of stations that must be there."""
-    rows = _rows(path)
-    first = rows[0][1]
-    skip = 0 if _is_number(first[-1]) else 1
-    dated = 1 if len(rows) > skip and not _is_number(rows[skip][1][0]) and len(rows[skip][1]) > 1 else 0
-    return _numbers(path, rows[skip:], dated, len(first), columns)
-
-
-def _rows(path: Path | str) -> list[tuple[int, list[str]]]:
-    text = read_text(path, MAX_TABLE_B)
-    lines = [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip() and line[0] != "#"]
-    if not lines:
-        fail("the table is empty", file=str(path))
-    return [(number, row) for (number, _), row in zip(lines, csv.reader(line for _, line in lines), strict=True)]
-
-
-def _numbers(
-    path: Path | str, rows: Sequence[tuple[int, list[str]]], dated: int, width: int, columns: int | None
-) -> Floats:
-    problems: list[Problem] = []
-    if columns is not None and width - dated != columns:
-        problems.append(Problem(f"{columns} columns of values are needed", str(path), rows[0][0] if rows else None,
-                                value=width - dated))  # fmt: skip
-    values = np.empty((len(rows), width - dated), np.float32)
-    for index, (line, row) in enumerate(rows):
-        if len(row) != width:
-            problems.append(Problem(f"the row has {len(row)} values, the first has {width}", str(path), line))
-        else:
-            for place, text in enumerate(row[dated:]):
-                value = _number(text)
-                if value is None:
-                    what = "a value is missing or not a finite number"
-                    problems.append(Problem(what, str(path), line, f"column {place + dated + 1}", text))
-                else:
-                    values[index, place] = value
-        if len(problems) >= MOST_PROBLEMS:
-            break
-    if problems:
-        raise TierformError(problems)
-    if not len(values):
-        fail("the table has no rows of values", file=str(path))
-    return values
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return not text.strip()
-    return True
 
 
 def series_samples(series: Floats, history: int, test: slice, horizon: int = 1, unit: str = "") -> Split:
@@ -143,66 +79,89 @@ def series_samples(series: Floats, history: int, test: slice, horizon: int = 1, 
 
 def read_stations(
     path: Path | str, model: Model, *, time: str = "date", station: str = "station", target: str = "target",
-    features: Sequence[str] = (), test_times: Sequence[str] = (),
+    features: Sequence[str] = (), test_times: Sequence[str] = (), history: int = 0, only: Sequence[str] = (),
+    choose: bool = False, gaps: Gaps = "refuse", marks: Collection[str] = (), difference: bool = False,
 ) -> Split:  # fmt: skip
-    """A long CSV as samples of one time each; `test_times` are prefixes of times that are tests (such as years).
+    """Samples of a model from :func:`tierform.tuning.records.read_records`; `test_times` are prefixes of test times.
 
-    `features` are the input columns, in order (all others when none are named): as many as the model's input size.
-    Times at which a station is missing are refused.
+    Inputs are the `features` at a time (without `history`, all other columns when none are named) and the target's
+    `history` values before it: together as many as the model's input size.  `only` names the stations, `choose` takes
+    those with the fewest gaps.  `marks` are further texts of missing values.  `difference` takes the target's change
+    from the time before (counts that only grow).
     """
-    rows = _rows(path)
-    line, head = rows[0]
-    named = list(features) or [name for name in head if name not in (time, station, target)]
-    problems = [
-        Problem("the table has no such column", str(path), line, name, nearest=nearest(name, head))
-        for name in (time, station, target, *named) if name not in head
-    ]  # fmt: skip
-    if len(named) != model.input_size:
-        problems.append(Problem(f"{model.name} needs {model.input_size} feature columns", str(path), line,
-                                "features", len(named)))  # fmt: skip
-    if problems:
-        raise TierformError(problems)
-    at = {name: head.index(name) for name in (time, station, target, *named)}
-    order = [at[target], *(at[name] for name in named)]
-    for number, row in rows[1:]:
-        if len(row) != len(head):
-            problems.append(Problem(f"the row has {len(row)} values, the header {len(head)}", str(path), number))
-            if len(problems) >= MOST_PROBLEMS:
-                break
-    if problems:
-        raise TierformError(problems)
-    values = _numbers(path, [(number, [row[i] for i in order]) for number, row in rows[1:]], 0, len(order), None)
-    stations = sorted({row[at[station]] for _, row in rows[1:]})
-    if len(stations) != model.fixed_tokens:
-        fail(f"{model.name} needs {model.fixed_tokens} stations", file=str(path), key=station, value=len(stations))
-    times = sorted({row[at[time]] for _, row in rows[1:]})
-    place = {name: index for index, name in enumerate(stations)}
-    moment = {name: index for index, name in enumerate(times)}
-    table = np.full((len(times), len(stations), len(order)), np.nan, np.float32)
-    for (_, row), one in zip(rows[1:], values, strict=True):
-        table[moment[row[at[time]]], place[row[at[station]]]] = one
-    holes = np.argwhere(np.isnan(table[:, :, 0]))
-    if len(holes):
+    asked = [target, *features] if features or history else []
+    allowed = None if gaps == "refuse" else marks
+    records = read_records(path, asked, time=time, station=station, needed=[target], gaps=allowed)
+    if target not in records.columns:
+        near = nearest(target, records.columns)
+        fail("the table has no such column", file=str(path), key=target,
+             fix=f"Did you mean {near!r}?" if near else f"It has {', '.join(records.columns)}.")  # fmt: skip
+    named = list(features) or ([] if history else [one for one in records.columns if one != target])
+    if len(named) + history != model.input_size:
+        fail(f"{model.name} needs {model.input_size} inputs of each station", file=str(path), key="features",
+             value=len(named) + history, fix="Name feature columns, or take past values with history.")  # fmt: skip
+    order = [records.columns.index(name) for name in (target, *named)]
+    kept = _stations(records, model, path, only, choose)
+    table = records.values[:, kept, :][:, :, order]
+    if gaps == "carry":
+        for row in range(1, len(table)):
+            table[row] = np.where(np.isnan(table[row]), table[row - 1], table[row])
+    if difference:
+        table[1:, :, 0] -= table[:-1, :, 0].copy()
+        table[0, :, 0] = np.nan
+    whole = np.asarray(np.isfinite(table).all(axis=(1, 2)), np.bool_)
+    if gaps == "refuse" and not whole[1 if difference else 0 :].all():
+        holes = np.argwhere(np.isnan(records.values[:, kept]).any(2))[:MOST_PROBLEMS]
         raise TierformError(
-            Problem("no row for this station at this time", str(path), key=stations[s], value=times[t])
-            for t, s in holes[:MOST_PROBLEMS]
-        )
-    tests = np.array([any(name.startswith(prefix) for prefix in test_times) for name in times])
-    if tests.all() or not tests.any():
+            Problem("no row for this station at this time", str(path), key=records.stations[kept[s]],
+                    value=records.times[t], fix="Set gaps to drop or carry.") for t, s in holes
+        )  # fmt: skip
+    return _station_samples(table, whole, records.times, test_times, history)
+
+
+def _stations(records: Records, model: Model, path: Path | str, only: Sequence[str], choose: bool) -> list[int]:
+    if only:
+        problems = [
+            Problem("the table has no such station", str(path), key="only", value=name,
+                    nearest=nearest(name, records.stations)) for name in only if name not in records.stations
+        ]  # fmt: skip
+        if problems:
+            raise TierformError(problems[:MOST_PROBLEMS])
+        found = [records.stations.index(name) for name in only]
+    else:
+        found = list(range(len(records.stations)))
+        if choose:
+            missing = np.isnan(records.values).any(2).sum(0)
+            found = sorted(int(one) for one in np.argsort(missing, kind="stable")[: model.fixed_tokens])
+    if len(found) != model.fixed_tokens:
+        fail(f"{model.name} needs {model.fixed_tokens} stations", file=str(path), key="station", value=len(found),
+             fix="Name them with only, or let choose take those with the fewest gaps.")  # fmt: skip
+    return found
+
+
+def _station_samples(
+    table: Floats, whole: NDArray[np.bool_], times: Sequence[str], test_times: Sequence[str], history: int
+) -> Split:
+    is_test = np.array([any(name.startswith(prefix) for prefix in test_times) for name in times])
+    ends = np.arange(history, len(times))
+    spans = ends[:, None] + np.arange(-history, 1)
+    good = whole[spans].all(1)
+    tests, trains = good & is_test[spans].all(1), good & ~is_test[spans].any(1)
+    if not tests.any() or not trains.any():
         fail("the test times leave no samples to learn from, or none to test on", key="test_times",
              value=list(test_times))  # fmt: skip
-    return _scaled(table, tests)
-
-
-def _scaled(table: Floats, tests: NDArray[np.bool_]) -> Split:
-    mean, scale = table[~tests].mean((0, 1)), table[~tests].std((0, 1))
+    learned = table[whole & ~is_test]
+    mean, scale = learned.mean((0, 1)), learned.std((0, 1))
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
     scaled = (table - mean) / scale
 
     def take(mask: NDArray[np.bool_]) -> Samples:
-        return Samples(np.ascontiguousarray(scaled[mask][:, :, 1:]), scaled[mask][:, :, 0], float(scale[0]))
+        rows = ends[mask]
+        past = scaled[rows[:, None] + np.arange(-history, 0), :, 0].transpose(0, 2, 1)
+        inputs = np.concatenate((scaled[rows][:, :, 1:], past), axis=2)
+        return Samples(np.ascontiguousarray(inputs, np.float32), scaled[rows][:, :, 0], float(scale[0]))
 
-    return Split(take(~tests), take(tests))
+    return Split(take(trains), take(tests))
 
 
 def synthetic(model: Model, samples: int = 256, tests: int = 64, seed: int = 0) -> Split:
@@ -224,3 +183,6 @@ def synthetic(model: Model, samples: int = 256, tests: int = 64, seed: int = 0) 
     inputs, targets = inputs.astype(np.float32), (targets / deviation).astype(np.float32)
     first = Samples(inputs[:samples], targets[:samples], float(deviation), "made up")
     return Split(first, Samples(inputs[samples:], targets[samples:], float(deviation), "made up"))
+
+
+__all__ = ["Gaps", "Samples", "Split", "read_series", "read_stations", "series_samples", "synthetic"]
