@@ -43,11 +43,13 @@ def test_the_study_on_one_application() -> None:
 
 def test_a_logged_run_is_taken_over(tmp_path: Path) -> None:
     rows = [[i + 1, "full" if i < 8 else "trial" if i < 10 else "low", 1.0, None, 0, 0, 0, 0] for i in range(40)]
-    log = {"schema": "tierform.tuning-log/1", "switch_step": 10, "rows": rows}
+    decisions = [{"step": step} for step in (2, 4, 6, 8, 10)]
+    log = {"schema": "tierform.tuning-log/1", "switch_step": 10, "rows": rows, "decisions": decisions}
     (tmp_path / "log.json").write_text(json.dumps(log))
     result = STUDIES.get("hpt")(StudyOptions(quick=True, settings={"log": str(tmp_path / "log.json")}))
-    row = result.table("The switch that was measured").rows[0]
-    assert row[:3] == ("wind", 25.0, 5.0) and row[3] > 1
+    share, windows = result.table("The switch that was measured").rows
+    assert share[0] == "wind" and share[3:5] == pytest.approx((25.0, 5.0), rel=1e-3) and share[5] > 1
+    assert windows[2] == 5 * 480 and windows[4] == pytest.approx(100 * 480 / 161352) and windows[5] > share[5]
     (tmp_path / "log.json").write_text(json.dumps(log | {"switch_step": None}))
     with pytest.raises(TierformError, match="never switched"):
         STUDIES.get("hpt")(StudyOptions(quick=True, settings={"log": str(tmp_path / "log.json")}))
