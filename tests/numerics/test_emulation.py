@@ -1,6 +1,7 @@
 """Does the emulator compute what a tile computes: bit for bit, in every encoding, on every path?"""
 
 import itertools
+import shutil
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tierform.numerics import readout  # noqa: E402
 from tierform.numerics.chip_view import CrossbarFormat  # noqa: E402
 from tierform.numerics.formats import Quantizer  # noqa: E402
 from tierform.numerics.layer import CrossbarLinear  # noqa: E402
+from tierform.numerics.noise import load_noise  # noqa: E402
 
 ENCODINGS = ("offset", "differential", "differential-digital")
 
@@ -155,6 +157,28 @@ def test_autocast_and_compile_give_the_eager_values():
         half = model[0](x)
     assert half.dtype is torch.bfloat16
     assert torch.allclose(half.float(), model[0](x), atol=0.05)
+
+
+@pytest.mark.slow
+def test_inductor_compiles_a_noisy_model_as_one_graph():
+    if not any(shutil.which(name) for name in ("c++", "g++", "clang++")):
+        pytest.skip("no C++ compiler")
+    noise = load_noise("programming-2pct")
+    model = torch.nn.Sequential(
+        layer_of(CrossbarFormat(rows=64), 16, 24, 0, noise=noise), torch.nn.GELU(),
+        layer_of(CrossbarFormat(rows=64), 8, 16, 1, noise=noise),
+    )  # fmt: skip
+    x = torch.randn(3, 5, 24)
+    eager = model(x)
+    eager.sum().backward()
+    gradients = [layer.weight.grad.clone() for layer in (model[0], model[2])]
+    model.zero_grad()
+    compiled = torch.compile(model, fullgraph=True)
+    found = compiled(x)
+    assert torch.allclose(found, eager, atol=1e-6)
+    found.sum().backward()
+    for layer, expected in zip((model[0], model[2]), gradients, strict=True):
+        assert torch.allclose(layer.weight.grad, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_transposed_weights_are_the_same_layer():

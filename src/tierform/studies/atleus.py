@@ -19,6 +19,7 @@ from typing import Any
 from tierform.chip.description import Chip, load_chip
 from tierform.simulation.result import Result
 from tierform.simulation.simulate import simulate
+from tierform.studies import atleus_accuracy
 from tierform.studies.study import Cell, Check, Picture, StudyOptions, StudyResult, Table
 from tierform.studies.sweep import (
     RANK,
@@ -42,7 +43,7 @@ GPUS = ("a100", "jetson-agx-orin")
 OTHERS = ("tpu-3d", "haima", "atleus-2.5d")
 ATLEUS = "atleus"
 SOURCES = ("atleus-2025", "isaac-2016", "haima-2023", "horowitz-2014", "nvidia-a100")
-SETTINGS = ("models", "sequences", "batches", "gpu")
+SETTINGS = ("models", "sequences", "batches", "gpu", "accuracy")
 
 
 def operations_table(quick: bool) -> tuple[Table, Result]:
@@ -246,7 +247,8 @@ def half_factor(shares: Table) -> float:
 
 
 def summary(points: list[Point], gpus: tuple[str, ...], shares: Table, balance: Table, arrays: float,
-            slopes: dict[str, tuple[float, float]], saved: dict[str, float]) -> Table:  # fmt: skip
+            slopes: dict[str, tuple[float, float]], saved: dict[str, float],
+            values: Table | None) -> Table:  # fmt: skip
     """The published figures, each beside this study's."""
     rows: list[tuple[Cell, ...]] = []
 
@@ -279,15 +281,23 @@ def summary(points: list[Point], gpus: tuple[str, ...], shares: Table, balance: 
     line(f"slope of energy over bits, {gpus[0]}", "< 1", slopes[gpus[0]][0], f"R2 {slopes[gpus[0]][1]:.4f}")
     line("M8F4 saves (%)", "more than M4F8", saved["M8F4"], "the FFN holds two thirds of the weights")
     line("M4F8 saves (%)", None, saved["M4F8"], "")
+    told = ((atleus_accuracy.WITH, f"< {atleus_accuracy.PUBLISHED_LOSS}"), (atleus_accuracy.WITHOUT, "more"))
+    for text, claim in told if values is not None else ():
+        loss = atleus_accuracy.lost(values, text)
+        if loss is not None:
+            line(f"points lost, {text}", claim, loss[0], f"+- {loss[1]:.2g}; the paper's sigma is not known")
     head = ("figure", "published", "here", "here / published", "where, and what decides it")
     return Table("Published and reproduced", head, tuple(rows), "Ratios of Atleus to a baseline; > 1 is in its favour.")
 
 
 def run(options: StudyOptions) -> StudyResult:
-    """The whole study.  Settings: ``models``, ``sequences``, ``batches`` (comma-separated), ``gpu`` (a chip's name)."""
+    """The whole study.  Settings: ``models``, ``sequences``, ``batches`` (comma-separated), ``gpu`` (a chip's name),
+    ``accuracy`` (short, long, none, or a file that ``tierform accuracy --json`` wrote).
+    """
     from tierform.library import citation
 
     options.check_settings(SETTINGS)
+    values, on_values = atleus_accuracy.accuracy(options, ATLEUS)
     quick = options.quick
     models = tuple((options.settings.get("models") or ",".join(MODELS[:1] if quick else MODELS)).split(","))
     lengths = options.whole_numbers("sequences", (128,) if quick else (128, 512, 1024))
@@ -315,7 +325,7 @@ def run(options: StudyOptions) -> StudyResult:
     software = gpu_table(gpu, small)
     deciding = chip_table(gpu, (models[0], "fine-tuning", batches[-1], lengths[0]))
     ratios = ratio_table(points, gpus)
-    head = summary(points, gpus, shares, balance, balanced, slopes, saved)
+    head = summary(points, gpus, shares, balance, balanced, slopes, saved, values)
     every = points_table(
         "Every point", points, (ATLEUS, *gpus, *OTHERS), "8-bit weights; bf16 on GPUs; ambient 45 degC."
     )
@@ -336,8 +346,9 @@ def run(options: StudyOptions) -> StudyResult:
         checks.append(Check("HAIMA is slower than Atleus in inference and in fine-tuning", min(slower) > 1, figures))
     return StudyResult(
         "atleus", "Atleus: ReRAM tiers over a systolic tier, against GPU, 3D-TPU and HAIMA",
-        (head, ratios, shares, balance, bits, mixed, software, deciding, every), tuple(checks),
-        _remarks(points, gpus, balanced, deciding), evidence(chips.values()), tuple(citation(k).text for k in SOURCES),
+        (head, ratios, shares, balance, bits, mixed, software, deciding, *([values] if values else ()), every),
+        tuple(checks), (*_remarks(points, gpus, balanced, deciding), on_values), evidence(chips.values()),
+        tuple(citation(k).text for k in SOURCES),
         (
             Picture("Ratios to Atleus", "point", ("time over Atleus's",), "chip", "bar", "Time over that of Atleus",
                     "times", True, (("published maximum over the GPU", SPEED),)),
@@ -376,7 +387,6 @@ def _remarks(points: list[Point], gpus: tuple[str, ...], balanced: float, decidi
     texts = "; ".join(f"{row[0]}: {row[3]:.3g} %" for row in reram)
     said.append(f"ReRAM's part of the energy without leakage, at the point of the sensitivity table: {texts}.")
     said += [
-        "Not checked: accuracy under noise (below 0.5 % lost with noise-aware adapters): `tierform accuracy`.",
         "Not checked, because not known: speed-ups by model, the paper's GPU, its temperatures, its network.",
         "Weights are on the crossbars before a task begins, as the paper assumes; nothing is written in fine-tuning.",
     ]
