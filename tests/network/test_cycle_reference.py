@@ -1,4 +1,4 @@
-"""Does the compiled engine move every flit as a plain reference router does?"""
+"""Do the compiled engine's two kinds of router move every flit as a plain reference router does?"""
 
 from collections import deque
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from plain_router import PlainNetwork
 
-from tierform.network import Flow, RouterParameters, choose_routing, mesh, mesh_3d, simulate_flows
+from tierform.network import Flow, RouterParameters, choose_routing, cycle, mesh, mesh_3d, simulate_flows
 from tierform.network.topology import Topology
 
 
@@ -42,7 +42,12 @@ def _both(topology: Topology, router: RouterParameters, flows: list[tuple[int, i
     ],
     ids=["mesh", "few-slots", "one-channel-slow-links", "pillar", "concentrated"],
 )
-def test_every_flow_ends_in_the_same_cycle_and_every_link_carries_the_same(topology, router, packet):
+@pytest.mark.parametrize("usual", [True, False], ids=["usual", "general"])
+def test_every_flow_ends_in_the_same_cycle_and_every_link_carries_the_same(
+    topology, router, packet, usual, monkeypatch
+):
+    if not usual:
+        monkeypatch.setattr(cycle, "is_usual", lambda memory, routers: False)
     rng = np.random.default_rng(7)
     sources = rng.permutation(topology.nodes)
     # One flow per source, so that both simulators send a source's packets in the same order.

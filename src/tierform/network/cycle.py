@@ -21,8 +21,10 @@ import numpy as np
 from tierform.errors import Problem, TierformError, fail
 from tierform.network import cycle_kernel as kernel
 from tierform.network import cycle_state as cs
-from tierform.network.cycle_state import Memory, build, refuse_huge
-from tierform.network.cycle_step import advance
+from tierform.network.cycle_build import build, refuse_huge
+from tierform.network.cycle_state import Memory
+from tierform.network.cycle_step import advance_general, advance_usual
+from tierform.network.cycle_usual import is_usual
 from tierform.network.deadlock import virtual_channel_plan
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing, choose_routing
@@ -141,22 +143,21 @@ class CycleNetwork:
             HISTOGRAM_BINS, choices, not single_flits,
         )  # fmt: skip
         self.counters = self.memory.counters
+        self.usual = is_usual(self.memory, self.routers)
         self._partial = np.zeros(1)
 
     def run(self, traffic: Traffic, cycles: int, generate: bool = True, mode: int = 0) -> int:
-        """Advance by at most `cycles`; see :func:`tierform.network.cycle_step.advance` for `mode`."""
-        speedup = float(self.routers[0].switch_speedup)
-        ran = advance(
-            self.memory.words,
-            self.counters,
-            self.memory.table,
-            *traffic,
-            cycles,
-            speedup,
-            self._partial,
-            generate,
-            mode,
-        )
+        """Advance by at most `cycles`; see :func:`tierform.network.cycle_step.is_done` for `mode`."""
+        memory = self.memory
+        if self.usual:
+            ran = advance_usual(
+                memory.words, memory.masks, self.counters, memory.table, *traffic, cycles, generate, mode
+            )
+        else:
+            speedup = float(self.routers[0].switch_speedup)
+            ran = advance_general(
+                memory.words, self.counters, memory.table, *traffic, cycles, generate, mode, speedup, self._partial
+            )
         if self.counters[cs.ERROR]:
             raise RuntimeError(
                 f"the cycle engine broke its own rule {int(self.counters[cs.ERROR])}: please report this"
