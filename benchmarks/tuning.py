@@ -1,192 +1,254 @@
-"""Hybrid training against full-parameter training and LoRA from the start, at equal CPU time, over several seeds.
+"""Full training, hybrid training and LoRA from the start at equal CPU time, over several seeds; the parts of a step.
 
-Run as ``python benchmarks/tuning.py wind WIND.csv | lm TRAIN.txt TEST.txt | vit | steps WIND.csv [--budget S]
-[--seeds N] [--window K] [--layers L] [--rate LR] [--json FILE]``.  Each method trains until it has used the budget of
-CPU time (one thread); tests are not counted.  ``steps`` measures the parts of a step and its peak memory before and
-after the switch.
+``python benchmarks/tuning.py search CASE FILES`` tries learning rates for full and low-rank training on validation
+samples; ``compare CASE FILES --rate R --low-rate L`` trains the three methods; ``steps WIND.csv`` measures the parts of
+a step and its peak memory before and after the switch.  ``tuning_report.py`` prints and draws what compare wrote.
+
+One thread.  The clock is the process's CPU time inside training steps: it equals wall time on an idle machine and does
+not count the neighbours' load.  All methods of a seed share the first weights and the batches.  Full training is run
+once, with HpT's rule asked and overruled: a checkpoint is taken before the step at which the rule begins the trial, and
+the hybrid run continues from it (continued runs are bit-identical), charged with the time until there.
 """
+
+from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
 import torch
 
+from tierform.files import write_json
 from tierform.tuning.applications import build, low_rank_settings
-from tierform.tuning.feeding import ShuffledBatches, error_on, squared_error
-from tierform.tuning.lowrank import LowRank, trainable_count
+from tierform.tuning.feeding import ShuffledBatches, squared_error
+from tierform.tuning.lowrank import change_norm, trainable_count, watched_weights
 from tierform.tuning.meter import step_peak_B, step_shares
-from tierform.tuning.rule import FixedStep, HpTRule
-from tierform.tuning.tables import Samples, read_series, series_samples
-from tierform.tuning.trainer import HybridTrainer, optimizer
+from tierform.tuning.rule import Decision, FixedStep, HpTRule, Window
+from tierform.tuning.side import optimizer
+from tierform.tuning.tables import read_series, series_samples
+from tierform.tuning.trainer import HybridTrainer
+from tuning_cases import CASES
 
 METHODS = ("full", "hybrid", "lora")
+SHADOWS = (20, 40, 60, 80, 100, 120, 160, 200)  # windows for which the rule is asked beside the run's own
 
 
-def train(method, model, loss, batches, evaluate, low, make, window, budget_s, layer):
-    """CPU-time-limited training; rows of (CPU s, steps, error) at each fifth of the budget."""
-    rule = HpTRule(window) if method == "hybrid" else FixedStep(10**9, window=10**9)
-    trainer = HybridTrainer(model, loss, rule, low, optimizer=make, layer=layer)
-    if method == "lora":
-        trainer.switch()
-    used, points, step = 0.0, [], 0
-    wall = 0.0
-    while used < budget_s:
-        batch = batches(step)
-        start, began = time.process_time(), time.perf_counter()
-        trainer.step(batch)
-        used += time.process_time() - start
-        wall += time.perf_counter() - began
-        step += 1
-        if used >= budget_s * (len(points) + 1) / 5:
-            points.append((used, step, evaluate(trainer.model)))
-    switch = trainer.journal.switch_step if method == "hybrid" else None
-    trials = sum(one.action in ("trial", "repeat") for one in trainer.journal.decisions)
-    return {
-        "method": method,
-        "steps": step,
-        "cpu_s": used,
-        "wall_s": wall,
-        "points": points,
-        "switch": switch,
-        "trials": trials,
-        "learning": trainable_count(trainer.model),
-    }
+class Overruled(HpTRule):
+    """HpT's rule, asked and not followed: what it would begin is noted in `would`."""
+
+    would: int | None = None
+
+    def end_window(self, window: Window) -> Decision:
+        """The rule's answer, noted; the decision is to wait."""
+        found = super().end_window(window)
+        if found.action == "trial" and self.would is None:
+            self.would = window.step
+        return Decision(found.step, "wait", found.reason, found.numbers)
 
 
-def compare(title, case, args, unit):
-    rows = []
-    for seed in range(args.seeds):
-        for method in METHODS:
-            torch.manual_seed(seed)
-            row = {"seed": seed, **train(method, *case(seed), args.window, args.budget, 0)}
-            rows.append(row)
-            curve = "  ".join(f"{error:.4f}@{used:.0f}s" for used, _, error in row["points"])
-            print(
-                f"seed {seed} {method:7s} steps {row['steps']:5d} wall {row['wall_s']:6.1f} s switch {row['switch']} "
-                f"trials {row['trials']}  {curve}",
-                flush=True,
-            )
+Overruled.__name__ = "HpTRule"  # its checkpoints are those of the rule itself
+
+
+class Clocked:
+    """A trainer whose steps are counted in CPU seconds; `losses` are the main model's."""
+
+    def __init__(self, trainer, case, used=0.0):
+        self.trainer, self.case, self.used = trainer, case, used
+        self.points, self.losses, self.by_phase = [], [], {}
+
+    def step(self):
+        """One step of the trainer, counted."""
+        batch = self.case.batches(self.trainer.step_number)
+        phase = self.trainer.phase
+        start = time.process_time()
+        loss = self.trainer.step(batch)
+        passed = time.process_time() - start
+        self.used += passed
+        self.losses.append(loss)
+        count, seconds = self.by_phase.get(phase, (0, 0.0))
+        self.by_phase[phase] = (count + 1, seconds + passed)
+        return loss
+
+    def point(self, whole=False):
+        """The error now, not counted."""
+        measure = self.case.whole if whole else self.case.quick
+        self.points.append((self.used, self.trainer.step_number, measure(self.trainer.model)))
+        self.trainer.model.train()
+
+
+def warmed(steps):
+    return lambda made: torch.optim.lr_scheduler.LambdaLR(made, lambda step: min(1.0, (step + 1) / steps))
+
+
+def make_trainer(case, rule, args, layer=0):
+    return HybridTrainer(
+        case.model, case.loss, rule, case.low, layer=layer,
+        optimizer=optimizer(args.optimizer, args.rate), low_optimizer=optimizer(args.optimizer, args.low_rate),
+        schedule=warmed(args.warm), low_schedule=warmed(args.warm),
+    )  # fmt: skip
+
+
+class Shadows:
+    """The rule's answers for other windows, from the same losses and weights (full training only)."""
+
+    def __init__(self, model, low):
+        self.model, self.low = model, low
+        self.rules = {size: HpTRule(size) for size in SHADOWS}
+        self.losses, self.kept, self.told = [], {}, {size: [] for size in SHADOWS}
+
+    def see(self, step, loss):
+        """A step of full training has been made."""
+        self.losses.append(loss)
+        if step % 20:
+            return
+        now = {n: w.clone() for n, w in watched_weights(self.model, self.low.targets, 0).items()}
+        self.kept[step] = now
+        for size, rule in self.rules.items():
+            if step % size == 0:
+                before = self.kept.get(step - size)
+                change = change_norm(now, before) if before else None
+                decision = rule.end_window(Window(step, mean(self.losses[-size:]), change))
+                self.told[size].append({"action": decision.action, "step": step, **decision.numbers})
+        self.kept = {at: one for at, one in self.kept.items() if at > step - max(SHADOWS)}
+
+
+def run_seed(name, seed, args, write, done):
+    """The three methods of one seed; `write(rows)` after every point."""
+    case = CASES[name](args.files, seed, False)
+    torch.manual_seed(seed)
+    start = {key: one.clone() for key, one in case.model.state_dict().items()}
+    rows = dict(done)
+    marks = [args.budget * (i + 1) / args.points for i in range(args.points)]
+
+    def note(method, clocked, extra=None):
+        trainer = clocked.trainer
+        rows[method] = {
+            "seed": seed, "method": method, "points": clocked.points, "losses": clocked.losses,
+            "by_phase": clocked.by_phase, "steps": trainer.step_number, "cpu_s": clocked.used,
+            "switch": trainer.journal.switch_step, "learning": trainable_count(trainer.model),
+            "decisions": trainer.journal.to_dict()["decisions"], "yardsticks": case.yardsticks, "title": case.title,
+            "unit": case.unit, **(extra or {}),
+        }  # fmt: skip
+        write(rows)
+
+    def go(method, clocked, each=lambda: None, extra=lambda: None):
+        while clocked.used < args.budget:
+            clocked.step()
+            each()
+            while clocked.used < args.budget and len(clocked.points) < len(marks) and clocked.used >= marks[
+                len(clocked.points)]:  # fmt: skip
+                clocked.point()
+                note(method, clocked, extra())
+        clocked.point(whole=True)
+        note(method, clocked, extra())
+        if method == "hybrid" and args.json:
+            clocked.trainer.journal.write(Path(args.json).with_suffix("") / f"seed-{seed}")
+        last = rows[method]
+        print(
+            f"{time.strftime('%H:%M')} seed {seed} {method:7s} steps {last['steps']:5d} cpu {last['cpu_s']:.0f} s "
+            f"switch {last['switch']} error {last['points'][-1][2]:.4f} by phase {last['by_phase']}", flush=True,
+        )  # fmt: skip
+
+    if args.methods == ["hybrid"]:  # beside runs that are there already
+        trainer = make_trainer(case, HpTRule(args.window), args)
+        go("hybrid", Clocked(trainer, case), extra=lambda: {"window": args.window})
+        return
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+        path = Path(folder) / "before.tft"
+        rule = Overruled(args.window)
+        full = Clocked(make_trainer(case, rule, args), case)
+        shadows = Shadows(case.model, case.low)
+        taken = {}
+
+        def each():
+            step = full.trainer.step_number
+            shadows.see(step, full.losses[-1])
+            if rule.would is None and (step + 1) % args.window == 0:
+                full.trainer.save(path)
+                taken.update(used=full.used, points=list(full.points), losses=list(full.losses),
+                             by_phase=dict(full.by_phase))  # fmt: skip
+
+        go("full", full, each, lambda: {"shadows": shadows.told, "trial_begins": rule.would})
+        if rule.would is None:
+            rows["hybrid"] = {**rows["full"], "method": "hybrid", "note": "the rule began no trial"}
+            write(rows)
+        else:
+            case.model.load_state_dict(start)
+            trainer = make_trainer(case, HpTRule(args.window), args)
+            trainer.resume(path)
+            hybrid = Clocked(trainer, case, taken["used"])
+            hybrid.points, hybrid.losses, hybrid.by_phase = taken["points"], taken["losses"], taken["by_phase"]
+            again = hybrid.step()
+            same = again == full.losses[rule.would - 1]
+            if not same:
+                raise SystemExit(f"the continued run differs: {again} against {full.losses[rule.would - 1]}")
+            go("hybrid", hybrid, extra=lambda: {"continued_bit_by_bit": same, "trial_begins": rule.would})
+    case = CASES[name](args.files, seed, False)
+    case.model.load_state_dict(start)
+    torch.manual_seed(seed)
+    trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
+    trainer.switch()
+    go("lora", Clocked(trainer, case))
+
+
+def compare(args):
+    name, args.files = args.files[0], args.files[1:]
+    if args.search:
+        found = json.loads(Path(args.search).read_text())["found"]
+        valid = [one for one in found if one["error"] is not None]
+        best = {
+            m: min((one for one in valid if one["method"] == m), key=lambda one: one["error"]) for m in METHODS[::2]
+        }
+        args.rate, args.low_rate = best["full"]["rate"], best["lora"]["rate"]
+    path = Path(args.json) if args.json else None
+    kept = json.loads(path.read_text())["seeds"] if path and path.exists() else {}
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
+
+        def write(rows, seed=seed):
+            kept[str(seed)] = rows
+            settings = {k: v for k, v in vars(args).items() if k not in ("files", "json", "scratch")}
             if args.json:
-                Path(args.json).write_text(json.dumps({"title": title, "unit": unit, "rows": rows}))
-    print(f"\n{title}: {unit} after {args.budget:g} s of CPU time, {args.seeds} seeds")
-    for method in METHODS:
-        last = [row["points"][-1][2] for row in rows if row["method"] == method]
-        steps = [row["steps"] for row in rows if row["method"] == method]
-        spread = stdev(last) if len(last) > 1 else 0.0
-        print(f"  {method:7s} {mean(last):.4f} +- {spread:.4f}   steps {min(steps)}-{max(steps)}")
+                write_json(args.json, {"case": name, "settings": settings, "seeds": kept})
+
+        run_seed(name, seed, args, write, kept.get(str(seed), {}))
 
 
-def wind_split(path):
-    return series_samples(read_series(path, 57), 12, slice(480, 2120), unit="m/s")
-
-
-def wind(args):
-    split = wind_split(args.files[0])
-    rows = np.random.default_rng(0).permutation(len(split.test))[:192]
-    test = Samples(split.test.inputs[rows], split.test.targets[rows], split.test.scale)
-
-    def case(seed):
-        model = build("wind", seed)
-        model.layers = model.layers[: args.layers]  # the published size has 12
-        return (
-            model,
-            squared_error,
-            ShuffledBatches(split.train, args.batch, seed),
-            lambda model: error_on(model, test)["rmse"],
-            low_rank_settings(),
-            optimizer("adamw", args.rate),
-        )
-
-    compare(f"wind, 57 stations, {args.layers} layers", case, args, "RMSE in m/s")
-
-
-def lm(args):
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    texts = [torch.frombuffer(bytearray(Path(one).read_bytes()), dtype=torch.uint8).long() for one in args.files]
-    length = 64
-
-    def batches(seed):
-        def batch(step):
-            generator = torch.Generator().manual_seed(seed * 10**7 + step)
-            starts = torch.randint(len(texts[0]) - length, (8,), generator=generator)
-            return torch.stack([texts[0][s : s + length] for s in starts])
-
-        return batch
-
-    def loss(model, ids):
-        return model(input_ids=ids, labels=ids).loss
-
-    def evaluate(model):
-        model.eval()
-        with torch.no_grad():
-            ids = texts[1][: 64 * 1000].view(-1, 64)[::16]
-            return float(loss(model, ids)) / np.log(2)
-
-    def case(seed):
-        config = LlamaConfig(
-            vocab_size=256,
-            hidden_size=128,
-            intermediate_size=384,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            num_key_value_heads=4,
-            max_position_embeddings=64,
-        )
-        low = LowRank(targets=("q_proj", "v_proj"), also_train=("model.embed_tokens", "lm_head"))
-        return (LlamaForCausalLM(config), loss, batches(seed), evaluate, low, optimizer("adamw", 1e-3))
-
-    compare("byte-level language model, 0.9 M parameters", case, args, "bits per byte")
-
-
-def vit(args):
-    from sklearn.datasets import load_digits
-    from transformers import ViTConfig, ViTForImageClassification
-
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.target))
-    images = torch.tensor(digits.images[order] / 16, dtype=torch.float32)[:, None]
-    labels = torch.tensor(digits.target[order])
-
-    def case(seed):
-        def batch(step):
-            generator = torch.Generator().manual_seed(seed * 10**7 + step)
-            rows = torch.randint(1400, (16,), generator=generator)
-            return images[rows], labels[rows]
-
-        def loss(model, batch):
-            return torch.nn.functional.cross_entropy(model(pixel_values=batch[0]).logits, batch[1])
-
-        def evaluate(model):
-            model.eval()
-            with torch.no_grad():
-                return 100 * float((model(pixel_values=images[1400:]).logits.argmax(1) != labels[1400:]).float().mean())
-
-        config = ViTConfig(
-            image_size=8,
-            patch_size=2,
-            num_channels=1,
-            hidden_size=96,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=384,
-            num_labels=10,
-        )
-        model = ViTForImageClassification(config)
-        names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
-        targets = ("query", "value") if "query" in names else ("q_proj", "v_proj")
-        low = LowRank(targets=targets, also_train=("classifier", "vit.embeddings"))
-        return model, loss, batch, evaluate, low, optimizer("adamw", 1e-3)
-
-    compare("vision transformer on 8 x 8 digits, 0.5 M parameters", case, args, "test error in %")
+def search(args):
+    """Each rate of each method for as many steps, one seed that is not used later; validation error."""
+    name, args.files = args.files[0], args.files[1:]
+    found = []
+    for method, rates in (("full", args.rates), ("lora", args.low_rates)):
+        for rate in rates:
+            case = CASES[name](args.files, 1000, True)
+            torch.manual_seed(1000)
+            args.rate = args.low_rate = rate
+            trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
+            if method == "lora":
+                trainer.switch()
+            clocked = Clocked(trainer, case)
+            try:
+                for _ in range(args.steps):
+                    clocked.step()
+                clocked.point()
+                error = clocked.points[-1][2]
+            except Exception as problem:
+                error = float("nan")
+                print(problem)
+            last = clocked.losses[-args.steps // 4 :]
+            found.append({"method": method, "rate": rate, "error": error, "loss": mean(last), "cpu_s": clocked.used,
+                          "losses": clocked.losses})  # fmt: skip
+            print(f"{time.strftime('%H:%M')} {name} {method:5s} rate {rate:g}: validation {error:.4f}, "
+                  f"loss {mean(last):.4f}, {clocked.used / args.steps * 1e3:.0f} ms a step", flush=True)  # fmt: skip
+            if args.json:
+                write_json(args.json, {"case": name, "steps": args.steps, "found": found})
 
 
 def steps(args):
-    split = wind_split(args.files[0])
+    split = series_samples(read_series(args.files[0], 57), 12, slice(480, 2120), unit="m/s")
     batches = ShuffledBatches(split.train, args.batch, 0)
     rows = {}
     trainer = HybridTrainer(
@@ -194,7 +256,7 @@ def steps(args):
         squared_error,
         FixedStep(10**9, window=10**9),
         low_rank_settings(),
-        optimizer=optimizer("adamw", 1e-4),
+        optimizer=optimizer("adam", 1e-6),
     )
     for phase in ("full", "low"):
         trainer.step(batches(0))
@@ -218,21 +280,32 @@ def steps(args):
         f"gradients and two states of {frozen} frozen: {12e-6 * frozen:.1f} MB, ratio {fall / 12 / frozen:.3f}"
     )
     if args.json:
-        Path(args.json).write_text(json.dumps(rows))
+        write_json(args.json, rows)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser()
-    parser.add_argument("case", choices=["wind", "lm", "vit", "steps"])
-    parser.add_argument("files", nargs="*")
-    parser.add_argument("--budget", type=float, default=40)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=["search", "compare", "steps"])
+    parser.add_argument("files", nargs="*", help=f"for search and compare: one of {', '.join(CASES)}, then its files")
+    parser.add_argument("--budget", type=float, default=160, help="CPU seconds of each run")
+    parser.add_argument("--points", type=int, default=6, help="tests of each run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--window", type=int, default=12)
+    parser.add_argument("--methods", nargs="+", help="hybrid alone: add it to the runs in --json")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--window", type=int, default=60)
+    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of full training")
+    parser.add_argument("--search", help="what search wrote: take the best rates from it")
+    parser.add_argument("--low-rate", type=float, default=1e-3, help="learning rate of low-rank training")
+    parser.add_argument("--rates", type=float, nargs="+", default=[3e-5, 1e-4, 3e-4, 1e-3])
+    parser.add_argument("--low-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3, 3e-3])
+    parser.add_argument("--warm", type=int, default=40, help="steps of linear warm-up")
+    parser.add_argument("--optimizer", default="adam")
+    parser.add_argument("--steps", type=int, default=100, help="of a search")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--layers", type=int, default=12, help="of the wind model")
-    parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of the wind model")
+    parser.add_argument("--scratch", help="folder for a checkpoint of each run")
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    {"wind": wind, "lm": lm, "vit": vit, "steps": steps}[args.case](args)
+    np.seterr(all="raise", under="ignore")
+    {"search": search, "compare": compare, "steps": steps}[args.task](args)

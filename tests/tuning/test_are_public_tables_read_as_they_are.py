@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 
 import tierform
 from tierform.errors import TierformError
+from tierform.tuning.config import load_config
 from tierform.tuning.records import read_records
+from tierform.tuning.run import load_split
 from tierform.tuning.tables import read_stations
 
 SNOTEL = """#--------- WARNING ---------
@@ -132,3 +134,27 @@ def test_no_text_breaks_the_reader_otherwise_than_by_a_clear_error(tmp_path_fact
     except TierformError:
         return
     assert records.values.shape == (len(records.times), len(records.stations), 1)
+
+
+def test_a_file_of_tierform_tune_reaches_the_samples(tmp_path):
+    lines = ["date,county,state,fips,cases,deaths"]
+    for day in range(56):
+        when = f"2020-{4 + day // 28:02d}-{day % 28 + 1:02d}"
+        lines += [f"{when},C,S,{one:05d},{day * (day + one)},0" for one in range(60) if (one, day) != (7, 30)]
+    (tmp_path / "us-counties.csv").write_text("\n".join(lines))
+    text = """
+model: covid
+steps: 1000
+data: {stations: us-counties.csv, station: fips, target: cases, difference: true, history: 19, choose: true,
+       gaps: drop, test_times: ["2020-05"]}
+output: run
+"""
+    (tmp_path / "covid.yaml").write_text(text)
+    split = load_split(load_config(tmp_path / "covid.yaml"), tierform.load_model("hpt-covid"))
+    assert split.train.inputs.shape == (28 - 1 - 19, 50, 19)  # a day is lost to the difference
+    assert split.test.inputs.shape == (28 - 19, 50, 19)
+    daily = np.diff(split.train.targets[:, 3] * split.train.scale)
+    assert daily == pytest.approx(2, rel=1e-3)  # cases grow as day * (day + one)
+    (tmp_path / "covid.yaml").write_text(text.replace("us-counties.csv", "us-countys.csv"))
+    with pytest.raises(TierformError, match="no such file"):
+        load_config(tmp_path / "covid.yaml")
