@@ -110,10 +110,11 @@ def test_the_predictor_finds_a_low_rank_law_and_nothing_in_noise() -> None:
 @pytest.fixture(scope="module")
 def planed(tmp_path_factory):
     pytest.importorskip("transformers")
-    from tierform.store.language_model import PlanedModel, train_small
+    from tierform.store.language_model import PlanedModel
+    from tierform.store.small_model import SmallModel, train_small
 
     text = b"a small text that says the same small thing again and again, in a small way. " * 30
-    model = train_small(text, text[:600], width=64, layers=2, heads=2, context=32, steps=20, batch=4)
+    model = train_small(text, text[:600], SmallModel(width=64, layers=2, heads=2, context=32, steps=20, batch=4))
     return PlanedModel(model, tmp_path_factory.mktemp("lm") / "m.tfs", 4, 12)
 
 
@@ -187,11 +188,12 @@ def test_policies_read_equal_bytes_and_say_so(planed) -> None:
 def test_training_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("transformers")
-    from tierform.store.language_model import train_small
+    from tierform.store.small_model import SmallModel, train_small
 
     text = b"one two three four five six seven eight nine ten. " * 12
-    models = [train_small(text, text, width=32, layers=1, heads=2, context=16, steps=3, seed=7) for _ in range(2)]
+    made = SmallModel(width=32, layers=1, heads=2, context=16, steps=3, seed=7)
+    models = [train_small(text, text, made) for _ in range(2)]
     for a, b in zip(*(one.model.parameters() for one in models), strict=True):
         assert torch.equal(a, b)
     with pytest.raises(TierformError, match="too short"):
-        train_small(b"short", b"short")
+        train_small(b"short", b"short", made)

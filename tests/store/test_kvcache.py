@@ -101,7 +101,7 @@ def test_decoding_with_the_cache_gives_the_same_attention() -> None:
     [
         (lambda: PlaneKVCache(0), "at least one channel"),
         (lambda: PlaneKVCache(4, group_tokens=20), "multiple of 16"),
-        (lambda: PlaneKVCache(4, "int8"), "bf16 or fp16"),
+        (lambda: PlaneKVCache(4, "int8"), "bf16, fp16 or fp32"),
         (lambda: PlaneKVCache(4).append(np.zeros((2, 5), np.uint16)), "4 channels"),
         (lambda: PlaneKVCache(4).append(np.zeros((2, 4), np.float32)), "16-bit codes"),
         (lambda: PlaneKVCache(4).read(bits=8), "9 to 16"),

@@ -9,8 +9,7 @@ import pytest
 
 import tierform.store as store
 from tierform.errors import TierformError
-from tierform.store.elements import ELEMENTS, Element
-from tierform.store.reader import to_values
+from tierform.store.elements import ELEMENTS, Element, to_values
 
 PARTIAL = [element for element in ELEMENTS if element.partial]
 

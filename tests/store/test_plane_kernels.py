@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tierform.store import kernels
+from tierform.store import hashing, kernels
 
 # Values published with the specification of XXH64 (seed 0).
 KNOWN_XXH64 = {b"": 0xEF46DB3751D8E999, b"a": 0xD24EC4F1A98C6E5B, b"abc": 0x44BC2CF5AD770999}
@@ -65,7 +65,7 @@ def test_every_block_has_its_own_precision(midpoint: bool) -> None:
 
 def test_xxh64_gives_the_published_values() -> None:
     for content, expected in KNOWN_XXH64.items():
-        assert int(kernels.hash_bytes(np.frombuffer(content, np.uint8))) == expected
+        assert int(hashing.hash_bytes(np.frombuffer(content, np.uint8))) == expected
 
 
 def test_xxh64_agrees_with_the_reference_library_and_rows_are_bytes_in_order() -> None:
@@ -73,9 +73,9 @@ def test_xxh64_agrees_with_the_reference_library_and_rows_are_bytes_in_order() -
     rng = np.random.default_rng(2)
     for size in (3, 4, 8, 31, 32, 33, 47, 64, 100, 4096, 4099):
         content = rng.integers(0, 256, size, dtype=np.uint8)
-        assert int(kernels.hash_bytes(content)) == xxhash.xxh64_intdigest(content.tobytes())
+        assert int(hashing.hash_bytes(content)) == xxhash.xxh64_intdigest(content.tobytes())
     rows = rng.integers(0, 256, (5, 3, 64), dtype=np.uint8)
     for piece in range(3):
-        seen = int(kernels.hash_rows(rows.view(np.uint64).reshape(-1), piece * 8, 24, 5))
+        seen = int(hashing.hash_rows(rows.view(np.uint64).reshape(-1), piece * 8, 24, 5))
         assert seen == xxhash.xxh64_intdigest(rows[:, piece].tobytes())
-    assert int(kernels.hash_rows(rows.view(np.uint64).reshape(-1), 0, 8, 0)) == KNOWN_XXH64[b""]
+    assert int(hashing.hash_rows(rows.view(np.uint64).reshape(-1), 0, 8, 0)) == KNOWN_XXH64[b""]

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 import tierform.store as store
 from tierform.errors import TierformError
-from tierform.store.elements import ELEMENTS
-from tierform.store.reader import to_values
+from tierform.store.elements import ELEMENTS, to_values
 
 OPTIONS = [
     store.PackOptions(),

@@ -1,7 +1,8 @@
 """The bit-plane weight store: any precision of a model from one copy."""
 
 from tierform.store.layout import CODECS, LAYOUTS
-from tierform.store.reader import BlockBits, RowBits, Store, StoredTensor
+from tierform.store.precision import BlockBits, RowBits
+from tierform.store.reader import Store, StoredTensor
 from tierform.store.reader import open_store as open
 from tierform.store.writer import PackOptions, pack_model, pack_tensors
 

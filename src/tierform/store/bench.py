@@ -56,7 +56,8 @@ def gaussian_bf16(weights: int, seed: int = 0) -> NDArray[np.uint16]:
 
 def kernels(megabytes: int = 256, threads: int = 2) -> list[Timing]:
     """Pack, unpack at 16 and at 4 planes, and checksum, beside NumPy's copy of the same weights."""
-    from tierform.store.kernels import hash_pages, pack_blocks, unpack_blocks
+    from tierform.store.hashing import hash_pages
+    from tierform.store.kernels import pack_blocks, unpack_blocks
 
     count = max(threads, megabytes * 2**20 // (2 * _CHUNK))
     words = gaussian_bf16(count * _CHUNK).view(np.uint64).reshape(count, -1)

@@ -10,12 +10,16 @@ Sources: IEEE 754-2019; the OCP 8-bit floating point specification 1.0 (E4M3 has
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tierform.errors import fail
 
 BLOCK_WEIGHTS = 512  # one plane of a block is 64 bytes: one DDR5 burst, one cache line
 PLANE_BYTES = BLOCK_WEIGHTS // 8
+PAGE_BLOCKS = 64  # blocks whose rows of one plane share a checksum: 4 KiB
 Kind = Literal["float", "float-finite", "int", "exact"]
 
 
@@ -84,3 +88,30 @@ def element_named(name: str) -> Element:
     if name not in BY_NAME:
         fail("unknown element type", value=name, choices=BY_NAME, fix=f"Known: {', '.join(BY_NAME)}.")
     return BY_NAME[name]
+
+
+def to_values(element: Element, codes: NDArray[Any]) -> NDArray[Any]:
+    """Codes as NumPy values; bf16 and fp8 as float32 (exact)."""
+    if element.name == "bf16":
+        return (codes.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if element.name.startswith("fp8"):
+        table: NDArray[np.float32] = fp8_values(element)[codes]
+        return table
+    return codes.view(element.numpy)
+
+
+def fp8_values(element: Element) -> NDArray[np.float32]:
+    """The 256 values of an 8-bit float type, as the OCP specification defines them."""
+    mantissa_bits = 7 - element.exponent_bits
+    bias = (1 << (element.exponent_bits - 1)) - 1
+    code = np.arange(256)
+    exponent = (code >> mantissa_bits) & ((1 << element.exponent_bits) - 1)
+    mantissa = code & ((1 << mantissa_bits) - 1)
+    fraction = mantissa / (1 << mantissa_bits)
+    value = np.where(exponent == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (exponent - bias))
+    top = (1 << element.exponent_bits) - 1
+    if element.kind == "float":
+        value = np.where(exponent == top, np.where(mantissa == 0, np.inf, np.nan), value)
+    else:
+        value = np.where(code & 0x7F == 0x7F, np.nan, value)
+    return np.where(code >= 128, -value, value).astype(np.float32)

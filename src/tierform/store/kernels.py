@@ -1,5 +1,5 @@
 # mypy: disable-error-code="untyped-decorator"
-"""The plane kernels: bit-matrix transposes over 64-byte plane rows, and the checksum of a plane's pages.
+"""The plane kernels: bit-matrix transposes over 64-byte plane rows, with the pages verified on the way.
 
 A block is 512 weights of w bits, seen as w rows of 512/w words: row r holds weights r*512/w to (r+1)*512/w - 1.  Plane
 p of the block is one row of the same shape, whose word j carries in its bit r the bit p of weight (r, j): the transpose
@@ -8,8 +8,9 @@ Delight, 2nd edition, section 7-3), two stages to a pass, on 64-bit words of whi
 so that every pass is a plain loop over contiguous arrays that the compiler turns into vector instructions.  Eight
 blocks are staged in the first-level cache so that planes far apart are read and written in runs.
 
-Checksums are XXH64 with seed 0 (Y. Collet's public specification), of the content of 64 blocks' rows of one plane.
-All arrays are uint64 views; positions are in 8-byte words.  Everything releases the GIL.
+Reading goes page by page (64 blocks): the checksums of the page's planes are compared, then its blocks are unpacked
+while the planes are still in the cache.  All arrays are uint64 views; positions are in 8-byte words.  Everything
+releases the GIL.
 """
 
 from __future__ import annotations
@@ -20,43 +21,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from tierform.store.elements import PAGE_BLOCKS
+from tierform.store.hashing import ROW, hash_rows
+from tierform.store.rounding import FILL_MIDPOINT, mend
+
 TILE = 8  # blocks staged at once
-ROW = 8  # 64-bit words in one plane row
-FILL_ZERO, FILL_MIDPOINT = 0, 1
-
-_P1 = np.uint64(0x9E3779B185EBCA87)
-_P2 = np.uint64(0xC2B2AE3D27D4EB4F)
-_P3 = np.uint64(0x165667B19E3779F9)
-_P4 = np.uint64(0x85EBCA77C2B2AE63)
-_P5 = np.uint64(0x27D4EB2F165667C5)
 _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
-
-
-@njit(cache=True, nogil=True)
-def _mend(words: Any, width: int, kept: int, exponent_bits: int, infinities: int, fill: int) -> None:
-    """Put right the codes of one block whose kept exponent bits are all ones."""
-    one = np.uint64(1)
-    mantissa = width - 1 - exponent_bits
-    exponent = ((one << np.uint64(exponent_bits)) - one) << np.uint64(mantissa)
-    low = (one << np.uint64(width - kept)) - one
-    largest = (one << np.uint64(width - 1)) - one
-    lane = largest + largest + one
-    for i in range(words.size):
-        result = np.uint64(0)
-        for shift in range(0, 64, width):
-            code = (words[i] >> np.uint64(shift)) & lane
-            if infinities == 0:
-                if code & largest == largest:  # the one NaN of E4M3, made by the fill: the largest number instead
-                    code -= one
-            elif code & exponent == exponent:
-                if kept >= 1 + exponent_bits:
-                    code &= ~low
-                else:  # the fill reached the exponent of infinity: the middle of the numbers below it
-                    code -= one << np.uint64(mantissa)
-                    if fill == FILL_MIDPOINT:
-                        code |= one << np.uint64(mantissa - 1)
-            result |= code << np.uint64(shift)
-        words[i] = result
 
 
 _M32 = np.uint64(0x00000000FFFFFFFF)  # the lower half of every group of 2, 4, ... 64 bits
@@ -105,9 +75,9 @@ def _one_stage(source: Any, target: Any, shift: Any, mask: Any) -> None:
 
 
 @njit(inline="always")
-def _last_stages(source: Any, source_step: Any, target: Any, target_step: Any, rows: Any) -> None:
-    """Swap at distances 2 and 1, the rows lying `source_step` and `target_step` words apart."""
-    for row in range(0, rows, 4):
+def _last_stages(source: Any, source_step: Any, target: Any, target_step: Any, first: Any, rows: Any) -> None:
+    """Swap at distances 2 and 1 from row `first` on, the rows lying `source_step` and `target_step` words apart."""
+    for row in range(first, rows, 4):
         s, t = row * source_step, row * target_step
         a, b = source[s : s + ROW], source[s + source_step : s + source_step + ROW]
         c = source[s + 2 * source_step : s + 2 * source_step + ROW]
@@ -178,7 +148,7 @@ def pack_kernel(width: int) -> Any:
                     _first_stages_32(block, middle)
                 else:
                     _first_stages_64(block, middle)
-                _last_stages(middle, ROW, tile[b * ROW :], TILE * ROW, width)
+                _last_stages(middle, ROW, tile[b * ROW :], TILE * ROW, 0, width)
             for p in range(planes):
                 row = (planes - 1 - p) * TILE * ROW
                 at = start + p * plane_step + first * block_step
@@ -215,69 +185,90 @@ def unpack_kernel(width: int) -> Any:
     @njit(cache=True, nogil=True)
     def unpack(
         stored: Any, starts: Any, block_step: Any, first_block: Any, blocks: Any, bits: Any, bits_step: Any,
-        planes: Any, fill: Any, exponent_bits: Any, infinities: Any, words: Any,
-    ) -> None:  # fmt: skip
+        planes: Any, fill: Any, exponent_bits: Any, infinities: Any, words: Any, expected: Any, present: Any,
+    ) -> Any:  # fmt: skip
         middle = np.empty(size, np.uint64)
         tile = np.zeros(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
         seen = np.empty(ROW, np.uint64)
         filled = np.full(TILE, -1, np.int64)  # the precision for which a slot's missing rows are filled
-        for first in range(0, blocks, TILE):
-            count = min(TILE, blocks - first)
-            deepest, shallowest = 0, planes
-            for b in range(count):
-                kept = np.int64(bits[(first + b) * bits_step])
-                deepest, shallowest = max(deepest, kept), min(shallowest, kept)  # type: ignore[assignment]
-                if filled[b] != kept:
-                    filled[b] = kept
-                    for p in range(kept, planes):
-                        value = _ONES if (p == kept and kept > 0 and fill == FILL_MIDPOINT) else np.uint64(0)
-                        row = ((planes - 1 - p) * TILE + b) * ROW
-                        for i in range(ROW):
-                            tile[row + i] = value
-            for p in range(deepest):
-                row = (planes - 1 - p) * TILE * ROW
-                at = starts[p] + (first_block + first) * block_step
-                if block_step == ROW and p < shallowest:
-                    source, target = stored[at : at + count * ROW], tile[row : row + count * ROW]
-                    for i in range(count * ROW):
-                        target[i] = source[i]
-                    continue
+        settled = np.int64(-1)  # the precision for which the constant rows of `middle` stand
+        done = 0
+        while done < blocks:
+            page = (first_block + done) // PAGE_BLOCKS
+            end = min(blocks, (page + 1) * PAGE_BLOCKS - first_block)
+            if expected.shape[0] > 0:
+                depth = np.int64(bits[done * bits_step])
+                for b in range(done + 1, end):
+                    depth = max(depth, np.int64(bits[b * bits_step]))
+                rows = min(PAGE_BLOCKS, present - page * PAGE_BLOCKS)
+                for p in range(depth):
+                    found = hash_rows(stored, starts[p] + page * PAGE_BLOCKS * block_step, block_step, rows)
+                    if found != expected[p, page - first_block // PAGE_BLOCKS]:
+                        return (p << 32) + page
+            for first in range(done, end, TILE):
+                count = min(TILE, end - first)
+                deepest, shallowest = 0, planes
                 for b in range(count):
-                    if p < filled[b]:
-                        source = stored[at + b * block_step : at + b * block_step + ROW]
-                        target = tile[row + b * ROW : row + (b + 1) * ROW]
-                        for i in range(ROW):
+                    kept = np.int64(bits[(first + b) * bits_step])
+                    deepest, shallowest = max(deepest, kept), min(shallowest, kept)  # type: ignore[assignment]
+                    if filled[b] != kept:
+                        filled[b] = kept
+                        for p in range(kept, planes):
+                            value = _ONES if (p == kept and kept > 0 and fill == FILL_MIDPOINT) else np.uint64(0)
+                            row = ((planes - 1 - p) * TILE + b) * ROW
+                            for i in range(ROW):
+                                tile[row + i] = value
+                for p in range(deepest):
+                    row = (planes - 1 - p) * TILE * ROW
+                    at = starts[p] + (first_block + first) * block_step
+                    if block_step == ROW and p < shallowest:
+                        source, target = stored[at : at + count * ROW], tile[row : row + count * ROW]
+                        for i in range(count * ROW):
                             target[i] = source[i]
-            for p in range(planes, width):  # int4 in a byte: the sign plane is repeated
-                for i in range(count * ROW):
-                    tile[p * TILE * ROW + i] = tile[(planes - 1) * TILE * ROW + i]
-            for b in range(count):
-                target = words[(first + b) * size : (first + b + 1) * size]
-                _last_stages(tile[b * ROW :], TILE * ROW, middle, ROW, width)
-                if width == 8:
-                    _first_stages_8(middle, target)
-                elif width == 16:
-                    _first_stages_16(middle, target)
-                elif width == 32:
-                    _first_stages_32(middle, target)
-                else:
-                    _first_stages_64(middle, target)
-                kept = filled[b]
-                if exponent_bits > 0 and 0 < kept < planes:
-                    for i in range(ROW):
-                        seen[i] = _ONES
-                    for p in range(1, min(kept, exponent_bits + 1)):
-                        row = ((planes - 1 - p) * TILE + b) * ROW
-                        source = tile[row : row + ROW]
+                        continue
+                    for b in range(count):
+                        if p < filled[b]:
+                            source = stored[at + b * block_step : at + b * block_step + ROW]
+                            target = tile[row + b * ROW : row + (b + 1) * ROW]
+                            for i in range(ROW):
+                                target[i] = source[i]
+                for p in range(planes, width):  # int4 in a byte: the sign plane is repeated
+                    for i in range(count * ROW):
+                        tile[p * TILE * ROW + i] = tile[(planes - 1) * TILE * ROW + i]
+                for b in range(count):
+                    target = words[(first + b) * size : (first + b + 1) * size]
+                    kept = filled[b]
+                    constant = (planes - kept) // 4 * 4 if kept == settled else 0  # rows without a plane that was read
+                    settled = kept
+                    _last_stages(tile[b * ROW :], TILE * ROW, middle, ROW, constant, width)
+                    if width == 8:
+                        _first_stages_8(middle, target)
+                    elif width == 16:
+                        _first_stages_16(middle, target)
+                    elif width == 32:
+                        _first_stages_32(middle, target)
+                    else:
+                        _first_stages_64(middle, target)
+                    if exponent_bits > 0 and 0 < kept < planes:
                         for i in range(ROW):
-                            seen[i] &= source[i]
-                    special = np.uint64(0)
-                    for i in range(ROW):
-                        special |= seen[i]
-                    if special != 0:
-                        _mend(target, width, kept, exponent_bits, infinities, fill)
+                            seen[i] = _ONES
+                        for p in range(1, min(kept, exponent_bits + 1)):
+                            row = ((planes - 1 - p) * TILE + b) * ROW
+                            source = tile[row : row + ROW]
+                            for i in range(ROW):
+                                seen[i] &= source[i]
+                        special = np.uint64(0)
+                        for i in range(ROW):
+                            special |= seen[i]
+                        if special != 0:
+                            mend(target, width, kept, exponent_bits, infinities, fill)
+            done = end
+        return -1
 
     return unpack
+
+
+_UNCHECKED = np.empty((0, 0), np.uint64)
 
 
 def unpack_blocks(
@@ -294,152 +285,21 @@ def unpack_blocks(
     exponent_bits: int,
     infinities: int,
     words: Any,
-) -> None:
+    expected: Any = _UNCHECKED,
+    present: int = 0,
+) -> int:
     """Read blocks ``first_block`` on into `words`, block i at the precision ``bits[i * bits_step]``.
 
     `starts[p]` is where plane p's row of block 0 lies.  Missing planes are zero; with `fill` FILL_MIDPOINT the first
     missing plane is all ones, the middle of the interval that the planes read leave open.  A block at 0 bits is zero.
     `exponent_bits` > 0 keeps a fill from making an infinity or a NaN out of a number, and the reverse.
+
+    With `expected` [plane, page], the checksums of the pages from ``first_block // 64`` on, no page is unpacked before
+    all its planes that are needed match; `present` is the number of blocks that lie there, the last page's rows.
+    -1, or (plane << 32) + page of the first that does not match.
     """
-    unpack_kernel(width)(
-        stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities, words
-    )
-
-
-@njit(cache=True, nogil=True)
-def round_codes(codes: Any, kept: Any, planes: int, width: int, exponent_bits: int, infinities: int) -> None:
-    """Round each code to its nearest value of `kept` bits in place (ties away from zero; saturates, never wraps).
-
-    `kept` has one number per 512 codes.  Integers (`exponent_bits` 0) are two's complement of `planes` bits.
-    """
-    one = np.uint64(1)
-    sign = one << np.uint64(width - 1)
-    full = sign + (sign - one)
-    mantissa = width - 1 - exponent_bits
-    exponent = ((one << np.uint64(exponent_bits)) - one) << np.uint64(mantissa)
-    for index in range(codes.size):
-        bits = np.int64(kept[index // 512])
-        if bits <= 0 or bits >= planes:
-            continue
-        missing = np.uint64(planes - bits)
-        low = (one << missing) - one
-        half = one << (missing - one)
-        code = np.uint64(codes[index])
-        if exponent_bits == 0:
-            top = (one << np.uint64(planes - 1)) - one
-            biased = (code + (top + one)) & ((top << one) | one)  # order of values as order of numbers
-            limit = ((top << one) | one) & ~low
-            rounded = min((biased + half) & ~low, limit)
-            value = (rounded + (top + one)) & ((top << one) | one)
-            if value > top:
-                value |= full & ~((top << one) | one)
-            codes[index] = value
-            continue
-        magnitude = code & (sign - one)
-        if infinities != 0 and magnitude & exponent == exponent:
-            codes[index] = (code & sign) | (magnitude & ~low)
-            continue
-        rounded = (magnitude + half) & ~low
-        over = rounded >= exponent if infinities != 0 else rounded >= sign - one
-        codes[index] = (code & sign) | ((magnitude & ~low) if over else rounded)
-
-
-@njit(inline="always")
-def _rotate(value: Any, by: Any) -> Any:
-    return (value << np.uint64(by)) | (value >> np.uint64(64 - by))
-
-
-@njit(inline="always")
-def _round(lane: Any, word: Any) -> Any:
-    return _rotate(lane + word * _P2, 31) * _P1
-
-
-@njit(cache=True, nogil=True)
-def hash_rows(stored: Any, start: int, step: int, rows: int) -> Any:
-    """XXH64 of `rows` 64-byte rows that lie `step` words apart, as if they stood one after the other."""
-    length = np.uint64(rows * 64)
-    if rows == 0:
-        state = _P5
-    else:
-        a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
-        for r in range(rows):
-            row = stored[start + r * step : start + r * step + ROW]
-            a, b, c, d = _round(a, row[0]), _round(b, row[1]), _round(c, row[2]), _round(d, row[3])
-            a, b, c, d = _round(a, row[4]), _round(b, row[5]), _round(c, row[6]), _round(d, row[7])
-        state = _rotate(a, 1) + _rotate(b, 7) + _rotate(c, 12) + _rotate(d, 18)
-        for lane in (a, b, c, d):
-            state = (state ^ _round(np.uint64(0), lane)) * _P1 + _P4
-    state += length
-    state = (state ^ (state >> np.uint64(33))) * _P2
-    state = (state ^ (state >> np.uint64(29))) * _P3
-    return state ^ (state >> np.uint64(32))
-
-
-@njit(cache=True, nogil=True)
-def hash_bytes(content: Any) -> Any:
-    """XXH64 (seed 0) of a uint8 array of any length."""
-    length = content.size
-    at = 0
-    if length >= 32:
-        a, b, c, d = _P1 + _P2, _P2, np.uint64(0), np.uint64(0) - _P1
-        while at + 32 <= length:
-            a, b = _round(a, _word(content, at, 8)), _round(b, _word(content, at + 8, 8))
-            c, d = _round(c, _word(content, at + 16, 8)), _round(d, _word(content, at + 24, 8))
-            at += 32
-        state = _rotate(a, 1) + _rotate(b, 7) + _rotate(c, 12) + _rotate(d, 18)
-        for lane in (a, b, c, d):
-            state = (state ^ _round(np.uint64(0), lane)) * _P1 + _P4
-    else:
-        state = _P5
-    state += np.uint64(length)
-    while at + 8 <= length:
-        state = _rotate(state ^ _round(np.uint64(0), _word(content, at, 8)), 27) * _P1 + _P4
-        at += 8
-    if at + 4 <= length:
-        state = _rotate(state ^ (_word(content, at, 4) * _P1), 23) * _P2 + _P3
-        at += 4
-    while at < length:
-        state = _rotate(state ^ (np.uint64(content[at]) * _P5), 11) * _P1
-        at += 1
-    state = (state ^ (state >> np.uint64(33))) * _P2
-    state = (state ^ (state >> np.uint64(29))) * _P3
-    return state ^ (state >> np.uint64(32))
-
-
-@njit(inline="always")
-def _word(content: Any, at: int, size: int) -> Any:
-    value = np.uint64(0)
-    for i in range(size):
-        value |= np.uint64(content[at + i]) << np.uint64(8 * i)
-    return value
-
-
-@njit(cache=True, nogil=True)
-def hash_pages(stored: Any, starts: Any, block_step: int, blocks: int, page_blocks: int, planes: int, out: Any) -> None:
-    """The checksum of every page of `planes` planes of a chunk: `out[p, page]`."""
-    for p in range(planes):
-        for page in range((blocks + page_blocks - 1) // page_blocks):
-            first = page * page_blocks
-            rows = min(page_blocks, blocks - first)
-            out[p, page] = hash_rows(stored, starts[p] + first * block_step, block_step, rows)
-
-
-@njit(cache=True, nogil=True)
-def check_pages(
-    stored: Any,
-    starts: Any,
-    block_step: int,
-    blocks: int,
-    page_blocks: int,
-    first_page: int,
-    depths: Any,
-    expected: Any,
-) -> int:
-    """Verify pages ``first_page + i`` of planes 0 to ``depths[i] - 1``; -1, or (plane << 32) + page of a wrong one."""
-    for i in range(depths.size):
-        first = (first_page + i) * page_blocks
-        rows = min(page_blocks, blocks - first)
-        for p in range(depths[i]):
-            if hash_rows(stored, starts[p] + first * block_step, block_step, rows) != expected[p, i]:
-                return (p << 32) + first_page + i
-    return -1
+    found: int = unpack_kernel(width)(
+        stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities,
+        words, expected, present,
+    )  # fmt: skip
+    return found

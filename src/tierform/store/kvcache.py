@@ -2,11 +2,12 @@
 
 Tokens arrive a few at a time and wait as plain words until a group is full (256 tokens by default).  Of a full group,
 each channel's largest exponent is stored once and every exponent becomes its distance below it, so that most of the
-exponent's planes are nearly empty; a channel's tokens lie side by side in a plane, 16 to a word, and each plane is
-compressed on its own (zstd), or kept as it is where that gains nothing.  Reading the first k planes gives every value
-at k bits, the missing ones filled with the middle of their interval; all 16 planes are bit-exact.
-Limits: bf16 and fp16; at least the sign and the exponent must be read, because a distance cut short is not a bound
-that helps.  The idea of channel-wise groups and exponent differences is that of arXiv 2503.18869; the layout is ours.
+exponent's planes are nearly empty; a channel's tokens lie side by side in a plane, as many to a word as it has bits,
+and each plane is compressed on its own (zstd), or kept as it is where that gains nothing.  Reading the first k planes
+gives every value at k bits, the missing ones filled with the middle of their interval; all planes are bit-exact.
+Limits: bf16, fp16 and fp32; at least the sign and the exponent must be read, because a distance cut short is not a
+bound that helps.  The idea of channel-wise groups and exponent differences is that of arXiv 2503.18869; the layout is
+ours.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from tierform.store.elements import BLOCK_WEIGHTS, PLANE_BYTES, Element, element
 if TYPE_CHECKING:
     import torch
 
-WORD_TOKENS = 16  # tokens of one channel that share a word of a plane
+ELEMENTS = ("bf16", "fp16", "fp32")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,17 +40,19 @@ class PlaneKVCache:
     """The keys (or the values) of one layer: tokens x channels, appended at the end, read anywhere."""
 
     def __init__(self, channels: int, element: str = "bf16", *, group_tokens: int = 256, level: int = 3) -> None:
-        """`channels` is heads times head dimension; `group_tokens` a multiple of 16."""
+        """`channels` is heads times head dimension; `group_tokens` a multiple of the element's bits."""
         from tierform.store.writer import _zstd
 
         self.element: Element = element_named(element)
-        if self.element.name not in ("bf16", "fp16"):
-            fail("a KV cache is kept in bf16 or fp16", key="element", value=element)
-        if channels < 1 or group_tokens < WORD_TOKENS or group_tokens % WORD_TOKENS:
-            fail("at least one channel, and groups of a multiple of 16 tokens", value=(channels, group_tokens))
+        if self.element.name not in ELEMENTS:
+            fail("a KV cache is kept in bf16, fp16 or fp32", key="element", value=element)
+        bits = self.element.width
+        if channels < 1 or group_tokens < bits or group_tokens % bits:
+            fail(f"at least one channel, and groups of a multiple of {bits} tokens", value=(channels, group_tokens))
         self.channels, self.group_tokens, self._level, self._zstd = channels, group_tokens, level, _zstd()
+        self._word = np.dtype(f"u{self.element.word_bytes}")
         self._groups: list[_Group] = []
-        self._recent = np.empty((group_tokens, channels), np.uint16)
+        self._recent = np.empty((group_tokens, channels), self._word)
         self._waiting = 0
         self.bytes_read = 0
 
@@ -60,18 +63,19 @@ class PlaneKVCache:
     def stored_B(self) -> int:
         """Bytes kept, the tokens that wait included."""
         full = sum(sum(map(len, group.planes)) + group.base.nbytes for group in self._groups)
-        return full + self._waiting * self.channels * 2
+        return full + self._waiting * self.channels * self._word.itemsize
 
     @property
     def plain_B(self) -> int:
         """Bytes of the same tokens as ordinary words."""
-        return len(self) * self.channels * 2
+        return len(self) * self.channels * self._word.itemsize
 
     def append(self, codes: NDArray[Any]) -> None:
-        """Add tokens: tokens x channels, as bit patterns (uint16) or float16."""
-        words = codes.view(np.uint16) if codes.dtype == np.float16 else codes
-        if words.dtype != np.uint16 or words.ndim != 2 or words.shape[1] != self.channels:
-            fail(f"tokens x {self.channels} channels of 16-bit codes are needed", value=(codes.dtype.name, codes.shape))
+        """Add tokens: tokens x channels, as bit patterns (unsigned integers) or as NumPy's type of the element."""
+        words = codes.view(self._word) if codes.dtype == np.dtype(self.element.numpy) else codes
+        if words.dtype != self._word or words.ndim != 2 or words.shape[1] != self.channels:
+            what = f"tokens x {self.channels} channels of {self.element.width}-bit codes are needed"
+            fail(what, value=(codes.dtype.name, codes.shape))
         at = 0
         while at < len(words):
             count = min(self.group_tokens - self._waiting, len(words) - at)
@@ -82,16 +86,13 @@ class PlaneKVCache:
                 self._groups.append(self._encode(self._recent))
                 self._waiting = 0
 
-    def read(self, first: int = 0, last: int | None = None, bits: int | None = None) -> NDArray[np.uint16]:
-        """Tokens `first` to `last` as codes, tokens x channels, at `bits` (None: all 16, exact)."""
+    def read(self, first: int = 0, last: int | None = None, bits: int | None = None) -> NDArray[Any]:
+        """Tokens `first` to `last` as codes, tokens x channels, at `bits` (None: all, exact)."""
         end = len(self) if last is None else last
-        planes, least = self.element.planes, 1 + self.element.exponent_bits
-        depth = planes if bits is None else bits
-        if isinstance(depth, bool) or not least <= depth <= planes:
-            fail(f"a {self.element.name} KV cache is read at {least} to {planes} bits", key="bits", value=bits)
+        depth = check_bits(self.element, bits)
         if not 0 <= first <= end <= len(self):
             fail("no such tokens", value=(first, end), fix=f"The cache holds {len(self)} tokens.")
-        result = np.empty((end - first, self.channels), np.uint16)
+        result = np.empty((end - first, self.channels), self._word)
         size = self.group_tokens
         for number in range(first // size, -(-end // size)):
             low, high = max(first, number * size), min(end, (number + 1) * size)
@@ -99,7 +100,7 @@ class PlaneKVCache:
                 group = self._decode(self._groups[number], depth)
             else:
                 group = self._recent
-                self.bytes_read += (high - low) * self.channels * 2
+                self.bytes_read += (high - low) * self.channels * self._word.itemsize
             result[low - first : high - first] = group[low - number * size : high - number * size]
         return result
 
@@ -109,7 +110,8 @@ class PlaneKVCache:
 
         if tokens.dtype != getattr(torch, self.element.torch):
             fail(f"a {self.element.torch} tensor is needed", value=str(tokens.dtype))
-        self.append(tokens.detach().contiguous().view(torch.int16).numpy().view(np.uint16))
+        signed = {2: torch.int16, 4: torch.int32}[self._word.itemsize]
+        self.append(tokens.detach().cpu().contiguous().view(signed).numpy().view(self._word))
 
     def read_torch(self, first: int = 0, last: int | None = None, bits: int | None = None) -> torch.Tensor:
         """As :meth:`read`, as a torch tensor of the cache's type."""
@@ -117,38 +119,59 @@ class PlaneKVCache:
 
         return from_codes(self.element, self.read(first, last, bits))
 
-    def _fields(self) -> tuple[int, int]:
-        mantissa = self.element.planes - 1 - self.element.exponent_bits
-        return mantissa, (1 << self.element.exponent_bits) - 1
+    def copy(self) -> PlaneKVCache:
+        """A cache that begins with the same tokens and goes on by itself; full groups are shared, not copied."""
+        other = PlaneKVCache(self.channels, self.element.name, group_tokens=self.group_tokens, level=self._level)
+        other._groups, other._waiting = list(self._groups), self._waiting
+        other._recent[: self._waiting] = self._recent[: self._waiting]
+        return other
 
-    def _encode(self, words: NDArray[np.uint16]) -> _Group:
+    def crop(self, tokens: int) -> None:
+        """Keep the first `tokens`; a group that is cut becomes ordinary words again."""
+        if not 0 <= tokens <= len(self):
+            fail("no such tokens", value=tokens, fix=f"The cache holds {len(self)} tokens.")
+        full, rest = divmod(tokens, self.group_tokens)
+        if full < len(self._groups):
+            self._recent[:rest] = self._decode(self._groups[full], self.element.planes)[:rest] if rest else 0
+            self._groups = self._groups[:full]
+        self._waiting = rest
+
+    def _fields(self) -> tuple[int, int, int]:
+        """Bits below the exponent, the exponent's mask, and the mask of everything but the exponent in its place."""
+        mantissa = self.element.planes - 1 - self.element.exponent_bits
+        mask = (1 << self.element.exponent_bits) - 1
+        return mantissa, mask, ~(mask << mantissa) & ((1 << self.element.width) - 1)
+
+    def _encode(self, words: NDArray[Any]) -> _Group:
         from tierform.store.kernels import pack_blocks
 
-        mantissa, mask = self._fields()
-        exponent = (words >> mantissa) & np.uint16(mask)
+        mantissa, mask, rest = self._fields()
+        width, word = self.element.width, self._word.type
+        exponent = (words >> word(mantissa)) & word(mask)
         base = exponent.max(axis=0)
-        below = (base - exponent).astype(np.uint16) << np.uint16(mantissa)
-        changed = (words & np.uint16(~(mask << mantissa) & 0xFFFF)) | below
+        changed = (words & word(rest)) | ((base - exponent) << word(mantissa))
         weights = self.group_tokens * self.channels
         blocks = -(-weights // BLOCK_WEIGHTS)
-        flat = np.zeros(blocks * BLOCK_WEIGHTS, np.uint16)
+        flat = np.zeros(blocks * BLOCK_WEIGHTS, self._word)
         flat[:weights] = changed.T.reshape(-1)
-        # a block's words as rows of the transpose: bit r of word j is token 16 j + r of the run
-        rows = np.ascontiguousarray(flat.reshape(blocks, BLOCK_WEIGHTS // WORD_TOKENS, WORD_TOKENS).swapaxes(1, 2))
-        stored = np.empty(blocks * 16 * 8, np.uint64)
-        pack_blocks(rows.reshape(-1).view(np.uint64), 16, 16, stored, 0, blocks * 8, 8, blocks)
+        # a block's words as rows of the transpose: bit r of word j is token width * j + r of the run
+        rows = np.ascontiguousarray(flat.reshape(blocks, BLOCK_WEIGHTS // width, width).swapaxes(1, 2))
+        stored = np.empty(blocks * width * 8, np.uint64)
+        pack_blocks(rows.reshape(-1).view(np.uint64), width, width, stored, 0, blocks * 8, 8, blocks)
         compressor = self._zstd.ZstdCompressor(level=self._level)
         planes, coded = [], []
-        for raw in stored.view(np.uint8).reshape(16, -1):
+        for raw in stored.view(np.uint8).reshape(width, -1):
             small = compressor.compress(raw.tobytes())
             coded.append(len(small) < raw.size)
             planes.append(small if coded[-1] else raw.tobytes())
         return _Group(base.astype(np.uint8), tuple(planes), tuple(coded))
 
-    def _decode(self, group: _Group, depth: int) -> NDArray[np.uint16]:
-        from tierform.store.kernels import FILL_MIDPOINT, unpack_blocks
+    def _decode(self, group: _Group, depth: int) -> NDArray[Any]:
+        from tierform.store.kernels import unpack_blocks
+        from tierform.store.rounding import FILL_MIDPOINT
 
-        mantissa, mask = self._fields()
+        mantissa, mask, rest = self._fields()
+        width, word = self.element.width, self._word.type
         weights = self.group_tokens * self.channels
         blocks = -(-weights // BLOCK_WEIGHTS)
         size = blocks * PLANE_BYTES
@@ -160,18 +183,26 @@ class PlaneKVCache:
             content = decompressor.decompress(raw, max_output_size=size) if group.coded[plane] else raw
             stored[plane] = np.frombuffer(content, np.uint8)
         self.bytes_read += group.base.nbytes
-        starts = np.zeros(16, np.int64)
+        starts = np.zeros(width, np.int64)
         starts[:depth] = np.arange(depth) * (size // 8)
-        words = np.empty(blocks * 128, np.uint64)
+        words = np.empty(blocks * width * 8, np.uint64)
         wanted = np.full(1, depth, np.uint8)
         view = stored.reshape(-1).view(np.uint64)
-        unpack_blocks(view, starts, 8, 0, blocks, wanted, 0, 16, 16, FILL_MIDPOINT, 0, 0, words)
-        rows = words.view(np.uint16).reshape(blocks, WORD_TOKENS, BLOCK_WEIGHTS // WORD_TOKENS).swapaxes(1, 2)
+        unpack_blocks(view, starts, 8, 0, blocks, wanted, 0, width, width, FILL_MIDPOINT, 0, 0, words)
+        rows = words.view(self._word).reshape(blocks, width, BLOCK_WEIGHTS // width).swapaxes(1, 2)
         changed = rows.reshape(-1)[:weights].reshape(self.channels, self.group_tokens).T
-        below = (changed >> mantissa) & np.uint16(mask)
-        exponent = group.base.astype(np.uint16) - below
-        codes = (changed & np.uint16(~(mask << mantissa) & 0xFFFF)) | (exponent << np.uint16(mantissa))
-        if depth < 16:  # the fill must not make a NaN out of an infinity
-            cut = np.uint16(0xFFFF << (16 - depth) & 0xFFFF)
-            codes = np.where(exponent == mask, codes & cut, codes)
-        return codes.astype(np.uint16)
+        exponent = group.base.astype(self._word) - ((changed >> word(mantissa)) & word(mask))
+        codes: NDArray[Any] = (changed & word(rest)) | (exponent << word(mantissa))
+        if depth < width:  # the fill must not make a NaN out of an infinity
+            cut = word(((1 << width) - 1) ^ ((1 << (width - depth)) - 1))
+            codes = np.where(exponent == word(mask), codes & cut, codes)
+        return codes
+
+
+def check_bits(element: Element, bits: int | None) -> int:
+    """The planes to read for `bits` (None: all); TierformError unless sign and exponent are among them."""
+    planes, least = element.planes, 1 + element.exponent_bits
+    depth = planes if bits is None else bits
+    if isinstance(depth, bool) or not least <= depth <= planes:
+        fail(f"a {element.name} KV cache is read at {least} to {planes} bits", key="bits", value=bits)
+    return depth

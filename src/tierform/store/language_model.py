@@ -24,7 +24,8 @@ from torch import nn
 
 from tierform.errors import fail
 from tierform.store.importance import Group
-from tierform.store.reader import RowBits, Store
+from tierform.store.precision import RowBits
+from tierform.store.reader import Store
 from tierform.store.writer import pack_tensors
 
 MATRICES = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
@@ -50,42 +51,6 @@ class TextModel:
             yield windows[first : first + size]
 
 
-def train_small(
-    train: bytes, test: bytes, *, width: int = 192, layers: int = 3, heads: int = 4, context: int = 128,
-    steps: int = 600, batch: int = 16, seed: int = 0, say: Say | None = None,
-) -> TextModel:  # fmt: skip
-    """Train a byte-level OPT on `train`; AdamW, one cycle of learning rate.  Deterministic for a seed and a machine."""
-    import transformers
-
-    torch.manual_seed(seed)
-    config = transformers.OPTConfig(
-        vocab_size=256, hidden_size=width, word_embed_proj_dim=width, ffn_dim=4 * width, num_hidden_layers=layers,
-        num_attention_heads=heads, max_position_embeddings=context, dropout=0.0, pad_token_id=0, bos_token_id=1,
-        eos_token_id=2,
-    )  # fmt: skip
-    model = transformers.OPTForCausalLM(config)
-    tokens = torch.frombuffer(bytearray(train), dtype=torch.uint8).long()
-    held = torch.frombuffer(bytearray(test), dtype=torch.uint8).long()
-    if len(tokens) < 2 * context or len(held) < context:
-        fail(f"the text is too short; at least {2 * context} bytes are needed", value=(len(train), len(test)))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.1)
-    generator = torch.Generator().manual_seed(seed)
-    model.train()
-    for step in range(steps):
-        starts = torch.randint(0, len(tokens) - context, (batch,), generator=generator)
-        ids = torch.stack([tokens[start : start + context] for start in starts.tolist()])
-        loss = model(input_ids=ids, labels=ids).loss
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if say is not None and step % 20 == 0:
-            say(f"training the small model: step {step} of {steps}, loss {loss.item():.3f}")
-    return TextModel(_rounded(model), tokens, held, context, "byte")
-
-
 def load_published(name: str, train: str, test: str, context: int = 512) -> TextModel:
     """An OPT model by folder or Hub id (safetensors only), with its own tokenizer on the texts."""
     import transformers
@@ -100,10 +65,10 @@ def load_published(name: str, train: str, test: str, context: int = 512) -> Text
         fail(f"the model cannot be loaded: {str(error).splitlines()[0]}", key="model", value=name)
     ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in (train, test)]
     size = min(context, config.max_position_embeddings)
-    return TextModel(_rounded(model), ids[0], ids[1], size, "token")
+    return TextModel(rounded(model), ids[0], ids[1], size, "token")
 
 
-def _rounded(model: Any) -> Any:
+def rounded(model: Any) -> Any:
     """The model with weights that fp16 holds, computing in float32."""
     return model.half().float().eval()
 

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from typing import Literal, NoReturn
 
 from tierform.errors import fail
-from tierform.store.elements import BLOCK_WEIGHTS, BY_CODE, PLANE_BYTES, Element
+from tierform.store.elements import BLOCK_WEIGHTS, BY_CODE, PAGE_BLOCKS, PLANE_BYTES, Element
 
 MAGIC = b"\x89TFS\r\n\x1a\n"
 MAJOR, MINOR = 1, 0
 HEADER = struct.Struct("<8sHHI6QIIIIQ32xQ")
 HEADER_BYTES = 128
-PAGE_BLOCKS = 64  # blocks whose rows of one plane share a checksum: 4 KiB
 CHUNK_BLOCKS = 2048  # blocks whose planes lie together: 128 KiB a plane
 ALIGNMENT = 64
 PAGE_BYTES = 4096

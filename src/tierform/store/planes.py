@@ -1,4 +1,4 @@
-"""From the mapped file to words: index rows, checksums, decompression and the unpacking of chunks.
+"""From the file's bytes to words: index rows, checksums, decompression and the unpacking of chunks.
 
 Every position comes from an index row whose checksum was compared and whose offsets were checked against the tensor's
 own region; every page of planes is compared with its checksum before a word is made from it.
@@ -7,10 +7,9 @@ own region; every page of planes is compared with its checksum before a word is 
 from __future__ import annotations
 
 import mmap
-import os
 import threading
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -18,12 +17,14 @@ from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.store.checksum import xxh64
-from tierform.store.elements import PLANE_BYTES
-from tierform.store.layout import PAGE_BLOCKS, PAGE_BYTES, RAW, ZSTD, Attachment, TensorEntry
+from tierform.store.elements import PAGE_BLOCKS, PLANE_BYTES
+from tierform.store.layout import PAGE_BYTES, RAW, ZSTD, Attachment, TensorEntry
 
 if TYPE_CHECKING:
+    from tierform.store.plane_file import PlaneFile
     from tierform.store.reader import ReadCount
 
+PIECE_BLOCKS = 8192  # the most that one thread reads and unpacks at once: 8 MiB of bf16
 _SEGMENT = np.dtype([("offset", "<u8"), ("size", "<u4"), ("coding", "<u4")])
 
 
@@ -36,38 +37,36 @@ class Index:
     depth: int = 0
 
 
-class PlaneReader:
-    """Decodes chunks of a mapped store."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Blocks `low` to `high` of a chunk, to be read at `bits` (one, or one for each) into `target`."""
 
-    def __init__(self, mapped: mmap.mmap, file: str, size: int, handle: int, count: ReadCount) -> None:
-        self._map = mapped
-        self._words: NDArray[np.uint64] | None = np.frombuffer(mapped, np.uint64)
-        self._file = file
-        self._size = size
-        self._handle = handle
+    entry: TensorEntry
+    chunk: int
+    low: int
+    high: int
+    bits: NDArray[np.uint8]
+    midpoint: bool
+    target: NDArray[np.uint64]
+
+
+class PlaneReader:
+    """Decodes chunks of a store's file."""
+
+    def __init__(self, file: PlaneFile, count: ReadCount) -> None:
+        self.file = file
         self._count = count
         self._indices: dict[str, Index] = {}
         self._lock = threading.Lock()
 
-    def release(self) -> None:
-        """Forget the mapping, so that it can be closed."""
-        self._words = None
-
     def bad(self, what: str, byte: int, name: str) -> NoReturn:
         """Refuse the file at one byte."""
-        fail(f"byte {byte}: {what}", file=self._file, key=name, fix="The store is damaged; pack it again.")
-
-    def guard(self) -> None:
-        """TierformError when the file is no longer as long as it was when it was opened, or is closed."""
-        if self._words is None:
-            fail("the store is closed", file=self._file)
-        if os.fstat(self._handle).st_size != self._size:
-            fail("the file has changed its size since it was opened", file=self._file)
+        fail(f"byte {byte}: {what}", file=self.file.file, key=name, fix="The store is damaged; pack it again.")
 
     def attachment(self, item: Attachment) -> bytes:
         """An attached file's bytes, verified."""
-        self.guard()
-        content = self._map[item.offset : item.offset + item.size]
+        self.file.guard()
+        content = self.file.content(item.offset, item.offset + item.size)
         if xxh64(content) != item.xxh64:
             self.bad("the attached file does not match its checksum", item.offset, item.name)
         return content
@@ -82,10 +81,12 @@ class PlaneReader:
                 planes = entry.element.planes
                 segments = np.zeros((planes, entry.chunks), _SEGMENT)
                 found = self._indices.setdefault(entry.name, Index(segments, np.zeros((planes, entry.pages), "<u8")))
-            while found.depth < depth:
-                plane = found.depth
-                start = entry.rows_offset + plane * entry.row_bytes
-                content = self._map[start : start + entry.row_bytes]
+            begin = entry.rows_offset + found.depth * entry.row_bytes
+            missing = depth - found.depth
+            rows = self.file.content(begin, begin + missing * entry.row_bytes) if missing > 0 else b""
+            for number in range(missing):
+                plane, start = found.depth, begin + number * entry.row_bytes
+                content = rows[number * entry.row_bytes : (number + 1) * entry.row_bytes]
                 if xxh64(content) != entry.row_checksums[plane]:
                     self.bad(f"the index of plane {plane} does not match its checksum", start, entry.name)
                 split = entry.chunks * _SEGMENT.itemsize
@@ -120,7 +121,7 @@ class PlaneReader:
             wrong = int(np.argmin(right))
             self.bad(f"plane {plane} of chunk {wrong} does not lie where it can", at + 16 * wrong, entry.name)
 
-    def decode(
+    def jobs(
         self,
         entry: TensorEntry,
         first_block: int,
@@ -128,89 +129,140 @@ class PlaneReader:
         bits: NDArray[np.uint8],
         midpoint: bool,
         words: NDArray[np.uint64],
-        map_jobs: Callable[[Any, Sequence[Any]], None],
-    ) -> None:
-        """Blocks `first_block` to `last_block` as `words`; `bits` is one precision, or one for each of them."""
-        self.guard()
+    ) -> list[Job]:
+        """What :meth:`run` must do for blocks `first_block` to `last_block` to stand in `words`."""
+        self.file.guard()
         if last_block <= first_block:
-            return
+            return []
         from tierform.store import kernels  # noqa: F401  (compiled before the threads ask for it)
 
         self.index(entry, int(bits.max(initial=0)))
-        span = entry.chunk_blocks
-        jobs = []
-        for chunk in range(first_block // span, -(-last_block // span)):
-            low, high = max(first_block, chunk * span), min(last_block, (chunk + 1) * span)
-            depth = bits if bits.size == 1 else bits[low - first_block : high - first_block]
-            self._request(entry, chunk, int(depth.max()), low - chunk * span, high - chunk * span)
-            size = entry.element.width * 8
-            target = words[(low - first_block) * size : (high - first_block) * size]
-            jobs.append((entry, chunk, low - chunk * span, high - chunk * span, depth, midpoint, target))
-        map_jobs(self._decode_chunk, jobs)
+        span, size, at, found = entry.chunk_blocks, entry.element.width * 8, first_block, []
+        piece = PIECE_BLOCKS if entry.codec == "none" else span  # a compressed plane is whole
+        while at < last_block:
+            chunk, low = divmod(at, span)
+            high = min(span, low // piece * piece + piece, low + last_block - at)
+            done, next_block = at - first_block, at + high - low
+            depth = bits if bits.size == 1 else bits[done : next_block - first_block]
+            target = words[done * size : (next_block - first_block) * size]
+            found.append(Job(entry, chunk, low, high, depth, midpoint, target))
+            at = next_block
+        if not self._into_buffer(entry):
+            for job in found:
+                self._request(job)
+        return found
 
-    def _decode_chunk(
-        self, job: tuple[TensorEntry, int, int, int, NDArray[np.uint8], bool, NDArray[np.uint64]]
-    ) -> None:
-        from tierform.store.kernels import FILL_MIDPOINT, FILL_ZERO, unpack_blocks
+    def run(self, job: Job) -> None:
+        """Fetch, verify and unpack."""
+        from tierform.store.kernels import unpack_blocks
+        from tierform.store.rounding import FILL_MIDPOINT, FILL_ZERO
 
-        entry, chunk, low, high, bits, midpoint, target = job
-        element = entry.element
-        stored, starts, step = self.open_chunk(entry, chunk, int(bits.max()))
-        self.check_chunk(entry, chunk, stored, starts, step, low, high, bits)
-        fill = FILL_MIDPOINT if midpoint else FILL_ZERO
-        unpack_blocks(
-            stored, starts, step, low, high - low, bits, int(bits.size > 1), element.width, element.planes, fill,
-            element.exponent_bits, int(element.kind == "float"), target,
+        entry, bits, element = job.entry, job.bits, job.entry.element
+        depth = int(bits.max())
+        stored, starts, step = self.open_chunk(entry, job.chunk, depth, job.low, job.high)
+        first, expected = self._expected(entry, job.chunk, depth, job.low, job.high)
+        fill = FILL_MIDPOINT if job.midpoint else FILL_ZERO
+        wrong = unpack_blocks(
+            stored, starts, step, job.low, job.high - job.low, bits, int(bits.size > 1), element.width, element.planes,
+            fill, element.exponent_bits, int(element.kind == "float"), job.target, expected,
+            entry.chunk_span(job.chunk),
         )  # fmt: skip
+        if wrong >= 0:
+            self._refuse_page(entry, job.chunk, wrong, step)
+        self._add_touched(entry, job.chunk, first, self._page_depths(job.low, job.high, bits))
 
     def rows(self, entry: TensorEntry, first_block: int, last_block: int, depth: int) -> NDArray[np.uint8]:
         """Plane rows of the first `depth` planes as they are stored: [block, plane, 64 bytes], verified."""
-        self.guard()
+        self.file.guard()
         result = np.empty((last_block - first_block, depth, PLANE_BYTES), np.uint8)
         if not result.size:
             return result
         span, words, full = entry.chunk_blocks, result.view(np.uint64), np.full(1, depth, np.uint8)
         for chunk in range(first_block // span, -(-last_block // span)):
             low, high = max(first_block, chunk * span), min(last_block, (chunk + 1) * span)
-            self._request(entry, chunk, depth, low - chunk * span, high - chunk * span)
-            stored, starts, step = self.open_chunk(entry, chunk, depth)
-            self.check_chunk(entry, chunk, stored, starts, step, low - chunk * span, high - chunk * span, full)
+            inside = low - chunk * span, high - chunk * span
+            stored, starts, step = self.open_chunk(entry, chunk, depth, *inside)
+            self.check_chunk(entry, chunk, stored, starts, step, *inside, full)
             count = high - low
             for plane in range(depth):
-                at = int(starts[plane]) + (low - chunk * span) * step
+                at = int(starts[plane]) + inside[0] * step
                 rows = np.lib.stride_tricks.as_strided(stored[at : at + 1], (count, 8), (step * 8, 8))
                 words[low - first_block : high - first_block, plane] = rows
         return result
 
-    def open_chunk(
-        self, entry: TensorEntry, chunk: int, depth: int
-    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
-        """The first `depth` planes of a chunk: an array of words, where each plane begins in it, the blocks' step."""
-        words = self._words
-        if words is None:
-            fail("the store is closed", file=self._file)
-        starts = np.zeros(entry.element.planes, np.int64)
-        step = entry.element.planes * 8 if entry.layout == "adjacent" else 8
-        segments = self.index(entry, depth).segments[:depth, chunk]
-        if entry.codec == "none":
-            starts[:depth] = segments["offset"] // 8
-            return words, starts, step
-        size = entry.chunk_span(chunk) * PLANE_BYTES
-        content = np.empty((depth, size // 8), np.uint64)
-        for plane, segment in enumerate(segments):
-            offset, length = int(segment["offset"]), int(segment["size"])
-            starts[plane] = plane * (size // 8)
-            if segment["coding"] == RAW:
-                content[plane] = words[offset // 8 : (offset + length) // 8]
-            else:
-                content[plane] = np.frombuffer(self._decompress(entry, offset, length, size), np.uint64)
-        return content.reshape(-1), starts, step
+    def _into_buffer(self, entry: TensorEntry) -> bool:
+        """Whether the tensor's planes are read into a buffer; else the file's mapping is used."""
+        return self.file.direct or (self.file.reads and entry.layout == "plane-major")
 
-    def _decompress(self, entry: TensorEntry, offset: int, length: int, size: int) -> bytes:
+    def open_chunk(
+        self, entry: TensorEntry, chunk: int, depth: int, low: int, high: int
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], int]:
+        """The first `depth` planes of blocks `low` to `high` of a chunk, and of the rest of their pages.
+
+        An array of words, where in it each plane of the chunk's block 0 would begin (blocks before `low` need not be
+        there), and the blocks' step.  What it shows may change with this thread's next call.
+        """
+        words = self.file.words
+        if words is None:
+            fail("the store is closed", file=self.file.file)
+        planes = entry.element.planes
+        starts, step = np.zeros(planes, np.int64), planes * 8 if entry.layout == "adjacent" else 8
+        if depth == 0:
+            return words, starts, step
+        segments = self.index(entry, depth).segments[:depth, chunk]
+        if entry.codec != "none":
+            content = self._decompressed(entry, segments, entry.chunk_span(chunk) * PLANE_BYTES)
+            starts[:depth] = np.arange(depth) * content.shape[1]
+            return content.reshape(-1), starts, step
+        offsets = segments["offset"].astype(np.int64)
+        if not self._into_buffer(entry):
+            starts[:depth] = offsets // 8
+            return words, starts, step
+        blocks = entry.chunk_span(chunk)
+        first, last = low // PAGE_BLOCKS * PAGE_BLOCKS, min(-(-high // PAGE_BLOCKS) * PAGE_BLOCKS, blocks)
+        row = step * 8
+        if entry.layout == "adjacent":
+            begin = int(offsets[0]) + first * row
+            buffer, (place,) = self.file.runs([(begin, begin + (last - first) * row)])
+            starts[:depth] = (place - begin + offsets) // 8
+        elif last - first == blocks:  # whole planes follow each other
+            begin = int(offsets[0])
+            buffer, (place,) = self.file.runs([(begin, begin + depth * blocks * row)])
+            starts[:depth] = (place - begin + offsets) // 8
+        else:
+            spans = [(at + first * row, at + last * row) for at in offsets.tolist()]
+            buffer, places = self.file.runs(spans)
+            starts[:depth] = np.array(places) // 8 - first * step
+        return buffer, starts, step
+
+    def _decompressed(self, entry: TensorEntry, segments: NDArray[Any], size: int) -> NDArray[np.uint64]:
+        """Whole planes of a compressed chunk, [plane, word]."""
+        content = np.empty((len(segments), size // 8), np.uint64)
+        spans = [(int(one["offset"]), int(one["offset"]) + int(one["size"])) for one in segments]
+        follow = all(0 <= after[0] - one[1] < 64 for one, after in pairwise(spans))
+        if not self.file.reads:
+            words = self.file.words
+            assert words is not None
+            source, places = words, [begin for begin, _ in spans]
+        elif follow:
+            source, (place,) = self.file.runs([(spans[0][0], spans[-1][1])])
+            places = [place + begin - spans[0][0] for begin, _ in spans]
+        else:
+            source, places = self.file.runs(spans)
+        flat = source.view(np.uint8)
+        for plane, (segment, place) in enumerate(zip(segments, places, strict=True)):
+            offset, length = int(segment["offset"]), int(segment["size"])
+            frame = flat[place : place + length]
+            if segment["coding"] == RAW:
+                content[plane] = frame.view(np.uint64)
+            else:
+                content[plane] = np.frombuffer(self._decompress(entry, offset, frame.tobytes(), size), np.uint64)
+        return content
+
+    def _decompress(self, entry: TensorEntry, offset: int, frame: bytes, size: int) -> bytes:
         from tierform.store.writer import _zstd
 
         zstd = _zstd()
-        frame = self._map[offset : offset + length]
         try:
             if zstd.frame_content_size(frame) != size:
                 self.bad("a compressed plane has a wrong size", offset, entry.name)
@@ -220,6 +272,24 @@ class PlaneReader:
         if len(content) != size:
             self.bad("a compressed plane has a wrong size", offset, entry.name)
         return content
+
+    def _expected(
+        self, entry: TensorEntry, chunk: int, depth: int, low: int, high: int
+    ) -> tuple[int, NDArray[np.uint64]]:
+        """The first page that blocks `low` to `high` of a chunk touch, and the checksums from it on, [plane, page]."""
+        first, last = low // PAGE_BLOCKS, -(-high // PAGE_BLOCKS)
+        base = chunk * (entry.chunk_blocks // PAGE_BLOCKS)
+        # one row even of no plane: an array without any means that nothing is verified
+        rows = self.index(entry, depth).checksums[: max(depth, 1), base + first : base + last]
+        return first, np.ascontiguousarray(rows)
+
+    def _page_depths(self, low: int, high: int, bits: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """The planes that each page of blocks `low` to `high` is read to."""
+        first, last = low // PAGE_BLOCKS, -(-high // PAGE_BLOCKS)
+        if bits.size == 1:
+            return np.full(last - first, int(bits[0]), np.int64)
+        edges = np.maximum(np.arange(first, last) * PAGE_BLOCKS - low, 0)
+        return np.maximum.reduceat(bits, edges).astype(np.int64)
 
     def check_chunk(
         self,
@@ -233,53 +303,46 @@ class PlaneReader:
         bits: NDArray[np.uint8],
     ) -> None:
         """Compare the checksums of all pages that blocks `low` to `high` of a chunk need at `bits`."""
-        from tierform.store.kernels import check_pages
+        from tierform.store.hashing import check_pages
 
-        first, last = low // PAGE_BLOCKS, -(-high // PAGE_BLOCKS)
+        depths = self._page_depths(low, high, bits)
+        first, expected = self._expected(entry, chunk, int(depths.max()), low, high)
         blocks = entry.chunk_span(chunk)
-        if bits.size == 1:
-            depths = np.full(last - first, int(bits[0]), np.int64)
-        else:
-            edges = np.maximum(np.arange(first, last) * PAGE_BLOCKS - low, 0)
-            depths = np.maximum.reduceat(bits, edges).astype(np.int64)
-        depth = int(depths.max())
-        if depth == 0:
-            return
-        base = chunk * (entry.chunk_blocks // PAGE_BLOCKS)
-        index = self.index(entry, depth)
-        expected = index.checksums[:depth, base + first : base + last]
         wrong = check_pages(stored, starts, step, blocks, PAGE_BLOCKS, first, depths, expected)
         if wrong >= 0:
-            plane, page = wrong >> 32, wrong & 0xFFFFFFFF
-            segment = index.segments[plane, chunk]
-            byte = int(segment["offset"]) + (page * PAGE_BLOCKS * step * 8 if segment["coding"] == RAW else 0)
-            what = f"page {base + page} of plane {plane} does not match its checksum"
-            self.bad(what, byte, entry.name)
-        rows = np.minimum(PAGE_BLOCKS, blocks - np.arange(first, last) * PAGE_BLOCKS)
+            self._refuse_page(entry, chunk, wrong, step)
+        self._add_touched(entry, chunk, first, depths)
+
+    def _refuse_page(self, entry: TensorEntry, chunk: int, wrong: int, step: int) -> NoReturn:
+        plane, page = wrong >> 32, wrong & 0xFFFFFFFF
+        segment = self.index(entry, plane + 1).segments[plane, chunk]
+        byte = int(segment["offset"]) + (page * PAGE_BLOCKS * step * 8 if segment["coding"] == RAW else 0)
+        number = chunk * (entry.chunk_blocks // PAGE_BLOCKS) + page
+        self.bad(f"page {number} of plane {plane} does not match its checksum", byte, entry.name)
+
+    def _add_touched(self, entry: TensorEntry, chunk: int, first: int, depths: NDArray[np.int64]) -> None:
+        """Count the plane bytes that pages `first` on of a chunk took, each to its depth."""
+        depth = int(depths.max())
+        rows = np.minimum(PAGE_BLOCKS, entry.chunk_span(chunk) - np.arange(first, first + depths.size) * PAGE_BLOCKS)
         if entry.codec == "none":
             touched = int((rows * depths).sum()) * PLANE_BYTES
         else:
-            touched = int(index.segments["size"][:depth, chunk].sum())
+            touched = int(self.index(entry, depth).segments["size"][:depth, chunk].sum())
         with self._lock:
             self._count.planes_B += touched
             self._count.by_tensor[entry.name] = self._count.by_tensor.get(entry.name, 0) + touched
 
-    def _request(self, entry: TensorEntry, chunk: int, depth: int, low: int, high: int) -> None:
-        """Ask the system to bring the pages of the wanted planes into memory."""
-        if depth == 0 or not hasattr(self._map, "madvise"):
+    def _request(self, job: Job) -> None:
+        """Ask the system to bring the pages of a job on the mapping into memory."""
+        depth, mapped = int(job.bits.max()), self.file.mapped
+        if depth == 0 or not hasattr(mapped, "madvise"):
             return
-        segments = self.index(entry, depth).segments[:depth, chunk]
-        if entry.layout == "adjacent":
-            block = entry.element.planes * PLANE_BYTES
+        segments = self.index(job.entry, depth).segments[:depth, job.chunk]
+        if job.entry.layout == "adjacent":
+            block = job.entry.element.planes * PLANE_BYTES
             start = int(segments[0]["offset"])
-            ranges = [(start + low * block, start + high * block)]
-        elif entry.codec == "none" and (low > 0 or high < entry.chunk_span(chunk)):
-            pages = low // PAGE_BLOCKS * PAGE_BLOCKS, -(-high // PAGE_BLOCKS) * PAGE_BLOCKS
-            at = [int(segment["offset"]) for segment in segments]
-            ranges = [(a + pages[0] * PLANE_BYTES, a + pages[1] * PLANE_BYTES) for a in at]
+            begin, end = start + job.low * block, start + job.high * block
         else:
-            last = segments[-1]
-            ranges = [(int(segments[0]["offset"]), int(last["offset"]) + int(last["size"]))]
-        for begin, end in ranges:
-            aligned = begin // PAGE_BYTES * PAGE_BYTES
-            self._map.madvise(mmap.MADV_WILLNEED, aligned, min(end, self._size) - aligned)
+            begin, end = int(segments[0]["offset"]), int(segments[-1]["offset"]) + int(segments[-1]["size"])
+        begin = begin // PAGE_BYTES * PAGE_BYTES
+        mapped.madvise(mmap.MADV_WILLNEED, begin, min(end, self.file.size) - begin)

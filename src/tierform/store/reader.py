@@ -1,10 +1,11 @@
 """Reading a store: any precision of any tensor, touching only the planes asked for.
 
-The file is mapped; of each chunk the pages of the wanted planes are requested from the disk, verified against their
-checksums and turned back into words by a few threads.  Missing bits are filled with the middle of the interval they
-leave open (``midpoint``), with zeros (``truncate``), or the value is rounded to the asked precision (``round``, which
-costs one plane more).  Limits: a file that another program cuts short while it is being read ends the process on most
-systems (a property of mapped files); its size is compared before every read to make that unlikely.
+Of each chunk the wanted planes are read (see `plane_file` for how), verified against their checksums and turned back
+into words by a few threads, some of which wait for the disk while the others compute.  Missing bits are filled with
+the middle of the interval they leave open (``midpoint``), with zeros (``truncate``), or the value is rounded to the
+asked precision (``round``, which costs one plane more).  Limits: where the file's mapping is used, a file that another
+program cuts short while it is being read ends the process on most systems; its size is compared before every read to
+make that unlikely.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,36 +24,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
-from tierform.store.elements import BLOCK_WEIGHTS, Element
+from tierform.store.elements import BLOCK_WEIGHTS, to_values
 from tierform.store.layout import HEADER_BYTES, TensorEntry, parse_directory, parse_header
-from tierform.store.planes import PlaneReader
+from tierform.store.memory import new_words
+from tierform.store.plane_file import PlaneFile
+from tierform.store.planes import Job, PlaneReader
+from tierform.store.precision import Bits, block_bits
 
 if TYPE_CHECKING:
     import torch
 
 Fill = Literal["midpoint", "truncate", "round"]
 FILLS: tuple[Fill, ...] = ("midpoint", "truncate", "round")
-
-
-@dataclass(frozen=True, slots=True)
-class RowBits:
-    """A precision for each group of `rows_per_group` rows (first dimension); the last group may be shorter.
-
-    A block that lies in two groups is read at the higher of their precisions.  0 bits gives zeros and reads nothing.
-    """
-
-    bits: Sequence[int] | NDArray[np.integer[Any]]
-    rows_per_group: int
-
-
-@dataclass(frozen=True, slots=True)
-class BlockBits:
-    """A precision for each 512-weight block; 0 bits gives zeros and reads nothing."""
-
-    bits: Sequence[int] | NDArray[np.integer[Any]]
-
-
-Bits = int | RowBits | BlockBits | None
+AHEAD_B = 128 * 2**20  # how far a stream reads ahead of the tensor that is asked for
+INLINE_B = 2**20  # a tensor of no more is not worth a thread
 
 
 @dataclass(slots=True)
@@ -63,11 +49,28 @@ class ReadCount:
     by_tensor: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(slots=True)
+class _Pending:
+    """A read that was begun: its jobs, the words they fill, and what is left to do with these."""
+
+    entry: TensorEntry
+    words: NDArray[np.uint64]
+    offset: int  # of the first weight asked for, in weights
+    count: int
+    rounded: NDArray[np.uint8] | None  # the precision of each block (or of all) if it is reached by rounding
+    jobs: list[Job]
+    futures: list[Future[None]] = field(default_factory=list)
+
+
 class Store:
     """An open store; a mapping from tensor names to :class:`StoredTensor`.  Use as a context manager or close it."""
 
-    def __init__(self, path: Path | str, *, threads: int | None = None) -> None:
-        """Open `path`: header and directory are checked in full, the tensors when they are read."""
+    def __init__(self, path: Path | str, *, threads: int | None = None, direct: bool = False) -> None:
+        """Open `path`: header and directory are checked in full, the tensors when they are read.
+
+        `threads` compute at a time (up to 8 processors unless given); as many more wait for the disk.  `direct` reads
+        past the page cache: faster from a disk, less of the processor, nothing stays cached.
+        """
         self.path = Path(path)
         self.threads = threads or min(os.cpu_count() or 1, 8)
         try:
@@ -75,6 +78,8 @@ class Store:
         except OSError as error:
             fail(f"the store cannot be read: {error.strerror or error}", file=str(path))
         try:
+            if hasattr(os, "posix_fadvise"):  # before anything is read: what is asked for and nothing around it
+                os.posix_fadvise(self._handle.fileno(), 0, 0, os.POSIX_FADV_RANDOM)
             size = self._handle.seek(0, 2)
             self._handle.seek(0)
             self.header = parse_header(self._handle.read(HEADER_BYTES), size, str(path))
@@ -85,13 +90,14 @@ class Store:
             if any(self._map[end:size]):
                 fail(f"byte {end}: bytes follow the directory", file=str(path))
             tensors, attached = parse_directory(self._map[self.header.directory_offset : end], self.header, str(path))
+            self._file = PlaneFile(str(path), self._handle.fileno(), self._map, size, direct)
         except BaseException:
             self._handle.close()
             raise
         self.entries: dict[str, TensorEntry] = {entry.name: entry for entry in tensors}
         self.attachments = {item.name: item for item in attached}
         self.count = ReadCount()
-        self._planes = PlaneReader(self._map, str(path), size, self._handle.fileno(), self.count)
+        self._planes = PlaneReader(self._file, self.count)
         self._pool: ThreadPoolExecutor | None = None
 
     def __enter__(self) -> Store:
@@ -105,7 +111,7 @@ class Store:
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-        self._planes.release()
+        self._file.release()
         with contextlib.suppress(BufferError):  # an error's traceback may still hold a view: unmapped when it goes
             self._map.close()
         self._handle.close()
@@ -160,9 +166,45 @@ class Store:
             fail("no such weights", file=str(self.path), key=name, value=(first, count))
         return self._span(entry, first, count, bits, fill, None)
 
+    def stream(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> Iterator[tuple[str, NDArray[Any]]]:
+        """The codes of several tensors, one after the other, the next ones being read meanwhile.
+
+        Every name and precision is checked before anything is read; at most 128 MiB, or one tensor, are read ahead.
+        """
+        for name, each in bits.items():
+            block_bits(self.entry(name), each)
+        waiting: deque[tuple[str, _Pending]] = deque()
+        ahead, names = 0, iter(bits.items())
+        following = next(names, None)
+        try:
+            while following is not None or waiting:
+                while following is not None and (
+                    not waiting or ahead + self.entry(following[0]).tensor_bytes < AHEAD_B
+                ):
+                    name, each = following
+                    entry = self.entry(name)
+                    waiting.append((name, self._begin(entry, 0, entry.weights, each, fill, None, spread=True)))
+                    ahead += entry.tensor_bytes
+                    following = next(names, None)
+                name, pending = waiting.popleft()
+                codes = self._finish(pending)
+                ahead -= pending.entry.tensor_bytes
+                yield name, codes.reshape(pending.entry.shape)
+        finally:
+            for _, pending in waiting:
+                for future in pending.futures:
+                    future.cancel()
+
     def _span(
         self, entry: TensorEntry, first: int, count: int, bits: Bits, fill: Fill, out: NDArray[Any] | None
     ) -> NDArray[Any]:
+        return self._finish(self._begin(entry, first, count, bits, fill, out))
+
+    def _begin(
+        self, entry: TensorEntry, first: int, count: int, bits: Bits, fill: Fill, out: NDArray[Any] | None,
+        spread: bool = False,
+    ) -> _Pending:  # fmt: skip
+        """Check what is asked for and let the threads begin, if there is enough to do (or `spread`)."""
         if fill not in FILLS:
             fail("unknown fill", key="fill", value=fill, choices=FILLS, fix=f"One of {', '.join(FILLS)}.")
         depth = block_bits(entry, bits)
@@ -172,21 +214,33 @@ class Store:
         needed = (last_block - first_block) * words_per_block
         if out is not None and (out.dtype != np.uint64 or out.size < needed or not out.flags.c_contiguous):
             fail(f"`out` needs {needed} contiguous uint64 words", key=entry.name, value=(out.dtype.name, out.size))
-        words = np.empty(needed, np.uint64) if out is None else out.reshape(-1)[:needed]
         rounding = fill == "round" and bool((wanted < entry.element.planes).any())
         read = np.where(wanted > 0, np.minimum(wanted + 1, entry.element.planes), 0) if rounding else wanted
-        self._planes.decode(
-            entry, first_block, last_block, read.astype(np.uint8), fill == "midpoint", words, self._map_jobs
-        )
-        codes: NDArray[Any] = words.view(f"u{entry.element.word_bytes}")
-        if rounding:
-            from tierform.store.kernels import round_codes
-
-            element = entry.element
-            each = np.broadcast_to(wanted, (last_block - first_block,)).astype(np.uint8)
-            round_codes(codes, each, element.planes, element.width, element.exponent_bits, int(element.kind == "float"))
+        words = new_words(needed) if out is None else out.reshape(-1)[:needed]
+        midpoint = fill == "midpoint"
+        jobs = self._planes.jobs(entry, first_block, last_block, read.astype(np.uint8), midpoint, words)
         offset = first - first_block * BLOCK_WEIGHTS
-        return codes[offset : offset + count]
+        pending = _Pending(entry, words, offset, count, wanted if rounding else None, jobs)
+        if self.threads > 1 and (len(jobs) > 1 or (spread and words.nbytes > INLINE_B)):
+            pool = self._workers()
+            pending.futures = [pool.submit(self._planes.run, job) for job in jobs]
+        return pending
+
+    def _finish(self, pending: _Pending) -> NDArray[Any]:
+        """Wait for the threads, or do it here; the codes asked for."""
+        if pending.futures:
+            _wait(pending.futures)
+        else:
+            for job in pending.jobs:
+                self._planes.run(job)
+        element = pending.entry.element
+        codes: NDArray[Any] = pending.words.view(f"u{element.word_bytes}")
+        if pending.rounded is not None:
+            from tierform.store.rounding import round_codes
+
+            each = np.broadcast_to(pending.rounded, (-(-codes.size // BLOCK_WEIGHTS),)).astype(np.uint8)
+            round_codes(codes, each, element.planes, element.width, element.exponent_bits, int(element.kind == "float"))
+        return codes[pending.offset : pending.offset + pending.count]
 
     def plane_rows(self, name: str, first_block: int, blocks: int, bits: int) -> NDArray[np.uint8]:
         """The stored rows of the first `bits` planes of some blocks, verified: blocks x bits x 64 bytes."""
@@ -212,9 +266,7 @@ class Store:
 
     def read_many(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> dict[str, NDArray[Any]]:
         """Several tensors in one call, each with its own precision: an int, :class:`RowBits` or :class:`BlockBits`."""
-        for name, each in bits.items():
-            block_bits(self.entry(name), each)
-        return {name: self.read(name, each, fill=fill) for name, each in bits.items()}
+        return {name: to_values(self.entry(name).element, codes) for name, codes in self.stream(bits, fill=fill)}
 
     def attachment(self, name: str) -> bytes:
         """The content of an attached file, verified."""
@@ -231,20 +283,28 @@ class Store:
 
         return verify_store(self, self._planes, progress)
 
+    def _workers(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(2 * self.threads)
+        return self._pool
+
     def _map_jobs(self, function: Any, jobs: Sequence[Any]) -> None:
         if self.threads == 1 or len(jobs) == 1:
             for job in jobs:
                 function(job)
-            return
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.threads)
-        futures = [self._pool.submit(function, job) for job in jobs]
-        try:
-            for future in futures:
-                future.result()
-        finally:
-            for future in futures:
-                future.cancel()
+        else:
+            pool = self._workers()
+            _wait([pool.submit(function, job) for job in jobs])
+
+
+def _wait(futures: list[Future[None]]) -> None:
+    """The first error stops what has not begun."""
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        for future in futures:
+            future.cancel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,40 +328,6 @@ class StoredTensor:
         return self.store.torch(self.entry.name, bits, fill=fill, rows=rows)
 
 
-def block_bits(entry: TensorEntry, bits: Bits) -> NDArray[np.uint8]:
-    """The precision of each block (or one for all), checked against the element type and the tensor's size."""
-    element, name = entry.element, entry.name
-    if bits is None:
-        return np.full(1, element.planes, np.uint8)
-    if not isinstance(bits, (RowBits, BlockBits)):
-        return np.full(1, element.check_bits(bits, name), np.uint8)
-    given = np.asarray(bits.bits)
-    if given.ndim != 1 or (given.size and not np.issubdtype(given.dtype, np.integer)):
-        fail("one whole number of bits for each group is needed", key=name, value=str(given.dtype))
-    low, high = (int(given.min()), int(given.max())) if given.size else (0, 0)
-    if low < 0 or high > element.planes:
-        fail(f"{element.name} is read at 0 to {element.planes} bits", key=name, value=low if low < 0 else high)
-    if not element.partial and given.size and not np.isin(given, (0, element.planes)).all():
-        fail(f"{element.name} can only be read whole, at {element.planes} bits", key=name)
-    if isinstance(bits, BlockBits):
-        if given.size != entry.blocks:
-            fail(f"{entry.blocks} blocks need as many precisions", key=name, value=given.size)
-        return given.astype(np.uint8)
-    if not entry.shape or bits.rows_per_group < 1:
-        fail("a precision by rows needs rows, and at least one in a group", key=name, value=bits.rows_per_group)
-    groups = -(-entry.shape[0] // bits.rows_per_group)
-    if given.size != groups:
-        fail(f"{groups} groups of {bits.rows_per_group} rows need as many precisions", key=name, value=given.size)
-    result = np.zeros(entry.blocks, np.uint8)
-    row_weights = entry.weights // entry.shape[0] if entry.shape[0] else 0
-    for group in range(groups):
-        first = group * bits.rows_per_group * row_weights
-        last = min((group + 1) * bits.rows_per_group * row_weights, entry.weights)
-        span = slice(first // BLOCK_WEIGHTS, -(-last // BLOCK_WEIGHTS))
-        result[span] = np.maximum(result[span], given[group])
-    return result
-
-
 def _row_range(entry: TensorEntry, rows: tuple[int, int] | None, file: str) -> tuple[tuple[int, ...], int, int]:
     if rows is None:
         return entry.shape, 0, entry.weights
@@ -311,33 +337,6 @@ def _row_range(entry: TensorEntry, rows: tuple[int, int] | None, file: str) -> t
     return (rows[1] - rows[0], *entry.shape[1:]), rows[0] * row, (rows[1] - rows[0]) * row
 
 
-def to_values(element: Element, codes: NDArray[Any]) -> NDArray[Any]:
-    """Codes as NumPy values; bf16 and fp8 as float32 (exact)."""
-    if element.name == "bf16":
-        return (codes.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    if element.name.startswith("fp8"):
-        table: NDArray[np.float32] = fp8_values(element)[codes]
-        return table
-    return codes.view(element.numpy)
-
-
-def fp8_values(element: Element) -> NDArray[np.float32]:
-    """The 256 values of an 8-bit float type, as the OCP specification defines them."""
-    mantissa_bits = 7 - element.exponent_bits
-    bias = (1 << (element.exponent_bits - 1)) - 1
-    code = np.arange(256)
-    exponent = (code >> mantissa_bits) & ((1 << element.exponent_bits) - 1)
-    mantissa = code & ((1 << mantissa_bits) - 1)
-    fraction = mantissa / (1 << mantissa_bits)
-    value = np.where(exponent == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (exponent - bias))
-    top = (1 << element.exponent_bits) - 1
-    if element.kind == "float":
-        value = np.where(exponent == top, np.where(mantissa == 0, np.inf, np.nan), value)
-    else:
-        value = np.where(code & 0x7F == 0x7F, np.nan, value)
-    return np.where(code >= 128, -value, value).astype(np.float32)
-
-
-def open_store(path: Path | str, *, threads: int | None = None) -> Store:
-    """Open a store for reading."""
-    return Store(path, threads=threads)
+def open_store(path: Path | str, *, threads: int | None = None, direct: bool = False) -> Store:
+    """Open a store for reading; `threads` and `direct` as for :class:`Store`."""
+    return Store(path, threads=threads, direct=direct)

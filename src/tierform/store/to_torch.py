@@ -79,14 +79,27 @@ class LazyStateDict(Mapping[str, "torch.Tensor"]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.bits)
 
+    def load(self) -> dict[str, torch.Tensor]:
+        """All tensors, the next ones being read while one is made."""
+        read = self._store.stream(self.bits, fill=self._fill)
+        return {name: from_codes(self._store.entries[name].element, codes) for name, codes in read}
+
     def __len__(self) -> int:
         return len(self.bits)
 
 
-def load_model(path: Path | str, bits: ModelBits = None, *, fill: Fill = "midpoint", threads: int | None = None) -> Any:
+def load_model(
+    path: Path | str,
+    bits: ModelBits = None,
+    *,
+    fill: Fill = "midpoint",
+    threads: int | None = None,
+    direct: bool = False,
+) -> Any:
     """A Hugging Face model from a store that was packed from its folder, each tensor at `bits` (see :func:`bits_for`).
 
-    The class is the first of the configuration's ``architectures``; no code is taken from the store or the Hub.
+    `threads` and `direct` as for :class:`tierform.store.Store`.  The class is the first of the configuration's
+    ``architectures``; no code is taken from the store or the Hub.
     """
     from tierform.store.reader import Store
 
@@ -94,7 +107,7 @@ def load_model(path: Path | str, bits: ModelBits = None, *, fill: Fill = "midpoi
         import transformers
     except ImportError:
         raise MissingDependency("transformers", "loading a model", "train") from None
-    with Store(path, threads=threads) as store:
+    with Store(path, threads=threads, direct=direct) as store:
         if "config.json" not in store.attachments:
             fail("the store has no config.json, so the model's class is unknown", file=str(path),
                  fix="Pack the whole model folder, or read tensors with tierform.store.open.")  # fmt: skip
@@ -107,7 +120,7 @@ def load_model(path: Path | str, bits: ModelBits = None, *, fill: Fill = "midpoi
         if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
             fail("transformers has no such model class", file=str(path), key="architectures", value=name)
         config = transformers.AutoConfig.for_model(kind, **{k: v for k, v in settings.items() if k != "model_type"})
-        weights = dict(LazyStateDict(store, bits, fill))
+        weights = LazyStateDict(store, bits, fill).load()
     floating = next((one.dtype for one in weights.values() if one.is_floating_point() and one.element_size() > 1), None)
     loaded: Any = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=floating or "auto")
     loaded.eval()

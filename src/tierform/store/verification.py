@@ -20,13 +20,13 @@ def verify_store(store: Store, planes: PlaneReader, progress: Callable[[int], No
 
     The header and the directory were compared when the store was opened.
     """
-    planes.guard()
+    planes.file.guard()
     checks = 2
     for entry in store.entries.values():
         full = np.full(1, entry.element.planes, np.uint8)
 
         def check(chunk: int, entry: TensorEntry = entry, full: np.ndarray = full) -> None:
-            stored, starts, step = planes.open_chunk(entry, chunk, entry.element.planes)
+            stored, starts, step = planes.open_chunk(entry, chunk, entry.element.planes, 0, entry.chunk_span(chunk))
             planes.check_chunk(entry, chunk, stored, starts, step, 0, entry.chunk_span(chunk), full)
 
         planes.index(entry, entry.element.planes)

@@ -177,7 +177,8 @@ class AddressMap:
 def from_plane_rows(rows: NDArray[np.uint8], element_name: str, shape: tuple[int, ...], fill: Fill = "midpoint") -> Any:
     """A tensor's codes from the ``planes`` view of it (blocks x planes x 64 bytes), as a client of a window would."""
     from tierform.store.elements import element_named
-    from tierform.store.kernels import FILL_MIDPOINT, FILL_ZERO, unpack_blocks
+    from tierform.store.kernels import unpack_blocks
+    from tierform.store.rounding import FILL_MIDPOINT, FILL_ZERO
 
     element = element_named(element_name)
     blocks, planes = rows.shape[0], rows.shape[1]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tierform.errors import MissingDependency, fail
 from tierform.files import atomic_path
 from tierform.store.checksum import xxh64
-from tierform.store.elements import BLOCK_WEIGHTS, BY_NAME, PLANE_BYTES, Element, element_named
+from tierform.store.elements import BLOCK_WEIGHTS, BY_NAME, PAGE_BLOCKS, PLANE_BYTES, Element, element_named
 from tierform.store.layout import (
     ALIGNMENT,
     CHUNK_BLOCKS,
@@ -31,7 +31,6 @@ from tierform.store.layout import (
     LAYOUTS,
     MAX_CHUNK_BLOCKS,
     MAX_RANK,
-    PAGE_BLOCKS,
     PAGE_BYTES,
     RAW,
     SEGMENT,
@@ -207,7 +206,8 @@ class StoreWriter:
 
 def pack_chunk(entry: TensorEntry, flat: NDArray[np.uint8], number: int, level: int) -> Chunk:
     """The planes of one chunk of a tensor whose words are `flat`."""
-    from tierform.store.kernels import ROW, hash_pages, pack_blocks
+    from tierform.store.hashing import ROW, hash_pages
+    from tierform.store.kernels import pack_blocks
 
     element, blocks = entry.element, entry.chunk_span(number)
     block_bytes = BLOCK_WEIGHTS * element.word_bytes
