@@ -1,8 +1,8 @@
 """Full training, hybrid training and LoRA from the start at equal CPU time, over several seeds; the parts of a step.
 
 ``python benchmarks/tuning.py search CASE FILES`` tries learning rates for full and low-rank training on validation
-samples; ``compare CASE FILES --rate R --low-rate L`` trains the three methods; ``steps WIND.csv`` measures the parts of
-a step and its peak memory before and after the switch.  ``tuning_report.py`` prints and draws what compare wrote.
+samples; ``compare CASE FILES --rate R --low-rate L`` trains the three methods; ``steps CASE FILES`` measures the
+parts of a step and its peak memory before and after the switch.  ``tuning_report.py`` shows what compare wrote.
 
 One thread.  The clock is the process's CPU time inside training steps: it equals wall time on an idle machine and does
 not count the neighbours' load.  All methods of a seed share the first weights and the batches.  Full training is run
@@ -23,13 +23,10 @@ import numpy as np
 import torch
 
 from tierform.files import write_json
-from tierform.tuning.applications import build, low_rank_settings
-from tierform.tuning.feeding import ShuffledBatches, squared_error
 from tierform.tuning.lowrank import change_norm, trainable_count, watched_weights
 from tierform.tuning.meter import step_peak_B, step_shares
 from tierform.tuning.rule import Decision, FixedStep, HpTRule, Window
 from tierform.tuning.side import optimizer
-from tierform.tuning.tables import read_series, series_samples
 from tierform.tuning.trainer import HybridTrainer
 from tuning_cases import CASES
 
@@ -248,27 +245,22 @@ def search(args):
 
 
 def steps(args):
-    split = series_samples(read_series(args.files[0], 57), 12, slice(480, 2120), unit="m/s")
-    batches = ShuffledBatches(split.train, args.batch, 0)
+    """Medians of the parts of a step and the peak of tensors, in full and in low-rank mode."""
+    case = CASES[args.files[0]](args.files[1:], 0, False)
     rows = {}
-    trainer = HybridTrainer(
-        build("wind"),
-        squared_error,
-        FixedStep(10**9, window=10**9),
-        low_rank_settings(),
-        optimizer=optimizer("adam", 1e-6),
-    )
+    args.rate = args.low_rate = 1e-6
+    trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
     for phase in ("full", "low"):
-        trainer.step(batches(0))
-        shares = step_shares(trainer.model, squared_error, batches(1), trainer.optimizer, args.repeats)
+        trainer.step(case.batches(0))
+        shares = step_shares(trainer.model, case.loss, case.batches(1), trainer.optimizer, args.repeats)
         rows[phase] = shares | {
-            "peak_B": step_peak_B(trainer.model, squared_error, batches(2), trainer.optimizer),
+            "peak_B": step_peak_B(trainer.model, case.loss, case.batches(2), trainer.optimizer),
             "learning": trainable_count(trainer.model),
             "all": sum(one.numel() for one in trainer.model.parameters()),
         }
         if phase == "full":
             trainer.switch()
-    print(f"{'part (ms)':20s}{'full':>10s}{'low':>10s}{'ratio':>8s}")
+    print(f"{case.title}\n{'part (ms)':20s}{'full':>10s}{'low':>10s}{'ratio':>8s}")
     for key in rows["full"]:
         if key.endswith("_s"):
             a, b = 1e3 * rows["full"][key], 1e3 * rows["low"][key]
@@ -286,7 +278,7 @@ def steps(args):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["search", "compare", "steps"])
-    parser.add_argument("files", nargs="*", help=f"for search and compare: one of {', '.join(CASES)}, then its files")
+    parser.add_argument("files", nargs="*", help=f"one of {', '.join(CASES)}, then its files")
     parser.add_argument("--budget", type=float, default=160, help="CPU seconds of each run")
     parser.add_argument("--points", type=int, default=6, help="tests of each run")
     parser.add_argument("--seeds", type=int, default=3)
@@ -301,7 +293,6 @@ if __name__ == "__main__":
     parser.add_argument("--warm", type=int, default=40, help="steps of linear warm-up")
     parser.add_argument("--optimizer", default="adam")
     parser.add_argument("--steps", type=int, default=100, help="of a search")
-    parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--scratch", help="folder for a checkpoint of each run")
     parser.add_argument("--json")
