@@ -16,7 +16,9 @@ from tierform.files import write_json
 @click.argument("model")
 @click.option("--chip", default="atleus", show_default=True, help="A chip of the library or a YAML file.")
 @click.option(
-    "--data", required=True, help="digits, pairs, articles:FILE.txt, a .txt/.jsonl/.csv/.tsv file, or a Hub data set."
+    "--data",
+    required=True,
+    help="digits, tilted-digits, pairs, articles:FILE.txt, a .txt/.jsonl/.csv/.tsv file, a Hub data set.",
 )
 @click.option("--test", default="", help="A separate file or data set for testing.")
 @click.option("--bits", default="8", show_default=True, help="Weight and input bits: 8, W4A8, M8F4, M8F4A8KV8.")
@@ -104,6 +106,10 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
         return load_model_and_task(model, data, test)
     if data == "digits":
         task = tasks.digits()
+    elif data == "tilted-digits":
+        from tierform.numerics.tilted import tilted_digits
+
+        task = tilted_digits()
     elif data == "pairs":
         task = tasks.pairs()
     elif data.startswith("articles:"):
@@ -113,8 +119,9 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
     elif data.endswith(".txt"):
         task = tasks.text_file(Path(data), Path(test) if test else None)
     else:
-        fail("a small model is trained on digits, pairs, articles:FILE.txt or a .txt file", key="--data", value=data,
-             choices=tasks.BUILT_IN, fix="For other data give a model with a tokenizer.")  # fmt: skip
+        fail("a small model is trained on digits, tilted-digits, pairs, articles:FILE.txt or a .txt file",
+             key="--data", value=data, choices=tasks.BUILT_IN,
+             fix="For other data give a model with a tokenizer.")  # fmt: skip
     return tasks.pretrain(task, steps=steps, on_step=on_step), task
 
 

@@ -5,7 +5,9 @@
   Made by a generator, with a small BERT.
 - a text file: next characters, with a small GPT-2; the last tenth (or a second file) is for testing.
 
-Tables, longer texts and data sets of the Hub, for models with a tokenizer, are in :mod:`tierform.numerics.tables`.
+Two tasks whose models are pre-trained without labels are in :mod:`tierform.numerics.tilted` (``tilted-digits``) and
+:mod:`tierform.numerics.articles`; tables, longer texts and data sets of the Hub, for models with a tokenizer, in
+:mod:`tierform.numerics.tables`.
 
 Every task gives batches of keywords that a Hugging Face model takes, and counts right answers.
 """
@@ -22,7 +24,7 @@ from torch import Tensor, nn
 
 from tierform.errors import MissingDependency, fail
 
-BUILT_IN = ("digits", "pairs")
+BUILT_IN = ("digits", "pairs", "tilted-digits")
 
 
 @dataclass(frozen=True)
