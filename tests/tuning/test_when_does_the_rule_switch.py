@@ -8,6 +8,8 @@ from scipy.stats import t as student
 from scipy.stats import ttest_ind
 
 from tierform.errors import TierformError
+from tierform.tuning.journal import Journal
+from tierform.tuning.odds import odds
 from tierform.tuning.rank import rank_of
 from tierform.tuning.rule import FixedStep, HpTRule, IntrinsicDimension, LossPlateau, Window, slowing, t_test
 
@@ -165,3 +167,30 @@ def test_the_rank_from_a_spectrum_made_by_hand():
     assert rank_of(np.zeros((4, 4)), least=2) == 2
     with pytest.raises(TierformError):
         rank_of(change, 0, least=5, most=2)
+
+
+def test_how_often_noise_alone_meets_a_condition():
+    assert odds(1e-5, 0.01) == pytest.approx(1 / 2, abs=0.005)
+    assert odds(0.05, 1e-9) == pytest.approx(1 / 12, abs=0.005)
+    assert odds(0.0, 0.01, fall=0.02) == 0.0 and odds(0.0, 0.01, fall=0.005) == 1.0
+    shares = [odds(one, 0.01) for one in (1e-4, 0.005, 0.01, 0.03, 0.1)]
+    assert shares == sorted(shares, reverse=True)
+    rng = np.random.default_rng(1)
+    rule, met = HpTRule(2), []
+    for step in range(4000):
+        loss, change = 1 + 0.05 * rng.standard_normal(), 1 + 0.02 * rng.standard_normal()
+        numbers = rule.end_window(Window(step, loss, change)).numbers
+        if step >= 3:
+            met.append((numbers["loss_test"], numbers["weight_test"]))
+    found = np.mean(met, axis=0)
+    assert found == pytest.approx([odds(0.05, 0.1), odds(0.02, 0.01)], abs=0.03)
+    with pytest.raises(TierformError, match="fluctuation"):
+        odds(-1.0, 0.1)
+
+
+def test_the_journal_counts_the_windows_that_met_each_condition():
+    rule, journal = HpTRule(2), Journal()
+    assert journal.conditions() is None
+    for step, (loss, change) in enumerate([(1.0, None), (0.95, 1.0), (0.92, 1.0), (0.91, 1.01), (0.5, 1.03)], 1):
+        journal.decisions.append(rule.end_window(Window(step, loss, change)))
+    assert journal.conditions() == {"windows": 2, "loss": 1, "weights": 2, "both": 1}

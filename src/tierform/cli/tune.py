@@ -73,6 +73,9 @@ def _print(summary: dict[str, Any]) -> None:
         ["time saved against full training", f"{100 * saved:.1f} %" if saved is not None else "no switch"],
         ["energy", f"{summary['energy_J']:.0f} J" if summary["energy_J"] is not None else summary["energy_note"]],
     ]
+    if met := summary["conditions"]:
+        shares = f"{met['loss']}, {met['weights']}, {met['both']} of {met['windows']}"
+        facts.append(["windows that met the loss test, the weight test, both", shares])
     facts += [[f"test {name}", f"{value:.4g}"] for name, value in (summary["test"] or {}).items()]
     print_table("", ["", ""], facts)
 

@@ -46,6 +46,15 @@ class Journal:
         """The step after which the low-rank model went on alone."""
         return next((one.step for one in self.decisions if one.action == "switch"), None)
 
+    def conditions(self) -> dict[str, int] | None:
+        """Windows in which the rule could judge, and in how many of them the loss, the weights, both met its tests."""
+        judged = [one.numbers for one in self.decisions if "change_fall_1" in one.numbers]
+        if not judged:
+            return None
+        loss, weights = ([bool(one[key]) for one in judged] for key in ("loss_test", "weight_test"))
+        both = sum(a and b for a, b in zip(loss, weights, strict=True))
+        return {"windows": len(judged), "loss": sum(loss), "weights": sum(weights), "both": both}
+
     def projection(self) -> dict[str, float | None]:
         """Seconds that the switch saves over the whole run against full training, the trial's extra work charged."""
         sums = self.phase_sums()
@@ -62,7 +71,8 @@ class Journal:
         """Everything, for JSON."""
         return {
             "schema": "tierform.tuning-log/1", "switch_step": self.switch_step, "phases": self.phase_sums(),
-            "projection": self.projection(), "decisions": [_plain(one) for one in self.decisions],
+            "projection": self.projection(), "conditions": self.conditions(),
+            "decisions": [_plain(one) for one in self.decisions],
             "head": list(HEAD), "rows": self.rows,
         }  # fmt: skip
 

@@ -238,8 +238,8 @@ class HybridTrainer:
             "steps": self.step_number, "phase": self.phase, "switch_step": self.journal.switch_step,
             "parameters": self.base_parameters, "trainable_parameters": trainable_count(self.model),
             "ranks": self.ranks, "phases": self.journal.phase_sums(), "projection": self.journal.projection(),
-            "energy_J": joules, "energy_note": self.energy.note, "device": str(self.device),
-            "device_peak_B": self.peak_B or None,
+            "conditions": self.journal.conditions(), "energy_J": joules, "energy_note": self.energy.note,
+            "device": str(self.device), "device_peak_B": self.peak_B or None,
         }  # fmt: skip
 
     # ------------------------------------------------------------------ the rule
