@@ -1,12 +1,13 @@
 """How fast the network engines are: flit-hops per CPU second, a large 3D mesh, analytic evaluations.
 
 Run as a script; prints a table.  With ``--booksim PATH`` (a BookSim2 program of your own) the same runs are timed
-with it on this machine, one after the other, and the ratio is printed.
+with it on this machine, in turn with ours, and the ratio is printed.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import subprocess
 import tempfile
@@ -25,32 +26,55 @@ injection_rate_uses_flits = 1; sample_period = 5000; warmup_periods = 3; max_sam
 """
 
 
-def booksim_cpu_s(program: str, rate: float, flits: int) -> float:
+def booksim_speed(program: str, rate: float, flits: int) -> float:
+    """BookSim2's flit-hops per CPU second on one run: cycles x nodes x accepted rate x routers traversed, over time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.cfg"
         path.write_text(CONFIG)
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        # BookSim2 ends with an exit code of its own; its output is not needed.
         command = [program, str(path), f"injection_rate={rate}", f"packet_size={flits}"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=False)
-        return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+        # BookSim2 ends with an exit code of its own.
+        text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+        cpu_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    found = [
+        float(re.findall(pattern, text)[-1])
+        for pattern in (
+            r"Time taken is (\d+) cycles",
+            r"Accepted flit rate average = (\S+) \(",
+            r"Hops average = (\S+)",
+        )
+    ]
+    return float(np.prod(found)) * 64 / cpu_s
+
+
+def ours(rate: float, flits: int) -> tuple[float, float]:
+    """Our flit-hops per CPU second, and the CPU seconds of compiling (0 if done before)."""
+    run = simulate_traffic(mesh((8, 8)), "uniform", Injection(rate / flits, (flits,)), sampling=Sampling(period=5000))
+    return run.flit_hops / run.cpu_s, run.compile_s
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
-    arguments.add_argument("--booksim")
-    program = arguments.parse_args().booksim
-    print(f"{'8x8 mesh, uniform':32s}{'CPU s':>9s}{'Mflit-hops/s':>14s}{'BookSim2 s':>12s}{'ratio':>8s}")
+    arguments.add_argument("--booksim", help="a BookSim2 program to compare with")
+    arguments.add_argument("--runs", type=int, default=3, help="runs of each case, alternating between the two")
+    options = arguments.parse_args()
+    program, runs = options.booksim, options.runs
+    compile_s = ours(0.1, 1)[1]
+    if compile_s > 1:
+        print(f"compilation, once: {compile_s:.1f} CPU s")
+    print(f"million flit-hops per CPU s, {runs} runs    {'ours':>16s}{'BookSim2':>18s}{'ratio':>16s}")
     for flits in (1, 5):
         for rate in (0.1, 0.3):
-            run = simulate_traffic(mesh((8, 8)), "uniform", Injection(rate / flits, (flits,)),
-                                   sampling=Sampling(period=5000))  # fmt: skip
-            other = booksim_cpu_s(program, rate, flits) if program else float("nan")
-            name = f"rate {rate}, {flits} flits"
-            speed = run.flit_hops / run.cpu_s / 1e6
-            print(f"{name:32s}{run.cpu_s:9.3f}{speed:14.2f}{other:12.2f}{other / run.cpu_s:8.1f}")
-            if run.compile_s > 1:
-                print(f"  (compilation, once: {run.compile_s:.1f} CPU s)")
+            # The two take turns, so that a busy machine slows both.
+            pairs = [
+                (ours(rate, flits)[0] / 1e6, booksim_speed(program, rate, flits) / 1e6 if program else float("nan"))
+                for _ in range(runs)
+            ]
+            row = "".join(
+                f"{min(values):8.2f} {np.median(values):8.2f}"
+                for values in ([a for a, _ in pairs], [b for _, b in pairs], [a / b for a, b in pairs])
+            )
+            print(f"8x8 mesh, {flits} flits, rate {rate} (least, median) {row}", flush=True)
     network = CycleNetwork(mesh_3d((16, 16, 4)))
     traffic = random_traffic(pattern("uniform", 1024), Injection(0.1), network.memory, 0)
     network.run(traffic, 0)
@@ -65,7 +89,14 @@ def main() -> None:
     for rate in np.linspace(0.01, 0.3, 100):
         case.latency(matrix, rate)
     again = (time.process_time() - started) / 100
-    print(f"analytic latency, 8x8: first {first * 1e3:.1f} ms, another rate {again * 1e6:.0f} us")
+    rng = np.random.default_rng(0)
+    matrices = [made / made.sum(axis=1)[:, None] for made in rng.random((100, 64, 64))]
+    started = time.process_time()
+    for made in matrices:
+        case.latency(made, 0.1)
+    other = (time.process_time() - started) / 100
+    print(f"analytic latency, 8x8: a network's first {first * 1e3:.1f} ms, another matrix {other * 1e6:.0f} us, "
+          f"another rate {again * 1e6:.0f} us")  # fmt: skip
     for topology in (mesh((32, 32)), mesh_3d((8, 8, 4)), chiplets((2, 2), (8, 8), links_per_edge=2)):
         analytic = AnalyticNetwork(topology)
         nodes = np.arange(topology.nodes)

@@ -17,9 +17,11 @@ from tierform.network import (
     mesh,
     mesh_3d,
     ring,
+    route_sums,
     small_world,
     torus,
 )
+from tierform.network.queueing import _Flows
 from tierform.network.routing import path
 
 NETWORKS = [
@@ -131,3 +133,33 @@ def test_crossbar_is_limited_by_its_ports():
 def test_mistakes_are_named(build, words):
     with pytest.raises(TierformError, match=words):
         build()
+
+
+@pytest.mark.parametrize(("topology", "routing"), NETWORKS, ids=lambda x: getattr(x, "name", x))
+def test_loads_and_shared_inputs_of_a_matrix_are_those_of_every_route_walked(topology, routing, monkeypatch):
+    rng = np.random.default_rng(1)
+    matrix = rng.random((topology.nodes, topology.nodes)) * (rng.random((topology.nodes, topology.nodes)) < 0.5)
+    network = AnalyticNetwork(topology, routing)
+    load = np.zeros(topology.links)
+    inputs = np.zeros((topology.links, topology.links + 1))
+    for part, (_, weight) in enumerate(network.routing.parts):
+        for a, b in np.argwhere(matrix):
+            route = path(network.routing, topology.node_router[a], topology.node_router[b], part)
+            load[route] += weight * matrix[a, b]
+            inputs[route, [topology.links, *route[:-1]][: len(route)]] += weight * matrix[a, b]
+    kept = _Flows(network, matrix)
+    # A network too large to keep its routes follows them for each matrix.
+    monkeypatch.setattr(route_sums, "STEP_LIMIT", 0)
+    used = load > 0
+    for flows in (kept, _Flows(AnalyticNetwork(topology, routing), matrix)):
+        np.testing.assert_allclose(flows.link_load, load, atol=1e-12)
+        np.testing.assert_allclose(flows.same_input[used], (inputs[used] ** 2).sum(axis=1) / load[used] ** 2)
+        assert not flows.same_input[~used].any()
+
+
+def test_a_matrix_changed_in_place_is_not_taken_for_the_old_one():
+    network = AnalyticNetwork(mesh((3, 3)))
+    matrix = np.full((9, 9), 1 / 9)
+    before = network.latency(matrix, 0.1).packet_latency_cycles
+    matrix[:] = np.eye(9)[::-1]
+    assert network.latency(matrix, 0.1).packet_latency_cycles > before

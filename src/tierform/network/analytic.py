@@ -77,7 +77,7 @@ class AnalyticNetwork:
         self.router = router_parameters or RouterParameters()
         self.clock_Hz = clock_Hz
         self.energy = energy_parameters or EnergyParameters()
-        self.kept_flows: tuple[bytes | None, Any] | None = None
+        self.kept_flows: tuple[FloatArray | None, Any] | None = None
 
     # ---- steady traffic
 
@@ -175,6 +175,17 @@ class AnalyticNetwork:
     def link_B_per_s(self) -> FloatArray:
         """(links,) bandwidth of each link."""
         return np.minimum(self.topology.link_width_bits, self.router.flit_bits) * self.clock_Hz / 8
+
+    @cached_property
+    def link_cycles(self) -> FloatArray:
+        """(links,) cycles that a flit occupies each link."""
+        cycles: FloatArray = np.maximum(self.router.flit_bits / self.topology.link_width_bits, 1.0)
+        return cycles
+
+    @cached_property
+    def one_node_each(self) -> bool:
+        """True when node n is at router n."""
+        return bool(np.array_equal(self.topology.node_router, np.arange(self.topology.routers)))
 
     @property
     def port_B_per_s(self) -> float:

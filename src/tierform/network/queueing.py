@@ -25,6 +25,8 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.network.loads import table_loads
+from tierform.network.route_sums import route_sums
+from tierform.network.routing import Routing
 from tierform.network.topology import FloatArray
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 CHANNEL_LIMIT = 0.86
 LATENCY_POLE = 1.05
 SWITCH_CONFLICT = 0.6
+# The largest matrix (entries) of which a copy is kept, to know it again at the next rate.
+KEPT_SIZE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +90,13 @@ def _wait(load: FloatArray, packet_flits: float, others: FloatArray | float) -> 
 
 def _flows(network: AnalyticNetwork, matrix: FloatArray) -> _Flows:
     """The loads of a matrix, kept with the network for the next rate."""
-    key = matrix.tobytes() if matrix.size <= 1 << 16 else None
-    if network.kept_flows is None or key is None or network.kept_flows[0] != key:
-        network.kept_flows = (key, _Flows(network, matrix))
-    return network.kept_flows[1]
+    kept = network.kept_flows
+    if kept is None or kept[0] is None or not np.array_equal(kept[0], matrix):
+        # A copy: the caller may change the matrix.  Large ones are not compared.
+        kept = (matrix.copy() if matrix.size <= KEPT_SIZE else None, _Flows(network, matrix))
+        network.kept_flows = kept
+    flows: _Flows = kept[1]
+    return flows
 
 
 class _Flows:
@@ -98,49 +105,62 @@ class _Flows:
     def __init__(self, network: AnalyticNetwork, matrix: FloatArray) -> None:
         topology, routing = network.topology, network.routing
         nodes = topology.nodes
-        if matrix.shape != (nodes, nodes) or not np.isfinite(matrix).all() or (matrix < 0).any():
+        right = matrix.shape == (nodes, nodes)
+        if right:
+            self.injected, self.ejected = matrix.sum(axis=1), matrix.sum(axis=0)
+            self.total = float(self.injected.sum())
+        # The sum is finite only if all entries are.
+        if not right or not np.isfinite(self.total) or matrix.min() < 0:
             fail(f"a traffic matrix is ({nodes}, {nodes}), finite and not negative", key="traffic_matrix")
-        self.total = float(matrix.sum())
-        self.injected, self.ejected = matrix.sum(axis=1), matrix.sum(axis=0)
-        between = np.zeros((topology.routers, topology.routers))
-        home = topology.node_router
-        np.add.at(between, (home[:, None], home[None, :]), matrix)
-        stages = [between]
+        between = matrix
+        if not network.one_node_each:
+            home = topology.node_router
+            between = np.zeros((topology.routers, topology.routers))
+            np.add.at(between, (home[:, None], home[None, :]), matrix)
         if routing.via_random_node:
+            # From each source to any node, then from any node to each destination.
             even = topology.nodes_per_router / nodes
-            stages = [between.sum(axis=1)[:, None] * even, even[:, None] * between.sum(axis=0)]
-        links = topology.links
-        self.link_load = np.zeros(links)
-        squares = np.zeros(links)
-        steps = 0.0
-        everyone = np.arange(topology.routers, dtype=np.int32)
-        pair_load = np.zeros((links + 1) * (links + 1)) if links < 400 else None
-        for part, (_, share) in enumerate(routing.parts):
-            if links == 0:
-                break
-            for stage in stages:
-                load, hops, passing = table_loads(routing, share * stage, everyone, part)
-                self.link_load += load
-                steps += float((share * stage * hops).sum())
-                table = routing.next_links(everyone, part)
-                local = share * stage
-                # Loads per (input, output): an input link feeds the next link of the same destination.
-                after = np.where(table >= 0, topology.link_target[table], 0)
-                following = table[after, everyone[None, :]]
-                carried = table >= 0
-                if pair_load is not None:
-                    code = np.where(following >= 0, following, links) * (links + 1) + table
-                    pair_load += np.bincount(code[carried], weights=passing[carried], minlength=len(pair_load))
-                    code = table * (links + 1) + links
-                    pair_load += np.bincount(code[carried], weights=local[carried], minlength=len(pair_load))
-        if pair_load is not None:
-            pairs = pair_load.reshape(links + 1, links + 1)
-            squares = (pairs[:links] ** 2).sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            self.same_input = np.where(self.link_load > 0, squares / self.link_load**2, 0.0)
-        self.service = np.maximum(network.router.flit_bits / topology.link_width_bits, 1.0)
-        self.hops = steps / self.total
+            between = between.sum(axis=1)[:, None] * even + even[:, None] * between.sum(axis=0)
+        self.link_load, squares = _loads(routing, between)
+        self.same_input = squares / np.maximum(self.link_load**2, np.finfo(float).tiny)
+        self.service = network.link_cycles
+        # A route of so many links adds its traffic to so many loads.
+        self.hops = float(self.link_load.sum()) / self.total
         wire = float(self.link_load @ topology.link_latency_cycles) / self.total
         from tierform.network.analytic import PORT_CYCLES
 
         self.zero_load_cycles = (self.hops + 1) * network.router.pipeline_cycles + wire + PORT_CYCLES
+
+
+def _loads(routing: Routing, between: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """(links,) loads, and the sums of squares of what each link gets from each of its inputs."""
+    topology, links = routing.topology, routing.topology.links
+    sums = route_sums(routing)
+    if sums is not None:
+        flows = sums.flows(between)
+        load: FloatArray = np.bincount(sums.link, weights=flows, minlength=links).astype(float, copy=False)
+        squares: FloatArray = np.bincount(sums.link, weights=flows * flows, minlength=links).astype(float, copy=False)
+        return load, squares
+    load = np.zeros(links)
+    if links == 0:
+        return load, load
+    # Inputs are counted within their router, the nodes' own last.
+    inputs = np.bincount(topology.link_target, minlength=topology.routers)
+    width = int(inputs.max()) + 1
+    order = np.argsort(topology.link_target, kind="stable")
+    place = np.empty(links, np.int64)
+    place[order] = np.arange(links) - np.repeat(np.cumsum(inputs) - inputs, inputs)
+    fed = np.zeros(links * width)
+    everyone = np.arange(topology.routers, dtype=np.int32)
+    for part, (_, share) in enumerate(routing.parts):
+        own = share * between
+        carried, _, passing = table_loads(routing, own, everyone, part)
+        load += carried
+        table = routing.next_links(everyone, part)
+        here = table >= 0
+        fed += np.bincount(table[here] * width + width - 1, weights=own[here], minlength=len(fed))
+        # What goes over a link to a router goes on there over the next link towards the same destination.
+        following = table[topology.link_target[table], everyone[None, :]]
+        here &= following >= 0
+        fed += np.bincount(following[here] * width + place[table[here]], weights=passing[here], minlength=len(fed))
+    return load, (fed.reshape(links, width) ** 2).sum(axis=1)
