@@ -1,8 +1,8 @@
 """Full training, hybrid training and LoRA from the start at equal CPU time, over several seeds; the parts of a step.
 
-``python benchmarks/tuning.py search CASE FILES`` tries learning rates for full and low-rank training on validation
-samples; ``compare CASE FILES --rate R --low-rate L`` trains the three methods; ``steps CASE FILES`` measures the
-parts of a step and its peak memory before and after the switch.  ``tuning_report.py`` shows what compare wrote.
+``python benchmarks/tuning.py search CASE FILES`` tries learning rates for each method on validation samples,
+``compare CASE FILES --search FOUND.json`` trains the three methods, ``steps CASE FILES`` measures the parts of a step
+and its peak memory before and after the switch.  ``tuning_report.py`` shows what compare wrote.
 
 One thread.  The clock is the process's CPU time inside training steps: it equals wall time on an idle machine and does
 not count the neighbours' load.  All methods of a seed share the first weights and the batches.  Full training is run
@@ -22,6 +22,7 @@ from statistics import mean
 import numpy as np
 import torch
 
+from tierform.errors import TierformError
 from tierform.files import write_json
 from tierform.tuning.lowrank import change_norm, trainable_count, watched_weights
 from tierform.tuning.meter import step_peak_B, step_shares
@@ -81,10 +82,11 @@ def warmed(steps):
     return lambda made: torch.optim.lr_scheduler.LambdaLR(made, lambda step: min(1.0, (step + 1) / steps))
 
 
-def make_trainer(case, rule, args, layer=0):
+def make_trainer(case, rule, args, low_rate=None):
+    """A trainer with the rates of `args`; the rule watches the lowest layer, as in HpT's wind application."""
     return HybridTrainer(
-        case.model, case.loss, rule, case.low, layer=layer,
-        optimizer=optimizer(args.optimizer, args.rate), low_optimizer=optimizer(args.optimizer, args.low_rate),
+        case.model, case.loss, rule, case.low, layer=0, optimizer=optimizer(args.optimizer, args.rate),
+        low_optimizer=optimizer(args.optimizer, low_rate or args.low_rate),
         schedule=warmed(args.warm), low_schedule=warmed(args.warm),
     )  # fmt: skip
 
@@ -151,7 +153,7 @@ def run_seed(name, seed, args, write, done):
         )  # fmt: skip
 
     if args.methods == ["hybrid"]:  # beside runs that are there already
-        trainer = make_trainer(case, HpTRule(args.window), args)
+        trainer = make_trainer(case, HpTRule(args.window), args, args.hybrid_rate)
         go("hybrid", Clocked(trainer, case), extra=lambda: {"window": args.window})
         return
     with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
@@ -175,7 +177,7 @@ def run_seed(name, seed, args, write, done):
             write(rows)
         else:
             case.model.load_state_dict(start)
-            trainer = make_trainer(case, HpTRule(args.window), args)
+            trainer = make_trainer(case, HpTRule(args.window), args, args.hybrid_rate)
             trainer.resume(path)
             hybrid = Clocked(trainer, case, taken["used"])
             hybrid.points, hybrid.losses, hybrid.by_phase = taken["points"], taken["losses"], taken["by_phase"]
@@ -195,12 +197,9 @@ def run_seed(name, seed, args, write, done):
 def compare(args):
     name, args.files = args.files[0], args.files[1:]
     if args.search:
-        found = json.loads(Path(args.search).read_text())["found"]
-        valid = [one for one in found if one["error"] is not None]
-        best = {
-            m: min((one for one in valid if one["method"] == m), key=lambda one: one["error"]) for m in METHODS[::2]
-        }
-        args.rate, args.low_rate = best["full"]["rate"], best["lora"]["rate"]
+        best = best_rates(args.search)
+        args.rate, args.low_rate = best["full"], best["lora"]
+        args.hybrid_rate = best.get("hybrid", best["lora"])
     path = Path(args.json) if args.json else None
     kept = json.loads(path.read_text())["seeds"] if path and path.exists() else {}
     for seed in range(args.first_seed, args.first_seed + args.seeds):
@@ -214,34 +213,62 @@ def compare(args):
         run_seed(name, seed, args, write, kept.get(str(seed), {}))
 
 
+def best_rates(path):
+    """The rate of each method with the least validation error in what search wrote."""
+    found = [one for one in json.loads(Path(path).read_text())["found"] if one["error"] is not None]
+    order = sorted(found, key=lambda one: -one["error"])
+    return {one["method"]: one["rate"] for one in order}
+
+
 def search(args):
-    """Each rate of each method for as many steps, one seed that is not used later; validation error."""
+    """Each rate of each method for as many steps, one seed that is not used later; validation error.
+
+    Hybrid is searched after the other two: full training at its best rate, then the switch and as many steps again.
+    """
     name, args.files = args.files[0], args.files[1:]
-    found = []
-    for method, rates in (("full", args.rates), ("lora", args.low_rates)):
-        for rate in rates:
-            case = CASES[name](args.files, 1000, True)
-            torch.manual_seed(1000)
-            args.rate = args.low_rate = rate
-            trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
-            if method == "lora":
-                trainer.switch()
-            clocked = Clocked(trainer, case)
-            try:
-                for _ in range(args.steps):
-                    clocked.step()
-                clocked.point()
-                error = clocked.points[-1][2]
-            except Exception as problem:
-                error = float("nan")
-                print(problem)
-            last = clocked.losses[-args.steps // 4 :]
-            found.append({"method": method, "rate": rate, "error": error, "loss": mean(last), "cpu_s": clocked.used,
-                          "losses": clocked.losses})  # fmt: skip
-            print(f"{time.strftime('%H:%M')} {name} {method:5s} rate {rate:g}: validation {error:.4f}, "
-                  f"loss {mean(last):.4f}, {clocked.used / args.steps * 1e3:.0f} ms a step", flush=True)  # fmt: skip
-            if args.json:
-                write_json(args.json, {"case": name, "steps": args.steps, "found": found})
+    path = Path(args.json) if args.json else Path(tempfile.mkdtemp()) / "search.json"
+    methods = args.methods or list(METHODS)
+    found = (
+        [one for one in json.loads(path.read_text())["found"] if one["method"] not in methods] if path.exists() else []
+    )
+    rates = {"full": args.rates, "lora": args.low_rates, "hybrid": args.hybrid_rates}
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+        for method in sorted(methods, key=("full", "lora", "hybrid").index):
+            start = Path(folder) / "full.tft"
+            if method == "hybrid":
+                args.rate = best_rates(path)["full"]
+                _searched(name, args, "full", start)
+            for rate in rates[method]:
+                args.low_rate = rate
+                args.rate = args.rate if method == "hybrid" else rate
+                clocked = _searched(name, args, method, start)
+                last = clocked.losses[-args.steps // 4 :]
+                error = clocked.points[-1][2] if clocked.points else float("nan")
+                found.append({"method": method, "rate": rate, "error": error, "loss": mean(last), "cpu_s": clocked.used,
+                              "losses": clocked.losses})  # fmt: skip
+                print(f"{time.strftime('%H:%M')} {name} {method:6s} rate {rate:g}: validation {error:.4f}, "
+                      f"loss {mean(last):.4f}, {1e3 * clocked.used / args.steps:.0f} ms", flush=True)  # fmt: skip
+                write_json(path, {"case": name, "steps": args.steps, "found": found})
+
+
+def _searched(name, args, method, start):
+    case = CASES[name](args.files, 1000, True)
+    torch.manual_seed(1000)
+    trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
+    if method == "hybrid":
+        trainer.resume(start)
+    if method != "full":
+        trainer.switch()
+    clocked = Clocked(trainer, case)
+    try:
+        for _ in range(args.steps):
+            clocked.step()
+        clocked.point()
+    except TierformError as problem:
+        print(problem)
+    if method == "full":
+        trainer.save(start)
+    return clocked
 
 
 def steps(args):
@@ -282,12 +309,16 @@ if __name__ == "__main__":
     parser.add_argument("--budget", type=float, default=160, help="CPU seconds of each run")
     parser.add_argument("--points", type=int, default=6, help="tests of each run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--methods", nargs="+", help="hybrid alone: add it to the runs in --json")
+    parser.add_argument(
+        "--methods", nargs="+", choices=METHODS, help="of search; for compare hybrid alone adds to --json"
+    )
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--window", type=int, default=60)
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of full training")
     parser.add_argument("--search", help="what search wrote: take the best rates from it")
     parser.add_argument("--low-rate", type=float, default=1e-3, help="learning rate of low-rank training")
+    parser.add_argument("--hybrid-rate", type=float, help="of hybrid training after the switch; else --low-rate")
+    parser.add_argument("--hybrid-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3])
     parser.add_argument("--rates", type=float, nargs="+", default=[3e-5, 1e-4, 3e-4, 1e-3])
     parser.add_argument("--low-rates", type=float, nargs="+", default=[1e-4, 3e-4, 1e-3, 3e-3])
     parser.add_argument("--warm", type=int, default=40, help="steps of linear warm-up")
