@@ -2,9 +2,10 @@
 
 scikit-learn's 1,797 scanned digits (8 x 8, real images) are tilted by up to 20 degrees, shifted by up to half a pixel,
 scaled, made fainter and given pixel noise: `copies` draws of each image.  1,000 images are for training, 297 for
-choosing settings (`valid`), 500 for testing; copies of one image are never in two parts.  A small ViT first learns,
-without labels, to give back the image as it was before (a denoising autoencoder, its class token the code); its head
-for the ten digits is new and is what fine-tuning trains beside the adapters.
+choosing settings (`valid`), 500 for testing; copies of one image are never in two parts.  A small ViT first learns from
+the training images, without labels, to give back the image as it was before (a denoising autoencoder, its class token
+the code).  Then the first `labelled` of them are for fine-tuning: as usual there are fewer labels than examples.  The
+head for the ten digits is new and is what fine-tuning trains beside the adapters.
 
 Limits: the copies of an image are not independent examples.  Sources: Vincent et al. (ICML 2008), for the objective.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tierform.errors import MissingDependency
+from tierform.errors import MissingDependency, fail
 from tierform.numerics.tasks import TaskSet
 
 TRAINING, CHOOSING = 1000, 297
@@ -44,7 +45,7 @@ def distort(images: Tensor, copies: int, generator: torch.Generator, *, noise: f
     return 2 * ink - 1 + noise * torch.randn(many.shape, generator=generator)
 
 
-def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4) -> TaskSet:
+def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelled: int = 200) -> TaskSet:
     """Which digit is in a distorted 8 x 8 image?"""
     try:
         from sklearn.datasets import load_digits
@@ -62,7 +63,10 @@ def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4) -> Task
         }  # fmt: skip
 
     ends = TRAINING, TRAINING + CHOOSING
-    train = part(0, ends[0], 4 * copies)
+    if not 1 <= labelled <= TRAINING:
+        fail("so many images have labels", key="labelled", value=labelled, fix=f"1 to {TRAINING}.")
+    known = torch.arange(4 * copies * TRAINING) % TRAINING < labelled
+    train = {key: values[known] for key, values in part(0, ends[0], 4 * copies).items()}
 
     def config(**more: Any) -> Any:
         from transformers import ViTConfig
