@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -199,6 +200,26 @@ def write_json(path: Path | str, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def cache_folder(shelf: str) -> Path | None:
+    """Where a room keeps what took long: the user's cache folder, or TIERFORM_CACHE; None when that is ``off``."""
+    chosen = os.environ.get("TIERFORM_CACHE", "")
+    if chosen.lower() in ("off", "0", "none", "no"):
+        return None
+    if chosen:
+        return Path(chosen) / shelf
+    try:
+        home = Path.home()
+    except RuntimeError:
+        return None
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    return base / "tierform" / shelf
+
+
 def _finite(content: Any) -> Any:
     if isinstance(content, float):
         return content if math.isfinite(content) else None
@@ -213,6 +234,7 @@ __all__ = [
     "Document",
     "TierformError",
     "atomic_path",
+    "cache_folder",
     "parse_yaml",
     "read_json",
     "read_text",

@@ -100,8 +100,9 @@ class Site:
     def product(self, inputs: torch.Tensor, bits: torch.Tensor, lowest: int) -> torch.Tensor:
         """`inputs` [token, in] times the matrix whose groups have `bits` [token or 1, group]."""
         assert self.levels is not None
-        index = (bits - lowest).long().expand(len(inputs), -1).repeat_interleave(self.group_width, 1)
-        used = torch.unique(index).tolist()
+        levels = (bits - lowest).long()
+        used = np.flatnonzero(np.bincount(levels.numpy().reshape(-1))).tolist()
+        index = levels.expand(len(inputs), -1).repeat_interleave(self.group_width, 1)
         result = torch.zeros(len(inputs), self.linear.out_features)
         for level in used:
             chosen = index == level
@@ -176,17 +177,21 @@ class PlanedModel:
             for handle in handles:
                 handle.remove()
 
-    def perplexity(self, windows: int) -> float:
-        """The exponential of the mean loss a token over at most `windows` windows of the test text."""
-        total = tokens = 0.0
+    def losses(self, windows: int) -> NDArray[np.float64]:
+        """The mean loss a token of each of at most `windows` windows of the test text, in nats."""
+        found = []
         with torch.no_grad():
             for ids in self.text.batches(self.text.test, windows):
-                loss = self.text.model(input_ids=ids, labels=ids).loss.item()
-                count = ids.shape[0] * (ids.shape[1] - 1)
-                total, tokens = total + loss * count, tokens + count
-        if not tokens:
+                logits = self.text.model(input_ids=ids).logits[:, :-1].float()
+                each = nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
+                found.append(each.mean(1).double().numpy())
+        if not found:
             fail("the test text is shorter than one context", value=len(self.text.test))
-        return float(np.exp(total / tokens))
+        return np.concatenate(found)
+
+    def perplexity(self, windows: int) -> float:
+        """The exponential of the mean loss a token over at most `windows` windows of the test text."""
+        return float(np.exp(self.losses(windows).mean()))
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 ``uniform``     every group at the same whole number of bits.
 ``static``      by sensitivity from calibration, once for all tokens.
+``shuffled``    the static policy's bits given to groups of the same size by lot: what the mix of bits does by itself.
 ``activation``  as static, and where the incoming activation is known before the matrix is read (columns of out_proj and
                 fc2), by that activation's energy in each group, token by token.
 ``predictor``   every matrix token by token, by activity that a low-rank map predicts from the input of the layer before
@@ -24,8 +25,8 @@ from tierform.errors import fail
 from tierform.store.importance import PrecisionTrace, Predictor, allocate, allocate_steps, fit_predictor
 from tierform.store.language_model import Calibration, PlanedModel, Site, group_energy
 
-Kind = Literal["uniform", "static", "activation", "predictor", "oracle"]
-KINDS: tuple[Kind, ...] = ("uniform", "static", "activation", "predictor", "oracle")
+Kind = Literal["uniform", "shuffled", "static", "activation", "predictor", "oracle"]
+KINDS: tuple[Kind, ...] = ("uniform", "shuffled", "static", "activation", "predictor", "oracle")
 
 
 def activity_source(site: Site) -> str:
@@ -59,8 +60,12 @@ class Policy:
         average_bits: float,
         calibration: Calibration | None = None,
         predictors: Predictors | None = None,
+        seed: int = 0,
     ) -> None:
-        """`average_bits` is whole for ``uniform``; the others need the calibration, ``predictor`` its predictors."""
+        """`average_bits` is whole for ``uniform``; the others need the calibration, ``predictor`` its predictors.
+
+        `seed` draws the lots of ``shuffled``.
+        """
         if kind not in KINDS:
             fail("unknown policy", key="policy", value=kind, choices=KINDS, fix=f"One of {', '.join(KINDS)}.")
         if kind != "uniform" and calibration is None:
@@ -77,6 +82,10 @@ class Policy:
         else:
             assert calibration is not None
             whole = allocate(calibration.sensitivity, sizes, planed.error, planed.lowest, average_bits)
+            if kind == "shuffled":
+                lot, each = np.random.default_rng(seed), np.array(sizes)
+                for size in np.unique(each):
+                    whole[each == size] = lot.permutation(whole[each == size])
         self.whole = whole
         self._static: dict[str, NDArray[np.uint8]] = {}
         self._sensitivity: dict[str, NDArray[np.float64]] = {}
@@ -104,7 +113,7 @@ class Policy:
 
     def _relative_energy(self, site: Site, inputs: torch.Tensor) -> NDArray[np.float64] | None:
         calibration = self._calibration
-        if self.kind in ("uniform", "static") or calibration is None:
+        if self.kind in ("uniform", "shuffled", "static") or calibration is None:
             return None
         source = activity_source(site)
         if self.kind == "predictor":
@@ -119,6 +128,10 @@ class Policy:
 
     def perplexity(self, windows: int) -> float:
         """The test text's perplexity under this policy; the trace of it is kept."""
+        return float(np.exp(self.losses(windows).mean()))
+
+    def losses(self, windows: int) -> NDArray[np.float64]:
+        """The mean loss of each window of the test text under this policy; the trace of it is kept."""
         handles = []
         for number, layer in enumerate(self.planed.layers):
 
@@ -131,7 +144,7 @@ class Policy:
             handles.append(layer.register_forward_pre_hook(enter, with_kwargs=True))
         try:
             with self.planed.reading(self.bits_of):
-                return self.planed.perplexity(windows)
+                return self.planed.losses(windows)
         finally:
             for handle in handles:
                 handle.remove()

@@ -1,6 +1,7 @@
 """A small language model to measure precision on: a byte-level OPT trained here on text, kept for the next time.
 
-Training is AdamW with one cycle of learning rate, deterministic for a seed, a machine and its thread count.  A trained
+Training is AdamW with one cycle of learning rate, on one thread: deterministic for a seed and a machine, whatever its
+cores, and for matrices so small no slower, where others compute too several times faster.  A trained
 model is kept in the user's cache folder as a plane store of its fp16 weights, under a name made of everything that
 decides it (the texts, the sizes, the steps, the seed, torch's version); it is checked like any store when it is read,
 and a file that cannot be read is made anew.  Limits: a model of a million weights or so, trained for minutes.
@@ -10,7 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +40,25 @@ class SmallModel:
     seed: int = 0
 
 
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Within this block torch computes on one thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def train_small(train: bytes, test: bytes, made: SmallModel, say: Say | None = None) -> TextModel:
     """Train a byte-level OPT on `train`; TierformError when a text is too short for the context."""
     tokens, held = _tokens(train, test, made)
+    with single_thread():
+        return TextModel(_train(tokens, made, say), tokens, held, made.context, "byte")
+
+
+def _train(tokens: torch.Tensor, made: SmallModel, say: Say | None) -> Any:
     torch.manual_seed(made.seed)
     model = _empty(made)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
@@ -58,7 +76,7 @@ def train_small(train: bytes, test: bytes, made: SmallModel, say: Say | None = N
         schedule.step()
         if say is not None and step % 20 == 0:
             say(f"training the small model, seed {made.seed}: step {step} of {made.steps}, loss {loss.item():.3f}")
-    return TextModel(rounded(model), tokens, held, made.context, "byte")
+    return rounded(model)
 
 
 def trained_small(

@@ -13,15 +13,13 @@ proves that there is no solution: thermal runaway (Ortega and Rheinboldt's monot
 from __future__ import annotations
 
 import hashlib
-import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tierform import __version__
+from tierform import __version__, files
 from tierform.errors import TierformError, fail
 from tierform.thermal.grid import GridModel, Powers, tile_powers
 from tierform.thermal.network import Array
@@ -184,22 +182,7 @@ def _spectral_radius(matrix: Array) -> float:
 
 def cache_folder() -> Path | None:
     """Where influence matrices are kept: the user's cache folder, or TIERFORM_CACHE; None when that is ``off``."""
-    chosen = os.environ.get("TIERFORM_CACHE", "")
-    if chosen.lower() in ("off", "0", "none", "no"):
-        return None
-    if chosen:
-        return Path(chosen) / "thermal"
-    try:
-        home = Path.home()
-    except RuntimeError:
-        return None
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "tierform" / "thermal"
+    return files.cache_folder("thermal")
 
 
 def _read(path: Path | None, tiles: int) -> Array | None:

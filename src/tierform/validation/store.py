@@ -26,7 +26,7 @@ _PAPER = "compression-aware-2025"
 
 def ledger(folder: Path | None = None) -> Ledger:
     """Every point, computed anew."""
-    from tierform.studies.smartquant import proportionality
+    from tierform.studies.smartquant_device import proportionality
 
     measured = _measure()
     references = _references(folder)
