@@ -11,6 +11,7 @@ Limits: neither the paper's sigma nor its models' figures are known; ``short`` i
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,25 @@ from tierform.errors import MissingDependency, fail
 from tierform.studies.study import Cell, StudyOptions, Table
 
 PUBLISHED_LOSS = 0.5  # points; "less than"
-CHOICES = ("short", "long", "none")
 TITLE = "Accuracy under device noise"
 HEAD = ("line", "accuracy (%)", "+-", "points lost", "+- points", "published (points)", "runs")
 NOISE = "programming-2pct"
 SCHEMA = "tierform.accuracy/1"
 WITH, WITHOUT = "adapted with noise, noisy device", "adapted without noise, noisy device"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """How long to train, how often, and on how many test images (0: all) to measure."""
+
+    pretraining: int
+    steps: int
+    seeds: int
+    instances: int
+    limit: int
+
+
+RUNS = {"short": Run(300, 100, 1, 2, 500), "long": Run(1000, 600, 3, 3, 0)}
 
 
 def accuracy(options: StudyOptions, chip: str) -> tuple[Table | None, str]:
@@ -35,13 +49,13 @@ def accuracy(options: StudyOptions, chip: str) -> tuple[Table | None, str]:
         found = _read(chosen)
         if found["chip"] != chip:
             fail(f"this run is not of {chip!r}", file=chosen, key="chip", value=found["chip"])
-    elif chosen in CHOICES:
+    elif chosen in RUNS:
         try:
-            found = _run(options, chip, long=chosen == "long")
+            found = _run(options, chip, RUNS[chosen])
         except MissingDependency as missing:
             return None, f"Not computed: accuracy under noise. {missing}"
     else:
-        fail("unknown way to find the accuracy", key="accuracy", value=chosen, choices=CHOICES,
+        fail("unknown way to find the accuracy", key="accuracy", value=chosen, choices=(*RUNS, "none"),
              fix="short, long, none, or a .json file of `tierform accuracy`.")  # fmt: skip
     return _table(found), _remark(found)
 
@@ -54,7 +68,7 @@ def lost(table: Table | None, line: str) -> tuple[float, float] | None:
     return None
 
 
-def _run(options: StudyOptions, chip: str, *, long: bool) -> dict[str, Any]:
+def _run(options: StudyOptions, chip: str, form: Run) -> dict[str, Any]:
     try:
         from tierform.numerics.accuracy import accuracy_table
         from tierform.numerics.adapters import Adapting
@@ -62,16 +76,13 @@ def _run(options: StudyOptions, chip: str, *, long: bool) -> dict[str, Any]:
         from tierform.numerics.tilted import tilted_digits
     except ImportError:
         raise MissingDependency("torch", "the accuracy table", "train") from None
-    task = tilted_digits()
     options.say("accuracy: pre-training a small ViT")
-    model = pretrain(task, steps=1000 if long else 150, seed=options.seed)
-    adapting = Adapting(
-        600 if long else 100, 48, 5e-3, 16, targets=("all",), train_norms=True, resample_every=4 if long else 2
-    )
-    number = 3 if long else 1
+    task = tilted_digits()
+    model = pretrain(task, steps=form.pretraining, seed=options.seed)
+    adapting = Adapting(form.steps, 32, 5e-3, 16, targets=("all",), train_norms=True, resample_every=4)
     table = accuracy_table(
-        model, task, chip, noise=NOISE, seeds=number, instances=3 if long else 2, adapting=adapting,
-        limit=0 if long else 500, progress=lambda what, done, total: options.say(f"accuracy: {what} ({done}/{total})"),
+        model, task, chip, noise=NOISE, seeds=form.seeds, instances=form.instances, adapting=adapting,
+        limit=form.limit, progress=lambda what, done, total: options.say(f"accuracy: {what} ({done}/{total})"),
     )  # fmt: skip
     return table.to_dict()
 
