@@ -1,7 +1,8 @@
 """A slow, plain router network: lists and dictionaries, one object per router, written from the rules alone.
 
 It serves as the reference for the compiled engine: deterministic flows, table routing, iSLIP with one iteration, any
-delays.  Nothing here is shared with the engine but the topology and the routing table.
+delays, multicast (a packet goes into the branches of its tree one after the other).  Nothing here is shared with the
+engine but the topology and the routing table.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ class Input:
         self.vc_accept_pointer = [0] * vcs
         self.accept_pointer = 0
         self.offset = 0
+        self.branch, self.sent = [0] * vcs, [0] * vcs
         self.feeder = None
 
 
@@ -72,8 +74,17 @@ class PlainNetwork:
         axis = int(abs(step).argmax())
         return (axis, int(step[axis]))
 
+    def tree(self, router, goals):
+        """Branches (output, tree behind it, node if that is the end) of a multicast: own nodes, then links."""
+        homes = {goal: int(self.t.node_router[goal]) for goal in goals}
+        branches = [(self.node_out[goal][1], None, goal) for goal in goals if homes[goal] == router]
+        for link in sorted({int(self.table[router, home]) for home in homes.values() if home != router}):
+            behind = [g for g in goals if homes[g] != router and int(self.table[router, homes[g]]) == link]
+            branches.append((self.link_out[link][1], self.tree(int(self.t.link_target[link]), behind), None))
+        return branches
+
     def run(self, queues, release):
-        """`queues[node]` holds (flow, destination, flits) packets in order; `release[flow]` the first cycle."""
+        """`queues[node]` holds (flow, destination or list of them, flits) in order; `release[flow]` the first cycle."""
         packets, current = 0, [None] * self.t.nodes
         last_vc = [-1] * self.t.nodes
         waiting = sum(len(q) for q in queues)
@@ -106,7 +117,7 @@ class PlainNetwork:
                     current[node] = [packets, flow, goal, flits, 0, None]
                     packets += 1
                     waiting -= 1
-                    flying += 1
+                    flying += len(goal) if isinstance(goal, list) else 1
                 if current[node] is None:
                     continue
                 packet, flow, goal, flits, sent, vc = current[node]
@@ -123,8 +134,9 @@ class PlainNetwork:
                     source.owner[vc] = packet
                 elif source.used[vc] >= source.slots:
                     continue
+                tree = self.tree(int(self.t.node_router[node]), goal) if isinstance(goal, list) else None
                 flit = {"packet": packet, "flow": flow, "goal": goal, "number": sent, "head": sent == 0,
-                        "tail": sent == flits - 1}  # fmt: skip
+                        "tail": sent == flits - 1, "tree": tree}  # fmt: skip
                 source.used[vc] += 1
                 self.arriving[now + 2].append((source.feeds, vc, flit))
                 current[node][4] += 1
@@ -150,7 +162,7 @@ class PlainNetwork:
             (i, v)
             for i, p in enumerate(inputs)
             for v in range(self.vcs)
-            if p.status[v] == "active" and p.queue[v] and outputs[p.target[v][0]].used[p.target[v][1]]
+            if p.status[v] == "active" and len(p.queue[v]) > p.sent[v] and outputs[p.target[v][0]].used[p.target[v][1]]
             < outputs[p.target[v][0]].slots
         ]  # fmt: skip
         # Virtual channels: outputs grant, inputs accept.
@@ -178,11 +190,14 @@ class PlainNetwork:
             for v in range(self.vcs):
                 if port.status[v] == "routing" and port.ready[v] <= now:
                     flit = port.queue[v][0]
-                    home = int(self.t.node_router[flit["goal"]])
-                    link = -1 if home == router else int(self.table[router, home])
                     if not hasattr(port, "route"):
                         port.route = [0] * self.vcs
-                    port.route[v] = self.node_out[flit["goal"]][1] if link < 0 else self.link_out[link][1]
+                    if flit["tree"] is not None:
+                        port.route[v] = flit["tree"][port.branch[v]][0]
+                    else:
+                        home = int(self.t.node_router[flit["goal"]])
+                        link = -1 if home == router else int(self.table[router, home])
+                        port.route[v] = self.node_out[flit["goal"]][1] if link < 0 else self.link_out[link][1]
                     port.status[v] = "vc"
         # Switch.
         asks = {}
@@ -211,12 +226,23 @@ class PlainNetwork:
         port = self.inputs[router][i]
         o, w = port.target[v]
         out = self.outputs[router][o]
-        flit = port.queue[v].popleft()
+        flit = port.queue[v][port.sent[v]]
+        tree = flit["tree"]
+        stays = tree is not None and port.branch[v] + 1 < len(tree)
+        if stays:
+            port.sent[v] += 1
+        else:
+            port.queue[v].popleft()
+        if tree is not None:
+            _, behind, node = tree[port.branch[v]]
+            flit = {**flit, "tree": behind, "goal": node}
         out.used[w] += 1
         assert out.used[w] <= out.slots
         out.flits += 1
         self.arriving[now + self.p.crossbar_delay + out.delay + 1].append((out.feeds, w, flit))
-        if port.feeder[0] == "source":
+        if stays:
+            pass
+        elif port.feeder[0] == "source":
             self.credits[now + 2].append((self.sources[port.feeder[1]], v))
         else:
             _, a, b, latency = port.feeder
@@ -224,5 +250,7 @@ class PlainNetwork:
         if flit["tail"]:
             out.owner[w] = None
             port.status[v] = "idle"
+            port.sent[v] = 0
+            port.branch[v] = port.branch[v] + 1 if stays else 0
             if port.queue[v]:
                 self.enter(port, v, now + 1)

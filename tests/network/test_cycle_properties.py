@@ -9,6 +9,7 @@ import pytest
 
 from tierform.errors import TierformError
 from tierform.network import (
+    AnalyticNetwork,
     Flow,
     Injection,
     RouterParameters,
@@ -166,11 +167,26 @@ def test_a_network_too_large_for_memory_is_refused_before_it_starts():
 
 def test_bulk_transfers_take_the_time_that_the_closed_form_gives():
     topology = mesh((4, 4))
-    from tierform.network import AnalyticNetwork
-
     network = AnalyticNetwork(topology)
     for sources, goals in (([0], [15]), ([0, 1, 2, 3], [12, 13, 14, 15]), (range(8), range(8, 16))):
         cost = network.flow_cost(list(sources), list(goals))
         size = 40_000.0
         cycles = simulate_flows(topology, flows=[Flow(list(sources), list(goals), size)]).finished_s[0]
         assert cost.time_s(size) == pytest.approx(cycles, rel=0.2)
+
+
+def test_a_multicast_crosses_each_link_of_its_tree_once():
+    topology = mesh((5, 4))
+    sources, goals, flits = [3, 12], [0, 7, 7, 12, 19], 24
+    flow = Flow(sources, goals, 2 * flits * RouterParameters().flit_bits / 8, multicast=True)
+    times = simulate_flows(topology, flows=[flow])
+    network = AnalyticNetwork(topology)
+    share = network.multicast_cost(sources, goals).link_share
+    np.testing.assert_allclose(times.link_utilization * times.cycles, 2 * flits * share)
+    # Many to many, in the way of each other, still ends.
+    crowd = [Flow([node], np.arange(20), 3200, multicast=True) for node in range(20)]
+    router = RouterParameters(virtual_channels=1, buffer_flits=4)
+    all_times = simulate_flows(topology, router_parameters=router, flows=crowd)
+    assert (all_times.finished_s > 0).all()
+    with pytest.raises(TierformError, match="one route per pair"):
+        simulate_flows(torus((4, 4)), flows=[Flow([0], [1, 5], 100, multicast=True)])

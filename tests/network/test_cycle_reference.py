@@ -10,21 +10,25 @@ from tierform.network import Flow, RouterParameters, choose_routing, cycle, mesh
 from tierform.network.topology import Topology
 
 
-def _both(topology: Topology, router: RouterParameters, flows: list[tuple[int, int, int, float]], packet: int):
-    """Times of one-to-one flows (source, destination, flits, start) from both simulators."""
+def _both(topology: Topology, router: RouterParameters, flows: list[tuple], packet: int):
+    """Times of flows (source, destination or a list to multicast to, flits, start) from both simulators."""
     ours = simulate_flows(
         topology,
         "default",
         router,
         1.0,
-        [Flow([a], [b], n * router.flit_bits / 8, delay_s=start) for a, b, n, start in flows],
+        [
+            Flow([a], b if isinstance(b, list) else [b], n * router.flit_bits / 8, (), start, isinstance(b, list))
+            for a, b, n, start in flows
+        ],
         packet_flits=packet,
     )
     queues = [deque() for _ in range(topology.nodes)]
     for number, (a, b, flits, _) in enumerate(flows):
         while flits > 0:
-            queues[a].append((number, b, min(flits, packet)))
-            flits -= packet
+            size = min(packet, router.buffer_flits) if isinstance(b, list) else packet
+            queues[a].append((number, b, min(flits, size)))
+            flits -= size
     everyone = np.arange(topology.routers, dtype=np.int32)
     plain = PlainNetwork(topology, choose_routing(topology).next_links(everyone), router)
     started, finished = plain.run(queues, {number: start for number, (*_, start) in enumerate(flows)})
@@ -54,6 +58,30 @@ def test_every_flow_ends_in_the_same_cycle_and_every_link_carries_the_same(
     flows = [
         (int(a), int(rng.integers(topology.nodes)), int(rng.integers(1, 60)), int(rng.integers(0, 40))) for a in sources
     ]
+    ours, started, finished, plain = _both(topology, router, flows, packet)
+    assert ours.started_s.astype(int).tolist() == [started[k] for k in range(len(flows))]
+    assert ours.finished_s.astype(int).tolist() == [finished[k] for k in range(len(flows))]
+    for link in range(topology.links):
+        r, o = plain.link_out[link]
+        assert round(ours.link_utilization[link] * ours.cycles) == plain.outputs[r][o].flits
+
+
+@pytest.mark.parametrize(
+    ("topology", "router", "packet"),
+    [
+        (mesh((4, 4)), RouterParameters(), 5),
+        (mesh((3, 3), latency_cycles=2), RouterParameters(virtual_channels=1, buffer_flits=3), 3),
+        (mesh_3d((3, 3, 2), pillars=[(1, 1)]), RouterParameters(virtual_channels=2, crossbar_delay=2), 8),
+        (mesh((2, 2), nodes_per_router=3), RouterParameters(virtual_channels=3, buffer_flits=2), 6),
+    ],
+    ids=["mesh", "one-channel", "pillar", "concentrated"],
+)
+def test_multicast_copies_every_flit_where_the_plain_router_does(topology, router, packet):
+    rng = np.random.default_rng(3)
+    flows = []
+    for a in rng.permutation(topology.nodes):
+        several = rng.choice(topology.nodes, size=rng.integers(1, 6), replace=False).tolist()
+        flows.append((int(a), several if rng.random() < 0.6 else several[0], int(rng.integers(1, 40)), 0))
     ours, started, finished, plain = _both(topology, router, flows, packet)
     assert ours.started_s.astype(int).tolist() == [started[k] for k in range(len(flows))]
     assert ours.finished_s.astype(int).tolist() == [finished[k] for k in range(len(flows))]

@@ -101,7 +101,8 @@ def build(
     ask_horizon = 1 << (max(router.routing_delay for router in routers) + 1).bit_length()
     channels, sinks = ports * vcs, nodes * vcs
     events, credit_events = ports + nodes, ports * speed_in + nodes
-    pool = (channels + sinks) * depth + nodes + 1
+    # Every packet has a flit in some buffer, or is a source's, or a copy that a channel has begun to send.
+    pool = (channels + sinks) * depth + channels + nodes + 1
     requests = widest_in * vcs * vcs * choices
     sides = max(widest_in, widest_out) * max(vcs, speed_in, speed_out)
     # Lists are written before it is known whether the entry stays: they have a place more than they hold.
@@ -119,7 +120,7 @@ def build(
         s.AT_WINNERS: 1 + ports, s.AT_SENDERS: 3 * ports, s.AT_TODO: nodes, s.AT_FIRST_OUT: count,
         s.AT_INPUT_OF: widest_in * vcs, s.AT_OFFERS: widest_in * vcs, s.AT_ASKED: widest_in * vcs,
     }  # fmt: skip
-    words = _aligned(s.HEADER + sum(_whole_lines(size) for size in sizes.values()))
+    words = aligned(s.HEADER + sum(_whole_lines(size) for size in sizes.values()))
     at = s.HEADER
     for place, size in sizes.items():
         words[place] = at
@@ -157,7 +158,7 @@ def _whole_lines(size: int) -> int:
     return -(-size // s.LINE) * s.LINE
 
 
-def _aligned(size: int) -> Any:
+def aligned(size: int) -> Any:
     """Zero words that begin at a cache line, so that records do not straddle two."""
     spare = np.zeros(size + s.LINE, np.int32)
     skip = -spare.ctypes.data // 4 % s.LINE

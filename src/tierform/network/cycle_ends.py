@@ -78,15 +78,17 @@ def next_packet_time(m: Any, c: Any, node: int, rate: float, inverse_log: float,
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def new_packet(m: Any, c: Any, node: int, source: int, goal: int, size: int, created: int, flow: int) -> None:
-    """Take a packet record from the free ones and hand it to the source."""
+def new_packet(
+    m: Any, c: Any, node: int, goal: int, size: int, created: int, flow: int, tree: int, copies: int
+) -> None:
+    """Take a packet record from the free ones and hand it to the source; it will be delivered `copies` times."""
     top = c[s.FREE_TOP] - 1
     c[s.FREE_TOP] = top
     packet = m[U(m[s.AT_FREE] + top)]
     measured = 0
     if c[s.PHASE] == RUNNING or (c[s.PHASE] == DRAINING and created < c[s.DRAIN_FROM]):
         measured = 1
-        c[s.MEASURED_IN_FLIGHT] += 1
+        c[s.MEASURED_IN_FLIGHT] += copies
     at = m[s.AT_PACKET] + packet * s.P_RECORD
     goal_at = m[s.AT_NODE] + goal * s.N_SIZE
     m[U(at + s.P_GOAL)] = m[U(goal_at + s.N_EJECT)]
@@ -96,15 +98,15 @@ def new_packet(m: Any, c: Any, node: int, source: int, goal: int, size: int, cre
     m[U(at + s.P_MEASURED)] = measured
     m[U(at + s.P_HOPS)] = 0
     m[U(at + s.P_FLOW)] = flow
-    m[U(at + s.P_SOURCE)] = source
+    m[U(at + s.P_TREE)] = tree
     m[U(at + s.P_NEXT_FLIT)] = size
     m[U(at + s.P_FLIT_TIMES)] = 0
     m[U(node + s.N_PACKET)] = packet
     m[U(node + s.N_LEFT)] = size
     m[U(node + s.N_VC)] = -1
-    c[s.IN_FLIGHT] += size
-    c[s.IN_FLIGHT_CREATED] += size * created
-    c[s.PACKETS] += 1
+    c[s.IN_FLIGHT] += size * copies
+    c[s.IN_FLIGHT_CREATED] += size * created * copies
+    c[s.PACKETS] += copies
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -128,16 +130,16 @@ def sources(
         if packet < 0:
             source = (node - first) // s.N_SIZE
             if kind == FLOWS:
-                flow, goal, size = next_of_flow(m, c, flows, node, source, now)
+                flow, goal, size, tree, copies = next_of_flow(m, c, flows, node, source, now)
                 if flow < 0:
                     continue
-                new_packet(m, c, node, source, goal, size, now, flow)
+                new_packet(m, c, node, goal, size, now, flow, tree, copies)
             else:
                 goal = destination(m, c, kind, target, weights, source)
                 size = np.int64(sizes[0])
                 if len(sizes) > 1:
                     size = np.int64(sizes[pick(size_weights, fraction(c))])
-                new_packet(m, c, node, source, goal, size, m[U(node + s.N_NEXT)], -1)
+                new_packet(m, c, node, goal, size, m[U(node + s.N_NEXT)], -1, 0, 1)
                 next_packet_time(m, c, node, rate[0, source], rate[1, source], burst[0], burst[1])
             packet = m[U(node + s.N_PACKET)]
         slots = m[U(node + s.N_SLOTS)]

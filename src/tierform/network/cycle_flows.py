@@ -17,13 +17,14 @@ from tierform.network.cycle_state import AT_NODE, FLOWS_LEFT, N_READY, N_SIZE, N
 
 # Flow record.
 (F_WAITS_FOR, F_RELEASE, F_DELAY, F_STARTED, F_FINISHED, F_FLITS_LEFT, F_GOALS, F_GOAL_N, F_NEXT, F_NEXT_N, F_SENDERS,
- F_SENDER_N, F_STACK) = range(13)  # fmt: skip
-FLOW_SIZE = 13
-# Entry record: the flow, flits still to send, the next destination, the sending node.
-E_FLOW, E_LEFT, E_TURN, E_NODE = range(4)
-ENTRY_SIZE = 4
+ F_SENDER_N, F_STACK, F_PACKET_FLITS, F_COPIES) = range(15)  # fmt: skip
+FLOW_SIZE = 15
+# Entry record: the flow, flits still to send, the next destination, the sending node, its multicast tree (or 0).
+E_FLOW, E_LEFT, E_TURN, E_NODE, E_TREE = range(5)
+ENTRY_SIZE = 5
 # Header.
-FLOW_COUNT, AT_FLOWS, AT_ENTRY_BASE, PACKET_FLITS = range(4)
+FLOW_COUNT, AT_FLOWS, AT_ENTRY_BASE = range(3)
+HEADER = 3
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -31,7 +32,10 @@ U = np.uint64
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> Any:
-    """(flow, destination, flits) of the next packet of a node's released flows, taken in turn; (-1, 0, 0) if none."""
+    """(flow, destination, flits, tree, deliveries) of the next packet of a node's released flows, taken in turn.
+
+    The flow is -1 if there is none.
+    """
     first = w[U(w[AT_ENTRY_BASE] + source)]
     number = (w[U(w[AT_ENTRY_BASE] + source + 1)] - first) // ENTRY_SIZE
     for step in range(number):
@@ -41,7 +45,7 @@ def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> An
         at = w[AT_FLOWS] + flow * FLOW_SIZE
         if w[U(entry + E_LEFT)] <= 0 or w[U(at + F_RELEASE)] < 0 or w[U(at + F_RELEASE)] > now:
             continue
-        size = min(w[U(entry + E_LEFT)], w[PACKET_FLITS])
+        size = min(w[U(entry + E_LEFT)], w[U(at + F_PACKET_FLITS)])
         goal = w[U(w[U(at + F_GOALS)] + w[U(entry + E_TURN)] % w[U(at + F_GOAL_N)])]
         w[U(entry + E_TURN)] += 1
         w[U(entry + E_LEFT)] -= size
@@ -50,8 +54,8 @@ def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> An
         m[U(node + N_TURN)] = (turn + 1) % number
         if w[U(at + F_STARTED)] < 0:
             w[U(at + F_STARTED)] = now
-        return flow, goal, size
-    return np.int64(-1), np.int64(0), np.int64(0)
+        return flow, goal, size, w[U(entry + E_TREE)], w[U(at + F_COPIES)]
+    return np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)

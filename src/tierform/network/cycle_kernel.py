@@ -108,6 +108,11 @@ def route(m: Any, c: Any, table: Any, channel: int, packet: int) -> None:
     """Write the output ports and ranges of virtual channels that the packet at the head of `channel` may take."""
     top = m[s.VCS] - 1
     at = m[s.AT_PACKET] + packet * s.P_RECORD
+    tree = m[U(at + s.P_TREE)]
+    if tree != 0:
+        m[U(channel + s.C_ROUTES)] = 1
+        set_route(m, channel, 0, m[U(tree + 1 + 2 * m[U(channel + s.C_BRANCH)])], 0, top, 0)
+        return
     m[U(at + s.P_HOPS)] += 1
     home = m[U(at + s.P_HOME)]
     router = m[U(channel + s.C_NUMBER)]

@@ -138,17 +138,38 @@ def finish_routing(m: Any, c: Any, table: Any, router: int, now: int) -> None:
     m[U(router + s.R_ROUTING_N)] = kept - waiting
 
 
+@njit(cache=True, error_model="numpy", _nrt=False)
+def copy_packet(m: Any, c: Any, packet: int, branch: int) -> Any:
+    """A record for the copy of a multicast packet that goes into one branch of its tree."""
+    top = c[s.FREE_TOP] - 1
+    c[s.FREE_TOP] = top
+    copy = m[U(m[s.AT_FREE] + top)]
+    old, new = m[s.AT_PACKET] + packet * s.P_RECORD, m[s.AT_PACKET] + copy * s.P_RECORD
+    for k in range(s.P_RECORD):
+        m[U(new + k)] = m[U(old + k)]
+    tree = m[U(old + s.P_TREE)]
+    m[U(new + s.P_GOAL)] = m[U(tree + 1 + 2 * branch)]
+    m[U(new + s.P_TREE)] = m[U(tree + 2 + 2 * branch)]
+    m[U(new + s.P_HOPS)] += 1
+    return copy
+
+
 @njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
 def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any:
-    """Move the front flit of a channel through the crossbar; True while the channel still wants the switch."""
+    """Move the front flit of a channel through the crossbar; True while the channel still wants the switch.
+
+    A multicast packet goes into one branch of its tree after the other: its flits stay in the buffer, of which they
+    fill no more than there is, until they go into the last branch.
+    """
     own = m[U(channel + s.C_ASSIGNED)]
     port = m[U(own + s.W_PORT)]
-    head = m[U(channel + s.C_HEAD)]
-    word = m[U(channel + s.C_FLITS + head)]
-    head = head + 1 if head + 1 < m[s.DEPTH] else 0
-    m[U(channel + s.C_HEAD)] = head
-    fill = m[U(channel + s.C_FILL)] - 1
-    m[U(channel + s.C_FILL)] = fill
+    depth, head = m[s.DEPTH], m[U(channel + s.C_HEAD)]
+    fill, sent, branch = m[U(channel + s.C_FILL)], m[U(channel + s.C_SENT)], m[U(channel + s.C_BRANCH)]
+    packet = m[U(channel + s.C_FLITS + head)] >> 2
+    tree = m[U(m[s.AT_PACKET] + packet * s.P_RECORD + s.P_TREE)]
+    place = head + sent if head + sent < depth else head + sent - depth
+    word = m[U(channel + s.C_FLITS + place)]
+    stays = tree != 0 and branch + 1 < m[U(tree)]
     m[U(own + s.W_USED)] += 1
     m[U(own + s.W_FLITS)] += 1
     # The flit: crossbar, then the output in turn, then the wire.
@@ -156,23 +177,41 @@ def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any
     if when < m[U(port + s.O_IDLE_FROM)]:
         when = np.int64(m[U(port + s.O_IDLE_FROM)])
     m[U(port + s.O_IDLE_FROM)] = when + m[U(port + s.O_INTERVAL)]
-    post(m, ring_of_flits(m, m[U(port + s.O_RING)]), own, word, when + m[U(port + s.O_DELAY)], m[s.DEPTH])
-    # The credit: one message per input and allocation step, at most one a cycle.
-    port = m[U(channel + s.C_PORT)]
-    step = c[s.STEP] & 0x7FFFFFFF
-    if m[U(port + s.I_STEP)] != step:
-        m[U(port + s.I_STEP)] = step
-        m[U(port + s.I_CREDIT_FREE)] = max(now, m[U(port + s.I_CREDIT_FREE)]) + 1
-    when = m[U(port + s.I_CREDIT_FREE)] - 1 + m[U(port + s.I_CREDIT_DELAY)]
-    note(m, ring_of_credits(m), when, m[U(channel + s.C_FEEDER)], 1)
+    copied = np.int64(word)
+    if tree != 0:
+        if word & 2:
+            m[U(channel + s.C_COPY)] = copy_packet(m, c, packet, branch)
+        copied = (m[U(channel + s.C_COPY)] << 2) | (word & 3)
+    post(m, ring_of_flits(m, m[U(port + s.O_RING)]), own, copied, when + m[U(port + s.O_DELAY)], depth)
+    if stays:
+        sent += 1
+        m[U(channel + s.C_SENT)] = sent
+    else:
+        head = head + 1 if head + 1 < depth else 0
+        m[U(channel + s.C_HEAD)] = head
+        fill -= 1
+        m[U(channel + s.C_FILL)] = fill
+        # The credit: one message per input and allocation step, at most one a cycle.
+        port = m[U(channel + s.C_PORT)]
+        step = c[s.STEP] & 0x7FFFFFFF
+        if m[U(port + s.I_STEP)] != step:
+            m[U(port + s.I_STEP)] = step
+            m[U(port + s.I_CREDIT_FREE)] = max(now, m[U(port + s.I_CREDIT_FREE)]) + 1
+        when = m[U(port + s.I_CREDIT_FREE)] - 1 + m[U(port + s.I_CREDIT_DELAY)]
+        note(m, ring_of_credits(m), when, m[U(channel + s.C_FEEDER)], 1)
     m[U(channel + s.C_DUE)] = -1
     if word & 1:
         m[U(own + s.W_OWNER)] = s.TAIL_SENT if m[s.WAIT_FOR_TAIL] else s.FREE
         m[U(channel + s.C_STATUS)] = IDLE
+        m[U(channel + s.C_SENT)] = 0
+        m[U(channel + s.C_BRANCH)] = branch + 1 if stays else 0
+        if tree != 0 and not stays:
+            m[U(m[s.AT_FREE] + c[s.FREE_TOP])] = packet
+            c[s.FREE_TOP] += 1
         if fill > 0:
             enter(m, c, table, router, channel, m[U(channel + s.C_FLITS + head)] >> 2)
         return False
-    return fill > 0
+    return fill > sent
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)

@@ -58,8 +58,8 @@ O_WANT, O_ASK, O_FREE = 0, 1, 2  # (64 bits)
 # In lines before that, what the general router and routing with choices need, then, going down, the candidates (output
 # port, lowest and highest virtual channel, priority).
 (C_PORT, C_VC, C_ROUTER, C_STATUS, C_IN_LOCAL, C_OUT_LOCAL, C_GRANT_AT, C_ACCEPT_AT, C_ROTATE_AT, C_DUE, C_OUTCOME,
- C_PART, C_ROUTES, C_NEXT_VC) = range(-1, -15, -1)  # fmt: skip
-C_ROUTE, ROUTE_SIZE = -18, 4
+ C_PART, C_ROUTES, C_NEXT_VC, C_BRANCH, C_SENT, C_COPY) = range(-1, -18, -1)  # fmt: skip
+C_ROUTE, ROUTE_SIZE = -21, 4
 # Out channel; the receiving channel is its target.
 W_USED, W_PLACE, W_TARGET, W_FLITS, W_OWNER, W_GRANT, W_SLOTS, W_PORT = range(8)
 W_SIZE = 8
@@ -72,7 +72,7 @@ FREE, OWNED, TAIL_SENT = range(3)
 N_SIZE = 16
 # Packet.
 (P_GOAL, P_HOME, P_SIZE, P_CREATED, P_ENTERED, P_HEAD_AT, P_MEASURED, P_HOPS, P_PART, P_VIA, P_DIRECTION, P_STAGE,
- P_FLOW, P_SOURCE, P_NEXT_FLIT, P_FLIT_TIMES) = range(16)  # fmt: skip
+ P_FLOW, P_TREE, P_NEXT_FLIT, P_FLIT_TIMES) = range(16)  # fmt: skip
 P_RECORD = 16
 
 

@@ -49,7 +49,8 @@ def take_flits(m: Any, c: Any, table: Any, now: int) -> None:
         channel = m[U(k)]
         fill = m[U(channel + s.C_FILL)]
         m[U(channel + s.C_FILL)] = fill + 1
-        if fill > 0:
+        # Flits of a multicast packet may wait here, sent into one branch already, for the next.
+        if fill > m[U(channel + s.C_SENT)]:
             continue
         router = m[U(channel + s.C_ROUTER)]
         if m[U(channel + s.C_STATUS)] == IDLE:

@@ -5,7 +5,9 @@ delivered and `delay_s` has passed (the operator's own time).  Each source sends
 `packet_flits` flits to its destinations in turn, starting at a place of its own so that sources do not all begin with
 the same destination.  A source of several flows serves them in turn, packet by packet.
 
-Limits: a multicast is sent as one transfer per destination here; sizes are rounded up to whole flits per source.
+A multicast flow brings every source's part to all destinations, over a tree (:mod:`tierform.network.multicast`).
+
+Limits: sizes are rounded up to whole flits per source; packets of a multicast are no longer than a buffer.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from tierform.network import cycle_flows as cf
 from tierform.network import cycle_kernel as kernel
 from tierform.network import cycle_state as cs
 from tierform.network.cycle import CycleNetwork, empty_traffic
+from tierform.network.multicast import add_trees
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing
 from tierform.network.topology import FloatArray, IntArray, Topology
@@ -27,13 +30,17 @@ from tierform.network.topology import FloatArray, IntArray, Topology
 
 @dataclass(frozen=True, eq=False)
 class Flow:
-    """A transfer: node numbers of sources and destinations, bytes, the flows it waits for, and a delay after them."""
+    """A transfer: node numbers of sources and destinations, bytes, the flows it waits for, and a delay after them.
+
+    With `multicast` all destinations get all bytes, otherwise the bytes are spread over them.
+    """
 
     sources: Sequence[int] | IntArray
     destinations: Sequence[int] | IntArray
     size_B: float
     after: Sequence[int] = ()
     delay_s: float = 0.0
+    multicast: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +70,8 @@ def simulate_flows(
     _check(topology, flows, packet_flits, clock_Hz)
     network = CycleNetwork(topology, routing, router_parameters, seed)
     flit_B = network.routers[0].flit_bits / 8
-    words = _words(network, flows, packet_flits, flit_B, clock_Hz)
+    trees = _plant(network, flows)
+    words = _words(network, flows, packet_flits, flit_B, clock_Hz, trees)
     traffic = empty_traffic()._replace(kind=kernel.FLOWS, flows=words)
     network.counters[cs.PHASE] = kernel.RUNNING
     ran = network.run(traffic, max_cycles, mode=3)
@@ -82,7 +90,21 @@ def simulate_flows(
     )
 
 
-def _words(network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit_B: float, clock_Hz: float) -> IntArray:
+def _plant(network: CycleNetwork, flows: Sequence[Flow]) -> dict[tuple[int, int], int]:
+    """The addresses of the multicast trees of each (flow, source); they take the general router."""
+    wanted = [(number, int(source)) for number, flow in enumerate(flows) if flow.multicast for source in flow.sources]
+    if not wanted:
+        return {}
+    network.usual = False
+    pairs = [(source, flows[number].destinations) for number, source in wanted]
+    network.memory, trees = add_trees(network.memory, network.routing, pairs)
+    return dict(zip(wanted, trees, strict=True))
+
+
+def _words(
+    network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit_B: float, clock_Hz: float,
+    trees: dict[tuple[int, int], int],
+) -> IntArray:  # fmt: skip
     """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle_flows`)."""
     nodes, count = network.topology.nodes, len(flows)
     followers: list[list[int]] = [[] for _ in flows]
@@ -98,21 +120,21 @@ def _words(network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit
             if part > 0:
                 entries[node].append((number, part, place * spread // len(senders)))
     entry_count = sum(len(rows) for rows in entries)
-    header = 4
-    at_flows = header
+    at_flows = cf.HEADER
     at_base = at_flows + count * cf.FLOW_SIZE
     at_entries = at_base + nodes + 1
     at_lists = at_entries + entry_count * cf.ENTRY_SIZE
     body: list[int] = []
     words = np.zeros(at_lists, np.int64)
-    words[:header] = count, at_flows, at_base, packet_flits
+    words[: cf.HEADER] = count, at_flows, at_base
+    shortest = min(router.buffer_flits for router in network.routers)
     senders_of: list[list[int]] = [[] for _ in flows]
     sent = np.zeros(count, np.int64)
     at = at_entries
     for node in range(nodes):
         words[at_base + node] = at
         for number, part, turn in entries[node]:
-            words[at : at + cf.ENTRY_SIZE] = number, part, turn, node
+            words[at : at + cf.ENTRY_SIZE] = number, part, turn, node, trees.get((number, node), 0)
             senders_of[number].append(at)
             sent[number] += part
             at += cf.ENTRY_SIZE
@@ -122,7 +144,10 @@ def _words(network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit
     for number, flow in enumerate(flows):
         record[number, cf.F_WAITS_FOR] = len(set(flow.after))
         record[number, cf.F_DELAY] = round(flow.delay_s * clock_Hz)
-        record[number, cf.F_FLITS_LEFT] = sent[number]
+        copies = len(np.unique(np.asarray(flow.destinations))) if flow.multicast else 1
+        record[number, cf.F_COPIES] = copies
+        record[number, cf.F_FLITS_LEFT] = sent[number] * copies
+        record[number, cf.F_PACKET_FLITS] = min(packet_flits, shortest) if flow.multicast else packet_flits
         for place, items in (
             (cf.F_GOALS, np.asarray(flow.destinations).tolist()),
             (cf.F_NEXT, followers[number]),
