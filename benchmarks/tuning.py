@@ -152,6 +152,17 @@ def run_seed(name, seed, args, write, done):
             f"switch {last['switch']} error {last['points'][-1][2]:.4f} by phase {last['by_phase']}", flush=True,
         )  # fmt: skip
 
+    def lora():
+        case = CASES[name](args.files, seed, False)
+        torch.manual_seed(seed)
+        trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
+        trainer.switch()
+        go("lora", Clocked(trainer, case))
+
+    methods = args.methods or METHODS
+    if methods == ["lora"]:
+        lora()
+        return
     if args.methods == ["hybrid"]:  # beside runs that are there already
         trainer = make_trainer(case, HpTRule(args.window), args, args.hybrid_rate)
         go("hybrid", Clocked(trainer, case), extra=lambda: {"window": args.window})
@@ -186,12 +197,8 @@ def run_seed(name, seed, args, write, done):
             if not same:
                 raise SystemExit(f"the continued run differs: {again} against {full.losses[rule.would - 1]}")
             go("hybrid", hybrid, extra=lambda: {"continued_bit_by_bit": same, "trial_begins": rule.would})
-    case = CASES[name](args.files, seed, False)
-    case.model.load_state_dict(start)
-    torch.manual_seed(seed)
-    trainer = make_trainer(case, FixedStep(10**9, window=10**9), args)
-    trainer.switch()
-    go("lora", Clocked(trainer, case))
+    if "lora" in methods:
+        lora()
 
 
 def compare(args):
@@ -309,9 +316,7 @@ if __name__ == "__main__":
     parser.add_argument("--budget", type=float, default=160, help="CPU seconds of each run")
     parser.add_argument("--points", type=int, default=6, help="tests of each run")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--methods", nargs="+", choices=METHODS, help="of search; for compare hybrid alone adds to --json"
-    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="hybrid or lora alone add to --json")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--window", type=int, default=60)
     parser.add_argument("--rate", type=float, default=1e-4, help="learning rate of full training")
