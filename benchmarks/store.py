@@ -1,7 +1,7 @@
 """Timings of the plane store: kernels in memory, warm reads, cold loads beside safetensors, and the HTTP server.
 
 Run as a script: ``python benchmarks/store.py [megabytes of model]``.  It makes a bf16 model of Gaussian weights in a
-temporary folder, packs it, and prints one table.  Rates by processor time are what an idle machine would give.
+temporary folder, packs it, and prints one table.  Medians; the note has the range.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from tierform.store import PackOptions, pack_model
 from tierform.store import open as open_store
-from tierform.store.bench import Timing, cold_loads, gaussian_bf16, kernels, reads
+from tierform.store.bench import Timing, cold_loads, first_touch, gaussian_bf16, kernels, reads
 from tierform.store.safetensors_file import build_header
 from tierform.store.server import StoreServer
 
@@ -85,14 +85,14 @@ def main(megabytes: int) -> None:
         model = folder / "model"
         model.mkdir()
         make_model(model, megabytes)
-        rows = kernels() + packing(model, folder)
+        rows = kernels() + first_touch() + packing(model, folder)
         rows += reads(folder / "none.tfs", [16, 8, 4])
         rows += cold_loads(folder / "none.tfs", model, [4, 8, 16])
         rows += serving(folder / "none.tfs")
-    print(f"{'what':28} {'quantity':22} {'wall':>8} {'CPU/2':>8}  note")
+    print(f"{'what':36} {'quantity':22} {'wall':>8} {'CPU/2':>8}  note")
     for row in rows:
         cpu = f"{row.cpu:8.2f}" if row.cpu else " " * 8
-        print(f"{row.what:28} {row.quantity:22} {row.wall:8.2f} {cpu}  {row.note}")
+        print(f"{row.what:36} {row.quantity:22} {row.wall:8.3f} {cpu}  {row.note}")
 
 
 if __name__ == "__main__":

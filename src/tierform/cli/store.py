@@ -170,7 +170,7 @@ def bench(
         wanted = [int(one) for one in bit_text.split(",")]
     except ValueError:
         fail("a list of whole numbers is needed", key="--bits", value=bit_text, fix="For example 4,8,16.")
-    rows = timing.kernels(megabytes, threads)
+    rows = timing.kernels(megabytes, threads) + timing.first_touch(megabytes, threads)
     if store is not None:
         rows += timing.reads(store, wanted, threads)
         rows += timing.cold_loads(store, model, wanted, threads)
