@@ -26,8 +26,9 @@ Run = dict[str, Any]
 
 
 def runs_of(content: dict[str, Any], method: str) -> list[Run]:
-    """A method's runs, by seed."""
-    return [seed[method] for _, seed in sorted(content["seeds"].items()) if method in seed]
+    """A method's finished runs, by seed."""
+    found = [seed[method] for _, seed in sorted(content["seeds"].items()) if method in seed]
+    return [run for run in found if run["cpu_s"] >= content["settings"]["budget"]]
 
 
 def errors(content: dict[str, Any]) -> None:
@@ -104,7 +105,7 @@ def picture(contents: list[dict[str, Any]]) -> str:
     for index, content in enumerate(contents):
         runs = [run for method in METHODS for run in runs_of(content, method)]
         values = [point[2] for run in runs for point in run["points"]]
-        yard = {k: v for k, v in runs[0]["yardsticks"].items() if v <= max(values) * 1.05}
+        yard = {k: v for k, v in runs[0]["yardsticks"].items() if v <= max(values)}
         low, up = min([*values, *yard.values()]), max(values)
         low, up = low - 0.05 * (up - low), up + 0.05 * (up - low)
         last = content["settings"]["budget"]
@@ -131,7 +132,7 @@ def picture(contents: list[dict[str, Any]]) -> str:
                          f'stroke-dasharray="5 4"/><text x="{x1 - 2}" y="{y(value) - 4:.1f}" text-anchor="end" '
                          f'fill="#555">{name}</text>')  # fmt: skip
         for place, (method, colour) in enumerate(METHODS.items()):
-            parts.append(f'<text x="{x0 + 92 * place}" y="32" fill="{colour}">{NAMES[method]}</text>')
+            parts.append(f'<text x="{x0 + 92 * place}" y="34" fill="{colour}">{NAMES[method]}</text>')
             for run in runs_of(content, method):
                 line = " ".join(f"{x(used):.1f},{y(error):.1f}" for used, _, error in run["points"][:-1])
                 parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="1.3"/>')
