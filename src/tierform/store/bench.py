@@ -43,12 +43,14 @@ class Timing:
 
 
 def _repeated(
-    what: str, work: Callable[[], object], size: float, threads: int, repeats: int = 5, note: str = ""
+    what: str, work: Callable[[], object], size: float, threads: int, repeats: int = 5, note: str = "", new_B: int = 0
 ) -> Timing:
-    """Bytes per second over a few runs, after one."""
+    """Bytes per second over a few runs, after one; `new_B` of memory are touched and given back before each."""
     work()
     walls, cpus = [], []
     for _ in range(repeats):
+        if new_B:
+            _back_memory(new_B)
         begin, used = time.perf_counter(), time.process_time()
         work()
         walls.append(size / (time.perf_counter() - begin) / 1e9)
@@ -61,6 +63,15 @@ def _repeated(
         float(np.median(cpus)),
         ", ".join(filter(None, (note, spread))),
     )
+
+
+def _back_memory(size: int) -> None:
+    """Touch memory and give it back: a virtual machine's host may take long to provide what was not used for a while,
+    and that is not to fall on whoever is measured next.
+    """
+    from tierform.store.memory import new_words
+
+    new_words(size // 8).fill(0)
 
 
 def gaussian_bf16(weights: int, seed: int = 0) -> NDArray[np.uint16]:
@@ -133,7 +144,13 @@ def first_touch(megabytes: int = 256, threads: int = 2) -> list[Timing]:
                 memory = make(count * piece).reshape(count, piece)
                 list(pool.map(lambda row: memory[row].fill(1), range(count)))
 
-            rows.append(_repeated("first touch of memory", fill, count * piece * 8, threads, note=what))
+            size = count * piece * 8
+            rows.append(_repeated("first touch of memory", fill, size, threads, note=what, new_B=size))
+        time.sleep(5)  # free memory goes back to the host of a virtual machine after some seconds, if it does
+        begin = time.perf_counter()
+        fill()
+        rate = size / (time.perf_counter() - begin) / 1e9
+        rows.append(Timing("first touch of memory", "GB/s of weights", rate, 0.0, "huge pages, 5 s after it was free"))
     return rows
 
 
@@ -163,12 +180,12 @@ def reads(path: Path | str, bits: list[int], threads: int = 2) -> list[Timing]:
         scratch = np.zeros(most, np.uint64)
         for each in bits:
             what = f"warm read, {each} bits"
-            for note, work in (
-                ("opened and loaded, new memory", lambda each=each: _stream_all(path, each, threads)),
-                ("tensor by tensor, new memory", lambda each=each: _read_all(store, each, None)),
-                ("memory used again", lambda each=each: _read_all(store, each, scratch)),
+            for note, work, new in (
+                ("opened and loaded, new memory", lambda each=each: _stream_all(path, each, threads), size),
+                ("tensor by tensor, new memory", lambda each=each: _read_all(store, each, None), 8 * most),
+                ("memory used again", lambda each=each: _read_all(store, each, scratch), 0),
             ):
-                rows.append(_repeated(what, work, size, threads, note=note))
+                rows.append(_repeated(what, work, size, threads, note=note, new_B=new))
     return rows
 
 
@@ -180,15 +197,6 @@ def _forget(path: Path) -> bool:
         os.fsync(handle.fileno())
         os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return True
-
-
-def _back_memory(size: int) -> None:
-    """Touch memory and give it back: a virtual machine's host may take long to provide what was not used for a while,
-    and that is not to fall on whoever is measured next.
-    """
-    from tierform.store.memory import new_words
-
-    new_words(size // 8).fill(0)
 
 
 def _cached(path: Path) -> float:
