@@ -197,3 +197,35 @@ def test_training_is_the_same_for_the_same_seed(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     with pytest.raises(TierformError, match="too short"):
         train_small(b"short", b"short", made)
+
+
+def test_a_kept_model_is_the_trained_one_and_a_damaged_one_is_made_anew(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("transformers")
+    from tierform.store.small_model import SmallModel, trained_small
+
+    text = b"one two three four five six seven eight nine ten. " * 12
+    made = SmallModel(width=32, layers=1, heads=2, context=16, steps=3)
+    first, found = trained_small(text, text, made, tmp_path)
+    (kept,) = tmp_path.glob("*.tfs")
+    again, found_again = trained_small(text, text, made, tmp_path)
+    assert (found, found_again) == (False, True)
+    for a, b in zip(first.model.parameters(), again.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    kept.write_bytes(kept.read_bytes()[:-8])
+    assert trained_small(text, text, made, tmp_path)[1] is False and trained_small(text, text, made, tmp_path)[1]
+    assert (
+        trained_small(text, text, SmallModel(width=32, layers=1, heads=2, context=16, steps=3, seed=1), None)[1]
+        is False
+    )
+    assert len(list(tmp_path.glob("*.tfs"))) == 1
+
+
+def test_lots_keep_the_mix_and_lose_the_order(planed) -> None:
+    from tierform.store.language_model import calibrate
+    from tierform.store.policies import Policy
+
+    calibration = calibrate(planed, 4)
+    static, lots = (Policy(kind, planed, 6.3, calibration).whole for kind in ("static", "shuffled"))
+    assert sorted(static) == sorted(lots) and (static != lots).any()
+    assert (Policy("shuffled", planed, 6.3, calibration, seed=1).whole != lots).any()

@@ -142,7 +142,7 @@ def test_an_opt_model_from_a_folder_runs_the_same_way(tmp_path: Path) -> None:
     settings = {"model": str(tmp_path / "opt"), "train": str(tmp_path / "t.txt"), "test": str(tmp_path / "t.txt"),
                 "bits": "6", "windows": "2"}  # fmt: skip
     result = STUDIES.get("smartquant")(StudyOptions(quick=True, settings=settings))
-    assert len(result.table("Perplexity at equal bytes").rows) == 7
+    assert len(result.table("Perplexity at equal bytes").rows) == 6
     with pytest.raises(TierformError, match="cannot be loaded"):
         load_published(str(tmp_path / "none"), text, text)
 

@@ -3,11 +3,15 @@
 ``uniform``     every group at the same whole number of bits.
 ``static``      by sensitivity from calibration, once for all tokens.
 ``shuffled``    the static policy's bits given to groups of the same size by lot: what the mix of bits does by itself.
-``activation``  as static, and where the incoming activation is known before the matrix is read (columns of out_proj and
-                fc2), by that activation's energy in each group, token by token.
-``predictor``   every matrix token by token, by activity that a low-rank map predicts from the input of the layer before
-                (in the manner of Deja Vu, Liu et al., ICML 2023), early enough to fetch ahead.
-``oracle``      as predictor with the true activity, which no device knows in time: the bound of what prediction gives.
+``activation``  as static, and in the columns of out_proj and fc2 token by token by the energy of the activation that
+                comes in, which is known before the matrix is read.
+``predictor``   the same by an energy that a low-rank map predicts from the input of the layer before (in the manner of
+                Deja Vu, Liu et al., ICML 2023), early enough to fetch ahead.
+
+Only columns change from token to token: what a group of columns adds to the result is proportional to what comes in.
+For rows nothing like it holds: keys and values serve later tokens, a query's weight is not its head's output, and an
+error in a neuron that is off does not shrink with its activation.  Giving rows bits by activity was tried and raised
+the perplexity, even with the true activity.
 
 All but ``uniform`` take a budget in average bits.  The static allocation gives every matrix its share in whole bits;
 each token then spends exactly that share within the matrix, so every token reads the same number of bytes.
@@ -25,14 +29,8 @@ from tierform.errors import fail
 from tierform.store.importance import PrecisionTrace, Predictor, allocate, allocate_steps, fit_predictor
 from tierform.store.language_model import Calibration, PlanedModel, Site, group_energy
 
-Kind = Literal["uniform", "shuffled", "static", "activation", "predictor", "oracle"]
-KINDS: tuple[Kind, ...] = ("uniform", "shuffled", "static", "activation", "predictor", "oracle")
-
-
-def activity_source(site: Site) -> str:
-    """The site whose measured group energy stands for this site's: the heads' outputs, or the neurons' activations."""
-    kind = "fc2" if site.kind.startswith("fc") else "out_proj"
-    return f"layers.{site.layer}.{kind}.weight"
+Kind = Literal["uniform", "shuffled", "static", "activation", "predictor"]
+KINDS: tuple[Kind, ...] = ("uniform", "shuffled", "static", "activation", "predictor")
 
 
 class Predictors:
@@ -43,7 +41,7 @@ class Predictors:
         self.of: dict[str, Predictor] = {}
         self.explained: dict[str, float] = {}
         for site in planed.sites:
-            if site.kind not in ("out_proj", "fc2"):
+            if not site.by_columns:
                 continue
             inputs = calibration.inputs[max(site.layer - 1, 0)]
             relative = calibration.energies[site.name] / calibration.mean_energy[site.name]
@@ -97,7 +95,6 @@ class Policy:
             at += site.count
         self._trace: dict[str, list[NDArray[np.uint8]]] = {site.name: [] for site in planed.sites}
         self._entering: dict[int, NDArray[np.float32]] = {}
-        self.true_energy: dict[str, torch.Tensor] = {}
 
     def bits_of(self, site: Site, inputs: torch.Tensor) -> torch.Tensor:
         """The precision of each of the site's groups for each token of `inputs` ([token or 1, group])."""
@@ -113,18 +110,12 @@ class Policy:
 
     def _relative_energy(self, site: Site, inputs: torch.Tensor) -> NDArray[np.float64] | None:
         calibration = self._calibration
-        if self.kind in ("uniform", "shuffled", "static") or calibration is None:
+        if self.kind not in ("activation", "predictor") or calibration is None or not site.by_columns:
             return None
-        source = activity_source(site)
         if self.kind == "predictor":
             assert self._predictors is not None
-            return self._predictors.of[source](self._entering[max(site.layer - 1, 0)])
-        if site.by_columns:
-            return group_energy(site, inputs).numpy().astype(np.float64) / calibration.mean_energy[source]
-        if self.kind == "oracle" and site.kind == "fc1":  # the neurons' true activity, computed exactly beside
-            exact = torch.relu(inputs @ site.linear.weight.T + site.linear.bias)
-            return group_energy(site, exact).numpy().astype(np.float64) / calibration.mean_energy[source]
-        return None
+            return self._predictors.of[site.name](self._entering[max(site.layer - 1, 0)])
+        return group_energy(site, inputs).numpy().astype(np.float64) / calibration.mean_energy[site.name]
 
     def perplexity(self, windows: int) -> float:
         """The test text's perplexity under this policy; the trace of it is kept."""

@@ -171,10 +171,7 @@ def tables(quality: Quality) -> tuple[Table, Table]:
         "policy", "bits a weight", "perplexity", "least seed", "most seed", "above exact (%)", "DRAM energy saved (%)",
         "load time saved (%)",
     )  # fmt: skip
-    note = (
-        "Means over the seeds.  shuffled is the static mix of bits given to groups by lot; oracle knows the true "
-        "activity of the neurons in time, which no device does: a control and a bound, not policies."
-    )
+    note = "Means over the seeds.  shuffled is the static mix of bits given to groups by lot: a control, not a policy."
     pair_head = ("bits a weight", "policy", "against", "perplexity (%)", "standard error (%)", "seeds in which lower")
     pair_note = "Differences window by window on the same text with the same model; negative is better."
     return (
