@@ -51,6 +51,13 @@ def one_layer():
         with torch.no_grad():
             wall, cpu = best(lambda layer=layer: layer(x))
         print(f"{name:62s} {wall:8.2f} {cpu:8.2f} {cpu / plain[1]:8.1f}")
+    form = CrossbarFormat(adc_bits=8, inverted_columns=True)
+    layer = CrossbarLinear(weight, None, form, noise=load_noise("programming-2pct"))
+    for layer.fidelity in ("bits", "surrogate", "weights"):
+        name = f"128-row blocks, 8 one-bit input slices, noisy cells, {layer.fidelity}"
+        with torch.no_grad():
+            wall, cpu = best(lambda layer=layer: layer(x))
+        print(f"{name:62s} {wall:8.2f} {cpu:8.2f} {cpu / plain[1]:8.1f}")
 
 
 def bert_base():

@@ -19,11 +19,10 @@ from torch import nn
 from tierform.errors import MissingDependency, fail
 from tierform.numerics.emulation import crossbar_layers, new_chip_instance, set_fidelity
 from tierform.numerics.placement import static_linears
+from tierform.numerics.tasks import TaskSet, one_cycle
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tierform.numerics.tasks import TaskSet
 
 TRAINING_INSTANCES = 10_000  # chip instances from this number on are for training, those below for measuring
 
@@ -139,7 +138,7 @@ def train_adapters(
         _set_noise(kept, None)
     set_fidelity(model, fidelity)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, learning_rate, steps)
     losses: list[float] = []
     model.train()
     source = iter(batches)

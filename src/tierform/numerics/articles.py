@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from tierform.errors import fail
-from tierform.numerics.tasks import TaskSet
+from tierform.numerics.tasks import TaskSet, one_cycle
 
 _TITLE = re.compile(r"\s*= (?!=)(.+?)(?<!=) =\s*")
 _SUBTITLE = re.compile(r"\s*= =.*")
@@ -106,7 +106,7 @@ def fill_in(
     """Train a masked language model on rows of word numbers, with new masks in every step."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, learning_rate, steps)
     model.train()
     for step in range(steps):
         ids = rows[torch.randint(len(rows), (batch,), generator=generator)]

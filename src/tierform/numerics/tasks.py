@@ -134,7 +134,7 @@ def pretrain(
         model = task.build()
         model.train()
         optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+        schedule = one_cycle(optimizer, learning_rate, steps)
         source = task.batches(batch, seed)
         for step in range(steps):
             loss = model(**next(source)).loss
@@ -147,6 +147,13 @@ def pretrain(
                 on_step(step, float(loss.detach()))
     model.eval()
     return model
+
+
+def one_cycle(optimizer: torch.optim.Optimizer, learning_rate: float, steps: int) -> Any:
+    """A learning rate that rises over a tenth of the steps (three tenths of a short training) and falls to zero."""
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, learning_rate, total_steps=steps, pct_start=0.1 if steps > 10 else 0.3
+    )
 
 
 def digits(*, layers: int = 4, hidden: int = 64) -> TaskSet:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from tierform.errors import MissingDependency, fail
-from tierform.numerics.tasks import TaskSet
+from tierform.numerics.tasks import TaskSet, one_cycle
 
 TRAINING, CHOOSING = 1000, 297
 
@@ -98,7 +98,7 @@ def restore(
     generator = torch.Generator().manual_seed(seed)
     parameters = [*model.parameters(), *decoder.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, learning_rate, steps)
     model.train()
     for step in range(steps):
         clean = images[torch.randint(len(images), (batch,), generator=generator)]
