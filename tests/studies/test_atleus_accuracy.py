@@ -37,6 +37,10 @@ def test_a_given_run_becomes_the_table_with_the_published_loss_beside_it(tmp_pat
     worse["lines"][2]["points_lost"] = 0.75
     file.write_text(json.dumps(worse))
     assert accuracy(options(file), "atleus")[1].startswith("Missed")
+    for points in (0.45, 0.55):  # +- 0.125
+        worse["lines"][2]["points_lost"] = points
+        file.write_text(json.dumps(worse))
+        assert accuracy(options(file), "atleus")[1].startswith("Not decided")
 
 
 def test_runs_of_other_chips_other_files_and_other_words_are_refused(tmp_path):

@@ -285,7 +285,12 @@ def summary(points: list[Point], gpus: tuple[str, ...], shares: Table, balance: 
     for text, claim in told if values is not None else ():
         loss = atleus_accuracy.lost(values, text)
         if loss is not None:
-            line(f"points lost, {text}", claim, loss[0], f"+- {loss[1]:.2g}; the paper's sigma is not known")
+            line(
+                f"points lost, {text}",
+                claim,
+                loss[0],
+                f"{'a single run' if loss[1] > 100 else f'+- {loss[1]:.2g}'}; sigma is not known",
+            )
     head = ("figure", "published", "here", "here / published", "where, and what decides it")
     return Table("Published and reproduced", head, tuple(rows), "Ratios of Atleus to a baseline; > 1 is in its favour.")
 

@@ -61,10 +61,10 @@ def accuracy(options: StudyOptions, chip: str) -> tuple[Table | None, str]:
 
 
 def lost(table: Table | None, line: str) -> tuple[float, float] | None:
-    """Points lost on a line of the table and their half width; None where the run has no such line."""
+    """Points lost on a line of the table and their half width (infinite of a single run); None without such a line."""
     for row in table.rows if table is not None else ():
         if row[0] == line and isinstance(row[3], float):
-            return row[3], float(row[4] or math.nan)
+            return row[3], float(row[4]) if isinstance(row[4], float) else math.inf
     return None
 
 
@@ -122,7 +122,8 @@ def _remark(found: dict[str, Any]) -> str:
     aware, unaware = lost(table, WITH), lost(table, WITHOUT)
     if aware is None or unaware is None:
         return "The accuracy run given has no adapters: the published loss is not checked."
-    kept = "Within" if aware[0] < PUBLISHED_LOSS else "Missed:"
+    low, high = aware[0] - aware[1], aware[0] + aware[1]
+    kept = "Within" if high < PUBLISHED_LOSS else "Missed:" if low > PUBLISHED_LOSS else "Not decided by these runs:"
     return (
         f"{kept} the published loss of less than {PUBLISHED_LOSS} points: {aware[0]:.2f} points with noise in "
         f"training, {unaware[0]:.2f} without, on {found['task']} (the paper's are SQuAD and SWAG, of "
