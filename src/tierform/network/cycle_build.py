@@ -201,7 +201,6 @@ def _fill_routers(memory: Memory, topology: Topology, routers: Sequence[RouterPa
     channels = (topology.links + topology.nodes) * vcs
     for number, place in enumerate((s.R_SWITCH_LIST, s.R_VC_LIST, s.R_ROUTING_LIST)):
         record[:, place] = int(words[s.AT_LISTS]) + number * channels + plug.in_base[:-1] * vcs
-    record[:, s.R_NUMBER] = np.arange(topology.routers)
 
 
 def _fill_ports(

@@ -1,8 +1,8 @@
 # mypy: disable-error-code="untyped-decorator"
-"""The rules of the cycle-level router: random numbers, allocators and routing, as compiled functions.
+"""What both kinds of router share: names of states and modes, random numbers and routing, as compiled functions.
 
-Arbitration and routing follow the input-queued virtual-channel router of Dally and Towles (chapters 16 to 19); details
-such as which pointer moves when are those observed on BookSim2.  State is in two arrays: words `m` and
+The router is the input-queued virtual-channel router of Dally and Towles (chapters 16 to 19); details such as which
+pointer moves when are those observed on BookSim2.  State is in two arrays: words `m` and
 counters `c` (see :mod:`tierform.network.cycle_state` for the records).  This module imports Numba.
 """
 

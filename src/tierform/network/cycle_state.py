@@ -41,7 +41,7 @@ HEADER = 64
 
 # Router.
 (R_CHANNEL, R_OWN, R_INPUTS, R_OUTPUTS, R_ROUTING_DELAY, R_VC_DELAY, R_SWITCH_DELAY, R_CROSSBAR_DELAY, R_CREDIT_DELAY,
- R_SWITCH_N, R_VC_N, R_ROUTING_N, R_SWITCH_LIST, R_VC_LIST, R_ROUTING_LIST, R_NUMBER) = range(16)  # fmt: skip
+ R_SWITCH_N, R_VC_N, R_ROUTING_N, R_SWITCH_LIST, R_VC_LIST, R_ROUTING_LIST) = range(15)  # fmt: skip
 R_SIZE = 16
 # Input port, after a mask of the outputs that have granted it; then, for any speedup, the rotating offsets and the
 # switch's accept pointers.
