@@ -11,6 +11,15 @@ transformers = pytest.importorskip("transformers")
 pytest.importorskip("zstandard")
 
 
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Matrices this small only lose by threads that wait for each other."""
+    from tierform.store.small_model import single_thread
+
+    with single_thread():
+        yield
+
+
 def make(kind: str, dtype: torch.dtype):
     torch.manual_seed(0)
     if kind == "gpt2":
