@@ -37,7 +37,7 @@ class Run:
     limit: int
 
 
-RUNS = {"short": Run(300, 100, 1, 2, 500), "long": Run(1000, 600, 3, 3, 0)}
+RUNS = {"short": Run(300, 100, 1, 2, 500), "long": Run(1000, 250, 3, 3, 0)}
 
 
 def accuracy(options: StudyOptions, chip: str) -> tuple[Table | None, str]:
@@ -79,7 +79,7 @@ def _run(options: StudyOptions, chip: str, form: Run) -> dict[str, Any]:
     options.say("accuracy: pre-training a small ViT")
     task = tilted_digits()
     model = pretrain(task, steps=form.pretraining, seed=options.seed)
-    adapting = Adapting(form.steps, 32, 5e-3, 16, targets=("all",), train_norms=True, resample_every=4)
+    adapting = Adapting(form.steps, 48, 5e-3, 16, targets=("all",), train_norms=True, resample_every=4)
     table = accuracy_table(
         model, task, chip, noise=NOISE, seeds=form.seeds, instances=form.instances, adapting=adapting,
         limit=form.limit, progress=lambda what, done, total: options.say(f"accuracy: {what} ({done}/{total})"),
