@@ -156,16 +156,20 @@ def one_cycle(optimizer: torch.optim.Optimizer, learning_rate: float, steps: int
     )
 
 
-def digits(*, layers: int = 4, hidden: int = 64) -> TaskSet:
-    """Scanned digits with a small ViT of 2 x 2 patches."""
+def scanned_digits() -> tuple[Tensor, Tensor]:
+    """scikit-learn's 1,797 digits in an order of their own: images (1797, 1, 8, 8) in [-1, 1], and labels."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
         raise MissingDependency("scikit-learn", "the digits task", "train") from None
     found = load_digits()
     order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    images = (torch.tensor(found.images).float() / 8.0 - 1.0)[order][:, None]
-    labels = torch.tensor(found.target).long()[order]
+    return (torch.tensor(found.images).float() / 8.0 - 1.0)[order][:, None], torch.tensor(found.target).long()[order]
+
+
+def digits(*, layers: int = 4, hidden: int = 64) -> TaskSet:
+    """Scanned digits with a small ViT of 2 x 2 patches."""
+    images, labels = scanned_digits()
 
     def build() -> nn.Module:
         from transformers import ViTConfig, ViTForImageClassification

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tierform.errors import MissingDependency, fail
-from tierform.numerics.tasks import TaskSet, one_cycle
+from tierform.errors import fail
+from tierform.numerics.tasks import TaskSet, one_cycle, scanned_digits
 
 TRAINING, CHOOSING = 1000, 297
 
@@ -47,14 +47,7 @@ def distort(images: Tensor, copies: int, generator: torch.Generator, *, noise: f
 
 def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelled: int = 200) -> TaskSet:
     """Which digit is in a distorted 8 x 8 image?"""
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError:
-        raise MissingDependency("scikit-learn", "the digits task", "train") from None
-    found = load_digits()
-    order = torch.randperm(len(found.target), generator=torch.Generator().manual_seed(0))
-    images = (torch.tensor(found.images).float() / 8.0 - 1.0)[order][:, None]
-    labels = torch.tensor(found.target).long()[order]
+    images, labels = scanned_digits()
     generator = torch.Generator().manual_seed(1)
 
     def part(first: int, last: int, times: int) -> dict[str, Tensor]:
