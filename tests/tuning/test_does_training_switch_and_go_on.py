@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_network import Small, mse, small_batch
 
-from conftest import Small, mse, small_batch
 from tierform.errors import TierformError
 from tierform.tuning.intrinsic import intrinsic_dimension
 from tierform.tuning.lowrank import LowRank, merged
@@ -305,7 +305,7 @@ import hashlib, os, sys
 sys.path.insert(0, {folder!r})
 import torch
 from accelerate import Accelerator
-from conftest import Small, mse, small_batch
+from small_network import Small, mse, small_batch
 from tierform.tuning import FixedStep, HybridTrainer, LowRank, optimizer
 accelerator = Accelerator(cpu=True)
 torch.manual_seed(0)
