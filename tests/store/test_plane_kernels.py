@@ -63,6 +63,29 @@ def test_every_block_has_its_own_precision(midpoint: bool) -> None:
         np.testing.assert_array_equal(back.view(np.uint16)[block * 512 : (block + 1) * 512], expected)
 
 
+@pytest.mark.parametrize("width", [8, 16, 32, 64])
+@pytest.mark.parametrize("layout", ["plane-major", "adjacent"])
+def test_writing_past_the_caches_changes_no_bit_wherever_the_memory_begins(width: int, layout: str) -> None:
+    blocks = 13
+    size = blocks * width * 8
+    words = np.random.default_rng(width).integers(0, 2**63, size).astype(np.uint64)
+    plane_step, block_step = (8, width * 8) if layout == "adjacent" else (blocks * 8, 8)
+    starts, most = np.arange(width) * plane_step, np.full(1, width - 3, np.uint8)
+    plain, shallow = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
+    kernels.pack_blocks(words, width, width, plain, 0, plane_step, block_step, blocks)
+    kernels.unpack_blocks(plain, starts, block_step, 0, blocks, most, 0, width, width, 1, 5, 1, shallow)
+    for offset in range(9):  # in words: some on a vector, most not
+        stored, back = (np.full(size + 16, 7, np.uint64)[offset : offset + size] for _ in range(2))
+        kernels.pack_blocks(words, width, width, stored, 0, plane_step, block_step, blocks, past_caches=True)
+        np.testing.assert_array_equal(stored, plain)
+        kernels.unpack_blocks(
+            stored, starts, block_step, 0, blocks, most, 0, width, width, 1, 5, 1, back, past_caches=True
+        )
+        np.testing.assert_array_equal(back, shallow)
+        assert stored.base is not None and back.base is not None
+        assert (stored.base[offset + size :] == 7).all() and (back.base[:offset] == 7).all()
+
+
 def test_xxh64_gives_the_published_values() -> None:
     for content, expected in KNOWN_XXH64.items():
         assert int(hashing.hash_bytes(np.frombuffer(content, np.uint8))) == expected

@@ -84,10 +84,11 @@ def kernels(megabytes: int = 256, threads: int = 2) -> list[Timing]:
     """Pack, unpack at 16 and at 4 planes, and checksum, beside NumPy's copy of the same weights."""
     from tierform.store.hashing import hash_pages
     from tierform.store.kernels import pack_blocks, unpack_blocks
+    from tierform.store.memory import new_words
 
     count = max(threads, megabytes * 2**20 // (2 * _CHUNK))
     words = gaussian_bf16(count * _CHUNK).view(np.uint64).reshape(count, -1)
-    planes, back = np.empty_like(words), np.empty_like(words)
+    planes, back = (new_words(words.size).reshape(words.shape) for _ in range(2))
     four = np.empty((count, words.shape[1] // 4), np.uint64)
     blocks = _CHUNK // 512
     starts = np.arange(16, dtype=np.int64) * blocks * 8
@@ -97,13 +98,15 @@ def kernels(megabytes: int = 256, threads: int = 2) -> list[Timing]:
         np.copyto(back[chunk], words[chunk])
 
     def pack(chunk: int) -> None:
-        pack_blocks(words[chunk], 16, 16, planes[chunk], 0, blocks * 8, 8, blocks)
+        pack_blocks(words[chunk], 16, 16, planes[chunk], 0, blocks * 8, 8, blocks, True)
 
     def unpack(source: NDArray[np.uint64], bits: int) -> Callable[[int], None]:
         wanted = np.full(1, bits, np.uint8)
 
         def one(chunk: int) -> None:
-            unpack_blocks(source[chunk], starts, 8, 0, blocks, wanted, 0, 16, 16, 1, 8, 1, back[chunk])
+            unpack_blocks(
+                source[chunk], starts, 8, 0, blocks, wanted, 0, 16, 16, 1, 8, 1, back[chunk], past_caches=True
+            )
 
         return one
 

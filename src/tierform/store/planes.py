@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tierform.store.reader import ReadCount
 
 PIECE_BLOCKS = 8192  # the most that one thread reads and unpacks at once: 8 MiB of bf16
+PAST_CACHES_B = 32 * 2**20  # a tensor of this size does not stay in a cache: it is written past them
 _SEGMENT = np.dtype([("offset", "<u8"), ("size", "<u4"), ("coding", "<u4")])
 
 
@@ -48,6 +49,7 @@ class Job:
     bits: NDArray[np.uint8]
     midpoint: bool
     target: NDArray[np.uint64]
+    past_caches: bool
 
 
 class PlaneReader:
@@ -145,7 +147,7 @@ class PlaneReader:
             done, next_block = at - first_block, at + high - low
             depth = bits if bits.size == 1 else bits[done : next_block - first_block]
             target = words[done * size : (next_block - first_block) * size]
-            found.append(Job(entry, chunk, low, high, depth, midpoint, target))
+            found.append(Job(entry, chunk, low, high, depth, midpoint, target, words.nbytes >= PAST_CACHES_B))
             at = next_block
         if not self._into_buffer(entry):
             for job in found:
@@ -165,7 +167,7 @@ class PlaneReader:
         wrong = unpack_blocks(
             stored, starts, step, job.low, job.high - job.low, bits, int(bits.size > 1), element.width, element.planes,
             fill, element.exponent_bits, int(element.kind == "float"), job.target, expected,
-            entry.chunk_span(job.chunk),
+            entry.chunk_span(job.chunk), job.past_caches,
         )  # fmt: skip
         if wrong >= 0:
             self._refuse_page(entry, job.chunk, wrong, step)
