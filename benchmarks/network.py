@@ -1,4 +1,4 @@
-"""How fast the network engines are: flit-hops per CPU second, a large 3D mesh, analytic evaluations.
+"""How fast the network engines are: flit-hops per CPU second, a large 3D mesh, the analytic against the cycle engine.
 
 Run as a script; prints a table.  With ``--booksim PATH`` (a BookSim2 program of your own) the same runs are timed
 with it on this machine, in turn with ours, and the ratio is printed.
@@ -12,12 +12,14 @@ import resource
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from tierform.network import AnalyticNetwork, chiplets, mesh, mesh_3d, pattern, simulate_traffic
-from tierform.network.cycle import CycleNetwork, Injection, Sampling, random_traffic
+from tierform.network.cycle import CycleNetwork, CycleResult, Injection, Sampling, random_traffic
 
 CONFIG = """topology = mesh; k = 8; n = 2; routing_function = dor; num_vcs = 4; vc_buf_size = 8;
 wait_for_tail_credit = 0; vc_allocator = islip; sw_allocator = islip; alloc_iters = 1; credit_delay = 1;
@@ -47,19 +49,67 @@ def booksim_speed(program: str, rate: float, flits: int) -> float:
     return float(np.prod(found)) * 64 / cpu_s
 
 
-def ours(rate: float, flits: int) -> tuple[float, float]:
-    """Our flit-hops per CPU second, and the CPU seconds of compiling (0 if done before)."""
-    run = simulate_traffic(mesh((8, 8)), "uniform", Injection(rate / flits, (flits,)), sampling=Sampling(period=5000))
-    return run.flit_hops / run.cpu_s, run.compile_s
+def cycle_run(rate: float, flits: int) -> CycleResult:
+    """The cycle engine's run of one case."""
+    return simulate_traffic(mesh((8, 8)), "uniform", Injection(rate / flits, (flits,)), sampling=Sampling(period=5000))
+
+
+def ours(rate: float, flits: int) -> float:
+    """Our flit-hops per CPU second."""
+    run = cycle_run(rate, flits)
+    return run.flit_hops / run.cpu_s
+
+
+def analytic_s(rate: float, flits: int) -> tuple[float, float, float]:
+    """CPU seconds of the analytic latency: another rate, another matrix on the same network, a network's first one."""
+    network, matrix = AnalyticNetwork(mesh((8, 8))), pattern("uniform", 64).matrix()
+    random = np.random.default_rng(0).random((200, 64, 64))
+    matrices = list(random / random.sum(axis=2, keepdims=True))
+    rates = np.linspace(0.9, 1.1, len(matrices)) * rate
+    new = [AnalyticNetwork(mesh((8, 8))) for _ in range(20)]
+    network.latency(matrix, rate, flits)
+
+    def mean_s(calls: list[Callable[[], object]]) -> float:
+        started = time.process_time()
+        for call in calls:
+            call()
+        return (time.process_time() - started) / len(calls)
+
+    return (
+        mean_s([partial(network.latency, matrix, other, flits) for other in rates]),
+        mean_s([partial(network.latency, other, rate, flits) for other in matrices]),
+        mean_s([partial(other.latency, matrix, rate, flits) for other in new]),
+    )
+
+
+def print_analytic(runs: int) -> None:
+    """How much longer the cycle engine takes than the analytic one, the two in turn."""
+    print(
+        f"analytic latency, 8x8, {runs} runs (least, median): CPU us, and how many times longer the cycle engine takes"
+    )
+    for flits in (1, 5):
+        for rate in (0.1, 0.3):
+            pairs = [(cycle_run(rate, flits).cpu_s, analytic_s(rate, flits)) for _ in range(runs)]
+            cycle = [a for a, _ in pairs]
+            print(f"{flits} flits, rate {rate}: cycle engine {min(cycle) * 1e3:.0f} {np.median(cycle) * 1e3:.0f} ms")
+            for place, name in enumerate(("another rate", "another matrix", "first matrix")):
+                times = [b[place] * 1e6 for _, b in pairs]
+                ratios = [a / b[place] for a, b in pairs]
+                print(f"  {name:16s} {min(times):8.1f} {np.median(times):8.1f} us "
+                      f"{min(ratios):10.0f} {np.median(ratios):8.0f}", flush=True)  # fmt: skip
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser()
     arguments.add_argument("--booksim", help="a BookSim2 program to compare with")
     arguments.add_argument("--runs", type=int, default=3, help="runs of each case, alternating between the two")
+    arguments.add_argument("--analytic", action="store_true", help="only the analytic latency against the cycle engine")
     options = arguments.parse_args()
+    if options.analytic:
+        print_analytic(options.runs)
+        return
     program, runs = options.booksim, options.runs
-    compile_s = ours(0.1, 1)[1]
+    compile_s = cycle_run(0.1, 1).compile_s
     if compile_s > 1:
         print(f"compilation, once: {compile_s:.1f} CPU s")
     print(f"million flit-hops per CPU s, {runs} runs    {'ours':>16s}{'BookSim2':>18s}{'ratio':>16s}")
@@ -67,7 +117,7 @@ def main() -> None:
         for rate in (0.1, 0.3):
             # The two take turns, so that a busy machine slows both.
             pairs = [
-                (ours(rate, flits)[0] / 1e6, booksim_speed(program, rate, flits) / 1e6 if program else float("nan"))
+                (ours(rate, flits) / 1e6, booksim_speed(program, rate, flits) / 1e6 if program else float("nan"))
                 for _ in range(runs)
             ]
             row = "".join(
@@ -81,22 +131,7 @@ def main() -> None:
     started = time.process_time()
     network.run(traffic, 100_000)
     print(f"16x16x4 mesh, uniform 0.1, 100,000 cycles: {time.process_time() - started:.1f} CPU s")
-    case, matrix = AnalyticNetwork(mesh((8, 8))), pattern("uniform", 64).matrix()
-    started = time.process_time()
-    case.latency(matrix, 0.1)
-    first = time.process_time() - started
-    started = time.process_time()
-    for rate in np.linspace(0.01, 0.3, 100):
-        case.latency(matrix, rate)
-    again = (time.process_time() - started) / 100
-    rng = np.random.default_rng(0)
-    matrices = [made / made.sum(axis=1)[:, None] for made in rng.random((100, 64, 64))]
-    started = time.process_time()
-    for made in matrices:
-        case.latency(made, 0.1)
-    other = (time.process_time() - started) / 100
-    print(f"analytic latency, 8x8: a network's first {first * 1e3:.1f} ms, another matrix {other * 1e6:.0f} us, "
-          f"another rate {again * 1e6:.0f} us")  # fmt: skip
+    print_analytic(runs)
     for topology in (mesh((32, 32)), mesh_3d((8, 8, 4)), chiplets((2, 2), (8, 8), links_per_edge=2)):
         analytic = AnalyticNetwork(topology)
         nodes = np.arange(topology.nodes)

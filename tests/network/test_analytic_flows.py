@@ -17,12 +17,12 @@ from tierform.network import (
     mesh,
     mesh_3d,
     ring,
-    route_sums,
     small_world,
     torus,
 )
-from tierform.network.queueing import _Flows
-from tierform.network.routing import path
+from tierform.network.analytic import PORT_CYCLES
+from tierform.network.queueing import CHANNEL_LIMIT, LATENCY_POLE, SWITCH_CONFLICT
+from tierform.network.routing import Routing, path
 
 NETWORKS = [
     (mesh((5, 3)), "dimension_order"),
@@ -135,31 +135,79 @@ def test_mistakes_are_named(build, words):
         build()
 
 
-@pytest.mark.parametrize(("topology", "routing"), NETWORKS, ids=lambda x: getattr(x, "name", x))
-def test_loads_and_shared_inputs_of_a_matrix_are_those_of_every_route_walked(topology, routing, monkeypatch):
-    rng = np.random.default_rng(1)
-    matrix = rng.random((topology.nodes, topology.nodes)) * (rng.random((topology.nodes, topology.nodes)) < 0.5)
-    network = AnalyticNetwork(topology, routing)
-    load = np.zeros(topology.links)
+def _walked_estimate(network, matrix, rate, flits):
+    """The queueing model written out: every pair's route walked, then whole arrays."""
+    topology = network.topology
+    load, zero = np.zeros(topology.links), 0.0
     inputs = np.zeros((topology.links, topology.links + 1))
     for part, (_, weight) in enumerate(network.routing.parts):
         for a, b in np.argwhere(matrix):
             route = path(network.routing, topology.node_router[a], topology.node_router[b], part)
             load[route] += weight * matrix[a, b]
             inputs[route, [topology.links, *route[:-1]][: len(route)]] += weight * matrix[a, b]
-    kept = _Flows(network, matrix)
-    # A network too large to keep its routes follows them for each matrix.
-    monkeypatch.setattr(route_sums, "STEP_LIMIT", 0)
-    used = load > 0
-    for flows in (kept, _Flows(AnalyticNetwork(topology, routing), matrix)):
-        np.testing.assert_allclose(flows.link_load, load, atol=1e-12)
-        np.testing.assert_allclose(flows.same_input[used], (inputs[used] ** 2).sum(axis=1) / load[used] ** 2)
-        assert not flows.same_input[~used].any()
+            cycles = (len(route) + 1) * network.router.pipeline_cycles + topology.link_latency_cycles[route].sum()
+            zero += weight * matrix[a, b] * (cycles + PORT_CYCLES + flits - 1)
+    shares = inputs / np.where(load > 0, load, 1)[:, None]
+    sent, received = matrix.sum(axis=1), matrix.sum(axis=0)
+
+    def wait(busy, others):
+        return busy * (flits / 2 * others + SWITCH_CONFLICT) / (1 - busy / LATENCY_POLE)
+
+    busy = rate * load * network.link_cycles
+    waits = wait(busy, 1 - (shares**2).sum(axis=1)) * network.link_cycles
+    inner = zero + load @ waits + received @ wait(rate * received, 1.0)
+    outer = inner + sent @ (rate * sent * flits / (2 * (1 - rate * sent)))
+    limit = min(CHANNEL_LIMIT / max((load * network.link_cycles).max(initial=0), received.max()), 1.0)
+    return outer / matrix.sum(), inner / matrix.sum(), load.sum() / matrix.sum(), busy, waits, limit
 
 
-def test_a_matrix_changed_in_place_is_not_taken_for_the_old_one():
-    network = AnalyticNetwork(mesh((3, 3)))
-    matrix = np.full((9, 9), 1 / 9)
-    before = network.latency(matrix, 0.1).packet_latency_cycles
-    matrix[:] = np.eye(9)[::-1]
-    assert network.latency(matrix, 0.1).packet_latency_cycles > before
+@pytest.mark.parametrize(("topology", "routing"), NETWORKS, ids=lambda x: getattr(x, "name", x))
+def test_latency_and_saturation_are_those_of_every_route_walked(topology, routing):
+    network = AnalyticNetwork(topology.with_links(kind="interposer", width_bits=64), routing)
+    rng = np.random.default_rng(1)
+    for flits in (1, 4):
+        matrix = rng.random((topology.nodes, topology.nodes)) * (rng.random((topology.nodes, topology.nodes)) < 0.5)
+        rate = 0.5 * network.saturation(matrix) / max(matrix.sum(axis=1).max(), 1)
+        outer, inner, hops, busy, waits, limit = _walked_estimate(network, matrix, rate, flits)
+        found = network.latency(matrix, rate, flits)
+        assert found.stable
+        assert found.packet_latency_cycles == pytest.approx(outer, rel=1e-12)
+        assert found.network_latency_cycles == pytest.approx(inner, rel=1e-12)
+        assert found.hops == pytest.approx(hops, rel=1e-12)
+        np.testing.assert_allclose(found.link_load, busy, rtol=1e-12)
+        np.testing.assert_allclose(found.link_wait_cycles, waits, rtol=1e-12)
+        assert network.saturation(matrix) == pytest.approx(limit, rel=1e-12)
+        assert not network.latency(matrix, 1.01 * limit).stable
+
+
+def test_valiant_is_two_routes_over_any_node():
+    network, plain = AnalyticNetwork(mesh((4, 4)), "valiant"), AnalyticNetwork(mesh((4, 4)))
+    matrix = np.eye(16)[::-1]
+    found = network.latency(matrix, 0.05)
+    even = np.full((16, 16), 1 / 16)
+    np.testing.assert_allclose(found.link_load, 2 * plain.latency(even, 0.05).link_load, rtol=1e-12)
+
+
+def test_a_read_only_or_transposed_matrix_gives_the_same():
+    network = AnalyticNetwork(mesh((4, 4)))
+    matrix = np.random.default_rng(0).random((16, 16)) / 16
+    expected = network.latency(matrix, 0.1).packet_latency_cycles
+    frozen = np.asfortranarray(matrix)
+    frozen.flags.writeable = False
+    assert network.latency(frozen, 0.1).packet_latency_cycles == expected
+
+
+def test_a_route_that_goes_in_circles_is_refused(monkeypatch):
+    topology = mesh((2, 2))
+    monkeypatch.setattr(
+        Routing, "next_links", lambda *_: np.repeat(np.array([[0], [5], [6], [3]], np.int32), 4, axis=1)
+    )
+    with pytest.raises(TierformError, match="circles"):
+        AnalyticNetwork(topology).latency(np.full((4, 4), 0.25), 0.1)
+
+
+@pytest.mark.parametrize("matrix", [np.eye(3), np.full((4, 4), np.nan), np.full((4, 4), np.inf), -np.eye(4),
+                                    np.zeros((4, 4)), np.ones(4)])  # fmt: skip
+def test_what_is_no_traffic_matrix_is_refused(matrix):
+    with pytest.raises(TierformError, match="traffic matrix"):
+        AnalyticNetwork(mesh((2, 2))).latency(matrix, 0.1)

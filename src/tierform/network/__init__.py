@@ -1,13 +1,13 @@
 """How tiles talk: topologies, routing, traffic; an analytic and a cycle-level engine.
 
-The cycle-level names (``simulate_traffic``, ``simulate_flows``, ``Flow``, ...) load the compiler when first used.
+The cycle-level names (``simulate_traffic``, ``simulate_flows``, ``Flow``, ...) load the compiler when first used, as do
+the analytic latency and saturation of steady traffic.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from tierform.network.analytic import AnalyticNetwork, FlowCost
 from tierform.network.parameters import EnergyParameters, RouterParameters, energy_choices, energy_parameters
-from tierform.network.queueing import LatencyEstimate
 from tierform.network.routing import ROUTINGS, Routing, choose_routing
 from tierform.network.shapes import (
     chiplets,
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
     from tierform.network.cycle import CycleNetwork, CycleResult, Injection, Sampling, simulate_traffic
     from tierform.network.deadlock import virtual_channel_plan
     from tierform.network.flows import Flow, FlowTimes, simulate_flows
+    from tierform.network.queueing import LatencyEstimate
 
 _LATER = {
     "CycleNetwork": "cycle",
     "CycleResult": "cycle",
     "Injection": "cycle",
+    "LatencyEstimate": "queueing",
     "Sampling": "cycle",
     "simulate_traffic": "cycle",
     "virtual_channel_plan": "deadlock",

@@ -6,7 +6,7 @@ share of each byte on each link (so that a caller can add up transfers that run 
 ``saturation``: steady random traffic, with queueing at every channel (see :mod:`tierform.network.queueing`).
 
 Routes and loads are exact; waiting is a model.  A node's own traffic to itself does not enter the network in
-``flow_cost``.  Numpy only, a few milliseconds for about a thousand routers.
+``flow_cost``, which is Numpy only; steady traffic is compiled.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tierform.errors import fail
 from tierform.network.loads import hop_counts, product_loads, tree_loads
 from tierform.network.parameters import EnergyParameters, RouterParameters
-from tierform.network.queueing import LatencyEstimate, estimate, saturation_rate
 from tierform.network.routing import Routing, choose_routing
 from tierform.network.topology import INTERPOSER, PLANAR, VERTICAL, FloatArray, IntArray, Topology
+
+if TYPE_CHECKING:
+    from tierform.network.queueing import LatencyEstimate
 
 # Cycles outside routers and links: into and out of the network over the node's channels, and one in the source.
 PORT_CYCLES = 3
@@ -77,16 +79,19 @@ class AnalyticNetwork:
         self.router = router_parameters or RouterParameters()
         self.clock_Hz = clock_Hz
         self.energy = energy_parameters or EnergyParameters()
-        self.kept_flows: tuple[FloatArray | None, Any] | None = None
 
     # ---- steady traffic
 
     def latency(self, traffic_matrix: FloatArray, rate: float, packet_flits: float = 1.0) -> LatencyEstimate:
         """Mean latency of random traffic: (nodes, nodes) shares (rows sum to 1) at `rate` flits per node and cycle."""
+        from tierform.network.queueing import estimate
+
         return estimate(self, np.asarray(traffic_matrix, float), rate, packet_flits)
 
     def saturation(self, traffic_matrix: FloatArray) -> float:
         """The rate (flits per node and cycle) above which the traffic cannot be carried."""
+        from tierform.network.queueing import saturation_rate
+
         return saturation_rate(self, np.asarray(traffic_matrix, float))
 
     # ---- one transfer at a time
@@ -130,12 +135,16 @@ class AnalyticNetwork:
         cycles = 0.0
         if crossing > 0:
             mean_links = float(share @ self.topology.link_latency_cycles) / crossing
-            cycles = (hops / crossing + 1) * self.router.pipeline_cycles + mean_links + PORT_CYCLES
+            cycles = self.zero_load_cycles(hops / crossing, mean_links)
         worst = max(worst, cycles) if crossing > 0 else 0.0
         return FlowCost(
             min(cycles, worst) / self.clock_Hz, worst / self.clock_Hz, seconds, router_J + link_J, router_J, link_J,
             hops, local, share,
         )  # fmt: skip
+
+    def zero_load_cycles(self, links: float, on_wires: float) -> float:
+        """Cycles of one flit over a route of so many links, `on_wires` of them on the links themselves."""
+        return (links + 1) * self.router.pipeline_cycles + on_wires + PORT_CYCLES
 
     def _worst_cycles(self, start: IntArray, goal: IntArray) -> float:
         first = np.unique(self.topology.node_router[start])
@@ -181,6 +190,11 @@ class AnalyticNetwork:
         """(links,) cycles that a flit occupies each link."""
         cycles: FloatArray = np.maximum(self.router.flit_bits / self.topology.link_width_bits, 1.0)
         return cycles
+
+    @cached_property
+    def link_latency_cycles(self) -> FloatArray:
+        """(links,) latency of each link."""
+        return self.topology.link_latency_cycles.astype(float)
 
     @cached_property
     def one_node_each(self) -> bool:

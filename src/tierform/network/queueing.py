@@ -1,3 +1,4 @@
+# mypy: disable-error-code="untyped-decorator"
 """Queueing latency and saturation of steady traffic in closed form, from link loads alone.
 
 Every channel is a queue with deterministic service of one flit per cycle (longer on narrow links).  A packet of L
@@ -14,19 +15,20 @@ weighted by the traffic.  Saturation is where the busiest channel's load reaches
 after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013.)
 
 Limits: below about 70 % of saturation; Poisson-like sources; minimal adaptive routing is taken as half XY, half YX.
+
+Compiled (Numba), so imported when used.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import njit
 
 from tierform.errors import fail
-from tierform.network.loads import table_loads
-from tierform.network.route_sums import route_sums
-from tierform.network.routing import Routing
+from tierform.network.route_trees import route_trees
 from tierform.network.topology import FloatArray
 
 if TYPE_CHECKING:
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
 CHANNEL_LIMIT = 0.86
 LATENCY_POLE = 1.05
 SWITCH_CONFLICT = 0.6
-# The largest matrix (entries) of which a copy is kept, to know it again at the next rate.
-KEPT_SIZE = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,110 +57,107 @@ def estimate(
     network: AnalyticNetwork, traffic_matrix: FloatArray, rate: float, packet_flits: float = 1.0
 ) -> LatencyEstimate:
     """Latency of `traffic_matrix` (nodes, nodes; rows are shares) at `rate` flits per node and cycle."""
-    if rate < 0 or not np.isfinite(rate) or packet_flits < 1:
+    if not 0 <= rate < np.inf or packet_flits < 1:
         fail("the rate must not be negative and packets have at least one flit", key="rate", value=rate)
-    flows = _flows(network, traffic_matrix)
-    load = rate * flows.link_load * flows.service
-    port_in, port_out = rate * flows.injected, rate * flows.ejected
-    peak = max(float(load.max(initial=0)), float(port_out.max(initial=0)))
-    stable = peak < CHANNEL_LIMIT and float(port_in.max(initial=0)) < 1
+    sent, received, carried, squares = _loads(network, traffic_matrix)
+    load, wait, hops, on_wires, waiting, at_sources, stable = _waits(
+        carried, squares, network.link_cycles, network.link_latency_cycles, sent, received, float(rate),
+        float(packet_flits),
+    )  # fmt: skip
     if not stable:
-        return LatencyEstimate(np.inf, np.inf, flows.hops, load, np.full(len(load), np.inf), False)
-    wait = _wait(load, packet_flits, 1 - flows.same_input) * flows.service
-    eject_wait = _wait(port_out, packet_flits, 1.0)
-    source_wait = port_in * packet_flits / (2 * (1 - port_in))
-    zero = flows.zero_load_cycles + packet_flits - 1
-    total = flows.total
-    inner = zero + float(flows.link_load @ wait) / total + float(flows.ejected @ eject_wait) / total
-    outer = inner + float(flows.injected @ source_wait) / total
-    return LatencyEstimate(outer, inner, flows.hops, load, wait, True)
+        return LatencyEstimate(np.inf, np.inf, hops, load, np.full(len(load), np.inf), False)
+    zero_load = network.zero_load_cycles(hops, on_wires) + packet_flits - 1
+    inner = zero_load + waiting
+    return LatencyEstimate(inner + at_sources, inner, hops, load, wait, True)
 
 
 def saturation_rate(network: AnalyticNetwork, traffic_matrix: FloatArray) -> float:
     """Flits per node and cycle at which the busiest channel reaches the load it can carry."""
-    flows = _flows(network, traffic_matrix)
-    busiest = max(float((flows.link_load * flows.service).max(initial=0)), float(flows.ejected.max(initial=0)))
+    _, received, carried, _ = _loads(network, traffic_matrix)
+    busiest = max(float((carried * network.link_cycles).max(initial=0)), float(received.max()))
     return min(CHANNEL_LIMIT / busiest if busiest else 1.0, 1.0)
 
 
-def _wait(load: FloatArray, packet_flits: float, others: FloatArray | float) -> FloatArray:
-    inner = packet_flits / 2 * others + SWITCH_CONFLICT
-    return np.asarray(load * inner / (1 - np.minimum(load / LATENCY_POLE, 0.999)))
+def _loads(network: AnalyticNetwork, matrix: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Per unit of rate: what nodes send and receive, loads of links, sums of squares of what a link's inputs feed."""
+    topology, routing = network.topology, network.routing
+    nodes = topology.nodes
+    right = matrix.shape == (nodes, nodes)
+    if right:
+        matrix = np.ascontiguousarray(matrix)
+        sent, received, right = _port_traffic(matrix)
+    if not right:
+        fail(f"a traffic matrix is ({nodes}, {nodes}), finite, not negative and not all zero", key="traffic_matrix")
+    between = matrix if network.one_node_each else _between_routers(matrix, topology.node_router, topology.routers)
+    if routing.via_random_node:
+        # From each source to any node, then from any node to each destination.
+        even = topology.nodes_per_router / nodes
+        between = between.sum(axis=1)[:, None] * even + even[:, None] * between.sum(axis=0)
+    carried, squares = route_trees(routing).carry(between)
+    return sent, received, carried, squares
 
 
-def _flows(network: AnalyticNetwork, matrix: FloatArray) -> _Flows:
-    """The loads of a matrix, kept with the network for the next rate."""
-    kept = network.kept_flows
-    if kept is None or kept[0] is None or not np.array_equal(kept[0], matrix):
-        # A copy: the caller may change the matrix.  Large ones are not compared.
-        kept = (matrix.copy() if matrix.size <= KEPT_SIZE else None, _Flows(network, matrix))
-        network.kept_flows = kept
-    flows: _Flows = kept[1]
-    return flows
+# Sums in any order, so that several entries are added at once.
+@njit(cache=True, error_model="numpy", fastmath={"reassoc"})
+def _port_traffic(matrix: Any) -> Any:
+    """(nodes,) what each node sends, (nodes,) what each receives, and whether the matrix is one of traffic."""
+    nodes = len(matrix)
+    sent, received = np.zeros(nodes), np.zeros(nodes)
+    wrong = False
+    for source in range(nodes):
+        total = 0.0
+        for goal in range(nodes):
+            value = matrix[source, goal]
+            total += value
+            received[goal] += value
+            wrong |= not value >= 0
+        sent[source] = total
+    # A sum is finite only if all entries are.
+    return sent, received, not wrong and 0 < sent.sum() < np.inf
 
 
-class _Flows:
-    """What the traffic does to the network per unit of rate: loads, shares per input, hops, zero-load latency."""
+@njit(cache=True, error_model="numpy")
+def _between_routers(matrix: Any, home: Any, routers: int) -> Any:
+    """(routers, routers) traffic of a (nodes, nodes) matrix; `home` is the router of each node."""
+    between = np.zeros((routers, routers))
+    for source in range(len(home)):
+        for goal in range(len(home)):
+            between[home[source], home[goal]] += matrix[source, goal]
+    return between
 
-    def __init__(self, network: AnalyticNetwork, matrix: FloatArray) -> None:
-        topology, routing = network.topology, network.routing
-        nodes = topology.nodes
-        right = matrix.shape == (nodes, nodes)
-        if right:
-            self.injected, self.ejected = matrix.sum(axis=1), matrix.sum(axis=0)
-            self.total = float(self.injected.sum())
-        # The sum is finite only if all entries are.
-        if not right or not np.isfinite(self.total) or matrix.min() < 0:
-            fail(f"a traffic matrix is ({nodes}, {nodes}), finite and not negative", key="traffic_matrix")
-        between = matrix
-        if not network.one_node_each:
-            home = topology.node_router
-            between = np.zeros((topology.routers, topology.routers))
-            np.add.at(between, (home[:, None], home[None, :]), matrix)
-        if routing.via_random_node:
-            # From each source to any node, then from any node to each destination.
-            even = topology.nodes_per_router / nodes
-            between = between.sum(axis=1)[:, None] * even + even[:, None] * between.sum(axis=0)
-        self.link_load, squares = _loads(routing, between)
-        self.same_input = squares / np.maximum(self.link_load**2, np.finfo(float).tiny)
-        self.service = network.link_cycles
+
+@njit(cache=True, error_model="numpy")
+def _wait(load: float, packet_flits: float, others: float) -> Any:
+    """Mean cycles of waiting at a channel; `others` is the share of arrivals that can collide with one's own."""
+    return load * (packet_flits * others / 2 + SWITCH_CONFLICT) / (1 - min(load / LATENCY_POLE, 0.999))
+
+
+@njit(cache=True, error_model="numpy")
+def _waits(
+    carried: Any, squares: Any, service: Any, latency: Any, sent: Any, received: Any, rate: float, packet_flits: float
+) -> Any:
+    """(links,) load and wait; means over all traffic of links, their latency, waits inside and at sources; stability.
+
+    `carried`, `squares`, `sent` and `received` are per unit of rate; `service` and `latency` are the links' cycles.
+    """
+    load, wait = np.empty(len(carried)), np.empty(len(carried))
+    hops = on_wires = inside = at_sources = peak = 0.0
+    stable = True
+    for link in range(len(carried)):
+        load[link] = rate * carried[link] * service[link]
+        others = 1 - squares[link] / carried[link] ** 2 if carried[link] > 0 else 1.0
+        wait[link] = _wait(load[link], packet_flits, others) * service[link]
         # A route of so many links adds its traffic to so many loads.
-        self.hops = float(self.link_load.sum()) / self.total
-        wire = float(self.link_load @ topology.link_latency_cycles) / self.total
-        from tierform.network.analytic import PORT_CYCLES
-
-        self.zero_load_cycles = (self.hops + 1) * network.router.pipeline_cycles + wire + PORT_CYCLES
-
-
-def _loads(routing: Routing, between: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """(links,) loads, and the sums of squares of what each link gets from each of its inputs."""
-    topology, links = routing.topology, routing.topology.links
-    sums = route_sums(routing)
-    if sums is not None:
-        flows = sums.flows(between)
-        load: FloatArray = np.bincount(sums.link, weights=flows, minlength=links).astype(float, copy=False)
-        squares: FloatArray = np.bincount(sums.link, weights=flows * flows, minlength=links).astype(float, copy=False)
-        return load, squares
-    load = np.zeros(links)
-    if links == 0:
-        return load, load
-    # Inputs are counted within their router, the nodes' own last.
-    inputs = np.bincount(topology.link_target, minlength=topology.routers)
-    width = int(inputs.max()) + 1
-    order = np.argsort(topology.link_target, kind="stable")
-    place = np.empty(links, np.int64)
-    place[order] = np.arange(links) - np.repeat(np.cumsum(inputs) - inputs, inputs)
-    fed = np.zeros(links * width)
-    everyone = np.arange(topology.routers, dtype=np.int32)
-    for part, (_, share) in enumerate(routing.parts):
-        own = share * between
-        carried, _, passing = table_loads(routing, own, everyone, part)
-        load += carried
-        table = routing.next_links(everyone, part)
-        here = table >= 0
-        fed += np.bincount(table[here] * width + width - 1, weights=own[here], minlength=len(fed))
-        # What goes over a link to a router goes on there over the next link towards the same destination.
-        following = table[topology.link_target[table], everyone[None, :]]
-        here &= following >= 0
-        fed += np.bincount(following[here] * width + place[table[here]], weights=passing[here], minlength=len(fed))
-    return load, (fed.reshape(links, width) ** 2).sum(axis=1)
+        hops += carried[link]
+        on_wires += carried[link] * latency[link]
+        inside += carried[link] * wait[link]
+        peak = max(peak, load[link])
+    for node in range(len(sent)):
+        into, out = rate * sent[node], rate * received[node]
+        at_sources += sent[node] * into * packet_flits / (2 * (1 - into))
+        inside += received[node] * _wait(out, packet_flits, 1.0)
+        peak = max(peak, out)
+        stable &= into < 1
+    total = sent.sum()
+    stable &= peak < CHANNEL_LIMIT
+    return load, wait, hops / total, on_wires / total, inside / total, at_sources / total, stable

@@ -34,7 +34,7 @@ class Routing:
     via_random_node: bool = False
     _kept: OrderedDict[tuple[str, bytes], IntArray] = field(default_factory=OrderedDict, repr=False)
     kept_orders: dict[tuple[int, bytes], tuple[Any, Any, Any, Any]] = field(default_factory=dict, repr=False)
-    kept_sums: list[Any] = field(default_factory=list, repr=False)
+    kept_trees: list[Any] = field(default_factory=list, repr=False)
 
     def next_links(self, destinations: IntArray, part: int = 0) -> IntArray:
         """(routers, len(destinations)) link to take towards each destination router; -1 at the destination."""
