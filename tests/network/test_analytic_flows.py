@@ -79,6 +79,35 @@ def test_multicast_crosses_each_link_of_the_tree_once(topology, routing):
         np.testing.assert_allclose(network.multicast_cost(sources, goals).link_share, expected, atol=1e-12)
 
 
+@pytest.mark.parametrize(("topology", "routing"), [n for n in NETWORKS if n[1] != "xy_yx"],
+                         ids=lambda x: getattr(x, "name", x))  # fmt: skip
+def test_a_multicast_to_groups_sends_each_byte_to_one_node_of_each(topology, routing):
+    network = AnalyticNetwork(topology, routing, energy_parameters=energy_parameters())
+    rng = np.random.default_rng(2)
+    sources = rng.choice(topology.nodes, size=2, replace=False)
+    groups = [rng.choice(topology.nodes, size=size, replace=False) for size in (2, 3, 3)]
+    expected, parts, at_node = np.zeros(topology.links), 6, np.zeros(topology.nodes)
+    for part in range(parts):
+        goals = {int(group[part * len(group) // parts]) for group in groups}
+        for a in sources:
+            for b in goals - {int(a)}:
+                at_node[b] += 1 / parts / 2
+            routers = topology.node_router
+            tree = {link for b in goals for link in path(network.routing, routers[a], routers[b])}
+            expected[list(tree)] += 1 / parts / 2
+    cost = network.multicast_cost(sources, groups)
+    np.testing.assert_allclose(cost.link_share, expected, atol=1e-12)
+    busiest = max((expected / network.link_B_per_s).max(initial=0), at_node.max() / network.port_B_per_s)
+    assert cost.seconds_per_B == pytest.approx(max(busiest, 0.5 / network.port_B_per_s))
+    alone = [network.flow_cost(sources, group) for group in groups]
+    assert cost.energy_J_per_B < sum(flow.energy_J_per_B for flow in alone)
+    assert cost.worst_head_latency_s == pytest.approx(max(flow.worst_head_latency_s for flow in alone))
+    assert cost.head_latency_s <= cost.worst_head_latency_s
+    one, same = network.multicast_cost(sources, [groups[2], groups[2]]), alone[2]
+    for name in ("head_latency_s", "seconds_per_B", "energy_J_per_B", "mean_hops", "local_fraction"):
+        assert getattr(one, name) == pytest.approx(getattr(same, name), rel=1e-9, abs=1e-15)
+
+
 def test_zero_load_latency_and_serialization_of_one_route():
     network = AnalyticNetwork(mesh((8, 8)), clock_Hz=1e9, router_parameters=RouterParameters(flit_bits=128))
     cost = network.flow_cost([0], [63])
@@ -128,6 +157,7 @@ def test_crossbar_is_limited_by_its_ports():
         (lambda: mesh_3d((2, 2, 2), pillars=[(5, 5)]), "pillars"),
         (lambda: AnalyticNetwork(mesh((2, 2))).flow_cost([7], [0]), "numbered 0 to 3"),
         (lambda: AnalyticNetwork(mesh((2, 2))).flow_cost([], [0]), "at least one node"),
+        (lambda: AnalyticNetwork(mesh((2, 2))).multicast_cost([0], []), "at least one node"),
     ],
 )
 def test_mistakes_are_named(build, words):

@@ -6,7 +6,7 @@ the analytic latency and saturation of steady traffic.
 
 from typing import TYPE_CHECKING, Any
 
-from tierform.network.analytic import AnalyticNetwork, FlowCost
+from tierform.network.analytic import AnalyticNetwork, FlowCost, spread
 from tierform.network.parameters import EnergyParameters, RouterParameters, energy_choices, energy_parameters
 from tierform.network.routing import ROUTINGS, Routing, choose_routing
 from tierform.network.shapes import (
@@ -88,6 +88,7 @@ __all__ = [
     "simulate_flows",
     "simulate_traffic",
     "small_world",
+    "spread",
     "torus",
     "virtual_channel_plan",
 ]

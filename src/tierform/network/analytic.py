@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from math import lcm
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -61,6 +63,19 @@ class FlowCost:
         return size_B * self.energy_J_per_B
 
 
+def spread(groups: Sequence[IntArray]) -> list[tuple[float, IntArray]]:
+    """(share of the bytes, the nodes that they go to) where each byte goes to one node of every group.
+
+    The n nodes of a group take the bytes' n equal parts in order.
+    """
+    whole = lcm(*(len(group) for group in groups))
+    cuts = sorted({place * (whole // len(group)) for group in groups for place in range(len(group) + 1)})
+    return [
+        ((end - first) / whole, np.unique([group[first * len(group) // whole] for group in groups]))
+        for first, end in pairwise(cuts)
+    ]
+
+
 class AnalyticNetwork:
     """A topology with a routing, a router, a clock and energies, ready to cost transfers."""
 
@@ -105,42 +120,62 @@ class AnalyticNetwork:
         there = np.bincount(goal, minlength=self.topology.nodes) / len(goal)
         local = float(here @ there)
         ports = max(float((here * (1 - there)).max()), float((there * (1 - here)).max()))
-        return self._cost(share, local, ports, 1 - local, self._worst_cycles(start, goal))
+        cycles = self._mean_cycles(share, 1 - local)
+        return self._cost(share, local, ports, 1 - local, cycles, self._worst_cycles(start, goal))
 
     def multicast_cost(
-        self, sources: int | Sequence[int] | IntArray, destinations: Sequence[int] | IntArray
+        self, sources: int | Sequence[int] | IntArray, destinations: Sequence[int | Sequence[int] | IntArray] | IntArray
     ) -> FlowCost:
-        """The cost of sending each byte to all `destinations`; with several sources each sends an equal part.
+        """The cost of sending each byte to every one of `destinations`; with several sources each sends an equal part.
 
+        A destination is a node, or a group of nodes over which the bytes are spread in order, equal parts to each.
         Every byte crosses a link of the tree of routes once; routers copy it where the tree branches.
         """
-        start, goal = self._nodes(sources, "sources"), self._nodes(destinations, "destinations")
-        goals = np.unique(self.topology.node_router[goal]).astype(np.int32)
-        share = tree_loads(self.routing, self._weights(start), goals)
-        here = np.bincount(start, minlength=self.topology.nodes) / len(start)
-        there = np.bincount(goal, minlength=self.topology.nodes) > 0
-        deliveries = there * (1 - here)
-        alone = float(here[there].sum()) if there.sum() == 1 else 0.0
-        ports = max(float((here * (1.0 if alone < 1 else 0.0)).max()), float(deliveries.max()))
-        routers = float(share.sum()) + (1 - alone)
-        return self._cost(share, alone, ports, routers - float(share.sum()), self._worst_cycles(start, goal))
+        start = self._nodes(sources, "sources")
+        groups = [self._nodes(group, "destinations") for group in destinations]
+        if not groups:
+            fail("at least one node is needed", key="destinations")
+        nodes, router = self.topology.nodes, self.topology.node_router
+        here, from_routers = np.bincount(start, minlength=nodes) / len(start), self._weights(start)
+        share, deliveries = np.zeros(self.topology.links), np.zeros(nodes)
+        injections, alone = np.zeros(nodes), 0.0
+        for part, goals in spread(groups):
+            share += part * tree_loads(self.routing, from_routers, np.unique(router[goals]).astype(np.int32))
+            deliveries[goals] += part * (1 - here[goals])
+            leaving = here.copy()
+            if len(goals) == 1:
+                leaving[goals] = 0.0
+                alone += part * float(here[goals[0]])
+            injections += part * leaving
+        # A head's way is that to one destination, whatever the size of the tree.
+        ways, local = np.zeros(self.topology.links), 0.0
+        for goal in groups:
+            ways += product_loads(self.routing, from_routers, self._weights(goal)) / len(groups)
+            local += float(here[goal].mean()) / len(groups)
+        cycles = self._mean_cycles(ways, 1 - local)
+        ports = max(float(injections.max()), float(deliveries.max()))
+        return self._cost(share, alone, ports, 1 - alone, cycles, self._worst_cycles(start, np.concatenate(groups)))
 
-    def _cost(self, share: FloatArray, local: float, ports: float, entering: float, worst: float) -> FlowCost:
+    def _cost(
+        self, share: FloatArray, local: float, ports: float, entering: float, cycles: float, worst: float
+    ) -> FlowCost:
         hops = float(share.sum())
-        crossing = 1 - local
         seconds = float((share / self.link_B_per_s).max()) if len(share) else 0.0
         seconds = max(seconds, ports / self.port_B_per_s)
         router_J = 8 * self.energy.router_J_per_bit * (hops + entering)
         link_J = float(share @ self.link_J_per_B)
-        cycles = 0.0
-        if crossing > 0:
-            mean_links = float(share @ self.topology.link_latency_cycles) / crossing
-            cycles = self.zero_load_cycles(hops / crossing, mean_links)
-        worst = max(worst, cycles) if crossing > 0 else 0.0
+        worst = max(worst, cycles) if local < 1 else 0.0
         return FlowCost(
             min(cycles, worst) / self.clock_Hz, worst / self.clock_Hz, seconds, router_J + link_J, router_J, link_J,
             hops, local, share,
         )  # fmt: skip
+
+    def _mean_cycles(self, share: FloatArray, crossing: float) -> float:
+        """Cycles of a head over the mean route, from the links' shares of the traffic that is not local."""
+        if crossing <= 0:
+            return 0.0
+        on_wires = float(share @ self.topology.link_latency_cycles)
+        return self.zero_load_cycles(float(share.sum()) / crossing, on_wires / crossing)
 
     def zero_load_cycles(self, links: float, on_wires: float) -> float:
         """Cycles of one flit over a route of so many links, `on_wires` of them on the links themselves."""
