@@ -38,7 +38,9 @@ class Transfer:
 class Executed:
     """An operator on its component in one segment of layers: its cost, traffic, and how its weight sits.
 
-    `kernel` names the fused kernel of which it is a part, if its component fused it with its neighbours.
+    `arriving` holds the transfer from each operator from which it takes, `transfers` those that nothing before it has
+    brought to its place.  `kernel` names the fused kernel of which it is a part, if its component fused it with its
+    neighbours.
     """
 
     operator: Operator
@@ -49,6 +51,7 @@ class Executed:
     placement: WeightPlacement | None
     programming: Cost | None = None
     transfers: list[Transfer] = field(default_factory=list)
+    arriving: dict[int, Transfer] = field(default_factory=dict)
     kernel: str = ""
 
 
@@ -114,8 +117,8 @@ class Costing:
         number = {item.operator.name: index for index, item in enumerate(executed)}
         output = _output(block)
         first = entry or executed[output].place
-        sent: set[tuple[int, str]] = set()
-        steps = tuple(self._step(item, executed, number, first, sent) for item in executed)
+        self._send(executed, number, first)
+        steps = tuple(self._step(item, executed, number) for item in executed)
         if self.cycle:
             steps = with_measured_transfers(self.fabric, executed, steps, first)
         return Segment(block.name, count, Layer(block.name, steps, output), tuple(executed))
@@ -164,24 +167,38 @@ class Costing:
         runs_on = self.mapping.component(stage, block.name, product)
         return any(p.component == runs_on for p in self.mapping.placements_of(block.name, served.weight))
 
-    def _step(
-        self, item: Executed, executed: list[Executed], number: dict[str, int], entry: Place, sent: set[tuple[int, str]]
-    ) -> Step:
-        """The schedule's step; what one operator sends to one place is sent once (`sent`)."""
+    def _send(self, executed: list[Executed], number: dict[str, int], entry: Place) -> None:
+        """What one operator sends to one place is sent once; the same bytes to several places are one multicast."""
+        targets: dict[tuple[int, float], dict[str, Place]] = {}
+        takers: dict[tuple[int, str], list[Executed]] = {}
+        for item in executed:
+            for source in _sources(item, number):
+                giver = executed[source] if source != BLOCK_INPUT else None
+                if self.fabric.apart(giver.place if giver else entry, item.place):
+                    if (source, item.place.name) not in takers:
+                        size_B = float(giver.operator.output_B if giver else _entering_B(item.operator))
+                        targets.setdefault((source, size_B), {})[item.place.name] = item.place
+                    takers.setdefault((source, item.place.name), []).append(item)
+        for (source, size_B), places in targets.items():
+            start = executed[source].place if source != BLOCK_INPUT else entry
+            transfer = Transfer(self.fabric.route(start, tuple(places.values())), size_B)
+            for name in places:
+                takers[source, name][0].transfers.append(transfer)
+                for item in takers[source, name]:
+                    item.arriving[source] = transfer
+
+    def _step(self, item: Executed, executed: list[Executed], number: dict[str, int]) -> Step:
         operator, cost = item.operator, item.cost
         edges = []
-        for source in [number[name] for name in operator.after] or [BLOCK_INPUT]:
-            giver = executed[source] if source != BLOCK_INPUT else None
-            route = self.fabric.route(giver.place if giver else entry, item.place)
-            whole = _needs_all(operator, giver.operator if giver else None)
-            if route is None:
+        for source in _sources(item, number):
+            whole = _needs_all(operator, executed[source].operator if source != BLOCK_INPUT else None)
+            transfer = item.arriving.get(source)
+            if transfer is None:
                 edges.append(Edge(source, whole))
                 continue
-            size_B = float(giver.operator.output_B if giver else _entering_B(operator))
-            if (source, route.name) not in sent:
-                sent.add((source, route.name))
-                item.transfers.append(Transfer(route, size_B))
-            edges.append(Edge(source, whole, route.name, route.head_s, size_B * route.seconds_per_B, route.own))
+            route = transfer.route
+            transfer_s = transfer.size_B * route.seconds_per_B
+            edges.append(Edge(source, whole, route.name, route.head_s, transfer_s, route.own))
         fetch_s = self.offchip.read_s(item.traffic.read_B)
         fetch = MEMORY
         if item.programming is not None and item.programming.occupancy_s > fetch_s:
@@ -197,6 +214,11 @@ class Costing:
             fetch if fetch_s > 0 else "",
             fetch_s,
         )
+
+
+def _sources(item: Executed, number: dict[str, int]) -> list[int]:
+    """The operators from which an operator takes, by number."""
+    return [number[name] for name in item.operator.after] or [BLOCK_INPUT]
 
 
 def _place(placement: WeightPlacement) -> Place:

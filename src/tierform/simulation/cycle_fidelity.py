@@ -1,7 +1,8 @@
 """Cycle fidelity: transfers and memory streams simulated cycle by cycle instead of by formula.
 
 All transfers of a layer go through the cycle-level network together, at their real sizes, flit by flit: a transfer
-enters when its operator ends, an operator begins when all that it waits for has arrived.  The time that each transfer
+enters when its operator ends, an operator begins when all that it waits for has arrived; what goes to several places is
+one multicast for each part of the bytes that goes to the same tiles.  The time that each transfer
 took there, in the company of the others, replaces the analytic one in the schedule.  One layer of each kind is
 simulated, on the tiles of its first sample layer.  Memory is charged the bandwidth that the cycle-level controller
 reaches on a stream of the stage's mix of reads and writes.
@@ -13,11 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tierform.simulation.fabric import Fabric, Place
+from tierform.network import spread
+from tierform.simulation.fabric import Fabric, Place, receivers
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Step
 
 if TYPE_CHECKING:
-    from tierform.simulation.costing import Executed
+    from tierform.network import Flow
+    from tierform.simulation.costing import Executed, Transfer
 
 STREAM_REQUESTS = 20_000
 
@@ -31,29 +34,44 @@ def with_measured_transfers(
     if fabric.network is None:
         return tuple(steps)
     flows: list[Flow] = []
-    sent: dict[tuple[int, str], int] = {}  # (source, path) -> its flow
+    sent: dict[tuple[int, str], tuple[int, ...]] = {}  # (source, path) -> its flows
     done: list[int] = []  # operator -> the empty flow that stands for its end
     here = fabric.nodes(entry.at(0))
     for item, step in zip(executed, steps, strict=True):
-        waits = []
+        waits: list[int] = []
         for edge in step.after:
             before = () if edge.source == BLOCK_INPUT else (done[edge.source],)
             if edge.path:
                 key = (edge.source, edge.path)
                 if key not in sent:
+                    transfer = item.arriving[edge.source]
                     giver = entry if edge.source == BLOCK_INPUT else executed[edge.source].place
-                    size_B = next(t.size_B for t in item.transfers if t.route.name == edge.path)
-                    flows.append(Flow(fabric.nodes(giver.at(0)), fabric.nodes(item.place.at(0)), size_B, before))
-                    sent[key] = len(flows) - 1
-                waits.append(sent[key])
+                    new = _flows(fabric, giver, transfer, before)
+                    sent[key] = tuple(range(len(flows), len(flows) + len(new)))
+                    flows += new
+                waits += sent[key]
             else:
                 waits += before
         flows.append(Flow(here[:1], here[:1], 0.0, tuple(waits), step.occupancy_s + step.tail_s))
         done.append(len(flows) - 1)
     network = fabric.network
     times = simulate_flows(network.topology, network.routing, network.router, network.clock_Hz, flows)
-    took = {key: float(times.finished_s[number] - times.released_s[number]) for key, number in sent.items()}
+    took = {
+        key: float(max(times.finished_s[number] for number in numbers) - times.released_s[numbers[0]])
+        for key, numbers in sent.items()
+    }
     return tuple(replace(step, after=tuple(_measured(edge, took) for edge in step.after)) for step in steps)
+
+
+def _flows(fabric: Fabric, giver: Place, transfer: Transfer, before: tuple[int, ...]) -> list[Flow]:
+    """A transfer in the first sample layer: one flow, or a multicast for each part of the bytes."""
+    from tierform.network.flows import Flow
+
+    start, targets = fabric.nodes(giver.at(0)), transfer.route.targets
+    groups = [fabric.nodes(group) for group in receivers(giver, targets, 0)]
+    if len(groups) < 2:
+        return [Flow(start, groups[0] if groups else start, transfer.size_B, before)]
+    return [Flow(start, nodes, part * transfer.size_B, before, multicast=True) for part, nodes in spread(groups)]
 
 
 def _measured(edge: Edge, took: dict[tuple[int, str], float]) -> Edge:

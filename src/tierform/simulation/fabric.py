@@ -1,7 +1,8 @@
 """The chip's network for the schedule: what a transfer between two places costs, and which links it loads.
 
 A place is a group of tiles, given for a few sample layers, since each layer's weights sit on their own tiles; costs are
-means over the samples.  Two operators on the same group of tiles exchange nothing over the network.
+means over the samples.  Two operators on the same group of tiles exchange nothing over the network.  What goes to
+several places is one multicast: each byte to one tile of every place, over each link of the tree of routes once.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Mean cost of a transfer between two places; `link_share` is the fraction of each byte on each link."""
+    """Mean cost of a transfer from one place to one or more `targets` at once.
+
+    `energy_J_per_B` and `link_share` (the fraction of each byte on each link) are per byte delivered: with several
+    targets each takes an equal part of what the tree costs.
+    """
 
     name: str
+    targets: tuple[Place, ...]
     head_s: float
     seconds_per_B: float
     energy_J_per_B: float
@@ -52,7 +58,7 @@ class Fabric:
 
     def __init__(self, chip: Chip) -> None:
         self.network: AnalyticNetwork | None = None
-        self._routes: dict[tuple[str, str], Route | None] = {}
+        self._routes: dict[tuple[str, ...], Route] = {}
         self._node: NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         if chip.network is None or len(chip.tiles) < 2:
             return
@@ -69,32 +75,37 @@ class Fabric:
         """The network nodes of tiles."""
         return self._node[list(tiles)]
 
-    def route(self, source: Place, target: Place) -> Route | None:
-        """The cost of moving bytes from one place to another; None when they are the same tiles."""
-        if self.network is None:
-            return None
-        key = (source.name, target.name)
+    def apart(self, source: Place, target: Place) -> bool:
+        """Whether bytes for `target` leave the tiles of `source`."""
+        count = max(len(source.samples), len(target.samples))
+        return self.network is not None and any(receivers(source, (target,), index) for index in range(count))
+
+    def route(self, source: Place, targets: Sequence[Place]) -> Route:
+        """The cost of moving the same bytes from one place to all `targets`, which are apart from it."""
+        key = (source.name, *(target.name for target in targets))
         if key not in self._routes:
-            self._routes[key] = self._cost(source, target)
+            self._routes[key] = self._cost(source, targets)
         return self._routes[key]
 
-    def _cost(self, source: Place, target: Place) -> Route | None:
+    def _cost(self, source: Place, targets: Sequence[Place]) -> Route:
         assert self.network is not None
-        count = max(len(source.samples), len(target.samples))
+        count = max(len(place.samples) for place in (source, *targets))
         costs = []
         for index in range(count):
-            here, there = source.at(index), target.at(index)
-            if here != there:
-                costs.append(self.network.flow_cost(self.nodes(here), self.nodes(there)))
-        if not costs:
-            return None
+            here, goals = source.at(index), receivers(source, targets, index)
+            if len(goals) == 1:
+                costs.append(self.network.flow_cost(self.nodes(here), self.nodes(goals[0])))
+            elif goals:
+                costs.append(self.network.multicast_cost(self.nodes(here), [self.nodes(goal) for goal in goals]))
+        each = count * len(targets)
         return Route(
-            f"{source.name} > {target.name}",
+            f"{source.name} > {' + '.join(target.name for target in targets)}",
+            tuple(targets),
             sum(cost.head_latency_s for cost in costs) / count,
             sum(cost.seconds_per_B for cost in costs) / count,
-            sum(cost.energy_J_per_B for cost in costs) / count,
-            sum((cost.link_share for cost in costs), np.zeros(self.network.topology.links)) / count,
-            source.own or target.own,
+            sum(cost.energy_J_per_B for cost in costs) / each,
+            sum((cost.link_share for cost in costs), np.zeros(self.network.topology.links)) / each,
+            source.own or all(target.own for target in targets),
         )
 
     @property
@@ -115,6 +126,12 @@ class Fabric:
     def assumptions(self) -> Sequence[Assumption]:
         """The constants of routers and links."""
         return self.network.energy.assumptions if self.network else ()
+
+
+def receivers(source: Place, targets: Sequence[Place], index: int) -> list[tuple[int, ...]]:
+    """The groups of tiles in a sample layer to which bytes really travel: places on the same tiles are one."""
+    here = source.at(index)
+    return list(dict.fromkeys(target.at(index) for target in targets if target.at(index) != here))
 
 
 def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
