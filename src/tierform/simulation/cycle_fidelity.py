@@ -2,10 +2,10 @@
 
 All transfers of a layer go through the cycle-level network together, at their real sizes, flit by flit: a transfer
 enters when its operator ends, an operator begins when all that it waits for has arrived; what goes to several places is
-one multicast for each part of the bytes that goes to the same tiles.  The time that each transfer
-took there, in the company of the others, replaces the analytic one in the schedule.  One layer of each kind is
-simulated, on the tiles of its first sample layer.  Memory is charged the bandwidth that the cycle-level controller
-reaches on a stream of the stage's mix of reads and writes.
+one multicast for each part of the bytes that goes to the same tiles.  The time that each transfer took there, in the
+company of the others, replaces the analytic one in the schedule.  One layer of each kind is simulated, on the tiles of
+its first sample layer.  Memory is charged the bandwidth that the cycle-level controller reaches on a stream of the
+stage's mix of reads and writes.
 """
 
 from __future__ import annotations
