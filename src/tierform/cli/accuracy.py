@@ -36,6 +36,9 @@ from tierform.files import write_json
 @click.option("--rank", default=8, show_default=True, help="Rank of the adapters.")
 @click.option("--targets", default="q,v", show_default=True, help="Parts with adapters: q,k,v,o,gate,up,down or all.")
 @click.option("--train-norms", is_flag=True, help="Also train normalizations and biases, which are digital.")
+@click.option("--peak-rank", default=0, show_default=True, help="Further rank, frozen, that holds the large weights.")
+@click.option("--fidelity", default="bits", show_default=True, help="Measured with: bits, surrogate or weights.")
+@click.option("--training-fidelity", default="surrogate", show_default=True, help="Trained with, likewise.")
 @click.option("--resample", default=10, show_default=True, help="Training steps between two chip instances.")
 @click.option("--first-instance", default=1, show_default=True, help="Number of the first chip that is measured.")
 @click.option("--choosing", is_flag=True, help="Measure on the data's validation part, to choose settings by.")
@@ -62,13 +65,17 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
         changes["adc_bits"] = options["adc_bits"]
     from tierform.numerics.chip_view import crossbar_format
     from tierform.numerics.formats import BitPlan
+    from tierform.numerics.layer import FIDELITIES
 
     plan = BitPlan.parse(options["bits"])
     adapting = Adapting(
         options["steps"], options["batch"], options["learning_rate"], options["rank"],
         targets=tuple(options["targets"].split(",")), train_norms=options["train_norms"],
-        resample_every=options["resample"],
+        resample_every=options["resample"], fidelity=options["training_fidelity"], peak_rank=options["peak_rank"],
     )  # fmt: skip
+    for key in ("fidelity", "training_fidelity"):
+        if options[key] not in FIDELITIES:
+            fail("unknown fidelity", key=f"--{key.replace('_', '-')}", value=options[key], choices=FIDELITIES)
     crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
     with progress() as display:
         bar = display.add_task("loading", total=None)
@@ -84,7 +91,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
         table = accuracy_table(
             network, task, chip, bits=plan, noise=noise, temperature_K=kelvin,
             instances=options["instances"], first_instance=options["first_instance"], seeds=options["seeds"],
-            adapting=None if options["no_adapt"] else adapting, limit=options["limit"],
+            adapting=None if options["no_adapt"] else adapting, limit=options["limit"], fidelity=options["fidelity"],
             progress=lambda what, done, total: display.update(bar, description=what, completed=done, total=total),
             **changes,
         )  # fmt: skip

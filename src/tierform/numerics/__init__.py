@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from tierform.numerics.noise import load_noise as load_noise
     from tierform.numerics.quantize import fake_quantize as fake_quantize
     from tierform.numerics.quantize import quantize_model as quantize_model
+    from tierform.numerics.remainder import take_peaks as take_peaks
 
 _HOMES = {
     "accuracy": ("AccuracyTable", "accuracy_table"),
@@ -36,6 +37,7 @@ _HOMES = {
     "layer": ("CrossbarLinear",),
     "noise": ("Noise", "load_noise"),
     "quantize": ("fake_quantize", "quantize_model"),
+    "remainder": ("take_peaks",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

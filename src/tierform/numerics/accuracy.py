@@ -131,6 +131,7 @@ def accuracy_table(
     adapting: Adapting | None = _ADAPTING,
     limit: int = 0,
     quantizer: Quantizer | None = None,
+    fidelity: str = "bits",
     progress: Progress | None = None,
     on_run: Callable[[str, Run], None] | None = None,
     **changes: Any,
@@ -138,9 +139,10 @@ def accuracy_table(
     """The table of one model on one chip; the model is not changed.
 
     `instances` noisy chips, numbered from `first_instance`, are measured for each of `seeds` trainings of adapters
-    (`adapting` None: no adapters).  `limit` bounds the test examples.  `progress(what, done, total)` reports, and
-    `on_run(line, run)` gives every run as soon as it is there.  Other options as :func:`tierform.numerics.emulate`
-    takes them.
+    (`adapting` None: no adapters).  `limit` bounds the test examples.  `fidelity` is what is measured with: ``bits``
+    (every conversion) or ``weights`` (the cells' errors alone); `adapting` has its own for training.
+    `progress(what, done, total)` reports, and `on_run(line, run)` gives every run as soon as it is there.  Other
+    options as :func:`tierform.numerics.emulate` takes them.
     """
     if instances < 1 or seeds < 1:
         fail("at least one instance and one seed are needed", key="instances", value=(instances, seeds))
@@ -164,7 +166,7 @@ def accuracy_table(
     def build(with_noise: bool) -> nn.Module:
         return emulate(
             model, chip, bits=plan, noise=loaded if with_noise else None, temperature_K=temperature_K,
-            quantizer=quantizer, **changes,
+            quantizer=quantizer, fidelity=fidelity, **changes,
         )  # fmt: skip
 
     def measure(line: str, candidate: nn.Module, seed: int, numbers: Sequence[int]) -> list[Run]:
@@ -191,6 +193,7 @@ def accuracy_table(
         lines += _adapted(model, build, measure, report, task, loaded is not None, seeds, measured, adapting)
     settings = {
         "instances": instances, "first_instance": first_instance, "seeds": seeds, "limit": limit,
+        "measured_fidelity": fidelity,
         **(asdict(adapting) if adapting is not None else {}),
         "temperature_K": temperature_K if isinstance(temperature_K, (int, float)) else "by tile",
         **{key: value for key, value in changes.items() if isinstance(value, (int, float, str))},
@@ -215,20 +218,21 @@ def _adapted(
 ) -> list[Line]:
     """Adapters of the ideal device in float, on it, and on noisy instances; and noise-aware ones on noisy instances."""
     runs: dict[str, list[Run]] = {IDEAL: [], DIGITAL: [], UNAWARE: [], AWARE: []}
+    peaks = adapting.peaks(build(False))
     for seed in range(seeds):
         report(f"training adapters, ideal device, seed {seed}")
-        plain = adapting.attach(build(False), seed)
+        plain = adapting.attach(build(False), seed, peaks)
         adapting.train(plain, task, noisy=False, seed=seed)
         runs[IDEAL] += measure(IDEAL, plain, seed, [-1])
         learned = _trained(plain)
-        target = adapting.attach(copy.deepcopy(model), seed)
+        target = adapting.attach(copy.deepcopy(model), seed, peaks)
         target.load_state_dict(learned, strict=False)
         runs[DIGITAL] += measure(DIGITAL, target, seed, [-1])
-        target = adapting.attach(build(noisy), seed)
+        target = adapting.attach(build(noisy), seed, peaks)
         target.load_state_dict(learned, strict=False)
         runs[UNAWARE] += measure(UNAWARE, target, seed, measured)
         report(f"training adapters, noisy device, seed {seed}")
-        target = adapting.attach(build(noisy), seed)
+        target = adapting.attach(build(noisy), seed, peaks)
         adapting.train(target, task, noisy=noisy, seed=seed)
         runs[AWARE] += measure(AWARE, target, seed, measured)
     reference = make_line(IDEAL, runs[IDEAL])
