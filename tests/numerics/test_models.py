@@ -253,6 +253,7 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys):
         (["small", "--data", "digits", "--bits", "eight"], "bit plan"),
         (["small", "--data", "digits", "--noise", "read-2pct"], "read-1pct"),
         (["small", "--data", "digits", "--chip", "a100"], "crossbars"),
+        (["small", "--data", "digits", "--training-fidelity", "bit"], "--training-fidelity"),
     ):
         with pytest.raises(SystemExit) as end:
             main(["accuracy", *arguments])
@@ -311,15 +312,17 @@ def test_tilted_digits_learn_without_labels_and_are_then_adapted():
     losses = []
     model = pretrain(task, steps=60, on_step=lambda step, loss: losses.append(loss))
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-    adapting = Adapting(3, 16, 5e-3, 4, targets=("all",), train_norms=True, resample_every=1)
+    adapting = Adapting(3, 16, 5e-3, 4, targets=("all",), train_norms=True, resample_every=1, peak_rank=6)
     kept = []
     table = accuracy_table(
-        model, task, "atleus", seeds=1, instances=2, adapting=adapting, limit=64,
+        model, task, "atleus", seeds=1, instances=2, adapting=adapting, limit=64, fidelity="weights",
         on_run=lambda line, run: kept.append((line, run.instance)),
     )  # fmt: skip
     assert [line.name for line in table.lines] == [IDEAL, DIGITAL, UNAWARE, AWARE]
     assert kept == [(IDEAL, -1), (DIGITAL, -1), (UNAWARE, 1), (UNAWARE, 2), (AWARE, 1), (AWARE, 2)]
     assert table.line(AWARE).against == IDEAL
+    assert (table.settings["measured_fidelity"], table.settings["peak_rank"]) == ("weights", 6)
+    assert table.line(DIGITAL).loss == pytest.approx(table.line(IDEAL).loss, rel=0.02)  # the same product, in float
     with pytest.raises(TierformError, match="head is new"):
         accuracy_table(model, task, "atleus", adapting=None)
     with pytest.raises(TierformError, match="below those of training"):
