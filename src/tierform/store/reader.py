@@ -169,7 +169,8 @@ class Store:
     def stream(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> Iterator[tuple[str, NDArray[Any]]]:
         """The codes of several tensors, one after the other, the next ones being read meanwhile.
 
-        Every name and precision is checked before anything is read; at most 128 MiB, or one tensor, are read ahead.
+        Every name and precision is checked before anything is read.  Ahead of the tensor that is waited for, the next
+        one is read, and as many more as stay within 128 MiB with it.
         """
         for name, each in bits.items():
             block_bits(self.entry(name), each)
@@ -179,7 +180,7 @@ class Store:
         try:
             while following is not None or waiting:
                 while following is not None and (
-                    not waiting or ahead + self.entry(following[0]).tensor_bytes < AHEAD_B
+                    len(waiting) < 2 or ahead + self.entry(following[0]).tensor_bytes <= AHEAD_B
                 ):
                     name, each = following
                     entry = self.entry(name)
