@@ -36,7 +36,7 @@ from tierform.files import write_json
 @click.option("--rank", default=8, show_default=True, help="Rank of the adapters.")
 @click.option("--targets", default="q,v", show_default=True, help="Parts with adapters: q,k,v,o,gate,up,down or all.")
 @click.option("--train-norms", is_flag=True, help="Also train normalizations and biases, which are digital.")
-@click.option("--peak-rank", default=0, show_default=True, help="Further rank, frozen, that holds the large weights.")
+@click.option("--peak-rank", default=0, show_default=True, help="Further rank of noise-aware adapters: large weights.")
 @click.option("--fidelity", default="bits", show_default=True, help="Measured with: bits, surrogate or weights.")
 @click.option("--training-fidelity", default="surrogate", show_default=True, help="Trained with, likewise.")
 @click.option("--resample", default=10, show_default=True, help="Training steps between two chip instances.")

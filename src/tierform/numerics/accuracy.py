@@ -2,10 +2,11 @@
 
 The model in float; on the chip without noise; on noisy chip instances; then, after LoRA fine-tuning with the same steps
 and data, adapters trained and run on a noise-free chip (the ideal that a loss is counted from), the same adapters in
-float and on noisy instances, and adapters trained with noise on noisy instances.  A model that was pre-trained without
-the task's labels means nothing before fine-tuning and has the lines after it only.  Instances that adapters trained on
-are never measured.  Every run is kept; intervals are Student's t at 95 % over runs (a run is one seed on one instance).
-Losses are paired: each noisy run against the ideal of its own seed.
+float and on noisy instances, and adapters trained with noise on noisy instances (only these hold the large weights,
+where `peak_rank` asks for it).  A model that was pre-trained without the task's labels means nothing before fine-tuning
+and has the lines after it only.  Instances that adapters trained on are never measured.  Every run is kept; intervals
+are Student's t at 95 % over runs (a run is one seed on one instance).  Losses are paired: each noisy run against the
+ideal of its own seed.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,17 +219,18 @@ def _adapted(
 ) -> list[Line]:
     """Adapters of the ideal device in float, on it, and on noisy instances; and noise-aware ones on noisy instances."""
     runs: dict[str, list[Run]] = {IDEAL: [], DIGITAL: [], UNAWARE: [], AWARE: []}
-    peaks = adapting.peaks(build(False))
+    usual = replace(adapting, peak_rank=0)
+    peaks = adapting.peaks(build(False)) if adapting.peak_rank else {}
     for seed in range(seeds):
         report(f"training adapters, ideal device, seed {seed}")
-        plain = adapting.attach(build(False), seed, peaks)
-        adapting.train(plain, task, noisy=False, seed=seed)
+        plain = usual.attach(build(False), seed)
+        usual.train(plain, task, noisy=False, seed=seed)
         runs[IDEAL] += measure(IDEAL, plain, seed, [-1])
         learned = _trained(plain)
-        target = adapting.attach(copy.deepcopy(model), seed, peaks)
+        target = usual.attach(copy.deepcopy(model), seed)
         target.load_state_dict(learned, strict=False)
         runs[DIGITAL] += measure(DIGITAL, target, seed, [-1])
-        target = adapting.attach(build(noisy), seed, peaks)
+        target = usual.attach(build(noisy), seed)
         target.load_state_dict(learned, strict=False)
         runs[UNAWARE] += measure(UNAWARE, target, seed, measured)
         report(f"training adapters, noisy device, seed {seed}")

@@ -7,8 +7,8 @@ old product.  L depends on the base weights alone, so that cells which are writt
 as it is while adapters are trained beside it.
 
 L is found by turns: what exceeds a cap, block by block, is fitted by a product of rank r (one step of subspace
-iteration from the last one), and the cap falls by 1.5 % a turn; the best of all turns is kept, by the mean square of the
-blocks' scales.  It is zero where no turn was better than that.
+iteration from the last one), and the cap falls by 1.5 % a turn; the best of all turns is kept, by the mean square of
+the blocks' scales.  It is zero where no turn was better than that.
 
 Limits: a heuristic, not the least scale that is possible.  The digital part costs r (inputs + outputs) products a
 token.  It helps as far as a product of rank r can follow the large weights: much in small or strongly trained layers,
