@@ -9,7 +9,7 @@ oldest entry of its bank, when no hit waits or the row has had its share of hits
 
 from __future__ import annotations
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
