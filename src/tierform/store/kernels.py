@@ -42,6 +42,7 @@ def pack_kernel(width: int) -> Any:
     def pack(
         words: Any, planes: Any, stored: Any, start: Any, plane_step: Any, block_step: Any, blocks: Any, past: Any
     ) -> None:
+        past = past and (stored.ctypes.data + 8 * start) % VECTOR_B == 0
         tile = np.empty(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
         for first in range(0, blocks, TILE):
             count = min(TILE, blocks - first)
@@ -67,11 +68,6 @@ def pack_kernel(width: int) -> Any:
     return pack
 
 
-def _on_vectors(words: Any, start: int = 0) -> bool:
-    """Whether rows from `start` on can be written past the caches."""
-    return bool((words.ctypes.data + 8 * start) % VECTOR_B == 0)
-
-
 def pack_blocks(
     words: Any, width: int, planes: int, stored: Any, start: int, plane_step: int, block_step: int, blocks: int,
     past_caches: bool = False,
@@ -82,8 +78,7 @@ def pack_blocks(
     ``start + p*plane_step + b*block_step``; both steps are whole rows.  With `past_caches` they are written to memory
     directly (where `stored` begins on a vector): faster when they are too many to stay in the cache or not read soon.
     """
-    past = past_caches and _on_vectors(stored, start)
-    pack_kernel(width)(words, planes, stored, start, plane_step, block_step, blocks, past)
+    pack_kernel(width)(words, planes, stored, start, plane_step, block_step, blocks, past_caches)
 
 
 @lru_cache(maxsize=8)
@@ -97,6 +92,7 @@ def unpack_kernel(width: int) -> Any:
         planes: Any, fill: Any, exponent_bits: Any, infinities: Any, words: Any, expected: Any, present: Any,
         past: Any,
     ) -> Any:  # fmt: skip
+        past = past and words.ctypes.data % VECTOR_B == 0
         turned = np.empty(size, np.uint64)
         tile = np.zeros(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
         seen = np.empty(ROW, np.uint64)
@@ -206,6 +202,6 @@ def unpack_blocks(
     """
     found: int = unpack_kernel(width)(
         stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities,
-        words, expected, present, past_caches and _on_vectors(words),
+        words, expected, present, past_caches,
     )  # fmt: skip
     return found

@@ -325,9 +325,10 @@ class PlaneReader:
     def _add_touched(self, entry: TensorEntry, chunk: int, first: int, depths: NDArray[np.int64]) -> None:
         """Count the plane bytes that pages `first` on of a chunk took, each to its depth."""
         depth = int(depths.max())
-        rows = np.minimum(PAGE_BLOCKS, entry.chunk_span(chunk) - np.arange(first, first + depths.size) * PAGE_BLOCKS)
         if entry.codec == "none":
-            touched = int((rows * depths).sum()) * PLANE_BYTES
+            # The last page may be cut short.
+            missing = max(0, (first + depths.size) * PAGE_BLOCKS - entry.chunk_span(chunk))
+            touched = (int(depths.sum()) * PAGE_BLOCKS - missing * int(depths[-1])) * PLANE_BYTES
         else:
             touched = int(self.index(entry, depth).segments["size"][:depth, chunk].sum())
         with self._lock:
