@@ -33,6 +33,12 @@ def test_a_given_run_becomes_the_table_with_the_published_loss_beside_it(tmp_pat
     row = dict(zip(table.head, next(row for row in table.rows if row[0] == WITH), strict=True))
     assert row["published (points)"] == "< 0.5" and row["accuracy (%)"] == pytest.approx(90.0)
     assert remark.startswith("Within") and "0.25 points" in remark
+    assert table.note is not None and "rank 16 on all" in table.note and "large weights" not in remark
+    held = a_run()
+    held["settings"]["peak_rank"] = 24
+    file.write_text(json.dumps(held))
+    told, remark = accuracy(options(file), "atleus")
+    assert told is not None and "24 more" in told.note and "large weights" in remark
     worse = a_run()
     worse["lines"][2]["points_lost"] = 0.75
     file.write_text(json.dumps(worse))
