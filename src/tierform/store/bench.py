@@ -88,7 +88,7 @@ def kernels(megabytes: int = 256, threads: int = 2) -> list[Timing]:
 
     count = max(threads, megabytes * 2**20 // (2 * _CHUNK))
     words = gaussian_bf16(count * _CHUNK).view(np.uint64).reshape(count, -1)
-    planes, back = (new_words(words.size).reshape(words.shape) for _ in range(2))
+    planes, back = np.empty_like(words), new_words(words.size).reshape(words.shape)
     four = np.empty((count, words.shape[1] // 4), np.uint64)
     blocks = _CHUNK // 512
     starts = np.arange(16, dtype=np.int64) * blocks * 8
@@ -98,7 +98,7 @@ def kernels(megabytes: int = 256, threads: int = 2) -> list[Timing]:
         np.copyto(back[chunk], words[chunk])
 
     def pack(chunk: int) -> None:
-        pack_blocks(words[chunk], 16, 16, planes[chunk], 0, blocks * 8, 8, blocks, True)
+        pack_blocks(words[chunk], 16, 16, planes[chunk], 0, blocks * 8, 8, blocks)
 
     def unpack(source: NDArray[np.uint64], bits: int) -> Callable[[int], None]:
         wanted = np.full(1, bits, np.uint8)

@@ -39,10 +39,7 @@ def pack_kernel(width: int) -> Any:
     size = width * ROW
 
     @njit(cache=True, nogil=True)
-    def pack(
-        words: Any, planes: Any, stored: Any, start: Any, plane_step: Any, block_step: Any, blocks: Any, past: Any
-    ) -> None:
-        past = past and (stored.ctypes.data + 8 * start) % VECTOR_B == 0
+    def pack(words: Any, planes: Any, stored: Any, start: Any, plane_step: Any, block_step: Any, blocks: Any) -> None:
         tile = np.empty(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
         for first in range(0, blocks, TILE):
             count = min(TILE, blocks - first)
@@ -51,34 +48,29 @@ def pack_kernel(width: int) -> Any:
             for p in range(planes):
                 row = (planes - 1 - p) * TILE * ROW
                 at = start + p * plane_step + first * block_step
-                if past:
-                    for b in range(count):
-                        put_row(stored, at + b * block_step, tile, row + b * ROW)
-                elif block_step == ROW:
+                if block_step == ROW:
                     source, target = tile[row : row + count * ROW], stored[at : at + count * ROW]
                     for i in range(count * ROW):
                         target[i] = source[i]
-                else:
-                    for b in range(count):
-                        source = tile[row + b * ROW : row + (b + 1) * ROW]
-                        target = stored[at + b * block_step : at + b * block_step + ROW]
-                        for i in range(ROW):
-                            target[i] = source[i]
+                    continue
+                for b in range(count):
+                    source = tile[row + b * ROW : row + (b + 1) * ROW]
+                    target = stored[at + b * block_step : at + b * block_step + ROW]
+                    for i in range(ROW):
+                        target[i] = source[i]
 
     return pack
 
 
 def pack_blocks(
-    words: Any, width: int, planes: int, stored: Any, start: int, plane_step: int, block_step: int, blocks: int,
-    past_caches: bool = False,
-) -> None:  # fmt: skip
+    words: Any, width: int, planes: int, stored: Any, start: int, plane_step: int, block_step: int, blocks: int
+) -> None:
     """Write the planes of `blocks` blocks of `words` into `stored`, most significant first.
 
     `planes` bits of each weight are kept.  The row of plane p (0 the most significant) of block b lies at
-    ``start + p*plane_step + b*block_step``; both steps are whole rows.  With `past_caches` they are written to memory
-    directly (where `stored` begins on a vector): faster when they are too many to stay in the cache or not read soon.
+    ``start + p*plane_step + b*block_step``.
     """
-    pack_kernel(width)(words, planes, stored, start, plane_step, block_step, blocks, past_caches)
+    pack_kernel(width)(words, planes, stored, start, plane_step, block_step, blocks)
 
 
 @lru_cache(maxsize=8)
@@ -198,7 +190,8 @@ def unpack_blocks(
 
     With `expected` [plane, page], the checksums of the pages from ``first_block // 64`` on, no page is unpacked before
     all its planes that are needed match; `present` is the number of blocks that lie there, the last page's rows.
-    -1, or (plane << 32) + page of the first that does not match.  `past_caches` as for :func:`pack_blocks`.
+    -1, or (plane << 32) + page of the first that does not match.  With `past_caches`
+    the words go to memory directly (if they begin on a vector): faster for more than the caches keep.
     """
     found: int = unpack_kernel(width)(
         stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities,
