@@ -190,8 +190,8 @@ def unpack_blocks(
 
     With `expected` [plane, page], the checksums of the pages from ``first_block // 64`` on, no page is unpacked before
     all its planes that are needed match; `present` is the number of blocks that lie there, the last page's rows.
-    -1, or (plane << 32) + page of the first that does not match.  With `past_caches`
-    the words go to memory directly (if they begin on a vector): faster for more than the caches keep.
+    -1, or (plane << 32) + page of the first that does not match.  With `past_caches` the words go to memory directly
+    (if they begin on a vector): faster for more than the caches keep.
     """
     found: int = unpack_kernel(width)(
         stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities,
