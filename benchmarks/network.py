@@ -95,8 +95,11 @@ def print_analytic(runs: int) -> None:
             for place, name in enumerate(("another rate", "another matrix", "first matrix")):
                 times = [b[place] * 1e6 for _, b in pairs]
                 ratios = [a / b[place] for a, b in pairs]
-                print(f"  {name:16s} {min(times):8.1f} {np.median(times):8.1f} us "
-                      f"{min(ratios):10.0f} {np.median(ratios):8.0f}", flush=True)  # fmt: skip
+                print(
+                    f"  {name:16s} {min(times):8.1f} {np.median(times):8.1f} us "
+                    f"{min(ratios):10.0f} {np.median(ratios):8.0f}",
+                    flush=True,
+                )
 
 
 def main() -> None:

@@ -77,8 +77,10 @@ def bert_base():
         built = time.process_time() - start
         with torch.no_grad():
             wall, cpu = best(lambda chip=chip: chip(ids), repeats=1, warm=1)
-        print(f"BERT-base, 128 tokens, 8 one-bit input slices, {name}: {wall / 1e3:.2f} s wall, "
-              f"{cpu / 1e3:.2f} s CPU (programming {built:.1f} s CPU)")  # fmt: skip
+        print(
+            f"BERT-base, 128 tokens, 8 one-bit input slices, {name}: {wall / 1e3:.2f} s wall, "
+            f"{cpu / 1e3:.2f} s CPU (programming {built:.1f} s CPU)"
+        )
         del chip
 
 

@@ -43,9 +43,14 @@ def rows() -> list[tuple[str, float, float]]:
         sram = tuple(int(part) * 1024 for part in row["sram_kB"].split("/"))
         words = row["words_per_cycle"]
         configuration = ledger._configuration(
-            int(row["rows"]), int(row["columns"]), row["dataflow"], not words, int(words or 10),
-            (sram[0], sram[1], sram[2]), bool(row["sparsity"]),
-        )  # fmt: skip
+            int(row["rows"]),
+            int(row["columns"]),
+            row["dataflow"],
+            not words,
+            int(words or 10),
+            (sram[0], sram[1], sram[2]),
+            bool(row["sparsity"]),
+        )
         scale_sim(layer, configuration)
         seconds = cpu_s(lambda layer=layer, configuration=configuration: scale_sim(layer, configuration), 3)  # type: ignore[misc]
         found.append((row["case"], float(row["scale_sim_s"]), seconds))

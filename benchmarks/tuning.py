@@ -85,10 +85,16 @@ def warmed(steps):
 def make_trainer(case, rule, args, low_rate=None):
     """A trainer with the rates of `args`; the rule watches the lowest layer, as in HpT's wind application."""
     return HybridTrainer(
-        case.model, case.loss, rule, case.low, layer=0, optimizer=optimizer(args.optimizer, args.rate),
+        case.model,
+        case.loss,
+        rule,
+        case.low,
+        layer=0,
+        optimizer=optimizer(args.optimizer, args.rate),
         low_optimizer=optimizer(args.optimizer, low_rate or args.low_rate),
-        schedule=warmed(args.warm), low_schedule=warmed(args.warm),
-    )  # fmt: skip
+        schedule=warmed(args.warm),
+        low_schedule=warmed(args.warm),
+    )
 
 
 class Shadows:
@@ -126,20 +132,32 @@ def run_seed(name, seed, args, write, done):
     def note(method, clocked, extra=None):
         trainer = clocked.trainer
         rows[method] = {
-            "seed": seed, "method": method, "points": clocked.points, "losses": clocked.losses,
-            "by_phase": clocked.by_phase, "steps": trainer.step_number, "cpu_s": clocked.used,
-            "switch": trainer.journal.switch_step, "learning": trainable_count(trainer.model),
-            "decisions": trainer.journal.to_dict()["decisions"], "yardsticks": case.yardsticks, "title": case.title,
-            "unit": case.unit, **(extra or {}),
-        }  # fmt: skip
+            "seed": seed,
+            "method": method,
+            "points": clocked.points,
+            "losses": clocked.losses,
+            "by_phase": clocked.by_phase,
+            "steps": trainer.step_number,
+            "cpu_s": clocked.used,
+            "switch": trainer.journal.switch_step,
+            "learning": trainable_count(trainer.model),
+            "decisions": trainer.journal.to_dict()["decisions"],
+            "yardsticks": case.yardsticks,
+            "title": case.title,
+            "unit": case.unit,
+            **(extra or {}),
+        }
         write(rows)
 
     def go(method, clocked, each=lambda: None, extra=lambda: None):
         while clocked.used < args.budget:
             clocked.step()
             each()
-            while clocked.used < args.budget and len(clocked.points) < len(marks) and clocked.used >= marks[
-                len(clocked.points)]:  # fmt: skip
+            while (
+                clocked.used < args.budget
+                and len(clocked.points) < len(marks)
+                and clocked.used >= marks[len(clocked.points)]
+            ):
                 clocked.point()
                 note(method, clocked, extra())
         clocked.point(whole=True)
@@ -149,8 +167,9 @@ def run_seed(name, seed, args, write, done):
         last = rows[method]
         print(
             f"{time.strftime('%H:%M')} seed {seed} {method:7s} steps {last['steps']:5d} cpu {last['cpu_s']:.0f} s "
-            f"switch {last['switch']} error {last['points'][-1][2]:.4f} by phase {last['by_phase']}", flush=True,
-        )  # fmt: skip
+            f"switch {last['switch']} error {last['points'][-1][2]:.4f} by phase {last['by_phase']}",
+            flush=True,
+        )
 
     def lora():
         case = CASES[name](args.files, seed, False)
@@ -179,8 +198,9 @@ def run_seed(name, seed, args, write, done):
             shadows.see(step, full.losses[-1])
             if rule.would is None and (step + 1) % args.window == 0:
                 full.trainer.save(path)
-                taken.update(used=full.used, points=list(full.points), losses=list(full.losses),
-                             by_phase=dict(full.by_phase))  # fmt: skip
+                taken.update(
+                    used=full.used, points=list(full.points), losses=list(full.losses), by_phase=dict(full.by_phase)
+                )
 
         go("full", full, each, lambda: {"shadows": shadows.told, "trial_begins": rule.would})
         if rule.would is None:
@@ -251,10 +271,21 @@ def search(args):
                 clocked = _searched(name, args, method, start)
                 last = clocked.losses[-args.steps // 4 :]
                 error = clocked.points[-1][2] if clocked.points else float("nan")
-                found.append({"method": method, "rate": rate, "error": error, "loss": mean(last), "cpu_s": clocked.used,
-                              "losses": clocked.losses})  # fmt: skip
-                print(f"{time.strftime('%H:%M')} {name} {method:6s} rate {rate:g}: validation {error:.4f}, "
-                      f"loss {mean(last):.4f}, {1e3 * clocked.used / args.steps:.0f} ms", flush=True)  # fmt: skip
+                found.append(
+                    {
+                        "method": method,
+                        "rate": rate,
+                        "error": error,
+                        "loss": mean(last),
+                        "cpu_s": clocked.used,
+                        "losses": clocked.losses,
+                    }
+                )
+                print(
+                    f"{time.strftime('%H:%M')} {name} {method:6s} rate {rate:g}: validation {error:.4f}, "
+                    f"loss {mean(last):.4f}, {1e3 * clocked.used / args.steps:.0f} ms",
+                    flush=True,
+                )
                 write_json(path, {"case": name, "steps": args.steps, "found": found})
 
 

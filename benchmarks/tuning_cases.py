@@ -49,12 +49,19 @@ def _regression(title: str, model: torch.nn.Module, split: Split, seed: int, siz
         return float(samples.scale * np.sqrt(np.mean((samples.inputs[:, :, -1] - samples.targets) ** 2)))
 
     return Case(
-        title, split.test.unit, model, squared_error, ShuffledBatches(split.train, 1, seed),
-        lambda one: error_on(one, quick)["rmse"], lambda one: error_on(one, whole)["rmse"],
+        title,
+        split.test.unit,
+        model,
+        squared_error,
+        ShuffledBatches(split.train, 1, seed),
+        lambda one: error_on(one, quick)["rmse"],
+        lambda one: error_on(one, whole)["rmse"],
         LowRank(also_train=ALSO_TRAIN),
-        {"the last value repeated": repeated(whole), "the mean of the training rows": float(
-            split.test.scale * np.sqrt(np.mean(whole.targets**2)))},
-    )  # fmt: skip
+        {
+            "the last value repeated": repeated(whole),
+            "the mean of the training rows": float(split.test.scale * np.sqrt(np.mean(whole.targets**2))),
+        },
+    )
 
 
 def wind(files: list[str], seed: int, select: bool, layers: int = 12, sizes: tuple[int, int] = (64, 384)) -> Case:
@@ -62,8 +69,9 @@ def wind(files: list[str], seed: int, select: bool, layers: int = 12, sizes: tup
     series = read_series(files[0], 57)
     split = (
         series_samples(series[2120:], 12, slice(-600, None), unit="m/s")
-        if select else series_samples(series, 12, slice(480, 2120), unit="m/s")
-    )  # fmt: skip
+        if select
+        else series_samples(series, 12, slice(480, 2120), unit="m/s")
+    )
     model = build("wind", seed)
     model.layers = model.layers[:layers]
     return _regression(f"wind, 57 stations, {layers} layers of width 512", model, split, seed, sizes)
@@ -73,12 +81,23 @@ def ett(files: list[str], seed: int, select: bool) -> Case:
     """ETTh1: seven columns, 12 hours to the next; 16 months learned, 4 tested; 4 layers of the wind architecture."""
     series = read_series(files[0], 7)[: 20 * 30 * 24]
     series = (series - series[:8640].mean(0)) / series[:8640].std(0)
-    split = series_samples(series[:11520], 12, slice(8640, None)) if select else series_samples(
-        series, 12, slice(11520, None))  # fmt: skip
+    split = (
+        series_samples(series[:11520], 12, slice(8640, None))
+        if select
+        else series_samples(series, 12, slice(11520, None))
+    )
     shape = replace(
-        load_model("hpt-wind"), name="ett", layers=4, hidden_size=128, head_dim=16, ffn_size=256, fixed_tokens=7,
-        embedding_widths=(64,), reduction_widths=(64, 32), decoder_widths=(64, 32, 7),
-    )  # fmt: skip
+        load_model("hpt-wind"),
+        name="ett",
+        layers=4,
+        hidden_size=128,
+        head_dim=16,
+        ffn_size=256,
+        fixed_tokens=7,
+        embedding_widths=(64,),
+        reduction_widths=(64, 32),
+        decoder_widths=(64, 32, 7),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SpatioTemporalTransformer(shape)
@@ -121,17 +140,29 @@ def lm(files: list[str], seed: int, select: bool) -> Case:
         return measure
 
     config = LlamaConfig(
-        vocab_size=256, hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
-        num_key_value_heads=4, max_position_embeddings=length,
-    )  # fmt: skip
+        vocab_size=256,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=length,
+    )
     torch.manual_seed(seed)
     share = torch.bincount(learned, minlength=256).double() / len(learned)
     entropy = float(-(share * torch.log2(share.clamp_min(1e-12))).sum())
     low = LowRank(targets=("q_proj", "v_proj"), also_train=("model.embed_tokens", "lm_head"))
     return Case(
-        "byte-level language model, 3 layers of width 128", "bits per byte", LlamaForCausalLM(config), loss, batch,
-        bits(128), bits(1024), low, {"entropy of single bytes": entropy},
-    )  # fmt: skip
+        "byte-level language model, 3 layers of width 128",
+        "bits per byte",
+        LlamaForCausalLM(config),
+        loss,
+        batch,
+        bits(128),
+        bits(1024),
+        low,
+        {"entropy of single bytes": entropy},
+    )
 
 
 def vit(files: list[str], seed: int, select: bool) -> Case:
@@ -160,18 +191,37 @@ def vit(files: list[str], seed: int, select: bool) -> Case:
             return 100 * float((model(pixel_values=images[tested]).logits.argmax(1) != labels[tested]).float().mean())
 
     config = ViTConfig(
-        image_size=8, patch_size=2, num_channels=1, hidden_size=96, num_hidden_layers=4, num_attention_heads=4,
-        intermediate_size=384, num_labels=10,
-    )  # fmt: skip
+        image_size=8,
+        patch_size=2,
+        num_channels=1,
+        hidden_size=96,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=384,
+        num_labels=10,
+    )
     torch.manual_seed(seed)
     model = ViTForImageClassification(config)
     names = {name.rsplit(".", 1)[-1] for name, _ in model.named_modules()}
     targets = ("query", "value") if "query" in names else ("q_proj", "v_proj")
     low = LowRank(targets=targets, also_train=("classifier", "vit.embeddings"))
-    return Case("vision transformer on 8 x 8 digits, 4 layers of width 96", "test error in %", model, loss, batch,
-                wrong, wrong, low, {"chance": 90.0})  # fmt: skip
+    return Case(
+        "vision transformer on 8 x 8 digits, 4 layers of width 96",
+        "test error in %",
+        model,
+        loss,
+        batch,
+        wrong,
+        wrong,
+        low,
+        {"chance": 90.0},
+    )
 
 
 CASES: dict[str, Callable[..., Case]] = {
-    "wind": wind, "wind-4": partial(wind, layers=4), "ett": ett, "lm": lm, "vit": vit,
-}  # fmt: skip
+    "wind": wind,
+    "wind-4": partial(wind, layers=4),
+    "ett": ett,
+    "lm": lm,
+    "vit": vit,
+}

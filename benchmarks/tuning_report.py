@@ -45,12 +45,15 @@ def errors(content: dict[str, Any]) -> None:
             last = [run["points"][-1][2] for run in own]
             spread = stdev(last) if len(last) > 1 else 0.0
             each = ", ".join(f"{one:.3f}" for one in last)
-            print(f"  {name:20s} {mean(last):.3f} +- {spread:.3f} ({each}); steps {[run['steps'] for run in own]}, "
-                  f"switch {[run['switch'] for run in own]}")  # fmt: skip
+            print(
+                f"  {name:20s} {mean(last):.3f} +- {spread:.3f} ({each}); steps {[run['steps'] for run in own]}, "
+                f"switch {[run['switch'] for run in own]}"
+            )
     print("  yardsticks: " + ", ".join(f"{key} {value:.3f}" for key, value in first["yardsticks"].items()))
     for phase in ("full", "trial", "low"):
-        found = [run["by_phase"][phase] for method in NAMES for run in runs_of(content, method)
-                 if phase in run["by_phase"]]  # fmt: skip
+        found = [
+            run["by_phase"][phase] for method in NAMES for run in runs_of(content, method) if phase in run["by_phase"]
+        ]
         if found:
             steps, seconds = (sum(one[index] for one in found) for index in (0, 1))
             print(f"  a step in phase {phase}: {1e3 * seconds / steps:.1f} ms over {steps:.0f} steps")
@@ -76,8 +79,10 @@ def rule(content: dict[str, Any]) -> None:
     """How often each condition held, by window length."""
     own = runs_of(content, "full")
     sizes = sorted((size for size in own[0].get("shadows", {})), key=int)
-    print("  window   loss met (chance)   weights met (chance)   both (product of chances)   fluctuation loss, weights "
-          "  first trial")  # fmt: skip
+    print(
+        "  window   loss met (chance)   weights met (chance)   both (product of chances)   fluctuation loss, weights "
+        "  first trial"
+    )
     for size in sizes:
         rows = []
         for run in own:
@@ -89,19 +94,33 @@ def rule(content: dict[str, Any]) -> None:
             both = [one["loss_test"] and one["weight_test"] for one in told[3:]]
             turns = [float(np.std(np.diff(np.log(one)))) / 2**0.5 for one in (losses, changes)]
             begins = next((one["step"] for one in told if one["action"] == "trial"), None)
-            rows.append((met(losses, 0.1), chance(losses, 0.1), met(changes, 0.01), chance(changes, 0.01),
-                         mean(both), *turns, begins))  # fmt: skip
+            rows.append(
+                (
+                    met(losses, 0.1),
+                    chance(losses, 0.1),
+                    met(changes, 0.01),
+                    chance(changes, 0.01),
+                    mean(both),
+                    *turns,
+                    begins,
+                )
+            )
         if rows:
             a, b, c, d, e, f, g = (mean(row[i] for row in rows) for i in range(7))
-            print(f"  {size:>6s}   {a:6.2f} ({b:.2f})       {c:6.2f} ({d:.2f})          {e:6.3f} ({b * d:.3f})  "
-                  f"{f:19.2f} {g:8.2f}           {[row[7] for row in rows]}")  # fmt: skip
+            print(
+                f"  {size:>6s}   {a:6.2f} ({b:.2f})       {c:6.2f} ({d:.2f})          {e:6.3f} ({b * d:.3f})  "
+                f"{f:19.2f} {g:8.2f}           {[row[7] for row in rows]}"
+            )
 
 
 def picture(contents: list[dict[str, Any]]) -> str:
     """Error against CPU time, a panel per case: a line per seed, a dot for the error on all test samples at the end."""
     wide, high, left, top = 360, 300, 60, 44
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide * len(contents)}" height="{high}" '
-             'font-family="sans-serif" font-size="11">', '<rect width="100%" height="100%" fill="white"/>']  # fmt: skip
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide * len(contents)}" height="{high}" '
+        'font-family="sans-serif" font-size="11">',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
     for index, content in enumerate(contents):
         runs = [run for method in METHODS for run in runs_of(content, method)]
         values = [point[2] for run in runs for point in run["points"]]
@@ -125,12 +144,16 @@ def picture(contents: list[dict[str, Any]]) -> str:
             parts.append(f'<text x="{x(at):.1f}" y="{y1 + 15}" text-anchor="middle">{at:g}</text>')
         parts.append(f'<text x="{(x0 + x1) / 2}" y="{high - 8}" text-anchor="middle">s of CPU time</text>')
         middle = (y0 + y1) / 2
-        parts.append(f'<text x="{x0 - 44}" y="{middle}" transform="rotate(-90 {x0 - 44} {middle})" '
-                     f'text-anchor="middle">{runs[0]["unit"]}</text>')  # fmt: skip
+        parts.append(
+            f'<text x="{x0 - 44}" y="{middle}" transform="rotate(-90 {x0 - 44} {middle})" '
+            f'text-anchor="middle">{runs[0]["unit"]}</text>'
+        )
         for name, value in yard.items():
-            parts.append(f'<line x1="{x0}" x2="{x1}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#777" '
-                         f'stroke-dasharray="5 4"/><text x="{x1 - 2}" y="{y(value) - 4:.1f}" text-anchor="end" '
-                         f'fill="#555">{name}</text>')  # fmt: skip
+            parts.append(
+                f'<line x1="{x0}" x2="{x1}" y1="{y(value):.1f}" y2="{y(value):.1f}" stroke="#777" '
+                f'stroke-dasharray="5 4"/><text x="{x1 - 2}" y="{y(value) - 4:.1f}" text-anchor="end" '
+                f'fill="#555">{name}</text>'
+            )
         for place, (method, colour) in enumerate(METHODS.items()):
             parts.append(f'<text x="{x0 + 92 * place}" y="34" fill="{colour}">{NAMES[method]}</text>')
             for run in runs_of(content, method):
@@ -140,8 +163,10 @@ def picture(contents: list[dict[str, Any]]) -> str:
                 parts.append(f'<circle cx="{x(used):.1f}" cy="{y(error):.1f}" r="3" fill="{colour}"/>')
                 if run["switch"] and method == "hybrid":
                     at = _when(run)
-                    parts.append(f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{y1 - 10}" y2="{y1}" '
-                                 f'stroke="{colour}" stroke-width="2"/>')  # fmt: skip
+                    parts.append(
+                        f'<line x1="{x(at):.1f}" x2="{x(at):.1f}" y1="{y1 - 10}" y2="{y1}" '
+                        f'stroke="{colour}" stroke-width="2"/>'
+                    )
     return "\n".join([*parts, "</svg>", ""])
 
 

@@ -32,12 +32,14 @@ def main() -> None:
     load_model("gpt2")  # imports the YAML reader
     cases: list[tuple[str, Callable[[], object]]] = [
         ("bert-large, LoRA fine-tuning", lambda: expand(load_model("bert-large"), FineTuning(LoRA(32), batch=8))),
-        ("llama-3.1-8b, prefill and 256 tokens", lambda: expand(
-            load_model("llama-3.1-8b"), Inference(batch=4, sequence=2048, decode=256))),
+        (
+            "llama-3.1-8b, prefill and 256 tokens",
+            lambda: expand(load_model("llama-3.1-8b"), Inference(batch=4, sequence=2048, decode=256)),
+        ),
         ("llama-3.1-405b, full fine-tuning", lambda: expand(load_model("llama-3.1-405b"), FineTuning(sequence=4096))),
         ("deepseek-v3, full fine-tuning", lambda: expand(load_model("deepseek-v3"), FineTuning(sequence=4096))),
         ("load only: bert-large", lambda: load_model("bert-large")),
-    ]  # fmt: skip
+    ]
     print(f"{'import tierform.workload':42s} {import_cpu_s() * 1e3:8.1f} ms CPU")
     for name, action in cases:
         print(f"{name:42s} {cpu_s(action) * 1e3:8.1f} ms CPU")

@@ -38,9 +38,12 @@ def test_layers_of_width_1024_take_73728_crossbars_at_8_bits() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    k=st.integers(1, 700), n=st.integers(1, 700), weight_bits=st.sampled_from([2, 4, 8, 16]),
-    arrangement=st.sampled_from(["columns", "crossbars"]), encoding=st.sampled_from(["offset", "differential"]),
-)  # fmt: skip
+    k=st.integers(1, 700),
+    n=st.integers(1, 700),
+    weight_bits=st.sampled_from([2, 4, 8, 16]),
+    arrangement=st.sampled_from(["columns", "crossbars"]),
+    encoding=st.sampled_from(["offset", "differential"]),
+)
 def test_crossbars_and_conversions_are_counted_cell_by_cell(
     k: int, n: int, weight_bits: int, arrangement: str, encoding: str
 ) -> None:
@@ -121,9 +124,13 @@ def test_energy_of_a_model_falls_with_its_weight_bits_and_lora_writes_nothing() 
     dynamic = []
     for width in (8, 6, 4, 2):
         plan = PrecisionPlan(
-            weights=f"int{width}", activations="int8", kv_cache="int8", gradients="bf16", adapters="bf16",
+            weights=f"int{width}",
+            activations="int8",
+            kv_cache="int8",
+            gradients="bf16",
+            adapters="bf16",
             master_weights=None,
-        )  # fmt: skip
+        )
         task = FineTuning(method=LoRA(rank=32), batch=1, sequence=512, precision=plan)
         result = simulate("bert-large", task, "atleus")
         assert result.wear.cell_writes == 0
@@ -152,10 +159,14 @@ def test_a_cost_adds_up_to_the_peak_energy_of_a_filled_tile() -> None:
 @pytest.mark.parametrize(
     ("bits", "counts"),
     [
-        ((1, 3), (1, 1, 1, 3)), ((2, 4), (1, 1, 1, 4)), ((4, 6), (3, 1, 7, 6)), ((5, 7), (4, 2, 6, 12)),
-        ((7, 9), (6, 2, 14, 15)), ((8, 10), (7, 2, 22, 16)),
+        ((1, 3), (1, 1, 1, 3)),
+        ((2, 4), (1, 1, 1, 4)),
+        ((4, 6), (3, 1, 7, 6)),
+        ((5, 7), (4, 2, 6, 12)),
+        ((7, 9), (6, 2, 14, 15)),
+        ((8, 10), (7, 2, 22, 16)),
     ],
-)  # fmt: skip
+)
 def test_a_neuron_integrates_and_decides_as_described(bits: tuple[int, int], counts: tuple[int, ...]) -> None:
     assert neuron_counts(*bits, 3, False) == counts
 
@@ -228,13 +239,18 @@ def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
 @pytest.mark.parametrize(
     ("changes", "key"),
     [
-        ({"rows": 0}, "rows"), ({"columns": 0}, "columns"), ({"crossbars": 0}, "crossbars"),
+        ({"rows": 0}, "rows"),
+        ({"columns": 0}, "columns"),
+        ({"crossbars": 0}, "crossbars"),
         ({"cell_bits": 0}, "cell_bits"),
-        ({"active_rows": 129}, "active_rows"), ({"adc_bits": 0}, "adc_bits"), ({"adc_kind": "integrating"}, "neuron"),
-        ({"domain": "digital"}, "adc_kind"), ({"guard_columns": 128}, "columns"),
+        ({"active_rows": 129}, "active_rows"),
+        ({"adc_bits": 0}, "adc_bits"),
+        ({"adc_kind": "integrating"}, "neuron"),
+        ({"domain": "digital"}, "adc_kind"),
+        ({"guard_columns": 128}, "columns"),
         ({"max_weight_bits": 0}, "max_weight_bits"),
     ],
-)  # fmt: skip
+)
 def test_impossible_tiles_are_refused(changes: dict[str, Any], key: str) -> None:
     with pytest.raises(TierformError) as caught:
         tiles(**changes)

@@ -79,8 +79,9 @@ def test_does_a_file_of_ones_own_load(tmp_path: Path) -> None:
 
 
 def test_are_all_mistakes_of_a_chip_file_told_at_once(tmp_path: Path) -> None:
-    found = problems(tmp_path, ("grid: [2, 2], holds: {systolic", "grid: [2, 0], holds: {systollic"),
-                     ("memory:", "memmory:"))  # fmt: skip
+    found = problems(
+        tmp_path, ("grid: [2, 2], holds: {systolic", "grid: [2, 0], holds: {systollic"), ("memory:", "memmory:")
+    )
     assert found["memmory"].nearest == "memory"  # type: ignore[attr-defined]
     assert found["memmory"].line == 17  # type: ignore[attr-defined]
     found = problems(tmp_path, ("holds: {systolic: 1", "holds: {systollic: 1"))

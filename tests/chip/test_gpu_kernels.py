@@ -34,8 +34,9 @@ A100, H200 = board("a100"), board("h200")
 def product(m: int, n: int, k: int, form: str = "bf16", weight: str | None = None) -> Operator:
     a = Operand("x", (m, k), form, Role.ACTIVATION)
     b = Operand("w", (n, k), weight or form, Role.WEIGHT, static=True)
-    return Operator("p", Kind.MATMUL, "ffn", Phase.FORWARD, (a, b), (Operand("y", (m, n), form, Role.ACTIVATION),),
-                    m=m, n=n, k=k)  # fmt: skip
+    return Operator(
+        "p", Kind.MATMUL, "ffn", Phase.FORWARD, (a, b), (Operand("y", (m, n), form, Role.ACTIVATION),), m=m, n=n, k=k
+    )
 
 
 def reference_seconds(gpu: Gpu, m: int, n: int, k: int, copies: float = 1e6, width: float = 2.0) -> float:
@@ -96,8 +97,9 @@ def reference_seconds(gpu: Gpu, m: int, n: int, k: int, copies: float = 1e6, wid
                     result += ((8 * split * m * n if split > 1 else 0) + c) / (share * sheet.memory_B_per_s)
                 return result
 
-            score = total(v["chosen_half_tile"], v["chosen_prologue"], v["chosen_reduction"],
-                          v["chosen_reduction_bandwidth"])  # fmt: skip
+            score = total(
+                v["chosen_half_tile"], v["chosen_prologue"], v["chosen_reduction"], v["chosen_reduction_bandwidth"]
+            )
             if score < best[0] * (1 - 1e-12):
                 time = total(v["half_tile"], v["prologue"], v["reduction"], v["reduction_bandwidth"])
                 best = (score, v["launch"] * cycle + time)

@@ -123,8 +123,9 @@ def test_grouped_queries_read_keys_once_for_each_group() -> None:
         query = Operand("q", (heads, 1, 128), "int8", Role.ACTIVATION)
         keys = Operand("k", (groups, 128, 4096), "int8", Role.KV_CACHE)
         result = Operand("s", (heads, 1, 4096), "int8", Role.ACTIVATION)
-        return Operator("scores", Kind.MATMUL, "attention", Phase.FORWARD, (query, keys), (result,), batch=heads, m=1,
-                        n=4096, k=128)  # fmt: skip
+        return Operator(
+            "scores", Kind.MATMUL, "attention", Phase.FORWARD, (query, keys), (result,), batch=heads, m=1, n=4096, k=128
+        )
 
     part = component(NEAR, 16)
     assert part.cost(scores(32, 32)).memory_read_B == 32 * 128 * 4096

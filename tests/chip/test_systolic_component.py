@@ -32,9 +32,13 @@ def arrays(units: int = 1, **changes: Any) -> SystolicArrays:
 
 @settings(max_examples=80, deadline=None)
 @given(
-    m=st.integers(1, 400), n=st.integers(1, 400), k=st.integers(1, 400), products=st.integers(1, 40),
-    units=st.integers(1, 20), dataflow=st.sampled_from(DATAFLOWS),
-)  # fmt: skip
+    m=st.integers(1, 400),
+    n=st.integers(1, 400),
+    k=st.integers(1, 400),
+    products=st.integers(1, 40),
+    units=st.integers(1, 20),
+    dataflow=st.sampled_from(DATAFLOWS),
+)
 def test_more_arrays_are_never_slower_and_never_beyond_their_peak(
     m: int, n: int, k: int, products: int, units: int, dataflow: str
 ) -> None:

@@ -201,9 +201,12 @@ def test_estimated_reads_follow_a_plain_buffer_of_sets(dataflow, m, n, k, array)
 
 @settings(max_examples=25, deadline=None)
 @given(
-    m=st.integers(1, 60), n=st.integers(1, 60), k=st.integers(1, 60), dataflow=st.sampled_from(["ws", "os", "is"]),
+    m=st.integers(1, 60),
+    n=st.integers(1, 60),
+    k=st.integers(1, 60),
+    dataflow=st.sampled_from(["ws", "os", "is"]),
     words=st.integers(1, 40),
-)  # fmt: skip
+)
 def test_a_convolution_of_one_by_one_is_its_product(m, n, k, dataflow, words):
     product = LayerShape("p", m, n, k)
     window = LayerShape("c", m, n, k, 1, DENSE, (m, 1, k), (1, 1), (1, 1), (m, 1))
@@ -226,9 +229,12 @@ def test_more_bandwidth_never_stalls_more_and_enough_never_stalls(m, n, k, dataf
 
 @settings(max_examples=40, deadline=None)
 @given(
-    m=st.integers(1, 200), n=st.integers(1, 200), k=st.integers(1, 200), arrays=st.integers(1, 9),
+    m=st.integers(1, 200),
+    n=st.integers(1, 200),
+    k=st.integers(1, 200),
+    arrays=st.integers(1, 9),
     dataflow=st.sampled_from(["ws", "os", "is"]),
-)  # fmt: skip
+)
 def test_several_arrays_share_a_layer(m, n, k, arrays, dataflow):
     layer, chosen = LayerShape("x", m, n, k), configuration(8, 4, dataflow)
     one, many = (scalesim.hardware(layer, chosen, "pipelined", count).figures for count in (1, arrays))

@@ -25,8 +25,18 @@ def test_does_simulate_print_and_write_everything(tmp_path: Path) -> None:
     for word in ("time", "energy-delay product", "By component", "Memory", "cell writes", "Temperature", "assumed"):
         assert word in done.stdout
     figures = json.loads((tmp_path / "out.json").read_text())
-    for key in ("latency_s", "energy_J", "energy_delay_product_Js", "area_m2", "crossbar_writes", "memory_footprint_B",
-                "operations_by_component", "energy_J_by_component", "energy_J_by_operator", "assumptions"):  # fmt: skip
+    for key in (
+        "latency_s",
+        "energy_J",
+        "energy_delay_product_Js",
+        "area_m2",
+        "crossbar_writes",
+        "memory_footprint_B",
+        "operations_by_component",
+        "energy_J_by_component",
+        "energy_J_by_operator",
+        "assumptions",
+    ):
         assert key in figures
     events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
     bars = [event for event in events if event["ph"] == "X"]
@@ -39,8 +49,23 @@ def test_does_simulate_print_and_write_everything(tmp_path: Path) -> None:
 
 
 def test_does_compare_set_chips_side_by_side(tmp_path: Path) -> None:
-    done = run("compare", "bert-base", "--chips", "atleus,atleus-2.5d,a100", "--task", "finetune", "--method", "lora",
-               "--batch", "2", "--sequence", "64", "--json", "c.json", cwd=tmp_path)  # fmt: skip
+    done = run(
+        "compare",
+        "bert-base",
+        "--chips",
+        "atleus,atleus-2.5d,a100",
+        "--task",
+        "finetune",
+        "--method",
+        "lora",
+        "--batch",
+        "2",
+        "--sequence",
+        "64",
+        "--json",
+        "c.json",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "speed-up over a100" in done.stdout
     assert "The baseline a100 assumes" in done.stdout
@@ -76,7 +101,7 @@ def test_does_list_show_the_library(shelf: str) -> None:
         (["validate", "no-such-engine"], ["unknown validation engine"]),
         (["validate", "--data", "."], ["needs the name"]),
     ],
-)  # fmt: skip
+)
 def test_is_a_mistake_one_message_and_exit_code_2(tmp_path: Path, arguments: list[str], words: list[str]) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stdout + done.stderr

@@ -43,8 +43,11 @@ def test_does_a_row_become_a_list_in_a_very_narrow_terminal(monkeypatch: Patch, 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(
-    width=st.integers(24, 160), columns=st.integers(1, 9), rows=st.integers(1, 12), digits=st.integers(1, 9),
-)  # fmt: skip
+    width=st.integers(24, 160),
+    columns=st.integers(1, 9),
+    rows=st.integers(1, 12),
+    digits=st.integers(1, 9),
+)
 def test_is_no_number_ever_cut(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -15,9 +15,23 @@ from tierform.cli.main import COMMANDS
 
 ROOT = Path(tierform.__file__).parent
 ORDER = [
-    "workload", "chip", "network", "memory", "thermal", "mapping", "simulation", "numerics", "tuning", "store",
-    "serving", "exploration", "studies", "validation", "report", "cli",
-]  # fmt: skip
+    "workload",
+    "chip",
+    "network",
+    "memory",
+    "thermal",
+    "mapping",
+    "simulation",
+    "numerics",
+    "tuning",
+    "store",
+    "serving",
+    "exploration",
+    "studies",
+    "validation",
+    "report",
+    "cli",
+]
 # `Result.report()` and `.trace()` hand over to report/ by name when they are called.
 ALLOWED = {("simulation/result.py", "report")}
 

@@ -16,9 +16,14 @@ from tierform.memory.formula import FormulaError, evaluate
 from tierform.memory.standard import SHELF, dram_names
 
 PEAKS_GB_PER_S = {
-    "ddr4-2400": 19.2, "ddr5-4800": 38.4, "lpddr5-6400": 51.2, "gddr6-16": 64.0, "hbm2-2000": 256.0,
-    "hbm2e-3600": 460.8, "hbm3-6400": 819.2,
-}  # fmt: skip
+    "ddr4-2400": 19.2,
+    "ddr5-4800": 38.4,
+    "lpddr5-6400": 51.2,
+    "gddr6-16": 64.0,
+    "hbm2-2000": 256.0,
+    "hbm2e-3600": 460.8,
+    "hbm3-6400": 819.2,
+}
 
 
 @pytest.mark.parametrize(("name", "peak"), PEAKS_GB_PER_S.items())

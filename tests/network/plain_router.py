@@ -135,8 +135,15 @@ class PlainNetwork:
                 elif source.used[vc] >= source.slots:
                     continue
                 tree = self.tree(int(self.t.node_router[node]), goal) if isinstance(goal, list) else None
-                flit = {"packet": packet, "flow": flow, "goal": goal, "number": sent, "head": sent == 0,
-                        "tail": sent == flits - 1, "tree": tree}  # fmt: skip
+                flit = {
+                    "packet": packet,
+                    "flow": flow,
+                    "goal": goal,
+                    "number": sent,
+                    "head": sent == 0,
+                    "tail": sent == flits - 1,
+                    "tree": tree,
+                }
                 source.used[vc] += 1
                 self.arriving[now + 2].append((source.feeds, vc, flit))
                 current[node][4] += 1
@@ -162,9 +169,10 @@ class PlainNetwork:
             (i, v)
             for i, p in enumerate(inputs)
             for v in range(self.vcs)
-            if p.status[v] == "active" and len(p.queue[v]) > p.sent[v] and outputs[p.target[v][0]].used[p.target[v][1]]
-            < outputs[p.target[v][0]].slots
-        ]  # fmt: skip
+            if p.status[v] == "active"
+            and len(p.queue[v]) > p.sent[v]
+            and outputs[p.target[v][0]].used[p.target[v][1]] < outputs[p.target[v][0]].slots
+        ]
         # Virtual channels: outputs grant, inputs accept.
         grants = defaultdict(list)
         for o, out in enumerate(outputs):

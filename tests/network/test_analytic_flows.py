@@ -63,8 +63,9 @@ def test_shares_are_those_of_every_route_walked(topology, routing):
         assert cost.mean_hops == pytest.approx(cost.link_share.sum())
 
 
-@pytest.mark.parametrize(("topology", "routing"), [n for n in NETWORKS if n[1] != "xy_yx"],
-                         ids=lambda x: getattr(x, "name", x))  # fmt: skip
+@pytest.mark.parametrize(
+    ("topology", "routing"), [n for n in NETWORKS if n[1] != "xy_yx"], ids=lambda x: getattr(x, "name", x)
+)
 def test_multicast_crosses_each_link_of_the_tree_once(topology, routing):
     network = AnalyticNetwork(topology, routing)
     rng = np.random.default_rng(1)
@@ -79,8 +80,9 @@ def test_multicast_crosses_each_link_of_the_tree_once(topology, routing):
         np.testing.assert_allclose(network.multicast_cost(sources, goals).link_share, expected, atol=1e-12)
 
 
-@pytest.mark.parametrize(("topology", "routing"), [n for n in NETWORKS if n[1] != "xy_yx"],
-                         ids=lambda x: getattr(x, "name", x))  # fmt: skip
+@pytest.mark.parametrize(
+    ("topology", "routing"), [n for n in NETWORKS if n[1] != "xy_yx"], ids=lambda x: getattr(x, "name", x)
+)
 def test_a_multicast_to_groups_sends_each_byte_to_one_node_of_each(topology, routing):
     network = AnalyticNetwork(topology, routing, energy_parameters=energy_parameters())
     rng = np.random.default_rng(2)
@@ -236,8 +238,9 @@ def test_a_route_that_goes_in_circles_is_refused(monkeypatch):
         AnalyticNetwork(topology).latency(np.full((4, 4), 0.25), 0.1)
 
 
-@pytest.mark.parametrize("matrix", [np.eye(3), np.full((4, 4), np.nan), np.full((4, 4), np.inf), -np.eye(4),
-                                    np.zeros((4, 4)), np.ones(4)])  # fmt: skip
+@pytest.mark.parametrize(
+    "matrix", [np.eye(3), np.full((4, 4), np.nan), np.full((4, 4), np.inf), -np.eye(4), np.zeros((4, 4)), np.ones(4)]
+)
 def test_what_is_no_traffic_matrix_is_refused(matrix):
     with pytest.raises(TierformError, match="traffic matrix"):
         AnalyticNetwork(mesh((2, 2))).latency(matrix, 0.1)

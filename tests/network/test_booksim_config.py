@@ -92,7 +92,13 @@ def test_latencies_of_a_network_file_hold_for_their_direction(tmp_path):
     topology = read_config(tmp_path / "x.cfg").topology
     found = zip(topology.link_source, topology.link_target, topology.link_latency_cycles, strict=True)
     assert {(int(a), int(b)): int(c) for a, b, c in found} == {
-        (0, 1): 4, (1, 0): 1, (1, 2): 1, (2, 1): 1, (2, 0): 1, (0, 2): 1}  # fmt: skip
+        (0, 1): 4,
+        (1, 0): 1,
+        (1, 2): 1,
+        (2, 1): 1,
+        (2, 0): 1,
+        (0, 2): 1,
+    }
 
 
 @given(st.text(max_size=80))
@@ -111,8 +117,16 @@ def test_the_command_writes_the_figures_and_its_exit_code_tells(config, tmp_path
         main(["network", str(config), "injection_rate=0.02", "--json", str(out), "--map", str(tmp_path / "m.svg")])
     assert code.value.code == 0
     figures = read_json(out).content
-    for key in ("packet_latency_cycles", "network_latency_cycles", "flit_latency_cycles", "hops", "accepted_flit_rate",
-                "stable", "cycles", "cpu_s"):  # fmt: skip
+    for key in (
+        "packet_latency_cycles",
+        "network_latency_cycles",
+        "flit_latency_cycles",
+        "hops",
+        "accepted_flit_rate",
+        "stable",
+        "cycles",
+        "cpu_s",
+    ):
         assert key in figures
     assert (tmp_path / "m.svg").read_text().startswith("<svg")
     with pytest.raises(SystemExit) as code:

@@ -100,8 +100,9 @@ def test_one_way_rings_with_one_slot_per_channel_drain(nodes, flits):
 )
 def test_every_allocator_and_stage_setting_delivers(allocator, options):
     router = RouterParameters(vc_allocator=allocator, switch_allocator=allocator, **options)
-    result = simulate_traffic(mesh((4, 4)), "uniform", Injection(0.05, (3,)), router_parameters=router,
-                              sampling=Sampling(period=500))  # fmt: skip
+    result = simulate_traffic(
+        mesh((4, 4)), "uniform", Injection(0.05, (3,)), router_parameters=router, sampling=Sampling(period=500)
+    )
     assert result.stable
     assert result.accepted_flit_rate == pytest.approx(0.15, rel=0.08)
     zero_load = 3.5 * (router.pipeline_cycles + 1) + 2 + 2

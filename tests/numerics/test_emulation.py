@@ -63,10 +63,19 @@ def test_tile_equals_plain_loops_in_every_encoding(part):
     for number, (encoding, input_encoding, cell, dac, adc, adc_range, active) in enumerate(CASES[part::12]):
         bits = 3 + number % 6
         form = CrossbarFormat(
-            rows=12, columns=32, cell_bits=cell, dac_bits=dac, weight_bits=bits, input_bits=2 + (number * 5) % 7,
-            encoding=encoding, input_encoding=input_encoding, adc_bits=adc, adc_range=adc_range, rows_active=active,
+            rows=12,
+            columns=32,
+            cell_bits=cell,
+            dac_bits=dac,
+            weight_bits=bits,
+            input_bits=2 + (number * 5) % 7,
+            encoding=encoding,
+            input_encoding=input_encoding,
+            adc_bits=adc,
+            adc_range=adc_range,
+            rows_active=active,
             inverted_columns=encoding == "offset" and number % 2 == 0,
-        )  # fmt: skip
+        )
         layer = layer_of(form, 2, 23, number)
         x = integers_of(layer, 2, number)
         found = layer.block_sums(x)
@@ -165,9 +174,10 @@ def test_inductor_compiles_a_noisy_model_as_one_graph():
         pytest.skip("no C++ compiler")
     noise = load_noise("programming-2pct")
     model = torch.nn.Sequential(
-        layer_of(CrossbarFormat(rows=64), 16, 24, 0, noise=noise), torch.nn.GELU(),
+        layer_of(CrossbarFormat(rows=64), 16, 24, 0, noise=noise),
+        torch.nn.GELU(),
         layer_of(CrossbarFormat(rows=64), 8, 16, 1, noise=noise),
-    )  # fmt: skip
+    )
     x = torch.randn(3, 5, 24)
     eager = model(x)
     eager.sum().backward()
@@ -203,9 +213,16 @@ def test_changed_weights_are_programmed_again():
 
 @pytest.mark.parametrize(
     "change",
-    [{"adc_range": 0.0}, {"adc_range": "grannular"}, {"weight_bits": 9}, {"encoding": "offst"}, {"rows": 0},
-     {"columns": 3}, {"adc_bits": -1}],
-)  # fmt: skip
+    [
+        {"adc_range": 0.0},
+        {"adc_range": "grannular"},
+        {"weight_bits": 9},
+        {"encoding": "offst"},
+        {"rows": 0},
+        {"columns": 3},
+        {"adc_bits": -1},
+    ],
+)
 def test_bad_formats_are_refused(change):
     with pytest.raises(TierformError):
         CrossbarFormat(**change)

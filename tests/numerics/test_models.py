@@ -22,15 +22,23 @@ from tierform.workload.precision import PrecisionPlan  # noqa: E402
 
 def bert(**changes):
     torch.manual_seed(0)
-    sizes = {"vocab_size": 50, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-             "intermediate_size": 64, "max_position_embeddings": 32, **changes}  # fmt: skip
+    sizes = {
+        "vocab_size": 50,
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "intermediate_size": 64,
+        "max_position_embeddings": 32,
+        **changes,
+    }
     return transformers.BertForSequenceClassification(transformers.BertConfig(**sizes, num_labels=3)).eval()
 
 
 def gpt2():
     torch.manual_seed(0)
-    config = transformers.GPT2Config(vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=0,
-                                     eos_token_id=0)  # fmt: skip
+    config = transformers.GPT2Config(
+        vocab_size=50, n_embd=32, n_layer=2, n_head=2, n_positions=32, bos_token_id=0, eos_token_id=0
+    )
     return transformers.GPT2LMHeadModel(config).eval()
 
 
@@ -110,9 +118,15 @@ def test_nothing_is_half_converted():
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"adc_range": 0.0}, "range"), ({"noise": "rram-wann-2022"}, "rram-wan-2022"), ({"modules": ["qury"]}, "query"),
-     ({"fidelity": "bit"}, "fidelity"), ({"temperature_K": -3.0}, "temperature"), ({"adc_bit": 6}, "adc_bits")],
-)  # fmt: skip
+    [
+        ({"adc_range": 0.0}, "range"),
+        ({"noise": "rram-wann-2022"}, "rram-wan-2022"),
+        ({"modules": ["qury"]}, "query"),
+        ({"fidelity": "bit"}, "fidelity"),
+        ({"temperature_K": -3.0}, "temperature"),
+        ({"adc_bit": 6}, "adc_bits"),
+    ],
+)
 def test_bad_options_are_named(options, message):
     with pytest.raises(TierformError, match=message):
         emulate(bert(), "atleus", **options)
@@ -180,8 +194,9 @@ def test_adapters_learn_beside_frozen_noisy_cells():
     generator = torch.Generator().manual_seed(1)
     ids = torch.randint(1, 50, (64, 8), generator=generator)
     labels = (ids[:, 0] > 25).long()
-    task = TaskSet("which", "rows", {"input_ids": ids[:32], "labels": labels[:32]},
-                   {"input_ids": ids[32:], "labels": labels[32:]})  # fmt: skip
+    task = TaskSet(
+        "which", "rows", {"input_ids": ids[:32], "labels": labels[:32]}, {"input_ids": ids[32:], "labels": labels[32:]}
+    )
     chip_model = emulate(bert(initializer_range=0.2), "atleus", noise="programming-2pct", seed=1)
     cells = [layer.weight.detach().clone() for layer in _layers(chip_model)]
     model = attach_lora(chip_model, rank=4, targets=("all",), seed=0)
@@ -239,14 +254,37 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys):
 
     out = tmp_path / "out.json"
     with pytest.raises(SystemExit) as end:
-        main(["accuracy", "small", "--data", "digits", "--pretrain-steps", "3", "--steps", "2", "--seeds", "1",
-              "--instances", "1", "--limit", "20", "--json", str(out)])  # fmt: skip
+        main(
+            [
+                "accuracy",
+                "small",
+                "--data",
+                "digits",
+                "--pretrain-steps",
+                "3",
+                "--steps",
+                "2",
+                "--seeds",
+                "1",
+                "--instances",
+                "1",
+                "--limit",
+                "20",
+                "--json",
+                str(out),
+            ]
+        )
     assert end.value.code == 0
     table = json.loads(out.read_text())
     assert [line["name"] for line in table["lines"]] == [
-        "float", "quantized", "noisy", "adapted, ideal device", "the same in float",
-        "adapted without noise, noisy device", "adapted with noise, noisy device",
-    ]  # fmt: skip
+        "float",
+        "quantized",
+        "noisy",
+        "adapted, ideal device",
+        "the same in float",
+        "adapted without noise, noisy device",
+        "adapted with noise, noisy device",
+    ]
     assert "points lost" in capsys.readouterr().out
     for arguments, text in (
         (["small", "--data", "digts"], "digits"),
@@ -315,9 +353,16 @@ def test_tilted_digits_learn_without_labels_and_are_then_adapted():
     adapting = Adapting(3, 16, 5e-3, 4, targets=("all",), train_norms=True, resample_every=1, peak_rank=6)
     kept = []
     table = accuracy_table(
-        model, task, "atleus", seeds=1, instances=2, adapting=adapting, limit=64, fidelity="weights",
+        model,
+        task,
+        "atleus",
+        seeds=1,
+        instances=2,
+        adapting=adapting,
+        limit=64,
+        fidelity="weights",
         on_run=lambda line, run: kept.append((line, run.instance)),
-    )  # fmt: skip
+    )
     assert [line.name for line in table.lines] == [IDEAL, DIGITAL, UNAWARE, AWARE]
     assert kept == [(IDEAL, -1), (DIGITAL, -1), (UNAWARE, 1), (UNAWARE, 2), (AWARE, 1), (AWARE, 2)]
     assert table.line(AWARE).against == IDEAL
@@ -335,8 +380,9 @@ def test_norms_biases_and_the_head_train_beside_the_adapters_where_asked():
 
     for norms in (False, True):
         chip_model = emulate(bert(), "atleus", noise="programming-2pct")
-        trained = {name for name, p in attach_lora(chip_model, rank=2, train_norms=norms).named_parameters()
-                   if p.requires_grad}  # fmt: skip
+        trained = {
+            name for name, p in attach_lora(chip_model, rank=2, train_norms=norms).named_parameters() if p.requires_grad
+        }
         assert any("LayerNorm.weight" in name for name in trained) is norms
         assert any("intermediate.dense.bias" in name for name in trained) is norms
         assert any("pooler" in name for name in trained)

@@ -46,8 +46,10 @@ def test_gaussian_programming_error(share):
     close_sigma(drawn, sigma)
 
 
-@pytest.mark.parametrize(("name", "time_s"), [("rram-wan-2022", 1.0), ("rram-wan-2022", 86400.0),
-                                              ("rram-wan-2022-cubic", 1.0), ("rram-milo-2021", 1.0)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "time_s"),
+    [("rram-wan-2022", 1.0), ("rram-wan-2022", 86400.0), ("rram-wan-2022-cubic", 1.0), ("rram-milo-2021", 1.0)],
+)
 def test_polynomial_programming_error(name, time_s):
     noise, mechanism = source(name, time_s=time_s)
     target = noise.device.low_S + 0.6 * noise.device.span_S

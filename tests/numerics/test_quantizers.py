@@ -12,9 +12,13 @@ from tierform.numerics.quantize import NF4, fake_quantize, quantize_integers, qu
 
 
 @given(
-    bits=st.integers(2, 8), granularity=st.sampled_from(["tensor", "channel", "group", "crossbar"]),
-    symmetric=st.booleans(), rows=st.integers(1, 9), columns=st.integers(1, 40), seed=st.integers(0, 99),
-)  # fmt: skip
+    bits=st.integers(2, 8),
+    granularity=st.sampled_from(["tensor", "channel", "group", "crossbar"]),
+    symmetric=st.booleans(),
+    rows=st.integers(1, 9),
+    columns=st.integers(1, 40),
+    seed=st.integers(0, 99),
+)
 @settings(max_examples=60, deadline=None)
 def test_integers_reproduce_the_values_within_half_a_step(bits, granularity, symmetric, rows, columns, seed):
     values = torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
@@ -71,8 +75,10 @@ def test_gradients_pass_inside_the_range_only():
 
 def test_more_bits_are_closer():
     values = torch.randn(64, 64, generator=torch.Generator().manual_seed(1))
-    errors = [float((fake_quantize(values, Quantizer(f"int{b}", "crossbar", block=(16, 16))) - values).norm())
-              for b in range(2, 9)]  # fmt: skip
+    errors = [
+        float((fake_quantize(values, Quantizer(f"int{b}", "crossbar", block=(16, 16))) - values).norm())
+        for b in range(2, 9)
+    ]
     assert errors == sorted(errors, reverse=True)
 
 
@@ -101,9 +107,16 @@ def test_a_digital_model_is_rounded_in_every_static_layer():
 
 
 @pytest.mark.parametrize(
-    "options", [{"format": "int9"}, {"granularity": "chanel"}, {"rule": "max"}, {"percentile": 10},
-                {"format": "nf4", "symmetric": False}, {"group": 0}],
-)  # fmt: skip
+    "options",
+    [
+        {"format": "int9"},
+        {"granularity": "chanel"},
+        {"rule": "max"},
+        {"percentile": 10},
+        {"format": "nf4", "symmetric": False},
+        {"group": 0},
+    ],
+)
 def test_bad_quantizers_are_refused(options):
     with pytest.raises(TierformError):
         Quantizer(**options)

@@ -57,11 +57,31 @@ def small_models():
     from transformers import GPT2Config, GPT2LMHeadModel, ViTConfig, ViTForImageClassification
 
     torch.manual_seed(0)
-    gpt = GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=32, n_layer=1, n_head=2, n_positions=8, use_cache=False,
-                                     bos_token_id=0, eos_token_id=0, initializer_range=0.3))  # fmt: skip
-    vit = ViTForImageClassification(ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2,
-                                              intermediate_size=64, image_size=8, patch_size=4, num_channels=1,
-                                              initializer_range=0.3))  # fmt: skip
+    gpt = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=20,
+            n_embd=32,
+            n_layer=1,
+            n_head=2,
+            n_positions=8,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
+            initializer_range=0.3,
+        )
+    )
+    vit = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=32,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            intermediate_size=64,
+            image_size=8,
+            patch_size=4,
+            num_channels=1,
+            initializer_range=0.3,
+        )
+    )
     rows = torch.randint(0, 20, (6, 8), generator=torch.Generator().manual_seed(2))
     return [
         (gpt.eval(), {"input_ids": rows}),
@@ -116,7 +136,7 @@ def test_what_holds_the_large_weights_stays_while_the_rest_learns():
     losses = train_adapters(adapted, [rows] * 20, steps=20, learning_rate=1e-2, noisy=False)
     assert losses[-1] < 0.9 * losses[0]
     for name, after in factors().items():
-        learnt, kept = ((after[:2], after[2:]) if ".lora_A" in name else (after[:, :2], after[:, 2:]))  # fmt: skip
+        learnt, kept = (after[:2], after[2:]) if ".lora_A" in name else (after[:, :2], after[:, 2:])
         old = before[name]
         assert torch.equal(kept, old[2:] if ".lora_A" in name else old[:, 2:])
         assert not torch.equal(learnt, old[:2] if ".lora_A" in name else old[:, :2])

@@ -33,10 +33,21 @@ def inputs_like(kind, vectors=256):
     return torch.nn.functional.gelu(2 * x) if kind == "gelu" else x
 
 
-@pytest.mark.parametrize(("s", "other", "apart"), [
-    (0.3, 0.3, 0.0), (0.1, 0.1, 0.0), (0.03, 0.03, 0.0), (0.01, 0.01, 0.0), (0.23, 0.23, 0.0003), (0.23, 0.23, 0.05),
-    (0.4, 0.4, 0.1), (0.25, 0.2, 0.1), (0.1, 0.1, 0.03), (0.5, 0.5, 1.0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("s", "other", "apart"),
+    [
+        (0.3, 0.3, 0.0),
+        (0.1, 0.1, 0.0),
+        (0.03, 0.03, 0.0),
+        (0.01, 0.01, 0.0),
+        (0.23, 0.23, 0.0003),
+        (0.23, 0.23, 0.05),
+        (0.4, 0.4, 0.1),
+        (0.25, 0.2, 0.1),
+        (0.1, 0.1, 0.03),
+        (0.5, 0.5, 1.0),
+    ],
+)
 def test_the_covariance_of_two_roundings_is_that_of_drawn_errors(s, other, apart):
     draws = 400_000
     shared = (s + other - apart) / 2
@@ -53,19 +64,22 @@ def test_the_covariance_of_two_roundings_is_that_of_drawn_errors(s, other, apart
 
 # The share by which the mean square may miss: sampling (one instance's errors repeat from token to token), and the
 # model's own error where few rows are driven.
-@pytest.mark.parametrize(("noise", "form", "kind", "share"), [
-    ("programming-2pct", TILE, "normal", 0.03),
-    ("programming-2pct", TILE, "gelu", 0.04),
-    ("weight-2pct", TILE, "normal", 0.05),
-    ("weight-2pct", TILE, "gelu", 0.10),
-    ("rram-wan-2022", TILE, "normal", 0.03),
-    ("programming-2pct", {**PLAIN, "encoding": "differential", "adc_bits": 10}, "normal", 0.03),
-    ("programming-2pct", {**PLAIN, "dac_bits": 2, "adc_bits": 11}, "normal", 0.03),
-    ("programming-2pct", {**PLAIN, "input_encoding": "offset", "adc_bits": 9}, "normal", 0.05),
-    ("programming-2pct", {**PLAIN, "adc_range": "maximum", "adc_bits": 6}, "normal", 0.03),
-    (None, {**PLAIN, "adc_range": "maximum", "adc_bits": 6}, "normal", 0.04),
-    ("programming-2pct", {**PLAIN, "adc_range": "calibrated", "dac_bits": 8}, "normal", 0.03),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("noise", "form", "kind", "share"),
+    [
+        ("programming-2pct", TILE, "normal", 0.03),
+        ("programming-2pct", TILE, "gelu", 0.04),
+        ("weight-2pct", TILE, "normal", 0.05),
+        ("weight-2pct", TILE, "gelu", 0.10),
+        ("rram-wan-2022", TILE, "normal", 0.03),
+        ("programming-2pct", {**PLAIN, "encoding": "differential", "adc_bits": 10}, "normal", 0.03),
+        ("programming-2pct", {**PLAIN, "dac_bits": 2, "adc_bits": 11}, "normal", 0.03),
+        ("programming-2pct", {**PLAIN, "input_encoding": "offset", "adc_bits": 9}, "normal", 0.05),
+        ("programming-2pct", {**PLAIN, "adc_range": "maximum", "adc_bits": 6}, "normal", 0.03),
+        (None, {**PLAIN, "adc_range": "maximum", "adc_bits": 6}, "normal", 0.04),
+        ("programming-2pct", {**PLAIN, "adc_range": "calibrated", "dac_bits": 8}, "normal", 0.03),
+    ],
+)
 def test_the_error_of_the_adcs_has_the_surrogates_mean_and_variance(noise, form, kind, share):
     layer = layer_of(noise, form)
     x = inputs_like(kind)

@@ -77,8 +77,14 @@ def test_q_k_and_v_get_their_input_together(chip: str, monkeypatch: pytest.Monke
 def _one_by_one(fabric: Fabric, route: Any, source: Place, targets: Any) -> costing.Route:
     routes = [route(fabric, source, (target,)) for target in targets]
     shares = sum(each.link_share for each in routes) / len(routes)
-    return costing.Route(routes[0].name, tuple(targets), routes[0].head_s, routes[0].seconds_per_B,
-                         sum(each.energy_J_per_B for each in routes) / len(routes), shares)  # fmt: skip
+    return costing.Route(
+        routes[0].name,
+        tuple(targets),
+        routes[0].head_s,
+        routes[0].seconds_per_B,
+        sum(each.energy_J_per_B for each in routes) / len(routes),
+        shares,
+    )
 
 
 @pytest.mark.slow

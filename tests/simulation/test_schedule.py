@@ -93,9 +93,17 @@ def layers(draw: st.DrawFn) -> Layer:
             edges.append(Edge(source, draw(st.booleans()), path, draw(_times), draw(_times), draw(st.booleans())))
         fetch = draw(st.sampled_from(["", "", "memory"]))
         steps.append(
-            Step(f"s{number}", draw(st.sampled_from(["a", "b"])), draw(_times), draw(_times), draw(st.booleans()),
-                 tuple(edges), fetch, draw(_times) if fetch else 0.0)
-        )  # fmt: skip
+            Step(
+                f"s{number}",
+                draw(st.sampled_from(["a", "b"])),
+                draw(_times),
+                draw(_times),
+                draw(st.booleans()),
+                tuple(edges),
+                fetch,
+                draw(_times) if fetch else 0.0,
+            )
+        )
     return Layer("layer", tuple(steps), draw(st.integers(0, len(steps) - 1)))
 
 

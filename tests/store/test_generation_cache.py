@@ -29,9 +29,16 @@ def make(kind: str, dtype: torch.dtype):
         model = transformers.GPT2LMHeadModel(config)
     else:
         config = transformers.LlamaConfig(
-            vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=256, bos_token_id=1, eos_token_id=2,
-        )  # fmt: skip
+            vocab_size=97,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            bos_token_id=1,
+            eos_token_id=2,
+        )
         model = transformers.LlamaForCausalLM(config)
     model.generation_config.pad_token_id = 0
     return model.to(dtype).eval()
@@ -44,9 +51,15 @@ def generate(model, cache, **settings):
     mask[0, :7] = 0  # one sequence is shorter: padded on the left
     with torch.no_grad():
         return model.generate(
-            prompt, attention_mask=mask, past_key_values=cache, max_new_tokens=24, min_new_tokens=24,
-            return_dict_in_generate=True, output_scores=True, **settings,
-        )  # fmt: skip
+            prompt,
+            attention_mask=mask,
+            past_key_values=cache,
+            max_new_tokens=24,
+            min_new_tokens=24,
+            return_dict_in_generate=True,
+            output_scores=True,
+            **settings,
+        )
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -80,9 +93,14 @@ def test_assisted_generation_crops(kind: str = "llama") -> None:
     for cache in (transformers.DynamicCache(), PlaneCache(group_tokens=32)):
         torch.manual_seed(0)
         out = model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), past_key_values=cache, assistant_model=small,
-            do_sample=False, max_new_tokens=40, min_new_tokens=40,
-        )  # fmt: skip
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            past_key_values=cache,
+            assistant_model=small,
+            do_sample=False,
+            max_new_tokens=40,
+            min_new_tokens=40,
+        )
         tokens.append(out)
     assert torch.equal(*tokens)
 

@@ -112,6 +112,12 @@ def test_bench_reports_every_line(model: Path, tmp_path: Path) -> None:
     run("store", "pack", model, "-o", path)
     assert run("store", "bench", path, "--model", model, "--megabytes", 16, "--bits", "4,16", "--json", out) == 0
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
-    assert {"copy (NumPy)", "pack 16 planes", "unpack 4 planes", "warm read, 4 bits", "warm read, 16 bits",
-            "first touch of memory"} <= set(rows)  # fmt: skip
+    assert {
+        "copy (NumPy)",
+        "pack 16 planes",
+        "unpack 4 planes",
+        "warm read, 4 bits",
+        "warm read, 16 bits",
+        "first touch of memory",
+    } <= set(rows)
     assert all(row["wall"] >= 0 for row in rows.values())

@@ -167,9 +167,14 @@ def test_a_hostile_index_row_with_right_checksums(tmp_path: Path) -> None:
         with store.open(path) as opened:
             entry = opened.entry("w")
         for offset, size, coding in [
-            (2**63, 64, 0), (2**64 - 64, 4096, 0), (0, 4096, 0), (entry.data_offset + 1, 4096, 0),
-            (entry.data_offset, 2**32 - 1, 1), (entry.data_offset, 4095, 7), (entry.rows_offset, 4096, 0),
-        ]:  # fmt: skip
+            (2**63, 64, 0),
+            (2**64 - 64, 4096, 0),
+            (0, 4096, 0),
+            (entry.data_offset + 1, 4096, 0),
+            (entry.data_offset, 2**32 - 1, 1),
+            (entry.data_offset, 4095, 7),
+            (entry.rows_offset, 4096, 0),
+        ]:
             content = bytearray(good)
             struct.pack_into("<QII", content, entry.rows_offset, offset, size, coding)
             row = bytes(content[entry.rows_offset : entry.rows_offset + entry.row_bytes])

@@ -42,8 +42,11 @@ def test_published_figures_stand_beside_reproduced_ones_with_their_ratio(quick, 
 def test_the_ratios_are_those_of_the_simulations(quick) -> None:
     task = sweep.task_of("fine-tuning", 1, 128)
     slow, fast = simulate("roberta-base", task, "haima"), simulate("roberta-base", task, "atleus")
-    row = next(row for row in rows(quick["atleus"], "Ratios to Atleus")
-               if row["chip"] == "haima" and row["task"] == "fine-tuning")  # fmt: skip
+    row = next(
+        row
+        for row in rows(quick["atleus"], "Ratios to Atleus")
+        if row["chip"] == "haima" and row["task"] == "fine-tuning"
+    )
     assert row["time over Atleus's"] == pytest.approx(slow.latency_s / fast.latency_s)
     assert row["energy over Atleus's"] == pytest.approx(slow.energy_J / fast.energy_J)
 

@@ -11,13 +11,27 @@ from tierform.studies.atleus_accuracy import WITH, WITHOUT, Run, accuracy, lost
 
 def a_run(chip="atleus"):
     def line(name, points=None, half=0.0, runs=9):
-        return {"name": name, "accuracy": 0.9, "half_width": 0.004, "points_lost": points, "points_half_width": half,
-                "runs": [{}] * runs}  # fmt: skip
+        return {
+            "name": name,
+            "accuracy": 0.9,
+            "half_width": 0.004,
+            "points_lost": points,
+            "points_half_width": half,
+            "runs": [{}] * runs,
+        }
 
     lines = [line("adapted, ideal device", runs=3), line(WITHOUT, 2.0, 0.3), line(WITH, 0.25, 0.125)]
-    return {"schema": "tierform.accuracy/1", "chip": chip, "task": "t", "unit": "images", "examples": 2000,
-            "bits": "W8A8", "noise": ["programming-2pct"], "lines": lines,
-            "settings": {"rank": 16, "targets": ["all"], "steps": 9}}  # fmt: skip
+    return {
+        "schema": "tierform.accuracy/1",
+        "chip": chip,
+        "task": "t",
+        "unit": "images",
+        "examples": 2000,
+        "bits": "W8A8",
+        "noise": ["programming-2pct"],
+        "lines": lines,
+        "settings": {"rank": 16, "targets": ["all"], "steps": 9},
+    }
 
 
 def options(value, quick=True):

@@ -87,8 +87,14 @@ def test_the_whole_study_at_a_small_size(tmp_path: Path, monkeypatch) -> None:
     text = ("the cat sat on the mat and the dog lay by the door. " * 200).encode()
     (tmp_path / "train.txt").write_bytes(text)
     (tmp_path / "test.txt").write_bytes(text[: len(text) // 4])
-    settings = {"train": str(tmp_path / "train.txt"), "test": str(tmp_path / "test.txt"), "steps": "25",
-                "windows": "2", "bits": "5,6.5", "seeds": "2"}  # fmt: skip
+    settings = {
+        "train": str(tmp_path / "train.txt"),
+        "test": str(tmp_path / "test.txt"),
+        "steps": "25",
+        "windows": "2",
+        "bits": "5,6.5",
+        "seeds": "2",
+    }
     monkeypatch.setenv("TIERFORM_CACHE", str(tmp_path / "cache"))
     result = STUDIES.get("smartquant")(StudyOptions(quick=True, settings=settings))
     table = result.table("Perplexity at equal bytes")
@@ -131,16 +137,26 @@ def test_an_opt_model_from_a_folder_runs_the_same_way(tmp_path: Path) -> None:
         tmp_path / "opt"
     )
     config = transformers.OPTConfig(
-        vocab_size=16, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=16, word_embed_proj_dim=32,
-    )  # fmt: skip
+        vocab_size=16,
+        hidden_size=32,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        word_embed_proj_dim=32,
+    )
     transformers.OPTForCausalLM(config).save_pretrained(tmp_path / "opt")
     text = "the cat sat on a mat and saw the dog " * 30
     (tmp_path / "t.txt").write_text(text)
     model = load_published(str(tmp_path / "opt"), text, text)
     assert model.context == 16 and model.unit == "token" and len(model.test) == 300
-    settings = {"model": str(tmp_path / "opt"), "train": str(tmp_path / "t.txt"), "test": str(tmp_path / "t.txt"),
-                "bits": "6", "windows": "2"}  # fmt: skip
+    settings = {
+        "model": str(tmp_path / "opt"),
+        "train": str(tmp_path / "t.txt"),
+        "test": str(tmp_path / "t.txt"),
+        "bits": "6",
+        "windows": "2",
+    }
     result = STUDIES.get("smartquant")(StudyOptions(quick=True, settings=settings))
     assert len(result.table("Perplexity at equal bytes").rows) == 6
     with pytest.raises(TierformError, match="cannot be loaded"):

@@ -48,9 +48,13 @@ MATERIALS = "paste\nsolid\n4.0\n4e6\n# coolant\nwater\nfluid\n0.6\n4.1e6\n8.9e-4
 @pytest.fixture
 def folder(tmp_path) -> Path:
     for name, text in (
-        ("a.flp", FLOORPLAN), ("a.ptrace", TRACE), ("a.config", CONFIG), ("a.lcf", LAYERS), ("a.materials", MATERIALS),
+        ("a.flp", FLOORPLAN),
+        ("a.ptrace", TRACE),
+        ("a.config", CONFIG),
+        ("a.lcf", LAYERS),
+        ("a.materials", MATERIALS),
         ("b.ptrace", "left right right left\n1 2 3 4\n"),
-    ):  # fmt: skip
+    ):
         (tmp_path / name).write_text(text)
     return tmp_path
 

@@ -46,9 +46,11 @@ def test_a_folder_of_snotel_reports(tmp_path):
     assert records.values.shape == (5, 2, 2) and records.values[2, :, 0].tolist() == [1.5, 2.5]
     assert np.argwhere(np.isnan(records.values)).tolist() == [[1, 0, 1], [1, 1, 1]]
     options = {
-        "time": "Date", "target": "Snow Water Equivalent", "test_times": ["2018"],
+        "time": "Date",
+        "target": "Snow Water Equivalent",
+        "test_times": ["2018"],
         "features": ["Air Temperature Maximum", "Air Temperature Average"],
-    }  # fmt: skip
+    }
     with pytest.raises(TierformError, match="missing or not a finite number"):
         read_stations(folder, shape(2, 2), **options)
     dropped = read_stations(folder, shape(2, 2), gaps="drop", **options)
@@ -71,8 +73,12 @@ def test_county_counts_in_a_long_table(tmp_path):
                 lines.append(f"2020-01-2{day},Some County,State,{fips},{cases[day]},{'' if day < 2 else 0}")
     path = tmp_path / "us-counties.csv"
     path.write_text("\n".join(lines) + "\n")
-    options = {"station": "fips", "target": "cases", "history": 2, "test_times": ["2020-01-25", "2020-01-24",
-               "2020-01-23"]}  # fmt: skip
+    options = {
+        "station": "fips",
+        "target": "cases",
+        "history": 2,
+        "test_times": ["2020-01-25", "2020-01-24", "2020-01-23"],
+    }
     with pytest.raises(TierformError, match="needs 2 stations"):
         read_stations(path, shape(2, 2), **options)
     split = read_stations(path, shape(2, 2), only=["36061", "06037"], **options)
@@ -102,8 +108,9 @@ def test_county_counts_with_the_dates_in_the_header(tmp_path):
     assert records.times == ("2020-01-22", "2020-01-23", "2020-02-01", "2020-12-01")
     assert records.stations[0] == "Los Angeles, California, US" and records.columns == ("value",)
     assert records.values[:, :, 0].tolist() == [[0, 2], [1, 2], [3, 4], [9, 8]]
-    split = read_stations(path, shape(2, 1), station="Combined_Key", target="value", history=1, test_times=["2020-02",
-                          "2020-12"])  # fmt: skip
+    split = read_stations(
+        path, shape(2, 1), station="Combined_Key", target="value", history=1, test_times=["2020-02", "2020-12"]
+    )
     assert len(split.train) == 1 and len(split.test) == 1
     with pytest.raises(TierformError, match="no such column"):
         read_records(path, station="Combined_Kay")
@@ -113,11 +120,14 @@ def test_weather_exports_with_marks_for_what_is_missing_and_the_latest_row_first
     path = tmp_path / "awn.csv"
     rows = ["STATION_ID,TIMESTAMP_PST,AT_F,RH_PCNT,SWP8_KPA"]
     for hour in (3, 2, 1, 0):
-        rows += [f"100326,06/0{5}/2018 0{hour}:00,{50 + hour},54.5,-589.9",
-                 f"100328,06/0{5}/2018 0{hour}:00,{40 + hour},{'NA' if hour == 3 else 50},-589.9"]  # fmt: skip
+        rows += [
+            f"100326,06/0{5}/2018 0{hour}:00,{50 + hour},54.5,-589.9",
+            f"100328,06/0{5}/2018 0{hour}:00,{40 + hour},{'NA' if hour == 3 else 50},-589.9",
+        ]
     path.write_text("\n".join(rows))
-    records = read_records(path, ["AT_F", "RH_PCNT", "SWP8_KPA"], time="TIMESTAMP_PST", station="STATION_ID",
-                           gaps=["-589.9"])  # fmt: skip
+    records = read_records(
+        path, ["AT_F", "RH_PCNT", "SWP8_KPA"], time="TIMESTAMP_PST", station="STATION_ID", gaps=["-589.9"]
+    )
     assert records.times[0] == "2018-06-05 00:00:00" and records.values[:, 0, 0].tolist() == [50, 51, 52, 53]
     assert np.isnan(records.values[:, :, 2]).all() and np.isnan(records.values[3, 1, 1])
     path.write_text("\n".join([*rows, rows[-1]]))

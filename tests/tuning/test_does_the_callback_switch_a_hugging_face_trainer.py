@@ -27,9 +27,15 @@ def model():
 def train(tmp_path, callback, steps=16, module=None):
     rows = [{"input_ids": (i := torch.randint(0, 32, (8,))), "labels": i} for _ in range(64)]
     arguments = TrainingArguments(
-        output_dir=str(tmp_path), max_steps=steps, per_device_train_batch_size=4, report_to=[], save_strategy="no",
-        use_cpu=True, disable_tqdm=True, learning_rate=1e-3,
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=steps,
+        per_device_train_batch_size=4,
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+        learning_rate=1e-3,
+    )
     trainer = Trainer(model=module or model(), args=arguments, train_dataset=rows, callbacks=[callback])
     trainer.train()
     return trainer
@@ -78,9 +84,17 @@ def resumable(folder, callback, steps, saves):
     torch.manual_seed(3)
     rows = [{"input_ids": (i := torch.randint(0, 32, (8,))), "labels": i} for _ in range(64)]
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=4, report_to=[], save_strategy="steps",
-        save_steps=saves, use_cpu=True, disable_tqdm=True, learning_rate=1e-3, lr_scheduler_type="constant",
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=4,
+        report_to=[],
+        save_strategy="steps",
+        save_steps=saves,
+        use_cpu=True,
+        disable_tqdm=True,
+        learning_rate=1e-3,
+        lr_scheduler_type="constant",
+    )
     return Trainer(model=model(), args=arguments, train_dataset=rows, callbacks=[callback])
 
 

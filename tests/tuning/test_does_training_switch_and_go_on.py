@@ -42,9 +42,14 @@ class Scripted(HpTRule):
 def trainer(rule=None, low=None, **options):
     torch.manual_seed(0)
     return HybridTrainer(
-        Small(), mse, rule or Scripted(), low or LowRank(rank=2, alpha=4, also_train=("start", "end")),
-        optimizer=optimizer("adamw", 1e-2), layer=-1, **options,
-    )  # fmt: skip
+        Small(),
+        mse,
+        rule or Scripted(),
+        low or LowRank(rank=2, alpha=4, also_train=("start", "end")),
+        optimizer=optimizer("adamw", 1e-2),
+        layer=-1,
+        **options,
+    )
 
 
 def weights(model):

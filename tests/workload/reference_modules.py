@@ -13,14 +13,28 @@ from tierform.workload import Kind, Model, Workload, model_from_config
 transformers.logging.set_verbosity_error()
 BATCH, SEQUENCE = 2, 24
 _SMALL = {
-    "num_hidden_layers": 2, "num_key_value_heads": 4, "hidden_size": 128, "intermediate_size": 200,
-    "num_attention_heads": 8, "vocab_size": 199,
-}  # fmt: skip
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 4,
+    "hidden_size": 128,
+    "intermediate_size": 200,
+    "num_attention_heads": 8,
+    "vocab_size": 199,
+}
 _LATENT = {
-    **_SMALL, "num_hidden_layers": 3, "num_key_value_heads": 8, "n_routed_experts": 8, "num_experts_per_tok": 3,
-    "moe_intermediate_size": 40, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 8, "v_head_dim": 12,
-    "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
-}  # fmt: skip
+    **_SMALL,
+    "num_hidden_layers": 3,
+    "num_key_value_heads": 8,
+    "n_routed_experts": 8,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 40,
+    "kv_lora_rank": 32,
+    "qk_nope_head_dim": 16,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+    "first_k_dense_replace": 1,
+    "n_group": 1,
+    "topk_group": 1,
+}
 _BERT = {
     "num_hidden_layers": 2,
     "hidden_size": 128,
@@ -53,31 +67,55 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gpt2": ("GPT2LMHeadModel", "GPT2Config", {"n_layer": 2, "n_embd": 96, "n_head": 4, "vocab_size": 99}),
     "gpt2 body": ("GPT2Model", "GPT2Config", {"n_layer": 2, "n_embd": 96, "n_head": 4, "n_inner": 70}),
     "opt": ("OPTForCausalLM", "OPTConfig", {**_OPT, "word_embed_proj_dim": 128}),
-    "opt post-norm": ("OPTForCausalLM", "OPTConfig", {
-        **_OPT, "word_embed_proj_dim": 64, "do_layer_norm_before": False}),
+    "opt post-norm": (
+        "OPTForCausalLM",
+        "OPTConfig",
+        {**_OPT, "word_embed_proj_dim": 64, "do_layer_norm_before": False},
+    ),
     "bloom": ("BloomForCausalLM", "BloomConfig", {"hidden_size": 64, "n_layer": 2, "n_head": 4, "vocab_size": 99}),
     "llama": ("LlamaForCausalLM", "LlamaConfig", _SMALL),
-    "llama biased, tied": ("LlamaForCausalLM", "LlamaConfig", {
-        **_SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 24}),
+    "llama biased, tied": (
+        "LlamaForCausalLM",
+        "LlamaConfig",
+        {**_SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True, "head_dim": 24},
+    ),
     "mistral": ("MistralForCausalLM", "MistralConfig", {**_SMALL, "sliding_window": 8}),
     "mixtral": ("MixtralForCausalLM", "MixtralConfig", {**_SMALL, "num_local_experts": 5}),
     "qwen2": ("Qwen2ForCausalLM", "Qwen2Config", _SMALL),
     "qwen3": ("Qwen3ForCausalLM", "Qwen3Config", {**_SMALL, "head_dim": 24}),
-    "qwen2-moe": ("Qwen2MoeForCausalLM", "Qwen2MoeConfig", {
-        **_SMALL, "num_hidden_layers": 3, "mlp_only_layers": [1], "num_experts": 7, "num_experts_per_tok": 3,
-        "moe_intermediate_size": 40, "shared_expert_intermediate_size": 50}),
-    "qwen3-moe": ("Qwen3MoeForCausalLM", "Qwen3MoeConfig", {
-        **_SMALL, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 40}),
-    "deepseek-v2": ("DeepseekV2ForCausalLM", "DeepseekV2Config", {
-        **_LATENT, "q_lora_rank": None, "n_shared_experts": 2, "topk_method": "greedy"}),
-    "deepseek-v3": ("DeepseekV3ForCausalLM", "DeepseekV3Config", {
-        **_LATENT, "q_lora_rank": 48, "n_shared_experts": 1}),
+    "qwen2-moe": (
+        "Qwen2MoeForCausalLM",
+        "Qwen2MoeConfig",
+        {
+            **_SMALL,
+            "num_hidden_layers": 3,
+            "mlp_only_layers": [1],
+            "num_experts": 7,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 40,
+            "shared_expert_intermediate_size": 50,
+        },
+    ),
+    "qwen3-moe": (
+        "Qwen3MoeForCausalLM",
+        "Qwen3MoeConfig",
+        {**_SMALL, "num_experts": 7, "num_experts_per_tok": 3, "moe_intermediate_size": 40},
+    ),
+    "deepseek-v2": (
+        "DeepseekV2ForCausalLM",
+        "DeepseekV2Config",
+        {**_LATENT, "q_lora_rank": None, "n_shared_experts": 2, "topk_method": "greedy"},
+    ),
+    "deepseek-v3": ("DeepseekV3ForCausalLM", "DeepseekV3Config", {**_LATENT, "q_lora_rank": 48, "n_shared_experts": 1}),
     "t5": ("T5ForConditionalGeneration", "T5Config", {**_T5, "tie_word_embeddings": True}),
-    "t5 gated, untied": ("T5ForConditionalGeneration", "T5Config", {
-        **_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "t5 gated, untied": (
+        "T5ForConditionalGeneration",
+        "T5Config",
+        {**_T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
+    ),
     "vit": ("ViTModel", "ViTConfig", _VIT),
     "vit classifier": ("ViTForImageClassification", "ViTConfig", {**_VIT, "num_labels": 7}),
-}  # fmt: skip
+}
 
 
 def build(case: str) -> tuple[Any, Model]:

@@ -14,8 +14,15 @@ from hypothesis import strategies as st
 from tierform.errors import TierformError
 from tierform.workload import BitFit, FineTuning, Inference, LastLayers, expand, load_model, model_from_config
 
-GOOD = {"model_type": "bert", "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 50,
-        "intermediate_size": 96, "max_position_embeddings": 32}  # fmt: skip
+GOOD = {
+    "model_type": "bert",
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "vocab_size": 50,
+    "intermediate_size": 96,
+    "max_position_embeddings": 32,
+}
 LIBRARY = """name: mine
 family: llama
 source: llama-2023
@@ -75,11 +82,24 @@ def test_malformed_json(tmp_path: Path, text: str) -> None:
 
 
 def test_all_wrong_values_are_reported_at_once() -> None:
-    bad = {**GOOD, "hidden_size": 50, "num_hidden_layers": -3, "vocab_size": "many", "intermediate_size": 10**18,
-           "hidden_act": "gelo", "architectures": ["BertForEverything"]}  # fmt: skip
+    bad = {
+        **GOOD,
+        "hidden_size": 50,
+        "num_hidden_layers": -3,
+        "vocab_size": "many",
+        "intermediate_size": 10**18,
+        "hidden_act": "gelo",
+        "architectures": ["BertForEverything"],
+    }
     text = message(lambda: model_from_config(bad))
-    for key in ("num_attention_heads", "num_hidden_layers", "vocab_size", "intermediate_size", "hidden_act",
-                "architectures"):  # fmt: skip
+    for key in (
+        "num_attention_heads",
+        "num_hidden_layers",
+        "vocab_size",
+        "intermediate_size",
+        "hidden_act",
+        "architectures",
+    ):
         assert key in text
     assert "did you mean 'gelu'" in text
 
@@ -96,15 +116,29 @@ def test_all_wrong_values_are_reported_at_once() -> None:
     ],
 )
 def test_impossible_sizes(change: dict[str, object], key: str) -> None:
-    good = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-            "intermediate_size": 96, "vocab_size": 50}  # fmt: skip
+    good = {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "vocab_size": 50,
+    }
     model_from_config(good)
     assert key in message(lambda: model_from_config({**good, **change}))
 
 
 def test_more_experts_per_token_than_experts() -> None:
-    bad = {"model_type": "mixtral", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-           "intermediate_size": 96, "vocab_size": 50, "num_local_experts": 2, "num_experts_per_tok": 3}  # fmt: skip
+    bad = {
+        "model_type": "mixtral",
+        "hidden_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "vocab_size": 50,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 3,
+    }
     assert "num_experts_per_tok" in message(lambda: model_from_config(bad))
 
 
@@ -153,9 +187,27 @@ _json = st.recursive(
 @pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "qwen2_moe", "deepseek_v3", "t5", "vit", "hpt", "mixtral"])
 @given(st.data())
 def test_no_configuration_gives_anything_but_a_model_or_a_message(family: str, data: st.DataObject) -> None:
-    keys = ["hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size", "n_embd",
-            "n_head", "n_layer", "n_positions", "num_experts", "num_experts_per_tok", "architectures", "id2label",
-            "num_labels", "mlp_only_layers", "embedding_widths", "d_model", "image_size", "patch_size"]  # fmt: skip
+    keys = [
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "vocab_size",
+        "n_embd",
+        "n_head",
+        "n_layer",
+        "n_positions",
+        "num_experts",
+        "num_experts_per_tok",
+        "architectures",
+        "id2label",
+        "num_labels",
+        "mlp_only_layers",
+        "embedding_widths",
+        "d_model",
+        "image_size",
+        "patch_size",
+    ]
     config = data.draw(st.dictionaries(st.sampled_from(keys), _json | st.integers(1, 64), max_size=len(keys)))
     try:
         model = model_from_config({**config, "model_type": family})
@@ -172,7 +224,9 @@ def test_importing_the_room_loads_no_heavy_library() -> None:
 
 
 def test_expanding_a_library_model_does_not_import_torch() -> None:
-    code = ("import sys, tierform.workload as w; w.expand(w.load_model('gpt2'), w.FineTuning());"
-            "print([m for m in ('torch', 'transformers', 'numba') if m in sys.modules])")  # fmt: skip
+    code = (
+        "import sys, tierform.workload as w; w.expand(w.load_model('gpt2'), w.FineTuning());"
+        "print([m for m in ('torch', 'transformers', 'numba') if m in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -33,14 +33,17 @@ def test_inference_forward(case: str) -> None:
     [
         ("bert", ["query", "value"], ("q", "v")),
         ("llama", ["q_proj", "v_proj"], ("q", "v")),
-        ("llama", ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"],
-         ("q", "k", "v", "o", "up", "gate", "down")),
+        (
+            "llama",
+            ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"],
+            ("q", "k", "v", "o", "up", "gate", "down"),
+        ),
         ("llama", ["down_proj"], ("down",)),
         ("opt post-norm", ["q_proj", "v_proj"], ("q", "v")),
         ("t5", ["q", "v"], ("q", "v")),
         ("vit", ["q_proj", "o_proj"], ("q", "o")),
     ],
-)  # fmt: skip
+)
 def test_low_rank_adapters_as_peft_puts_them(case: str, modules: list[str], targets: tuple[str, ...]) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -85,8 +88,11 @@ def test_the_counter_is_not_blind_here() -> None:
     scores = 2 * 2 * BATCH * 2 * SEQUENCE * SEQUENCE * 128  # two products, two layers
     config = transformers.BertConfig(**reference.CASES["bert"][2])
     plain = reference.from_config("BertModel", config)
-    linear = sum(2 * m.weight.numel() * (BATCH if "pooler" in name else BATCH * SEQUENCE)
-                 for name, m in plain.named_modules() if isinstance(m, torch.nn.Linear))  # fmt: skip
+    linear = sum(
+        2 * m.weight.numel() * (BATCH if "pooler" in name else BATCH * SEQUENCE)
+        for name, m in plain.named_modules()
+        if isinstance(m, torch.nn.Linear)
+    )
     assert eager == linear + scores
 
 

@@ -31,9 +31,22 @@ from tierform.workload import (
 from tierform.workload.contract import check_family, check_workload
 from tierform.workload.experts import experts_touched, shares
 
-FAMILIES = ["bert-base", "roberta-base", "gpt2", "opt-350m", "bloom-560m", "llama-3.2-1b", "mistral-7b",
-            "mixtral-8x7b", "vit-base-patch16-224", "hpt-swe",
-            "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "t5-small"]  # fmt: skip
+FAMILIES = [
+    "bert-base",
+    "roberta-base",
+    "gpt2",
+    "opt-350m",
+    "bloom-560m",
+    "llama-3.2-1b",
+    "mistral-7b",
+    "mixtral-8x7b",
+    "vit-base-patch16-224",
+    "hpt-swe",
+    "qwen1.5-moe-a2.7b",
+    "qwen3-30b-a3b",
+    "deepseek-v2-lite",
+    "t5-small",
+]
 METHODS = [Full(), LoRA(4), QLoRA(4, ("q", "up")), Adapters(16), LastLayers(2)]
 
 
@@ -71,9 +84,19 @@ def test_every_family_meets_the_contract(case: str) -> None:
 
 
 def test_dense_layers_between_expert_layers_are_blocks_of_their_own() -> None:
-    sizes = {"model_type": "qwen2_moe", "num_hidden_layers": 7, "hidden_size": 64, "num_attention_heads": 4,
-             "intermediate_size": 96, "vocab_size": 50, "num_experts": 4, "num_experts_per_tok": 2,
-             "moe_intermediate_size": 24, "shared_expert_intermediate_size": 30, "mlp_only_layers": [2, 3]}  # fmt: skip
+    sizes = {
+        "model_type": "qwen2_moe",
+        "num_hidden_layers": 7,
+        "hidden_size": 64,
+        "num_attention_heads": 4,
+        "intermediate_size": 96,
+        "vocab_size": 50,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 24,
+        "shared_expert_intermediate_size": 30,
+        "mlp_only_layers": [2, 3],
+    }
     check_family(sizes)
     blocks = expand(model_from_config(sizes), FineTuning(LoRA(4))).stages[0].blocks
     assert [b.name for b in blocks[1:-1]] == ["layer[0]", "layer[1]", "dense_layer", "layer[4..6]"]
@@ -133,8 +156,15 @@ def test_atleus_share_of_operations_on_static_weights() -> None:
 @settings(max_examples=25)
 @given(steps=st.integers(1, 90), sequence=st.integers(1, 60), window=st.sampled_from([None, 20, 33]))
 def test_runs_of_decode_steps_count_every_step_exactly(steps: int, sequence: int, window: int | None) -> None:
-    sizes = {"model_type": "mistral", "num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4,
-             "intermediate_size": 48, "vocab_size": 50, "sliding_window": window or 0}  # fmt: skip
+    sizes = {
+        "model_type": "mistral",
+        "num_hidden_layers": 2,
+        "hidden_size": 32,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "vocab_size": 50,
+        "sliding_window": window or 0,
+    }
     model = model_from_config(sizes)
     whole = expand(model, Inference(batch=3, sequence=sequence, decode=steps, prefill=False))
     assert sum(stage.repeat for stage in whole.stages) == steps

@@ -28,18 +28,37 @@ class BrokenContract(AssertionError):
 
 
 def product(
-    m: int, n: int, k: int, *, held: bool = True, precision: str = "int8", weight_precision: str | None = None,
-    batch: int = 1, count: int = 1, transposed: bool = False,
-) -> Operator:  # fmt: skip
+    m: int,
+    n: int,
+    k: int,
+    *,
+    held: bool = True,
+    precision: str = "int8",
+    weight_precision: str | None = None,
+    batch: int = 1,
+    count: int = 1,
+    transposed: bool = False,
+) -> Operator:
     """A matmul of (m, k) by (k, n); `held` makes the second operand a static weight."""
     role = Role.WEIGHT if held else Role.ACTIVATION
     second = Operand("w", (n, k) if transposed else (k, n), weight_precision or precision, role, static=held)
     operands = (Operand("x", (batch * m, k), precision, Role.ACTIVATION), second)
     result = Operand("y", (batch * m, n), precision, Role.ACTIVATION)
     return Operator(
-        "product", Kind.MATMUL, "ffn", Phase.FORWARD, operands, (result,), batch=batch, m=m, n=n, k=k, count=count,
-        weight="w" if held else None, transposed=transposed,
-    )  # fmt: skip
+        "product",
+        Kind.MATMUL,
+        "ffn",
+        Phase.FORWARD,
+        operands,
+        (result,),
+        batch=batch,
+        m=m,
+        n=n,
+        k=k,
+        count=count,
+        weight="w" if held else None,
+        transposed=transposed,
+    )
 
 
 def elementwise(kind: Kind, elements: int, *, precision: str = "int8", operations: float = 4.0) -> Operator:
@@ -133,10 +152,16 @@ def check_cost(component: Component, operator: Operator) -> Cost:
     if cost != component.cost(operator):
         _broken(component, f"two costs of {_shape(operator)} differ")
     numbers = {
-        "latency_s": cost.latency_s, "occupancy_s": cost.occupancy_s, "operations": cost.operations,
-        "memory_read_B": cost.memory_read_B, "memory_write_B": cost.memory_write_B, "cell_writes": cost.cell_writes,
-        "writes_per_cell": cost.writes_per_cell, "utilization": cost.utilization, **cost.energy_J,
-    }  # fmt: skip
+        "latency_s": cost.latency_s,
+        "occupancy_s": cost.occupancy_s,
+        "operations": cost.operations,
+        "memory_read_B": cost.memory_read_B,
+        "memory_write_B": cost.memory_write_B,
+        "cell_writes": cost.cell_writes,
+        "writes_per_cell": cost.writes_per_cell,
+        "utilization": cost.utilization,
+        **cost.energy_J,
+    }
     for name, value in numbers.items():
         if not math.isfinite(value) or value < 0:
             _broken(component, f"{name} of {_shape(operator)} is {value}")

@@ -127,19 +127,18 @@ class DramPim:
         if p.in_bank:
             least["in_bank.subarrays"] = p.in_bank.subarrays
         problems = [
-            Problem("must be at least 1", key=f"{name}.{key}", value=value)
-            for key, value in least.items()
-            if value < 1
-        ]  # fmt: skip
+            Problem("must be at least 1", key=f"{name}.{key}", value=value) for key, value in least.items() if value < 1
+        ]
         if (p.near_bank is None) == (p.in_bank is None):
             problems.append(
                 Problem("arithmetic is either near the bank or in it", key=name, fix="Give near_bank or in_bank.")
             )
         if t.refresh.value >= t.refresh_interval.value:
             problems.append(
-                Problem("a refresh is longer than the time between two", key=f"{name}.timing.refresh",
-                        value=t.refresh.value)
-            )  # fmt: skip
+                Problem(
+                    "a refresh is longer than the time between two", key=f"{name}.timing.refresh", value=t.refresh.value
+                )
+            )
         if p.near_bank and p.near_bank.reuse.value < 1:
             reuse = p.near_bank.reuse.value
             problems.append(Problem("a pass serves at least one vector", key=f"{name}.near_bank.reuse", value=reuse))

@@ -120,6 +120,11 @@ def load_process(node: str) -> Process:
     """A node of the library's process file by name (``16nm``); TierformError with the nearest name otherwise."""
     described = validate(LogicFile, read_yaml(library.find("processes", FILE)))
     if node not in described.nodes:
-        fail("no such process node", key="process", value=node, choices=described.nodes,
-             fix=f"Known: {', '.join(described.nodes)}.")  # fmt: skip
+        fail(
+            "no such process node",
+            key="process",
+            value=node,
+            choices=described.nodes,
+            fix=f"Known: {', '.join(described.nodes)}.",
+        )
     return Process(node, described)

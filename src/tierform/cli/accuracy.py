@@ -69,10 +69,16 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
 
     plan = BitPlan.parse(options["bits"])
     adapting = Adapting(
-        options["steps"], options["batch"], options["learning_rate"], options["rank"],
-        targets=tuple(options["targets"].split(",")), train_norms=options["train_norms"],
-        resample_every=options["resample"], fidelity=options["training_fidelity"], peak_rank=options["peak_rank"],
-    )  # fmt: skip
+        options["steps"],
+        options["batch"],
+        options["learning_rate"],
+        options["rank"],
+        targets=tuple(options["targets"].split(",")),
+        train_norms=options["train_norms"],
+        resample_every=options["resample"],
+        fidelity=options["training_fidelity"],
+        peak_rank=options["peak_rank"],
+    )
     for key in ("fidelity", "training_fidelity"):
         if options[key] not in FIDELITIES:
             fail("unknown fidelity", key=f"--{key.replace('_', '-')}", value=options[key], choices=FIDELITIES)
@@ -80,21 +86,35 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     with progress() as display:
         bar = display.add_task("loading", total=None)
         network, task = _load(
-            model, data, test, options["pretrain_steps"],
+            model,
+            data,
+            test,
+            options["pretrain_steps"],
             lambda step, loss: display.update(
-                bar, description=f"training a small model, loss {loss:.3f}", total=options["pretrain_steps"],
+                bar,
+                description=f"training a small model, loss {loss:.3f}",
+                total=options["pretrain_steps"],
                 completed=step + 1,
             ),
-        )  # fmt: skip
+        )
         if options["choosing"]:
             task = task.choosing()
         table = accuracy_table(
-            network, task, chip, bits=plan, noise=noise, temperature_K=kelvin,
-            instances=options["instances"], first_instance=options["first_instance"], seeds=options["seeds"],
-            adapting=None if options["no_adapt"] else adapting, limit=options["limit"], fidelity=options["fidelity"],
+            network,
+            task,
+            chip,
+            bits=plan,
+            noise=noise,
+            temperature_K=kelvin,
+            instances=options["instances"],
+            first_instance=options["first_instance"],
+            seeds=options["seeds"],
+            adapting=None if options["no_adapt"] else adapting,
+            limit=options["limit"],
+            fidelity=options["fidelity"],
             progress=lambda what, done, total: display.update(bar, description=what, completed=done, total=total),
             **changes,
-        )  # fmt: skip
+        )
     _show(table)
     if json_file:
         write_json(json_file, table.to_dict())
@@ -106,8 +126,12 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
 
     if model != "small":
         if data in tasks.BUILT_IN:
-            fail("the built-in data sets have no text for a tokenizer", key="--data", value=data,
-                 fix="Use the model `small`, or give your own data.")  # fmt: skip
+            fail(
+                "the built-in data sets have no text for a tokenizer",
+                key="--data",
+                value=data,
+                fix="Use the model `small`, or give your own data.",
+            )
         from tierform.numerics.tables import load_model_and_task
 
         return load_model_and_task(model, data, test)
@@ -126,9 +150,13 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
     elif data.endswith(".txt"):
         task = tasks.text_file(Path(data), Path(test) if test else None)
     else:
-        fail("a small model is trained on digits, tilted-digits, pairs, articles:FILE.txt or a .txt file",
-             key="--data", value=data, choices=tasks.BUILT_IN,
-             fix="For other data give a model with a tokenizer.")  # fmt: skip
+        fail(
+            "a small model is trained on digits, tilted-digits, pairs, articles:FILE.txt or a .txt file",
+            key="--data",
+            value=data,
+            choices=tasks.BUILT_IN,
+            fix="For other data give a model with a tokenizer.",
+        )
     return tasks.pretrain(task, steps=steps, on_step=on_step), task
 
 

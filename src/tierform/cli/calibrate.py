@@ -56,8 +56,11 @@ def command(
     found = measure_device(device, threads)
     wrong = sorted({row.format for row in rows} - {found.format})
     if wrong:
-        fail(f"this device was measured with {found.format}, the samples are of {', '.join(wrong)}", file=str(samples),
-             fix="Give samples of this device in that format.")  # fmt: skip
+        fail(
+            f"this device was measured with {found.format}, the samples are of {', '.join(wrong)}",
+            file=str(samples),
+            fix="Give samples of this device in that format.",
+        )
     if samples is None:
         rows = _measure(found, count, quick, seed, out / f"{name}-samples.csv")
     with progress() as shown:
@@ -81,8 +84,10 @@ def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> 
                 rows.append(row)
                 shown.advance(bar)
     finally:
-        lines = [f"{r.device.replace(',', ' ')},{r.format},{r.shape[0]},{r.shape[1]},{r.shape[2]},{r.seconds * 1e3:.6g}"
-                 for r in rows]  # fmt: skip
+        lines = [
+            f"{r.device.replace(',', ' ')},{r.format},{r.shape[0]},{r.shape[1]},{r.shape[2]},{r.seconds * 1e3:.6g}"
+            for r in rows
+        ]
         if rows:
             write_text(file, "\n".join([_HEAD, *lines]) + "\n")
     return rows
@@ -100,10 +105,16 @@ def _show(result: Calibration, files: list[Path]) -> None:
     ]
     print_table("measured", ["figure", "value"], figures)
     rows = [
-        [label, str(len(errors)), *(f"{value * 100:.1f} %" for value in (
-            np.median(np.abs(errors)), np.quantile(np.abs(errors), 0.9), np.median(errors)))]
+        [
+            label,
+            str(len(errors)),
+            *(
+                f"{value * 100:.1f} %"
+                for value in (np.median(np.abs(errors)), np.quantile(np.abs(errors), 0.9), np.median(errors))
+            ),
+        ]
         for label, errors in (("fitted", result.fit.fitted_errors), ("held out", result.fit.held_out_errors))
-    ]  # fmt: skip
+    ]
     print_table("products", ["rows", "number", "median |error|", "90th percentile", "bias"], rows)
     for file in files:
         console().print(f"wrote {file}", highlight=False, markup=False)

@@ -19,8 +19,9 @@ def command(shelf: str, json_file: Path | None) -> None:
     """What the library holds, with sources."""
     from tierform.files import write_json
 
-    rows = {"models": _models, "chips": _chips, "components": _components, "memories": _memories,
-            "studies": _studies}[shelf]()  # fmt: skip
+    rows = {"models": _models, "chips": _chips, "components": _components, "memories": _memories, "studies": _studies}[
+        shelf
+    ]()
     if json_file:
         write_json(json_file, rows)
     head = list(rows[0]) if rows else ["name"]
@@ -36,11 +37,17 @@ def _models() -> list[dict[str, Any]]:
     for name in library.names("models"):
         model = load_model(name)
         total, active = model.parameters, model.active_parameters
-        rows.append({
-            "name": name, "family": model.family, "parameters": format_quantity(total, ""),
-            "active per token": format_quantity(active, ""), "layers": model.layers, "hidden": model.hidden_size,
-            "source": getattr(model, "source", ""),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "family": model.family,
+                "parameters": format_quantity(total, ""),
+                "active per token": format_quantity(active, ""),
+                "layers": model.layers,
+                "hidden": model.hidden_size,
+                "source": getattr(model, "source", ""),
+            }
+        )
     return rows
 
 
@@ -55,10 +62,16 @@ def _chips() -> list[dict[str, Any]]:
         evidence = chip.assumptions()
         sources = sorted({line.source for line in evidence if line.source})
         assumed = sum(line.kind == "assumed" for line in evidence)
-        rows.append({
-            "name": name, "package": chip.package.kind, "area": format_quantity(chip.area_m2, "m2"),
-            "constants": f"{len(evidence)}, {assumed} assumed", "what": chip.description, "sources": ", ".join(sources),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "package": chip.package.kind,
+                "area": format_quantity(chip.area_m2, "m2"),
+                "constants": f"{len(evidence)}, {assumed} assumed",
+                "what": chip.description,
+                "sources": ", ".join(sources),
+            }
+        )
     return rows
 
 
@@ -72,10 +85,15 @@ def _components() -> list[dict[str, Any]]:
         part = load_component(name, 1, name)
         parameters: Any = getattr(part, "parameters")
         sources = sorted({line.source for line in part.assumptions() if line.source})
-        rows.append({
-            "name": name, "type": parameters.type, "area": format_quantity(part.area_m2, "m2"),
-            "what": parameters.description, "sources": ", ".join(sources),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "type": parameters.type,
+                "area": format_quantity(part.area_m2, "m2"),
+                "what": parameters.description,
+                "sources": ", ".join(sources),
+            }
+        )
     return rows
 
 
@@ -87,12 +105,15 @@ def _memories() -> list[dict[str, Any]]:
     rows = []
     for name in library.names("memories"):
         device: Any = load_memory(name)
-        rows.append({
-            "name": name, "capacity": format_quantity(device.capacity_B, "B"),
-            "peak bandwidth": format_quantity(device.peak_bandwidth_B_per_s, "B/s"),
-            "streamed reads": format_quantity(device.effective_bandwidth_B_per_s("stream"), "B/s"),
-            "sources": ", ".join(device.sources),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "capacity": format_quantity(device.capacity_B, "B"),
+                "peak bandwidth": format_quantity(device.peak_bandwidth_B_per_s, "B/s"),
+                "streamed reads": format_quantity(device.effective_bandwidth_B_per_s("stream"), "B/s"),
+                "sources": ", ".join(device.sources),
+            }
+        )
     return rows
 
 

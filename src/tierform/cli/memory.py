@@ -21,9 +21,14 @@ from tierform.units import format_quantity
 @click.option("--commands", type=click.Path(path_type=Path), help="Write every DRAM command to this text file.")
 @json_option
 def command(
-    config: Path | None, name: str | None, trace: Path, cycles: int | None, wrap: bool, commands: Path | None,
+    config: Path | None,
+    name: str | None,
+    trace: Path,
+    cycles: int | None,
+    wrap: bool,
+    commands: Path | None,
     json_file: Path | None,
-) -> int:  # fmt: skip
+) -> int:
     """Simulate DRAM cycle by cycle and print bandwidth, latency and energy."""
     if (config is None) == (name is None):
         fail("give either --config FILE or --memory NAME")

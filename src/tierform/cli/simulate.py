@@ -21,8 +21,13 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.option("--thermal", type=click.Choice(["none", "steady", "transient"]), default="steady", show_default=True)
 @click.option("--mapping", type=_FILE, help="Use this mapping instead of the default one.")
 @click.option("--save-mapping", type=_FILE, help="Write the mapping used, to be edited.")
-@click.option("--overflow", type=click.Choice(["stream", "refuse"]), default="stream", show_default=True,
-              help="Weights that do not fit in crossbars.")  # fmt: skip
+@click.option(
+    "--overflow",
+    type=click.Choice(["stream", "refuse"]),
+    default="stream",
+    show_default=True,
+    help="Weights that do not fit in crossbars.",
+)
 @click.option("--micro-batches", type=int, help="Parts that the batch is cut into.  [default: chosen for the chip]")
 @click.option("--tensor", type=int, default=1, show_default=True, help="Chips that share every layer.")
 @click.option(
@@ -113,8 +118,11 @@ def show(result: Any, all_assumptions: bool = False) -> None:
     print_table(listed.title, listed.head, listed.rows)
     if not all_assumptions:
         rest = len(result.assumptions) - len(listed.rows)
-        console().print(f"{rest} more constants are published, from data sheets or measured: --all-assumptions "
-                        f"prints them, --json has them all.", highlight=False)  # fmt: skip
+        console().print(
+            f"{rest} more constants are published, from data sheets or measured: --all-assumptions "
+            f"prints them, --json has them all.",
+            highlight=False,
+        )
 
 
 def describe_task(task: dict[str, Any]) -> str:
@@ -125,8 +133,11 @@ def describe_task(task: dict[str, Any]) -> str:
             parts.append(f"{task['decode']} tokens generated")
     else:
         method = task["method"]
-        details = ", ".join(f"{key} {'+'.join(value) if isinstance(value, list) else value}"
-                            for key, value in method.items() if key != "name" and value != [])  # fmt: skip
+        details = ", ".join(
+            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
+            for key, value in method.items()
+            if key != "name" and value != []
+        )
         named = method["name"] + (f" ({details})" if details else "")
         kind = "fine-tuning" if task["task"] == "FineTuning" else "training"
         parts = [f"{kind} {named}, batch {task['batch']}, sequence {task['sequence']}, {task['steps']} step(s)"]

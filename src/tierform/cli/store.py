@@ -38,9 +38,15 @@ def command() -> None:
 @click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True)
 @json_option
 def pack(
-    model: Path, output: Path, layout: Any, compress: Any, level: int, int4: tuple[str, ...], threads: int,
+    model: Path,
+    output: Path,
+    layout: Any,
+    compress: Any,
+    level: int,
+    int4: tuple[str, ...],
+    threads: int,
     json_file: Path | None,
-) -> None:  # fmt: skip
+) -> None:
     """Pack the safetensors files of MODEL_DIR (or one file) into a store."""
     import time
 
@@ -75,21 +81,31 @@ def info(store: Path, json_file: Path | None) -> None:
     with Store(store, threads=1) as opened:
         rows = [
             {
-                "name": entry.name, "element": entry.element.name, "shape": list(entry.shape), "layout": entry.layout,
-                "codec": entry.codec, "planes": entry.element.planes, "tensor_B": entry.tensor_bytes,
-                "stored_B": entry.data_bytes, "index_B": entry.row_bytes * entry.element.planes,
+                "name": entry.name,
+                "element": entry.element.name,
+                "shape": list(entry.shape),
+                "layout": entry.layout,
+                "codec": entry.codec,
+                "planes": entry.element.planes,
+                "tensor_B": entry.tensor_bytes,
+                "stored_B": entry.data_bytes,
+                "index_B": entry.row_bytes * entry.element.planes,
             }
             for entry in opened.entries.values()
-        ]  # fmt: skip
+        ]
         files = {item.name: item.size for item in opened.attachments.values()}
         header = opened.header
     table = [
         [
-            str(row["name"]), str(row["element"]), "x".join(map(str, row["shape"])) or "scalar",  # type: ignore[call-overload]
-            f"{row['layout']}, {row['codec']}", f"{row['tensor_B']:,}", f"{row['stored_B']:,}",
+            str(row["name"]),
+            str(row["element"]),
+            "x".join(map(str, row["shape"])) or "scalar",  # type: ignore[call-overload]
+            f"{row['layout']}, {row['codec']}",
+            f"{row['tensor_B']:,}",
+            f"{row['stored_B']:,}",
         ]
         for row in rows
-    ]  # fmt: skip
+    ]
     print_table(str(store), ["tensor", "type", "shape", "layout, codec", "bytes", "stored"], table)
     console().print(
         f"format 1.0, {header.file_size:,} bytes, {header.tensors} tensors of {header.tensor_bytes:,} bytes, "

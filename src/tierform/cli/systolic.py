@@ -120,9 +120,11 @@ def _show(found: list[Report], read: Configuration, accounting: str, arrays: int
             for operand in ("IFMAP", "Filter", "OFMAP"):
                 words = "Writes" if operand == "OFMAP" else "Reads"
                 columns = (
-                    f"{level} {operand} Start Cycle", f"{level} {operand} Stop Cycle", f"{level} {operand} {words}",
+                    f"{level} {operand} Start Cycle",
+                    f"{level} {operand} Stop Cycle",
+                    f"{level} {operand} {words}",
                     f"Avg {operand.upper()} {level} BW",
-                )  # fmt: skip
+                )
                 name = _name(report) if operand == "IFMAP" else ""
                 rows.append([name, f"{operand} {words}", *(_number(report.figures[column]) for column in columns)])
         print_table(level, ["layer", "operand", "Start Cycle", "Stop Cycle", "words", "words/cycle"], rows, left=2)

@@ -36,7 +36,7 @@ _OPTIONS = [
     click.option("--gradient-accumulation", type=int, default=1, show_default=True),
     click.option("--recomputation", type=click.Choice(RECOMPUTATIONS), default="none", show_default=True),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
-]  # fmt: skip
+]
 
 
 def task_options(command: F) -> F:
@@ -100,8 +100,12 @@ def _method(given: dict[str, Any]) -> Any:
     from tierform.workload.task import Adapters, BitFit, Full, LastLayers, LoRA, QLoRA
 
     name = given["method"] or ("lora" if given["rank"] is not None or given["targets"] else "full")
-    allowed = {"lora": ("rank", "targets"), "qlora": ("rank", "targets"), "adapters": ("bottleneck",),
-               "last-layers": ("last",)}.get(name, ())  # fmt: skip
+    allowed = {
+        "lora": ("rank", "targets"),
+        "qlora": ("rank", "targets"),
+        "adapters": ("bottleneck",),
+        "last-layers": ("last",),
+    }.get(name, ())
     problems = [
         Problem(f"has no meaning for the method {name!r}", key=f"--{key}", value=given[key])
         for key in ("rank", "targets", "bottleneck", "last")

@@ -14,9 +14,15 @@ from tierform.files import write_json, write_text
 _FILE = click.Path(path_type=Path)
 # Keys of a configuration that may be given as options in HotSpot's own spelling.
 _PASSED = (
-    "init_file", "sampling_intvl", "ambient", "r_convec", "init_temp", "grid_map_mode", "model_secondary",
+    "init_file",
+    "sampling_intvl",
+    "ambient",
+    "r_convec",
+    "init_temp",
+    "grid_map_mode",
+    "model_secondary",
     "use_microchannels",
-)  # fmt: skip
+)
 
 
 def _grid(text: str | None) -> tuple[int, int] | None:

@@ -61,8 +61,9 @@ def _print(summary: dict[str, Any]) -> None:
     )
     shown = [
         [str(one["step"]), one["action"], one["reason"], _numbers(one["numbers"])]
-        for one in summary["decisions"] if one["action"] != "wait"
-    ]  # fmt: skip
+        for one in summary["decisions"]
+        if one["action"] != "wait"
+    ]
     if shown:
         print_table("Decisions", ["step", "decision", "because", "numbers"], shown)
     saved = summary["projection"]["saved_share"]

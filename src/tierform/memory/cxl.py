@@ -336,8 +336,13 @@ def read_cxl(name: str, document: Document, stacks: int, overrides: dict[str, An
         values["controller.energy"].value,
     )
     own = tuple(
-        Assumption(f"{name}: {key.replace('.', ' ').replace('_', ' ')}", format_quantity(constant.value, constant.unit),
-                   constant.kind, constant.source, constant.note)
+        Assumption(
+            f"{name}: {key.replace('.', ' ').replace('_', ' ')}",
+            format_quantity(constant.value, constant.unit),
+            constant.kind,
+            constant.source,
+            constant.note,
+        )
         for key, constant in values.items()
-    )  # fmt: skip
+    )
     return CxlDevice(name, read.title, link, controller, MemoryDevice(spec, memory_stacks), stacks, own)

@@ -192,8 +192,16 @@ def _rules(spacing: Int64, used: frozenset[str]) -> list[list[tuple[int, int, in
 def _load_kernels() -> None:
     """Compile or load the kernels once, so that `cpu_s` is the simulation's own time."""
     setup = Setup(*([1] * 21))
-    m = allocate(setup, [[] for _ in COMMANDS], np.zeros((0, 2), np.int64), np.zeros(1, np.int32), 1,
-                 np.zeros(1, np.bool_), np.zeros((6, 2), np.int64), 0)  # fmt: skip
+    m = allocate(
+        setup,
+        [[] for _ in COMMANDS],
+        np.zeros((0, 2), np.int64),
+        np.zeros(1, np.int32),
+        1,
+        np.zeros(1, np.bool_),
+        np.zeros((6, 2), np.int64),
+        0,
+    )
     kernel.unique_ids(np.zeros(1, np.int64), 4)
     kernel.run(m, np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
 

@@ -44,11 +44,27 @@ _KEYS = {
 }
 _IGNORED_SECTIONS = ("other", "thermal", "hmc")
 _INI_NAME = {
-    "nCL": "CL", "nCWL": "CWL", "nRCDRD": "tRCD", "nRCDWR": "tRCD", "nRP": "tRP", "nRAS": "tRAS", "nRC": "tRAS",
-    "nRTP": "tRTP", "nWR": "tWR", "nCCDS": "tCCD_S", "nCCDL": "tCCD_L", "nRRDS": "tRRD_S", "nRRDL": "tRRD_L",
-    "nWTRS": "tWTR_S", "nWTRL": "tWTR_L", "nFAW": "tFAW", "nRFC": "tRFC", "nREFI": "tREFI", "nBL": "BL",
+    "nCL": "CL",
+    "nCWL": "CWL",
+    "nRCDRD": "tRCD",
+    "nRCDWR": "tRCD",
+    "nRP": "tRP",
+    "nRAS": "tRAS",
+    "nRC": "tRAS",
+    "nRTP": "tRTP",
+    "nWR": "tWR",
+    "nCCDS": "tCCD_S",
+    "nCCDL": "tCCD_L",
+    "nRRDS": "tRRD_S",
+    "nRRDL": "tRRD_L",
+    "nWTRS": "tWTR_S",
+    "nWTRL": "tWTR_L",
+    "nFAW": "tFAW",
+    "nRFC": "tRFC",
+    "nREFI": "tREFI",
+    "nBL": "BL",
     "nRTW": "tRTRS",
-}  # fmt: skip
+}
 
 _CONSTRAINTS = """\
 bank   | ACT -> ACT REFB          | nRC
@@ -226,8 +242,15 @@ def _spec(ini: _Ini, name: str) -> DramSpec:
         text += _PRECHARGES if timings["nPPD"] else ""
     if protocol in _GRAPHICS:
         text += _LONG_WINDOW
-    for key, value in (("rows", rows), ("columns", columns), ("device_width", width), ("bus_width", bus),
-                       ("bankgroups", groups), ("banks_per_group", per_group), ("channels", channels)):  # fmt: skip
+    for key, value in (
+        ("rows", rows),
+        ("columns", columns),
+        ("device_width", width),
+        ("bus_width", bus),
+        ("bankgroups", groups),
+        ("banks_per_group", per_group),
+        ("channels", channels),
+    ):
         if value & (value - 1):
             section = "system" if key in ("bus_width", "channels") else "dram_structure"
             what = "must be a power of two"
@@ -371,9 +394,11 @@ def _controller(read: _Reader, protocol: str) -> Controller:
     policy = read.choice("system", "row_buf_policy", "OPEN_PAGE", ("OPEN_PAGE", "CLOSE_PAGE"))
     structure = read.choice("system", "queue_structure", "PER_BANK", ("PER_BANK", "PER_RANK"))
     refresh = read.choice(
-        "system", "refresh_policy", "RANK_LEVEL_STAGGERED",
+        "system",
+        "refresh_policy",
+        "RANK_LEVEL_STAGGERED",
         ("RANK_LEVEL_STAGGERED", "RANK_LEVEL_SIMULTANEOUS", "BANK_LEVEL_STAGGERED"),
-    )  # fmt: skip
+    )
     if refresh == "BANK_LEVEL_STAGGERED" and not read.ini.has("timing", "tREFIb"):
         what = "bank-level refresh needs tREFIb"
         read.problems.append(Problem(what, read.ini.file, read.ini.line("system", "refresh_policy"), "refresh_policy"))

@@ -27,23 +27,70 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
 
 # ---- the head of the array: the setup (in the order of Setup's fields), areas, the run
 (
-    CHANNELS, RANKS, GROUPS, PER_GROUP, BANKS, QUEUES, PER_BANK, COMMAND_QUEUE, TRANSACTION_QUEUE, UNIFIED,
-    READ_COMMAND, WRITE_COMMAND, HIT_LIMIT, DRAIN_LOW, DUAL, REFRESH, REFRESH_EVERY, REFRESH_UNITS, POWER_DOWN_AFTER,
-    SELF_REFRESH_AFTER, READ_DELAY,
-) = range(21)  # fmt: skip
+    CHANNELS,
+    RANKS,
+    GROUPS,
+    PER_GROUP,
+    BANKS,
+    QUEUES,
+    PER_BANK,
+    COMMAND_QUEUE,
+    TRANSACTION_QUEUE,
+    UNIFIED,
+    READ_COMMAND,
+    WRITE_COMMAND,
+    HIT_LIMIT,
+    DRAIN_LOW,
+    DUAL,
+    REFRESH,
+    REFRESH_EVERY,
+    REFRESH_UNITS,
+    POWER_DOWN_AFTER,
+    SELF_REFRESH_AFTER,
+    READ_DELAY,
+) = range(21)
 (
-    CHANNEL_AREA, RANK_AREA, GROUP_AREA, BANK_AREA, QUEUE_AREA, WAITING_AREA, DUE_AREA, RULE_AREA, RULE_LENGTH,
-    WINDOW_AREA, N_WINDOWS, WINDOW_DEPTH, REQUEST_AREA, BURST_AREA, LOG_AREA, LOG_SIZE, DUE_SIZE, QUEUE_RECORD,
-) = range(21, 39)  # fmt: skip
+    CHANNEL_AREA,
+    RANK_AREA,
+    GROUP_AREA,
+    BANK_AREA,
+    QUEUE_AREA,
+    WAITING_AREA,
+    DUE_AREA,
+    RULE_AREA,
+    RULE_LENGTH,
+    WINDOW_AREA,
+    N_WINDOWS,
+    WINDOW_DEPTH,
+    REQUEST_AREA,
+    BURST_AREA,
+    LOG_AREA,
+    LOG_SIZE,
+    DUE_SIZE,
+    QUEUE_RECORD,
+) = range(21, 39)
 OUTSTANDING, LAST_DONE, LOGGED, BLOCKED, TRACE_AT = range(39, 44)
 RANK_SHIFT, GROUP_SHIFT = 44, 45  # bank >> shift: its rank, its bank group
 FIELDS = 46  # position and width in the burst's number of ch, ra, bg, ba, ro, co
 HEAD = 64
 # ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
 (
-    TURN, QUEUED, WAITING_READS, WAITING_WRITES, STUCK_READS, STUCK_WRITES, DRAINING, DIRTY, DUE_FROM, DUE_N,
-    NEXT_REFRESH, NEXT_UNIT, HELD_RANK, HELD_BANK, WAKE,
-) = range(12, 27)  # fmt: skip
+    TURN,
+    QUEUED,
+    WAITING_READS,
+    WAITING_WRITES,
+    STUCK_READS,
+    STUCK_WRITES,
+    DRAINING,
+    DIRTY,
+    DUE_FROM,
+    DUE_N,
+    NEXT_REFRESH,
+    NEXT_UNIT,
+    HELD_RANK,
+    HELD_BANK,
+    WAKE,
+) = range(12, 27)
 N_ACT, N_PRE, N_READ, N_WRITE, N_REF, N_REFB, READ_HITS, WRITE_HITS, N_SRE, N_PDE, N_DUAL = range(27, 38)
 CHANNEL_RECORD = 38
 OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM = range(12, 17)
@@ -91,9 +138,15 @@ class Setup:
 
 
 def allocate(
-    setup: Setup, rules: list[list[tuple[int, int, int]]], windows: Int64, ids: Int64, n_ids: int,
-    is_write: npt.NDArray[np.bool_], bits: Int64, log: int,
-) -> Int64:  # fmt: skip
+    setup: Setup,
+    rules: list[list[tuple[int, int, int]]],
+    windows: Int64,
+    ids: Int64,
+    n_ids: int,
+    is_write: npt.NDArray[np.bool_],
+    bits: Int64,
+    log: int,
+) -> Int64:
     """Fresh state for a run of ``ids.size`` requests over `n_ids` different bursts.
 
     `rules` by earlier command: (scope, later command, cycles); `windows`: (count, cycles) of activations in a rank;

@@ -17,9 +17,27 @@ from tierform.provenance import Assumption
 
 # Every engine needs these, in clock cycles.
 REQUIRED = (
-    "nBL", "nCL", "nCWL", "nRCDRD", "nRCDWR", "nRP", "nRAS", "nRC", "nRTP", "nWR", "nCCDS", "nCCDL", "nRRDS", "nRRDL",
-    "nWTRS", "nWTRL", "nRTW", "nFAW", "nRFC", "nREFI",
-)  # fmt: skip
+    "nBL",
+    "nCL",
+    "nCWL",
+    "nRCDRD",
+    "nRCDWR",
+    "nRP",
+    "nRAS",
+    "nRC",
+    "nRTP",
+    "nWR",
+    "nCCDS",
+    "nCCDL",
+    "nRRDS",
+    "nRRDL",
+    "nWTRS",
+    "nWTRL",
+    "nRTW",
+    "nFAW",
+    "nRFC",
+    "nREFI",
+)
 # Used when the standard has the feature.
 OPTIONAL = ("nCCDSWR", "nCCDLWR", "nPPD", "nCS", "nRFCb", "nREFIb", "nRREFD", "n32AW", "nCKE", "nXP", "nCKESR", "nXS")
 REFRESH = ("none", "all-bank", "all-bank-simultaneous", "per-bank", "same-bank")

@@ -24,9 +24,16 @@ from tierform.units import format_quantity, parse_quantity
 
 SHELF = "memories"
 _ORGANIZATION = (
-    "channels", "ranks", "bank_groups", "banks_per_group", "rows", "columns", "device_width", "bus_width",
+    "channels",
+    "ranks",
+    "bank_groups",
+    "banks_per_group",
+    "rows",
+    "columns",
+    "device_width",
+    "bus_width",
     "burst_length",
-)  # fmt: skip
+)
 _CURRENT_NAMES = tuple(field.name for field in fields(Currents))
 
 
@@ -132,8 +139,10 @@ def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str
     written: dict[str, object] = {**read.timings, **grade.timings}
     current_texts = {k: v for k, v in {**read.currents, **grade.currents}.items() if k not in _Evidence.model_fields}
     io = {"io_read": read.io.read.value / 8, "io_write": read.io.write.value / 8}
-    assumed = [Assumption(f"{name}: {key}", str(value), "assumed", note="given by the user") for key, value in
-               overrides.items()]  # fmt: skip
+    assumed = [
+        Assumption(f"{name}: {key}", str(value), "assumed", note="given by the user")
+        for key, value in overrides.items()
+    ]
     problems: list[Problem] = []
     settings: dict[str, Any] = {}
     for key, value in overrides.items():
@@ -164,9 +173,13 @@ def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str
             problems.append(Problem("no such setting of a memory", key=key, nearest=nearest(key, known)))
     if settings.get("refresh", "none") not in REFRESH:
         problems.append(
-            Problem("not a refresh policy", key="refresh", value=settings["refresh"],
-                    nearest=nearest(str(settings["refresh"]), REFRESH))
-        )  # fmt: skip
+            Problem(
+                "not a refresh policy",
+                key="refresh",
+                value=settings["refresh"],
+                nearest=nearest(str(settings["refresh"]), REFRESH),
+            )
+        )
     if problems:
         raise TierformError(problems)
 
@@ -273,7 +286,7 @@ def _assumptions(name: str, read: _File, grade: _Grade) -> list[Assumption]:
         line("timings", f"{count} at {format_quantity(grade.clock.value, 's')}", grade),
         line("currents", f"{len(read.currents) - len(given)} currents", supply),
         line("interface energy", io, read.io),
-    ]  # fmt: skip
+    ]
 
 
 def _pj(energy: Constant) -> str:

@@ -166,9 +166,16 @@ class AnalyticNetwork:
         link_J = float(share @ self.link_J_per_B)
         worst = max(worst, cycles) if local < 1 else 0.0
         return FlowCost(
-            min(cycles, worst) / self.clock_Hz, worst / self.clock_Hz, seconds, router_J + link_J, router_J, link_J,
-            hops, local, share,
-        )  # fmt: skip
+            min(cycles, worst) / self.clock_Hz,
+            worst / self.clock_Hz,
+            seconds,
+            router_J + link_J,
+            router_J,
+            link_J,
+            hops,
+            local,
+            share,
+        )
 
     def _mean_cycles(self, share: FloatArray, crossing: float) -> float:
         """Cycles of a head over the mean route, from the links' shares of the traffic that is not local."""

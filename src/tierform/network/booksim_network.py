@@ -44,9 +44,14 @@ def read_network_file(path: Path | str) -> Topology:
 
 
 def _read_line(
-    words: list[str], number: int, file: str, router_of: dict[int, int], latency: dict[tuple[int, int], int],
-    routers: set[int], problems: list[Problem],
-) -> None:  # fmt: skip
+    words: list[str],
+    number: int,
+    file: str,
+    router_of: dict[int, int],
+    latency: dict[tuple[int, int], int],
+    routers: set[int],
+    problems: list[Problem],
+) -> None:
     def complain(what: str, value: object = None) -> None:
         problems.append(Problem(what, file, number, value=value))
 

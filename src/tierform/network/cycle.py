@@ -139,9 +139,18 @@ class CycleNetwork:
         axes = len(topology.grid.shape) if topology.grid is not None else 1
         choices = axes + 1 if plan.mode == kernel.MINIMAL_ADAPTIVE else 2 if plan.layers > 1 else 1
         self.memory = build(
-            topology, self.routers, plan.mode, plan.tables, plan.layer_of, plan.layers, plan.cyclic_links, seed,
-            HISTOGRAM_BINS, choices, not single_flits,
-        )  # fmt: skip
+            topology,
+            self.routers,
+            plan.mode,
+            plan.tables,
+            plan.layer_of,
+            plan.layers,
+            plan.cyclic_links,
+            seed,
+            HISTOGRAM_BINS,
+            choices,
+            not single_flits,
+        )
         self.counters = self.memory.counters
         self.usual = is_usual(self.memory, self.routers)
         self._partial = np.zeros(1)
@@ -234,9 +243,15 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
 def empty_traffic() -> Traffic:
     """Traffic arrays with nothing in them, of the types that the kernel is compiled for."""
     return Traffic(
-        kernel.UNIFORM, np.zeros((2, 1)), np.ones(1, np.int64), np.ones(1), np.zeros(1, np.int64), np.zeros((1, 1)),
-        np.zeros(2), np.zeros(4, np.int64),
-    )  # fmt: skip
+        kernel.UNIFORM,
+        np.zeros((2, 1)),
+        np.ones(1, np.int64),
+        np.ones(1),
+        np.zeros(1, np.int64),
+        np.zeros((1, 1)),
+        np.zeros(2),
+        np.zeros(4, np.int64),
+    )
 
 
 def _sample(
@@ -316,9 +331,13 @@ def _clear(network: CycleNetwork) -> None:
 
 
 def _result(
-    network: CycleNetwork, stable: bool, window: int, history: list[tuple[int, float, float]], cpu_s: float,
+    network: CycleNetwork,
+    stable: bool,
+    window: int,
+    history: list[tuple[int, float, float]],
+    cpu_s: float,
     compile_s: float,
-) -> CycleResult:  # fmt: skip
+) -> CycleResult:
     count, memory = network.counters, network.memory
     packets, flits = max(int(count[cs.SAMPLED_PACKETS]), 1), max(int(count[cs.SAMPLED_FLITS]), 1)
     cycles, window = max(network.now, 1), max(window, 1)
@@ -326,13 +345,26 @@ def _result(
     used = carried[memory.link_out] / cycles
     nodes = network.topology.nodes
     return CycleResult(
-        float(count[cs.PACKET_LATENCY] / packets), float(count[cs.NETWORK_LATENCY] / packets),
-        float(count[cs.FLIT_LATENCY] / flits), float(count[cs.FRAGMENTATION] / packets),
+        float(count[cs.PACKET_LATENCY] / packets),
+        float(count[cs.NETWORK_LATENCY] / packets),
+        float(count[cs.FLIT_LATENCY] / flits),
+        float(count[cs.FRAGMENTATION] / packets),
         float(count[cs.HOPS] / packets),
-        float(count[cs.ACCEPTED] / window / nodes), float(count[cs.SENT] / window / nodes), stable, network.now,
-        int(count[cs.SAMPLED_PACKETS]), int(carried.sum()), int(count[cs.WORST]), memory.histogram.copy(),
-        used.sum(axis=1), used, memory.node[:, cs.N_ACCEPTED] / window, cpu_s, compile_s, history,
-    )  # fmt: skip
+        float(count[cs.ACCEPTED] / window / nodes),
+        float(count[cs.SENT] / window / nodes),
+        stable,
+        network.now,
+        int(count[cs.SAMPLED_PACKETS]),
+        int(carried.sum()),
+        int(count[cs.WORST]),
+        memory.histogram.copy(),
+        used.sum(axis=1),
+        used,
+        memory.node[:, cs.N_ACCEPTED] / window,
+        cpu_s,
+        compile_s,
+        history,
+    )
 
 
 def _per_router(
@@ -343,8 +375,17 @@ def _per_router(
     routers = list(given)
     if len(routers) != topology.routers:
         fail(f"{topology.routers} routers need as many parameter sets", key="router_parameters", value=len(routers))
-    common = ("virtual_channels", "vc_allocator", "switch_allocator", "alloc_iterations", "input_speedup",
-              "output_speedup", "switch_speedup", "wait_for_tail_credit", "vc_busy_when_full")  # fmt: skip
+    common = (
+        "virtual_channels",
+        "vc_allocator",
+        "switch_allocator",
+        "alloc_iterations",
+        "input_speedup",
+        "output_speedup",
+        "switch_speedup",
+        "wait_for_tail_credit",
+        "vc_busy_when_full",
+    )
     for name in common:
         if len({getattr(router, name) for router in routers}) > 1:
             fail("this must be the same for all routers of a network", key=name)

@@ -24,9 +24,19 @@ U = np.uint64
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def allocate(
-    m: Any, kind: int, iterations: int, requests: int, ranked: bool, inputs: int, outputs: int, sides: int,
-    grant: int, grant_step: int, accept: int, accept_step: int,
-) -> None:  # fmt: skip
+    m: Any,
+    kind: int,
+    iterations: int,
+    requests: int,
+    ranked: bool,
+    inputs: int,
+    outputs: int,
+    sides: int,
+    grant: int,
+    grant_step: int,
+    accept: int,
+    accept_step: int,
+) -> None:
     """Match inputs to outputs; sets the granted word of each request that wins.
 
     `grant` and `accept` are the addresses of the first output's and input's round-robin pointers.  iSLIP (McKeown

@@ -107,19 +107,39 @@ def build(
     sides = max(widest_in, widest_out) * max(vcs, speed_in, speed_out)
     # Lists are written before it is known whether the entry stays: they have a place more than they hold.
     sizes = {
-        s.AT_ROUTER: count * s.R_SIZE, s.AT_IN: ports * in_size, s.AT_OUT: ports * out_size,
-        s.AT_CHANNEL: (channels + sinks) * channel_size, s.AT_OWN: (channels + sinks) * s.W_SIZE,
-        s.AT_NODE: nodes * s.N_SIZE, s.AT_PACKET: pool * s.P_RECORD, s.AT_FREE: pool,
-        s.AT_FLITS: horizon * (1 + events), s.AT_SINKS: horizon * (1 + events),
+        s.AT_ROUTER: count * s.R_SIZE,
+        s.AT_IN: ports * in_size,
+        s.AT_OUT: ports * out_size,
+        s.AT_CHANNEL: (channels + sinks) * channel_size,
+        s.AT_OWN: (channels + sinks) * s.W_SIZE,
+        s.AT_NODE: nodes * s.N_SIZE,
+        s.AT_PACKET: pool * s.P_RECORD,
+        s.AT_FREE: pool,
+        s.AT_FLITS: horizon * (1 + events),
+        s.AT_SINKS: horizon * (1 + events),
         s.AT_CREDITS: horizon * (1 + credit_events),
-        s.AT_PLACE: count * axes, s.AT_AXIS_PORT: axes * 2 * count, s.AT_SCRATCH: 3 * requests,
-        s.AT_GRANTED: requests, s.AT_BEST: 4 * sides, s.AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
-        s.AT_POINTERS: 2 * sides, s.AT_HISTOGRAM: histogram_bins, s.AT_SHAPE: axes,
-        s.AT_LAYER_OF: count, s.AT_LISTS: 3 * channels,
-        s.AT_ASKS: ask_horizon * (1 + channels), s.AT_ASKING: 2 + ports, s.AT_BUSY: 2 + ports,
-        s.AT_WINNERS: 1 + ports, s.AT_SENDERS: 3 * ports, s.AT_TODO: nodes, s.AT_FIRST_OUT: count,
-        s.AT_INPUT_OF: widest_in * vcs, s.AT_OFFERS: widest_in * vcs, s.AT_ASKED: widest_in * vcs,
-    }  # fmt: skip
+        s.AT_PLACE: count * axes,
+        s.AT_AXIS_PORT: axes * 2 * count,
+        s.AT_SCRATCH: 3 * requests,
+        s.AT_GRANTED: requests,
+        s.AT_BEST: 4 * sides,
+        s.AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
+        s.AT_POINTERS: 2 * sides,
+        s.AT_HISTOGRAM: histogram_bins,
+        s.AT_SHAPE: axes,
+        s.AT_LAYER_OF: count,
+        s.AT_LISTS: 3 * channels,
+        s.AT_ASKS: ask_horizon * (1 + channels),
+        s.AT_ASKING: 2 + ports,
+        s.AT_BUSY: 2 + ports,
+        s.AT_WINNERS: 1 + ports,
+        s.AT_SENDERS: 3 * ports,
+        s.AT_TODO: nodes,
+        s.AT_FIRST_OUT: count,
+        s.AT_INPUT_OF: widest_in * vcs,
+        s.AT_OFFERS: widest_in * vcs,
+        s.AT_ASKED: widest_in * vcs,
+    }
     words = aligned(s.HEADER + sum(_whole_lines(size) for size in sizes.values()))
     at = s.HEADER
     for place, size in sizes.items():
@@ -129,16 +149,32 @@ def build(
     words[s.AT_CHANNEL] += before
     kinds = {"islip": 0, "separable_input_first": 1, "separable_output_first": 2}
     for place, value in (
-        (s.VCS, vcs), (s.DEPTH, depth), (s.NODES, nodes), (s.ROUTERS, count), (s.AXES, axes), (s.MODE, mode),
-        (s.HORIZON, horizon), (s.FLIT_EVENTS, events), (s.CREDIT_EVENTS, credit_events),
-        (s.SPEED_IN, speed_in), (s.SPEED_OUT, speed_out),
-        (s.WAIT_FOR_TAIL, first.wait_for_tail_credit), (s.BUSY_WHEN_FULL, first.vc_busy_when_full),
-        (s.VC_ALLOCATOR, kinds[first.vc_allocator]), (s.SWITCH_ALLOCATOR, kinds[first.switch_allocator]),
+        (s.VCS, vcs),
+        (s.DEPTH, depth),
+        (s.NODES, nodes),
+        (s.ROUTERS, count),
+        (s.AXES, axes),
+        (s.MODE, mode),
+        (s.HORIZON, horizon),
+        (s.FLIT_EVENTS, events),
+        (s.CREDIT_EVENTS, credit_events),
+        (s.SPEED_IN, speed_in),
+        (s.SPEED_OUT, speed_out),
+        (s.WAIT_FOR_TAIL, first.wait_for_tail_credit),
+        (s.BUSY_WHEN_FULL, first.vc_busy_when_full),
+        (s.VC_ALLOCATOR, kinds[first.vc_allocator]),
+        (s.SWITCH_ALLOCATOR, kinds[first.switch_allocator]),
         (s.ITERATIONS, first.alloc_iterations),
-        (s.CHANNEL_SIZE, channel_size), (s.IN_SIZE, in_size), (s.OUT_SIZE, out_size),
-        (s.BINS, histogram_bins), (s.SIDES, sides), (s.LAYERS, layers), (s.COMMIT, commit),
-        (s.ASK_HORIZON, ask_horizon), (s.ASK_EVENTS, channels),
-    ):  # fmt: skip
+        (s.CHANNEL_SIZE, channel_size),
+        (s.IN_SIZE, in_size),
+        (s.OUT_SIZE, out_size),
+        (s.BINS, histogram_bins),
+        (s.SIDES, sides),
+        (s.LAYERS, layers),
+        (s.COMMIT, commit),
+        (s.ASK_HORIZON, ask_horizon),
+        (s.ASK_EVENTS, channels),
+    ):
         words[place] = int(value)
     counters = np.zeros(24, np.int64)
     counters[s.FREE_TOP], counters[s.RANDOM] = pool, (seed * 2654435761 + 12345) % (1 << 62)
@@ -204,9 +240,13 @@ def _fill_routers(memory: Memory, topology: Topology, routers: Sequence[RouterPa
 
 
 def _fill_ports(
-    memory: Memory, topology: Topology, routers: Sequence[RouterParameters], plug: _Ports, interval: IntArray,
+    memory: Memory,
+    topology: Topology,
+    routers: Sequence[RouterParameters],
+    plug: _Ports,
+    interval: IntArray,
     cyclic_links: Any,
-) -> None:  # fmt: skip
+) -> None:
     words, nodes = memory.words, topology.nodes
     vcs, speed_in, in_size, out_size = (int(words[k]) for k in (s.VCS, s.SPEED_IN, s.IN_SIZE, s.OUT_SIZE))
     ports = topology.links + nodes

@@ -111,9 +111,19 @@ def new_packet(
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def sources(
-    m: Any, c: Any, now: int, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
-    burst: Any, flows: Any, generate: bool,
-) -> None:  # fmt: skip
+    m: Any,
+    c: Any,
+    now: int,
+    kind: int,
+    rate: Any,
+    sizes: Any,
+    size_weights: Any,
+    target: Any,
+    weights: Any,
+    burst: Any,
+    flows: Any,
+    generate: bool,
+) -> None:
     """Generate packets and put at most one flit per node on its injection channel."""
     # First a list of the nodes that have something to do: written without a branch that would often be mispredicted.
     todo = last = m[s.AT_TODO]

@@ -16,8 +16,23 @@ from numba import njit
 from tierform.network.cycle_state import AT_NODE, FLOWS_LEFT, N_READY, N_SIZE, N_TURN
 
 # Flow record.
-(F_WAITS_FOR, F_RELEASE, F_DELAY, F_STARTED, F_FINISHED, F_FLITS_LEFT, F_GOALS, F_GOAL_N, F_NEXT, F_NEXT_N, F_SENDERS,
- F_SENDER_N, F_STACK, F_PACKET_FLITS, F_COPIES) = range(15)  # fmt: skip
+(
+    F_WAITS_FOR,
+    F_RELEASE,
+    F_DELAY,
+    F_STARTED,
+    F_FINISHED,
+    F_FLITS_LEFT,
+    F_GOALS,
+    F_GOAL_N,
+    F_NEXT,
+    F_NEXT_N,
+    F_SENDERS,
+    F_SENDER_N,
+    F_STACK,
+    F_PACKET_FLITS,
+    F_COPIES,
+) = range(15)
 FLOW_SIZE = 15
 # Entry record: the flow, flits still to send, the next destination, the sending node, its multicast tree (or 0).
 E_FLOW, E_LEFT, E_TURN, E_NODE, E_TREE = range(5)

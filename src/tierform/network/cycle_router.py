@@ -91,8 +91,20 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     inputs, outputs = m[U(router + s.R_INPUTS)] * vcs, m[U(router + s.R_OUTPUTS)] * vcs
     first, size = m[U(router + s.R_CHANNEL)], m[s.CHANNEL_SIZE]
     if requests > 0:
-        allocate(m, m[s.VC_ALLOCATOR], m[s.ITERATIONS], requests, True, inputs, outputs, m[s.SIDES],
-                 first_own + s.W_GRANT, s.W_SIZE, first + s.C_ACCEPT, size)  # fmt: skip
+        allocate(
+            m,
+            m[s.VC_ALLOCATOR],
+            m[s.ITERATIONS],
+            requests,
+            True,
+            inputs,
+            outputs,
+            m[s.SIDES],
+            first_own + s.W_GRANT,
+            s.W_SIZE,
+            first + s.C_ACCEPT,
+            size,
+        )
         for k in range(requests):
             if m[U(m[s.AT_GRANTED] + k)]:
                 request = m[s.AT_SCRATCH] + k * REQUEST
@@ -281,8 +293,20 @@ def switch_requests(m: Any, router: int, requests: int, inputs: int, outputs: in
         + speed_in
     )
     if speed_in == 1 and m[s.SPEED_OUT] == 1:
-        allocate(m, m[s.SWITCH_ALLOCATOR], m[s.ITERATIONS], requests, False, inputs, outputs, sides,
-                 first_out, m[s.OUT_SIZE], first_in, m[s.IN_SIZE])  # fmt: skip
+        allocate(
+            m,
+            m[s.SWITCH_ALLOCATOR],
+            m[s.ITERATIONS],
+            requests,
+            False,
+            inputs,
+            outputs,
+            sides,
+            first_out,
+            m[s.OUT_SIZE],
+            first_in,
+            m[s.IN_SIZE],
+        )
     else:
         speed_out = m[s.SPEED_OUT]
         grant, accept = m[s.AT_POINTERS], m[s.AT_POINTERS] + sides

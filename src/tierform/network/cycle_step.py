@@ -95,9 +95,22 @@ def is_done(m: Any, c: Any, mode: int, now: int) -> Any:
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def advance_usual(
-    m: Any, b: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
-    burst: Any, flows: Any, cycles: int, generate: bool, mode: int,
-) -> Any:  # fmt: skip
+    m: Any,
+    b: Any,
+    c: Any,
+    table: Any,
+    kind: int,
+    rate: Any,
+    sizes: Any,
+    size_weights: Any,
+    target: Any,
+    weights: Any,
+    burst: Any,
+    flows: Any,
+    cycles: int,
+    generate: bool,
+    mode: int,
+) -> Any:
     """Run up to `cycles` cycles of usual routers and return the number run; see :func:`is_done` for `mode`."""
     done = 0
     while done < cycles and not is_done(m, c, mode, c[s.NOW]):
@@ -123,9 +136,23 @@ def advance_usual(
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def advance_general(
-    m: Any, c: Any, table: Any, kind: int, rate: Any, sizes: Any, size_weights: Any, target: Any, weights: Any,
-    burst: Any, flows: Any, cycles: int, generate: bool, mode: int, speedup: float, partial: Any,
-) -> Any:  # fmt: skip
+    m: Any,
+    c: Any,
+    table: Any,
+    kind: int,
+    rate: Any,
+    sizes: Any,
+    size_weights: Any,
+    target: Any,
+    weights: Any,
+    burst: Any,
+    flows: Any,
+    cycles: int,
+    generate: bool,
+    mode: int,
+    speedup: float,
+    partial: Any,
+) -> Any:
     """Run up to `cycles` cycles of any routers and return the number run; see :func:`is_done` for `mode`.
 
     `speedup` is the number of allocation steps per cycle, ``partial[0]`` what is left of one from the cycle before.

@@ -55,11 +55,18 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
     if rings:
         needed *= 2
         if routing.name not in ("dimension_order", "default", "valiant"):
-            fail("this routing is not offered on rings", key="routing", value=routing.name,
-                 fix="Use dimension_order or valiant.")  # fmt: skip
+            fail(
+                "this routing is not offered on rings",
+                key="routing",
+                value=routing.name,
+                fix="Use dimension_order or valiant.",
+            )
     if virtual_channels < needed:
-        fail(f"this routing needs at least {needed} virtual channels to be free of deadlock", key="virtual_channels",
-             value=virtual_channels)  # fmt: skip
+        fail(
+            f"this routing needs at least {needed} virtual channels to be free of deadlock",
+            key="virtual_channels",
+            value=virtual_channels,
+        )
     if rings:
         _prove_rings(topology)
         mode = kernel.TORUS_BALANCED if balanced_rings else kernel.TORUS
@@ -158,8 +165,12 @@ def _layers(routing: Routing, limit: int) -> IntArray:
                 break
         else:
             if len(graphs) == limit:
-                fail(f"routing {routing.name} can deadlock with {limit} virtual channels on this network",
-                     key="routing", value=routing.name, fix="Use up_down, or more virtual channels.")  # fmt: skip
+                fail(
+                    f"routing {routing.name} can deadlock with {limit} virtual channels on this network",
+                    key="routing",
+                    value=routing.name,
+                    fix="Use up_down, or more virtual channels.",
+                )
             layer_of[destination] = len(graphs)
             graphs.append(own)
     return layer_of

@@ -102,9 +102,13 @@ def _plant(network: CycleNetwork, flows: Sequence[Flow]) -> dict[tuple[int, int]
 
 
 def _words(
-    network: CycleNetwork, flows: Sequence[Flow], packet_flits: int, flit_B: float, clock_Hz: float,
+    network: CycleNetwork,
+    flows: Sequence[Flow],
+    packet_flits: int,
+    flit_B: float,
+    clock_Hz: float,
     trees: dict[tuple[int, int], int],
-) -> IntArray:  # fmt: skip
+) -> IntArray:
     """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle_flows`)."""
     nodes, count = network.topology.nodes, len(flows)
     followers: list[list[int]] = [[] for _ in flows]

@@ -34,8 +34,11 @@ def add_trees(
     the tree behind it, 0 where that is a node.
     """
     if int(memory.words[s.MODE]) not in (kernel.TABLE, kernel.GRID) or int(memory.words[s.LAYERS]) > 1:
-        fail("multicast needs a routing with one route per pair and without escape channels", key="routing",
-             value=routing.name)  # fmt: skip
+        fail(
+            "multicast needs a routing with one route per pair and without escape channels",
+            key="routing",
+            value=routing.name,
+        )
     topology = routing.topology
     table = routing.next_links(np.arange(topology.routers, dtype=np.int32))
     first, size = int(memory.words[s.AT_OUT]), int(memory.words[s.OUT_SIZE])

@@ -109,8 +109,13 @@ def energy_parameters(
     notes = []
     for shelf, name in chosen.items():
         if name not in table[shelf]:
-            fail(f"no {shelf} of this name in the library", key=shelf, value=name, choices=table[shelf],
-                 fix=f"Known: {', '.join(table[shelf])}.")  # fmt: skip
+            fail(
+                f"no {shelf} of this name in the library",
+                key=shelf,
+                value=name,
+                choices=table[shelf],
+                fix=f"Known: {', '.join(table[shelf])}.",
+            )
         for key, constant in table[shelf][name].items():
             values[key] = constant.value
             notes.append(

@@ -61,9 +61,15 @@ def estimate(
         fail("the rate must not be negative and packets have at least one flit", key="rate", value=rate)
     sent, received, carried, squares = _loads(network, traffic_matrix)
     load, wait, hops, on_wires, waiting, at_sources, stable = _waits(
-        carried, squares, network.link_cycles, network.link_latency_cycles, sent, received, float(rate),
+        carried,
+        squares,
+        network.link_cycles,
+        network.link_latency_cycles,
+        sent,
+        received,
+        float(rate),
         float(packet_flits),
-    )  # fmt: skip
+    )
     if not stable:
         return LatencyEstimate(np.inf, np.inf, hops, load, np.full(len(load), np.inf), False)
     zero_load = network.zero_load_cycles(hops, on_wires) + packet_flits - 1

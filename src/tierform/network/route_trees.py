@@ -75,8 +75,19 @@ def _write(routing: Routing) -> RouteTrees:
     target = topology.link_target.astype(np.uint32)
     first = np.zeros(len(tables) + 1, np.uint32)
     router, link, feed = (np.empty(int((tables >= 0).sum()), np.uint32) for _ in range(3))
-    feeds = _grow(tables, target, base, place, np.zeros(pairs, np.uint32), np.zeros(routers, np.int64), first, router,
-                  link, feed, fed)  # fmt: skip
+    feeds = _grow(
+        tables,
+        target,
+        base,
+        place,
+        np.zeros(pairs, np.uint32),
+        np.zeros(routers, np.int64),
+        first,
+        router,
+        link,
+        feed,
+        fed,
+    )
     if feeds < 0:
         fail("the routing goes in circles and never reaches some destination", key=routing.name)
     shares = np.repeat([share for _, share in routing.parts], routers)
@@ -86,9 +97,18 @@ def _write(routing: Routing) -> RouteTrees:
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def _grow(
-    tables: Any, target: Any, base: Any, place: Any, number: Any, awaited: Any, first: Any, router: Any, link: Any,
-    feed: Any, fed: Any,
-) -> Any:  # fmt: skip
+    tables: Any,
+    target: Any,
+    base: Any,
+    place: Any,
+    number: Any,
+    awaited: Any,
+    first: Any,
+    router: Any,
+    link: Any,
+    feed: Any,
+    fed: Any,
+) -> Any:
     """Write the trees of `tables` (trees, routers: the link to take or -1); the number of feeds, -1 for a circle.
 
     `number` and `awaited` are zeros: the feed of each pair of links that follow each other, numbered when first met,

@@ -19,8 +19,19 @@ from numpy.typing import NDArray
 from tierform.errors import fail
 from tierform.network.topology import Grid, IntArray, Topology
 
-ROUTINGS = ("default", "dimension_order", "elevator_first", "ancestor", "minimal", "up_down", "xy_yx", "valiant",
-            "minimal_adaptive", "adaptive_xy_yx", "first_settled")  # fmt: skip
+ROUTINGS = (
+    "default",
+    "dimension_order",
+    "elevator_first",
+    "ancestor",
+    "minimal",
+    "up_down",
+    "xy_yx",
+    "valiant",
+    "minimal_adaptive",
+    "adaptive_xy_yx",
+    "first_settled",
+)
 _FAR = np.int32(1 << 28)
 
 
@@ -68,8 +79,12 @@ def choose_routing(topology: Topology, name: str = "default") -> Routing:
         else:
             name = "minimal"
     if name in ("dimension_order", "xy_yx", "adaptive_xy_yx", "valiant", "minimal_adaptive") and not complete:
-        fail("this routing needs a grid with all its links", key="routing", value=name,
-             fix="Use elevator_first, minimal or up_down.")  # fmt: skip
+        fail(
+            "this routing needs a grid with all its links",
+            key="routing",
+            value=name,
+            fix="Use elevator_first, minimal or up_down.",
+        )
     if name == "elevator_first" and (grid is None or len(grid.shape) != 3):
         fail("elevator_first needs a 3D mesh", key="routing", value=name)
     if name == "ancestor" and topology.name != "fattree":
@@ -118,8 +133,11 @@ def _grid_table(grid: Grid, goal: IntArray, reverse: bool = False) -> IntArray:
         # Table for one line, then spread over the routers: cheap where a grid has few distinct places per axis.
         here, there = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
         step = ring_step(size, here, there) if grid.wraps[axis] else np.sign(there - here)
-        moves = step[grid.coordinates[:, axis]][:, goal[:, axis]] if not grid.wraps[axis] else np.where(
-            here == there, 0, step)[grid.coordinates[:, axis]][:, goal[:, axis]]  # fmt: skip
+        moves = (
+            step[grid.coordinates[:, axis]][:, goal[:, axis]]
+            if not grid.wraps[axis]
+            else np.where(here == there, 0, step)[grid.coordinates[:, axis]][:, goal[:, axis]]
+        )
         np.copyto(table, grid.forward[axis][:, None], where=moves > 0)
         np.copyto(table, grid.backward[axis][:, None], where=moves < 0)
     return table

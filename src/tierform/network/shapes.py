@@ -86,8 +86,14 @@ def mesh_3d(
     if len(sizes) != 3:
         fail("a 3D mesh needs three sizes: x, y and tiers", key="shape", value=tuple(shape))
     width, height, tiers = sizes
-    full = mesh(sizes, pitch_m=pitch_m, width_bits=width_bits, latency_cycles=latency_cycles,
-                nodes_per_router=nodes_per_router, name="mesh3d")  # fmt: skip
+    full = mesh(
+        sizes,
+        pitch_m=pitch_m,
+        width_bits=width_bits,
+        latency_cycles=latency_cycles,
+        nodes_per_router=nodes_per_router,
+        name="mesh3d",
+    )
     assert full.grid is not None
     place = full.grid.coordinates
     open_place = np.ones((width, height), bool)
@@ -144,8 +150,14 @@ def chiplets(
     if len(mesh_shape) != 2:
         fail("each chiplet needs (columns, rows) of routers", key="mesh_shape", value=tuple(mesh_shape))
     wide, high = _sizes(mesh_shape)
-    whole = mesh((columns * wide, rows * high), pitch_m=pitch_m, width_bits=width_bits, latency_cycles=latency_cycles,
-                 nodes_per_router=nodes_per_router, name="chiplets")  # fmt: skip
+    whole = mesh(
+        (columns * wide, rows * high),
+        pitch_m=pitch_m,
+        width_bits=width_bits,
+        latency_cycles=latency_cycles,
+        nodes_per_router=nodes_per_router,
+        name="chiplets",
+    )
     assert whole.grid is not None
     place = whole.grid.coordinates
     die = (place[:, 0] // wide + columns * (place[:, 1] // high)).astype(np.int32)
@@ -186,8 +198,19 @@ def crossbar(nodes: int, *, pitch_m: float = TILE_PITCH_M) -> Topology:
         fail("a crossbar needs at least one node", key="nodes", value=nodes)
     empty = np.zeros(0, np.int32)
     zeros = np.zeros((1, 3))
-    return Topology("crossbar", np.zeros(nodes, np.int32), zeros, empty, empty, np.zeros(0), empty, empty, empty,
-                    np.zeros(1, np.int32), labels={"pitch_m": pitch_m})  # fmt: skip
+    return Topology(
+        "crossbar",
+        np.zeros(nodes, np.int32),
+        zeros,
+        empty,
+        empty,
+        np.zeros(0),
+        empty,
+        empty,
+        empty,
+        np.zeros(1, np.int32),
+        labels={"pitch_m": pitch_m},
+    )
 
 
 def fat_tree(
@@ -213,9 +236,16 @@ def fat_tree(
     column = np.tile(np.arange(row), levels)
     position = np.stack([column * pitch_m * arity, np.repeat(np.arange(levels), row) * pitch_m, 0.0 * column], axis=1)
     links = _joined(source), _joined(target)
-    return _plain("fattree", np.repeat(np.arange(row), arity), position, *links,
-                  np.concatenate(length) if length else np.zeros(0), width_bits, latency_cycles,
-                  {"arity": arity, "levels": levels})  # fmt: skip
+    return _plain(
+        "fattree",
+        np.repeat(np.arange(row), arity),
+        position,
+        *links,
+        np.concatenate(length) if length else np.zeros(0),
+        width_bits,
+        latency_cycles,
+        {"arity": arity, "levels": levels},
+    )
 
 
 def small_world(
@@ -245,9 +275,17 @@ def small_world(
     a, b = first[chosen], second[chosen]
     length = np.concatenate([base.link_length_m, np.tile(far[a, b] * pitch_m, 2)])
     cycles = np.ones(len(length), np.int32) if m_per_cycle is None else np.ceil(length / m_per_cycle - 1e-9)
-    return _plain("smallworld", base.node_router, base.position_m, np.concatenate([base.link_source, a, b]),
-                  np.concatenate([base.link_target, b, a]), length, width_bits, np.maximum(cycles, 1),
-                  {"shape": tuple(shape), "shortcuts": shortcuts, "seed": seed})  # fmt: skip
+    return _plain(
+        "smallworld",
+        base.node_router,
+        base.position_m,
+        np.concatenate([base.link_source, a, b]),
+        np.concatenate([base.link_target, b, a]),
+        length,
+        width_bits,
+        np.maximum(cycles, 1),
+        {"shape": tuple(shape), "shortcuts": shortcuts, "seed": seed},
+    )
 
 
 def from_graph(
@@ -325,8 +363,18 @@ def _grid(
     shown = min(len(sizes), 3)
     position[:, :shown] = grid.coordinates[:, :shown] * (pitch_m or length_m)
     node_router = np.repeat(index, nodes_per_router)
-    return _plain(name, node_router, position, _joined(source), _joined(target), np.full(used, length_m), width_bits,
-                  latency_cycles, {"shape": sizes, "nodes_per_router": nodes_per_router}, grid)  # fmt: skip
+    return _plain(
+        name,
+        node_router,
+        position,
+        _joined(source),
+        _joined(target),
+        np.full(used, length_m),
+        width_bits,
+        latency_cycles,
+        {"shape": sizes, "nodes_per_router": nodes_per_router},
+        grid,
+    )
 
 
 def _plain(

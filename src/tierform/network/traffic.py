@@ -16,8 +16,21 @@ import numpy as np
 from tierform.errors import fail
 from tierform.network.topology import FloatArray, IntArray
 
-PATTERNS = ("uniform", "transpose", "bit_complement", "bit_reverse", "shuffle", "tornado", "neighbor",
-            "random_permutation", "hotspot", "background", "diagonal", "asymmetric", "matrix")  # fmt: skip
+PATTERNS = (
+    "uniform",
+    "transpose",
+    "bit_complement",
+    "bit_reverse",
+    "shuffle",
+    "tornado",
+    "neighbor",
+    "random_permutation",
+    "hotspot",
+    "background",
+    "diagonal",
+    "asymmetric",
+    "matrix",
+)
 
 
 @dataclass(frozen=True, eq=False)

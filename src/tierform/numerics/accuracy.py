@@ -166,9 +166,15 @@ def accuracy_table(
 
     def build(with_noise: bool) -> nn.Module:
         return emulate(
-            model, chip, bits=plan, noise=loaded if with_noise else None, temperature_K=temperature_K,
-            quantizer=quantizer, fidelity=fidelity, **changes,
-        )  # fmt: skip
+            model,
+            chip,
+            bits=plan,
+            noise=loaded if with_noise else None,
+            temperature_K=temperature_K,
+            quantizer=quantizer,
+            fidelity=fidelity,
+            **changes,
+        )
 
     def measure(line: str, candidate: nn.Module, seed: int, numbers: Sequence[int]) -> list[Run]:
         runs = []
@@ -193,17 +199,28 @@ def accuracy_table(
     if adapting is not None:
         lines += _adapted(model, build, measure, report, task, loaded is not None, seeds, measured, adapting)
     settings = {
-        "instances": instances, "first_instance": first_instance, "seeds": seeds, "limit": limit,
+        "instances": instances,
+        "first_instance": first_instance,
+        "seeds": seeds,
+        "limit": limit,
         "measured_fidelity": fidelity,
         **(asdict(adapting) if adapting is not None else {}),
         "temperature_K": temperature_K if isinstance(temperature_K, (int, float)) else "by tile",
         **{key: value for key, value in changes.items() if isinstance(value, (int, float, str))},
-    }  # fmt: skip
+    }
     examples = task.test_examples
     return AccuracyTable(
-        task.name, task.unit, min(limit, examples) if limit else examples, getattr(chip, "name", str(chip)), str(plan),
-        loaded.names if loaded else (), tuple(lines), layers, settings, loaded.assumptions() if loaded else (),
-    )  # fmt: skip
+        task.name,
+        task.unit,
+        min(limit, examples) if limit else examples,
+        getattr(chip, "name", str(chip)),
+        str(plan),
+        loaded.names if loaded else (),
+        tuple(lines),
+        layers,
+        settings,
+        loaded.assumptions() if loaded else (),
+    )
 
 
 def _adapted(

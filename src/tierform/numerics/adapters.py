@@ -55,16 +55,27 @@ class Adapting:
     def attach(self, model: nn.Module, seed: int, peaks: Mapping[str, Peaks] | None = None) -> nn.Module:
         """The model with untrained adapters; `peaks` is what they take over where the model is not emulated."""
         return attach_lora(
-            model, rank=self.rank, alpha=self.alpha, targets=self.targets, train_norms=self.train_norms, seed=seed,
+            model,
+            rank=self.rank,
+            alpha=self.alpha,
+            targets=self.targets,
+            train_norms=self.train_norms,
+            seed=seed,
             peaks=self.peaks(model) if peaks is None else peaks,
-        )  # fmt: skip
+        )
 
     def train(self, model: nn.Module, task: TaskSet, *, noisy: bool, seed: int) -> list[float]:
         """Train a model's adapters on a task; the losses."""
         return train_adapters(
-            model, task.batches(self.batch, seed), steps=self.steps, learning_rate=self.learning_rate,
-            resample_every=self.resample_every, noisy=noisy, fidelity=self.fidelity, seed=seed,
-        )  # fmt: skip
+            model,
+            task.batches(self.batch, seed),
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            resample_every=self.resample_every,
+            noisy=noisy,
+            fidelity=self.fidelity,
+            seed=seed,
+        )
 
 
 def attach_lora(
@@ -98,16 +109,23 @@ def attach_lora(
     chosen = [item for item in static_linears(model) if "all" in wanted or item.parts & wanted]
     names = [item.name for item in chosen]
     if not names:
-        fail("no layer holds any of these parts", key="targets", value=sorted(wanted),
-             fix="Parts are q, k, v, o, gate, up, down, or all.")  # fmt: skip
+        fail(
+            "no layer holds any of these parts",
+            key="targets",
+            value=sorted(wanted),
+            fix="Parts are q, k, v, o, gate, up, down, or all.",
+        )
     extra = _common_rank(peaks, chosen) if peaks else 0
     if extra and dropout:
         fail("the part that holds large weights cannot be dropped", key="dropout", value=dropout)
     total = (2.0 * rank if alpha is None else alpha) * (rank + extra) / rank
     heads = sorted(
-        {name.rsplit(".", 1)[-1] for name, part in model.named_modules()
-         if isinstance(part, nn.Linear) and name.rsplit(".", 1)[-1] in ("classifier", "score", "qa_outputs")}
-    )  # fmt: skip
+        {
+            name.rsplit(".", 1)[-1]
+            for name, part in model.named_modules()
+            if isinstance(part, nn.Linear) and name.rsplit(".", 1)[-1] in ("classifier", "score", "qa_outputs")
+        }
+    )
     config = LoraConfig(
         r=rank + extra,
         lora_alpha=cast(int, int(total) if total.is_integer() else total),
@@ -140,8 +158,11 @@ def _common_rank(peaks: Mapping[str, Peaks], chosen: Sequence[StaticLinear]) -> 
         shape = tuple(cast(nn.Parameter, item.module.weight).shape)
         part = peaks.get(item.name)
         if part is None or part.rank != rank or part.shape not in (shape, shape[::-1]):
-            fail("what an adapter is to take over has another size", key=item.name,
-                 value={"weight": shape, "rank": rank, "given": part and (*part.shape, part.rank)})  # fmt: skip
+            fail(
+                "what an adapter is to take over has another size",
+                key=item.name,
+                value={"weight": shape, "rank": rank, "given": part and (*part.shape, part.rank)},
+            )
     return rank
 
 

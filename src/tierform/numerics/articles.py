@@ -51,8 +51,12 @@ def articles(
         fail("a passage has at least four words", key="words", value=words)
     chosen = [body for _, body in split_articles(text) if sum(map(len, body)) >= least and len(body) >= len(_PARTS)]
     if len(chosen) < 2:
-        fail("at least two articles are needed", key=name, value=len(chosen),
-             fix=f"Headings are ' = Title = ' alone on a line; it has {least} words and ten paragraphs.")  # fmt: skip
+        fail(
+            "at least two articles are needed",
+            key=name,
+            value=len(chosen),
+            fix=f"Headings are ' = Title = ' alone on a line; it has {least} words and ten paragraphs.",
+        )
     parts: dict[str, list[tuple[int, list[str]]]] = {TRAIN: [], VALID: [], TEST: []}
     for label, body in enumerate(chosen):
         for number, paragraph in enumerate(body):
@@ -78,10 +82,16 @@ def articles(
         from transformers import BertConfig
 
         return BertConfig(
-            vocab_size=vocabulary, hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
-            intermediate_size=4 * hidden, max_position_embeddings=length, hidden_dropout_prob=0.1,
-            attention_probs_dropout_prob=0.0, **more,
-        )  # fmt: skip
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            intermediate_size=4 * hidden,
+            max_position_embeddings=length,
+            hidden_dropout_prob=0.1,
+            attention_probs_dropout_prob=0.0,
+            **more,
+        )
 
     train = passages(TRAIN, max(1, words // 2))
 
@@ -94,15 +104,27 @@ def articles(
         return model
 
     return TaskSet(
-        name, "passages", train, passages(TEST, words), valid=passages(VALID, words), pretrained=pretrained,
+        name,
+        "passages",
+        train,
+        passages(TEST, words),
+        valid=passages(VALID, words),
+        pretrained=pretrained,
         learning_rate=1e-3,
-    )  # fmt: skip
+    )
 
 
 def fill_in(
-    model: Any, rows: Tensor, steps: int, vocabulary: int, seed: int,
-    on_step: Callable[[int, float], None] | None = None, *, batch: int = 64, learning_rate: float = 1e-3,
-) -> Any:  # fmt: skip
+    model: Any,
+    rows: Tensor,
+    steps: int,
+    vocabulary: int,
+    seed: int,
+    on_step: Callable[[int, float], None] | None = None,
+    *,
+    batch: int = 64,
+    learning_rate: float = 1e-3,
+) -> Any:
     """Train a masked language model on rows of word numbers, with new masks in every step."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=0.01)

@@ -69,15 +69,23 @@ class CrossbarFormat:
             fail("must not be negative", key="rows_active", value=self.rows_active)
         if isinstance(self.adc_range, str):
             if self.adc_range not in ADC_RANGES:
-                fail("unknown ADC range", value=self.adc_range, choices=ADC_RANGES,
-                     fix=f"Known: {', '.join(ADC_RANGES)}, or the greatest sum as a number.")  # fmt: skip
+                fail(
+                    "unknown ADC range",
+                    value=self.adc_range,
+                    choices=ADC_RANGES,
+                    fix=f"Known: {', '.join(ADC_RANGES)}, or the greatest sum as a number.",
+                )
         elif not self.adc_range > 0:
             fail("the ADC's range must be greater than zero", key="adc_range", value=self.adc_range)
         if self.inverted_columns and self.encoding != "offset":
             fail("only offset columns are stored inverted", key="inverted_columns", value=self.encoding)
         if self.weights_per_row < 1:
-            fail("one weight needs more cells than a row has", key="weight_bits", value=self.weight_bits,
-                 fix=f"It takes {self.cells_per_weight} cells; a row has {self.columns}.")  # fmt: skip
+            fail(
+                "one weight needs more cells than a row has",
+                key="weight_bits",
+                value=self.weight_bits,
+                fix=f"It takes {self.cells_per_weight} cells; a row has {self.columns}.",
+            )
 
     @property
     def slices(self) -> int:
@@ -117,8 +125,12 @@ def crossbar_component(chip: Chip) -> tuple[str, Any]:
     for name, component in chip.components.items():
         if hasattr(component, "crossbars_for"):
             return name, component
-    return fail(f"the chip {chip.name!r} has no crossbars to hold weights", key="chip", value=chip.name,
-                fix="Choose a chip with a crossbar component, for example 'atleus'.")  # fmt: skip
+    return fail(
+        f"the chip {chip.name!r} has no crossbars to hold weights",
+        key="chip",
+        value=chip.name,
+        fix="Choose a chip with a crossbar component, for example 'atleus'.",
+    )
 
 
 def crossbar_format(chip: Chip | str | Path, **changes: Any) -> CrossbarFormat:

@@ -72,8 +72,11 @@ def emulate(
         linears = [linear for linear in linears if any(text in linear.name for text in modules)]
     linears = [linear for linear in linears if not isinstance(linear.module, CrossbarLinear)]
     if not linears:
-        fail("the model has no linear layer that crossbars could hold", value=type(model).__name__,
-             fix="Static nn.Linear and Conv1D layers are; adapters and output heads are not (head=True).")  # fmt: skip
+        fail(
+            "the model has no linear layer that crossbars could hold",
+            value=type(model).__name__,
+            fix="Static nn.Linear and Conv1D layers are; adapters and output heads are not (head=True).",
+        )
     forms = [replace(base, weight_bits=plan.weight_bits(item.name, item.role)) for item in linears]
     tiles, _ = tiles_by_name(target, loaded, linears, forms, plan)
     temperatures = tile_temperatures(temperature_K)
@@ -116,8 +119,13 @@ def layer_seed(instance: int, layer: int) -> int:
 def _check_names(wanted: Sequence[str], names: list[str]) -> None:
     for text in wanted:
         if not any(text in name for name in names):
-            fail("no static linear layer has this in its name", key="modules", value=text, choices=names,
-                 fix=f"For example {nearest(text, names) or names[:1]!r}.")  # fmt: skip
+            fail(
+                "no static linear layer has this in its name",
+                key="modules",
+                value=text,
+                choices=names,
+                fix=f"For example {nearest(text, names) or names[:1]!r}.",
+            )
 
 
 def _quantizer(given: Quantizer | None, form: CrossbarFormat) -> Quantizer:

@@ -76,8 +76,12 @@ class CrossbarLinear(nn.Linear):
         block = (form.rows, form.weights_per_row)
         self.quantizer = quantizer or Quantizer(f"int{form.weight_bits}", "crossbar", block=block)
         if self.quantizer.bits > form.weight_bits or not self.quantizer.format.startswith("int"):
-            fail("the weights are wider than their cells", key=name, value=self.quantizer.format,
-                 fix=f"The cells of one weight hold {form.weight_bits} bits.")  # fmt: skip
+            fail(
+                "the weights are wider than their cells",
+                key=name,
+                value=self.quantizer.format,
+                fix=f"The cells of one weight hold {form.weight_bits} bits.",
+            )
         if not self.quantizer.symmetric:
             fail("cells hold symmetric integers", key=name, value=self.quantizer.format)
         if self.quantizer.granularity == "group":
@@ -323,10 +327,17 @@ class CrossbarLinear(nn.Linear):
         import copy
 
         twin = CrossbarLinear(
-            cast(nn.Parameter, copy.deepcopy(self.weight, memo)), copy.deepcopy(self.bias, memo), self.form,
-            transposed=self.transposed, quantizer=self.quantizer, noise=self.noise,
-            temperature_K=self.temperature_K, tiles=self.tiles, seed=self.seed, name=self.layer_name,
-        )  # fmt: skip
+            cast(nn.Parameter, copy.deepcopy(self.weight, memo)),
+            copy.deepcopy(self.bias, memo),
+            self.form,
+            transposed=self.transposed,
+            quantizer=self.quantizer,
+            noise=self.noise,
+            temperature_K=self.temperature_K,
+            tiles=self.tiles,
+            seed=self.seed,
+            name=self.layer_name,
+        )
         twin.fidelity, twin.full_scale, twin.observed = self.fidelity, self.full_scale, self.observed
         twin.train(self.training)
         memo[id(self)] = twin

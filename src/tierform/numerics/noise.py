@@ -53,14 +53,29 @@ CHARGE_C = 1.602176634e-19
 DEFAULT_DEVICE = "cell-neurosim-rram"
 
 Mechanism = Annotated[
-    ProgrammingGaussian | WeightGaussian | ProgrammingPolynomial | StuckAt | Relaxation | PowerLawDrift
-    | TemperatureConductance | IrDrop | Telegraph | ReadGaussian | ThermalShot,
+    ProgrammingGaussian
+    | WeightGaussian
+    | ProgrammingPolynomial
+    | StuckAt
+    | Relaxation
+    | PowerLawDrift
+    | TemperatureConductance
+    | IrDrop
+    | Telegraph
+    | ReadGaussian
+    | ThermalShot,
     Field(discriminator="type"),
-]  # fmt: skip
+]
 _ORDER: tuple[Any, ...] = (
-    ProgrammingPolynomial, ProgrammingGaussian, WeightGaussian, StuckAt, Relaxation, PowerLawDrift,
-    TemperatureConductance, IrDrop,
-)  # fmt: skip
+    ProgrammingPolynomial,
+    ProgrammingGaussian,
+    WeightGaussian,
+    StuckAt,
+    Relaxation,
+    PowerLawDrift,
+    TemperatureConductance,
+    IrDrop,
+)
 
 
 class NoiseFile(FileModel):
@@ -278,8 +293,13 @@ def _read(name: str | Path) -> NoiseFile:
     document = read_yaml(path)
     if isinstance(document.content, dict) and "schema" in document.content:
         if document.content["schema"] != SCHEMA:
-            fail("this file has another schema", file=document.file, line=document.line_of(("schema",)),
-                 value=document.content["schema"], choices=[SCHEMA])  # fmt: skip
+            fail(
+                "this file has another schema",
+                file=document.file,
+                line=document.line_of(("schema",)),
+                value=document.content["schema"],
+                choices=[SCHEMA],
+            )
         content = {key: value for key, value in document.content.items() if key != "schema"}
         document = Document(content, document.file, document.lines)
     return validate(NoiseFile, document)

@@ -28,12 +28,16 @@ _NAMES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (r"(query|q_proj|q_lin|q_linear|\.q|wq)$", "attention", ("q",)),
     (r"(key|k_proj|k_lin|k_linear|\.k|wk)$", "attention", ("k",)),
     (r"(value|v_proj|v_lin|v_linear|\.v|wv)$", "attention", ("v",)),
-    (r"(attention\.output\.dense|attn\.c_proj|attn\.proj|attention\.dense|o_proj|out_proj|out_lin|out_linear|"
-     r"attention\.o|SelfAttention\.o|EncDecAttention\.o|wo_attn)$", "attention", ("o",)),
+    (
+        r"(attention\.output\.dense|attn\.c_proj|attn\.proj|attention\.dense|o_proj|out_proj|out_lin|out_linear|"
+        r"attention\.o|SelfAttention\.o|EncDecAttention\.o|wo_attn)$",
+        "attention",
+        ("o",),
+    ),
     (r"(gate_proj|wi_0)$", "ffn", ("gate",)),
     (r"(intermediate\.dense|c_fc|up_proj|fc1|lin1|wi|wi_1|dense_h_to_4h|linear1)$", "ffn", ("up",)),
     (r"(output\.dense|mlp\.c_proj|down_proj|fc2|lin2|wo|dense_4h_to_h|linear2)$", "ffn", ("down",)),
-)  # fmt: skip
+)
 ROLES = ("attention", "ffn", "head", "other")
 
 
@@ -94,8 +98,12 @@ def tiles_by_name(
     name, component = crossbar_component(chip)
     needed = sum(form.crossbars(*linear.shape) for linear, form in zip(linears, forms, strict=True))
     if needed > component.crossbars:
-        fail(f"the layers need {needed:,} crossbars and {chip.name!r} has {component.crossbars:,}", key="chip",
-             value=chip.name, fix="Use fewer bits, fewer layers (modules=...) or a larger chip.")  # fmt: skip
+        fail(
+            f"the layers need {needed:,} crossbars and {chip.name!r} has {component.crossbars:,}",
+            key="chip",
+            value=chip.name,
+            fix="Use fewer bits, fewer layers (modules=...) or a larger chip.",
+        )
     mapped = _mapped_tiles(model, chip, plan)
     tiles = chip.tiles_of(name)
     per_tile = max(1, component.crossbars // len(tiles))

@@ -65,9 +65,20 @@ def add_codes(
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def convert_and_add(
-    sums: Any, gain: Any, low: Any, high: Any, factor: Any, sign: Any, scale: Any, x_offset: Any, w_offset: Any,
-    x_sum: Any, restored: Any, total: Any, y: Any,
-) -> None:  # fmt: skip
+    sums: Any,
+    gain: Any,
+    low: Any,
+    high: Any,
+    factor: Any,
+    sign: Any,
+    scale: Any,
+    x_offset: Any,
+    w_offset: Any,
+    x_sum: Any,
+    restored: Any,
+    total: Any,
+    y: Any,
+) -> None:
     """As :func:`add_codes`, from column sums that are still to be converted; `gain` is by column."""
     vectors, outputs = y.shape
     digits, columns = factor.shape
@@ -94,9 +105,18 @@ def convert_and_add(
 
 
 def convert_and_add_tensors(
-    sums: Tensor, gain: Tensor, limits: tuple[int, int] | None, factor: Tensor, sign: Tensor, scale: Tensor,
-    x_offset: Tensor, w_offset: Tensor, x_sum: Tensor, restored: Tensor, y: Tensor,
-) -> None:  # fmt: skip
+    sums: Tensor,
+    gain: Tensor,
+    limits: tuple[int, int] | None,
+    factor: Tensor,
+    sign: Tensor,
+    scale: Tensor,
+    x_offset: Tensor,
+    w_offset: Tensor,
+    x_sum: Tensor,
+    restored: Tensor,
+    y: Tensor,
+) -> None:
     """As :func:`convert_and_add`, with tensor operations on any device, in float64; no `limits`: an ideal ADC."""
     digits, columns = factor.shape
     vectors, outputs = y.shape
@@ -110,9 +130,19 @@ def convert_and_add_tensors(
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def slice_inputs(
-    x: Any, full_scale: Any, top: Any, offset: Any, digit_bits: Any, digits: Any, negative_top: Any, zero: Any,
-    starts: Any, flat: Any, scale: Any, sums: Any,
-) -> None:  # fmt: skip
+    x: Any,
+    full_scale: Any,
+    top: Any,
+    offset: Any,
+    digit_bits: Any,
+    digits: Any,
+    negative_top: Any,
+    zero: Any,
+    starts: Any,
+    flat: Any,
+    scale: Any,
+    sums: Any,
+) -> None:
     """Round inputs x (M, K) to integers of magnitude `top` and cut them into digits, block by block.
 
     `flat` (digits*M*K,) uint8 gets block after block as (digits, M, rows), each digit plus `zero`; `scale` (M,) the

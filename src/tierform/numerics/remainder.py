@@ -62,8 +62,12 @@ def take_peaks(model: nn.Module, rank: int, targets: Collection[str] = ("all",))
     """
     layers = {layer.layer_name: layer for layer in crossbar_layers(model)}
     if not layers:
-        fail("only an emulated model has crossbars whose range can be made smaller", key="peak_rank", value=rank,
-             fix="Call emulate first.")  # fmt: skip
+        fail(
+            "only an emulated model has crossbars whose range can be made smaller",
+            key="peak_rank",
+            value=rank,
+            fix="Call emulate first.",
+        )
     if rank < 1:
         fail("what holds the large weights has a rank of at least 1", key="peak_rank", value=rank)
     wanted = set(targets)

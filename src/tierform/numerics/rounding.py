@@ -111,9 +111,19 @@ class RoundingError:
         if integers.device.type == "cpu":
             result = torch.empty(integers.shape[0], len(layer.blocks))
             block_variances(
-                integers.numpy(), layer.factors.input_offset, form.dac_bits, self.digits, self.columns, self.coarse,
-                self.error, self.reads, self.alike, self.starts, covariance_table(), result.numpy(),
-            )  # fmt: skip
+                integers.numpy(),
+                layer.factors.input_offset,
+                form.dac_bits,
+                self.digits,
+                self.columns,
+                self.coarse,
+                self.error,
+                self.reads,
+                self.alike,
+                self.starts,
+                covariance_table(),
+                result.numpy(),
+            )
             return result @ self.scales
         driven = input_digits(integers, form).float().square()
         squares = torch.stack([driven[:, :, a:b].sum(-1) for a, b in layer.blocks], dim=-1)[..., None]
@@ -157,9 +167,19 @@ def inner_product(one: Any, other: Any, rows: int) -> Any:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def block_variances(
-    x: Any, offset: int, digit_bits: int, inputs: Any, columns: Any, coarse: Any, error: Any, reads: Any, alike: Any,
-    starts: Any, table: Any, result: Any,
-) -> None:  # fmt: skip
+    x: Any,
+    offset: int,
+    digit_bits: int,
+    inputs: Any,
+    columns: Any,
+    coarse: Any,
+    error: Any,
+    reads: Any,
+    alike: Any,
+    starts: Any,
+    table: Any,
+    result: Any,
+) -> None:
     """Into `result` (M, blocks) the variance of each block's total, in units of its scale, of whole x (M, K)."""
     digits, slices = inputs.shape[0], columns.shape[0]
     mask = (1 << digit_bits) - 1

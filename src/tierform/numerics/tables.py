@@ -56,9 +56,15 @@ def load_rows(source: str, split: str) -> list[Row]:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise TierformError(
-            [Problem("no such file, and the Hub's data set could not be read", key="--data", value=source,
-                     fix=f"Built in: digits, pairs; or a .txt, .jsonl, .csv, .tsv file. The Hub says: {reason[:160]}")]
-        ) from None  # fmt: skip
+            [
+                Problem(
+                    "no such file, and the Hub's data set could not be read",
+                    key="--data",
+                    value=source,
+                    fix=f"Built in: digits, pairs; or a .txt, .jsonl, .csv, .tsv file. The Hub says: {reason[:160]}",
+                )
+            ]
+        ) from None
     return [dict(row) for row in found]
 
 
@@ -85,8 +91,12 @@ def load_model_and_task(model_name: str, data: str, test: str = "", *, context: 
     kind = kind_of(train[0])
     if (test or data) == data and Path(data).suffix:
         train, held_out = _last_tenth(train)
-    heads = {"text": "AutoModelForCausalLM", "choice": "AutoModelForMultipleChoice",
-             "span": "AutoModelForQuestionAnswering", "label": "AutoModelForSequenceClassification"}  # fmt: skip
+    heads = {
+        "text": "AutoModelForCausalLM",
+        "choice": "AutoModelForMultipleChoice",
+        "span": "AutoModelForQuestionAnswering",
+        "label": "AutoModelForSequenceClassification",
+    }
     labels = sorted({str(row["label"]) for row in train}) if kind == "label" else []
     options = {"num_labels": len(labels)} if labels else {"num_labels": 2} if kind == "span" else {}
     try:
@@ -95,8 +105,12 @@ def load_model_and_task(model_name: str, data: str, test: str = "", *, context: 
         model = head.from_pretrained(model_name, ignore_mismatched_sizes=True, **options)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        fail("the model could not be loaded", key="MODEL", value=model_name,
-             fix=f"Give a folder of `save_pretrained` or a Hub id. transformers says: {reason[:160]}")  # fmt: skip
+        fail(
+            "the model could not be loaded",
+            key="MODEL",
+            value=model_name,
+            fix=f"Give a folder of `save_pretrained` or a Hub id. transformers says: {reason[:160]}",
+        )
     builder = {"text": _texts, "choice": _choices, "span": _spans, "label": _labelled}[kind]
     parts = [builder(rows, tokenizer, context, labels) for rows in (train, held_out)]
     unit = {"text": "tokens", "choice": "questions", "span": "questions", "label": "examples"}[kind]
@@ -124,8 +138,12 @@ def kind_of(row: Row) -> str:
         return "label"
     if "text" in row:
         return "text"
-    return fail("the columns fit no task", key="--data", value=sorted(map(str, row)),
-                fix="A label with one or two texts, swag's or squad's columns, or a text column.")  # fmt: skip
+    return fail(
+        "the columns fit no task",
+        key="--data",
+        value=sorted(map(str, row)),
+        fix="A label with one or two texts, swag's or squad's columns, or a text column.",
+    )
 
 
 def _test_split(source: str) -> str:
@@ -169,19 +187,25 @@ def _choices(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dic
 
 def _spans(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dict[str, torch.Tensor]:
     encoded = tokenizer(
-        [str(row["question"]) for row in rows], [str(row["context"]) for row in rows], truncation="only_second",
-        max_length=context, padding="max_length", return_offsets_mapping=True,
-    )  # fmt: skip
+        [str(row["question"]) for row in rows],
+        [str(row["context"]) for row in rows],
+        truncation="only_second",
+        max_length=context,
+        padding="max_length",
+        return_offsets_mapping=True,
+    )
     starts, ends, kept = [], [], []
     for number, row in enumerate(rows):
         answers = row["answers"] if isinstance(row["answers"], dict) else json.loads(row["answers"])
         begin = int(answers["answer_start"][0])
         finish = begin + len(answers["text"][0])
         inside = [
-            token for token, ((a, b), part)
-            in enumerate(zip(encoded["offset_mapping"][number], encoded.sequence_ids(number), strict=True))
+            token
+            for token, ((a, b), part) in enumerate(
+                zip(encoded["offset_mapping"][number], encoded.sequence_ids(number), strict=True)
+            )
             if part == 1 and a < finish and b > begin
-        ]  # fmt: skip
+        ]
         if inside:
             kept.append(number)
             starts.append(inside[0])

@@ -119,9 +119,14 @@ def evaluate(model: nn.Module, task: TaskSet, *, batch: int = 64, limit: int = 0
 
 
 def pretrain(
-    task: TaskSet, *, steps: int, batch: int = 32, learning_rate: float = 0.0, seed: int = 0,
+    task: TaskSet,
+    *,
+    steps: int,
+    batch: int = 32,
+    learning_rate: float = 0.0,
+    seed: int = 0,
     on_step: Callable[[int, float], None] | None = None,
-) -> nn.Module:  # fmt: skip
+) -> nn.Module:
     """The task's own small model, trained from scratch in float with AdamW and a one-cycle rate (0: the task's)."""
     if task.build is None and task.pretrained is None:
         fail("this task has no built-in model: give a model folder", key=task.name)
@@ -176,16 +181,27 @@ def digits(*, layers: int = 4, hidden: int = 64) -> TaskSet:
 
         return ViTForImageClassification(
             ViTConfig(  # type: ignore[call-arg]
-                hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=4 * hidden,
-                image_size=8, patch_size=2, num_channels=1, num_labels=10, hidden_dropout_prob=0.1,
+                hidden_size=hidden,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                intermediate_size=4 * hidden,
+                image_size=8,
+                patch_size=2,
+                num_channels=1,
+                num_labels=10,
+                hidden_dropout_prob=0.1,
                 attention_probs_dropout_prob=0.0,
             )
-        )  # fmt: skip
+        )
 
     return TaskSet(
-        "digits", "images", {"pixel_values": images[500:], "labels": labels[500:]},
-        {"pixel_values": images[:500], "labels": labels[:500]}, build, learning_rate=2e-3,
-    )  # fmt: skip
+        "digits",
+        "images",
+        {"pixel_values": images[500:], "labels": labels[500:]},
+        {"pixel_values": images[:500], "labels": labels[:500]},
+        build,
+        learning_rate=2e-3,
+    )
 
 
 _THINGS = ("ball", "box", "cup", "book", "lamp", "key", "shoe", "coin", "clock", "plate")
@@ -242,17 +258,27 @@ def pairs(*, examples: int = 12_000, layers: int = 4, hidden: int = 64, seed: in
 
         return BertForSequenceClassification(
             BertConfig(  # type: ignore[call-arg]
-                vocab_size=len(words), hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4,
-                intermediate_size=4 * hidden, max_position_embeddings=length, num_labels=3,
-                hidden_dropout_prob=0.05, attention_probs_dropout_prob=0.0,
+                vocab_size=len(words),
+                hidden_size=hidden,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                intermediate_size=4 * hidden,
+                max_position_embeddings=length,
+                num_labels=3,
+                hidden_dropout_prob=0.05,
+                attention_probs_dropout_prob=0.0,
             )
-        )  # fmt: skip
+        )
 
     cut = examples - examples // 6
     return TaskSet(
-        "pairs", "pairs", {key: value[:cut] for key, value in inputs.items()},
-        {key: value[cut:] for key, value in inputs.items()}, build, learning_rate=5e-4,
-    )  # fmt: skip
+        "pairs",
+        "pairs",
+        {key: value[:cut] for key, value in inputs.items()},
+        {key: value[cut:] for key, value in inputs.items()},
+        build,
+        learning_rate=5e-4,
+    )
 
 
 def text(
@@ -277,10 +303,19 @@ def text(
 
         return GPT2LMHeadModel(
             GPT2Config(
-                vocab_size=len(alphabet) + 1, n_embd=hidden, n_layer=layers, n_head=4, n_positions=context,
-                resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0, use_cache=False,
+                vocab_size=len(alphabet) + 1,
+                n_embd=hidden,
+                n_layer=layers,
+                n_head=4,
+                n_positions=context,
+                resid_pdrop=0.0,
+                embd_pdrop=0.0,
+                attn_pdrop=0.0,
+                bos_token_id=0,
+                eos_token_id=0,
+                use_cache=False,
             )
-        )  # fmt: skip
+        )
 
     return TaskSet(name, "characters", rows(train), rows(test), build, shifted=True, learning_rate=3e-3)
 

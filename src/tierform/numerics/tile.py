@@ -104,10 +104,19 @@ class TileReader:
         scale = torch.empty(vectors)
         sums = torch.empty(len(layer.blocks), vectors, dtype=torch.float64)
         readout.slice_inputs(
-            x.numpy(), np.float32(layer.full_scale or 0.0), np.float32(2 ** (form.input_bits - 1) - 1),
-            f.input_offset, form.dac_bits, form.digits, f.inputs[-1] < 0, self.zero, self.starts, flat.numpy(),
-            scale.numpy(), sums.numpy(),
-        )  # fmt: skip
+            x.numpy(),
+            np.float32(layer.full_scale or 0.0),
+            np.float32(2 ** (form.input_bits - 1) - 1),
+            f.input_offset,
+            form.dac_bits,
+            form.digits,
+            f.inputs[-1] < 0,
+            self.zero,
+            self.starts,
+            flat.numpy(),
+            scale.numpy(),
+            sums.numpy(),
+        )
         rows = form.digits * vectors
         return [flat[rows * a : rows * b].view(rows, b - a) for a, b in layer.blocks], scale, sums
 
@@ -134,10 +143,19 @@ class TileReader:
             if self.int8:
                 codes = self.packed[index].codes(flat[index], self.zero)
                 readout.add_codes(
-                    codes.numpy(), self.low, self.high, self.factor.numpy(), self.sign[index], scales[index].numpy(),
-                    x_offsets[index].numpy(), w_offsets[index].numpy(), x_sums[index].numpy(), self.restored[index],
-                    self.total, y.numpy(),
-                )  # fmt: skip
+                    codes.numpy(),
+                    self.low,
+                    self.high,
+                    self.factor.numpy(),
+                    self.sign[index],
+                    scales[index].numpy(),
+                    x_offsets[index].numpy(),
+                    w_offsets[index].numpy(),
+                    x_sums[index].numpy(),
+                    self.restored[index],
+                    self.total,
+                    y.numpy(),
+                )
                 continue
             digits = flat[index].to(self.sum_type)
             if self.zero:
@@ -148,16 +166,34 @@ class TileReader:
             if self.ideal or not self.on_cpu:
                 at = y.device
                 readout.convert_and_add_tensors(
-                    column_sums, self.gain.to(at), None if self.ideal else layer.code_limits, self.factor.to(at),
-                    torch.from_numpy(self.sign[index]).to(at), scales[index], x_offsets[index], w_offsets[index],
-                    x_sums[index], torch.from_numpy(self.restored[index]).to(at), y,
-                )  # fmt: skip
+                    column_sums,
+                    self.gain.to(at),
+                    None if self.ideal else layer.code_limits,
+                    self.factor.to(at),
+                    torch.from_numpy(self.sign[index]).to(at),
+                    scales[index],
+                    x_offsets[index],
+                    w_offsets[index],
+                    x_sums[index],
+                    torch.from_numpy(self.restored[index]).to(at),
+                    y,
+                )
             else:
                 readout.convert_and_add(
-                    column_sums.numpy(), self.gain.numpy(), self.low, self.high, self.factor.numpy(), self.sign[index],
-                    scales[index].numpy(), x_offsets[index].numpy(), w_offsets[index].numpy(),
-                    x_sums[index].numpy(), self.restored[index], self.total, y.numpy(),
-                )  # fmt: skip
+                    column_sums.numpy(),
+                    self.gain.numpy(),
+                    self.low,
+                    self.high,
+                    self.factor.numpy(),
+                    self.sign[index],
+                    scales[index].numpy(),
+                    x_offsets[index].numpy(),
+                    w_offsets[index].numpy(),
+                    x_sums[index].numpy(),
+                    self.restored[index],
+                    self.total,
+                    y.numpy(),
+                )
         return y
 
     def _analog_columns(self) -> list[Tensor]:

@@ -52,8 +52,9 @@ def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelle
 
     def part(first: int, last: int, times: int) -> dict[str, Tensor]:
         return {
-            "pixel_values": distort(images[first:last], times, generator), "labels": labels[first:last].repeat(times)
-        }  # fmt: skip
+            "pixel_values": distort(images[first:last], times, generator),
+            "labels": labels[first:last].repeat(times),
+        }
 
     ends = TRAINING, TRAINING + CHOOSING
     if not 1 <= labelled <= TRAINING:
@@ -65,10 +66,17 @@ def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelle
         from transformers import ViTConfig
 
         return ViTConfig(
-            hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=4, intermediate_size=4 * hidden,
-            image_size=8, patch_size=2, num_channels=1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=4,
+            intermediate_size=4 * hidden,
+            image_size=8,
+            patch_size=2,
+            num_channels=1,
+            hidden_dropout_prob=0.0,
+            attention_probs_dropout_prob=0.0,
             **more,
-        )  # fmt: skip
+        )
 
     def pretrained(steps: int, seed: int, on_step: Callable[[int, float], None] | None) -> nn.Module:
         from transformers import ViTForImageClassification
@@ -78,15 +86,27 @@ def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelle
         return model
 
     return TaskSet(
-        "tilted-digits", "images", train, part(ends[1], len(labels), copies), learning_rate=2e-3,
-        valid=part(*ends, copies), pretrained=pretrained,
-    )  # fmt: skip
+        "tilted-digits",
+        "images",
+        train,
+        part(ends[1], len(labels), copies),
+        learning_rate=2e-3,
+        valid=part(*ends, copies),
+        pretrained=pretrained,
+    )
 
 
 def restore(
-    model: Any, decoder: nn.Module, images: Tensor, steps: int, seed: int,
-    on_step: Callable[[int, float], None] | None = None, *, batch: int = 64, learning_rate: float = 3e-3,
-) -> None:  # fmt: skip
+    model: Any,
+    decoder: nn.Module,
+    images: Tensor,
+    steps: int,
+    seed: int,
+    on_step: Callable[[int, float], None] | None = None,
+    *,
+    batch: int = 64,
+    learning_rate: float = 3e-3,
+) -> None:
     """Train a ViT whose class token, read by a linear `decoder`, is the image before it was distorted."""
     generator = torch.Generator().manual_seed(seed)
     parameters = [*model.parameters(), *decoder.parameters()]

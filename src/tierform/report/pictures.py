@@ -29,8 +29,9 @@ def stacked(given: numbers.Stacked) -> Any:
     go = _graph_objects()
     figure = go.Figure()
     for index, (part, values) in enumerate(zip(given.parts, given.values, strict=True)):
-        figure.add_bar(y=list(given.groups), x=list(values), name=part, orientation="h",
-                       marker_color=PALETTE[index % len(PALETTE)])  # fmt: skip
+        figure.add_bar(
+            y=list(given.groups), x=list(values), name=part, orientation="h", marker_color=PALETTE[index % len(PALETTE)]
+        )
     figure.update_layout(
         **_LAYOUT, title=given.title, barmode="stack", height=120 + 56 * len(given.groups), legend_traceorder="normal"
     )
@@ -47,17 +48,26 @@ def roofline(given: numbers.Roofline) -> Any:
     for index, component in enumerate(dict.fromkeys(components)):
         chosen = [i for i, name in enumerate(components) if name == component]
         figure.add_scatter(
-            x=[given.intensity_per_B[i] for i in chosen], y=[given.rate_per_s[i] for i in chosen], mode="markers",
-            text=[given.names[i] for i in chosen], name=component, marker_color=PALETTE[index % len(PALETTE)],
+            x=[given.intensity_per_B[i] for i in chosen],
+            y=[given.rate_per_s[i] for i in chosen],
+            mode="markers",
+            text=[given.names[i] for i in chosen],
+            name=component,
+            marker_color=PALETTE[index % len(PALETTE)],
             hovertemplate="%{text}<br>%{x:.3g} operations per byte<br>%{y:.3s} operations/s<extra></extra>",
-        )  # fmt: skip
+        )
     if given.bandwidth_B_per_s and given.intensity_per_B:
         low, high = min(given.intensity_per_B) / 2, max(given.intensity_per_B) * 2
         for precision, peak in given.peak_per_s.items():
             ridge = peak / given.bandwidth_B_per_s
             x = sorted({low, min(max(ridge, low), high), high})
-            figure.add_scatter(x=x, y=[min(peak, v * given.bandwidth_B_per_s) for v in x], mode="lines",
-                               name=f"roof, {precision}", line={"width": 1})  # fmt: skip
+            figure.add_scatter(
+                x=x,
+                y=[min(peak, v * given.bandwidth_B_per_s) for v in x],
+                mode="lines",
+                name=f"roof, {precision}",
+                line={"width": 1},
+            )
     figure.update_xaxes(type="log", title="operations per byte moved", dtick=1)
     figure.update_yaxes(type="log", title="operations/s", exponentformat="SI", dtick=1)
     figure.update_layout(**_LAYOUT, title="Roofline", height=440)
@@ -69,13 +79,21 @@ def timeline(given: numbers.Timeline) -> Any:
     go = _graph_objects()
     figure = go.Figure(
         go.Bar(
-            y=list(given.resource), base=[start * 1e3 for start in given.start_s],
-            x=[max(length, 0.0) * 1e3 for length in given.length_s], orientation="h", text=list(given.label),
-            textposition="none", marker={"color": list(given.layer), "colorscale": "Viridis", "line": {"width": 0},
-                                         "colorbar": {"title": "layer"}},
+            y=list(given.resource),
+            base=[start * 1e3 for start in given.start_s],
+            x=[max(length, 0.0) * 1e3 for length in given.length_s],
+            orientation="h",
+            text=list(given.label),
+            textposition="none",
+            marker={
+                "color": list(given.layer),
+                "colorscale": "Viridis",
+                "line": {"width": 0},
+                "colorbar": {"title": "layer"},
+            },
             hovertemplate="%{text}<br>from %{base:.6g} ms for %{x:.4g} ms<extra></extra>",
         )
-    )  # fmt: skip
+    )
     figure.update_layout(**_LAYOUT, title="Timeline", barmode="overlay", height=130 + 24 * len(given.resources))
     figure.update_xaxes(title="ms")
     figure.update_yaxes(categoryorder="array", categoryarray=list(reversed(given.resources)), automargin=True)
@@ -94,10 +112,18 @@ def heat_maps(given: numbers.HeatMaps) -> Any:
     values = [value for one in given.maps_C for row in one for value in row]
     for index, one in enumerate(given.maps_C):
         figure.add_trace(
-            go.Heatmap(z=[list(row) for row in one], zmin=min(values), zmax=max(values), colorscale="Inferno",
-                       showscale=index == 0, colorbar={"title": "°C"}, hovertemplate="%{z:.2f} °C<extra></extra>"),
-            row=index // columns + 1, col=index % columns + 1,
-        )  # fmt: skip
+            go.Heatmap(
+                z=[list(row) for row in one],
+                zmin=min(values),
+                zmax=max(values),
+                colorscale="Inferno",
+                showscale=index == 0,
+                colorbar={"title": "°C"},
+                hovertemplate="%{z:.2f} °C<extra></extra>",
+            ),
+            row=index // columns + 1,
+            col=index % columns + 1,
+        )
     figure.update_xaxes(showticklabels=False, constrain="domain")
     figure.update_yaxes(showticklabels=False, scaleanchor="x")
     figure.update_layout(**_LAYOUT, title="Temperature by die", height=120 + 240 * rows)
@@ -111,9 +137,15 @@ def cross_section(given: numbers.CrossSection) -> Any:
     places = [(index + 0.5) * given.width_m / steps * 1e3 for index in range(steps)]
     names = [f"{index + 1} {layer}" for index, layer in enumerate(given.layers)]
     figure = go.Figure(
-        go.Heatmap(z=[list(row) for row in given.map_C], x=places, y=names, colorscale="Inferno",
-                   colorbar={"title": "°C"}, hovertemplate="%{y}, %{x:.2f} mm: %{z:.2f} °C<extra></extra>")
-    )  # fmt: skip
+        go.Heatmap(
+            z=[list(row) for row in given.map_C],
+            x=places,
+            y=names,
+            colorscale="Inferno",
+            colorbar={"title": "°C"},
+            hovertemplate="%{y}, %{x:.2f} mm: %{z:.2f} °C<extra></extra>",
+        )
+    )
     figure.update_xaxes(title="mm")
     figure.update_yaxes(automargin=True)
     figure.update_layout(**_LAYOUT, title="Cross-section through the hottest place", height=150 + 24 * len(names))
@@ -125,8 +157,13 @@ def temperature_over_time(given: dict[str, list[float]]) -> Any:
     go = _graph_objects()
     figure = go.Figure()
     for index, (name, values) in enumerate((n, v) for n, v in given.items() if n != "time_s"):
-        figure.add_scatter(x=[t * 1e3 for t in given["time_s"]], y=values, name=name, mode="lines",
-                           line_color=PALETTE[index % len(PALETTE)])  # fmt: skip
+        figure.add_scatter(
+            x=[t * 1e3 for t in given["time_s"]],
+            y=values,
+            name=name,
+            mode="lines",
+            line_color=PALETTE[index % len(PALETTE)],
+        )
     figure.update_xaxes(title="ms")
     figure.update_yaxes(title="°C")
     figure.update_layout(**_LAYOUT, title="Hottest tile of each die over time", height=360)

@@ -37,14 +37,16 @@ def render(result: StudyResult) -> str:
         )
     text: str = environment.get_template("study.html.j2").render(
         title=result.title,
-        tables=[(table, [[_text(cell) for cell in row] for row in table.rows], figures.get(table.title, []))
-                for table in result.tables],
+        tables=[
+            (table, [[_text(cell) for cell in row] for row in table.rows], figures.get(table.title, []))
+            for table in result.tables
+        ],
         checks=result.checks,
         remarks=result.remarks,
         assumptions=result.assumptions,
         sources=result.sources,
         version=tierform.__version__,
-    )  # fmt: skip
+    )
     return text
 
 
@@ -80,8 +82,9 @@ def _draw(picture: Picture, table: Table) -> Any:
     longest = max((len(str(place)) for place in places), default=0)
     height = 420 + (7 * longest if len(places) > 8 else 0)  # room for slanted labels
     for name, value in picture.marks:
-        figure.add_scatter(x=places, y=[value] * len(places), name=name, mode="lines", line={"dash": "dot"},
-                           line_color="#000000")  # fmt: skip
+        figure.add_scatter(
+            x=places, y=[value] * len(places), name=name, mode="lines", line={"dash": "dot"}, line_color="#000000"
+        )
     figure.update_layout(**_LAYOUT, title=picture.title or table.title, height=height, barmode="group", showlegend=True)
     figure.update_xaxes(title=picture.x)
     figure.update_yaxes(title=picture.unit, type="log" if picture.log else "linear")

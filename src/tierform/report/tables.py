@@ -89,32 +89,46 @@ def stages(result: Result) -> Table:
         entry[1] += stage.energy_J
         entry[2] += stage.repeat
     rows = tuple(
-        (name, f"{passes:g}", format_quantity(seconds, "s"), _share(seconds, result.latency_s),
-         format_quantity(energy, "J"), _share(energy, result.energy_J))
+        (
+            name,
+            f"{passes:g}",
+            format_quantity(seconds, "s"),
+            _share(seconds, result.latency_s),
+            format_quantity(energy, "J"),
+            _share(energy, result.energy_J),
+        )
         for name, (seconds, energy, passes) in merged.items()
-    )  # fmt: skip
+    )
     return Table("By stage", ("stage", "passes", "time", "share", "energy", "share"), rows)
 
 
 def components(result: Result) -> Table:
     """Operations, energy and utilization by component."""
     rows = tuple(
-        (name, format_quantity(result.operations_by_component.get(name, 0.0), "OP"),
-         _share(result.operations_by_component.get(name, 0.0), sum(result.operations_by_component.values())),
-         format_quantity(energy, "J"), _share(energy, result.energy_J),
-         f"{result.utilization[name]:.1%}" if name in result.utilization else "")
+        (
+            name,
+            format_quantity(result.operations_by_component.get(name, 0.0), "OP"),
+            _share(result.operations_by_component.get(name, 0.0), sum(result.operations_by_component.values())),
+            format_quantity(energy, "J"),
+            _share(energy, result.energy_J),
+            f"{result.utilization[name]:.1%}" if name in result.utilization else "",
+        )
         for name, energy in sorted(result.energy_J_by_component.items(), key=lambda item: -item[1])
-    )  # fmt: skip
+    )
     return Table("By component", ("component", "operations", "share", "energy", "share", "busy"), rows)
 
 
 def operator_classes(result: Result) -> Table:
     """Operations and energy by operator class."""
     rows = tuple(
-        (name, format_quantity(result.operations_by_operator.get(name, 0.0), "OP"),
-         format_quantity(energy, "J"), _share(energy, result.energy_J))
+        (
+            name,
+            format_quantity(result.operations_by_operator.get(name, 0.0), "OP"),
+            format_quantity(energy, "J"),
+            _share(energy, result.energy_J),
+        )
         for name, energy in sorted(result.energy_J_by_operator.items(), key=lambda item: -item[1])
-    )  # fmt: skip
+    )
     return Table("By operator class", ("class", "operations", "energy", "share"), rows)
 
 
@@ -156,10 +170,15 @@ def heat(result: Result) -> Table:
     if not result.thermal:
         return Table("Temperature", ("", ""), ())
     rows = tuple(
-        (die["name"], format_quantity(die["mean_K"], "K"), format_quantity(die["peak_K"], "K"),
-         format_quantity(die["power_W"], "W"), die.get("limit_text", ""))
+        (
+            die["name"],
+            format_quantity(die["mean_K"], "K"),
+            format_quantity(die["peak_K"], "K"),
+            format_quantity(die["power_W"], "W"),
+            die.get("limit_text", ""),
+        )
         for die in result.thermal["dies"]
-    )  # fmt: skip
+    )
     return Table("Temperature", ("die", "mean", "hottest tile", "power", "limit"), rows)
 
 
@@ -206,8 +225,12 @@ def comparison(results: Sequence[Result]) -> Table:
     rows = [(label, *(format_quantity(v, unit) for v in values)) for label, values, unit in figures]
     rows.append((f"speed-up over {base.chip}", *(_ratio(base.latency_s, r.latency_s) for r in results)))
     rows.append((f"energy saving over {base.chip}", *(_ratio(base.energy_J, r.energy_J) for r in results)))
-    rows.append((f"energy-delay gain over {base.chip}",
-                 *(_ratio(base.energy_delay_product_Js, r.energy_delay_product_Js) for r in results)))  # fmt: skip
+    rows.append(
+        (
+            f"energy-delay gain over {base.chip}",
+            *(_ratio(base.energy_delay_product_Js, r.energy_delay_product_Js) for r in results),
+        )
+    )
     return Table("Side by side", ("", *names), tuple(rows))
 
 

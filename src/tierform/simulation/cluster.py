@@ -25,8 +25,11 @@ from tierform.workload.task import Task
 def require_cluster(chip: Chip, chips: int) -> ClusterFile:
     """The description of what joins several chips; TierformError when the chip file has none."""
     if chip.cluster is None:
-        fail(f"{chips} chips are asked for, and the chip file does not say what joins them", key=chip.name,
-             fix="Add 'cluster' with bandwidth, latency and energy to the chip file.")  # fmt: skip
+        fail(
+            f"{chips} chips are asked for, and the chip file does not say what joins them",
+            key=chip.name,
+            fix="Add 'cluster' with bandwidth, latency and energy to the chip file.",
+        )
     return chip.cluster
 
 

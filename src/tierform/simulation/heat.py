@@ -211,13 +211,21 @@ def stack_of(chip: Chip) -> Any:
     if chip.package.kind == "2.5d":
         gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else 1e-3
         placed = [
-            Die(die.name, gap + die.at[0] * (wide + gap), gap + die.at[1] * (high + gap), size[0], size[1],
-                die.grid[1], die.grid[0])
+            Die(
+                die.name,
+                gap + die.at[0] * (wide + gap),
+                gap + die.at[1] * (high + gap),
+                size[0],
+                size[1],
+                die.grid[1],
+                die.grid[0],
+            )
             for die, size in zip(dies, sizes, strict=True)
-        ]  # fmt: skip
+        ]
         return interposer_2_5d(placed, **options, **sink(3 * wide, 3 * high))
-    return planar_stack(wide, high, rows=dies[0].grid[1], columns=dies[0].grid[0], name=dies[0].name, **options,
-                        **sink(wide, high))  # fmt: skip
+    return planar_stack(
+        wide, high, rows=dies[0].grid[1], columns=dies[0].grid[0], name=dies[0].name, **options, **sink(wide, high)
+    )
 
 
 def _figures(chip: Chip, kelvin: Powers, power_W: Powers, iterations: int, gain: float) -> dict[str, Any]:

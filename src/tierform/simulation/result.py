@@ -203,17 +203,25 @@ class Result:
             return [asdict(row) for row in self.stages]
         if by == "component":
             return [
-                {"component": name, "energy_J": energy, "operations": self.operations_by_component.get(name, 0.0),
-                 "utilization": self.utilization.get(name)}
+                {
+                    "component": name,
+                    "energy_J": energy,
+                    "operations": self.operations_by_component.get(name, 0.0),
+                    "utilization": self.utilization.get(name),
+                }
                 for name, energy in self.energy_J_by_component.items()
-            ]  # fmt: skip
+            ]
         if by == "class":
             return [
                 {"class": name, "energy_J": energy, "operations": self.operations_by_operator.get(name, 0.0)}
                 for name, energy in self.energy_J_by_operator.items()
             ]
-        return fail("no such table", value=by, choices=["operator", "component", "class", "stage"],
-                    fix="Tables: operator, component, class, stage.")  # fmt: skip
+        return fail(
+            "no such table",
+            value=by,
+            choices=["operator", "component", "class", "stage"],
+            fix="Tables: operator, component, class, stage.",
+        )
 
     def report(self, path: Path | str) -> None:
         """Write a self-contained HTML report with pictures."""

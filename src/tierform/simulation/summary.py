@@ -66,7 +66,10 @@ def summarize(done: Finished, fidelity: str) -> Result:
         utilization=_times(_utilization(account, chip, latency_s), 1 / split.pipeline),
         stages=tuple(
             StageResult(
-                stage.name, stage.repeat, seconds * steps, (energy + total_static_W * seconds) * scale,
+                stage.name,
+                stage.repeat,
+                seconds * steps,
+                (energy + total_static_W * seconds) * scale,
                 stage.tokens * workload.micro_batches * stage.repeat * steps * split.data,
             )
             for stage, seconds, energy in stages
@@ -88,12 +91,14 @@ def summarize(done: Finished, fidelity: str) -> Result:
         citations=_citations(evidence, done.model),
         notes=(*chip.notes, *workload.notes, *plan.notes),
         versions={
-            "tierform": tierform.__version__, "chip_sha256": chip.fingerprint, "inputs_sha256": _hash(done.model, task)
+            "tierform": tierform.__version__,
+            "chip_sha256": chip.fingerprint,
+            "inputs_sha256": _hash(done.model, task),
         },
         thermal=None if done.heat is None else done.heat.figures,
         mapping=plan,
         timeline=tuple(done.bars),
-    )  # fmt: skip
+    )
 
 
 def operation_share(executed: list[tuple[Stage, Segment, Executed, int]], chip: Chip) -> dict[str, float]:
@@ -224,8 +229,9 @@ def _roofline(chip: Chip, executed: list[tuple[Stage, Segment, Executed, int]]) 
         moved += sum(transfer.size_B for transfer in item.transfers)
         if moved > 0 and cost.occupancy_s > 0 and cost.operations > 0:
             points[f"{item.component}: {item.operator.name}"] = [
-                cost.operations / moved, cost.operations / cost.occupancy_s
-            ]  # fmt: skip
+                cost.operations / moved,
+                cost.operations / cost.occupancy_s,
+            ]
     result: dict[str, Any] = {"operations_per_B_and_per_s": points}
     if gpu is not None:
         rates = {name: constant.value for name, constant in gpu.parameters.peak_rate.items()}

@@ -119,9 +119,12 @@ def kernels(megabytes: int = 256, threads: int = 2) -> list[Timing]:
             pack(chunk)
             four[chunk] = planes[chunk][: four.shape[1]]
         for what, work in [
-            ("copy (NumPy)", copy), ("pack 16 planes", pack), ("unpack 16 planes", unpack(planes, 16)),
-            ("unpack 4 planes", unpack(four, 4)), ("checksum 16 planes", checksum),
-        ]:  # fmt: skip
+            ("copy (NumPy)", copy),
+            ("pack 16 planes", pack),
+            ("unpack 16 planes", unpack(planes, 16)),
+            ("unpack 4 planes", unpack(four, 4)),
+            ("checksum 16 planes", checksum),
+        ]:
             rows.append(_repeated(what, lambda work=work: list(pool.map(work, range(count))), words.nbytes, threads))  # type: ignore[misc]
     return [replace(row, note=f"{row.wall / rows[0].wall:.0%} of the copy rate, {row.note}") for row in rows]
 

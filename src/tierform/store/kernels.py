@@ -80,10 +80,22 @@ def unpack_kernel(width: int) -> Any:
 
     @njit(cache=True, nogil=True)
     def unpack(
-        stored: Any, starts: Any, block_step: Any, first_block: Any, blocks: Any, bits: Any, bits_step: Any,
-        planes: Any, fill: Any, exponent_bits: Any, infinities: Any, words: Any, expected: Any, present: Any,
+        stored: Any,
+        starts: Any,
+        block_step: Any,
+        first_block: Any,
+        blocks: Any,
+        bits: Any,
+        bits_step: Any,
+        planes: Any,
+        fill: Any,
+        exponent_bits: Any,
+        infinities: Any,
+        words: Any,
+        expected: Any,
+        present: Any,
         past: Any,
-    ) -> Any:  # fmt: skip
+    ) -> Any:
         past = past and words.ctypes.data % VECTOR_B == 0
         turned = np.empty(size, np.uint64)
         tile = np.zeros(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
@@ -194,7 +206,20 @@ def unpack_blocks(
     (if they begin on a vector): faster for more than the caches keep.
     """
     found: int = unpack_kernel(width)(
-        stored, starts, block_step, first_block, blocks, bits, bits_step, planes, fill, exponent_bits, infinities,
-        words, expected, present, past_caches,
-    )  # fmt: skip
+        stored,
+        starts,
+        block_step,
+        first_block,
+        blocks,
+        bits,
+        bits_step,
+        planes,
+        fill,
+        exponent_bits,
+        infinities,
+        words,
+        expected,
+        present,
+        past_caches,
+    )
     return found

@@ -258,6 +258,8 @@ def calibrate(planed: PlanedModel, windows: int, say: Say | None = None) -> Cali
         scores.append(product.reshape(site.count, -1).sum(1).numpy().astype(np.float64))
     joined = {name: np.concatenate(parts).astype(np.float64) for name, parts in energies.items()}
     return Calibration(
-        np.concatenate(scores), {name: one.mean(0) + 1e-12 for name, one in joined.items()},
-        [np.concatenate(parts) for parts in entering], joined,
-    )  # fmt: skip
+        np.concatenate(scores),
+        {name: one.mean(0) + 1e-12 for name, one in joined.items()},
+        [np.concatenate(parts) for parts in entering],
+        joined,
+    )

@@ -61,10 +61,23 @@ class Header:
         from tierform.store.checksum import xxh64
 
         body = HEADER.pack(
-            MAGIC, MAJOR, MINOR, HEADER_BYTES, self.file_size, self.directory_offset, self.directory_bytes,
-            self.directory_xxh64, self.tensors, self.attachments, BLOCK_WEIGHTS, PAGE_BLOCKS, self.chunk_blocks, 0,
-            self.tensor_bytes, 0,
-        )[:-8]  # fmt: skip
+            MAGIC,
+            MAJOR,
+            MINOR,
+            HEADER_BYTES,
+            self.file_size,
+            self.directory_offset,
+            self.directory_bytes,
+            self.directory_xxh64,
+            self.tensors,
+            self.attachments,
+            BLOCK_WEIGHTS,
+            PAGE_BLOCKS,
+            self.chunk_blocks,
+            0,
+            self.tensor_bytes,
+            0,
+        )[:-8]
         return body + struct.pack("<Q", xxh64(body))
 
 
@@ -128,10 +141,26 @@ class TensorEntry:
         rank, planes = len(self.shape), self.element.planes
         layout, codec = LAYOUTS.index(self.layout), CODECS.index(self.codec)
         size = align(_TENSOR.size + 8 * (rank + planes) + len(name), 8)
-        body = _TENSOR.pack(
-            size, 1, self.element.code, planes, layout, codec, rank, len(name), 0,
-            self.weights, self.data_offset, self.data_bytes, self.rows_offset, self.row_bytes,
-        ) + struct.pack(f"<{rank + planes}Q", *self.shape, *self.row_checksums) + name  # fmt: skip
+        body = (
+            _TENSOR.pack(
+                size,
+                1,
+                self.element.code,
+                planes,
+                layout,
+                codec,
+                rank,
+                len(name),
+                0,
+                self.weights,
+                self.data_offset,
+                self.data_bytes,
+                self.rows_offset,
+                self.row_bytes,
+            )
+            + struct.pack(f"<{rank + planes}Q", *self.shape, *self.row_checksums)
+            + name
+        )
         return body.ljust(size, b"\0")
 
 
@@ -180,8 +209,24 @@ def parse_header(content: bytes, size: int, file: str) -> Header:
         fail("this is not a tierform store", file=file, value=content[:8], fix="Make one with: tierform store pack")
     if len(content) < HEADER_BYTES:
         bad(f"the file ends inside its header of {HEADER_BYTES} bytes", len(content))
-    (_, major, minor, header_bytes, file_size, directory_offset, directory_bytes, directory_xxh64, tensors, attachments,
-     block_weights, page_blocks, chunk_blocks, reserved, tensor_bytes, checksum) = HEADER.unpack(content)  # fmt: skip
+    (
+        _,
+        major,
+        minor,
+        header_bytes,
+        file_size,
+        directory_offset,
+        directory_bytes,
+        directory_xxh64,
+        tensors,
+        attachments,
+        block_weights,
+        page_blocks,
+        chunk_blocks,
+        reserved,
+        tensor_bytes,
+        checksum,
+    ) = HEADER.unpack(content)
     if xxh64(content[: HEADER_BYTES - 8]) != checksum:
         bad("the header does not match its checksum", 0)
     if major != MAJOR or minor > MINOR:
@@ -242,8 +287,22 @@ def parse_directory(content: bytes, header: Header, file: str) -> tuple[list[Ten
 
 
 def _tensor(record: bytes, header: Header, byte: int, bad: _Bad) -> TensorEntry:
-    (_, _, code, planes, layout, codec, rank, name_bytes, reserved, weights, data_offset, data_bytes, rows_offset,
-     row_bytes) = _TENSOR.unpack_from(record)  # fmt: skip
+    (
+        _,
+        _,
+        code,
+        planes,
+        layout,
+        codec,
+        rank,
+        name_bytes,
+        reserved,
+        weights,
+        data_offset,
+        data_bytes,
+        rows_offset,
+        row_bytes,
+    ) = _TENSOR.unpack_from(record)
     element = BY_CODE.get(code)
     if element is None or planes != element.planes:
         bad("unknown element type", byte + 5, (code, planes))
@@ -257,9 +316,17 @@ def _tensor(record: bytes, header: Header, byte: int, bad: _Bad) -> TensorEntry:
     if not name:
         bad("a tensor has no name", byte + numbers_end)
     entry = TensorEntry(
-        name, element, numbers[:rank], LAYOUTS[layout], CODECS[codec], data_offset, data_bytes, rows_offset,
-        numbers[rank:], header.chunk_blocks,
-    )  # fmt: skip
+        name,
+        element,
+        numbers[:rank],
+        LAYOUTS[layout],
+        CODECS[codec],
+        data_offset,
+        data_bytes,
+        rows_offset,
+        numbers[rank:],
+        header.chunk_blocks,
+    )
     if math.prod(numbers[:rank]) != weights:
         bad(f"the shape of {name!r} does not have the stated number of weights", byte + 16, weights)
     if row_bytes != entry.row_bytes or row_bytes * planes > header.file_size:

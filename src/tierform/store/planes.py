@@ -165,10 +165,23 @@ class PlaneReader:
         first, expected = self._expected(entry, job.chunk, depth, job.low, job.high)
         fill = FILL_MIDPOINT if job.midpoint else FILL_ZERO
         wrong = unpack_blocks(
-            stored, starts, step, job.low, job.high - job.low, bits, int(bits.size > 1), element.width, element.planes,
-            fill, element.exponent_bits, int(element.kind == "float"), job.target, expected,
-            entry.chunk_span(job.chunk), job.past_caches,
-        )  # fmt: skip
+            stored,
+            starts,
+            step,
+            job.low,
+            job.high - job.low,
+            bits,
+            int(bits.size > 1),
+            element.width,
+            element.planes,
+            fill,
+            element.exponent_bits,
+            int(element.kind == "float"),
+            job.target,
+            expected,
+            entry.chunk_span(job.chunk),
+            job.past_caches,
+        )
         if wrong >= 0:
             self._refuse_page(entry, job.chunk, wrong, step)
         self._add_touched(entry, job.chunk, first, self._page_depths(job.low, job.high, bits))

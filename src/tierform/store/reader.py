@@ -202,9 +202,15 @@ class Store:
         return self._finish(self._begin(entry, first, count, bits, fill, out))
 
     def _begin(
-        self, entry: TensorEntry, first: int, count: int, bits: Bits, fill: Fill, out: NDArray[Any] | None,
+        self,
+        entry: TensorEntry,
+        first: int,
+        count: int,
+        bits: Bits,
+        fill: Fill,
+        out: NDArray[Any] | None,
         spread: bool = False,
-    ) -> _Pending:  # fmt: skip
+    ) -> _Pending:
         """Check what is asked for and let the threads begin, if there is enough to do (or `spread`)."""
         if fill not in FILLS:
             fail("unknown fill", key="fill", value=fill, choices=FILLS, fix=f"One of {', '.join(FILLS)}.")

@@ -121,9 +121,17 @@ def _empty(made: SmallModel) -> Any:
     import transformers
 
     config = transformers.OPTConfig(
-        vocab_size=256, hidden_size=made.width, word_embed_proj_dim=made.width, ffn_dim=4 * made.width,
-        num_hidden_layers=made.layers, num_attention_heads=made.heads, max_position_embeddings=made.context,
-        dropout=0.0, pad_token_id=0, bos_token_id=1, eos_token_id=2,
-    )  # fmt: skip
+        vocab_size=256,
+        hidden_size=made.width,
+        word_embed_proj_dim=made.width,
+        ffn_dim=4 * made.width,
+        num_hidden_layers=made.layers,
+        num_attention_heads=made.heads,
+        max_position_embeddings=made.context,
+        dropout=0.0,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
     build: Callable[..., Any] = transformers.OPTForCausalLM
     return build(config)

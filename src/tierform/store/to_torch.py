@@ -109,8 +109,11 @@ def load_model(
         raise MissingDependency("transformers", "loading a model", "train") from None
     with Store(path, threads=threads, direct=direct) as store:
         if "config.json" not in store.attachments:
-            fail("the store has no config.json, so the model's class is unknown", file=str(path),
-                 fix="Pack the whole model folder, or read tensors with tierform.store.open.")  # fmt: skip
+            fail(
+                "the store has no config.json, so the model's class is unknown",
+                file=str(path),
+                fix="Pack the whole model folder, or read tensors with tierform.store.open.",
+            )
         try:
             settings = json.loads(store.attachment("config.json"))
             name, kind = settings["architectures"][0], settings["model_type"]

@@ -187,8 +187,19 @@ def from_plane_rows(rows: NDArray[np.uint8], element_name: str, shape: tuple[int
     starts[:planes] = np.arange(planes) * 8
     words = np.empty(blocks * element.width * 8, np.uint64)
     unpack_blocks(
-        stored, starts, planes * 8, 0, blocks, np.full(1, planes, np.uint8), 0, element.width, element.planes,
-        FILL_MIDPOINT if fill == "midpoint" else FILL_ZERO, element.exponent_bits, int(element.kind == "float"), words,
-    )  # fmt: skip
+        stored,
+        starts,
+        planes * 8,
+        0,
+        blocks,
+        np.full(1, planes, np.uint8),
+        0,
+        element.width,
+        element.planes,
+        FILL_MIDPOINT if fill == "midpoint" else FILL_ZERO,
+        element.exponent_bits,
+        int(element.kind == "float"),
+        words,
+    )
     weights = int(np.prod(shape))
     return words.view(f"u{element.word_bytes}")[:weights].reshape(shape)

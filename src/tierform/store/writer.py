@@ -42,7 +42,7 @@ from tierform.store.layout import (
     TensorEntry,
     align,
     is_file_name,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     from tierform.store.safetensors_file import SafetensorsFile
@@ -156,9 +156,15 @@ class StoreWriter:
         self._write(directory)
         self._pad(ALIGNMENT)
         header = Header(
-            self._at, offset, len(directory), xxh64(directory), len(self._tensors), len(self._attachments),
-            self.options.chunk_blocks, sum(entry.tensor_bytes for entry in self._tensors),
-        )  # fmt: skip
+            self._at,
+            offset,
+            len(directory),
+            xxh64(directory),
+            len(self._tensors),
+            len(self._attachments),
+            self.options.chunk_blocks,
+            sum(entry.tensor_bytes for entry in self._tensors),
+        )
         self._file.seek(0)
         self._file.write(header.to_bytes())
         self._file.flush()

@@ -34,7 +34,7 @@ from tierform.studies.sweep import (
     slope,
     task_of,
     what_if,
-)  # fmt: skip
+)
 from tierform.workload import FineTuning, QLoRA
 
 SPEED, ENERGY, OPERATIONS = 56.0, 64.5, 91.9  # published: times, times, percent
@@ -54,10 +54,14 @@ def operations_table(quick: bool) -> tuple[Table, Result]:
     }
     active = {name: energy - idle[name] for name, energy in result.energy_J_by_component.items()}
     rows = tuple(
-        (name, 100 * result.operation_share.get(name, 0.0), 100 * energy / result.energy_J,
-         100 * active[name] / sum(active.values()))
+        (
+            name,
+            100 * result.operation_share.get(name, 0.0),
+            100 * energy / result.energy_J,
+            100 * active[name] / sum(active.values()),
+        )
         for name, energy in result.energy_J_by_component.items()
-    )  # fmt: skip
+    )
     note = "Operations as the paper's 91.9 % implies they were counted: 12 n d2 over 12 n d2 + n2 d + 2 n d r, forward."
     head = ("component", "operations (%)", "energy (%)", "energy without leakage (%)")
     return Table("Where the work and the energy are", head, rows, note), result
@@ -78,13 +82,22 @@ def stage_table(sequences: tuple[int, ...], arrays: int) -> tuple[Table, float]:
 
         attention = sum(busy[f"attention.{name}"] for name in ("scores", "softmax", "context"))
         stages = (
-            longest("attention.q", "attention.k", "attention.v"), attention, busy["attention.o"],
+            longest("attention.q", "attention.k", "attention.v"),
+            attention,
+            busy["attention.o"],
             longest("ffn.up", "ffn.down"),
-        )  # fmt: skip
+        )
         balanced = arrays * attention / stages[0]
         rows.append((sequence, *(1e6 * one for one in stages), max(stages) / min(stages), balanced))
-    head = ("tokens", "QKV, ReRAM (us)", "attention, systolic (us)", "output, ReRAM (us)", "FFN, ReRAM (us)",
-            "longest over shortest", "arrays for balance")  # fmt: skip
+    head = (
+        "tokens",
+        "QKV, ReRAM (us)",
+        "attention, systolic (us)",
+        "output, ReRAM (us)",
+        "FFN, ReRAM (us)",
+        "longest over shortest",
+        "arrays for balance",
+    )
     note = f"GPT-2 Medium, one sequence, {arrays} arrays of 128 x 32 with their vector units at 1 GHz (assumed)."
     return Table("Balance of the four-stage pipeline", head, tuple(rows), note), balanced
 
@@ -157,8 +170,16 @@ def gpu_table(gpu: Chip, point: tuple[str, str, int, int]) -> Table:
     for text, make in cases:
         result = run_point(*point, (make(),)).results[gpu.name]
         use = result.operations / (result.latency_s * peak)
-        rows.append((text, 1e3 * result.latency_s, 100 * use, result.average_power_W,
-                     result.latency_s / atleus.latency_s, result.energy_J / atleus.energy_J))  # fmt: skip
+        rows.append(
+            (
+                text,
+                1e3 * result.latency_s,
+                100 * use,
+                result.average_power_W,
+                result.latency_s / atleus.latency_s,
+                result.energy_J / atleus.energy_J,
+            )
+        )
     needed = SPEED * atleus.latency_s
     rows.append(
         ("what 56 times would need", 1e3 * needed, 100 * atleus.operations / (needed * peak), None, SPEED, None)
@@ -209,11 +230,28 @@ def chip_table(gpu: Chip, point: tuple[str, str, int, int]) -> Table:
         a, t = tried.results[ATLEUS], tried.results["tpu-3d"]
         parts = a.energy_J_by_component
         active = {n: e - a.energy_J_by_part.get(f"{n}: idle and leakage", 0.0) for n, e in parts.items()}
-        rows.append((text, 1e3 * a.latency_s, 1e3 * a.energy_J, 100 * active["reram"] / sum(active.values()),
-                     other.latency_s / a.latency_s, other.energy_J / a.energy_J, t.latency_s / a.latency_s,
-                     t.energy_J / a.energy_J))  # fmt: skip
-    head = ("case", "Atleus (ms)", "Atleus (mJ)", "ReRAM's energy without leakage (%)", f"speed over {gpu.name}",
-            f"energy against {gpu.name}", "speed over 3D-TPU", "energy against 3D-TPU")  # fmt: skip
+        rows.append(
+            (
+                text,
+                1e3 * a.latency_s,
+                1e3 * a.energy_J,
+                100 * active["reram"] / sum(active.values()),
+                other.latency_s / a.latency_s,
+                other.energy_J / a.energy_J,
+                t.latency_s / a.latency_s,
+                t.energy_J / a.energy_J,
+            )
+        )
+    head = (
+        "case",
+        "Atleus (ms)",
+        "Atleus (mJ)",
+        "ReRAM's energy without leakage (%)",
+        f"speed over {gpu.name}",
+        f"energy against {gpu.name}",
+        "speed over 3D-TPU",
+        "energy against 3D-TPU",
+    )
     return Table("What the assumptions decide", head, tuple(rows), f"At {Point(*point, {}, {}).label}.")
 
 
@@ -246,9 +284,16 @@ def half_factor(shares: Table) -> float:
     return (part["reram"] - (sum(part.values()) - part["reram"] - arrays)) / arrays
 
 
-def summary(points: list[Point], gpus: tuple[str, ...], shares: Table, balance: Table, arrays: float,
-            slopes: dict[str, tuple[float, float]], saved: dict[str, float],
-            values: Table | None) -> Table:  # fmt: skip
+def summary(
+    points: list[Point],
+    gpus: tuple[str, ...],
+    shares: Table,
+    balance: Table,
+    arrays: float,
+    slopes: dict[str, tuple[float, float]],
+    saved: dict[str, float],
+    values: Table | None,
+) -> Table:
     """The published figures, each beside this study's."""
     rows: list[tuple[Cell, ...]] = []
 
@@ -265,18 +310,38 @@ def summary(points: list[Point], gpus: tuple[str, ...], shares: Table, balance: 
     share = float(reram[1] or 0)
     line("operations on ReRAM (%)", OPERATIONS, share, "a count: 12 n d2 + n2 d + 2 n d r")
     line("operations on ReRAM over systolic", 12.0, share / (100 - share), "follows from the share")
-    line("energy on ReRAM (%), leakage left out", "minority", float(reram[3] or 0),
-         f"systolic energies, assumed as of 45 nm / 6: half at {half_factor(shares):.2g} times as much")  # fmt: skip
-    line("longest stage over shortest", 1.0, float(balance.rows[-1][5] or 0),
-         f"number of arrays, not known: {arrays:.2g} would balance")  # fmt: skip
+    line(
+        "energy on ReRAM (%), leakage left out",
+        "minority",
+        float(reram[3] or 0),
+        f"systolic energies, assumed as of 45 nm / 6: half at {half_factor(shares):.2g} times as much",
+    )
+    line(
+        "longest stage over shortest",
+        1.0,
+        float(balance.rows[-1][5] or 0),
+        f"number of arrays, not known: {arrays:.2g} would balance",
+    )
     for kind, slower in zip(TASKS, paired(points, "haima"), strict=False):
-        line(f"HAIMA's time over Atleus's, {kind}, mean of equal points", "closer in inference", slower,
-             "one HBM2 stack assumed, rows streamed for every token")  # fmt: skip
+        line(
+            f"HAIMA's time over Atleus's, {kind}, mean of equal points",
+            "closer in inference",
+            slower,
+            "one HBM2 stack assumed, rows streamed for every token",
+        )
     for chip in OTHERS:
-        line(f"{chip}: time over Atleus's, mean", "> 1" if chip != "atleus-2.5d" else None,
-             mean(points, chip, ATLEUS, "latency_s"), "arrays, clock and links assumed")  # fmt: skip
-        line(f"{chip}: energy over Atleus's, mean", "> 1" if chip != "atleus-2.5d" else None,
-             mean(points, chip, ATLEUS, "energy_J"), "arrays, clock and links assumed")  # fmt: skip
+        line(
+            f"{chip}: time over Atleus's, mean",
+            "> 1" if chip != "atleus-2.5d" else None,
+            mean(points, chip, ATLEUS, "latency_s"),
+            "arrays, clock and links assumed",
+        )
+        line(
+            f"{chip}: energy over Atleus's, mean",
+            "> 1" if chip != "atleus-2.5d" else None,
+            mean(points, chip, ATLEUS, "energy_J"),
+            "arrays, clock and links assumed",
+        )
     line("slope of energy over bits, Atleus", "near-linear", slopes[ATLEUS][0], f"R2 {slopes[ATLEUS][1]:.4f}")
     line(f"slope of energy over bits, {gpus[0]}", "< 1", slopes[gpus[0]][0], f"R2 {slopes[gpus[0]][1]:.4f}")
     line("M8F4 saves (%)", "more than M4F8", saved["M8F4"], "the FFN holds two thirds of the weights")
@@ -336,12 +401,17 @@ def run(options: StudyOptions) -> StudyResult:
     )
     share = float(next(row for row in shares.rows if row[0] == "reram")[1] or 0)
     checks = [
-        Check("M8F4 saves more energy than M4F8", saved["M8F4"] > saved["M4F8"] > 0,
-              f"{saved['M8F4']:.3g} % against {saved['M4F8']:.3g} %"),
-        Check("Atleus's energy falls nearly linearly with bits, the GPU's more slowly",
-              slopes[ATLEUS][1] > 0.98 and slopes[gpus[0]][0] < slopes[ATLEUS][0],
-              f"slope {slopes[ATLEUS][0]:.3g} with R2 {slopes[ATLEUS][1]:.4f}, GPU {slopes[gpus[0]][0]:.3g}"),
-    ]  # fmt: skip
+        Check(
+            "M8F4 saves more energy than M4F8",
+            saved["M8F4"] > saved["M4F8"] > 0,
+            f"{saved['M8F4']:.3g} % against {saved['M4F8']:.3g} %",
+        ),
+        Check(
+            "Atleus's energy falls nearly linearly with bits, the GPU's more slowly",
+            slopes[ATLEUS][1] > 0.98 and slopes[gpus[0]][0] < slopes[ATLEUS][0],
+            f"slope {slopes[ATLEUS][0]:.3g} with R2 {slopes[ATLEUS][1]:.4f}, GPU {slopes[gpus[0]][0]:.3g}",
+        ),
+    ]
     if not quick:
         what = "ReRAM takes 91.9 % of the operations of GPT-2 Medium at 1024 tokens, within 0.1 points"
         checks.insert(0, Check(what, abs(share - OPERATIONS) <= 0.1, f"{share:.2f} %"))
@@ -350,23 +420,51 @@ def run(options: StudyOptions) -> StudyResult:
         figures = f"{min(slower):.3g} times in {TASKS[slower.index(min(slower))]}, {max(slower):.3g} in the other task"
         checks.append(Check("HAIMA is slower than Atleus in inference and in fine-tuning", min(slower) > 1, figures))
     return StudyResult(
-        "atleus", "Atleus: ReRAM tiers over a systolic tier, against GPU, 3D-TPU and HAIMA",
+        "atleus",
+        "Atleus: ReRAM tiers over a systolic tier, against GPU, 3D-TPU and HAIMA",
         (head, ratios, shares, balance, bits, mixed, software, deciding, *([values] if values else ()), every),
-        tuple(checks), (*_remarks(points, gpus, balanced, deciding), on_values), evidence(chips.values()),
+        tuple(checks),
+        (*_remarks(points, gpus, balanced, deciding), on_values),
+        evidence(chips.values()),
         tuple(citation(k).text for k in SOURCES),
         (
-            Picture("Ratios to Atleus", "point", ("time over Atleus's",), "chip", "bar", "Time over that of Atleus",
-                    "times", True, (("published maximum over the GPU", SPEED),)),
-            Picture("Ratios to Atleus", "point", ("energy over Atleus's",), "chip", "bar", "Energy over that of Atleus",
-                    "times", True, (("published maximum over the GPU", ENERGY),)),
+            Picture(
+                "Ratios to Atleus",
+                "point",
+                ("time over Atleus's",),
+                "chip",
+                "bar",
+                "Time over that of Atleus",
+                "times",
+                True,
+                (("published maximum over the GPU", SPEED),),
+            ),
+            Picture(
+                "Ratios to Atleus",
+                "point",
+                ("energy over Atleus's",),
+                "chip",
+                "bar",
+                "Energy over that of Atleus",
+                "times",
+                True,
+                (("published maximum over the GPU", ENERGY),),
+            ),
             Picture(bits.title, "bits", tuple(bits.head[3:]), kind="line", unit="of the energy at 16 bits"),
             Picture(balance.title, "tokens", tuple(balance.head[1:5]), unit="us", log=True),
             Picture(shares.title, "component", tuple(shares.head[1:]), unit="%"),
-            Picture(software.title, "GPU utilization (%)", ("speed-up",), kind="line", log=True,
-                    unit="times", marks=(("published maximum", SPEED),)),
+            Picture(
+                software.title,
+                "GPU utilization (%)",
+                ("speed-up",),
+                kind="line",
+                log=True,
+                unit="times",
+                marks=(("published maximum", SPEED),),
+            ),
             Picture(deciding.title, "case", tuple(deciding.head[4:]), unit="times", log=True),
         ),
-    )  # fmt: skip
+    )
 
 
 def _remarks(points: list[Point], gpus: tuple[str, ...], balanced: float, deciding: Table) -> tuple[str, ...]:

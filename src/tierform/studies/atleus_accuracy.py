@@ -55,8 +55,13 @@ def accuracy(options: StudyOptions, chip: str) -> tuple[Table | None, str]:
         except MissingDependency as missing:
             return None, f"Not computed: accuracy under noise. {missing}"
     else:
-        fail("unknown way to find the accuracy", key="accuracy", value=chosen, choices=(*RUNS, "none"),
-             fix="short, long, none, or a .json file of `tierform accuracy`.")  # fmt: skip
+        fail(
+            "unknown way to find the accuracy",
+            key="accuracy",
+            value=chosen,
+            choices=(*RUNS, "none"),
+            fix="short, long, none, or a .json file of `tierform accuracy`.",
+        )
     return _table(found), _remark(found)
 
 
@@ -81,9 +86,16 @@ def _run(options: StudyOptions, chip: str, form: Run) -> dict[str, Any]:
     model = pretrain(task, steps=form.pretraining, seed=options.seed)
     adapting = Adapting(form.steps, 48, 5e-3, 16, targets=("all",), train_norms=True, resample_every=4)
     table = accuracy_table(
-        model, task, chip, noise=NOISE, seeds=form.seeds, instances=form.instances, adapting=adapting,
-        limit=form.limit, progress=lambda what, done, total: options.say(f"accuracy: {what} ({done}/{total})"),
-    )  # fmt: skip
+        model,
+        task,
+        chip,
+        noise=NOISE,
+        seeds=form.seeds,
+        instances=form.instances,
+        adapting=adapting,
+        limit=form.limit,
+        progress=lambda what, done, total: options.say(f"accuracy: {what} ({done}/{total})"),
+    )
     return table.to_dict()
 
 
@@ -103,11 +115,15 @@ def _table(found: dict[str, Any]) -> Table:
         many = len(line["runs"]) > 1
         rows.append(
             (
-                line["name"], 100 * line["accuracy"], 100 * line["half_width"] if many else None,
-                None if points is None else float(points), line["points_half_width"] if many and points is not None
-                else None, f"< {PUBLISHED_LOSS}" if line["name"] == WITH else None, len(line["runs"]),
+                line["name"],
+                100 * line["accuracy"],
+                100 * line["half_width"] if many else None,
+                None if points is None else float(points),
+                line["points_half_width"] if many and points is not None else None,
+                f"< {PUBLISHED_LOSS}" if line["name"] == WITH else None,
+                len(line["runs"]),
             )
-        )  # fmt: skip
+        )
     settings = found["settings"]
     peaks = settings.get("peak_rank", 0)
     held = f" ({peaks} more hold the large weights with noise in training)" if peaks else ""

@@ -129,10 +129,19 @@ def deciding_table(point: tuple[str, str, int, int]) -> Table:
             rows.append((f"{text}: {next(iter(tried.refused.values()))}", *(None,) * 7))
             continue
         ratios = [tried.ratio(chip, HETRAX, f) for f in ("latency_s", "energy_delay_product_Js") for chip in BASELINES]
-        rows.append((text, 1e3 * tried.results[HETRAX].latency_s, *ratios,
-                     *(peak_C(tried.results[chip]) for chip in BASELINES)))  # fmt: skip
-    head = ("case", "HeTraX (ms)", "HAIMA: time", "TransPIM: time", "HAIMA: energy-delay", "TransPIM: energy-delay",
-            "HAIMA (degC)", "TransPIM (degC)")  # fmt: skip
+        rows.append(
+            (text, 1e3 * tried.results[HETRAX].latency_s, *ratios, *(peak_C(tried.results[chip]) for chip in BASELINES))
+        )
+    head = (
+        "case",
+        "HeTraX (ms)",
+        "HAIMA: time",
+        "TransPIM: time",
+        "HAIMA: energy-delay",
+        "TransPIM: energy-delay",
+        "HAIMA (degC)",
+        "TransPIM (degC)",
+    )
     note = (
         f"Ratios to HeTraX at {Point(*point, {}, {}).label}; peaks in degC, the limit of DRAM being {DRAM_LIMIT_C:g}."
     )
@@ -148,10 +157,14 @@ def published_table(points: list[Point]) -> Table:
     power = [p.results["transpim"].average_power_W for p in points if "transpim" in p.results]
     rows: list[tuple[Cell, ...]] = [
         ("HAIMA's speed over TransPIM and Newton", "1.4 to 1.5", haima, "one HBM2 stack against TransPIM's eight"),
-        ("TransPIM's mean power (W)", "about 40", sum(power) / len(power),
-         "published ratios of speed to energy, 22.1/138.1 to 114.9/666.6, of a 250 W board"),
+        (
+            "TransPIM's mean power (W)",
+            "about 40",
+            sum(power) / len(power),
+            "published ratios of speed to energy, 22.1/138.1 to 114.9/666.6, of a 250 W board",
+        ),
         ("TransPIM's largest rate (TOP/s)", None, max(rates) / 1e12, "one subarray of a bank at a time"),
-    ]  # fmt: skip
+    ]
     return Table("The baselines by themselves", ("figure", "published", "here", "by"), tuple(rows), "")
 
 
@@ -159,8 +172,9 @@ def summary(points: list[Point], heat: Table) -> Table:
     """The published figures, each beside this study's."""
     rows: list[tuple[Cell, ...]] = []
     for figure, published, name in (
-        ("latency_s", SPEED, "speed-up"), ("energy_delay_product_Js", PRODUCT, "energy-delay product"),
-    ):  # fmt: skip
+        ("latency_s", SPEED, "speed-up"),
+        ("energy_delay_product_Js", PRODUCT, "energy-delay product"),
+    ):
         for chip in BASELINES:
             top, middle = best(points, chip, HETRAX, figure), mean(points, chip, HETRAX, figure)
             if top and middle:
@@ -198,39 +212,75 @@ def run(options: StudyOptions) -> StudyResult:
     fits = [p for p in points if not p.results[HETRAX].crossbar_writes]
     cool = [row for row in heat.rows if row[0] == HETRAX and row[3] is not None]
     checks = (
-        Check("HeTraX is faster than HAIMA and TransPIM wherever its feed-forward weights fit",
-              all((p.ratio(chip, HETRAX, "latency_s") or 2) > 1 for p in fits for chip in BASELINES) and bool(fits),
-              f"{len(fits)} of {len(points)} points"),
-        Check("HeTraX stays below its limits", all(float(row[2] or 0) <= float(row[3] or 0) for row in cool),
-              "; ".join(f"{row[1]} {row[2]:.1f} of {row[3]:.0f} degC" for row in cool)),
-        Check("ReRAM is cooler beside the heat sink than at the bottom",
-              peaks["at the heat sink"] < peaks["at the bottom"],
-              f"{peaks['at the heat sink']:.1f} against {peaks['at the bottom']:.1f} degC"),
-    )  # fmt: skip
+        Check(
+            "HeTraX is faster than HAIMA and TransPIM wherever its feed-forward weights fit",
+            all((p.ratio(chip, HETRAX, "latency_s") or 2) > 1 for p in fits for chip in BASELINES) and bool(fits),
+            f"{len(fits)} of {len(points)} points",
+        ),
+        Check(
+            "HeTraX stays below its limits",
+            all(float(row[2] or 0) <= float(row[3] or 0) for row in cool),
+            "; ".join(f"{row[1]} {row[2]:.1f} of {row[3]:.0f} degC" for row in cool),
+        ),
+        Check(
+            "ReRAM is cooler beside the heat sink than at the bottom",
+            peaks["at the heat sink"] < peaks["at the bottom"],
+            f"{peaks['at the heat sink']:.1f} against {peaks['at the bottom']:.1f} degC",
+        ),
+    )
     every = points_table("Every point", points, (HETRAX, *BASELINES), "8-bit weights and activations.")
     return StudyResult(
-        "hetrax", "HeTraX: multiprocessors over a ReRAM tier, against HAIMA and TransPIM",
-        (summary(points, heat), ratios, heat, order, published_table(points), deciding, every), checks,
-        _remarks(points, fits, heat, deciding), evidence(chips), tuple(library.citation(key).text for key in SOURCES),
+        "hetrax",
+        "HeTraX: multiprocessors over a ReRAM tier, against HAIMA and TransPIM",
+        (summary(points, heat), ratios, heat, order, published_table(points), deciding, every),
+        checks,
+        _remarks(points, fits, heat, deciding),
+        evidence(chips),
+        tuple(library.citation(key).text for key in SOURCES),
         (
-            Picture(ratios.title, "point", (ratios.head[3],), "chip", "bar", "Time over that of HeTraX", "times", True,
-                    (("published maximum", SPEED),)),
-            Picture(ratios.title, "point", (ratios.head[5],), "chip", "bar", "Energy-delay product over that of HeTraX",
-                    "times", True, (("published maximum", PRODUCT),)),
+            Picture(
+                ratios.title,
+                "point",
+                (ratios.head[3],),
+                "chip",
+                "bar",
+                "Time over that of HeTraX",
+                "times",
+                True,
+                (("published maximum", SPEED),),
+            ),
+            Picture(
+                ratios.title,
+                "point",
+                (ratios.head[5],),
+                "chip",
+                "bar",
+                "Energy-delay product over that of HeTraX",
+                "times",
+                True,
+                (("published maximum", PRODUCT),),
+            ),
             Picture(heat.title, "die", ("peak (degC)", "limit (degC)"), "chip", unit="degC"),
             Picture(deciding.title, "case", tuple(deciding.head[2:6]), unit="times", log=True),
-            Picture(deciding.title, "case", tuple(deciding.head[6:]), title="Peak temperature", unit="degC",
-                    marks=(("limit of DRAM", DRAM_LIMIT_C),)),
+            Picture(
+                deciding.title,
+                "case",
+                tuple(deciding.head[6:]),
+                title="Peak temperature",
+                unit="degC",
+                marks=(("limit of DRAM", DRAM_LIMIT_C),),
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _remarks(points: list[Point], fits: list[Point], heat: Table, deciding: Table) -> tuple[str, ...]:
     """What was missed, by how much, and which assumption decides it."""
     said = []
     for figure, published, name in (
-        ("latency_s", SPEED, "speed-up"), ("energy_delay_product_Js", PRODUCT, "gain in energy-delay product"),
-    ):  # fmt: skip
+        ("latency_s", SPEED, "speed-up"),
+        ("energy_delay_product_Js", PRODUCT, "gain in energy-delay product"),
+    ):
         tops = {chip: best(points, chip, HETRAX, figure) for chip in BASELINES}
         texts = [f"{top[0]:.3g} over {chip}" for chip, top in tops.items() if top]
         said.append(

@@ -106,21 +106,33 @@ def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[St
     reprogrammed = 0
     for component_name, component in chip.components.items():
         count = sum(
-            p.total_crossbars for p in (low.mapping.placements if low.mapping else ())
+            p.total_crossbars
+            for p in (low.mapping.placements if low.mapping else ())
             if p.resident and p.component == component_name
-        )  # fmt: skip
+        )
         if count and hasattr(component, "programming_cost"):
             one = component.programming_cost(count)
             move_s, move_J, reprogrammed = move_s + one.latency_s, move_J + one.total_energy_J, reprogrammed + count
-    costs = StepCosts(full.latency_s * scale, full.energy_J * scale, trial.latency_s * scale,
-                      trial.energy_J * scale, low.latency_s, low.energy_J, move_s, move_J)  # fmt: skip
+    costs = StepCosts(
+        full.latency_s * scale,
+        full.energy_J * scale,
+        trial.latency_s * scale,
+        trial.energy_J * scale,
+        low.latency_s,
+        low.energy_J,
+        move_s,
+        move_J,
+    )
     device: Any = gpu.components.get("gpu")
     kernels = sum(times for _, _, _, times in expand(model, full_task).occurrences())
     more = {
-        "operators": kernels, "launch_s": kernels * device.parameters.launch.value if device else math.nan,
-        "crossbars": reprogrammed, "writes_per_step": low.wear.writes_per_cell,
-        "endurance": low.wear.endurance_writes, "operations": full.operations,
-    }  # fmt: skip
+        "operators": kernels,
+        "launch_s": kernels * device.parameters.launch.value if device else math.nan,
+        "crossbars": reprogrammed,
+        "writes_per_step": low.wear.writes_per_cell,
+        "endurance": low.wear.endurance_writes,
+        "operations": full.operations,
+    }
     return costs, more, [*full.assumptions, *low.assumptions]
 
 
@@ -176,16 +188,38 @@ def run(options: StudyOptions) -> StudyResult:
         costs, more, assumed = _costs(name, case, options, ends == "learn")
         assumptions |= dict.fromkeys(assumed)
         s, e = costs.full_s / costs.low_s, costs.full_J / costs.low_J
-        steps_rows.append((name, 1e3 * costs.full_s, 1e3 * costs.trial_s, 1e3 * costs.low_s, s, 1e3 * costs.full_J,
-                           1e3 * costs.low_J, e, more["operators"], 1e3 * more["launch_s"]))  # fmt: skip
+        steps_rows.append(
+            (
+                name,
+                1e3 * costs.full_s,
+                1e3 * costs.trial_s,
+                1e3 * costs.low_s,
+                s,
+                1e3 * costs.full_J,
+                1e3 * costs.low_J,
+                e,
+                more["operators"],
+                1e3 * more["launch_s"],
+            )
+        )
         earliest = 5 * case.window
         places = [earliest, *(round(share * case.steps) for share in (0.05, 0.1, 0.2, 0.5))]
         previous = math.inf
         falling = True
         for switch in sorted({place for place in places if earliest <= place < case.steps}):
             time, energy, full_time, full_energy = whole_run(costs, case.steps, switch, case.window)
-            run_rows.append((name, switch, 100 * switch / case.steps, full_time, time, full_time / time,
-                             full_energy / energy, case.known))  # fmt: skip
+            run_rows.append(
+                (
+                    name,
+                    switch,
+                    100 * switch / case.steps,
+                    full_time,
+                    time,
+                    full_time / time,
+                    full_energy / energy,
+                    case.known,
+                )
+            )
             best_time, best_energy = max(best_time, full_time / time), max(best_energy, full_energy / energy)
             falling &= (full_time / time <= previous) or costs.low_s > costs.full_s
             previous = full_time / time
@@ -197,11 +231,31 @@ def run(options: StudyOptions) -> StudyResult:
         share = share_for(needed, s, twice)
         f, g = earliest / case.steps, twice
         rest = 1 / needed - f - g
-        bound_rows.append((name, 100 * f, 100 * g, s, early, limit, (1 - f) / rest if rest > 0 else None,
-                           None if share is None else 100 * share))  # fmt: skip
+        bound_rows.append(
+            (
+                name,
+                100 * f,
+                100 * g,
+                s,
+                early,
+                limit,
+                (1 - f) / rest if rest > 0 else None,
+                None if share is None else 100 * share,
+            )
+        )
         writes = 1 + more["writes_per_step"] * (case.steps - earliest)
-        wear_rows.append((name, more["crossbars"], more["writes_per_step"], writes, more["endurance"],
-                          100 * writes / more["endurance"], 1e3 * costs.move_s, 1e3 * costs.move_J))  # fmt: skip
+        wear_rows.append(
+            (
+                name,
+                more["crossbars"],
+                more["writes_per_step"],
+                writes,
+                more["endurance"],
+                100 * writes / more["endurance"],
+                1e3 * costs.move_s,
+                1e3 * costs.move_J,
+            )
+        )
         if measured and measured[0] == name:
             _, before, trial, windows, repeated = measured
             for what, switch, twice_steps in (
@@ -209,40 +263,118 @@ def run(options: StudyOptions) -> StudyResult:
                 ("as many windows", windows * case.window, repeated * case.window),
             ):
                 time, energy, full_time, full_energy = whole_run(costs, case.steps, switch, twice_steps)
-                logged.append((name, what, switch, 100 * switch / case.steps, 100 * twice_steps / case.steps,
-                               full_time / time, full_energy / energy))  # fmt: skip
+                logged.append(
+                    (
+                        name,
+                        what,
+                        switch,
+                        100 * switch / case.steps,
+                        100 * twice_steps / case.steps,
+                        full_time / time,
+                        full_energy / energy,
+                    )
+                )
     tables = [
-        Table("One step at batch 1",
-              ("application", "GPU full (ms)", "GPU low-rank (ms)", "chip low-rank (ms)", "time ratio", "GPU full (mJ)",
-               "chip low-rank (mJ)", "energy ratio", "operators", "launches alone (ms)"), tuple(steps_rows),
-              "Launches alone: operators times the GPU model's launch time, no fusion.  The host's delays are not in."),
-        Table("The whole run by the step of the switch",
-              ("application", "switch step", "of all (%)", "GPU only (s)", "hybrid (s)", "time ratio", "energy ratio",
-               "steps known"), tuple(run_rows),
-              f"Published maxima: {TIME_PUBLISHED} (time) and {ENERGY_PUBLISHED} (energy).  Trial, transfer and "
-              "programming are charged; the first row of each is the earliest switch, five windows."),
-        Table("Amdahl's bound",
-              ("application", "earliest f (%)", "g (%)", "s", "ratio", "ratio if s were infinite", "s needed for 11.9",
-               "latest f for 11.9 (%)"), tuple(bound_rows), "1 / (f + g + (1 - f)/s); empty: out of reach."),
-        Table("Wear and moving", ("application", "crossbars", "writes a step", "writes a run", "endurance", "used (%)",
-                                  "moving (ms)", "moving (mJ)"), tuple(wear_rows),
-              "Writes of the most written cell; they come from the ends of the network, which keep learning."),
-    ]  # fmt: skip
+        Table(
+            "One step at batch 1",
+            (
+                "application",
+                "GPU full (ms)",
+                "GPU low-rank (ms)",
+                "chip low-rank (ms)",
+                "time ratio",
+                "GPU full (mJ)",
+                "chip low-rank (mJ)",
+                "energy ratio",
+                "operators",
+                "launches alone (ms)",
+            ),
+            tuple(steps_rows),
+            "Launches alone: operators times the GPU model's launch time, no fusion.  The host's delays are not in.",
+        ),
+        Table(
+            "The whole run by the step of the switch",
+            (
+                "application",
+                "switch step",
+                "of all (%)",
+                "GPU only (s)",
+                "hybrid (s)",
+                "time ratio",
+                "energy ratio",
+                "steps known",
+            ),
+            tuple(run_rows),
+            f"Published maxima: {TIME_PUBLISHED} (time) and {ENERGY_PUBLISHED} (energy).  Trial, transfer and "
+            "programming are charged; the first row of each is the earliest switch, five windows.",
+        ),
+        Table(
+            "Amdahl's bound",
+            (
+                "application",
+                "earliest f (%)",
+                "g (%)",
+                "s",
+                "ratio",
+                "ratio if s were infinite",
+                "s needed for 11.9",
+                "latest f for 11.9 (%)",
+            ),
+            tuple(bound_rows),
+            "1 / (f + g + (1 - f)/s); empty: out of reach.",
+        ),
+        Table(
+            "Wear and moving",
+            (
+                "application",
+                "crossbars",
+                "writes a step",
+                "writes a run",
+                "endurance",
+                "used (%)",
+                "moving (ms)",
+                "moving (mJ)",
+            ),
+            tuple(wear_rows),
+            "Writes of the most written cell; they come from the ends of the network, which keep learning.",
+        ),
+    ]
     if logged:
-        tables.append(Table("The switch that was measured", ("application", "carried over as", "switch step",
-                            "before the switch (%)", "trial (%)", "time ratio", "energy ratio"), tuple(logged),
-                            "The logged run is shorter than the published one: its switch carried over as its share "
-                            "of the run, and as the number of its windows."))  # fmt: skip
-    summary = Table("Published and reproduced", ("figure", "published, up to", "here, best"),
-                    (("training time, GPU only over hybrid", TIME_PUBLISHED, best_time),
-                     ("training energy, GPU only over hybrid", ENERGY_PUBLISHED, best_energy)),
-                    f"Of {', '.join(names)}; no constant was chosen to meet the published figures.")  # fmt: skip
+        tables.append(
+            Table(
+                "The switch that was measured",
+                (
+                    "application",
+                    "carried over as",
+                    "switch step",
+                    "before the switch (%)",
+                    "trial (%)",
+                    "time ratio",
+                    "energy ratio",
+                ),
+                tuple(logged),
+                "The logged run is shorter than the published one: its switch carried over as its share "
+                "of the run, and as the number of its windows.",
+            )
+        )
+    summary = Table(
+        "Published and reproduced",
+        ("figure", "published, up to", "here, best"),
+        (
+            ("training time, GPU only over hybrid", TIME_PUBLISHED, best_time),
+            ("training energy, GPU only over hybrid", ENERGY_PUBLISHED, best_energy),
+        ),
+        f"Of {', '.join(names)}; no constant was chosen to meet the published figures.",
+    )
     own = [
         Assumption(f"steps of {name}", str(CASES[name].steps), "assumed", "", CASES[name].why)
-        for name in names if not CASES[name].known
-    ]  # fmt: skip
-    for key, default, note in (("link", "32e9 B/s", "PCIe 4.0 x16, one direction"),
-                               ("link_energy", "5e-12 J/bit", "a serial link of this class")):  # fmt: skip
+        for name in names
+        if not CASES[name].known
+    ]
+    for key, default, note in (
+        ("link", "32e9 B/s", "PCIe 4.0 x16, one direction"),
+        ("link_energy", "5e-12 J/bit", "a serial link of this class"),
+    ):
         if key not in options.settings:
             own.append(Assumption(key, default, "assumed", "", note))
     from tierform.library import citation
@@ -256,6 +388,12 @@ def run(options: StudyOptions) -> StudyResult:
         "The published maxima are met only where the chip's step is about 17 times faster than the GPU's (at the "
         "earliest switch of the snow-water application); the table of one step says what this model gives.",
     )
-    return StudyResult("hpt", "HpT: full-parameter training on a GPU, then low-rank training on ReRAM over systolic",
-                       (summary, *tables), tuple(checks), remarks, tuple(own) + tuple(assumptions),
-                       (citation("hpt-2024").text,))  # fmt: skip
+    return StudyResult(
+        "hpt",
+        "HpT: full-parameter training on a GPU, then low-rank training on ReRAM over systolic",
+        (summary, *tables),
+        tuple(checks),
+        remarks,
+        tuple(own) + tuple(assumptions),
+        (citation("hpt-2024").text,),
+    )

@@ -29,8 +29,11 @@ def _summary(quality: Table, kv: Table, weights_saved: float) -> Table:
     rows = [dict(zip(quality.head, row, strict=True)) for row in quality.rows]
     runs = [row for row in rows if row["policy"] == "static"]
     near = min(runs, key=lambda row: abs(float(row["DRAM energy saved (%)"] or 0) - 100 * ENERGY_SAVED))
-    thrifty = max((row for row in runs if float(row["above exact (%)"] or 0) < 0.5), default=near,
-                  key=lambda row: float(row["DRAM energy saved (%)"] or 0))  # fmt: skip
+    thrifty = max(
+        (row for row in runs if float(row["above exact (%)"] or 0) < 0.5),
+        default=near,
+        key=lambda row: float(row["DRAM energy saved (%)"] or 0),
+    )
     both = next(row for row in kv.rows if row[0] == "both")
 
     def at(row: dict[str, Any]) -> str:
@@ -82,7 +85,11 @@ def run(options: StudyOptions) -> StudyResult:
         "what this study tests is proportionality and quality at equal bytes, not those two numbers.",
     ]
     return StudyResult(
-        "smartquant", "SmartQuant: variable-precision weights behind a CXL memory controller",
-        (summary, perplexity, pairs, planes, mix, weights, quality.kv), tuple(claims), tuple(remarks),
-        tuple(device.assumptions), tuple(citation(key).text for key in SOURCES),
-    )  # fmt: skip
+        "smartquant",
+        "SmartQuant: variable-precision weights behind a CXL memory controller",
+        (summary, perplexity, pairs, planes, mix, weights, quality.kv),
+        tuple(claims),
+        tuple(remarks),
+        tuple(device.assumptions),
+        tuple(citation(key).text for key in SOURCES),
+    )

@@ -106,9 +106,17 @@ def measure(options: StudyOptions, device: PlaneMemory, layout: str) -> Quality:
 
 
 def _run_policies(
-    quality: Quality, planed: Any, budget: float, windows: int, calibration: Any, predictors: Any,
-    device: PlaneMemory, layout: str, options: StudyOptions, where: str,
-) -> None:  # fmt: skip
+    quality: Quality,
+    planed: Any,
+    budget: float,
+    windows: int,
+    calibration: Any,
+    predictors: Any,
+    device: PlaneMemory,
+    layout: str,
+    options: StudyOptions,
+    where: str,
+) -> None:
     from tierform.store.policies import KINDS, Policy
 
     full = load_cost(device, {PLANES: float(sum(group.weights for group in planed.groups))}, layout)
@@ -160,17 +168,31 @@ def tables(quality: Quality) -> tuple[Table, Table]:
         each = found.perplexities
         above, _, _ = against(found, quality.exact)
         rows.append(
-            (kind, float(np.mean(found.bits)), float(np.mean(each)), min(each), max(each), above,
-             float(np.mean(found.energy_saved)), float(np.mean(found.load_saved)))
-        )  # fmt: skip
+            (
+                kind,
+                float(np.mean(found.bits)),
+                float(np.mean(each)),
+                min(each),
+                max(each),
+                above,
+                float(np.mean(found.energy_saved)),
+                float(np.mean(found.load_saved)),
+            )
+        )
         for other in ("uniform", "shuffled"):
             if kind in IMPORTANCE_DRIVEN and (budget, other) in quality.found:
                 difference, error, lower = against(found, quality.found[budget, other])
                 pairs.append((budget, kind, other, difference, error, f"{lower} of {len(each)}"))
     head = (
-        "policy", "bits a weight", "perplexity", "least seed", "most seed", "above exact (%)", "DRAM energy saved (%)",
+        "policy",
+        "bits a weight",
+        "perplexity",
+        "least seed",
+        "most seed",
+        "above exact (%)",
+        "DRAM energy saved (%)",
         "load time saved (%)",
-    )  # fmt: skip
+    )
     note = "Means over the seeds.  shuffled is the static mix of bits given to groups by lot: a control, not a policy."
     pair_head = ("bits a weight", "policy", "against", "perplexity (%)", "standard error (%)", "seeds in which lower")
     pair_note = "Differences window by window on the same text with the same model; negative is better."

@@ -96,9 +96,12 @@ def points_table(title: str, points: Iterable[Point], chips: Iterable[str], note
 
 def _figures(result: Result) -> tuple[float, ...]:
     return (
-        1e3 * result.latency_s, 1e3 * result.energy_J, result.average_power_W,
-        result.operations / result.latency_s / 1e12, peak_C(result),
-    )  # fmt: skip
+        1e3 * result.latency_s,
+        1e3 * result.energy_J,
+        result.average_power_W,
+        result.operations / result.latency_s / 1e12,
+        peak_C(result),
+    )
 
 
 def peak_C(result: Result) -> float:

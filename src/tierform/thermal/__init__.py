@@ -35,13 +35,20 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "builders": (
-        "Die", "Tier", "default_board", "default_sink", "interposer_2_5d", "planar_stack", "stacked_3d", "tile_grid",
+        "Die",
+        "Tier",
+        "default_board",
+        "default_sink",
+        "interposer_2_5d",
+        "planar_stack",
+        "stacked_3d",
+        "tile_grid",
     ),
     "grid": ("GridModel", "TemperatureField"),
     "influence": ("FixedPoint", "InfluenceModel"),
     "materials": ("Material", "material", "with_columns"),
     "stack": ("Board", "Channels", "Layer", "Plate", "Region", "Sink", "Stack", "Surface", "Tile"),
-}  # fmt: skip
+}
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 

@@ -23,27 +23,100 @@ from tierform.thermal.stack import Region, region_problems
 
 # Every key that HotSpot's tools read, with what a value must be.
 _POSITIVE = (
-    "t_chip", "k_chip", "p_chip", "s_sink", "t_sink", "k_sink", "p_sink", "s_spreader", "t_spreader", "k_spreader",
-    "p_spreader", "t_interface", "k_interface", "p_interface", "r_convec_sec", "c_convec_sec", "t_metal", "t_c4",
-    "s_c4", "s_sub", "t_sub", "s_solder", "t_solder", "s_pcb", "t_pcb", "ambient", "init_temp", "sampling_intvl",
-    "base_proc_freq", "r_convec", "c_convec", "pumping_pressure", "inlet_temperature", "coolant_capac", "coolant_res",
-    "coolant_visc", "wall_capac", "wall_res", "htc", "thermal_threshold",
-)  # fmt: skip
+    "t_chip",
+    "k_chip",
+    "p_chip",
+    "s_sink",
+    "t_sink",
+    "k_sink",
+    "p_sink",
+    "s_spreader",
+    "t_spreader",
+    "k_spreader",
+    "p_spreader",
+    "t_interface",
+    "k_interface",
+    "p_interface",
+    "r_convec_sec",
+    "c_convec_sec",
+    "t_metal",
+    "t_c4",
+    "s_c4",
+    "s_sub",
+    "t_sub",
+    "s_solder",
+    "t_solder",
+    "s_pcb",
+    "t_pcb",
+    "ambient",
+    "init_temp",
+    "sampling_intvl",
+    "base_proc_freq",
+    "r_convec",
+    "c_convec",
+    "pumping_pressure",
+    "inlet_temperature",
+    "coolant_capac",
+    "coolant_res",
+    "coolant_visc",
+    "wall_capac",
+    "wall_res",
+    "htc",
+    "thermal_threshold",
+)
 _COUNTS = ("n_metal", "n_c4", "grid_rows", "grid_cols")
 _FLAGS = (
-    "model_secondary", "dtm_used", "leakage_used", "leakage_mode", "package_model_used", "block_omit_lateral",
-    "use_microchannels", "use_microfluidic_cooling",
-)  # fmt: skip
+    "model_secondary",
+    "dtm_used",
+    "leakage_used",
+    "leakage_mode",
+    "package_model_used",
+    "block_omit_lateral",
+    "use_microchannels",
+    "use_microfluidic_cooling",
+)
 _WORDS = (
-    "init_file", "steady_file", "model_type", "package_config_file", "grid_layer_file", "grid_steady_file",
-    "grid_transient_file", "grid_map_mode", "coolant_material", "wall_material", "material_chip", "material_sink",
-    "material_spreader", "material_interface", "detailed_3D", "materials_file", "f", "p", "o", "c", "d", "network_file",
-)  # fmt: skip
+    "init_file",
+    "steady_file",
+    "model_type",
+    "package_config_file",
+    "grid_layer_file",
+    "grid_steady_file",
+    "grid_transient_file",
+    "grid_map_mode",
+    "coolant_material",
+    "wall_material",
+    "material_chip",
+    "material_sink",
+    "material_spreader",
+    "material_interface",
+    "detailed_3D",
+    "materials_file",
+    "f",
+    "p",
+    "o",
+    "c",
+    "d",
+    "network_file",
+)
 # Keys of the floorplanner that shares the file; heat does not need them.
 _FLOORPLANNER = (
-    "wrap_l2", "l2_label", "model_rim", "rim_thickness", "compact_ratio", "n_orients", "P0", "Davg", "Kmoves", "Rcool",
-    "Rreject", "Nmax", "lambdaA", "lambdaT", "lambdaW",
-)  # fmt: skip
+    "wrap_l2",
+    "l2_label",
+    "model_rim",
+    "rim_thickness",
+    "compact_ratio",
+    "n_orients",
+    "P0",
+    "Davg",
+    "Kmoves",
+    "Rcool",
+    "Rreject",
+    "Nmax",
+    "lambdaA",
+    "lambdaT",
+    "lambdaW",
+)
 KEYS = ("pump_internal_res", *_POSITIVE, *_COUNTS, *_FLAGS, *_WORDS, *_FLOORPLANNER)
 
 
@@ -148,11 +221,19 @@ def read_configuration(path: Path | str | None, overrides: dict[str, str] | None
 
 
 _COOLER = {
-    "natural_convec": "", "flow_type": "impinging", "sink_type": "pins", "fin_height": "fin_height_m",
-    "fin_width": "fin_width_m", "channel_width": "channel_width_m", "pin_height": "pin_height_m",
-    "pin_diam": "pin_diameter_m", "pin_dist": "pin_distance_m", "fan_radius": "fan_radius_m",
-    "motor_radius": "motor_radius_m", "rpm": "revolutions_per_min",
-}  # fmt: skip
+    "natural_convec": "",
+    "flow_type": "impinging",
+    "sink_type": "pins",
+    "fin_height": "fin_height_m",
+    "fin_width": "fin_width_m",
+    "channel_width": "channel_width_m",
+    "pin_height": "pin_height_m",
+    "pin_diam": "pin_diameter_m",
+    "pin_dist": "pin_distance_m",
+    "fan_radius": "fan_radius_m",
+    "motor_radius": "motor_radius_m",
+    "rpm": "revolutions_per_min",
+}
 
 
 def read_cooler(path: Path | str) -> AirCooler:

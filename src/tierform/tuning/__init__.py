@@ -15,11 +15,24 @@ if TYPE_CHECKING:
     from tierform.tuning.trainer import HybridTrainer
 
 _HOME = {
-    "APPLICATIONS": "applications", "Application": "applications", "build": "applications",
-    "SwitchCallback": "callback", "load_config": "config", "LowRank": "lowrank", "merged": "lowrank",
-    "Decision": "rule", "FixedStep": "rule", "HpTRule": "rule", "IntrinsicDimension": "rule", "LossPlateau": "rule",
-    "SwitchRule": "rule", "Window": "rule", "run": "run", "HybridTrainer": "trainer", "optimizer": "side",
-}  # fmt: skip
+    "APPLICATIONS": "applications",
+    "Application": "applications",
+    "build": "applications",
+    "SwitchCallback": "callback",
+    "load_config": "config",
+    "LowRank": "lowrank",
+    "merged": "lowrank",
+    "Decision": "rule",
+    "FixedStep": "rule",
+    "HpTRule": "rule",
+    "IntrinsicDimension": "rule",
+    "LossPlateau": "rule",
+    "SwitchRule": "rule",
+    "Window": "rule",
+    "run": "run",
+    "HybridTrainer": "trainer",
+    "optimizer": "side",
+}
 
 __all__ = [
     "APPLICATIONS",

@@ -87,17 +87,30 @@ class SwitchCallback(TrainerCallback):
         if self._low is not None and self._low_optimizer is not None:
             low = {"model": self._low.state_dict(), "optimizer": self._low_optimizer.state_dict()}
         content = {
-            "settings": self._settings(), "phase": self.phase, "step": state.global_step, "ranks": dict(self._ranks),
-            "rule": self.rule.state(), "journal": self.journal.state(), "losses": list(self._losses),
-            "pair": [list(one) for one in self._pair], "before": dict(self._before), "changes": self._changes,
+            "settings": self._settings(),
+            "phase": self.phase,
+            "step": state.global_step,
+            "ranks": dict(self._ranks),
+            "rule": self.rule.state(),
+            "journal": self.journal.state(),
+            "losses": list(self._losses),
+            "pair": [list(one) for one in self._pair],
+            "before": dict(self._before),
+            "changes": self._changes,
             "low": low,
-        }  # fmt: skip
+        }
         files.write(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE, content)
 
     def _settings(self) -> dict[str, Any]:
         low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
-        return {"model": self._shape, "rule": type(self.rule).__name__, "window": self.rule.window, **low,
-                "layer": self.layer, **self.rule.thresholds()}  # fmt: skip
+        return {
+            "model": self._shape,
+            "rule": type(self.rule).__name__,
+            "window": self.rule.window,
+            **low,
+            "layer": self.layer,
+            **self.rule.thresholds(),
+        }
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any = None, **_: Any) -> None:
         """Check the targets and watch the model's batches and losses."""
@@ -106,8 +119,12 @@ class SwitchCallback(TrainerCallback):
         if args.fp16 or args.bf16:
             fail("the callback trains in full precision", key="bf16 or fp16", value=True)
         if state.max_steps < self.rule.window:
-            fail("the window is longer than the run", key="window", value=self.rule.window,
-                 fix=f"The run has {state.max_steps} steps.")  # fmt: skip
+            fail(
+                "the window is longer than the run",
+                key="window",
+                value=self.rule.window,
+                fix=f"The run has {state.max_steps} steps.",
+            )
         if state.global_step != self._step:
             what = "the run goes on from a checkpoint that the switch was not told of"
             how = "Call callback.resume(trainer, folder) before trainer.train(resume_from_checkpoint=folder)."

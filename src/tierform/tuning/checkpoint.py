@@ -55,10 +55,16 @@ def read(path: Path | str) -> dict[str, Any]:
 def compare(found: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
     """TierformError with everything in which a checkpoint's run differs from this one."""
     problems = [
-        Problem("the checkpoint was written by a run with another setting", file, key=key, value=found.get(key),
-                fix=f"Here it is {here[key]!r}.")
-        for key in here if found.get(key) != here[key]
-    ]  # fmt: skip
+        Problem(
+            "the checkpoint was written by a run with another setting",
+            file,
+            key=key,
+            value=found.get(key),
+            fix=f"Here it is {here[key]!r}.",
+        )
+        for key in here
+        if found.get(key) != here[key]
+    ]
     if problems:
         raise TierformError(problems)
 

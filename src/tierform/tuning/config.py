@@ -94,8 +94,9 @@ class RuleFile(FileModel):
             "hpt": {"window", "alpha", "loss_threshold", "weight_threshold"},
             "fixed": {"window", "alpha", "step", "trial"},
             "plateau": {"window", "alpha", "threshold", "patience", "trial"},
-            "intrinsic": {"window", "alpha", "dimension", "trial"}, "never": set(),
-        }[self.kind]  # fmt: skip
+            "intrinsic": {"window", "alpha", "dimension", "trial"},
+            "never": set(),
+        }[self.kind]
         extra = sorted(self.model_fields_set - used - {"kind"})
         if extra:
             raise ValueError(f"the rule {self.kind!r} has no {', '.join(extra)}; it has {', '.join(sorted(used))}")
@@ -172,9 +173,16 @@ def load_config(path: Path | str) -> TuneFile:
             fix = f"Registered: {', '.join(names)}; or module:function of your own."
             line = document.line_of(("model",))
             problems.append(
-                Problem("not a registered application", str(path), line, "model", found.model,
-                        nearest(found.model, names), fix)
-            )  # fmt: skip
+                Problem(
+                    "not a registered application",
+                    str(path),
+                    line,
+                    "model",
+                    found.model,
+                    nearest(found.model, names),
+                    fix,
+                )
+            )
     if problems:
         raise TierformError(problems)
     data = found.data.model_copy(

@@ -23,8 +23,12 @@ class ShuffledBatches:
 
     def __init__(self, samples: Samples, size: int = 1, seed: int = 0) -> None:
         if not 1 <= size <= len(samples):
-            fail("a batch holds at least one and at most all samples", key="batch", value=size,
-                 fix=f"There are {len(samples)} samples.")  # fmt: skip
+            fail(
+                "a batch holds at least one and at most all samples",
+                key="batch",
+                value=size,
+                fix=f"There are {len(samples)} samples.",
+            )
         self.inputs, self.targets = torch.from_numpy(samples.inputs), torch.from_numpy(samples.targets)
         self.size, self.seed = size, seed
         self.per_epoch = len(samples) // size

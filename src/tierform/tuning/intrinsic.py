@@ -19,10 +19,17 @@ from torch.func import functional_call
 
 
 def intrinsic_dimension(
-    model: nn.Module, loss: Callable[[Any, Any], Tensor], batches: Sequence[Any], weights: Sequence[str], *,
-    dimensions: Sequence[int] = (1, 2, 4, 8, 16, 32, 64), steps: int = 20, learning_rate: float = 1e-2,
-    share: float = 0.9, seed: int = 0,
-) -> int | None:  # fmt: skip
+    model: nn.Module,
+    loss: Callable[[Any, Any], Tensor],
+    batches: Sequence[Any],
+    weights: Sequence[str],
+    *,
+    dimensions: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
+    steps: int = 20,
+    learning_rate: float = 1e-2,
+    share: float = 0.9,
+    seed: int = 0,
+) -> int | None:
     """The smallest of `dimensions` that is enough for the named parameters, or None."""
     was_training = model.training
     model.eval()
@@ -48,9 +55,15 @@ def intrinsic_dimension(
 
 
 def _in_subspace(
-    model: nn.Module, loss: Any, batches: Sequence[Any], start: dict[str, Tensor], dimension: int, steps: int,
-    learning_rate: float, seed: int,
-) -> float:  # fmt: skip
+    model: nn.Module,
+    loss: Any,
+    batches: Sequence[Any],
+    start: dict[str, Tensor],
+    dimension: int,
+    steps: int,
+    learning_rate: float,
+    seed: int,
+) -> float:
     generator = torch.Generator().manual_seed(seed)
     z = torch.zeros(dimension, device=next(iter(start.values())).device, requires_grad=True)
     maps = {}
@@ -66,9 +79,14 @@ def _in_subspace(
 
 
 def _train(
-    model: nn.Module, loss: Any, batches: Sequence[Any], learning: list[Tensor],
-    values: Callable[[], dict[str, Tensor]], steps: int, learning_rate: float,
-) -> float:  # fmt: skip
+    model: nn.Module,
+    loss: Any,
+    batches: Sequence[Any],
+    learning: list[Tensor],
+    values: Callable[[], dict[str, Tensor]],
+    steps: int,
+    learning_rate: float,
+) -> float:
     optimizer = torch.optim.Adam(learning, lr=learning_rate)
     best = _mean(model, loss, batches, {name: one.detach() for name, one in values().items()})
     for step in range(steps):

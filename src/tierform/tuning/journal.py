@@ -70,11 +70,15 @@ class Journal:
     def to_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
         return {
-            "schema": "tierform.tuning-log/1", "switch_step": self.switch_step, "phases": self.phase_sums(),
-            "projection": self.projection(), "conditions": self.conditions(),
+            "schema": "tierform.tuning-log/1",
+            "switch_step": self.switch_step,
+            "phases": self.phase_sums(),
+            "projection": self.projection(),
+            "conditions": self.conditions(),
             "decisions": [_plain(one) for one in self.decisions],
-            "head": list(HEAD), "rows": self.rows,
-        }  # fmt: skip
+            "head": list(HEAD),
+            "rows": self.rows,
+        }
 
     def write(self, folder: Path | str) -> None:
         """`log.csv`, a row per step, and `log.json`, everything."""
@@ -87,8 +91,11 @@ class Journal:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        return {"rows": [list(row) for row in self.rows], "decisions": [_plain(one) for one in self.decisions],
-                "steps": self.steps}  # fmt: skip
+        return {
+            "rows": [list(row) for row in self.rows],
+            "decisions": [_plain(one) for one in self.decisions],
+            "steps": self.steps,
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""

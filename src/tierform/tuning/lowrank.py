@@ -67,9 +67,14 @@ def target_modules(model: nn.Module, targets: Sequence[str]) -> list[str]:
         hits = [name for name in adaptable if name == target or name.rsplit(".", 1)[-1] == target]
         if not hits:
             problems.append(
-                Problem("the model has no linear layer of this name", key="targets", value=target,
-                        nearest=nearest(target, last), fix=f"Its linear layers: {', '.join(last) or 'none'}.")
-            )  # fmt: skip
+                Problem(
+                    "the model has no linear layer of this name",
+                    key="targets",
+                    value=target,
+                    nearest=nearest(target, last),
+                    fix=f"Its linear layers: {', '.join(last) or 'none'}.",
+                )
+            )
         found += hits
     if problems:
         raise TierformError(problems)
@@ -88,9 +93,15 @@ def watched_weights(model: nn.Module, targets: Sequence[str], layer: int | None)
         wanted = known[layer] if known and -len(known) <= layer < len(known) else None
         if wanted is None:
             raise TierformError(
-                [Problem("the targets have no such layer", key="layer", value=layer,
-                         fix=f"Layers with targets: {', '.join(map(str, known)) or 'none'}.")]
-            )  # fmt: skip
+                [
+                    Problem(
+                        "the targets have no such layer",
+                        key="layer",
+                        value=layer,
+                        fix=f"Layers with targets: {', '.join(map(str, known)) or 'none'}.",
+                    )
+                ]
+            )
         names = [name for name in names if numbers[name] == wanted]
     modules = dict(model.named_modules())
     return {name: modules[name].weight.detach() for name in names}
@@ -125,20 +136,28 @@ def attach(model: nn.Module, settings: LowRank, ranks: Mapping[str, int]) -> nn.
         raise MissingDependency("peft", "low-rank training", "train") from None
     parameters = [name for name, _ in model.named_parameters()]
     problems = [
-        Problem("no parameter's name begins so", key="also_train", value=prefix,
-                nearest=nearest(prefix, {name.rsplit(".", 1)[0] for name in parameters}))
-        for prefix in settings.also_train if not any(_begins(name, prefix) for name in parameters)
-    ]  # fmt: skip
+        Problem(
+            "no parameter's name begins so",
+            key="also_train",
+            value=prefix,
+            nearest=nearest(prefix, {name.rsplit(".", 1)[0] for name in parameters}),
+        )
+        for prefix in settings.also_train
+        if not any(_begins(name, prefix) for name in parameters)
+    ]
     if problems:
         raise TierformError(problems)
     scale = settings.alpha / settings.rank if isinstance(settings.rank, int) else settings.alpha / 8
     first = next(iter(ranks.values()))
     config = LoraConfig(
-        r=first, lora_alpha=_whole(scale * first), lora_dropout=settings.dropout, bias="none",
+        r=first,
+        lora_alpha=_whole(scale * first),
+        lora_dropout=settings.dropout,
+        bias="none",
         target_modules=_exactly(ranks),
         rank_pattern={f"^{re.escape(name)}": rank for name, rank in ranks.items() if rank != first},
         alpha_pattern={f"^{re.escape(name)}": scale * rank for name, rank in ranks.items() if rank != first},
-    )  # fmt: skip
+    )
     kept = {name for name, one in model.named_parameters() if any(_begins(name, p) for p in settings.also_train)}
     adapted: nn.Module = inject_adapter_in_model(config, model)
     for name, parameter in adapted.named_parameters():
@@ -195,6 +214,14 @@ def parameter_count(model: nn.Module) -> int:
 
 
 __all__: list[str] = [
-    "LowRank", "attach", "change_norm", "choose_ranks", "low_rank_copy", "merged", "parameter_count",
-    "target_modules", "trainable_count", "watched_weights",
-]  # fmt: skip
+    "LowRank",
+    "attach",
+    "change_norm",
+    "choose_ranks",
+    "low_rank_copy",
+    "merged",
+    "parameter_count",
+    "target_modules",
+    "trainable_count",
+    "watched_weights",
+]

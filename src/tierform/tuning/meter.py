@@ -171,8 +171,15 @@ def step_shares(
         backward = clock.lap()
         optimizer.step()
         step = clock.lap()
-        rows.append({"forward_s": forward, "input_gradient_s": inputs, "weight_gradient_s": max(0.0, backward - inputs),
-                     "optimizer_s": step, "step_s": forward + backward + step})  # fmt: skip
+        rows.append(
+            {
+                "forward_s": forward,
+                "input_gradient_s": inputs,
+                "weight_gradient_s": max(0.0, backward - inputs),
+                "optimizer_s": step,
+                "step_s": forward + backward + step,
+            }
+        )
     return {key: median(row[key] for row in rows[1:]) for key in rows[0]}
 
 

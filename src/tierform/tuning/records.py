@@ -51,8 +51,14 @@ def read_series(path: Path | str, columns: int | None = None) -> Floats:
     dated = 1 if len(rows) > skip and not _is_number(rows[skip][1][0]) and len(rows[skip][1]) > 1 else 0
     problems: list[Problem] = []
     if columns is not None and len(first) - dated != columns:
-        problems.append(Problem(f"{columns} columns of values are needed", str(path),
-                                rows[skip][0] if len(rows) > skip else None, value=len(first) - dated))  # fmt: skip
+        problems.append(
+            Problem(
+                f"{columns} columns of values are needed",
+                str(path),
+                rows[skip][0] if len(rows) > skip else None,
+                value=len(first) - dated,
+            )
+        )
     values = _numbers(path, rows[skip:], list(range(dated, len(first))), len(first), None, problems)
     if not len(values):
         fail("the table has no rows of values", file=str(path))
@@ -60,9 +66,14 @@ def read_series(path: Path | str, columns: int | None = None) -> Floats:
 
 
 def read_records(
-    path: Path | str, columns: Sequence[str] = (), *, time: str = "date", station: str = "station",
-    needed: Sequence[str] = (), gaps: Collection[str] | None = None,
-) -> Records:  # fmt: skip
+    path: Path | str,
+    columns: Sequence[str] = (),
+    *,
+    time: str = "date",
+    station: str = "station",
+    needed: Sequence[str] = (),
+    gaps: Collection[str] | None = None,
+) -> Records:
     """The named columns (all others when none are named) of a long table, a folder, or a table of dates.
 
     `needed` are columns that must be among them.  `gaps` are the texts of missing values, with which the table may have
@@ -89,9 +100,13 @@ Part = tuple[Path, list[int], list[str], list[str], tuple[str, ...], Floats]
 
 
 def _long(
-    path: Path, columns: Sequence[str], needed: Sequence[str], time: str, station: str | None,
+    path: Path,
+    columns: Sequence[str],
+    needed: Sequence[str],
+    time: str,
+    station: str | None,
     gaps: Collection[str] | None,
-) -> Part:  # fmt: skip
+) -> Part:
     rows = _rows(path)
     line, head = rows[0]
     keys = [time] if station is None else [time, station]
@@ -123,8 +138,9 @@ def _joined(path: Path, parts: Sequence[Part]) -> Records:
     columns = parts[0][4]
     problems = [
         Problem("the tables of this folder have different columns", str(part[0]), value=", ".join(part[4]))
-        for part in parts if part[4] != columns
-    ]  # fmt: skip
+        for part in parts
+        if part[4] != columns
+    ]
     moment, place = ({name: index for index, name in enumerate(names)} for names in (times, stations))
     table = np.full((len(times), len(stations), len(columns)), np.nan, np.float32)
     seen = np.zeros(table.shape[:2], bool)
@@ -175,9 +191,13 @@ def _rows(path: Path | str) -> list[Row]:
 
 
 def _numbers(
-    path: Path | str, rows: Sequence[Row], at: Sequence[int], width: int, gaps: Collection[str] | None,
+    path: Path | str,
+    rows: Sequence[Row],
+    at: Sequence[int],
+    width: int,
+    gaps: Collection[str] | None,
     problems: list[Problem],
-) -> Floats:  # fmt: skip
+) -> Floats:
     """Columns of numbers; with `gaps` those texts and the usual ones become NaN, without them they are refused."""
     missing = set() if gaps is None else {*gaps, *GAPS}
     values = np.full((len(rows), len(at)), np.nan, np.float32)

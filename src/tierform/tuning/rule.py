@@ -152,8 +152,15 @@ class _Rule:
         """Switch when the t-test finds no difference between the two loss lists, else repeat."""
         test = t_test(full, low, self.alpha)
         same = test.same(self.alpha)
-        numbers = {"t": test.t, "p": test.p, "t_critical": test.critical, "freedom": test.freedom, "alpha": self.alpha,
-                   "mean_full": math.fsum(full) / len(full), "mean_low": math.fsum(low) / len(low)}  # fmt: skip
+        numbers = {
+            "t": test.t,
+            "p": test.p,
+            "t_critical": test.critical,
+            "freedom": test.freedom,
+            "alpha": self.alpha,
+            "mean_full": math.fsum(full) / len(full),
+            "mean_low": math.fsum(low) / len(low),
+        }
         if same:
             return Decision(step, "switch", "the t-test finds no difference", numbers)
         return Decision(step, "repeat", "the t-test finds a difference; the trial begins anew", numbers)
@@ -193,8 +200,10 @@ class HpTRule(_Rule):
         """Both tests on the last three means and the last three changes; "trial" when both hold in this window."""
         self._keep(window)
         numbers: dict[str, float | int | bool | None] = {
-            "windows": self.windows, "mean_loss": window.mean_loss, "weight_change": window.weight_change,
-        }  # fmt: skip
+            "windows": self.windows,
+            "mean_loss": window.mean_loss,
+            "weight_change": window.weight_change,
+        }
         loss_met = weight_met = False
         if len(self.losses) == 3:
             loss_met, one, two = _slowing_of(self.losses, self.loss_threshold)

@@ -63,10 +63,21 @@ def load_split(file: TuneFile, model: Model) -> Split:
         series = read_series(given.series, model.fixed_tokens)
         return series_samples(series, history, slice(*given.test_rows), given.horizon)
     if given.stations is not None:
-        return read_stations(given.stations, model, time=given.time, station=given.station, target=given.target,
-                             features=given.features, test_times=given.test_times, history=given.history or 0,
-                             only=given.only, choose=given.choose, gaps=given.gaps, marks=given.marks,
-                             difference=given.difference)  # fmt: skip
+        return read_stations(
+            given.stations,
+            model,
+            time=given.time,
+            station=given.station,
+            target=given.target,
+            features=given.features,
+            test_times=given.test_times,
+            history=given.history or 0,
+            only=given.only,
+            choose=given.choose,
+            gaps=given.gaps,
+            marks=given.marks,
+            difference=given.difference,
+        )
     assert given.synthetic is not None
     return synthetic(model, given.synthetic, max(8, given.synthetic // 4), file.seed)
 
@@ -95,8 +106,11 @@ def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[
         made = user_function(file.data.module, folder)()
         batches, evaluate = made if isinstance(made, tuple) else (made, None)
         if not callable(batches):
-            fail("the function must return batches by step, or (batches, evaluate)", key="data.module",
-                 value=type(batches).__name__)  # fmt: skip
+            fail(
+                "the function must return batches by step, or (batches, evaluate)",
+                key="data.module",
+                value=type(batches).__name__,
+            )
     elif application is None:
         fail("samples of this kind need a registered application", key="data", fix="Use data: {module: ...}.")
     else:
@@ -112,15 +126,25 @@ def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[
     layer = file.layer if file.layer is not None or application is None else application.layer
     rule = file.rule.make(application.window if application else DEFAULT_WINDOW)
     if rule.window > file.steps:
-        fail("the rule's window is longer than the run", key="rule.window", value=rule.window,
-             fix=f"Set it; the run has {file.steps} steps.")  # fmt: skip
+        fail(
+            "the rule's window is longer than the run",
+            key="rule.window",
+            value=rule.window,
+            fix=f"Set it; the run has {file.steps} steps.",
+        )
     second = file.low_optimizer or file.optimizer
     trainer = HybridTrainer(
-        model, loss, rule, settings, layer=layer if layer is not None else 0, seed=file.seed,
+        model,
+        loss,
+        rule,
+        settings,
+        layer=layer if layer is not None else 0,
+        seed=file.seed,
         optimizer=optimizer(file.optimizer.kind, file.optimizer.learning_rate),
         low_optimizer=optimizer(second.kind, second.learning_rate),
-        schedule=_schedule(file.optimizer), low_schedule=_schedule(second),
-    )  # fmt: skip
+        schedule=_schedule(file.optimizer),
+        low_schedule=_schedule(second),
+    )
     return trainer, batches, evaluate
 
 

@@ -54,9 +54,12 @@ def series_samples(series: Floats, history: int, test: slice, horizon: int = 1, 
     span = history + horizon - 1
     first, last, _ = test.indices(len(series))
     if not 0 <= first < last or len(series) <= span or last - first <= span:
-        fail("the test rows lie outside the table or are fewer than a sample needs", key="test",
-             value=f"{test.start}..{test.stop}",
-             fix=f"The table has {len(series)} rows, a sample spans {span + 1}.")  # fmt: skip
+        fail(
+            "the test rows lie outside the table or are fewer than a sample needs",
+            key="test",
+            value=f"{test.start}..{test.stop}",
+            fix=f"The table has {len(series)} rows, a sample spans {span + 1}.",
+        )
     rows = np.arange(len(series))
     inside = (rows >= first) & (rows < last)
     if inside.all():
@@ -78,10 +81,21 @@ def series_samples(series: Floats, history: int, test: slice, horizon: int = 1, 
 
 
 def read_stations(
-    path: Path | str, model: Model, *, time: str = "date", station: str = "station", target: str = "target",
-    features: Sequence[str] = (), test_times: Sequence[str] = (), history: int = 0, only: Sequence[str] = (),
-    choose: bool = False, gaps: Gaps = "refuse", marks: Collection[str] = (), difference: bool = False,
-) -> Split:  # fmt: skip
+    path: Path | str,
+    model: Model,
+    *,
+    time: str = "date",
+    station: str = "station",
+    target: str = "target",
+    features: Sequence[str] = (),
+    test_times: Sequence[str] = (),
+    history: int = 0,
+    only: Sequence[str] = (),
+    choose: bool = False,
+    gaps: Gaps = "refuse",
+    marks: Collection[str] = (),
+    difference: bool = False,
+) -> Split:
     """Samples of a model from :func:`tierform.tuning.records.read_records`; `test_times` are prefixes of test times.
 
     Inputs are the `features` at a time (without `history`, all other columns when none are named) and the target's
@@ -94,12 +108,21 @@ def read_stations(
     records = read_records(path, asked, time=time, station=station, needed=[target], gaps=allowed)
     if target not in records.columns:
         near = nearest(target, records.columns)
-        fail("the table has no such column", file=str(path), key=target,
-             fix=f"Did you mean {near!r}?" if near else f"It has {', '.join(records.columns)}.")  # fmt: skip
+        fail(
+            "the table has no such column",
+            file=str(path),
+            key=target,
+            fix=f"Did you mean {near!r}?" if near else f"It has {', '.join(records.columns)}.",
+        )
     named = list(features) or ([] if history else [one for one in records.columns if one != target])
     if len(named) + history != model.input_size:
-        fail(f"{model.name} needs {model.input_size} inputs of each station", file=str(path), key="features",
-             value=len(named) + history, fix="Name feature columns, or take past values with history.")  # fmt: skip
+        fail(
+            f"{model.name} needs {model.input_size} inputs of each station",
+            file=str(path),
+            key="features",
+            value=len(named) + history,
+            fix="Name feature columns, or take past values with history.",
+        )
     order = [records.columns.index(name) for name in (target, *named)]
     kept = _stations(records, model, path, only, choose)
     table = records.values[:, kept, :][:, :, order]
@@ -113,18 +136,31 @@ def read_stations(
     if gaps == "refuse" and not whole[1 if difference else 0 :].all():
         holes = np.argwhere(np.isnan(records.values[:, kept]).any(2))[:MOST_PROBLEMS]
         raise TierformError(
-            Problem("no row for this station at this time", str(path), key=records.stations[kept[s]],
-                    value=records.times[t], fix="Set gaps to drop or carry.") for t, s in holes
-        )  # fmt: skip
+            Problem(
+                "no row for this station at this time",
+                str(path),
+                key=records.stations[kept[s]],
+                value=records.times[t],
+                fix="Set gaps to drop or carry.",
+            )
+            for t, s in holes
+        )
     return _station_samples(table, whole, records.times, test_times, history)
 
 
 def _stations(records: Records, model: Model, path: Path | str, only: Sequence[str], choose: bool) -> list[int]:
     if only:
         problems = [
-            Problem("the table has no such station", str(path), key="only", value=name,
-                    nearest=nearest(name, records.stations)) for name in only if name not in records.stations
-        ]  # fmt: skip
+            Problem(
+                "the table has no such station",
+                str(path),
+                key="only",
+                value=name,
+                nearest=nearest(name, records.stations),
+            )
+            for name in only
+            if name not in records.stations
+        ]
         if problems:
             raise TierformError(problems[:MOST_PROBLEMS])
         found = [records.stations.index(name) for name in only]
@@ -134,8 +170,13 @@ def _stations(records: Records, model: Model, path: Path | str, only: Sequence[s
             missing = np.isnan(records.values).any(2).sum(0)
             found = sorted(int(one) for one in np.argsort(missing, kind="stable")[: model.fixed_tokens])
     if len(found) != model.fixed_tokens:
-        fail(f"{model.name} needs {model.fixed_tokens} stations", file=str(path), key="station", value=len(found),
-             fix="Name them with only, or let choose take those with the fewest gaps.")  # fmt: skip
+        fail(
+            f"{model.name} needs {model.fixed_tokens} stations",
+            file=str(path),
+            key="station",
+            value=len(found),
+            fix="Name them with only, or let choose take those with the fewest gaps.",
+        )
     return found
 
 
@@ -148,8 +189,11 @@ def _station_samples(
     good = whole[spans].all(1)
     tests, trains = good & is_test[spans].all(1), good & ~is_test[spans].any(1)
     if not tests.any() or not trains.any():
-        fail("the test times leave no samples to learn from, or none to test on", key="test_times",
-             value=list(test_times))  # fmt: skip
+        fail(
+            "the test times leave no samples to learn from, or none to test on",
+            key="test_times",
+            value=list(test_times),
+        )
     learned = table[whole & ~is_test]
     mean, scale = learned.mean((0, 1)), learned.std((0, 1))
     scale = np.where(scale > 0, scale, 1).astype(np.float32)

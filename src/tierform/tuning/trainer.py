@@ -38,7 +38,7 @@ from tierform.tuning.lowrank import (
     target_modules,
     trainable_count,
     watched_weights,
-)  # fmt: skip
+)
 from tierform.tuning.meter import Clock, EnergyCounter
 from tierform.tuning.rule import SwitchRule, Window
 from tierform.tuning.side import ADAMW, MakeOptimizer, MakeSchedule, Side, fingerprint, on_device
@@ -63,11 +63,21 @@ class HybridTrainer:
     """
 
     def __init__(
-        self, model: nn.Module, loss: Loss, rule: SwitchRule, low_rank: LowRank | None = None, *,
-        optimizer: MakeOptimizer | None = None, low_optimizer: MakeOptimizer | None = None,
-        schedule: MakeSchedule | None = None, low_schedule: MakeSchedule | None = None, layer: int | None = 0,
-        accelerator: Any = None, dimensions: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64), seed: int = 0,
-    ) -> None:  # fmt: skip
+        self,
+        model: nn.Module,
+        loss: Loss,
+        rule: SwitchRule,
+        low_rank: LowRank | None = None,
+        *,
+        optimizer: MakeOptimizer | None = None,
+        low_optimizer: MakeOptimizer | None = None,
+        schedule: MakeSchedule | None = None,
+        low_schedule: MakeSchedule | None = None,
+        layer: int | None = 0,
+        accelerator: Any = None,
+        dimensions: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64),
+        seed: int = 0,
+    ) -> None:
         self.low_rank = low_rank or LowRank()
         watched_weights(model, self.low_rank.targets, layer)
         self.loss, self.rule, self.layer, self.seed = loss, rule, layer, seed
@@ -77,8 +87,12 @@ class HybridTrainer:
         self.accelerator = accelerator or _accelerator()
         if self.accelerator.mixed_precision != "no":
             found = self.accelerator.mixed_precision
-            fail("mixed precision is not accelerate's affair here", key="mixed_precision", value=found,
-                 fix="Use torch.autocast inside the loss function.")  # fmt: skip
+            fail(
+                "mixed precision is not accelerate's affair here",
+                key="mixed_precision",
+                value=found,
+                fix="Use torch.autocast inside the loss function.",
+            )
         self.phase = "full"
         self.step_number = 0
         self.journal = Journal()
@@ -133,9 +147,12 @@ class HybridTrainer:
         values = [self._mean(value) for value in losses]
         if not all(math.isfinite(one) for one in values):
             torch.set_rng_state(generator)
-            fail("the loss is not a finite number; training stops with the weights of the step before",
-                 key=f"step {self.step_number + 1}", value=values,
-                 fix="Lower the learning rate or check the inputs; the last checkpoint is kept.")  # fmt: skip
+            fail(
+                "the loss is not a finite number; training stops with the weights of the step before",
+                key=f"step {self.step_number + 1}",
+                value=values,
+                fix="Lower the learning rate or check the inputs; the last checkpoint is kept.",
+            )
         clock.lap()
         for side, value in zip(sides, losses, strict=True):
             side.optimizer.zero_grad(set_to_none=True)
@@ -170,16 +187,25 @@ class HybridTrainer:
         self._pair = ([], [])
 
     def fit(
-        self, batches: Batches, steps: int, *, checkpoint: Path | str | None = None, every: int = 0,
+        self,
+        batches: Batches,
+        steps: int,
+        *,
+        checkpoint: Path | str | None = None,
+        every: int = 0,
         tell: Callable[[HybridTrainer], None] = lambda _: None,
-    ) -> Journal:  # fmt: skip
+    ) -> Journal:
         """Train until `steps` steps are done in all, writing `checkpoint` every `every` steps and at the end.
 
         Ctrl-C and SIGTERM end the step under way, write the checkpoint and raise KeyboardInterrupt.
         """
         if self.rule.window > steps:
-            fail("the window is longer than the run", key="window", value=self.rule.window,
-                 fix=f"Use at most {steps} steps, or a longer run.")  # fmt: skip
+            fail(
+                "the window is longer than the run",
+                key="window",
+                value=self.rule.window,
+                fix=f"Use at most {steps} steps, or a longer run.",
+            )
         self.journal.steps = steps
         with _interrupts() as stop:
             while self.step_number < steps and not stop:
@@ -198,12 +224,20 @@ class HybridTrainer:
         if not self.accelerator.is_main_process:
             return
         content = {
-            "settings": self._settings(), "phase": self.phase, "step": self.step_number, "ranks": dict(self.ranks),
-            "rule": self.rule.state(), "window": list(self._window), "pair": [list(one) for one in self._pair],
-            "before": dict(self._before), "recent": list(self._recent), "journal": self.journal.state(),
-            "full": self._full.state() if self._full else None, "low": self._low.state() if self._low else None,
+            "settings": self._settings(),
+            "phase": self.phase,
+            "step": self.step_number,
+            "ranks": dict(self.ranks),
+            "rule": self.rule.state(),
+            "window": list(self._window),
+            "pair": [list(one) for one in self._pair],
+            "before": dict(self._before),
+            "recent": list(self._recent),
+            "journal": self.journal.state(),
+            "full": self._full.state() if self._full else None,
+            "low": self._low.state() if self._low else None,
             "random": files.random_state(),
-        }  # fmt: skip
+        }
         files.write(path, content)
 
     def resume(self, path: Path | str) -> None:
@@ -235,12 +269,20 @@ class HybridTrainer:
         """Switch step, phases, parameters, projected savings, energy and memory of the run so far."""
         joules = self.energy.joules()
         return {
-            "steps": self.step_number, "phase": self.phase, "switch_step": self.journal.switch_step,
-            "parameters": self.base_parameters, "trainable_parameters": trainable_count(self.model),
-            "ranks": self.ranks, "phases": self.journal.phase_sums(), "projection": self.journal.projection(),
-            "conditions": self.journal.conditions(), "energy_J": joules, "energy_note": self.energy.note,
-            "device": str(self.device), "device_peak_B": self.peak_B or None,
-        }  # fmt: skip
+            "steps": self.step_number,
+            "phase": self.phase,
+            "switch_step": self.journal.switch_step,
+            "parameters": self.base_parameters,
+            "trainable_parameters": trainable_count(self.model),
+            "ranks": self.ranks,
+            "phases": self.journal.phase_sums(),
+            "projection": self.journal.projection(),
+            "conditions": self.journal.conditions(),
+            "energy_J": joules,
+            "energy_note": self.energy.note,
+            "device": str(self.device),
+            "device_peak_B": self.peak_B or None,
+        }
 
     # ------------------------------------------------------------------ the rule
 
@@ -354,8 +396,14 @@ class HybridTrainer:
 
     def _settings(self) -> dict[str, Any]:
         low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
-        return {"model": self._shape, "rule": type(self.rule).__name__, "window": self.rule.window, **low,
-                "layer": self.layer, **self.rule.thresholds()}  # fmt: skip
+        return {
+            "model": self._shape,
+            "rule": type(self.rule).__name__,
+            "window": self.rule.window,
+            **low,
+            "layer": self.layer,
+            **self.rule.thresholds(),
+        }
 
 
 def _accelerator() -> Any:

@@ -30,9 +30,15 @@ _TOPS, _TOPS_PER_W = Tolerance(relative=0.15), Tolerance(relative=0.20)
 _FITTED_ON = {(4, 2, 0), (6, 4, 0), (9, 7, 0)}  # output bits, input bits, one phase
 # VGG-8 on 32 x 32 images: output places, window elements, filters of each layer.
 _VGG8 = (
-    (1024, 27, 128), (1024, 1152, 128), (256, 1152, 256), (256, 2304, 256), (64, 2304, 512), (64, 4608, 512),
-    (1, 8192, 1024), (1, 1024, 10),
-)  # fmt: skip
+    (1024, 27, 128),
+    (1024, 1152, 128),
+    (256, 1152, 256),
+    (256, 2304, 256),
+    (64, 2304, 512),
+    (64, 4608, 512),
+    (1, 8192, 1024),
+    (1, 1024, 10),
+)
 
 
 def ledger(folder: Path | None = None) -> Ledger:
@@ -102,10 +108,16 @@ def _neurram(row: tuple[int, int, int, float, float]) -> Iterator[Point]:
 
 def _published() -> Iterator[Point]:
     designs: dict[str, Callable[[], dict[str, float]]] = {
-        "isaac": _isaac, "pipelayer": _pipelayer, "retransformer": _retransformer, "x-former": _xformer,
-        "hermes-pcm": _hermes, "sinangil-7nm": _sinangil, "jia-65nm": _jia,
-        "colonnade-65nm": _colonnade, "neurosim-vgg8": _neurosim,
-    }  # fmt: skip
+        "isaac": _isaac,
+        "pipelayer": _pipelayer,
+        "retransformer": _retransformer,
+        "x-former": _xformer,
+        "hermes-pcm": _hermes,
+        "sinangil-7nm": _sinangil,
+        "jia-65nm": _jia,
+        "colonnade-65nm": _colonnade,
+        "neurosim-vgg8": _neurosim,
+    }
     ours: dict[str, dict[str, float]] = {}
     for row in _table(_TABLES / "cim_published.csv"):
         case, quantity = row["case"], row["quantity"]
@@ -113,9 +125,16 @@ def _published() -> Iterator[Point]:
             ours[case] = designs[case]()
         tolerance = Tolerance(relative=float(row["tolerance"]) / 100) if row["tolerance"] else None
         yield Point(
-            case, quantity, row["unit"], float(row["value"]), ours[case][quantity], tolerance, row["source"],
-            cast(Evidence, row["evidence"]), row["fitted"] == "1",
-        )  # fmt: skip
+            case,
+            quantity,
+            row["unit"],
+            float(row["value"]),
+            ours[case][quantity],
+            tolerance,
+            row["source"],
+            cast(Evidence, row["evidence"]),
+            row["fitted"] == "1",
+        )
 
 
 def _isaac() -> dict[str, float]:

@@ -177,14 +177,21 @@ def _built_in() -> Iterator[Sample]:
     lines = [line for line in read_text(_TABLE).splitlines() if not line.startswith("#")]
     names = {chip: device for device, chip in DEVICES.items()} | {"a100-llmcompass": _OTHER_LABORATORY}
     kinds: dict[str, SampleKind] = {
-        "product": "product", "prefill": "prefill", "decode": "decode", "collective": "collective",
-    }  # fmt: skip
+        "product": "product",
+        "prefill": "prefill",
+        "decode": "decode",
+        "collective": "collective",
+    }
     for row in csv.DictReader(lines):
         shape = tuple(int(number) for number in row["shape"].split())
         yield Sample(
-            names[row["chip"]], kinds[row["kind"]], row["format"], shape, float(row["latency_us"]) * 1e-6,
+            names[row["chip"]],
+            kinds[row["kind"]],
+            row["format"],
+            shape,
+            float(row["latency_us"]) * 1e-6,
             row["operation"],
-        )  # fmt: skip
+        )
 
 
 def _folder(folder: Path) -> list[Sample]:
@@ -210,7 +217,14 @@ def _folder(folder: Path) -> list[Sample]:
 def _unknown(file: Path, samples: Iterable[Sample]) -> list[Problem]:
     wrong = sorted({s.device for s in samples} - {*DEVICES, _OTHER_LABORATORY})
     return [
-        Problem("no chip of the library is this device", str(file), None, "device", name, nearest(name, DEVICES),
-                f"Known: {', '.join(DEVICES)}.")
+        Problem(
+            "no chip of the library is this device",
+            str(file),
+            None,
+            "device",
+            name,
+            nearest(name, DEVICES),
+            f"Known: {', '.join(DEVICES)}.",
+        )
         for name in wrong
-    ]  # fmt: skip
+    ]

@@ -35,10 +35,22 @@ ENOUGH_PACKETS = 150_000
 NEAR_SEEDS = 8
 
 _ROUTER = {
-    "num_vcs": 4, "vc_buf_size": 8, "wait_for_tail_credit": 0, "vc_allocator": "islip", "sw_allocator": "islip",
-    "alloc_iters": 1, "credit_delay": 1, "routing_delay": 1, "vc_alloc_delay": 1, "sw_alloc_delay": 1,
-    "st_final_delay": 1, "injection_rate_uses_flits": 1, "sample_period": 5000, "warmup_periods": 3, "max_samples": 10,
-}  # fmt: skip
+    "num_vcs": 4,
+    "vc_buf_size": 8,
+    "wait_for_tail_credit": 0,
+    "vc_allocator": "islip",
+    "sw_allocator": "islip",
+    "alloc_iters": 1,
+    "credit_delay": 1,
+    "routing_delay": 1,
+    "vc_alloc_delay": 1,
+    "sw_alloc_delay": 1,
+    "st_final_delay": 1,
+    "injection_rate_uses_flits": 1,
+    "sample_period": 5000,
+    "warmup_periods": 3,
+    "max_samples": 10,
+}
 _MESH8 = {"topology": "mesh", "k": 8, "n": 2, "routing_function": "dor"}
 _MESH4 = {"topology": "mesh", "k": 4, "n": 3, "routing_function": "dor"}
 CASES: dict[str, dict[str, Any]] = {
@@ -155,9 +167,15 @@ def _number(text: str) -> float | None:
 def _simulate(case: BookSimCase, rate: float, seed: int) -> CycleResult:
     chosen = case.at_flit_rate(rate)
     return simulate_traffic(
-        chosen.topology, chosen.traffic, chosen.injection, routing=chosen.routing, router_parameters=chosen.router,
-        sampling=chosen.sampling, seed=seed, balanced_rings=chosen.balanced_rings,
-    )  # fmt: skip
+        chosen.topology,
+        chosen.traffic,
+        chosen.injection,
+        routing=chosen.routing,
+        router_parameters=chosen.router,
+        sampling=chosen.sampling,
+        seed=seed,
+        balanced_rings=chosen.balanced_rings,
+    )
 
 
 def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> list[Point]:
@@ -256,8 +274,13 @@ def _zero_load() -> list[Point]:
 def _analytic() -> list[Point]:
     """The closed form against our own cycle engine, at fractions of the saturation that the closed form gives."""
     points = []
-    for name in ("mesh8x8_uniform_p1", "mesh8x8_uniform_p5", "mesh8x8_transpose_p1", "mesh4x4x4_uniform_p1",
-                 "mesh4x4x4_hotspot4_p1"):  # fmt: skip
+    for name in (
+        "mesh8x8_uniform_p1",
+        "mesh8x8_uniform_p5",
+        "mesh8x8_transpose_p1",
+        "mesh4x4x4_uniform_p1",
+        "mesh4x4x4_hotspot4_p1",
+    ):
         case = case_from_settings({**_ROUTER, **CASES[name]})
         network = AnalyticNetwork(case.topology, case.routing, case.router)
         matrix = case.traffic.matrix()

@@ -63,9 +63,14 @@ def _built_in() -> Iterator[Point]:
         words = int(row["words_per_cycle"] or 10)
         sram = tuple(int(part) * 1024 for part in row["sram_kB"].split("/"))
         configuration = _configuration(
-            int(row["rows"]), int(row["columns"]), row["dataflow"], not row["words_per_cycle"], words,
-            (sram[0], sram[1], sram[2]), bool(row["sparsity"]),
-        )  # fmt: skip
+            int(row["rows"]),
+            int(row["columns"]),
+            row["dataflow"],
+            not row["words_per_cycle"],
+            words,
+            (sram[0], sram[1], sram[2]),
+            bool(row["sparsity"]),
+        )
         yield from _compared(row["case"], layer, configuration, {name: float(row[name]) for name in _FIGURES})
 
 
@@ -87,9 +92,17 @@ def _layer(name: str, text: str, sparsity: str) -> LayerShape:
     height, width, high, wide, channels, filters, stride = (int(part) for part in match.groups())
     out_h, out_w = -(-(height - high + stride) // stride), -(-(width - wide + stride) // stride)
     return LayerShape(
-        name, out_h * out_w, filters, high * wide * channels, 1, ratio, (height, width, channels), (high, wide),
-        (stride, stride), (out_h, out_w),
-    )  # fmt: skip
+        name,
+        out_h * out_w,
+        filters,
+        high * wide * channels,
+        1,
+        ratio,
+        (height, width, channels),
+        (high, wide),
+        (stride, stride),
+        (out_h, out_w),
+    )
 
 
 def _compared(

@@ -110,9 +110,13 @@ def transient_case() -> tuple[Stack, Array, Array, Array]:
     """The transient table's stack, powers (steps, blocks), and HotSpot's block and grid temperatures."""
     rows = _rows("thermal_transient.csv")
     corners = {
-        "core0": (0, 6, 4, 4), "core1": (4, 6, 6, 4), "cache": (0, 3, 10, 3),
-        "phy": (0, 0, 2, 3), "array": (2, 0, 5, 3), "io": (7, 0, 3, 3),
-    }  # fmt: skip
+        "core0": (0, 6, 4, 4),
+        "core1": (4, 6, 6, 4),
+        "cache": (0, 3, 10, 3),
+        "phy": (0, 0, 2, 3),
+        "array": (2, 0, 5, 3),
+        "io": (7, 0, 3, 3),
+    }
     floor = tuple(
         Region(name, x * 1e-3, y * 1e-3, width * 1e-3, height * 1e-3) for name, (x, y, width, height) in corners.items()
     )

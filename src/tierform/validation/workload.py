@@ -74,9 +74,15 @@ def _flops(folder: Path) -> Iterator[Point]:
         workload = expand(load_model(row["model"]), task, eager=True)
         for stage in ("forward", "backward"):
             yield Point(
-                f"{row['model']}, {row['method']}, {row['sequence']} tokens", f"matmul operations {stage}", "op",
-                _number(row, stage, name), 2.0 * _macs(workload, stage), _EXACT, "PyTorch flop counter", "simulator",
-            )  # fmt: skip
+                f"{row['model']}, {row['method']}, {row['sequence']} tokens",
+                f"matmul operations {stage}",
+                "op",
+                _number(row, stage, name),
+                2.0 * _macs(workload, stage),
+                _EXACT,
+                "PyTorch flop counter",
+                "simulator",
+            )
 
 
 def _macs(workload: Workload, stage: str) -> int:
@@ -85,9 +91,15 @@ def _macs(workload: Workload, stage: str) -> int:
 
 def _layers(layers: int) -> Model:
     return model_from_config(
-        {"model_type": "gpt2", "n_embd": 1600, "n_head": 25, "n_layer": layers, "n_positions": 1024,
-         "vocab_size": 50257}
-    )  # fmt: skip
+        {
+            "model_type": "gpt2",
+            "n_embd": 1600,
+            "n_head": 25,
+            "n_layer": layers,
+            "n_positions": 1024,
+            "vocab_size": 50257,
+        }
+    )
 
 
 def _memory() -> Iterator[Point]:
@@ -96,15 +108,39 @@ def _memory() -> Iterator[Point]:
     for recomputation, factor in cases:
         task = FineTuning(batch=b, sequence=s, recomputation=recomputation)  # type: ignore[arg-type]
         two, one = (expand(_layers(n), task).footprint.activations for n in (3, 2))
-        yield Point(f"GPT-2 XL layer, recomputation {recomputation}", "stored activations", "B", s * b * h * factor,
-                    two - one, _EXACT, "Korthikanti et al. 2022", "closed form")  # fmt: skip
+        yield Point(
+            f"GPT-2 XL layer, recomputation {recomputation}",
+            "stored activations",
+            "B",
+            s * b * h * factor,
+            two - one,
+            _EXACT,
+            "Korthikanti et al. 2022",
+            "closed form",
+        )
     memory = expand(load_model("llama-3.1-8b"), FineTuning(sequence=128)).footprint
     states = memory.weights + memory.gradients + memory.optimizer_states + memory.master_weights
-    yield Point("llama-3.1-8b, AdamW in mixed precision", "model states", "B", 16.0 * 8030261248, states, _EXACT,
-                "Rajbhandari et al. 2020 (ZeRO)", "closed form")  # fmt: skip
+    yield Point(
+        "llama-3.1-8b, AdamW in mixed precision",
+        "model states",
+        "B",
+        16.0 * 8030261248,
+        states,
+        _EXACT,
+        "Rajbhandari et al. 2020 (ZeRO)",
+        "closed form",
+    )
     cache = expand(load_model("deepseek-v3"), Inference(sequence=1000)).footprint.kv_cache
-    yield Point("deepseek-v3, 1000 tokens", "KV cache", "B", 2.0 * 1000 * 61 * (512 + 64), cache, _EXACT,
-                "deepseek-v2-2024", "closed form")  # fmt: skip
+    yield Point(
+        "deepseek-v3, 1000 tokens",
+        "KV cache",
+        "B",
+        2.0 * 1000 * 61 * (512 + 64),
+        cache,
+        _EXACT,
+        "deepseek-v2-2024",
+        "closed form",
+    )
 
 
 def _share() -> Point:
@@ -113,5 +149,13 @@ def _share() -> Point:
     layer = [o for o in max(forward.blocks, key=lambda block: block.count).operators if o.kind is Kind.MATMUL]
     static = sum(o.macs for o in layer if o.static_operand)
     other = sum(o.macs for o in layer if not o.static_operand) / 2
-    return Point("gpt2-medium, LoRA 32, 1024 tokens", "operations on static weights", "%", 91.9,
-                 100.0 * static / (static + other), Tolerance(absolute=0.1), "atleus-2025", "published")  # fmt: skip
+    return Point(
+        "gpt2-medium, LoRA 32, 1024 tokens",
+        "operations on static weights",
+        "%",
+        91.9,
+        100.0 * static / (static + other),
+        Tolerance(absolute=0.1),
+        "atleus-2025",
+        "published",
+    )

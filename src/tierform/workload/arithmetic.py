@@ -30,9 +30,15 @@ ACTIVATION = {
     "sigmoid": 4.0,
 }
 ACTIVATION_BACKWARD = {
-    "relu": 1.0, "gelu": 9.0, "gelu_new": 13.0, "gelu_tanh": 13.0, "silu": 6.0, "quick_gelu": 7.0, "tanh": 3.0,
+    "relu": 1.0,
+    "gelu": 9.0,
+    "gelu_new": 13.0,
+    "gelu_tanh": 13.0,
+    "silu": 6.0,
+    "quick_gelu": 7.0,
+    "tanh": 3.0,
     "sigmoid": 3.0,
-}  # fmt: skip
+}
 
 ROTARY = 3.0  # x cos + rotate(x) sin: two multiplications, one addition
 DROPOUT = 2.0  # mask and rescale

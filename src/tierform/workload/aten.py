@@ -39,8 +39,12 @@ class Translation(Products):
             self._norm_by_class(node, run, path)
             return
         if any(kind.startswith(word) or f"_{word}" in kind for word in REFUSED):
-            fail("an operator that cannot be counted is used", value=str(node.target), key=path or "module",
-                 fix="Replace it by matmuls, convolutions and elementwise operations.")  # fmt: skip
+            fail(
+                "an operator that cannot be counted is used",
+                value=str(node.target),
+                key=path or "module",
+                fix="Replace it by matmuls, convolutions and elementwise operations.",
+            )
         handler: Callable[[Any, Run, str], None] | None = getattr(self, f"_on_{kind}", None)
         if handler is not None:
             handler(node, run, path)
@@ -130,8 +134,21 @@ class Translation(Products):
                 if weight.trainable:
                     reverse.parameter_sum(weight, gradient, module)
 
-        self.keep(node, run, tape.emit(label, Kind.ELEMENTWISE, module, sources, y, weights=tuple(weights),
-                                       indices=tuple(others), saved=saved, backward=backward))  # fmt: skip
+        self.keep(
+            node,
+            run,
+            tape.emit(
+                label,
+                Kind.ELEMENTWISE,
+                module,
+                sources,
+                y,
+                weights=tuple(weights),
+                indices=tuple(others),
+                saved=saved,
+                backward=backward,
+            ),
+        )
 
     # -- the other named kinds ----------------------------------------------------------------------------------
     def _on_softmax(self, node: Any, run: Run, path: str) -> None:
@@ -150,8 +167,9 @@ class Translation(Products):
         for parameter, part in zip(used, ("weight", "bias"), strict=False):
             self.parameter(parameter, run, path, matrix=False, name=f"{label}.{part}")
         width = prod(shape_of(used[0])) if used else shape_of(node)[-1]
-        self.keep(node, run, run.tape.normalization(value, label, kind, gain=bool(used), bias=len(used) > 1,
-                                                    size=width))  # fmt: skip
+        self.keep(
+            node, run, run.tape.normalization(value, label, kind, gain=bool(used), bias=len(used) > 1, size=width)
+        )
 
     def _on_layer_norm(self, node: Any, run: Run, path: str) -> None:
         self._normalize(node, run, path, "layernorm", node.args[0], list(node.args[2:4]))

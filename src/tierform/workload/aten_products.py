@@ -28,8 +28,17 @@ class Products(Reader):
         if bias is not None:
             self.parameter(bias, run, path, matrix=False, name=f"{label}.bias")
         rows = prod(shape_of(node)) // n
-        y = run.tape.linear(value, label, n, weight.module, bias=bias is not None, k=k, rows=rows,
-                            shape=shape_of(node), weight=weight.name)  # fmt: skip
+        y = run.tape.linear(
+            value,
+            label,
+            n,
+            weight.module,
+            bias=bias is not None,
+            k=k,
+            rows=rows,
+            shape=shape_of(node),
+            weight=weight.name,
+        )
         self.keep(node, run, y)
 
     def _dynamic(self, node: Any, run: Run, path: str, a: Any, b: Any) -> None:
@@ -41,8 +50,17 @@ class Products(Reader):
         n = sb[-1] if len(sb) > 1 else 1
         batch = max(1, prod(out) // max(1, m * n))
         constant = Value("constant", sa if left is None else sb, self.plan.activations)
-        y = run.tape.matmul(left or constant, right or constant, label_of(path, kind_of(node)), self._module(path, run),
-                            batch=batch, m=m, n=n, k=k, shape=out)  # fmt: skip
+        y = run.tape.matmul(
+            left or constant,
+            right or constant,
+            label_of(path, kind_of(node)),
+            self._module(path, run),
+            batch=batch,
+            m=m,
+            n=n,
+            k=k,
+            shape=out,
+        )
         self.keep(node, run, y)
 
     def _on_linear(self, node: Any, run: Run, path: str) -> None:
@@ -83,8 +101,17 @@ class Products(Reader):
             )
         else:
             blank = Value("constant", (size(list(right)),), self.plan.activations)
-            y = run.tape.matmul(x or blank, other or blank, label, self._module(path, run), batch=batch, m=m, n=n, k=k,
-                                shape=shape_of(node))  # fmt: skip
+            y = run.tape.matmul(
+                x or blank,
+                other or blank,
+                label,
+                self._module(path, run),
+                batch=batch,
+                m=m,
+                n=n,
+                k=k,
+                shape=shape_of(node),
+            )
         self.keep(node, run, y)
 
     def _on_conv2d(self, node: Any, run: Run, path: str) -> None:
@@ -98,10 +125,22 @@ class Products(Reader):
         if bias is not None:
             self.parameter(bias, run, path, matrix=False, name=f"{label}.bias", shape=(n,), groups=groups)
         module = weight.module if weight else "other"
-        self.keep(node, run, run.tape.linear(
-            value, label, n, module, bias=bias is not None, k=k, rows=prod(out) // out[1], groups=groups,
-            shape=out, weight=weight.name if weight else None,
-        ))  # fmt: skip
+        self.keep(
+            node,
+            run,
+            run.tape.linear(
+                value,
+                label,
+                n,
+                module,
+                bias=bias is not None,
+                k=k,
+                rows=prod(out) // out[1],
+                groups=groups,
+                shape=out,
+                weight=weight.name if weight else None,
+            ),
+        )
 
     _on_conv1d = _on_conv3d = _on_convolution = _on_conv2d
 
@@ -113,11 +152,35 @@ class Products(Reader):
         batch, m, d = prod(sq[:-2]), sq[-2], sq[-1]
         causal = bool(node.kwargs.get("is_causal") or (len(node.args) > 5 and node.args[5]))
         tape = run.tape
-        scores = tape.matmul(q, k, label_of(path, "scores"), "attention", batch=batch, m=m, n=keys, k=d,
-                             shape=(*sq[:-1], keys), causal=causal)  # fmt: skip
+        scores = tape.matmul(
+            q,
+            k,
+            label_of(path, "scores"),
+            "attention",
+            batch=batch,
+            m=m,
+            n=keys,
+            k=d,
+            shape=(*sq[:-1], keys),
+            causal=causal,
+        )
         weights = tape.softmax(scores, label_of(path, "softmax"), "attention", causal)
-        self.keep(node, run, tape.matmul(weights, v, label_of(path, "context"), "attention", batch=batch, m=m, n=vd,
-                                         k=keys, shape=shape_of(node), causal=causal))  # fmt: skip
+        self.keep(
+            node,
+            run,
+            tape.matmul(
+                weights,
+                v,
+                label_of(path, "context"),
+                "attention",
+                batch=batch,
+                m=m,
+                n=vd,
+                k=keys,
+                shape=shape_of(node),
+                causal=causal,
+            ),
+        )
 
     def _on_grouped_mm(self, node: Any, run: Run, path: str) -> None:
         """Rows sorted by expert times each expert's matrix: rows shared out evenly."""
@@ -129,11 +192,27 @@ class Products(Reader):
         rows = prod(shape_of(node.args[0])[:-1])
         touched = min(sw[0], rows)
         if rows % touched:
-            fail("the rows of a grouped product do not divide by its experts", key=path, value=rows,
-                 fix=f"Choose an input whose tokens times experts per token divide by {touched}.")  # fmt: skip
-        self.keep(node, run, run.tape.linear(
-            value, label_of(path, "grouped"), sw[2], weight.module, k=sw[1], rows=rows // touched, count=touched,
-            groups=sw[0], shape=shape_of(node), weight=weight.name,
-        ))  # fmt: skip
+            fail(
+                "the rows of a grouped product do not divide by its experts",
+                key=path,
+                value=rows,
+                fix=f"Choose an input whose tokens times experts per token divide by {touched}.",
+            )
+        self.keep(
+            node,
+            run,
+            run.tape.linear(
+                value,
+                label_of(path, "grouped"),
+                sw[2],
+                weight.module,
+                k=sw[1],
+                rows=rows // touched,
+                count=touched,
+                groups=sw[0],
+                shape=shape_of(node),
+                weight=weight.name,
+            ),
+        )
 
     _on__grouped_mm = _on_grouped_mm_fallback = _on_grouped_mm

@@ -16,11 +16,38 @@ if TYPE_CHECKING:
     from tierform.workload.trace import Run
 
 VIEWS = {
-    "view", "reshape", "_unsafe_view", "transpose", "permute", "t", "contiguous", "clone", "detach", "alias", "to",
-    "_to_copy", "type_as", "unsqueeze", "squeeze", "flatten", "unflatten", "expand", "expand_as", "lift_fresh_copy",
-    "getitem", "_assert_tensor_metadata", "repeat_interleave", "float", "movedim", "swapaxes", "view_as", "numpy_T",
-    "wrap_with_set_grad_enabled", "_reshape_alias", "unsafe_view",
-}  # fmt: skip
+    "view",
+    "reshape",
+    "_unsafe_view",
+    "transpose",
+    "permute",
+    "t",
+    "contiguous",
+    "clone",
+    "detach",
+    "alias",
+    "to",
+    "_to_copy",
+    "type_as",
+    "unsqueeze",
+    "squeeze",
+    "flatten",
+    "unflatten",
+    "expand",
+    "expand_as",
+    "lift_fresh_copy",
+    "getitem",
+    "_assert_tensor_metadata",
+    "repeat_interleave",
+    "float",
+    "movedim",
+    "swapaxes",
+    "view_as",
+    "numpy_T",
+    "wrap_with_set_grad_enabled",
+    "_reshape_alias",
+    "unsafe_view",
+}
 _ATTENTION, _EMBEDDING = re.compile(r"att|self\b|q_proj|k_proj|v_proj|o_proj"), re.compile(r"embed|wte|wpe|patch")
 _HEAD, _NORM = re.compile(r"head|classifier|pooler|score|qa_outputs|cls\b"), re.compile(r"norm|\bln_|_ln\b")
 
@@ -30,9 +57,17 @@ class Reader:
 
     def __init__(self, program: Any, module: Any, plan: PrecisionPlan, training: bool) -> None:
         self.program, self.plan, self.training = program, plan, training
-        self.formats = Formats(plan.activations, plan.gradients, plan.activations, plan.adapters, plan.weights,
-                               plan.weight_precision("attention"), plan.weight_precision("ffn"), plan.activations,
-                               "fp32")  # fmt: skip
+        self.formats = Formats(
+            plan.activations,
+            plan.gradients,
+            plan.activations,
+            plan.adapters,
+            plan.weights,
+            plan.weight_precision("attention"),
+            plan.weight_precision("ffn"),
+            plan.activations,
+            "fp32",
+        )
         self.learns = {name: p.requires_grad for name, p in module.named_parameters(remove_duplicate=False)}
         signature = program.graph_signature
         self.parameters = {n: fqn.removeprefix("module.") for n, fqn in signature.inputs_to_parameters.items()}
@@ -103,8 +138,9 @@ class Reader:
             return found
         if name not in run.entering:
             same = next((v for n, v in run.entering.items() if self.values.get(n) is found), None)
-            run.entering[name] = same or Value(f"in{len(run.entering)}", found.shape, found.precision, found.role,
-                                               found.grad)  # fmt: skip
+            run.entering[name] = same or Value(
+                f"in{len(run.entering)}", found.shape, found.precision, found.role, found.grad
+            )
             if home is not None:
                 home.leaving.setdefault(name, found)
         return run.entering[name]
@@ -116,8 +152,17 @@ class Reader:
         if node.name in self.outputs and isinstance(value, Value):
             run.leaving[node.name] = value
 
-    def parameter(self, node: Any, run: Run, path: str, *, matrix: bool, name: str | None = None,
-                  shape: Shape | None = None, groups: int = 1) -> Parameter | None:  # fmt: skip
+    def parameter(
+        self,
+        node: Any,
+        run: Run,
+        path: str,
+        *,
+        matrix: bool,
+        name: str | None = None,
+        shape: Shape | None = None,
+        groups: int = 1,
+    ) -> Parameter | None:
         """The weight that a node stands for, or None."""
         while hasattr(node, "op") and node.op == "call_function" and kind_of(node) in VIEWS and node.args:
             node = node.args[0]
@@ -127,9 +172,15 @@ class Reader:
         label = name or self._relative(fqn, run)
         module = self._module(fqn if run.index is None else path, run)
         return run.tape.parameter(
-            label, shape or shape_of(node), module, matrix=matrix, groups=groups, active=groups,
-            trainable=self.training and self.learns.get(fqn, False), adapter=module == "adapter",
-        )  # fmt: skip
+            label,
+            shape or shape_of(node),
+            module,
+            matrix=matrix,
+            groups=groups,
+            active=groups,
+            trainable=self.training and self.learns.get(fqn, False),
+            adapter=module == "adapter",
+        )
 
 
 def kind_of(node: Any) -> str:

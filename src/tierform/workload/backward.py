@@ -29,10 +29,23 @@ class Reverse:
     _names: dict[str, int] = field(default_factory=dict)
 
     def emit(
-        self, name: str, kind: Kind, module: str, inputs: tuple[Value | Operand, ...], output: Value | Operand, *,
-        batch: int = 1, m: int = 0, n: int = 0, k: int = 0, count: int = 1, per_element: float = 1.0,
-        weight: str | None = None, transposed: bool = False, causal: bool = False,
-    ) -> str:  # fmt: skip
+        self,
+        name: str,
+        kind: Kind,
+        module: str,
+        inputs: tuple[Value | Operand, ...],
+        output: Value | Operand,
+        *,
+        batch: int = 1,
+        m: int = 0,
+        n: int = 0,
+        k: int = 0,
+        count: int = 1,
+        per_element: float = 1.0,
+        weight: str | None = None,
+        transposed: bool = False,
+        causal: bool = False,
+    ) -> str:
         """Append one backward operator and return its name."""
         seen = self._names.get(name, 0) + 1
         self._names[name] = seen
@@ -40,8 +53,24 @@ class Reverse:
         after = [item for value in inputs if isinstance(value, Value) for item in self._after(value)]
         sources = tuple(item.operand() if isinstance(item, Value) else item for item in inputs)
         result = output.operand() if isinstance(output, Value) else output
-        made = Operator(name, kind, module, Phase.BACKWARD, sources, (result,), batch, m, n, k, count, per_element,
-                        tuple(dict.fromkeys(after)), weight, transposed, causal)  # fmt: skip
+        made = Operator(
+            name,
+            kind,
+            module,
+            Phase.BACKWARD,
+            sources,
+            (result,),
+            batch,
+            m,
+            n,
+            k,
+            count,
+            per_element,
+            tuple(dict.fromkeys(after)),
+            weight,
+            transposed,
+            causal,
+        )
         self.operators.append(made)
         if isinstance(output, Value):
             output.after = (name,)
@@ -68,33 +97,67 @@ class Reverse:
 
     # -- one method per kind of forward operator ----------------------------------------------------------------
     def linear(
-        self, name: str, module: str, x: Value, w: Parameter, biases: tuple[Parameter, ...], gradient: Value,
-        m: int, n: int, k: int, count: int,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        module: str,
+        x: Value,
+        w: Parameter,
+        biases: tuple[Parameter, ...],
+        gradient: Value,
+        m: int,
+        n: int,
+        k: int,
+        count: int,
+    ) -> None:
         """Gradients of a matmul with a weight: dX = dY W; dW = dY^T X; db = sum of dY's rows."""
         incoming = gradient.operand((m, n))
         after = gradient.after
         if x.grad:
             dx = self.gradient_of(x)
             self.emit(
-                f"{name}.grad_input", Kind.MATMUL, module, (incoming, w.operand()), dx, m=m, n=k, k=n, count=count,
-                weight=w.name, transposed=True,
-            )  # fmt: skip
+                f"{name}.grad_input",
+                Kind.MATMUL,
+                module,
+                (incoming, w.operand()),
+                dx,
+                m=m,
+                n=k,
+                k=n,
+                count=count,
+                weight=w.name,
+                transposed=True,
+            )
             self._set_after(after)
             self.operators[-1] = replace(self.operators[-1], outputs=(dx.operand((m, k)),))
             self.arrive(x, dx)
         if w.trainable:
             dw = self._weight_gradient(w)
             self.emit(
-                f"{name}.grad_weight", Kind.MATMUL, module, (incoming, x.operand((m, k)), *self._earlier(dw)), dw,
-                m=n, n=k, k=m, count=count, weight=w.name,
-            )  # fmt: skip
+                f"{name}.grad_weight",
+                Kind.MATMUL,
+                module,
+                (incoming, x.operand((m, k)), *self._earlier(dw)),
+                dw,
+                m=n,
+                n=k,
+                k=m,
+                count=count,
+                weight=w.name,
+            )
             self._set_after((*after, *self.recomputed.get(id(x), ())))
         for bias in biases:
             if bias.trainable:
                 db = self._weight_gradient(bias)
-                self.emit(f"{name}.grad_bias", Kind.ELEMENTWISE, module, (incoming, *self._earlier(db)), db,
-                          per_element=float(m), count=count, weight=bias.name)  # fmt: skip
+                self.emit(
+                    f"{name}.grad_bias",
+                    Kind.ELEMENTWISE,
+                    module,
+                    (incoming, *self._earlier(db)),
+                    db,
+                    per_element=float(m),
+                    count=count,
+                    weight=bias.name,
+                )
                 self._set_after(after)
 
     def _set_after(self, after: tuple[str, ...]) -> None:
@@ -107,25 +170,43 @@ class Reverse:
         return (gradient,) if self.accumulate else ()
 
     def matmul(
-        self, name: str, module: str, a: Value, b: Value, gradient: Value, batch: int, m: int, n: int, k: int,
+        self,
+        name: str,
+        module: str,
+        a: Value,
+        b: Value,
+        gradient: Value,
+        batch: int,
+        m: int,
+        n: int,
+        k: int,
         causal: bool,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """Gradients of a product: dA = dC B^T; dB = A^T dC."""
         if a.grad:
             da = self.gradient_of(a)
-            self.emit(f"{name}.grad_left", Kind.MATMUL, module, (gradient, b), da, batch=batch, m=m, n=k, k=n,
-                      causal=causal)  # fmt: skip
+            self.emit(
+                f"{name}.grad_left", Kind.MATMUL, module, (gradient, b), da, batch=batch, m=m, n=k, k=n, causal=causal
+            )
             self.arrive(a, da)
         if b.grad:
             db = self.gradient_of(b)
-            self.emit(f"{name}.grad_right", Kind.MATMUL, module, (gradient, a), db, batch=batch, m=k, n=n, k=m,
-                      causal=causal)  # fmt: skip
+            self.emit(
+                f"{name}.grad_right", Kind.MATMUL, module, (gradient, a), db, batch=batch, m=k, n=n, k=m, causal=causal
+            )
             self.arrive(b, db)
 
     def unary(
-        self, name: str, kind: Kind, module: str, x: Value, kept: tuple[Value, ...], gradient: Value,
-        per_element: float, causal: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        name: str,
+        kind: Kind,
+        module: str,
+        x: Value,
+        kept: tuple[Value, ...],
+        gradient: Value,
+        per_element: float,
+        causal: bool = False,
+    ) -> None:
         """The input gradient of a value-by-value operator from the tensors it kept."""
         if x.grad:
             dx = self.gradient_of(x)
@@ -137,8 +218,14 @@ class Reverse:
         if x.grad:
             dx = self.gradient_of(x)
             gains = tuple(w.operand() for w in weights[:1])
-            self.emit(f"{name}.grad_input", Kind.NORMALIZATION, "normalization", (gradient, x, *gains), dx,
-                      per_element=arithmetic.NORMALIZATION_BACKWARD[kind])  # fmt: skip
+            self.emit(
+                f"{name}.grad_input",
+                Kind.NORMALIZATION,
+                "normalization",
+                (gradient, x, *gains),
+                dx,
+                per_element=arithmetic.NORMALIZATION_BACKWARD[kind],
+            )
             self.arrive(x, dx)
         rows = gradient.operand().elements
         for w in weights:
@@ -147,8 +234,15 @@ class Reverse:
                 shift = w.name.endswith("bias")
                 cost = 1.0 if shift else arithmetic.NORMALIZATION_PARAMETERS[kind] - 1.0
                 inputs = (gradient,) if shift else (gradient, x)
-                self.emit(f"{w.name}.grad_weight", Kind.NORMALIZATION, "normalization", (*inputs, *self._earlier(dw)),
-                          dw, per_element=cost * rows / w.elements, weight=w.name)  # fmt: skip
+                self.emit(
+                    f"{w.name}.grad_weight",
+                    Kind.NORMALIZATION,
+                    "normalization",
+                    (*inputs, *self._earlier(dw)),
+                    dw,
+                    per_element=cost * rows / w.elements,
+                    weight=w.name,
+                )
 
     def add(self, terms: tuple[Value, ...], gradient: Value) -> None:
         """The gradient passes on unchanged; a broadcast term gets its sum."""
@@ -160,16 +254,24 @@ class Reverse:
             else:
                 reduced = self.gradient_of(term)
                 share = gradient.operand().elements / term.operand().elements
-                self.emit(f"{term.name}.gradient_sum", Kind.ELEMENTWISE, "other", (gradient,), reduced,
-                          per_element=share)  # fmt: skip
+                self.emit(
+                    f"{term.name}.gradient_sum", Kind.ELEMENTWISE, "other", (gradient,), reduced, per_element=share
+                )
                 self.arrive(term, reduced)
 
     def add_parameter(self, name: str, x: Value, w: Parameter, gradient: Value, copies: int) -> None:
         """The gradient passes on; the learned tensor gets the sum over its copies."""
         if w.trainable:
             dw = self._weight_gradient(w)
-            self.emit(f"{name}.grad_weight", Kind.ELEMENTWISE, "embedding", (gradient, *self._earlier(dw)), dw,
-                      per_element=float(copies), weight=name)  # fmt: skip
+            self.emit(
+                f"{name}.grad_weight",
+                Kind.ELEMENTWISE,
+                "embedding",
+                (gradient, *self._earlier(dw)),
+                dw,
+                per_element=float(copies),
+                weight=name,
+            )
         if x.grad:
             self.arrive(x, gradient)
 
@@ -179,24 +281,44 @@ class Reverse:
             if value.grad:
                 dx = self.gradient_of(value)
                 share = max(1.0, gradient.operand().elements / value.operand().elements)
-                self.emit(f"{name}.grad_{side}", Kind.ELEMENTWISE, module, (gradient, other), dx,
-                          per_element=arithmetic.MULTIPLY * share)  # fmt: skip
+                self.emit(
+                    f"{name}.grad_{side}",
+                    Kind.ELEMENTWISE,
+                    module,
+                    (gradient, other),
+                    dx,
+                    per_element=arithmetic.MULTIPLY * share,
+                )
                 self.arrive(value, dx)
 
     def parameter_sum(self, w: Parameter, gradient: Value, module: str) -> None:
         """The gradient of a learned tensor that takes part value by value: the sum over its repetitions."""
         dw = self._weight_gradient(w)
         share = gradient.operand().elements / w.elements
-        self.emit(f"{w.name}.grad_weight", Kind.ELEMENTWISE, module, (gradient, *self._earlier(dw)), dw,
-                  per_element=max(1.0, share), weight=w.name)  # fmt: skip
+        self.emit(
+            f"{w.name}.grad_weight",
+            Kind.ELEMENTWISE,
+            module,
+            (gradient, *self._earlier(dw)),
+            dw,
+            per_element=max(1.0, share),
+            weight=w.name,
+        )
 
     def embedding(self, name: str, table: Parameter, gradient: Value, shared: bool) -> None:
         """Rows of the gradient are added into a dense gradient of the whole table."""
         if table.trainable:
             dw = self._weight_gradient(table)
             before = (dw,) if self.accumulate or shared else ()
-            self.emit(f"{name}.grad_weight", Kind.EMBEDDING, "embedding", (gradient, *before), dw,
-                      per_element=gradient.operand().elements / table.elements, weight=name)  # fmt: skip
+            self.emit(
+                f"{name}.grad_weight",
+                Kind.EMBEDDING,
+                "embedding",
+                (gradient, *before),
+                dw,
+                per_element=gradient.operand().elements / table.elements,
+                weight=name,
+            )
 
     # -- the walk -----------------------------------------------------------------------------------------------
     def run(self, outputs: dict[int, Value], recompute: tuple[Step, ...] = ()) -> None:
@@ -205,9 +327,12 @@ class Reverse:
         for step in recompute:
             if step.operator is None:
                 continue
-            operator = replace(step.operator, name=f"{step.operator.name}.recompute", phase=Phase.BACKWARD,
-                               after=tuple(f"{name}.recompute" for name in step.operator.after
-                                           if f"{name}.recompute" in self._names))  # fmt: skip
+            operator = replace(
+                step.operator,
+                name=f"{step.operator.name}.recompute",
+                phase=Phase.BACKWARD,
+                after=tuple(f"{name}.recompute" for name in step.operator.after if f"{name}.recompute" in self._names),
+            )
             self._names[operator.name] = 1
             self.recomputed[id(step.output)] = (operator.name,)
             self.operators.append(operator)

@@ -16,11 +16,17 @@ from tierform.files import Document, read_yaml
 MAX_SIZE = 10**8  # no size of a published transformer comes near; larger ones are mistakes or hostile
 MAX_LAYERS = 10_000
 _HEAD_SUFFIXES = {
-    "ForCausalLM": "causal-lm", "LMHeadModel": "causal-lm", "ForMaskedLM": "masked-lm",
-    "ForConditionalGeneration": "seq2seq-lm", "ForSequenceClassification": "sequence-classification",
-    "ForTokenClassification": "token-classification", "ForQuestionAnswering": "question-answering",
-    "ForImageClassification": "image-classification", "ForRegression": "regression", "Model": "none",
-}  # fmt: skip
+    "ForCausalLM": "causal-lm",
+    "LMHeadModel": "causal-lm",
+    "ForMaskedLM": "masked-lm",
+    "ForConditionalGeneration": "seq2seq-lm",
+    "ForSequenceClassification": "sequence-classification",
+    "ForTokenClassification": "token-classification",
+    "ForQuestionAnswering": "question-answering",
+    "ForImageClassification": "image-classification",
+    "ForRegression": "regression",
+    "Model": "none",
+}
 
 
 class Config:
@@ -117,8 +123,13 @@ class Config:
         if value is None:
             value = default
         if not isinstance(value, str) or value not in choices:
-            self.problem("not supported", key, value, near=nearest(str(value), choices),
-                         fix=f"Supported: {', '.join(sorted(choices))}.")  # fmt: skip
+            self.problem(
+                "not supported",
+                key,
+                value,
+                near=nearest(str(value), choices),
+                fix=f"Supported: {', '.join(sorted(choices))}.",
+            )
             return choices[default]
         return choices[value]
 
@@ -139,8 +150,13 @@ class Config:
         found = next((head for suffix, head in _HEAD_SUFFIXES.items() if name.endswith(suffix)), None)
         if found is None or found not in allowed:
             known = [suffix for suffix, head in _HEAD_SUFFIXES.items() if head in allowed]
-            self.problem("this head is not supported for the family", "architectures", name, near=nearest(name, known),
-                         fix=f"Supported endings: {', '.join(known)}.")  # fmt: skip
+            self.problem(
+                "this head is not supported for the family",
+                "architectures",
+                name,
+                near=nearest(name, known),
+                fix=f"Supported endings: {', '.join(known)}.",
+            )
             return default
         return found
 
@@ -189,6 +205,11 @@ def _entry_schema() -> Any:
     from tierform.schema import FileModel
 
     return create_model(
-        "ModelFile", __base__=FileModel, name=(str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")), family=(str, ...),
-        source=(str, ...), note=(str, ""), config=(dict[str, Any], ...),
-    )  # fmt: skip
+        "ModelFile",
+        __base__=FileModel,
+        name=(str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")),
+        family=(str, ...),
+        source=(str, ...),
+        note=(str, ""),
+        config=(dict[str, Any], ...),
+    )

@@ -84,13 +84,20 @@ def _check(model: Model, task: Task, micro_batches: int) -> None:
     length = task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
     if not model.fixed_tokens and model.positions == "learned" and length > model.max_positions:
         problems.append(
-            Problem(f"{model.name} has learned positions for at most {model.max_positions} tokens", key="sequence",
-                    value=length, fix="Shorten the sequence (with its decoded tokens).")
-        )  # fmt: skip
+            Problem(
+                f"{model.name} has learned positions for at most {model.max_positions} tokens",
+                key="sequence",
+                value=length,
+                fix="Shorten the sequence (with its decoded tokens).",
+            )
+        )
     if isinstance(task, Inference) and not model.generative:
         if task.decode:
-            problems.append(Problem(f"{model.name} does not generate tokens", key="decode", value=task.decode,
-                                    fix="Leave decode at 0."))  # fmt: skip
+            problems.append(
+                Problem(
+                    f"{model.name} does not generate tokens", key="decode", value=task.decode, fix="Leave decode at 0."
+                )
+            )
         if not task.prefill:
             problems.append(Problem(f"{model.name} has no decode phase to leave prefill out for", key="prefill"))
     if isinstance(task, Inference) and not task.prefill and not task.decode:
@@ -119,8 +126,17 @@ def _inference(model: Model, task: Inference, micro_batches: int, eager: bool) -
         largest = max(largest, *(s.layout.peak_B for s in runs))
     weights = _weights(segments)
     memory = footprint(model, task, weights, largest, eager=eager)
-    return Workload(model, task, tuple(stages), sum(w.total for w in weights), 0, memory, micro_batches, weights,
-                    _notes(model, task, eager))  # fmt: skip
+    return Workload(
+        model,
+        task,
+        tuple(stages),
+        sum(w.total for w in weights),
+        0,
+        memory,
+        micro_batches,
+        weights,
+        _notes(model, task, eager),
+    )
 
 
 def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
@@ -147,9 +163,12 @@ def _training(model: Model, task: FineTuning, micro_batches: int, eager: bool) -
     weights = _weights(segments)
     trainable = sum(w.total for w in weights if w.trainable)
     if trainable == 0:
-        fail(f"nothing would learn: {model.name} has no parameter that {type(task.method).__name__} trains",
-             key="method", value=type(task.method).__name__,
-             fix="Choose other targets or another method, for example LoRA on q and v.")  # fmt: skip
+        fail(
+            f"nothing would learn: {model.name} has no parameter that {type(task.method).__name__} trains",
+            key="method",
+            value=type(task.method).__name__,
+            fix="Choose other targets or another method, for example LoRA on q and v.",
+        )
     reverse = tuple(Block(s.name, s.count, s.backward) for s in reversed(segments) if s.backward)
     update = []
     for segment in segments:
@@ -165,8 +184,17 @@ def _training(model: Model, task: FineTuning, micro_batches: int, eager: bool) -
     kept = sum(s.layout.kept_B * s.count for s in segments)
     rerun = max((_recomputed_B(s.layout) for s in segments), default=0)
     memory = footprint(model, task, weights, kept + rerun, eager=eager)
-    return Workload(model, task, stages, sum(w.total for w in weights), trainable, memory, passes, weights,
-                    _notes(model, task, eager))  # fmt: skip
+    return Workload(
+        model,
+        task,
+        stages,
+        sum(w.total for w in weights),
+        trainable,
+        memory,
+        passes,
+        weights,
+        _notes(model, task, eager),
+    )
 
 
 def _recomputed_B(layout: Layout) -> int:
@@ -187,8 +215,11 @@ def _lay_out(model: Model, task: Task, p: Pass, *, accumulate: bool = False) -> 
     for section in sections:
         layered = section.start is not None
         for index in range(section.count):
-            part: int | str = section.start + index if section.start is not None else (
-                "head" if section is sections[-1] else "embedding")  # fmt: skip
+            part: int | str = (
+                section.start + index
+                if section.start is not None
+                else ("head" if section is sections[-1] else "embedding")
+            )
             rule = learning(task, model, part, total)
             key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
             if key not in cache:
@@ -282,8 +313,19 @@ def _weights(segments: list[Segment]) -> tuple[Weight, ...]:
                 if name in shared:
                     continue
                 shared[name] = w
-            made = Weight(name, segment.name, w.shape, segment.count, w.groups, w.active, w.module, w.precision,
-                          w.trainable, w.matrix, w.adapter)  # fmt: skip
+            made = Weight(
+                name,
+                segment.name,
+                w.shape,
+                segment.count,
+                w.groups,
+                w.active,
+                w.module,
+                w.precision,
+                w.trainable,
+                w.matrix,
+                w.adapter,
+            )
             found.append(made)
     return tuple(found)
 
@@ -291,10 +333,16 @@ def _weights(segments: list[Segment]) -> tuple[Weight, ...]:
 def _formats(plan: PrecisionPlan, training: bool) -> Formats:
     narrow = bits(plan.weights) < 16
     return Formats(
-        plan.activations, plan.gradients, plan.kv_cache if not training else plan.activations, plan.adapters,
-        plan.weights, plan.weight_precision("attention"), plan.weight_precision("ffn"),
-        plan.activations if narrow else plan.weights, "fp32" if bits(plan.activations) < 32 else plan.activations,
-    )  # fmt: skip
+        plan.activations,
+        plan.gradients,
+        plan.kv_cache if not training else plan.activations,
+        plan.adapters,
+        plan.weights,
+        plan.weight_precision("attention"),
+        plan.weight_precision("ffn"),
+        plan.activations if narrow else plan.weights,
+        "fp32" if bits(plan.activations) < 32 else plan.activations,
+    )
 
 
 def _notes(model: Model, task: Task, eager: bool) -> tuple[str, ...]:

@@ -53,10 +53,17 @@ def _routed(tape: Tape, model: Model, x: Value) -> Value:
     gates = tape.value("ffn.gates", (tokens, chosen))
     cost = arithmetic.ROUTING * experts / chosen
     tape.emit(
-        "ffn.routing", Kind.ROUTING, "ffn", (logits,), gates, saved=(gates,), per_element=cost,
+        "ffn.routing",
+        Kind.ROUTING,
+        "ffn",
+        (logits,),
+        gates,
+        saved=(gates,),
+        per_element=cost,
         backward=lambda reverse, gradient: reverse.unary(
-            "ffn.routing.grad_input", Kind.ROUTING, "ffn", logits, (gates,), gradient, arithmetic.SOFTMAX_BACKWARD),
-    )  # fmt: skip
+            "ffn.routing.grad_input", Kind.ROUTING, "ffn", logits, (gates,), gradient, arithmetic.SOFTMAX_BACKWARD
+        ),
+    )
     parts = [
         _group(tape, model, x, gates, count, rows, width, "" if index == 0 else ".rest")
         for index, (count, rows) in enumerate(shares(tokens, experts, chosen))
@@ -65,13 +72,22 @@ def _routed(tape: Tape, model: Model, x: Value) -> Value:
 
     def backward(reverse: Reverse, gradient: Value) -> None:
         for part in parts:
-            reverse.unary("ffn.combine.grad_experts", Kind.ELEMENTWISE, "ffn", part, (gates,), gradient,
-                          arithmetic.MULTIPLY)  # fmt: skip
+            reverse.unary(
+                "ffn.combine.grad_experts", Kind.ELEMENTWISE, "ffn", part, (gates,), gradient, arithmetic.MULTIPLY
+            )
         reverse.unary("ffn.combine.grad_gates", Kind.ELEMENTWISE, "ffn", gates, tuple(parts), gradient, 2.0 * d)
 
     saved = (gates, *parts) if gates.grad else (gates,)
-    return tape.emit("ffn.combine", Kind.ELEMENTWISE, "ffn", (*parts, gates), y, saved=saved, backward=backward,
-                     per_element=2.0 * chosen)  # fmt: skip
+    return tape.emit(
+        "ffn.combine",
+        Kind.ELEMENTWISE,
+        "ffn",
+        (*parts, gates),
+        y,
+        saved=saved,
+        backward=backward,
+        per_element=2.0 * chosen,
+    )
 
 
 def _group(tape: Tape, model: Model, x: Value, gates: Value, count: int, rows: int, width: int, suffix: str) -> Value:
@@ -81,16 +97,32 @@ def _group(tape: Tape, model: Model, x: Value, gates: Value, count: int, rows: i
     sent = tape.value(f"ffn.dispatched{suffix}", (total, d))
     scatter = total * d / x.operand().elements
     tape.emit(
-        f"ffn.dispatch{suffix}", Kind.ELEMENTWISE, "ffn", (x,), sent, waits=(gates,), per_element=arithmetic.GATHER,
+        f"ffn.dispatch{suffix}",
+        Kind.ELEMENTWISE,
+        "ffn",
+        (x,),
+        sent,
+        waits=(gates,),
+        per_element=arithmetic.GATHER,
         backward=lambda reverse, gradient: reverse.unary(
-            f"ffn.dispatch{suffix}.grad_input", Kind.ELEMENTWISE, "ffn", x, (), gradient, scatter),
-    )  # fmt: skip
+            f"ffn.dispatch{suffix}.grad_input", Kind.ELEMENTWISE, "ffn", x, (), gradient, scatter
+        ),
+    )
 
     def product(source: Value, part: str, n: int) -> Value:
         return tape.linear(
-            source, f"{name}.{part}{suffix}", n, "ffn", rows=rows, count=count, groups=model.experts,
-            active=model.experts_per_token, shape=(total, n), weight=f"{name}.{part}", target=part,
-        )  # fmt: skip
+            source,
+            f"{name}.{part}{suffix}",
+            n,
+            "ffn",
+            rows=rows,
+            count=count,
+            groups=model.experts,
+            active=model.experts_per_token,
+            shape=(total, n),
+            weight=f"{name}.{part}",
+            target=part,
+        )
 
     gate = product(sent, "gate", width)
     up = product(sent, "up", width)

@@ -42,17 +42,42 @@ def latent_attention(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
         keys = tape.linear(latent, "attention.k_b", h * nope, "attention", target="k")
         values = tape.linear(latent, "attention.v_b", h * vd, "attention", target="v")
         whole = tape.value("attention.keys", (b, s, h, nope + rope))
-        tape.emit("attention.k_concat", Kind.ELEMENTWISE, "attention", (keys, turned), whole,
-                  per_element=arithmetic.GATHER,
-                  backward=lambda reverse, gradient: reverse.add((keys, turned), gradient))  # fmt: skip
+        tape.emit(
+            "attention.k_concat",
+            Kind.ELEMENTWISE,
+            "attention",
+            (keys, turned),
+            whole,
+            per_element=arithmetic.GATHER,
+            backward=lambda reverse, gradient: reverse.add((keys, turned), gradient),
+        )
         causal = s > 1 and s == p.context
-        scores = tape.matmul(q, whole, "attention.scores", "attention", batch=b * h, m=s, n=p.context, k=nope + rope,
-                             shape=(b, h, s, p.context), causal=causal)  # fmt: skip
+        scores = tape.matmul(
+            q,
+            whole,
+            "attention.scores",
+            "attention",
+            batch=b * h,
+            m=s,
+            n=p.context,
+            k=nope + rope,
+            shape=(b, h, s, p.context),
+            causal=causal,
+        )
         weights = tape.softmax(scores, "attention.softmax", "attention", causal=causal)
-        weights = tape.dropout(weights, "attention.dropout", "attention", model.attention_dropout,
-                               attention_core=True)  # fmt: skip
-        mixed = tape.matmul(weights, values, "attention.context", "attention", batch=b * h, m=s, n=vd, k=p.context,
-                            shape=(b, s, h * vd), causal=causal)  # fmt: skip
+        weights = tape.dropout(weights, "attention.dropout", "attention", model.attention_dropout, attention_core=True)
+        mixed = tape.matmul(
+            weights,
+            values,
+            "attention.context",
+            "attention",
+            batch=b * h,
+            m=s,
+            n=vd,
+            k=p.context,
+            shape=(b, s, h * vd),
+            causal=causal,
+        )
     return tape.linear(mixed, "attention.o", model.hidden_size, "attention", bias=model.attention_bias, target="o")
 
 
@@ -64,25 +89,54 @@ def _absorbed(tape: Tape, model: Model, p: Pass, q: Value, latent: Value, turned
     v_b = tape.parameter("attention.v_b", (h * vd, rank), "attention", matrix=True)
     absorbed = tape.value("attention.q_absorbed", (b, h, rank + rope))
     _per_head(tape, "attention.k_b", q, absorbed, k_b, (nope, rank), b, rank, nope, h, transposed=True)
-    kept = Value("attention.latent.cache", (b, c, rank + rope), tape.formats.kv_cache, Role.KV_CACHE, False,
-                 (*latent.after, *turned.after))  # fmt: skip
-    scores = tape.matmul(absorbed, kept, "attention.scores", "attention", batch=b, m=h, n=c, k=rank + rope,
-                         shape=(b, h, 1, c))  # fmt: skip
+    kept = Value(
+        "attention.latent.cache",
+        (b, c, rank + rope),
+        tape.formats.kv_cache,
+        Role.KV_CACHE,
+        False,
+        (*latent.after, *turned.after),
+    )
+    scores = tape.matmul(
+        absorbed, kept, "attention.scores", "attention", batch=b, m=h, n=c, k=rank + rope, shape=(b, h, 1, c)
+    )
     weights = tape.softmax(scores, "attention.softmax", "attention")
     values = Value("attention.latent.cache", (b, c, rank), tape.formats.kv_cache, Role.KV_CACHE, False, latent.after)
-    mixed = tape.matmul(weights, values, "attention.context", "attention", batch=b, m=h, n=rank, k=c,
-                        shape=(b, h, rank))  # fmt: skip
+    mixed = tape.matmul(
+        weights, values, "attention.context", "attention", batch=b, m=h, n=rank, k=c, shape=(b, h, rank)
+    )
     out = tape.value("attention.values", (b, 1, h * vd))
     return _per_head(tape, "attention.v_b", mixed, out, v_b, (vd, rank), b, vd, rank, h, transposed=False)
 
 
 def _per_head(
-    tape: Tape, name: str, x: Value, y: Value, w: Parameter, slice_shape: tuple[int, int], m: int, n: int, k: int,
-    heads: int, *, transposed: bool,
-) -> Value:  # fmt: skip
+    tape: Tape,
+    name: str,
+    x: Value,
+    y: Value,
+    w: Parameter,
+    slice_shape: tuple[int, int],
+    m: int,
+    n: int,
+    k: int,
+    heads: int,
+    *,
+    transposed: bool,
+) -> Value:
     """One product per head with that head's rows of a weight."""
     weight = Operand(w.name, slice_shape, w.precision, Role.WEIGHT, not w.trainable, w.trainable)
     return tape.emit(
-        name, Kind.MATMUL, "attention", (x,), y, operands=(x.operand((m, k)), weight), outputs=(y.operand((m, n)),),
-        m=m, n=n, k=k, count=heads, weight=w.name, transposed=transposed,
-    )  # fmt: skip
+        name,
+        Kind.MATMUL,
+        "attention",
+        (x,),
+        y,
+        operands=(x.operand((m, k)), weight),
+        outputs=(y.operand((m, n)),),
+        m=m,
+        n=n,
+        k=k,
+        count=heads,
+        weight=w.name,
+        transposed=transposed,
+    )

@@ -61,9 +61,18 @@ class Section:
 
 
 def attention(
-    tape: Tape, model: Model, p: Pass, x: Value, *, name: str = "attention", source: Value | None = None,
-    bias: Value | None = None, causal: bool | None = None, rotary: bool = False, window: int = 0,
-) -> Value:  # fmt: skip
+    tape: Tape,
+    model: Model,
+    p: Pass,
+    x: Value,
+    *,
+    name: str = "attention",
+    source: Value | None = None,
+    bias: Value | None = None,
+    causal: bool | None = None,
+    rotary: bool = False,
+    window: int = 0,
+) -> Value:
     """Multi-head attention of x on itself, or on `source` (cross-attention), through its output projection.
 
     `bias` is added to the scores (relative positions).  Result: (batch, queries, hidden).
@@ -84,10 +93,26 @@ def attention(
         _declare_unused(tape, name, model, source)
     else:
         origin = x if source is None else source
-        k = tape.linear(origin, f"{name}.k", kv * hd, "attention", bias=key_bias(model), target="k",
-                        role=Role.ACTIVATION if late else role, precision=None if late else precision)  # fmt: skip
-        v = tape.linear(origin, f"{name}.v", kv * hd, "attention", bias=model.attention_bias, target="v", role=role,
-                        precision=precision)  # fmt: skip
+        k = tape.linear(
+            origin,
+            f"{name}.k",
+            kv * hd,
+            "attention",
+            bias=key_bias(model),
+            target="k",
+            role=Role.ACTIVATION if late else role,
+            precision=None if late else precision,
+        )
+        v = tape.linear(
+            origin,
+            f"{name}.v",
+            kv * hd,
+            "attention",
+            bias=model.attention_bias,
+            target="v",
+            role=role,
+            precision=precision,
+        )
     if model.qk_norm:
         q = tape.normalization(q, f"{name}.q_norm", model.norm, size=hd)
         k = tape.normalization(k, f"{name}.k_norm", model.norm, size=hd)
@@ -98,14 +123,34 @@ def attention(
         k = _cache(tape, f"{name}.k", (b, kv, keys, hd), k.after)
         v = _cache(tape, f"{name}.v", (b, kv, keys, hd), v.after)
     mask = causal and full and source is None
-    scores = tape.matmul(q, k, f"{name}.scores", "attention", batch=b * h, m=p.queries, n=keys, k=hd,
-                         shape=(b, h, p.queries, keys), causal=mask)  # fmt: skip
+    scores = tape.matmul(
+        q,
+        k,
+        f"{name}.scores",
+        "attention",
+        batch=b * h,
+        m=p.queries,
+        n=keys,
+        k=hd,
+        shape=(b, h, p.queries, keys),
+        causal=mask,
+    )
     if bias is not None:
         scores = tape.add(scores, bias, f"{name}.bias_add", "attention")
     weights = tape.softmax(scores, f"{name}.softmax", "attention", causal=mask)
     weights = tape.dropout(weights, f"{name}.dropout", "attention", model.attention_dropout, attention_core=True)
-    mixed = tape.matmul(weights, v, f"{name}.context", "attention", batch=b * h, m=p.queries, n=hd, k=keys,
-                        shape=(b, p.queries, h * hd), causal=mask)  # fmt: skip
+    mixed = tape.matmul(
+        weights,
+        v,
+        f"{name}.context",
+        "attention",
+        batch=b * h,
+        m=p.queries,
+        n=hd,
+        k=keys,
+        shape=(b, p.queries, h * hd),
+        causal=mask,
+    )
     return tape.linear(mixed, f"{name}.o", model.hidden_size, "attention", bias=model.output_bias, target="o")
 
 
@@ -125,9 +170,16 @@ def _declare_unused(tape: Tape, name: str, model: Model, source: Value) -> None:
 
 
 def feed_forward(
-    tape: Tape, model: Model, x: Value, width: int, *, name: str = "ffn", gated: bool | None = None,
-    bias: bool | None = None, inner_dropout: float = 0.0,
-) -> Value:  # fmt: skip
+    tape: Tape,
+    model: Model,
+    x: Value,
+    width: int,
+    *,
+    name: str = "ffn",
+    gated: bool | None = None,
+    bias: bool | None = None,
+    inner_dropout: float = 0.0,
+) -> Value:
     """down(f(up x)), or gated: down(f(gate x) * up x)."""
     bias = model.ffn_bias if bias is None else bias
     gated = model.gated if gated is None else gated
@@ -161,8 +213,9 @@ def residual(
     """A residual branch: x + part(norm(x)) for pre-normalization, norm(x + part(x)) for post-normalization."""
     norm = f"{name}_norm"
     inside = x if model.norm_position == "post" else tape.normalization(x, norm, model.norm, bias=norm_bias)
-    y = tape.dropout(part(inside), f"{name}.output_dropout", "ffn" if name.startswith("ffn") else "attention",
-                     model.dropout)  # fmt: skip
+    y = tape.dropout(
+        part(inside), f"{name}.output_dropout", "ffn" if name.startswith("ffn") else "attention", model.dropout
+    )
     y = bottleneck(tape, model, y, f"{name}.adapter")
     total = tape.add(x, y, f"{name}.residual", "other")
     if model.norm_position == "post":
@@ -179,5 +232,14 @@ def tied_or_own_head(tape: Tape, model: Model, p: Pass, x: Value, *, bias: bool 
     if model.tied_embeddings:
         weight = "embedding.word"
         tape.parameter(weight, (model.vocabulary, width), "embedding", matrix=True)
-    return tape.linear(x, "head.logits", model.vocabulary, "head", bias=bias, rows=rows, weight=weight,
-                       shape=(p.batch, rows // p.batch, model.vocabulary), quantizable=False)  # fmt: skip
+    return tape.linear(
+        x,
+        "head.logits",
+        model.vocabulary,
+        "head",
+        bias=bias,
+        rows=rows,
+        weight=weight,
+        shape=(p.batch, rows // p.batch, model.vocabulary),
+        quantizable=False,
+    )

@@ -13,17 +13,32 @@ def cross_entropy(tape: Tape, logits: Value, name: str = "loss") -> Value:
     kept = tape.value(f"{name}.log_probabilities", logits.shape, precision=tape.formats.loss)
     target = Operand(f"{name}.targets", (rows,), "int32", Role.INDEX, static=True)
     return tape.emit(
-        name, Kind.LOSS, "head", (logits,), kept, saved=(kept,), indices=(target,), per_element=arithmetic.LOSS,
+        name,
+        Kind.LOSS,
+        "head",
+        (logits,),
+        kept,
+        saved=(kept,),
+        indices=(target,),
+        per_element=arithmetic.LOSS,
         backward=lambda reverse, gradient: reverse.unary(
-            f"{name}.grad_input", Kind.LOSS, "head", logits, (kept,), gradient, arithmetic.LOSS_BACKWARD),
-    )  # fmt: skip
+            f"{name}.grad_input", Kind.LOSS, "head", logits, (kept,), gradient, arithmetic.LOSS_BACKWARD
+        ),
+    )
 
 
 def squared_error(tape: Tape, output: Value, name: str = "loss") -> Value:
     """Mean squared error of an output."""
     difference = tape.value(f"{name}.difference", output.shape, precision=tape.formats.loss)
     return tape.emit(
-        name, Kind.LOSS, "head", (output,), difference, saved=(difference,), per_element=arithmetic.REGRESSION_LOSS,
+        name,
+        Kind.LOSS,
+        "head",
+        (output,),
+        difference,
+        saved=(difference,),
+        per_element=arithmetic.REGRESSION_LOSS,
         backward=lambda reverse, gradient: reverse.unary(
-            f"{name}.grad_input", Kind.LOSS, "head", output, (difference,), gradient, arithmetic.MULTIPLY),
-    )  # fmt: skip
+            f"{name}.grad_input", Kind.LOSS, "head", output, (difference,), gradient, arithmetic.MULTIPLY
+        ),
+    )

@@ -32,10 +32,13 @@ def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning
     if isinstance(method, LoRA | QLoRA):
         saved = set(method.modules_to_save) if isinstance(method, LoRA) else set()
         return Learning(
-            lora_rank=method.rank, lora_targets=frozenset(method.targets), head=new_head or "head" in saved,
-            embeddings="embedding" in saved, normalization="normalization" in saved,
+            lora_rank=method.rank,
+            lora_targets=frozenset(method.targets),
+            head=new_head or "head" in saved,
+            embeddings="embedding" in saved,
+            normalization="normalization" in saved,
             quantized=method.weights if isinstance(method, QLoRA) else None,
-        )  # fmt: skip
+        )
     if isinstance(method, Adapters):
         return Learning(bottleneck=method.bottleneck, normalization=isinstance(part, int), head=new_head)
     if isinstance(method, BitFit):

@@ -18,8 +18,17 @@ from tierform.errors import MissingDependency, Problem, TierformError, fail, nea
 if TYPE_CHECKING:
     from tierform.workload.config import Config
 
-HEADS = ("none", "causal-lm", "masked-lm", "seq2seq-lm", "sequence-classification", "token-classification",
-         "question-answering", "image-classification", "regression")  # fmt: skip
+HEADS = (
+    "none",
+    "causal-lm",
+    "masked-lm",
+    "seq2seq-lm",
+    "sequence-classification",
+    "token-classification",
+    "question-answering",
+    "image-classification",
+    "regression",
+)
 
 
 @dataclass(frozen=True)
@@ -128,8 +137,12 @@ class Model:
 
         allowed = FAMILIES.get(self.family).heads
         if head not in allowed:
-            fail(f"the family {self.family} has no such head", value=head, choices=allowed,
-                 fix=f"Its heads: {', '.join(allowed)}.")  # fmt: skip
+            fail(
+                f"the family {self.family} has no such head",
+                value=head,
+                choices=allowed,
+                fix=f"Its heads: {', '.join(allowed)}.",
+            )
         pooler = FAMILIES.get(self.family).pooled.get(head, False)
         return replace(self, head=head, pooler=pooler, labels=labels if "classification" in head else self.labels)
 
@@ -151,8 +164,12 @@ def load_model(name_or_path: str | Path) -> Model:
         return _from_hub(text)
     if "/" in text or text.startswith("~"):
         fail("no such folder", value=text, fix="Give a folder that holds a config.json, a library name or a Hub id.")
-    return fail("unknown model", value=text, choices=names,
-                fix="`tierform list models` shows them; a folder with config.json or a Hub id also works.")  # fmt: skip
+    return fail(
+        "unknown model",
+        value=text,
+        choices=names,
+        fix="`tierform list models` shows them; a folder with config.json or a Hub id also works.",
+    )
 
 
 def model_from_config(config: dict[str, Any], name: str = "model", *, file: str = "config.json") -> Model:
@@ -171,8 +188,13 @@ def _from_path(path: Path) -> Model:
     file = path / "config.json" if path.is_dir() else path
     if not file.exists():
         near = sorted(entry.name for entry in path.glob("*.json")) if path.is_dir() else []
-        fail("the folder has no config.json", file=str(path), value="config.json", choices=near,
-             fix="Give a folder as `save_pretrained` writes it.")  # fmt: skip
+        fail(
+            "the folder has no config.json",
+            file=str(path),
+            value="config.json",
+            choices=near,
+            fix="Give a folder as `save_pretrained` writes it.",
+        )
     document = read_json(file)
     if not isinstance(document.content, dict):
         fail("a JSON object is needed here", file=str(file))
@@ -204,9 +226,15 @@ def _from_hub(name: str) -> Model:
 
         short = nearest(name.rsplit("/", 1)[1], library.names("models"))
         raise TierformError(
-            [Problem("the Hub's configuration of this model could not be read: no network, or no such model there",
-                     value=name, nearest=short, fix=f"The Hub client says: {reason[:200]}")]
-        ) from None  # fmt: skip
+            [
+                Problem(
+                    "the Hub's configuration of this model could not be read: no network, or no such model there",
+                    value=name,
+                    nearest=short,
+                    fix=f"The Hub client says: {reason[:200]}",
+                )
+            ]
+        ) from None
     return model_from_config(found.to_dict(), name.rsplit("/", 1)[1], file=f"{name} (Hub)")
 
 

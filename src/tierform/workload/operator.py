@@ -141,5 +141,18 @@ class Operator:
     def shape_key(self) -> tuple[object, ...]:
         """What its cost depends on: two operators with equal keys cost the same on the same component."""
         operands = tuple((o.shape, o.precision, o.role, o.static) for o in (*self.inputs, *self.outputs))
-        return (self.kind, self.phase, self.count, self.batch, self.m, self.n, self.k, self.operations_per_element,
-                self.transposed, self.causal, self.collective, self.participants, operands)  # fmt: skip
+        return (
+            self.kind,
+            self.phase,
+            self.count,
+            self.batch,
+            self.m,
+            self.n,
+            self.k,
+            self.operations_per_element,
+            self.transposed,
+            self.causal,
+            self.collective,
+            self.participants,
+            operands,
+        )

@@ -83,9 +83,12 @@ def _check_divisible(workload: Workload, tensor: int) -> None:
         if size is not None and size % tensor:
             problems.setdefault(
                 operator.name,
-                Problem(f"{size} does not divide among {tensor} chips", key=f"{block.name}/{operator.name}",
-                        fix="Choose a tensor parallelism that divides heads and widths."),
-            )  # fmt: skip
+                Problem(
+                    f"{size} does not divide among {tensor} chips",
+                    key=f"{block.name}/{operator.name}",
+                    fix="Choose a tensor parallelism that divides heads and widths.",
+                ),
+            )
     if problems:
         raise TierformError(list(problems.values())[:8])
 
@@ -164,9 +167,17 @@ def _reduced(block: Block) -> set[str]:
 
 def _collective(name: str, kind: str, source: Operator, moved: Operand, participants: int) -> Operator:
     return Operator(
-        name, Kind.COLLECTIVE, "other", source.phase, (moved,), (moved,), operations_per_element=0.0,
-        after=(source.name,), participants=participants, collective=kind,
-    )  # fmt: skip
+        name,
+        Kind.COLLECTIVE,
+        "other",
+        source.phase,
+        (moved,),
+        (moved,),
+        operations_per_element=0.0,
+        after=(source.name,),
+        participants=participants,
+        collective=kind,
+    )
 
 
 def _tensor_operator(operator: Operator, tensor: int) -> Operator:
@@ -213,7 +224,14 @@ def _with_gradient_reduction(stage: Stage, workload: Workload, split: Parallelis
     precision = workload.task.precision.gradients
     gradients = Operand("gradients", (size_B * 8 // bits(precision),), precision, Role.GRADIENT)
     reduction = Operator(
-        "gradients.all_reduce", Kind.COLLECTIVE, "optimizer", Phase.UPDATE, (gradients,), (gradients,),
-        operations_per_element=0.0, participants=split.data, collective="all_reduce",
-    )  # fmt: skip
+        "gradients.all_reduce",
+        Kind.COLLECTIVE,
+        "optimizer",
+        Phase.UPDATE,
+        (gradients,),
+        (gradients,),
+        operations_per_element=0.0,
+        participants=split.data,
+        collective="all_reduce",
+    )
     return replace(stage, blocks=(Block("gradients", 1, (reduction,)), *stage.blocks))

@@ -13,10 +13,27 @@ from dataclasses import dataclass, replace
 from tierform.errors import fail
 
 _BITS = {
-    "fp64": 64, "fp32": 32, "tf32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "fp6": 6, "fp4": 4, "nf4": 4,
-    "int32": 32, "int16": 16, "int12": 12, "int8": 8, "int7": 7, "int6": 6, "int5": 5, "int4": 4, "int3": 3, "int2": 2,
+    "fp64": 64,
+    "fp32": 32,
+    "tf32": 32,
+    "fp16": 16,
+    "bf16": 16,
+    "fp8": 8,
+    "fp6": 6,
+    "fp4": 4,
+    "nf4": 4,
+    "int32": 32,
+    "int16": 16,
+    "int12": 12,
+    "int8": 8,
+    "int7": 7,
+    "int6": 6,
+    "int5": 5,
+    "int4": 4,
+    "int3": 3,
+    "int2": 2,
     "int1": 1,
-}  # fmt: skip
+}
 PRECISIONS: tuple[str, ...] = tuple(_BITS)
 
 
@@ -42,8 +59,17 @@ class PrecisionPlan:
     ffn_weights: str | None = None
 
     def __post_init__(self) -> None:
-        for name in (self.weights, self.activations, self.kv_cache, self.gradients, self.optimizer_states,
-                     self.adapters, self.master_weights, self.attention_weights, self.ffn_weights):  # fmt: skip
+        for name in (
+            self.weights,
+            self.activations,
+            self.kv_cache,
+            self.gradients,
+            self.optimizer_states,
+            self.adapters,
+            self.master_weights,
+            self.attention_weights,
+            self.ffn_weights,
+        ):
             if name is not None:
                 bits(name)
 

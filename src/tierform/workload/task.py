@@ -145,20 +145,32 @@ def _check_targets(targets: tuple[str, ...]) -> None:
     if unknown or not targets:
         raise TierformError(
             [
-                Problem("not a matrix that can be a target", key="targets", value=target,
-                        nearest=nearest(str(target), TARGETS), fix=f"Targets: {', '.join(TARGETS)}.")
+                Problem(
+                    "not a matrix that can be a target",
+                    key="targets",
+                    value=target,
+                    nearest=nearest(str(target), TARGETS),
+                    fix=f"Targets: {', '.join(TARGETS)}.",
+                )
                 for target in unknown
             ]
             or [Problem("at least one target is needed", key="targets", fix=f"Targets: {', '.join(TARGETS)}.")]
-        )  # fmt: skip
+        )
 
 
 def _check_choice(value: str, choices: tuple[str, ...], key: str) -> None:
     if value not in choices:
         raise TierformError(
-            [Problem("not a known choice", key=key, value=value, nearest=nearest(str(value), choices),
-                     fix=f"Choose one of {', '.join(choices)}.")]
-        )  # fmt: skip
+            [
+                Problem(
+                    "not a known choice",
+                    key=key,
+                    value=value,
+                    nearest=nearest(str(value), choices),
+                    fix=f"Choose one of {', '.join(choices)}.",
+                )
+            ]
+        )
 
 
 def describe(task: Task) -> dict[str, object]:

@@ -47,16 +47,23 @@ class Run:
     def same_as(self, other: Run) -> bool:
         """Whether both are equal layers of the same list."""
         return (
-            self.index is not None and other.index is not None and self.prefix == other.prefix
-            and self.tape.operators == other.tape.operators and self.backward == other.backward
+            self.index is not None
+            and other.index is not None
+            and self.prefix == other.prefix
+            and self.tape.operators == other.tape.operators
+            and self.backward == other.backward
             and self.tape.parameters == other.tape.parameters
-        )  # fmt: skip
+        )
 
 
 def trace(
-    module: torch.nn.Module, inputs: Sequence[Any] | Mapping[str, Any], *, training: bool = False,
-    precision: PrecisionPlan | None = None, name: str | None = None,
-) -> Workload:  # fmt: skip
+    module: torch.nn.Module,
+    inputs: Sequence[Any] | Mapping[str, Any],
+    *,
+    training: bool = False,
+    precision: PrecisionPlan | None = None,
+    name: str | None = None,
+) -> Workload:
     """The workload of one forward pass of `module` on `inputs` (and, `training`, its backward and update).
 
     `inputs` are tensors by position or by name; only shapes and types matter.  The first tensor's two leading sizes are
@@ -68,8 +75,11 @@ def trace(
         raise MissingDependency("torch", "tracing a module", "train")
     program, batch, sequence = _export(module, inputs)
     plan = precision or PrecisionPlan(master_weights="fp32" if training else None)
-    task: Task = FineTuning(batch=batch, sequence=sequence, precision=plan) if training else Inference(
-        batch=batch, sequence=sequence, precision=plan)  # fmt: skip
+    task: Task = (
+        FineTuning(batch=batch, sequence=sequence, precision=plan)
+        if training
+        else Inference(batch=batch, sequence=sequence, precision=plan)
+    )
     translation = Translation(program, module, plan, training)
     runs = _runs(translation)
     if training:
@@ -113,8 +123,11 @@ def _export(module: Any, inputs: Any) -> tuple[Any, int, int]:
             )
     except Exception as error:
         reason = str(error).strip().splitlines()
-        fail(f"torch.export cannot trace this module: {type(error).__name__}: {reason[0] if reason else ''}"[:400],
-             value=type(module).__name__, fix="Control flow must not depend on tensor values.")  # fmt: skip
+        fail(
+            f"torch.export cannot trace this module: {type(error).__name__}: {reason[0] if reason else ''}"[:400],
+            value=type(module).__name__,
+            fix="Control flow must not depend on tensor values.",
+        )
     finally:
         if caching:
             settings.use_cache = caching  # type: ignore[union-attr]
@@ -209,6 +222,19 @@ def _weights(blocks: list[tuple[str, list[Run]]]) -> tuple[Weight, ...]:
                 if name in shared:
                     continue
                 shared.add(name)
-            found.append(Weight(name, label, w.shape, len(members), w.groups, w.active, w.module, w.precision,
-                                w.trainable, w.matrix, w.adapter))  # fmt: skip
+            found.append(
+                Weight(
+                    name,
+                    label,
+                    w.shape,
+                    len(members),
+                    w.groups,
+                    w.active,
+                    w.module,
+                    w.precision,
+                    w.trainable,
+                    w.matrix,
+                    w.adapter,
+                )
+            )
     return tuple(found)

@@ -39,6 +39,13 @@ def _update(weight: Weight, task: FineTuning) -> Operator:
     inputs = (Operand(f"{name}.gradient", weight.shape, plan.gradients, Role.GRADIENT), *(() if master else (own,)))
     outputs = (own, *state)
     return Operator(
-        f"{name}.update", Kind.OPTIMIZER, "optimizer", Phase.UPDATE, (*inputs, *state), outputs, count=weight.groups,
-        operations_per_element=OPTIMIZER[task.optimizer] / len(outputs), weight=name,
-    )  # fmt: skip
+        f"{name}.update",
+        Kind.OPTIMIZER,
+        "optimizer",
+        Phase.UPDATE,
+        (*inputs, *state),
+        outputs,
+        count=weight.groups,
+        operations_per_element=OPTIMIZER[task.optimizer] / len(outputs),
+        weight=name,
+    )

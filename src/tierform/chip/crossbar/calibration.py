@@ -68,6 +68,10 @@ def fit_neuron(
     columns = 2 * weights_per_row  # a differential pair for each weight
     per_column = scale * 1e-15 * macs / columns
     return NeuronFit(
-        float(phase), float(pulse), float(step), wordline * per_row, pulses_fJ * per_row,
+        float(phase),
+        float(pulse),
+        float(step),
+        wordline * per_row,
+        pulses_fJ * per_row,
         *(float(value) * per_column for value in neuron),
-    )  # fmt: skip
+    )

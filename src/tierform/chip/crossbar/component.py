@@ -49,11 +49,19 @@ class CrossbarTiles:
         problems = [
             Problem("must be at least 1", key=f"{name}.{key}", value=getattr(p, key))
             for key in (
-                "crossbars", "rows", "columns", "cell_bits", "dac_bits", "crossbars_per_macro", "active_rows",
-                "max_weight_bits", "max_input_bits", "columns_per_adc",
+                "crossbars",
+                "rows",
+                "columns",
+                "cell_bits",
+                "dac_bits",
+                "crossbars_per_macro",
+                "active_rows",
+                "max_weight_bits",
+                "max_input_bits",
+                "columns_per_adc",
             )
             if getattr(p, key) is not None and getattr(p, key) < 1
-        ]  # fmt: skip
+        ]
         if p.active_rows and p.active_rows > p.rows:
             problems.append(Problem(f"an array has {p.rows} rows", key=f"{name}.active_rows", value=p.active_rows))
         if p.adc_kind != "none" and p.adc_bits < 1:
@@ -237,9 +245,17 @@ class CrossbarTiles:
         into = float(operator.input_B - operator.weight_B)
         out = float(operator.output_B)
         counts = (
-            reads, driven * reading.cycles, sampled * reading.cycles, sampled * reading.conversions,
-            sampled * reading.steps, sampled * reading.phases, results, into, out, into + out,
-        )  # fmt: skip
+            reads,
+            driven * reading.cycles,
+            sampled * reading.cycles,
+            sampled * reading.conversions,
+            sampled * reading.steps,
+            sampled * reading.phases,
+            results,
+            into,
+            out,
+            into + out,
+        )
         return {name: counts[charge] * energy for name, charge, energy in self._charged}
 
     def _dynamic(self, operator: Operator, share: Share, cells: int, input_bits: int) -> Cost:

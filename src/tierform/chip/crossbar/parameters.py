@@ -20,13 +20,33 @@ from tierform.provenance import Constant
 from tierform.schema import FileModel, quantity
 
 Charge = Literal[
-    "read", "row", "column", "conversion", "step", "phase", "result", "input-byte", "output-byte", "byte", "element",
+    "read",
+    "row",
+    "column",
+    "conversion",
+    "step",
+    "phase",
+    "result",
+    "input-byte",
+    "output-byte",
+    "byte",
+    "element",
     "none",
-]  # fmt: skip
+]
 CHARGES: tuple[str, ...] = (
-    "read", "row", "column", "conversion", "step", "phase", "result", "input-byte", "output-byte", "byte", "element",
+    "read",
+    "row",
+    "column",
+    "conversion",
+    "step",
+    "phase",
+    "result",
+    "input-byte",
+    "output-byte",
+    "byte",
+    "element",
     "none",
-)  # fmt: skip
+)
 _Time = Annotated[Constant, quantity("s", minimum=0)]
 _Count = Annotated[Constant, quantity("1", above=0)]
 

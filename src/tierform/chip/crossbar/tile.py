@@ -85,10 +85,14 @@ def peak(parameters: CrossbarParameters, weight_bits: int, input_bits: int, *, b
     weights = weights_per_crossbar(p, cells)
     used = weights / p.rows * (cells + p.guard_columns)
     counts = {
-        "read": float(reading.cycles), "row": p.rows * reading.cycles, "column": used * reading.cycles,
-        "conversion": used * reading.conversions, "step": used * reading.steps, "phase": used * reading.phases,
+        "read": float(reading.cycles),
+        "row": p.rows * reading.cycles,
+        "column": used * reading.cycles,
+        "conversion": used * reading.conversions,
+        "step": used * reading.steps,
+        "phase": used * reading.phases,
         "result": weights / p.rows,
-    }  # fmt: skip
+    }
     if bytes_moved:
         into, out = p.rows * input_bits / 8, weights / p.rows * input_bits / 8
         counts |= {"input-byte": into, "output-byte": out, "byte": into + out}

@@ -27,12 +27,25 @@ from tierform.chip.gpu.parameters import DecodeParameters, PrefillParameters, Sh
 
 Array = NDArray[np.float64]
 PREFILL = (
-    "launch", "tensor_efficiency", "lone_block", "block_setup", "bytes_per_cycle", "overlap", "cache_write",
+    "launch",
+    "tensor_efficiency",
+    "lone_block",
+    "block_setup",
+    "bytes_per_cycle",
+    "overlap",
+    "cache_write",
     "memory_efficiency",
-)  # fmt: skip
+)
 DECODE = (
-    "launch", "combine", "block", "memory_efficiency", "overlap", "block_setup", "regroup", "blocks_per_multiprocessor",
-)  # fmt: skip
+    "launch",
+    "combine",
+    "block",
+    "memory_efficiency",
+    "overlap",
+    "block_setup",
+    "regroup",
+    "blocks_per_multiprocessor",
+)
 _KEY_TILE, _HIT_SHARPNESS, _MOST_MEMORY = 128.0, 4, 0.95
 
 
@@ -50,9 +63,19 @@ class PrefillModel:
         return cls(sheet, tuple(float(getattr(parameters, name).value) for name in PREFILL), tile)
 
     def seconds(
-        self, batch: Any, queries: Any, keys: Any, heads: Any, kv_heads: Any, size: Any, *, value_size: Any = None,
-        causal: bool = True, value_B: float = 2.0, writes_cache: bool = False,
-    ) -> Array:  # fmt: skip
+        self,
+        batch: Any,
+        queries: Any,
+        keys: Any,
+        heads: Any,
+        kv_heads: Any,
+        size: Any,
+        *,
+        value_size: Any = None,
+        causal: bool = True,
+        value_B: float = 2.0,
+        writes_cache: bool = False,
+    ) -> Array:
         """Time for `batch` sequences; `writes_cache` adds the kernel that appends keys and values to a paged cache."""
         launch, efficiency, lone, setup, per_cycle, p, written, memory = self.values
         batch, queries, keys, heads, kv_heads, size = (
@@ -96,9 +119,16 @@ class DecodeModel:
         return cls(sheet, values, parameters.splits_ungrouped)
 
     def seconds(
-        self, batch: Any, keys: Any, heads: Any, kv_heads: Any, size: Any, *, value_size: Any = None,
+        self,
+        batch: Any,
+        keys: Any,
+        heads: Any,
+        kv_heads: Any,
+        size: Any,
+        *,
+        value_size: Any = None,
         value_B: float = 2.0,
-    ) -> Array:  # fmt: skip
+    ) -> Array:
         """Time for one new token in each of `batch` sequences of `keys` keys."""
         launch, combine, block, memory, p, setup, regroup, per_sm = self.values
         batch, keys, heads, kv_heads, size = (

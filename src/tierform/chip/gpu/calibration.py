@@ -27,13 +27,31 @@ LEAST_ROWS = 32
 TILES = [(16, 32), (16, 128), (32, 64), (32, 128), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128)]
 # Where the search begins: a device without surprises.
 START = {
-    "tensor_efficiency": 1.0, "memory_efficiency": 0.8, "launch": 3000.0, "prologue": 1000.0, "operand_feed": 0.05,
-    "reduction": 4000.0, "overlap": 4.0, "step": 1.0, "reduction_bandwidth": 2.0, "l2_share": 0.8, "half_tile": 20.0,
-    "epilogue": 16.0, "resident_outputs": 16384.0, "chosen_half_tile": 20.0, "chosen_reduction": 4000.0,
-    "chosen_reduction_bandwidth": 2.0, "chosen_prologue": 1000.0, "miss_latency": 500.0, "miss_step": 0.0,
-    "miss_prologue": 0.0, "smallest_grid": 0.0, "small_grid_reduction": 0.0,
-    "sustained_efficiency": 1.15, "boost_time": 500000.0,
-}  # fmt: skip
+    "tensor_efficiency": 1.0,
+    "memory_efficiency": 0.8,
+    "launch": 3000.0,
+    "prologue": 1000.0,
+    "operand_feed": 0.05,
+    "reduction": 4000.0,
+    "overlap": 4.0,
+    "step": 1.0,
+    "reduction_bandwidth": 2.0,
+    "l2_share": 0.8,
+    "half_tile": 20.0,
+    "epilogue": 16.0,
+    "resident_outputs": 16384.0,
+    "chosen_half_tile": 20.0,
+    "chosen_reduction": 4000.0,
+    "chosen_reduction_bandwidth": 2.0,
+    "chosen_prologue": 1000.0,
+    "miss_latency": 500.0,
+    "miss_step": 0.0,
+    "miss_prologue": 0.0,
+    "smallest_grid": 0.0,
+    "small_grid_reduction": 0.0,
+    "sustained_efficiency": 1.15,
+    "boost_time": 500000.0,
+}
 _WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 
 
@@ -73,9 +91,17 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
     fit_rows, held = kept_apart(samples, FIT_LIMIT)
     sheet = Sheet(device.threads, device.clock_Hz, device.peak_per_s, device.bandwidth_B_per_s, device.cache_B)
     fit = fit_products(
-        sheet, fit_rows, held, START, TILES, None, copies=1.0, input_B=_WIDTH.get(device.format, 2.0), starts=2,
+        sheet,
+        fit_rows,
+        held,
+        START,
+        TILES,
+        None,
+        copies=1.0,
+        input_B=_WIDTH.get(device.format, 2.0),
+        starts=2,
         seed=seed,
-    )  # fmt: skip
+    )
     return Calibration(device, fit, len(fit_rows), len(held))
 
 
@@ -114,10 +140,12 @@ def component_text(calibration: Calibration, board_power_W: float | None = None)
         f"  {form}: {measured(f'{device.peak_per_s / 1e9:.6g} GFLOP/s')}",
     ]
     if form == "fp32":  # narrower formats are widened on a device without units for them
-        lines += [f'  {wide}: {{value: {device.peak_per_s / 1e9:.6g} GFLOP/s, kind: assumed, note: "as fp32"}}'
-                  for wide in ("bf16", "fp16", "int8")]  # fmt: skip
+        lines += [
+            f'  {wide}: {{value: {device.peak_per_s / 1e9:.6g} GFLOP/s, kind: assumed, note: "as fp32"}}'
+            for wide in ("bf16", "fp16", "int8")
+        ]
     lines += [
-        f'vector_rate: {{value: {device.peak_per_s / (1e9 if form == "fp32" else 8e9):.6g} GFLOP/s, kind: assumed, '
+        f"vector_rate: {{value: {device.peak_per_s / (1e9 if form == 'fp32' else 8e9):.6g} GFLOP/s, kind: assumed, "
         'note: "not measured; as products in fp32, an eighth of products in 16 bits"}',
         f"memory_bandwidth: {measured(f'{device.bandwidth_B_per_s / 1e9:.5g} GB/s')}",
         f"memory_capacity: {{value: {device.memory_B / 1e9:.5g} GB, {told}}}",
@@ -139,7 +167,7 @@ def component_text(calibration: Calibration, board_power_W: float | None = None)
         "held_out_error:",
         f"  product_median: {{value: {calibration.held_out_median:.5g}, kind: measured, source: calibration}}",
         f"  product_90: {{value: {calibration.held_out_percentile_90:.5g}, kind: measured, source: calibration}}",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -161,11 +189,11 @@ def _chip_text(calibration: Calibration, name: str, component: str) -> str:
             f"precision: {{{plan}}}",
             "notes:",
             f'  - "calibrated on {calibration.fitted_rows} products; on {calibration.held_out_rows} held out the '
-            f'median error is {calibration.held_out_median * 100:.1f} %, the 90th percentile '
+            f"median error is {calibration.held_out_median * 100:.1f} %, the 90th percentile "
             f'{calibration.held_out_percentile_90 * 100:.1f} %"',
             "",
         ]
-    )  # fmt: skip
+    )
 
 
 def _plain(text: str) -> str:

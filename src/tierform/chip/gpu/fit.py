@@ -21,11 +21,23 @@ from tierform.errors import fail
 Array = NDArray[np.float64]
 # With few rows only what they can tell is fitted, and the library's choice follows the same figures.
 FEW = (
-    "tensor_efficiency", "memory_efficiency", "launch", "prologue", "operand_feed", "step", "half_tile", "epilogue",
-    "l2_share", "overlap",
-)  # fmt: skip
-_TIED = {"chosen_half_tile": "half_tile", "chosen_prologue": "prologue", "chosen_reduction": "reduction",
-         "chosen_reduction_bandwidth": "reduction_bandwidth"}  # fmt: skip
+    "tensor_efficiency",
+    "memory_efficiency",
+    "launch",
+    "prologue",
+    "operand_feed",
+    "step",
+    "half_tile",
+    "epilogue",
+    "l2_share",
+    "overlap",
+)
+_TIED = {
+    "chosen_half_tile": "half_tile",
+    "chosen_prologue": "prologue",
+    "chosen_reduction": "reduction",
+    "chosen_reduction_bandwidth": "reduction_bandwidth",
+}
 _MANY_ROWS, _FIRST_STEP, _LAST_STEP = 300, 0.1, 2e-3
 
 

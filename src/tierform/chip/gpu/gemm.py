@@ -40,11 +40,31 @@ _ACCUMULATOR_B, _OUTPUT_B, _MOST_EFFICIENCY = 4.0, 2.0, 1.15
 
 # The order in which a fit sees the parameters.
 FITTED = (
-    "tensor_efficiency", "memory_efficiency", "launch", "prologue", "operand_feed", "reduction", "overlap", "step",
-    "reduction_bandwidth", "l2_share", "half_tile", "epilogue", "resident_outputs", "chosen_half_tile",
-    "chosen_reduction", "chosen_reduction_bandwidth", "chosen_prologue", "miss_latency", "miss_step", "miss_prologue",
-    "smallest_grid", "small_grid_reduction", "sustained_efficiency", "boost_time",
-)  # fmt: skip
+    "tensor_efficiency",
+    "memory_efficiency",
+    "launch",
+    "prologue",
+    "operand_feed",
+    "reduction",
+    "overlap",
+    "step",
+    "reduction_bandwidth",
+    "l2_share",
+    "half_tile",
+    "epilogue",
+    "resident_outputs",
+    "chosen_half_tile",
+    "chosen_reduction",
+    "chosen_reduction_bandwidth",
+    "chosen_prologue",
+    "miss_latency",
+    "miss_step",
+    "miss_prologue",
+    "smallest_grid",
+    "small_grid_reduction",
+    "sustained_efficiency",
+    "boost_time",
+)
 
 
 @dataclass(frozen=True)
@@ -72,9 +92,17 @@ class ProductModel:
         return cls(sheet, values, shape[:, :1].copy(), shape[:, 1:].copy(), step)
 
     def seconds(
-        self, m: Any, n: Any, k: Any, *, batch: float = 1.0, copies: float = 1e6, input_B: float = 2.0,
-        weight_B: float | None = None, speedup: float = 1.0,
-    ) -> Array:  # fmt: skip
+        self,
+        m: Any,
+        n: Any,
+        k: Any,
+        *,
+        batch: float = 1.0,
+        copies: float = 1e6,
+        input_B: float = 2.0,
+        weight_B: float | None = None,
+        speedup: float = 1.0,
+    ) -> Array:
         """Time of each product (m, k) x (k, n), or of `batch` such products in one kernel: arrays or numbers.
 
         `copies`: distinct weights used in turn, as a benchmark does to defeat the L2; the default is a model's weights,
@@ -83,9 +111,32 @@ class ProductModel:
         """
         weight_B = input_B if weight_B is None else weight_B
         m, n, k = (np.atleast_1d(np.asarray(v, dtype=np.float64))[:, None, None] for v in (m, n, k))
-        (efficiency, memory, launch, prologue, operand_feed, reduction, overlap, step, reduction_share, l2_share, half,
-         epilogue, outputs, half_2, reduction_2, reduction_share_2, prologue_2, miss_latency, miss_step, miss_prologue,
-         smallest, small_reduction, sustained, boost_time) = self.values  # fmt: skip
+        (
+            efficiency,
+            memory,
+            launch,
+            prologue,
+            operand_feed,
+            reduction,
+            overlap,
+            step,
+            reduction_share,
+            l2_share,
+            half,
+            epilogue,
+            outputs,
+            half_2,
+            reduction_2,
+            reduction_share_2,
+            prologue_2,
+            miss_latency,
+            miss_step,
+            miss_prologue,
+            smallest,
+            small_reduction,
+            sustained,
+            boost_time,
+        ) = self.values
         sheet = self.sheet
         sms, cycle, bandwidth = sheet.multiprocessors, 1.0 / sheet.clock_Hz, sheet.memory_B_per_s
         per_sm = sheet.peak_per_s / sms / 2.0  # multiply-accumulates

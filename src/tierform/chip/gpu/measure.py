@@ -73,11 +73,31 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
         found = torch.cuda.get_device_properties(0)
         cache = float(getattr(found, "L2_cache_size", 0) or 32 * 2**20)
         rate = float(getattr(found, "clock_rate", 0) or 1.5e6) * 1e3
-        return Device(found.name, kind, form, peak, bandwidth, launch, found.multi_processor_count, rate, cache,
-                      float(found.total_memory))  # fmt: skip
+        return Device(
+            found.name,
+            kind,
+            form,
+            peak,
+            bandwidth,
+            launch,
+            found.multi_processor_count,
+            rate,
+            cache,
+            float(found.total_memory),
+        )
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
-    return Device(_cpu_name(), kind, form, peak, bandwidth, launch, torch.get_num_threads(), _cpu_clock_Hz(),
-                  _cpu_cache_B(), memory)  # fmt: skip
+    return Device(
+        _cpu_name(),
+        kind,
+        form,
+        peak,
+        bandwidth,
+        launch,
+        torch.get_num_threads(),
+        _cpu_clock_Hz(),
+        _cpu_cache_B(),
+        memory,
+    )
 
 
 def measure_products(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> Iterator[Sample]:

@@ -78,9 +78,18 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     if family is None or time_column not in columns:
         fix = "Products: dtype,m,n,k,latency_ms; attention: " + ",".join(_INTEGERS["attention"]) + ",attn_dtype,"
         raise TierformError(
-            [Problem("these are not the columns of measured kernels", str(path), start + 1, None, ",".join(columns),
-                     None, fix + "latency_ms; collectives: op_name,nccl_dtype,num_gpus,message_size,latency.")]
-        )  # fmt: skip
+            [
+                Problem(
+                    "these are not the columns of measured kernels",
+                    str(path),
+                    start + 1,
+                    None,
+                    ",".join(columns),
+                    None,
+                    fix + "latency_ms; collectives: op_name,nccl_dtype,num_gpus,message_size,latency.",
+                )
+            ]
+        )
     samples: list[Sample] = []
     problems: list[Problem] = []
     seen: dict[tuple[object, ...], int] = {}
@@ -92,9 +101,16 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
         key = (sample.device, sample.kind, sample.format, sample.operation, sample.shape)
         if key in seen and not repeats:
             problems.append(
-                Problem(f"the same kernel was given in line {seen[key]}", str(path), line, None, str(sample.shape),
-                        None, "Keep one of them, or their median.")
-            )  # fmt: skip
+                Problem(
+                    f"the same kernel was given in line {seen[key]}",
+                    str(path),
+                    line,
+                    None,
+                    str(sample.shape),
+                    None,
+                    "Keep one of them, or their median.",
+                )
+            )
         seen[key] = line
         samples.append(sample)
     if not samples and not problems:
@@ -128,9 +144,16 @@ def _sample(
             return None
         if not integer and number <= 0:
             problems.append(
-                Problem("a time must be greater than zero", file, line, column, row[column], None,
-                        "A kernel's latency in milliseconds.")
-            )  # fmt: skip
+                Problem(
+                    "a time must be greater than zero",
+                    file,
+                    line,
+                    column,
+                    row[column],
+                    None,
+                    "A kernel's latency in milliseconds.",
+                )
+            )
             return None
         numbers.append(number)
     shape = tuple(int(number) for number in numbers[:-1])
@@ -141,9 +164,13 @@ def _sample(
     if family == "attention" and _SHORT.get(row.get("kv_cache_dtype") or name, name) != _SHORT.get(name, name):
         name = f"{name}/{row['kv_cache_dtype']}"
     return Sample(
-        (row.get("device") or device).strip(), kind, _SHORT.get(name, name), shape, numbers[-1] * 1e-3,
+        (row.get("device") or device).strip(),
+        kind,
+        _SHORT.get(name, name),
+        shape,
+        numbers[-1] * 1e-3,
         (row.get("op_name") or "").strip() if family == "collective" else "",
-    )  # fmt: skip
+    )
 
 
 def kept_apart(samples: Iterable[Sample], limit: int) -> tuple[list[Sample], list[Sample]]:

@@ -4,5 +4,12 @@ from tierform.chip.systolic.component import SystolicArrays, SystolicParameters
 from tierform.chip.systolic.folds import DATAFLOWS, OVERLAPS, Sparsity, accesses, cycles, fold_count
 
 __all__ = [
-    "DATAFLOWS", "OVERLAPS", "Sparsity", "SystolicArrays", "SystolicParameters", "accesses", "cycles", "fold_count"
-]  # fmt: skip
+    "DATAFLOWS",
+    "OVERLAPS",
+    "Sparsity",
+    "SystolicArrays",
+    "SystolicParameters",
+    "accesses",
+    "cycles",
+    "fold_count",
+]

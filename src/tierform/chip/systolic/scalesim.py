@@ -25,13 +25,21 @@ from tierform.chip.systolic.scalesim_files import Configuration, LayerShape
 from tierform.errors import fail
 
 COMPUTE = (
-    "Total Cycles (incl. prefetch)", "Total Cycles", "Stall Cycles", "Overall Util %", "Mapping Efficiency %",
+    "Total Cycles (incl. prefetch)",
+    "Total Cycles",
+    "Stall Cycles",
+    "Overall Util %",
+    "Mapping Efficiency %",
     "Compute Util %",
-)  # fmt: skip
+)
 BANDWIDTH = (
-    "Avg IFMAP SRAM BW", "Avg FILTER SRAM BW", "Avg OFMAP SRAM BW", "Avg IFMAP DRAM BW", "Avg FILTER DRAM BW",
+    "Avg IFMAP SRAM BW",
+    "Avg FILTER SRAM BW",
+    "Avg OFMAP SRAM BW",
+    "Avg IFMAP DRAM BW",
+    "Avg FILTER DRAM BW",
     "Avg OFMAP DRAM BW",
-)  # fmt: skip
+)
 DETAIL = tuple(
     f"{level} {operand} {what}"
     for level in ("SRAM", "DRAM")
@@ -39,9 +47,11 @@ DETAIL = tuple(
     for what in ("Start Cycle", "Stop Cycle", "Writes" if operand == "OFMAP" else "Reads")
 )
 SPARSE = (
-    "Original Filter Storage", "New Storage (Filter+Metadata)", "Filter Metadata Storage",
+    "Original Filter Storage",
+    "New Storage (Filter+Metadata)",
+    "Filter Metadata Storage",
     "Avg FILTER Metadata SRAM BW",
-)  # fmt: skip
+)
 _NO_STALLS = np.zeros(0, dtype=np.int64)
 MOST_STEPS = 4_000_000_000  # of a walk through demands: about a minute
 _DEFAULT_WORDS = 10  # words a cycle of the first fill in the stall-free mode
@@ -129,10 +139,20 @@ def _plan(layer: LayerShape, configuration: Configuration) -> _Plan:
     shape = np.array((*conv, kept, block), dtype=np.int64)
     weight_shape = np.array((n, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1), dtype=np.int64)
     return _Plan(
-        flow, rows, columns, sr, sc, t, lines, m, n, k,
-        (np.array(ifmap, dtype=np.int64), np.array(weights, dtype=np.int64)), (shape, weight_shape),
+        flow,
+        rows,
+        columns,
+        sr,
+        sc,
+        t,
+        lines,
+        m,
+        n,
+        k,
+        (np.array(ifmap, dtype=np.int64), np.array(weights, dtype=np.int64)),
+        (shape, weight_shape),
         np.array(output, dtype=np.int64),
-    )  # fmt: skip
+    )
 
 
 def _space(layer: LayerShape, plan: _Plan) -> tuple[int, int]:
@@ -171,10 +191,16 @@ def scale_sim(layer: LayerShape, configuration: Configuration) -> Report:
     writes = counts.output_writes + (plan.fold_total * (plan.rows + plan.columns) if plan.dataflow == "os" else 0)
     utilized = plan.lines + (0 if plan.dataflow == "os" else plan.columns - 1)
     figures = _figures(
-        total, stall, layer.m * layer.n * layer.k, plan.rows * plan.columns,
-        mapping_efficiency(plan.dataflow, plan.m, plan.n, plan.k, plan.rows, plan.columns), plan.t / utilized,
-        (input_reads, counts.weights, writes), spans, moved,
-    )  # fmt: skip
+        total,
+        stall,
+        layer.m * layer.n * layer.k,
+        plan.rows * plan.columns,
+        mapping_efficiency(plan.dataflow, plan.m, plan.n, plan.k, plan.rows, plan.columns),
+        plan.t / utilized,
+        (input_reads, counts.weights, writes),
+        spans,
+        moved,
+    )
     if configuration.sparse:
         figures |= _storage(layer, plan, configuration, total)
     return Report(layer, figures, plan.m * plan.n * plan.k)
@@ -259,9 +285,10 @@ def _spans(layer: LayerShape, plan: _Plan, stalls: NDArray[np.int64]) -> list[tu
     if plan.dataflow == "os":
         first_out = plan.t - 1 + plan.rows - first_r
         spans = [
-            (0, last + plan.t - 1 + r - 1), (0, last + plan.t - 1 + c - 1),
+            (0, last + plan.t - 1 + r - 1),
+            (0, last + plan.t - 1 + c - 1),
             (first_out, last + plan.t - 1 + plan.rows - 1 + c - 1),
-        ]  # fmt: skip
+        ]
     else:
         streamed = (plan.rows, last + plan.rows + plan.t - 1 + r - 1)
         loaded = (plan.rows - first_r, last + plan.rows - 1)
@@ -299,9 +326,14 @@ def _bounded(
         held = np.zeros(spaces[operand], dtype=np.int32)
         parts += [plan.streams[operand], folds[operand], state, held, fetched]
     writes, first, last, stall, end, seen = run_bounded(
-        plan.lines, *parts, *plan.shapes, plan.output, folds[2], configuration.ofmap_words,
+        plan.lines,
+        *parts,
+        *plan.shapes,
+        plan.output,
+        folds[2],
+        configuration.ofmap_words,
         configuration.ofmap_bandwidth,
-    )  # fmt: skip
+    )
     spans = [(int(a), int(b)) for a, b in seen]
     moved = [(-before[operand], int(parts[5 * operand + 2][4]), int(parts[5 * operand + 2][5])) for operand in (0, 1)]
     return int(end), int(stall), spans, [*moved, (int(first), int(last), int(writes))]
@@ -348,13 +380,24 @@ def _storage(layer: LayerShape, plan: _Plan, configuration: Configuration, total
 
 
 def _figures(
-    total: int, stall: int, macs: int, elements: int, mapped: float, streamed: float,
-    sram: tuple[float, float, float], spans: list[tuple[int, int]], moved: list[tuple[int, int, int]],
-) -> dict[str, float]:  # fmt: skip
+    total: int,
+    stall: int,
+    macs: int,
+    elements: int,
+    mapped: float,
+    streamed: float,
+    sram: tuple[float, float, float],
+    spans: list[tuple[int, int]],
+    moved: list[tuple[int, int, int]],
+) -> dict[str, float]:
     values: list[float] = [
-        moved[2][1] - min(moved[0][0], moved[1][0]), total, stall, 100 * macs / (total * elements), 100 * mapped,
+        moved[2][1] - min(moved[0][0], moved[1][0]),
+        total,
+        stall,
+        100 * macs / (total * elements),
+        100 * mapped,
         100 * mapped * streamed,
-    ]  # fmt: skip
+    ]
     figures = dict(zip(COMPUTE, values, strict=True))
     rates = [words / total for words in sram] + [words / (stop - start + 1) for start, stop, words in moved]
     figures |= dict(zip(BANDWIDTH, rates, strict=True))
@@ -378,9 +421,14 @@ def hardware(
     cut = best_cut(flow, m, n, k, 1, arrays, rows, columns, overlap)
     compute = cut.cycles
     moved = traffic(
-        flow, m, n, k, rows, columns,
+        flow,
+        m,
+        n,
+        k,
+        rows,
+        columns,
         Buffers(configuration.ifmap_words, configuration.filter_words, configuration.ofmap_words),
-    )  # fmt: skip
+    )
     inputs = moved.inputs
     if layer.ifmap:  # a convolution's windows overlap: each element is fetched once where the product fetches m * k
         distinct = _footprint(layer, _plan(layer, configuration))[0] or m * k
@@ -401,6 +449,6 @@ def hardware(
     busy = m * n * k / (compute * rows * columns * arrays)
     figures = _figures(
         total, stall, layer.m * layer.n * layer.k, rows * columns * arrays, mapped, busy / mapped, sram, spans, dram
-    )  # fmt: skip
+    )
     figures["Total Cycles (incl. prefetch)"] = total + ahead
     return Report(layer, figures, m * n * k)

@@ -20,29 +20,60 @@ _MOST_PROBLEMS = 30
 _NUMBERS = {
     "general": {},
     "architecture_presets": {
-        "ArrayHeight": 1, "ArrayWidth": 1, "IfmapSramSzkB": 1, "FilterSramSzkB": 1, "OfmapSramSzkB": 1,
+        "ArrayHeight": 1,
+        "ArrayWidth": 1,
+        "IfmapSramSzkB": 1,
+        "FilterSramSzkB": 1,
+        "OfmapSramSzkB": 1,
     },
     "layout": {"IfmapSRAMBankBandwidth": 1, "FilterSRAMBankBandwidth": 1},
-}  # fmt: skip
+}
 _KNOWN: dict[str, tuple[str, ...]] = {
     "general": ("run_name",),
     "architecture_presets": (
-        "ArrayHeight", "ArrayWidth", "IfmapSramSzkB", "FilterSramSzkB", "OfmapSramSzkB", "IfmapOffset", "FilterOffset",
-        "OfmapOffset", "Bandwidth", "Dataflow", "MemoryBanks", "ReadRequestBuffer", "WriteRequestBuffer",
+        "ArrayHeight",
+        "ArrayWidth",
+        "IfmapSramSzkB",
+        "FilterSramSzkB",
+        "OfmapSramSzkB",
+        "IfmapOffset",
+        "FilterOffset",
+        "OfmapOffset",
+        "Bandwidth",
+        "Dataflow",
+        "MemoryBanks",
+        "ReadRequestBuffer",
+        "WriteRequestBuffer",
     ),
     "layout": (
-        "IfmapCustomLayout", "IfmapSRAMBankBandwidth", "IfmapSRAMBankNum", "IfmapSRAMBankPort", "FilterCustomLayout",
-        "FilterSRAMBankBandwidth", "FilterSRAMBankNum", "FilterSRAMBankPort",
+        "IfmapCustomLayout",
+        "IfmapSRAMBankBandwidth",
+        "IfmapSRAMBankNum",
+        "IfmapSRAMBankPort",
+        "FilterCustomLayout",
+        "FilterSRAMBankBandwidth",
+        "FilterSRAMBankNum",
+        "FilterSRAMBankPort",
     ),
     "sparsity": ("SparsitySupport", "SparseRep", "OptimizedMapping", "BlockSize", "RandomNumberGeneratorSeed"),
     "run_presets": ("InterfaceBandwidth", "UseRamulatorTrace"),
     "network_presets": ("TopologyCsvLoc",),
-}  # fmt: skip
+}
 _WITHOUT_EFFECT = (
-    "IfmapOffset", "FilterOffset", "OfmapOffset", "MemoryBanks", "ReadRequestBuffer", "WriteRequestBuffer",
-    "IfmapSRAMBankNum", "IfmapSRAMBankPort", "FilterSRAMBankNum", "FilterSRAMBankPort", "BlockSize",
-    "RandomNumberGeneratorSeed", "TopologyCsvLoc",
-)  # fmt: skip
+    "IfmapOffset",
+    "FilterOffset",
+    "OfmapOffset",
+    "MemoryBanks",
+    "ReadRequestBuffer",
+    "WriteRequestBuffer",
+    "IfmapSRAMBankNum",
+    "IfmapSRAMBankPort",
+    "FilterSRAMBankNum",
+    "FilterSRAMBankPort",
+    "BlockSize",
+    "RandomNumberGeneratorSeed",
+    "TopologyCsvLoc",
+)
 _REFUSED = {
     "UseRamulatorTrace": "DRAM latencies from a trace are not modelled",
     "IfmapCustomLayout": "bank conflicts of a custom layout are not modelled",

@@ -362,9 +362,24 @@ def _see(seen, operand, cycle):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def run_bounded(  # type: ignore[no-untyped-def]
-    lines, ifmap, ifmap_folds, ifmap_state, ifmap_held, ifmap_fetched, filters, filter_folds, filter_state,
-    filter_held, filter_fetched, ifmap_shape, filter_shape, output, output_folds, size, bandwidth,
-):  # fmt: skip
+    lines,
+    ifmap,
+    ifmap_folds,
+    ifmap_state,
+    ifmap_held,
+    ifmap_fetched,
+    filters,
+    filter_folds,
+    filter_state,
+    filter_held,
+    filter_fetched,
+    ifmap_shape,
+    filter_shape,
+    output,
+    output_folds,
+    size,
+    bandwidth,
+):
     """All three buffers together behind given bandwidths.
 
     Returns (writes, first and last drain cycle, stalls, cycle of the last line) and, for inputs, weights and outputs,

@@ -58,7 +58,8 @@ def family_of(config: Config) -> Family:
     if not isinstance(name, str) or name not in FAMILIES:
         known = FAMILIES.names()
         what = "this model_type is not supported" if name is not None else "the key is missing"
-        config.fail(what, "model_type", name, known,
-                    f"Supported: {', '.join(known)}. Other modules: tierform.workload.trace.")  # fmt: skip
+        config.fail(
+            what, "model_type", name, known, f"Supported: {', '.join(known)}. Other modules: tierform.workload.trace."
+        )
     family: Family = FAMILIES.get(name)
     return family

@@ -23,32 +23,56 @@ def read_encoder(config: Config, name: str, family: str, offset: int, pooled: di
     """The keys that BERT and RoBERTa share; `offset` positions of the table are reserved."""
     hidden, heads = config.integer("hidden_size"), config.integer("num_attention_heads")
     config.divides(hidden, heads, "num_attention_heads", "hidden_size")
-    config.ignore("pad_token_id", "layer_norm_eps", "initializer_range", "position_embedding_type", "bos_token_id",
-                  "eos_token_id")  # fmt: skip
+    config.ignore(
+        "pad_token_id", "layer_norm_eps", "initializer_range", "position_embedding_type", "bos_token_id", "eos_token_id"
+    )
     head = config.head(HEADS, "none")
     dropout = config.number("hidden_dropout_prob", default=0.1)
     return Model(
-        name=name, family=family, kind="encoder", layers=config.layers("num_hidden_layers"), hidden_size=hidden,
-        heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads), ffn_size=config.integer("intermediate_size"),
-        vocabulary=config.integer("vocab_size"), activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),
-        norm_position="post", positions="learned",
-        max_positions=config.integer("max_position_embeddings", minimum=1 + offset) - offset, position_offset=offset,
+        name=name,
+        family=family,
+        kind="encoder",
+        layers=config.layers("num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=max(1, hidden // heads),
+        ffn_size=config.integer("intermediate_size"),
+        vocabulary=config.integer("vocab_size"),
+        activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),
+        norm_position="post",
+        positions="learned",
+        max_positions=config.integer("max_position_embeddings", minimum=1 + offset) - offset,
+        position_offset=offset,
         type_vocabulary=config.integer("type_vocab_size", default=2, minimum=0),
-        tied_embeddings=config.flag("tie_word_embeddings", True), attention_bias=True, output_bias=True, ffn_bias=True,
-        head=head, pooler=pooled.get(head, False), labels=config.labels(), dropout=dropout, embedding_dropout=dropout,
+        tied_embeddings=config.flag("tie_word_embeddings", True),
+        attention_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        head=head,
+        pooler=pooled.get(head, False),
+        labels=config.labels(),
+        dropout=dropout,
+        embedding_dropout=dropout,
         attention_dropout=config.number("attention_probs_dropout_prob", default=0.1),
-    )  # fmt: skip
+    )
 
 
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
     """Word, segment and position embeddings, added and normalized."""
-    x = tape.embedding("embedding.word", model.vocabulary, model.hidden_size, (p.batch, p.queries),
-                       shared=model.tied_embeddings and model.head == "masked-lm")  # fmt: skip
+    x = tape.embedding(
+        "embedding.word",
+        model.vocabulary,
+        model.hidden_size,
+        (p.batch, p.queries),
+        shared=model.tied_embeddings and model.head == "masked-lm",
+    )
     if model.type_vocabulary:
         kinds = tape.embedding("embedding.type", model.type_vocabulary, model.hidden_size, (p.batch, p.queries))
         x = tape.add(x, kinds, "embedding.type_add", "embedding")
-    places = tape.embedding("embedding.position", model.max_positions + model.position_offset, model.hidden_size,
-                            (1, p.queries))  # fmt: skip
+    places = tape.embedding(
+        "embedding.position", model.max_positions + model.position_offset, model.hidden_size, (1, p.queries)
+    )
     x = tape.add(x, places, "embedding.position_add", "embedding")
     x = tape.normalization(x, "embedding.norm", model.norm)
     return tape.dropout(x, "embedding.dropout", "embedding", model.embedding_dropout)

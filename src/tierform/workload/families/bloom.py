@@ -16,14 +16,28 @@ def read(config: Config, name: str) -> Model:
     config.divides(hidden, heads, "n_head", "hidden_size")
     config.ignore("apply_residual_connection_post_layernorm", "seq_length")
     return Model(
-        name=name, family="bloom", kind="decoder", layers=config.layers("n_layer", "num_hidden_layers"),
-        hidden_size=hidden, heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads), ffn_size=4 * hidden,
-        vocabulary=config.integer("vocab_size"), activation="gelu_tanh", positions="alibi", embedding_norm=True,
-        tied_embeddings=config.flag("tie_word_embeddings", True), attention_bias=True, output_bias=True, ffn_bias=True,
-        head=config.head(HEADS, "causal-lm"), labels=config.labels(),
+        name=name,
+        family="bloom",
+        kind="decoder",
+        layers=config.layers("n_layer", "num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=max(1, hidden // heads),
+        ffn_size=4 * hidden,
+        vocabulary=config.integer("vocab_size"),
+        activation="gelu_tanh",
+        positions="alibi",
+        embedding_norm=True,
+        tied_embeddings=config.flag("tie_word_embeddings", True),
+        attention_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        head=config.head(HEADS, "causal-lm"),
+        labels=config.labels(),
         dropout=config.number("hidden_dropout", default=0.0),
         attention_dropout=config.number("attention_dropout", default=0.0),
-    )  # fmt: skip
+    )
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

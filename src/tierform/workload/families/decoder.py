@@ -13,13 +13,19 @@ HEADS = ("causal-lm", "none", "sequence-classification")
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
     """Word embeddings, projected where their width differs from the model's; learned positions where it has them."""
     width = model.embedding_size or model.hidden_size
-    x = tape.embedding("embedding.word", model.vocabulary, width, (p.batch, p.queries),
-                       shared=model.tied_embeddings and model.head == "causal-lm")  # fmt: skip
+    x = tape.embedding(
+        "embedding.word",
+        model.vocabulary,
+        width,
+        (p.batch, p.queries),
+        shared=model.tied_embeddings and model.head == "causal-lm",
+    )
     if width != model.hidden_size:
         x = tape.linear(x, "embedding.project_in", model.hidden_size, "embedding", quantizable=False)
     if model.positions == "learned":
-        places = tape.embedding("embedding.position", model.max_positions + model.position_offset, model.hidden_size,
-                                (1, p.queries))  # fmt: skip
+        places = tape.embedding(
+            "embedding.position", model.max_positions + model.position_offset, model.hidden_size, (1, p.queries)
+        )
         x = tape.add(x, places, "embedding.position_add", "embedding")
     if model.embedding_norm:
         x = tape.normalization(x, "embedding.norm", model.norm)

@@ -32,23 +32,54 @@ def _read(config: Config, name: str, family: str) -> Model:
     nope, rope = config.integer("qk_nope_head_dim"), config.integer("qk_rope_head_dim")
     values, bias = config.integer("v_head_dim"), config.flag("attention_bias", False)
     config.ignore(
-        "num_key_value_heads", "head_dim", "n_group", "topk_group", "topk_method", "norm_topk_prob", "rope_theta",
-        "routed_scaling_factor", "moe_layer_freq", "scoring_func", "rope_scaling", "rms_norm_eps",
-    )  # fmt: skip
+        "num_key_value_heads",
+        "head_dim",
+        "n_group",
+        "topk_group",
+        "topk_method",
+        "norm_topk_prob",
+        "rope_theta",
+        "routed_scaling_factor",
+        "moe_layer_freq",
+        "scoring_func",
+        "rope_scaling",
+        "rms_norm_eps",
+    )
     return Model(
-        name=name, family=family, kind="decoder", layers=layers, hidden_size=config.integer("hidden_size"),
-        heads=heads, kv_heads=heads, head_dim=nope + rope, ffn_size=config.integer("intermediate_size"),
-        vocabulary=config.integer("vocab_size"), activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
-        gated=True, norm="rmsnorm", positions="rotary",
+        name=name,
+        family=family,
+        kind="decoder",
+        layers=layers,
+        hidden_size=config.integer("hidden_size"),
+        heads=heads,
+        kv_heads=heads,
+        head_dim=nope + rope,
+        ffn_size=config.integer("intermediate_size"),
+        vocabulary=config.integer("vocab_size"),
+        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
+        gated=True,
+        norm="rmsnorm",
+        positions="rotary",
         max_positions=config.integer("max_position_embeddings", default=2048),
-        tied_embeddings=config.flag("tie_word_embeddings", False), attention_bias=bias, output_bias=bias,
-        ffn_bias=config.flag("mlp_bias", False) if family == "deepseek_v2" else False, experts=experts,
-        experts_per_token=chosen, shared_experts=shared, expert_ffn_size=width, shared_ffn_size=shared * width,
-        dense_layers=tuple(range(min(first, layers))), q_lora_rank=config.integer("q_lora_rank", default=0),
-        kv_lora_rank=config.integer("kv_lora_rank"), qk_nope_head_dim=nope, qk_rope_head_dim=rope, v_head_dim=values,
-        head=config.head(HEADS, "causal-lm"), labels=config.labels(),
+        tied_embeddings=config.flag("tie_word_embeddings", False),
+        attention_bias=bias,
+        output_bias=bias,
+        ffn_bias=config.flag("mlp_bias", False) if family == "deepseek_v2" else False,
+        experts=experts,
+        experts_per_token=chosen,
+        shared_experts=shared,
+        expert_ffn_size=width,
+        shared_ffn_size=shared * width,
+        dense_layers=tuple(range(min(first, layers))),
+        q_lora_rank=config.integer("q_lora_rank", default=0),
+        kv_lora_rank=config.integer("kv_lora_rank"),
+        qk_nope_head_dim=nope,
+        qk_rope_head_dim=rope,
+        v_head_dim=values,
+        head=config.head(HEADS, "causal-lm"),
+        labels=config.labels(),
         attention_dropout=config.number("attention_dropout", default=0.0),
-    )  # fmt: skip
+    )
 
 
 def layer(tape: Tape, model: Model, p: Pass, x: Value, *, dense: bool) -> Value:
@@ -64,9 +95,10 @@ def plan(model: Model, p: Pass) -> tuple[Section, ...]:
     first = len(model.dense_layers)
     layers = (
         Section("dense_layer", first, lambda tape, s: {"x": layer(tape, model, p, s["x"], dense=True)}, 0),
-        Section("layer", model.layers - first, lambda tape, s: {"x": layer(tape, model, p, s["x"], dense=False)},
-                first),
-    )  # fmt: skip
+        Section(
+            "layer", model.layers - first, lambda tape, s: {"x": layer(tape, model, p, s["x"], dense=False)}, first
+        ),
+    )
     return decoder_plan(model, p, tuple(section for section in layers if section.count))
 
 

@@ -18,16 +18,29 @@ def read(config: Config, name: str) -> Model:
     config.divides(hidden, heads, "n_head", "n_embd")
     config.ignore("n_ctx")
     return Model(
-        name=name, family="gpt2", kind="decoder", layers=config.layers("n_layer", "num_hidden_layers"),
-        hidden_size=hidden, heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads),
-        ffn_size=config.integer("n_inner", default=4 * hidden), vocabulary=config.integer("vocab_size"),
-        activation=config.choice("activation_function", ACTIVATIONS, "gelu_new"), positions="learned",
+        name=name,
+        family="gpt2",
+        kind="decoder",
+        layers=config.layers("n_layer", "num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=max(1, hidden // heads),
+        ffn_size=config.integer("n_inner", default=4 * hidden),
+        vocabulary=config.integer("vocab_size"),
+        activation=config.choice("activation_function", ACTIVATIONS, "gelu_new"),
+        positions="learned",
         max_positions=config.integer("n_positions", "max_position_embeddings"),
-        tied_embeddings=config.flag("tie_word_embeddings", True), attention_bias=True, output_bias=True, ffn_bias=True,
-        head=config.head(HEADS, "causal-lm"), labels=config.labels(), dropout=config.number("resid_pdrop", default=0.1),
+        tied_embeddings=config.flag("tie_word_embeddings", True),
+        attention_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        head=config.head(HEADS, "causal-lm"),
+        labels=config.labels(),
+        dropout=config.number("resid_pdrop", default=0.1),
         attention_dropout=config.number("attn_pdrop", default=0.1),
         embedding_dropout=config.number("embd_pdrop", default=0.1),
-    )  # fmt: skip
+    )
 
 
 def layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:

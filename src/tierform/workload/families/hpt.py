@@ -27,15 +27,31 @@ def read(config: Config, name: str) -> Model:
     config.divides(hidden, heads, "num_attention_heads", "hidden_size")
     dropout = config.number("hidden_dropout_prob", default=0.1)
     return Model(
-        name=name, family="hpt", kind="spatio-temporal", layers=config.layers("num_hidden_layers"),
-        hidden_size=hidden, heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads),
-        ffn_size=config.integer("intermediate_size"), activation="relu", norm_position="post", positions="sinusoidal",
-        attention_bias=True, output_bias=True, ffn_bias=True, input_size=config.integer("input_size"),
-        fixed_tokens=config.integer("num_tokens"), embedding_widths=config.integers("embedding_widths"),
-        reduction_widths=config.integers("reduction_widths"), decoder_widths=config.integers("decoder_widths"),
-        skip=config.choice("skip", {"concatenate": "concatenate", "add": "add"}, "concatenate"), head="regression",
-        dropout=dropout, embedding_dropout=config.number("embedding_dropout_prob", default=dropout),
-    )  # fmt: skip
+        name=name,
+        family="hpt",
+        kind="spatio-temporal",
+        layers=config.layers("num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=max(1, hidden // heads),
+        ffn_size=config.integer("intermediate_size"),
+        activation="relu",
+        norm_position="post",
+        positions="sinusoidal",
+        attention_bias=True,
+        output_bias=True,
+        ffn_bias=True,
+        input_size=config.integer("input_size"),
+        fixed_tokens=config.integer("num_tokens"),
+        embedding_widths=config.integers("embedding_widths"),
+        reduction_widths=config.integers("reduction_widths"),
+        decoder_widths=config.integers("decoder_widths"),
+        skip=config.choice("skip", {"concatenate": "concatenate", "add": "add"}, "concatenate"),
+        head="regression",
+        dropout=dropout,
+        embedding_dropout=config.number("embedding_dropout_prob", default=dropout),
+    )
 
 
 def _dense(tape: Tape, x: Value, widths: tuple[int, ...], prefix: str, function: str, *, last: bool) -> Value:
@@ -63,8 +79,15 @@ def _end(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
     else:
         joined = tape.value("head.joined", (*x.shape[:-1], 2 * model.hidden_size))
         parts = (x, skip)
-        x = tape.emit("head.skip_concat", Kind.ELEMENTWISE, "head", parts, joined, per_element=arithmetic.GATHER,
-                      backward=lambda reverse, gradient: reverse.add(parts, gradient))  # fmt: skip
+        x = tape.emit(
+            "head.skip_concat",
+            Kind.ELEMENTWISE,
+            "head",
+            parts,
+            joined,
+            per_element=arithmetic.GATHER,
+            backward=lambda reverse, gradient: reverse.add(parts, gradient),
+        )
     x = _dense(tape, x, model.reduction_widths, "head.reduction", "relu", last=True)
     x.shape = (p.batch, model.fixed_tokens * model.reduction_widths[-1])
     x = _dense(tape, x, model.decoder_widths, "head.decoder", "gelu", last=False)

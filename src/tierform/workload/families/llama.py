@@ -17,8 +17,9 @@ ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "relu": "relu", "gelu_pytorch_tan
 def read(config: Config, name: str) -> Model:
     """LlamaConfig's keys."""
     bias = config.flag("attention_bias", False)
-    return read_gated_decoder(config, name, "llama", attention_bias=bias, output_bias=bias,
-                              ffn_bias=config.flag("mlp_bias", False))  # fmt: skip
+    return read_gated_decoder(
+        config, name, "llama", attention_bias=bias, output_bias=bias, ffn_bias=config.flag("mlp_bias", False)
+    )
 
 
 def read_gated_decoder(config: Config, name: str, family: str, **more: Any) -> Model:
@@ -30,20 +31,38 @@ def read_gated_decoder(config: Config, name: str, family: str, **more: Any) -> M
         config.divides(hidden, heads, "num_attention_heads", "hidden_size")
     config.ignore("rope_theta", "rms_norm_eps", "rope_scaling", "rope_parameters", "initializer_range")
     return Model(
-        name=name, family=family, kind="decoder", layers=config.layers("num_hidden_layers"), hidden_size=hidden,
-        heads=heads, kv_heads=kv_heads, head_dim=config.integer("head_dim", default=max(1, hidden // heads)),
-        ffn_size=config.integer("intermediate_size"), vocabulary=config.integer("vocab_size"),
-        activation=config.choice("hidden_act", ACTIVATIONS, "silu"), gated=True, norm="rmsnorm", positions="rotary",
+        name=name,
+        family=family,
+        kind="decoder",
+        layers=config.layers("num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=config.integer("head_dim", default=max(1, hidden // heads)),
+        ffn_size=config.integer("intermediate_size"),
+        vocabulary=config.integer("vocab_size"),
+        activation=config.choice("hidden_act", ACTIVATIONS, "silu"),
+        gated=True,
+        norm="rmsnorm",
+        positions="rotary",
         max_positions=config.integer("max_position_embeddings", default=2048),
-        tied_embeddings=config.flag("tie_word_embeddings", False), head=config.head(HEADS, "causal-lm"),
-        labels=config.labels(), attention_dropout=config.number("attention_dropout", default=0.0), **more,
-    )  # fmt: skip
+        tied_embeddings=config.flag("tie_word_embeddings", False),
+        head=config.head(HEADS, "causal-lm"),
+        labels=config.labels(),
+        attention_dropout=config.number("attention_dropout", default=0.0),
+        **more,
+    )
 
 
 def layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Pre-normalized attention with rotary positions, gated FFN."""
-    x = residual(tape, model, x, lambda inner: attention(
-        tape, model, p, inner, rotary=True, window=model.sliding_window), "attention")  # fmt: skip
+    x = residual(
+        tape,
+        model,
+        x,
+        lambda inner: attention(tape, model, p, inner, rotary=True, window=model.sliding_window),
+        "attention",
+    )
     return residual(tape, model, x, lambda inner: feed_forward(tape, model, inner, model.ffn_size), "ffn")
 
 

@@ -19,10 +19,14 @@ def read(config: Config, name: str) -> Model:
     experts, chosen = read_experts(config, "num_local_experts")
     config.ignore("router_aux_loss_coef", "output_router_logits", "router_jitter_noise")
     return read_gated_decoder(
-        config, name, "mixtral", experts=experts, experts_per_token=chosen,
+        config,
+        name,
+        "mixtral",
+        experts=experts,
+        experts_per_token=chosen,
         expert_ffn_size=config.integer("intermediate_size"),
         sliding_window=config.integer("sliding_window", default=0, minimum=0),
-    )  # fmt: skip
+    )
 
 
 def read_experts(config: Config, key: str) -> tuple[int, int]:
@@ -35,8 +39,13 @@ def read_experts(config: Config, key: str) -> tuple[int, int]:
 
 def expert_layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Pre-normalized attention, then experts."""
-    x = residual(tape, model, x, lambda inner: attention(
-        tape, model, p, inner, rotary=True, window=model.sliding_window), "attention")  # fmt: skip
+    x = residual(
+        tape,
+        model,
+        x,
+        lambda inner: attention(tape, model, p, inner, rotary=True, window=model.sliding_window),
+        "attention",
+    )
     return residual(tape, model, x, lambda inner: mixture(tape, model, inner), "ffn")
 
 
@@ -55,8 +64,11 @@ def sections(model: Model, p: Pass) -> tuple[Section, ...]:
         is_dense, end = start in dense, start
         while end < model.layers and (end in dense) == is_dense:
             end += 1
-        found.append(_run(model, p, layer, "dense_layer", start, end) if is_dense
-                     else _run(model, p, expert_layer, "layer", start, end))  # fmt: skip
+        found.append(
+            _run(model, p, layer, "dense_layer", start, end)
+            if is_dense
+            else _run(model, p, expert_layer, "layer", start, end)
+        )
         start = end
     return tuple(found)
 

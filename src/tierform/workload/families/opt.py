@@ -21,17 +21,32 @@ def read(config: Config, name: str) -> Model:
         config.problem("normalization without parameters is not supported", "layer_norm_elementwise_affine", False)
     width = config.integer("word_embed_proj_dim", default=hidden)
     return Model(
-        name=name, family="opt", kind="decoder", layers=config.layers("num_hidden_layers"), hidden_size=hidden,
-        heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads), ffn_size=config.integer("ffn_dim"),
-        vocabulary=config.integer("vocab_size"), activation=config.choice("activation_function", ACTIVATIONS, "relu"),
-        norm_position="pre" if before else "post", positions="learned",
-        max_positions=config.integer("max_position_embeddings"), position_offset=2,
-        tied_embeddings=config.flag("tie_word_embeddings", True), attention_bias=bias, output_bias=bias, ffn_bias=bias,
-        embedding_size=width if width != hidden else 0, head=config.head(HEADS, "causal-lm"), labels=config.labels(),
+        name=name,
+        family="opt",
+        kind="decoder",
+        layers=config.layers("num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=max(1, hidden // heads),
+        ffn_size=config.integer("ffn_dim"),
+        vocabulary=config.integer("vocab_size"),
+        activation=config.choice("activation_function", ACTIVATIONS, "relu"),
+        norm_position="pre" if before else "post",
+        positions="learned",
+        max_positions=config.integer("max_position_embeddings"),
+        position_offset=2,
+        tied_embeddings=config.flag("tie_word_embeddings", True),
+        attention_bias=bias,
+        output_bias=bias,
+        ffn_bias=bias,
+        embedding_size=width if width != hidden else 0,
+        head=config.head(HEADS, "causal-lm"),
+        labels=config.labels(),
         final_norm=before and not config.flag("_remove_final_layer_norm", False),
         dropout=config.number("dropout", default=0.1),
         attention_dropout=config.number("attention_dropout", default=0.0),
-    )  # fmt: skip
+    )
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

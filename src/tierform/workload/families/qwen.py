@@ -29,15 +29,23 @@ def read_qwen2(config: Config, name: str) -> Model:
 def read_qwen3(config: Config, name: str) -> Model:
     """Qwen3Config's keys: queries and keys normalized per head."""
     bias = config.flag("attention_bias", False)
-    return llama.read_gated_decoder(config, name, "qwen3", attention_bias=bias, output_bias=bias, qk_norm=True,
-                                    sliding_window=_window(config))  # fmt: skip
+    return llama.read_gated_decoder(
+        config, name, "qwen3", attention_bias=bias, output_bias=bias, qk_norm=True, sliding_window=_window(config)
+    )
 
 
 def read_qwen2_moe(config: Config, name: str) -> Model:
     """Qwen2MoeConfig's keys."""
     shared = config.integer("shared_expert_intermediate_size", minimum=0)
-    return _moe(config, name, "qwen2_moe", attention_bias=config.flag("qkv_bias", True), shared_experts=1,
-                shared_ffn_size=shared, shared_gate=shared > 0)  # fmt: skip
+    return _moe(
+        config,
+        name,
+        "qwen2_moe",
+        attention_bias=config.flag("qkv_bias", True),
+        shared_experts=1,
+        shared_ffn_size=shared,
+        shared_gate=shared > 0,
+    )
 
 
 def read_qwen3_moe(config: Config, name: str) -> Model:
@@ -55,9 +63,16 @@ def _moe(config: Config, name: str, family: str, **more: Any) -> Model:
     dense_set = set(dense_only)
     dense = tuple(index for index in range(layers) if index in dense_set or (index + 1) % step)
     return llama.read_gated_decoder(
-        config, name, family, experts=experts, experts_per_token=chosen, dense_layers=dense,
-        expert_ffn_size=config.integer("moe_intermediate_size"), sliding_window=_window(config), **more,
-    )  # fmt: skip
+        config,
+        name,
+        family,
+        experts=experts,
+        experts_per_token=chosen,
+        dense_layers=dense,
+        expert_ffn_size=config.integer("moe_intermediate_size"),
+        sliding_window=_window(config),
+        **more,
+    )
 
 
 QWEN2 = Family("qwen2", read_qwen2, llama.plan, HEADS)

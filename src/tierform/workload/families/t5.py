@@ -27,14 +27,28 @@ def read(config: Config, name: str) -> Model:
     gated = str(config.values.get("feed_forward_proj", "relu")).startswith("gated-")
     dropout = config.number("dropout_rate", default=0.1)
     return Model(
-        name=name, family="t5", kind="encoder-decoder", layers=layers, hidden_size=config.integer("d_model"),
-        heads=heads, kv_heads=heads, head_dim=config.integer("d_kv"), ffn_size=config.integer("d_ff"),
-        vocabulary=config.integer("vocab_size"), activation=activation, gated=gated, norm="rmsnorm",
-        positions="relative", tied_embeddings=config.flag("tie_word_embeddings", True),
+        name=name,
+        family="t5",
+        kind="encoder-decoder",
+        layers=layers,
+        hidden_size=config.integer("d_model"),
+        heads=heads,
+        kv_heads=heads,
+        head_dim=config.integer("d_kv"),
+        ffn_size=config.integer("d_ff"),
+        vocabulary=config.integer("vocab_size"),
+        activation=activation,
+        gated=gated,
+        norm="rmsnorm",
+        positions="relative",
+        tied_embeddings=config.flag("tie_word_embeddings", True),
         decoder_layers=config.layers("num_decoder_layers", default=layers),
         relative_buckets=config.integer("relative_attention_num_buckets", default=32),
-        head=config.head(HEADS, "seq2seq-lm"), dropout=dropout, embedding_dropout=dropout, attention_dropout=dropout,
-    )  # fmt: skip
+        head=config.head(HEADS, "seq2seq-lm"),
+        dropout=dropout,
+        embedding_dropout=dropout,
+        attention_dropout=dropout,
+    )
 
 
 def _embed(tape: Tape, model: Model, p: Pass, stack: str, keys: int) -> tuple[Value, Value]:
@@ -54,14 +68,20 @@ def _encoder_layer(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
 def _decoder_layer(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
     x, bias, encoder = s["x"], s["bias"], s["encoder"]
     x = residual(tape, model, x, lambda y: attention(tape, model, p, y, bias=bias, causal=True), "attention")
-    x = residual(tape, model, x, lambda y: attention(tape, model, p, y, name="cross_attention", source=encoder),
-                 "cross_attention")  # fmt: skip
+    x = residual(
+        tape,
+        model,
+        x,
+        lambda y: attention(tape, model, p, y, name="cross_attention", source=encoder),
+        "cross_attention",
+    )
     return {"x": _ffn(tape, model, x), "bias": bias, "encoder": encoder}
 
 
 def _ffn(tape: Tape, model: Model, x: Value) -> Value:
-    return residual(tape, model, x, lambda y: feed_forward(
-        tape, model, y, model.ffn_size, inner_dropout=model.dropout), "ffn")  # fmt: skip
+    return residual(
+        tape, model, x, lambda y: feed_forward(tape, model, y, model.ffn_size, inner_dropout=model.dropout), "ffn"
+    )
 
 
 def _end(tape: Tape, model: Model, x: Value, stack: str) -> Value:
@@ -95,10 +115,15 @@ def plan(model: Model, p: Pass) -> tuple[Section, ...]:
     )
     decoder = (
         Section("decoder.embedding", 1, start_decoder),
-        Section("decoder.layer", model.decoder_layers, lambda tape, s: _decoder_layer(tape, model, p, s),
-                model.layers, numbered_from=0),
+        Section(
+            "decoder.layer",
+            model.decoder_layers,
+            lambda tape, s: _decoder_layer(tape, model, p, s),
+            model.layers,
+            numbered_from=0,
+        ),
         Section("head", 1, lambda tape, s: _head(tape, model, p, s)),
-    )  # fmt: skip
+    )
     return decoder if p.decode else (*encoder, *decoder)
 
 

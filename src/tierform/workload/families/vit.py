@@ -27,15 +27,31 @@ def read(config: Config, name: str) -> Model:
     head = config.head(HEADS, "none")
     dropout = config.number("hidden_dropout_prob", default=0.0)
     return Model(
-        name=name, family="vit", kind="vision", layers=config.layers("num_hidden_layers"), hidden_size=hidden,
-        heads=heads, kv_heads=heads, head_dim=max(1, hidden // heads), ffn_size=config.integer("intermediate_size"),
-        activation=config.choice("hidden_act", ACTIVATIONS, "gelu"), positions="learned",
-        attention_bias=config.flag("qkv_bias", True), output_bias=True, ffn_bias=True, image_size=image,
-        patch_size=patch, channels=config.integer("num_channels", default=3),
-        fixed_tokens=(image // max(1, patch)) ** 2 + 1, labels=config.labels(), head=head,
-        pooler=POOLED.get(head, False), dropout=dropout, embedding_dropout=dropout,
+        name=name,
+        family="vit",
+        kind="vision",
+        layers=config.layers("num_hidden_layers"),
+        hidden_size=hidden,
+        heads=heads,
+        kv_heads=heads,
+        head_dim=max(1, hidden // heads),
+        ffn_size=config.integer("intermediate_size"),
+        activation=config.choice("hidden_act", ACTIVATIONS, "gelu"),
+        positions="learned",
+        attention_bias=config.flag("qkv_bias", True),
+        output_bias=True,
+        ffn_bias=True,
+        image_size=image,
+        patch_size=patch,
+        channels=config.integer("num_channels", default=3),
+        fixed_tokens=(image // max(1, patch)) ** 2 + 1,
+        labels=config.labels(),
+        head=head,
+        pooler=POOLED.get(head, False),
+        dropout=dropout,
+        embedding_dropout=dropout,
         attention_dropout=config.number("attention_probs_dropout_prob", default=0.0),
-    )  # fmt: skip
+    )
 
 
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
@@ -53,8 +69,18 @@ def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
     x = tape.normalization(x, "head.norm", model.norm)
     if model.head == "none":
         return [x, pool(tape, model, p, x)] if model.pooler else [x]
-    return [tape.linear(x, "head.classifier", model.labels, "head", bias=True, rows=p.batch,
-                        shape=(p.batch, model.labels), quantizable=False)]  # fmt: skip
+    return [
+        tape.linear(
+            x,
+            "head.classifier",
+            model.labels,
+            "head",
+            bias=True,
+            rows=p.batch,
+            shape=(p.batch, model.labels),
+            quantizable=False,
+        )
+    ]
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:
