@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tierform.simulation.result import Result
     from tierform.simulation.simulate import simulate
     from tierform.workload.models import Model, load_model
+    from tierform.workload.parallel import MicroBatches, Parallelism
     from tierform.workload.precision import PrecisionPlan
     from tierform.workload.task import (
         Adapters,
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
         LastLayers,
         LoRA,
         QLoRA,
+        SequenceGroup,
+        Step,
         Training,
     )
 
@@ -39,10 +42,14 @@ _HOME = {
     "LastLayers": "workload.task",
     "LoRA": "workload.task",
     "Mapping": "mapping",
+    "MicroBatches": "workload.parallel",
     "Model": "workload.models",
+    "Parallelism": "workload.parallel",
     "PrecisionPlan": "workload.precision",
     "QLoRA": "workload.task",
     "Result": "simulation.result",
+    "SequenceGroup": "workload.task",
+    "Step": "workload.task",
     "TierformError": "errors",
     "Training": "workload.task",
     "load_chip": "chip.description",
@@ -61,10 +68,14 @@ __all__ = [
     "LastLayers",
     "LoRA",
     "Mapping",
+    "MicroBatches",
     "Model",
+    "Parallelism",
     "PrecisionPlan",
     "QLoRA",
     "Result",
+    "SequenceGroup",
+    "Step",
     "TierformError",
     "Training",
     "load_chip",

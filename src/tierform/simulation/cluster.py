@@ -9,7 +9,6 @@ long as they would alone, and its next micro-batch may enter when the layers' ow
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 from tierform.chip.chip_file import ClusterFile
@@ -19,7 +18,6 @@ from tierform.chip.gpu.collectives import KINDS, CollectiveModel
 from tierform.errors import fail
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, StageSchedule, Step, schedule_stage
 from tierform.workload.operator import Operator
-from tierform.workload.task import Task
 
 
 def require_cluster(chip: Chip, chips: int) -> ClusterFile:
@@ -36,11 +34,9 @@ def require_cluster(chip: Chip, chips: int) -> ClusterFile:
 def collective_cost(chip: Chip, operator: Operator) -> Cost:
     """Time and energy of a collective, per chip that takes part."""
     link = require_cluster(chip, operator.participants)
-    p, size_B = operator.participants, operator.input_B
-    if operator.collective == "all_reduce":
-        moved, steps = 2 * (p - 1) / p * size_B, 2 * (p - 1)
-    else:
-        moved, steps = float(size_B), 1
+    p, size_B = operator.participants, max(operator.input_B, operator.output_B)
+    passes = 2 if operator.collective == "all_reduce" else 1  # a reduce-scatter, an all-gather, or one after the other
+    moved, steps = passes * (p - 1) / p * size_B, passes * (p - 1)
     seconds = moved / link.bandwidth.value + steps * link.latency.value
     measured = _measured(chip)
     if measured is not None and operator.collective in KINDS:
@@ -55,13 +51,6 @@ def _measured(chip: Chip) -> CollectiveModel | None:
         if link is not None:
             return CollectiveModel.of(link)
     return None
-
-
-def part_of_batch(task: Task, copies: int) -> Task:
-    """The task of one of `copies` copies of the model; TierformError when the batch does not divide."""
-    if task.batch % copies:
-        fail(f"a batch of {task.batch} does not divide among {copies} copies", key="data", value=copies)
-    return replace(task, batch=task.batch // copies) if copies > 1 else task
 
 
 def send_cost(chip: Chip, size_B: int) -> tuple[float, float]:

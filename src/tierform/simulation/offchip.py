@@ -21,8 +21,10 @@ from tierform.chip.description import Chip
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
 from tierform.simulation.cycle_fidelity import stream_bandwidth_B_per_s
-from tierform.workload.graph import Footprint
+from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
+
+_STATES = (Role.OPTIMIZER_STATE, Role.MASTER_WEIGHT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ class OffChip:
         if self.in_component or self.nearest is None:
             return Traffic()
         if operator.phase is Phase.UPDATE:
-            moved = [o for o in operator.inputs if o.role in (Role.OPTIMIZER_STATE, Role.GRADIENT)]
-            back = [o for o in operator.outputs if o.role is Role.OPTIMIZER_STATE]
+            moved = [o for o in operator.inputs if o.role in (*_STATES, Role.GRADIENT)]
+            back = [o for o in operator.outputs if o.role in _STATES]
             return Traffic(float(sum(o.size_B for o in moved)), float(sum(o.size_B for o in back)))
         if operator.kind is Kind.EMBEDDING:
             return Traffic(float(operator.output_B), 0.0)
@@ -175,5 +177,7 @@ def _part(operator: Operator, operand: Operand) -> str:
     if operand.role is Role.KV_CACHE:
         return "kv_cache"
     if operand.role is Role.OPTIMIZER_STATE:
-        return "master_weights" if operand.name.endswith(".master") else "optimizer_states"
+        return "optimizer_states"
+    if operand.role is Role.MASTER_WEIGHT:
+        return "master_weights"
     return "gradients" if operand.role is Role.GRADIENT and operator.phase is Phase.UPDATE else ""

@@ -18,7 +18,7 @@ from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
 from tierform.mapping import Mapping, default_mapping, load_mapping
 from tierform.simulation.account import Account, Finished
-from tierform.simulation.cluster import part_of_batch, require_cluster, schedule_groups, send_cost, side_by_side
+from tierform.simulation.cluster import require_cluster, schedule_groups, send_cost, side_by_side
 from tierform.simulation.costing import Costing, Executed, Segment
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.heat import Heat, HeatMap
@@ -27,8 +27,8 @@ from tierform.simulation.schedule import schedule_stage
 from tierform.workload import Model, Task, Workload, expand, is_training, load_model
 from tierform.workload.graph import Stage, StageKind
 from tierform.workload.operator import Kind
-from tierform.workload.parallel import Parallelism, share_of_one
-from tierform.workload.task import FineTuning, Inference
+from tierform.workload.parallel import MicroBatches, Parallelism
+from tierform.workload.task import FineTuning, resolved_precision
 
 if TYPE_CHECKING:
     from tierform.simulation.result import Bar, Result
@@ -158,10 +158,11 @@ def simulate(
 
 
 def _with_precision(task: Task, chip: Chip) -> Task:
-    default = (Inference() if isinstance(task, Inference) else FineTuning()).precision
-    if chip.precision is None or task.precision != default:
+    if task.precision is not None:
         return task
-    master = None if isinstance(task, Inference) else chip.precision.master_weights
+    if chip.precision is None:
+        return replace(task, precision=resolved_precision(task))
+    master = chip.precision.master_weights if is_training(task) else None
     return replace(task, precision=replace(chip.precision, master_weights=master))
 
 
@@ -174,15 +175,13 @@ def _plan(
     micro_batches: int | None,
     parallelism: Parallelism,
 ) -> tuple[Workload, Mapping]:
-    task = part_of_batch(task, parallelism.data)
-
     def expanded(parts: int) -> Workload:
-        whole = expand(model, task, micro_batches=parts)
-        return share_of_one(whole, parallelism) if parallelism.chips > 1 else whole
+        return expand(model, task, MicroBatches(parts, parts, parts), parallelism=parallelism)
 
+    accumulation = task.gradient_accumulation if isinstance(task, FineTuning) and parallelism.pipeline > 1 else 1
     if micro_batches is None:
-        micro_batches = _default_micro_batches(task.batch) if chip.pipelined or parallelism.pipeline > 1 else 1
-    accumulation = getattr(task, "gradient_accumulation", 1)  # a workload's micro-batches are those of all its parts
+        batch = max(1, task.batch // parallelism.data)
+        micro_batches = _default_micro_batches(batch) if chip.pipelined or parallelism.pipeline > 1 else 1
     if isinstance(mapping, Mapping):
         return expanded(mapping.micro_batches // accumulation), mapping
     workload = expanded(micro_batches)
@@ -245,7 +244,7 @@ def _book_stage(
                 account.network_B += sent_B * stage.repeat
                 energy = sent_B * stage.repeat * transfer.route.energy_J_per_B
                 account.add_energy("network", "network", "routers and links", energy)
-    kept_B = float(workload.footprint.activations) if is_training(workload.task) else 0.0
+    kept_B = _saved_B(workload) if is_training(workload.task) else 0.0
     forward, backward = stage.kind is StageKind.FORWARD, stage.kind is StageKind.BACKWARD
     if offchip.nearest is not None:
         write_B += kept_B * forward
@@ -269,6 +268,17 @@ def _book_stage(
     account.link_B += link_B * stage.repeat
     link_s = float((link_B / fabric.link_B_per_s).max()) if link_B.size else 0.0
     return max(makespan_s, busy_s / groups, link_s / groups, spill_s / groups)
+
+
+def _saved_B(workload: Workload) -> float:
+    """Bytes that one pass of the forward stage keeps for the backward stage."""
+    return float(
+        sum(
+            block.count * workload.saved_B(block.name)[place] * wave.micro_batches
+            for place, wave in enumerate(workload.stages[0].waves)
+            for block in wave.blocks
+        )
+    )
 
 
 def _add(spills: dict[int, Traffic], tier: int, read_B: float, write_B: float) -> None:

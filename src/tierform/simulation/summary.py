@@ -19,7 +19,7 @@ from tierform.simulation.result import OperatorResult, Result, StageResult, Wear
 from tierform.workload import Model, Task
 from tierform.workload.graph import Stage, StageKind
 from tierform.workload.operator import Kind, Phase
-from tierform.workload.task import Inference, describe
+from tierform.workload.task import FineTuning, Inference, describe
 
 STATIC_TEMPERATURE_K = 330.0
 IDLE = "idle and leakage"
@@ -29,7 +29,7 @@ def summarize(done: Finished, fidelity: str) -> Result:
     """The Result of one task, `steps` optimizer steps of it."""
     task, chip, account, stages, executed = done.task, done.chip, done.account, done.stages, done.executed
     workload, plan, fabric, offchip = done.workload, done.plan, done.fabric, done.offchip
-    steps = 1 if isinstance(task, Inference) else task.steps
+    steps = task.steps if isinstance(task, FineTuning) else 1
     latency_s = sum(seconds for _, seconds, _ in stages)
     split = done.parallelism
     scale = steps * split.tensor * split.data
@@ -85,7 +85,7 @@ def summarize(done: Finished, fidelity: str) -> Result:
         link_bytes=tuple(float(value) * scale for value in account.link_B),
         crossbars=_crossbars(chip, plan),
         operation_share=operation_share(executed, chip),
-        throughput=_throughput(task, stages, latency_s),
+        throughput=_throughput(task, stages, latency_s, split.data),
         roofline=_roofline(chip, executed),
         assumptions=(evidence := tuple(assumptions_first(_assumptions(done)))),
         citations=_citations(evidence, done.model),
@@ -201,7 +201,9 @@ def _placed(placement: Any) -> dict[str, dict[str, int]]:
     }
 
 
-def _throughput(task: Task, stages: list[tuple[Stage, float, float]], latency_s: float) -> dict[str, float]:
+def _throughput(
+    task: Task, stages: list[tuple[Stage, float, float]], latency_s: float, copies: int
+) -> dict[str, float]:
     if not latency_s:
         return {}
     if isinstance(task, Inference):
@@ -210,12 +212,15 @@ def _throughput(task: Task, stages: list[tuple[Stage, float, float]], latency_s:
         decode = sum(seconds for stage, seconds, _ in stages if stage.kind is StageKind.DECODE)
         if prefill:
             result["time_to_first_token_s"] = prefill
-            result["prefill_tokens_per_s"] = task.batch * task.sequence / prefill
+            result["prefill_tokens_per_s"] = stages[0][0].tokens * copies / prefill
         if decode and task.decode:
             result["time_per_output_token_s"] = decode / task.decode
             result["decode_tokens_per_s"] = task.batch * task.decode / decode
         return result
-    tokens = task.batch * task.sequence * task.gradient_accumulation
+    if not isinstance(task, FineTuning):
+        return {"tokens_per_s": stages[0][0].tokens * copies / latency_s}
+    forward = stages[0][0]
+    tokens = forward.tokens * forward.repeat * copies
     return {"training_tokens_per_s": tokens / latency_s, "steps_per_s": 1 / latency_s}
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
 from tierform.workload.aten_reader import Reader, kind_of, label_of, shape_of
-from tierform.workload.tape import Value
+from tierform.workload.operator import Attention
+from tierform.workload.ops import attention_core, linear, matmul
+from tierform.workload.ops.linear import Experts
+from tierform.workload.tape import Product, Value
 
 if TYPE_CHECKING:
     from tierform.workload.trace import Run
@@ -26,9 +29,10 @@ class Products(Reader):
             return
         label = path or label_of(path, kind_of(node))
         if bias is not None:
-            self.parameter(bias, run, path, matrix=False, name=f"{label}.bias")
+            self.parameter(bias, run, path, matrix=False, bias=True, name=f"{label}.bias")
         rows = prod(shape_of(node)) // n
-        y = run.tape.linear(
+        y = linear(
+            run.tape,
             value,
             label,
             n,
@@ -50,15 +54,13 @@ class Products(Reader):
         n = sb[-1] if len(sb) > 1 else 1
         batch = max(1, prod(out) // max(1, m * n))
         constant = Value("constant", sa if left is None else sb, self.plan.activations)
-        y = run.tape.matmul(
+        y = matmul(
+            run.tape,
             left or constant,
             right or constant,
             label_of(path, kind_of(node)),
             self._module(path, run),
-            batch=batch,
-            m=m,
-            n=n,
-            k=k,
+            sizes=Product(m, n, k, batch),
             shape=out,
         )
         self.keep(node, run, y)
@@ -96,18 +98,18 @@ class Products(Reader):
         x, other = self.value(operands[0], run), self.value(operands[1], run)
         label = label_of(path, "einsum")
         if weight is not None and x is not None:
-            y = run.tape.linear(x, path or label, n, weight.part, k=k, rows=m, shape=shape_of(node), weight=weight.name)
+            y = linear(
+                run.tape, x, path or label, n, weight.part, k=k, rows=m, shape=shape_of(node), weight=weight.name
+            )
         else:
             blank = Value("constant", (size(list(right)),), self.plan.activations)
-            y = run.tape.matmul(
+            y = matmul(
+                run.tape,
                 x or blank,
                 other or blank,
                 label,
                 self._module(path, run),
-                batch=batch,
-                m=m,
-                n=n,
-                k=k,
+                sizes=Product(m, n, k, batch),
                 shape=shape_of(node),
             )
         self.keep(node, run, y)
@@ -121,12 +123,13 @@ class Products(Reader):
         weight = self.parameter(node.args[1], run, path, matrix=True, shape=(n, k), groups=groups)
         label, bias = path or "convolution", node.args[2] if len(node.args) > 2 else None
         if bias is not None:
-            self.parameter(bias, run, path, matrix=False, name=f"{label}.bias", shape=(n,), groups=groups)
+            self.parameter(bias, run, path, matrix=False, bias=True, name=f"{label}.bias", shape=(n,), groups=groups)
         module = weight.part if weight else "other"
         self.keep(
             node,
             run,
-            run.tape.linear(
+            linear(
+                run.tape,
                 value,
                 label,
                 n,
@@ -134,7 +137,7 @@ class Products(Reader):
                 bias=bias is not None,
                 k=k,
                 rows=prod(out) // out[1],
-                groups=groups,
+                experts=Experts(groups, groups, groups),
                 shape=out,
                 weight=weight.name if weight else None,
             ),
@@ -149,36 +152,21 @@ class Products(Reader):
         sq, keys, vd = shape_of(node.args[0]), shape_of(node.args[1])[-2], shape_of(node.args[2])[-1]
         batch, m, d = prod(sq[:-2]), sq[-2], sq[-1]
         causal = bool(node.kwargs.get("is_causal") or (len(node.args) > 5 and node.args[5]))
-        tape = run.tape
-        scores = tape.matmul(
-            q,
-            k,
-            label_of(path, "scores"),
-            "attention",
-            batch=batch,
-            m=m,
-            n=keys,
-            k=d,
-            shape=(*sq[:-1], keys),
-            causal=causal,
+        run.tape.cores += 1
+        groups = shape_of(node.args[1])[-3] if len(sq) > 3 else batch
+        core = Attention(
+            number=run.tape.cores,
+            sequences=prod(sq[:-3]) if len(sq) > 3 else 1,
+            queries=m,
+            keys=keys,
+            heads=sq[-3] if len(sq) > 3 else batch,
+            kv_heads=groups,
+            head_dim=d,
+            value_dim=vd,
+            causal=causal and m > 1,
         )
-        weights = tape.softmax(scores, label_of(path, "softmax"), "attention", causal)
-        self.keep(
-            node,
-            run,
-            tape.matmul(
-                weights,
-                v,
-                label_of(path, "context"),
-                "attention",
-                batch=batch,
-                m=m,
-                n=vd,
-                k=keys,
-                shape=shape_of(node),
-                causal=causal,
-            ),
-        )
+        shape = shape_of(node)
+        self.keep(node, run, attention_core(run.tape, q, k, v, core, path or "attention", shape=shape))
 
     def _on_grouped_mm(self, node: Any, run: Run, path: str) -> None:
         """Rows sorted by expert times each expert's matrix: rows shared out evenly."""
@@ -199,15 +187,15 @@ class Products(Reader):
         self.keep(
             node,
             run,
-            run.tape.linear(
+            linear(
+                run.tape,
                 value,
                 label_of(path, "grouped"),
                 sw[2],
                 weight.part,
                 k=sw[1],
                 rows=rows // touched,
-                count=touched,
-                groups=sw[0],
+                experts=Experts(sw[0], sw[0], touched),
                 shape=shape_of(node),
                 weight=weight.name,
             ),

@@ -3,7 +3,7 @@
 The module is exported by ``torch.export`` under fake tensors (it may live on the meta device); each ATen node is made
 an operator (:mod:`tierform.workload.aten`).  Nodes are grouped by the first numbered module on their path (the layers
 of a ModuleList), and equal consecutive layers become one block.  With ``training=True`` the backward pass is derived by
-the rules of :mod:`tierform.workload.backward` for the parameters whose ``requires_grad`` is set; a module that PEFT
+the rules of :mod:`tierform.workload.reverse` for the parameters whose ``requires_grad`` is set; a module that PEFT
 wraps gives its adapters' training.  Limits: control flow that depends on values cannot be exported; what an operator
 outside the table costs beyond one operation per output value is not known, and those that hide a matmul are refused.
 """
@@ -17,15 +17,17 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import MissingDependency, fail
-from tierform.workload.backward import Reverse, kept_and_recomputed
-from tierform.workload.footprint import footprint, peak_B
+from tierform.workload.footprint import peak_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
+from tierform.workload.layout import weight_of
+from tierform.workload.memory import BlockKind, BlockMemory
 from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Role
+from tierform.workload.ops.optimizer import update_operators
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reverse import Reverse, kept_and_recomputed
 from tierform.workload.tape import Learning, Tape, Value
-from tierform.workload.task import FineTuning, Inference, Task
-from tierform.workload.update import update_operators
+from tierform.workload.task import FineTuning, Inference, Task, resolved_precision
 
 if TYPE_CHECKING:
     import torch
@@ -148,7 +150,7 @@ def _runs(translation: Any) -> list[Run]:
         prefix, index = layer_of(translation.path(node))
         last = runs[-1] if runs else None
         if last is None or (last.prefix, last.index) != (prefix, index):
-            tape = Tape(translation.formats, Learning(), translation.training)
+            tape = Tape(translation.formats, Learning(), training=translation.training)
             last = Run(prefix, index, tape)
             runs.append(last)
         translation.translate(node, last)
@@ -196,30 +198,73 @@ def _workload(model: Model, task: Task, runs: list[Run], total: int) -> Workload
         names[base] = names.get(base, 0) + 1
         blocks.append((base if names[base] == 1 else f"{base}.{names[base]}", members))
     weights = _weights(blocks)
-    trained = sum(w.total for w in weights if w.trainable)
-    forward = tuple(Block(label, len(members), tuple(members[0].tape.operators)) for label, members in blocks)
+    places = [index for index, (_, members) in enumerate(blocks) if members[0].index is not None]
+    kinds = [_kind(index, places) for index in range(len(blocks))]
+    plan = resolved_precision(task)
+    return Workload(
+        model=model,
+        task=task,
+        stages=_stages(task, plan, blocks, kinds, weights),
+        parameters=total,
+        trainable_parameters=sum(w.total for w in weights if w.trainable),
+        weights=weights,
+        memory=_memory(task, plan, blocks, kinds, weights),
+    )
+
+
+def _kind(index: int, layers: list[int]) -> BlockKind:
+    """Layers are numbered modules; what stands before, between and after them is embedding or head."""
+    if not layers or index in layers:
+        return BlockKind.LAYER
+    return BlockKind.HEAD if index > layers[-1] else BlockKind.EMBEDDING
+
+
+Blocks = list[tuple[str, list[Run]]]
+
+
+def _stages(
+    task: Task, plan: PrecisionPlan, blocks: Blocks, kinds: list[BlockKind], weights: tuple[Weight, ...]
+) -> tuple[Stage, ...]:
     tokens = task.batch * task.sequence
-    if isinstance(task, Inference):
-        memory = footprint(model, task, weights, max((peak_B(r.tape.operators) for r in runs), default=0), eager=True)
-        return Workload(
-            model, task, (Stage("prefill", StageKind.PREFILL, (Wave(forward, 1, tokens),)),), total, 0, memory, weights
-        )
-    backward = tuple(Block(n, len(rs), rs[0].backward) for n, rs in reversed(blocks) if rs[0].backward)
+    forward = tuple(
+        Block(label, len(members), tuple(members[0].tape.operators), kind)
+        for (label, members), kind in zip(blocks, kinds, strict=True)
+    )
+    if not isinstance(task, FineTuning):
+        return (Stage("prefill", StageKind.PREFILL, (Wave(forward, 1, tokens),)),)
+    backward = tuple(
+        Block(label, len(members), members[0].backward, kind)
+        for (label, members), kind in zip(reversed(blocks), reversed(kinds), strict=True)
+        if members[0].backward
+    )
     update = tuple(
-        Block(label, len(members), update_operators(own, task))
-        for label, members in blocks
+        Block(label, len(members), update_operators(own, task.optimizer, plan), kind)
+        for (label, members), kind in zip(blocks, kinds, strict=True)
         if (own := [w for w in weights if w.block == label and w.trainable])
     )
-    kept = sum(v.operand().size_B for run in runs for v in kept_and_recomputed(run.tape, "none")[0])
-    stages = (
+    return (
         Stage("forward", StageKind.FORWARD, (Wave(forward, 1, tokens),)),
         Stage("backward", StageKind.BACKWARD, (Wave(backward, 1, tokens),)),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
     )
-    return Workload(model, task, stages, total, trained, footprint(model, task, weights, kept, eager=True), weights)
 
 
-def _weights(blocks: list[tuple[str, list[Run]]]) -> tuple[Weight, ...]:
+def _memory(
+    task: Task, plan: PrecisionPlan, blocks: Blocks, kinds: list[BlockKind], weights: tuple[Weight, ...]
+) -> tuple[BlockMemory, ...]:
+    found = []
+    for (label, members), kind in zip(blocks, kinds, strict=True):
+        run = members[0]
+        states = states_of([w for w in weights if w.block == label], task, plan)
+        kept = kept_and_recomputed(run.tape, "none", "tiled")[0] if run.tape.training else ()
+        names, hidden = frozenset(value.name for value in kept), frozenset(run.tape.scores)
+        space = max(peak_B(run.tape.operators, names, hidden), peak_B(run.backward, names, hidden))
+        saved = (sum(value.operand().size_B for value in kept),) if run.tape.training else ()
+        found.append(BlockMemory(label, kind, len(members), states, saved_B=saved, workspace_B=space))
+    return tuple(found)
+
+
+def _weights(blocks: Blocks) -> tuple[Weight, ...]:
     shared: set[str] = set()
     found = []
     for label, members in blocks:
@@ -228,19 +273,5 @@ def _weights(blocks: list[tuple[str, list[Run]]]) -> tuple[Weight, ...]:
                 if name in shared:
                     continue
                 shared.add(name)
-            found.append(
-                Weight(
-                    name,
-                    label,
-                    w.shape,
-                    len(members),
-                    w.groups,
-                    w.active,
-                    w.part,
-                    w.precision,
-                    w.trainable,
-                    w.matrix,
-                    w.adapter,
-                )
-            )
+            found.append(weight_of(w, label, len(members)))
     return tuple(found)
