@@ -1,7 +1,7 @@
 """What is computed: models, tasks, number formats, and the operators that a task becomes."""
 
 from tierform.workload.expand import expand
-from tierform.workload.graph import Block, Stage, Wave, Weight, Workload
+from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.memory import BlockKind, BlockMemory, Footprint
 from tierform.workload.models import Model, load_model, model_from_config
 from tierform.workload.operator import Attention, Kind, Operand, Operator, Origin, Phase, Role, Shard
@@ -54,6 +54,7 @@ __all__ = [
     "SequenceGroup",
     "Shard",
     "Stage",
+    "StageKind",
     "Step",
     "Task",
     "Training",

@@ -181,7 +181,9 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
     used = found if task.prefill else found[1:]
-    return _workload(plan, [stage for stage, _ in used], [waves for _, waves in used], found[0][1][0], eager)
+    segments = found[0][1][0]
+    stages, waves = [stage for stage, _ in used], [waves for _, waves in used]
+    return _workload(plan, stages, waves, segments, weights_of(segments), eager)
 
 
 def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> Workload:
@@ -191,7 +193,7 @@ def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> W
     kind = StageKind.DECODE if p.continues else StageKind.PREFILL
     parts = micro_batches.decode if p.continues else micro_batches.prefill
     stage, waves = _run(plan, p, "step", kind, 1, parts)
-    return _workload(plan, [stage], [waves], waves[0], eager)
+    return _workload(plan, [stage], [waves], waves[0], weights_of(waves[0]), eager)
 
 
 def _run(
@@ -279,7 +281,7 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
         Stage("backward", StageKind.BACKWARD, tuple(backward), repeat),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
     ]
-    return _workload(plan, stages, [laid_out], laid_out[0], eager)
+    return _workload(plan, stages, [laid_out], laid_out[0], weights, eager)
 
 
 def _update(plan: Plan, task: FineTuning, segments: list[Segment], weights: tuple[Weight, ...]) -> tuple[Block, ...]:
@@ -316,11 +318,15 @@ def _reductions(plan: Plan, segments: list[Segment], learned: list[Weight]) -> t
 
 # -- the whole ---------------------------------------------------------------------------------------------------
 def _workload(
-    plan: Plan, stages: list[Stage], laid_out: list[list[list[Segment]]], segments: list[Segment], eager: bool
+    plan: Plan,
+    stages: list[Stage],
+    laid_out: list[list[list[Segment]]],
+    segments: list[Segment],
+    weights: tuple[Weight, ...],
+    eager: bool,
 ) -> Workload:
-    """Puts together what was laid out; `segments` has every parameter, `laid_out` the waves of each stage."""
+    """Puts together what was laid out; `segments` has every block, `laid_out` the waves of each stage."""
     model, task, split = plan.model, plan.task, plan.parallelism
-    weights = weights_of(segments)
     cache = kv_layer_B(model, task, plan.precision, tensor=split.tensor, data=split.data, eager=eager)
     workspace: dict[str, int] = {}
     for waves in laid_out:

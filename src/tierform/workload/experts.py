@@ -60,40 +60,39 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
     gates = enter(tape, route(tape, logits, "ffn.routing", chosen), p.tokens, "ffn.gates")
     groups = shares(p.tokens, model.experts, chosen, p.split_experts)
     suffixes = ["", *(f".rest{'' if index == 1 else index}" for index in range(1, len(groups)))]
-    parts = [
-        (count, rows, suffix, dispatch(tape, x, gates, "ffn.dispatch", count * rows, suffix))
-        for (count, rows), suffix in zip(groups, suffixes, strict=True)
-    ]
+    ways = [(count, rows, suffix) for (count, rows), suffix in zip(groups, suffixes, strict=True)]
 
-    # Group beside group, as grouped products run them: all experts' tensors are there at once.
     def product(sources: list[Value], which: str, n: int, shard: Shard) -> list[Value]:
-        return [
-            linear(
-                tape,
-                source,
-                f"ffn.experts.{which}{suffix}",
-                n,
-                "ffn",
-                rows=rows,
-                experts=Experts(model.experts, chosen, count),
-                weight=f"ffn.experts.{which}",
-                target=which,
-                shard=shard,
-            )
-            for (count, rows, suffix, _), source in zip(parts, sources, strict=True)
-        ]
+        with tape.at_once():
+            return [
+                linear(
+                    tape,
+                    source,
+                    f"ffn.experts.{which}{suffix}",
+                    n,
+                    "ffn",
+                    rows=rows,
+                    experts=Experts(model.experts, chosen, count),
+                    weight=f"ffn.experts.{which}",
+                    target=which,
+                    shard=shard,
+                )
+                for (count, rows, suffix), source in zip(ways, sources, strict=True)
+            ]
 
-    sent = [item[3] for item in parts]
+    with tape.at_once():
+        sent = [dispatch(tape, x, gates, "ffn.dispatch", count * rows, suffix) for count, rows, suffix in ways]
     gate = product(sent, "gate", model.expert_ffn_size, Shard.OUTPUT)
     up = product(sent, "up", model.expert_ffn_size, Shard.OUTPUT)
-    names = [item[2] for item in parts]
-    active = [
-        activation(tape, value, f"ffn.experts.activation{suffix}", model.activation, "ffn")
-        for value, suffix in zip(gate, names, strict=True)
-    ]
-    hidden = [
-        multiply(tape, a, b, f"ffn.experts.multiply{suffix}", "ffn")
-        for a, b, suffix in zip(active, up, names, strict=True)
-    ]
+    with tape.at_once():
+        active = [
+            activation(tape, value, f"ffn.experts.activation{suffix}", model.activation, "ffn")
+            for value, suffix in zip(gate, suffixes, strict=True)
+        ]
+    with tape.at_once():
+        hidden = [
+            multiply(tape, a, b, f"ffn.experts.multiply{suffix}", "ffn")
+            for a, b, suffix in zip(active, up, suffixes, strict=True)
+        ]
     down = product(hidden, "down", model.hidden_size, Shard.INPUT)
     return combine(tape, tuple(down), gates, "ffn.combine", x)

@@ -87,31 +87,37 @@ def _lengths(model: Model, task: Task) -> list[tuple[int, int]]:
 
 
 def peak_B(
-    operators: Sequence[Operator], kept: frozenset[str] = frozenset(), hidden: frozenset[str] = frozenset()
+    operators: Sequence[Operator],
+    together: Sequence[int],
+    *,
+    kept: frozenset[str] = frozenset(),
+    hidden: frozenset[str] = frozenset(),
 ) -> int:
     """The largest number of bytes of activations and their gradients alive at one operator of a layer.
 
-    `kept` tensors are counted elsewhere, `hidden` ones never lie in memory whole.
+    Neighbours with one number `together` (not 0) run at once.  `kept` tensors are counted elsewhere, `hidden` ones
+    never lie in memory whole.
     """
-    last: dict[str, int] = {}
-    for index, operator in enumerate(operators):
-        for operand in operator.inputs:
-            last[operand.name] = index
-    alive: dict[str, int] = {}
-    ending: dict[int, list[str]] = {}
-    total = peak = 0
-    for index, operator in enumerate(operators):
+    skipped = kept | hidden
+    spans: dict[str, tuple[int, int, int]] = {}  # first and last operator, bytes
+    index, before = -1, 0
+    for operator, group in zip(operators, together, strict=True):
+        index, before = index + (not group or group != before), group
         for operand in (*operator.inputs, *operator.outputs):
-            counted = operand.role is Role.ACTIVATION or (operand.role is Role.GRADIENT and not operand.trainable)
-            if not counted or operand.name in kept or operand.name in hidden:
+            role = operand.role
+            if role is not Role.ACTIVATION and (role is not Role.GRADIENT or operand.trainable):
                 continue
-            size = operand.size_B * operator.count
-            before = alive.get(operand.name, 0)
-            if size > before:
-                total += size - before
-                alive[operand.name] = size
-            ending.setdefault(max(index, last.get(operand.name, -1)), []).append(operand.name)
+            name = operand.name
+            if name in skipped:
+                continue
+            first, _, size = spans.get(name, (index, index, 0))
+            spans[name] = (first, index, max(size, operand.size_B * operator.count))
+    change = [0] * (index + 2)
+    for first, last, size in spans.values():
+        change[first] += size
+        change[last + 1] -= size
+    total = peak = 0
+    for size in change:
+        total += size
         peak = max(peak, total)
-        for name in ending.pop(index, ()):
-            total -= alive.pop(name, 0)
     return peak

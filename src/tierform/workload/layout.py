@@ -135,8 +135,7 @@ def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, ru
     hidden = frozenset(tape.scores) if plan.attention != "eager" else frozenset()
     if p.training:
         mode = plan.recomputation if section.start is not None else "none"
-        kept, layout.recompute = kept_and_recomputed(tape, mode, plan.attention)
-        layout.kept = {id(value): value for value in kept}
+        layout.kept, layout.recompute = _kept(tape, mode, plan.attention)
         for name, value in entering.items():  # a stream that flows on unchanged is kept by the layer that made it
             if layout.leaving.get(name) is value and id(value) in layout.kept:
                 layout.through[name] = layout.kept.pop(id(value)).operand().size_B
@@ -144,8 +143,17 @@ def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, ru
         if plan.attention == "fused":
             layout.saved_B += log_sum_exp_B(tape)
     names = frozenset((*layout.kept_names, *layout.through))
-    layout.forward_B = peak_B(tape.operators, names, hidden)
+    layout.forward_B = peak_B(tape.operators, tape.together, kept=names, hidden=hidden)
     return layout
+
+
+def _kept(tape: Tape, mode: str, attention: str) -> tuple[dict[int, Value], tuple[Entry, ...]]:
+    """Tensors kept and entries run again; a layer in which recomputation would keep more (short sequences) has none."""
+    plain, _ = kept_and_recomputed(tape, "none", attention)
+    kept, again = kept_and_recomputed(tape, mode, attention) if mode != "none" else (plain, _)
+    if sum(v.operand().size_B for v in kept) > sum(v.operand().size_B for v in plain):
+        kept, again = plain, _
+    return {id(value): value for value in kept}, again
 
 
 def _keep_streams(chain: list[tuple[Section, int, Layout]]) -> None:
@@ -225,7 +233,7 @@ def _reverse(plan: Plan, layout: Layout, arriving: frozenset[str]) -> Gradients:
     made = [place[name] for value in flows.values() for name in value.after if name in place]
     kept = frozenset((*layout.kept_names, *layout.through))
     hidden = frozenset(layout.tape.scores | reverse.scores) if plan.attention != "eager" else frozenset()
-    space = peak_B(operators, kept, hidden) if operators else 0
+    space = peak_B(operators, reverse.together, kept=kept, hidden=hidden)
     return Gradients(operators, frozenset(flows), max(made, default=-1), space)
 
 

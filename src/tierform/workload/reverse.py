@@ -27,6 +27,8 @@ class Reverse:
     operators: list[Operator] = field(default_factory=list)
     gradients: dict[int, Value] = field(default_factory=dict)
     scores: set[str] = field(default_factory=set)
+    together: list[int] = field(default_factory=list)
+    _group: int = 0
     _recomputed: dict[int, tuple[str, ...]] = field(default_factory=dict)
     _names: dict[str, int] = field(default_factory=dict)
     _step: Operator | None = None
@@ -84,6 +86,7 @@ class Reverse:
             attention=step.attention if inside and step else None,
         )
         self.operators.append(made)
+        self.together.append(self._group)
         if isinstance(output, Value):
             output.after = (name,)
             if output.scores:
@@ -148,15 +151,16 @@ class Reverse:
             )
             self._names[operator.name] = 1
             self.operators.append(operator)
+            self.together.append(-step.together)  # apart from the gradients' numbers
             for value in (step.output, *step.saved):  # a mask is made with the result
                 if id(value) not in given:
                     self._recomputed.setdefault(id(value), (operator.name,))
         for step in reversed(self.tape.steps):
             gradient = self.gradients.pop(id(step.output), None)
             if gradient is not None:
-                self._step = step.operator
+                self._step, self._group = step.operator, step.together
                 step.backward(self, gradient)
-        self._step = None
+        self._step, self._group = None, 0
 
 
 def _operand(item: Value | tuple[Value, Shape]) -> Operand:

@@ -117,7 +117,8 @@ class Product:
 class Entry:
     """One forward operator (None: a view) with its differentiable inputs, its output, what backward keeps of it.
 
-    `again`: its result is never kept; where backward needs it, the operator runs once more.
+    `again`: its result is never kept; where backward needs it, the operator runs once more.  Entries of one number
+    `together` (not 0) run at once, as a grouped product does.
     """
 
     operator: Operator | None
@@ -126,6 +127,7 @@ class Entry:
     saved: tuple[Value, ...]
     backward: Callable[[Reverse, Value], None]
     again: bool = False
+    together: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,10 @@ class Tape:
     steps: list[Entry] = field(default_factory=list)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     scores: set[str] = field(default_factory=set)
+    together: list[int] = field(default_factory=list)  # for each operator, see Entry
     cores: int = 0
+    _group: int = 0
+    _groups: int = 0
     _core: Attention | None = None
     _names: dict[str, int] = field(default_factory=dict)
 
@@ -195,6 +200,14 @@ class Tape:
         self._core = core
         yield
         self._core = None
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Operators emitted inside run at once: what any of them needs is alive for all."""
+        self._groups += 1
+        self._group = self._groups
+        yield
+        self._group = 0
 
     # -- parameters ---------------------------------------------------------------------------------------------
     def parameter(
@@ -324,8 +337,10 @@ class Tape:
         output.after = (name,)
         output.grad = any(value.grad for value in inputs) or any(p.trainable for p in (*weights, *learners))
         self.operators.append(operator)
+        self.together.append(self._group)
         if self.training and backward is not None:
-            self.steps.append(Entry(operator, inputs, output, saved if output.grad else (), backward, again))
+            kept = saved if output.grad else ()
+            self.steps.append(Entry(operator, inputs, output, kept, backward, again, self._group))
         return output
 
     def _shard(self, inputs: tuple[Value, ...], output: Value) -> Shard:

@@ -258,7 +258,10 @@ def _memory(
         states = states_of([w for w in weights if w.block == label], task, plan)
         kept = kept_and_recomputed(run.tape, "none", "tiled")[0] if run.tape.training else ()
         names, hidden = frozenset(value.name for value in kept), frozenset(run.tape.scores)
-        space = max(peak_B(run.tape.operators, names, hidden), peak_B(run.backward, names, hidden))
+        space = max(
+            peak_B(operators, [0] * len(operators), kept=names, hidden=hidden)
+            for operators in (run.tape.operators, run.backward)
+        )
         saved = (sum(value.operand().size_B for value in kept),) if run.tape.training else ()
         found.append(BlockMemory(label, kind, len(members), states, saved_B=saved, workspace_B=space))
     return tuple(found)

@@ -159,12 +159,12 @@ def linear(
         backward=rule.backward,
     )
     if target is not None and target in tape.learning.lora_targets:
-        return _lora(tape, x, y, name, w.name, sizes, experts, shard)
+        return _lora(tape, x, y, name, w, sizes, n, experts, shard)
     return y
 
 
 def _lora(
-    tape: Tape, x: Value, y: Value, name: str, weight: str, sizes: Product, experts: Experts, shard: Shard
+    tape: Tape, x: Value, y: Value, name: str, w: Parameter, sizes: Product, n: int, experts: Experts, shard: Shard
 ) -> Value:
     rank, m = tape.learning.lora_rank, sizes.m
     by_input, by_output = shard is Shard.INPUT, shard is Shard.OUTPUT
@@ -173,9 +173,10 @@ def _lora(
         x,
         f"{name}.lora_a",
         replace(sizes, n=rank),
-        weight=f"{weight}.lora_a",
+        weight=f"{w.name}.lora_a",
         experts=experts,
         shard=Shard.INPUT if by_input else Shard.WHOLE,
+        whole=rank * sizes.k * (tape.tensor if by_input else 1),
         partial=by_output,
     )
     low = adapter(
@@ -183,10 +184,11 @@ def _lora(
         inner,
         f"{name}.lora_b",
         Product(m, sizes.n, rank, count=sizes.count),
-        weight=f"{weight}.lora_b",
+        weight=f"{w.name}.lora_b",
         experts=experts,
         shard=Shard.OUTPUT if by_output else Shard.WHOLE,
         shape=y.shape,
+        whole=n * rank,
         partial=by_input,
     )
     low.cut = y.cut
@@ -214,12 +216,15 @@ def adapter(
     shape: Shape | None = None,
     weight: str | None = None,
     shard: Shard = Shard.WHOLE,
+    whole: int = 0,
     partial: bool = False,
 ) -> Value:
-    """A small trainable matrix (n, k) beside the model's own; `partial`: its gradients are partial sums."""
+    """A small trainable matrix (n, k) beside the model's own; `partial`: its gradients are partial sums.
+
+    `whole` counts the matrix's numbers on all chips of a tensor group, where it is cut.
+    """
     m, n, k = sizes.m, sizes.n, sizes.k
     form = tape.formats.adapters
-    whole = n * k * (tape.tensor if shard is not Shard.WHOLE else 1)
     w = tape.parameter(
         weight or name,
         (n, k),

@@ -25,13 +25,14 @@ def normalization(
     role: Role = Role.ACTIVATION,
     precision: str | None = None,
 ) -> Value:
-    """`kind` (layernorm, rmsnorm) over the last axis, or over groups of `size` of it; keeps its input."""
+    """`kind` (layernorm, rmsnorm) over the last axis, or groups of `size` of it; keeps its input where it learns."""
     width = size or x.shape[-1]
     shifted = bias if bias is not None else kind == "layernorm"
     weights = (
         *((tape.parameter(f"{name}.weight", (width,), "normalization"),) if gain else ()),
         *((tape.parameter(f"{name}.bias", (width,), "normalization", bias=True),) if shifted else ()),
     )
+    read = x.grad or any(w.trainable and not w.bias for w in weights)
     y = tape.value(f"{name}.out", x.shape, role=role, precision=precision, cut=x.cut)
 
     def backward(reverse: Reverse, dy: Value) -> None:
@@ -54,7 +55,7 @@ def normalization(
         (x,),
         y,
         weights=weights,
-        saved=(x,),
+        saved=(x,) if read else (),
         per_element=arithmetic.NORMALIZATION[kind],
         backward=backward,
     )
