@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tierform.cli.main import main
+from tierform.compat.dramsim.configuration import read_ini, spec_of_sections
+from tierform.compat.dramsim.trace import read_trace
 from tierform.errors import TierformError
 from tierform.files import read_yaml
 from tierform.memory.cycle import CycleMemory, Trace
-from tierform.memory.dramsim import read_ini, read_trace, spec_of_sections
 from tierform.validation import memory as validation
 
 TABLE = Path(validation.__file__).parent / "tables" / "memory_configurations.yaml"

@@ -34,7 +34,8 @@ def command(
         fail("give either --config FILE or --memory NAME")
     if cycles is not None and cycles < 1:
         fail("at least one cycle must be simulated", key="--cycles", value=cycles)
-    from tierform.memory.dramsim import read_ini, read_trace
+    from tierform.compat.dramsim.configuration import read_ini
+    from tierform.compat.dramsim.trace import read_trace
     from tierform.memory.standard import load_dram
 
     spec = read_ini(config) if config is not None else load_dram(str(name))

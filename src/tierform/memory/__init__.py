@@ -11,8 +11,6 @@ _LAZY: dict[str, str] = {
     "CycleResult": "tierform.memory.cycle",
     "Trace": "tierform.memory.cycle",
     "simulate_trace": "tierform.memory.cycle",
-    "read_ini": "tierform.memory.dramsim",
-    "read_trace": "tierform.memory.dramsim",
     "CxlDevice": "tierform.memory.cxl",
     "DramSpec": "tierform.memory.spec",
     "Placement": "tierform.memory.hierarchy",

@@ -1,7 +1,7 @@
 """What a DRAM is: organization, named timings, constraints, currents, as one frozen record.
 
 The engines know nothing of a standard by name: they read this record.  It comes from a file of the library
-(:mod:`tierform.memory.standard`), or from another tool's configuration (:mod:`tierform.memory.dramsim`).
+(:mod:`tierform.memory.standard`), or from another tool's configuration.
 Energies follow the IDD method: each event costs the supply voltage times the current above standby times its
 duration, in every device of the rank (Micron TN-40-07, "Calculating memory power for DDR4 SDRAM").
 """

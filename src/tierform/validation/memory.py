@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tierform.compat.dramsim.configuration import read_ini, spec_of_sections
 from tierform.errors import fail
 from tierform.files import read_text, read_yaml
 from tierform.memory.cycle import CONTROLLER_CYCLES, CycleMemory, CycleResult, DeviceTiming, Trace
-from tierform.memory.dramsim import read_ini, spec_of_sections
 from tierform.memory.spec import DramSpec
 from tierform.memory.standard import dram_names, load_dram
 from tierform.memory.traffic import requests, spacing_violations

@@ -13,8 +13,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from tierform.memory.kernel_commands import issue, ready_at
-from tierform.memory.kernel_state import (
+from tierform.memory.cycle.commands import issue, ready_at
+from tierform.memory.cycle.state import (
     BANK_RECORD,
     BANKS,
     BLOCKED,

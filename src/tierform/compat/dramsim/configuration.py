@@ -1,4 +1,4 @@
-"""DRAMsim3's own inputs: its ``.ini`` configurations and its traces, read as they are.
+"""DRAMsim3's ``.ini`` configurations, read as they are.
 
 The configuration becomes a :class:`DramSpec` with that simulator's controller rules: command queues per bank or rank,
 write draining, rows closed after four hits when a conflict waits, refresh staggered over the ranks, both command buses
@@ -7,8 +7,6 @@ refreshes every rank (there, only the first), bank-level refresh blocks the refr
 tRRD_S (there, the others for tRFC), a rank may fall into self-refresh again after use (there, only before its first
 use), HBM's tRTP is its tRTP_L (there, the default 5), and the last request of a trace is not repeated.
 Its energies are current x voltage x cycles; here they are joules.
-
-Its traces are read by :mod:`tierform.memory.trace_files`.
 """
 
 from __future__ import annotations
@@ -21,7 +19,6 @@ from pathlib import Path
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import read_text
 from tierform.memory.spec import Controller, Currents, DramSpec, check_timings
-from tierform.memory.trace_files import read_trace
 from tierform.provenance import Assumption
 
 # Clock cycles per beat of the data bus: two beats a cycle, unless named here.
@@ -418,6 +415,3 @@ def _controller(read: _Reader, protocol: str) -> Controller:
         if read.flag("system", "enable_self_refresh", False)
         else None,
     )
-
-
-__all__ = ["read_ini", "read_trace", "spec_of_sections"]

@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from tierform.memory.kernel_commands import change_state, forbid, ready_at
-from tierform.memory.kernel_queues import choose, move_transaction, serve
-from tierform.memory.kernel_state import (
+from tierform.memory.cycle.commands import change_state, forbid, ready_at
+from tierform.memory.cycle.queues import choose, move_transaction, serve
+from tierform.memory.cycle.refresh import add_due_refreshes, power_step, refresh_step
+from tierform.memory.cycle.state import (
     ACCEPTED,
     BANKS,
     BLOCKED,
@@ -56,7 +57,6 @@ from tierform.memory.kernel_state import (
     request_at,
     waiting_at,
 )
-from tierform.memory.kernel_upkeep import add_due_refreshes, power_step, refresh_step
 
 _FIRST_COLUMN, _LAST_COLUMN = 2, 5
 

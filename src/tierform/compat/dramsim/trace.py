@@ -8,7 +8,7 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.files import read_text
-from tierform.memory.cycle import Trace
+from tierform.memory.cycle.trace import Trace
 
 MAX_TRACE_BYTES = 2 * 2**30
 _WRITES = frozenset(("WRITE", "P_MEM_WR", "BOFF"))
