@@ -10,7 +10,6 @@ _LAZY: dict[str, str] = {
     "CycleMemory": "tierform.memory.cycle",
     "CycleResult": "tierform.memory.cycle",
     "Trace": "tierform.memory.cycle",
-    "simulate_trace": "tierform.memory.cycle",
     "CxlDevice": "tierform.memory.cxl",
     "DramSpec": "tierform.memory.spec",
     "Placement": "tierform.memory.hierarchy",

@@ -134,6 +134,7 @@ class DramSpec:
     io_read_J_per_bit: float = 0.0
     io_write_J_per_bit: float = 0.0
     assumptions: tuple[Assumption, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def banks(self) -> int:

@@ -8,13 +8,12 @@ if TYPE_CHECKING:
     from tierform.memory.cycle.engine import CONTROLLER_CYCLES as CONTROLLER_CYCLES
     from tierform.memory.cycle.engine import CycleMemory as CycleMemory
     from tierform.memory.cycle.engine import DeviceTiming as DeviceTiming
-    from tierform.memory.cycle.engine import simulate_trace as simulate_trace
     from tierform.memory.cycle.result import CommandLog as CommandLog
     from tierform.memory.cycle.result import CycleResult as CycleResult
     from tierform.memory.cycle.trace import Trace as Trace
 
 _HOMES = {
-    "engine": ("CONTROLLER_CYCLES", "CycleMemory", "DeviceTiming", "simulate_trace"),
+    "engine": ("CONTROLLER_CYCLES", "CycleMemory", "DeviceTiming"),
     "result": ("CommandLog", "CycleResult"),
     "trace": ("Trace",),
 }

@@ -41,8 +41,28 @@ class CommandLog:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """How the requests were offered: `traces` hand over at most `issue` requests a cycle each.
+
+    `requests` stand in them, `left` of which were never taken; their cycles span `span_cycles`; `waited_cycles` are
+    those that a trace stood before a full queue (summed over the traces).
+    """
+
+    traces: int
+    issue: int
+    requests: int
+    left: int
+    span_cycles: int
+    waited_cycles: int
+
+
+@dataclass(frozen=True)
 class CycleResult:
-    """What one run took.  Counts are over all channels; `latency_cycles` by request (-1: not done in the run)."""
+    """What one run took.  Counts are over all channels.
+
+    By request (-1: not in this run): `accepted_cycles`, the cycle in which it was taken, and `latency_cycles` from the
+    next cycle on.  `bursts_moved` are those whose last beat left the pins before the end.
+    """
 
     spec: DramSpec
     cycles: int
@@ -52,6 +72,7 @@ class CycleResult:
     precharges: int
     read_commands: int
     write_commands: int
+    bursts_moved: int
     refreshes: int
     bank_refreshes: int
     read_row_hits: int
@@ -59,8 +80,10 @@ class CycleResult:
     self_refreshes: int
     power_downs: int
     state_cycles: Mapping[str, int]
+    accepted_cycles: Int64
     latency_cycles: Int64
     average_read_latency_cycles: float
+    offer: Offer
     cpu_s: float
     log: CommandLog | None = None
 
@@ -71,8 +94,44 @@ class CycleResult:
 
     @property
     def bandwidth_B_per_s(self) -> float:
-        """Bytes of finished requests over the simulated time."""
+        """Bytes that went over the pins, over the simulated time: never above the peak."""
+        return self.bursts_moved * self.spec.burst_bytes / self.time_s if self.cycles else 0.0
+
+    @property
+    def request_bandwidth_B_per_s(self) -> float:
+        """Finished requests times the bytes of a burst over the simulated time, as DRAMsim3 has it.
+
+        It differs where requests share a burst, where a read is answered by the write buffer, and by the writes that
+        wait in the buffer at the end (they count as done).
+        """
         return (self.reads + self.writes) * self.spec.burst_bytes / self.time_s if self.cycles else 0.0
+
+    @property
+    def peak_B_per_s(self) -> float:
+        """All data buses always busy."""
+        return self.spec.channel_peak_B_per_s * self.spec.channels
+
+    @property
+    def limit(self) -> str:
+        """What holds the bandwidth down, as far as the trace tells, in a sentence."""
+        spec, offer = self.spec, self.offer
+        waiting = offer.waited_cycles / (max(1, self.cycles) * offer.traces)
+        if waiting > 0.05:
+            return f"the memory: the trace waited before full queues in {waiting * 100:.0f} % of the cycles"
+        port = offer.traces * offer.issue * spec.burst_bytes / spec.clock_s
+        offered = offer.requests / max(1, offer.span_cycles)
+        share = min(1.0, port / self.peak_B_per_s) * 100
+        if offered >= 0.9 * offer.traces * offer.issue and port < self.peak_B_per_s:
+            what = f"{offer.traces} traces" if offer.traces > 1 else "one trace"
+            how = f"{offer.issue} requests" if offer.issue > 1 else "one request"
+            return (
+                f"the trace: {what} of at most {how} a cycle can fill {share:.1f} % of the pins of {spec.channels} "
+                f"channels; more requests a cycle or one trace for each channel can fill more"
+            )
+        return (
+            f"the trace: its requests come in their cycles, {offered:.3g} a cycle, "
+            f"{min(1.0, offered * spec.burst_bytes / spec.clock_s / self.peak_B_per_s) * 100:.1f} % of the pins"
+        )
 
     @property
     def energy_by_part_J(self) -> dict[str, float]:
@@ -112,6 +171,9 @@ class CycleResult:
             "reads": self.reads,
             "writes": self.writes,
             "bandwidth_B_per_s": self.bandwidth_B_per_s,
+            "request_bandwidth_B_per_s": self.request_bandwidth_B_per_s,
+            "peak_B_per_s": self.peak_B_per_s,
+            "limit": self.limit,
             "average_read_latency_cycles": self.average_read_latency_cycles,
             "average_read_latency_s": self.average_read_latency_cycles * self.spec.clock_s,
             "energy_J": self.energy_J,
@@ -128,5 +190,6 @@ class CycleResult:
             "self_refreshes": self.self_refreshes,
             "power_downs": self.power_downs,
             "state_cycles": dict(self.state_cycles),
+            "notes": list(self.spec.notes),
             "cpu_s": self.cpu_s,
         }
