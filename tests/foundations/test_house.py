@@ -28,6 +28,7 @@ ORDER = [
     "serving",
     "exploration",
     "studies",
+    "compat",
     "validation",
     "report",
     "cli",
