@@ -28,8 +28,9 @@ ORDER = [
     "serving",
     "exploration",
     "studies",
-    "validation",
     "report",
+    "compat",
+    "validation",
     "cli",
 ]
 # `Result.report()` and `.trace()` hand over to report/ by name when they are called.

@@ -1,0 +1,1 @@
+"""Readers of other tools' files: their users bring what they have."""
