@@ -1,6 +1,6 @@
 """Lay out the memory of a cycle-level simulation: which records there are, and how they point at each other.
 
-:func:`build` makes the memory of :mod:`tierform.network.cycle_state` for a topology, its routers' parameters and a plan
+:func:`build` makes the memory of :mod:`tierform.network.cycle.state` for a topology, its routers' parameters and a plan
 of virtual channels; :func:`refuse_huge` estimates its size first.  Ports are numbered router by router, so a router's
 records lie side by side.
 """
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from tierform.errors import fail
-from tierform.network import cycle_state as s
-from tierform.network.cycle_state import Memory
+from tierform.network.cycle import state as s
+from tierform.network.cycle.state import Memory
 from tierform.network.parameters import RouterParameters
 from tierform.network.topology import FloatArray, IntArray, Topology
 
@@ -209,7 +209,7 @@ def _interval(topology: Topology, routers: Sequence[RouterParameters]) -> IntArr
 
 
 def _longest_delay(topology: Topology, routers: Sequence[RouterParameters], interval: IntArray) -> int:
-    """Upper bound of the cycles between sending a flit or credit and its arrival: how far the rings must reach."""
+    """Upper bound of the cycles from sending a flit or credit to its arrival: how far the delay lines must reach."""
     first = routers[0]
     longest = int(topology.link_latency_cycles.max(initial=1)) + 4
     longest += max(max(router.crossbar_delay, router.credit_delay) for router in routers)
@@ -284,8 +284,8 @@ def _fill_ports(
     out[link_out, s.O_DELAY] = topology.link_latency_cycles + 1
     out[plug.node_out, s.O_DELAY] = 2
     out[:, s.O_SEND_DELAY] = out[:, s.O_DELAY] + np.array([router.crossbar_delay for router in routers])[out_router]
-    out[:, s.O_RING] = words[s.AT_FLITS]
-    out[plug.node_out, s.O_RING] = words[s.AT_SINKS]
+    out[:, s.O_LINE] = words[s.AT_FLITS]
+    out[plug.node_out, s.O_LINE] = words[s.AT_SINKS]
     out[:, s.O_INTERVAL] = 1
     out[link_out, s.O_INTERVAL] = interval
     out[link_out, s.O_CYCLIC] = cyclic_links

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierform.cli.main import main
+from tierform.compat.booksim import case_from_settings, read_config
 from tierform.errors import TierformError
 from tierform.files import read_json
-from tierform.network.booksim import case_from_settings, read_config
 
 CONFIG = """// a comment
 topology = mesh; k = 4; n = 2;

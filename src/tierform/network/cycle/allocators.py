@@ -2,7 +2,7 @@
 """Which requests win: iSLIP of any number of iterations and separable round-robin allocators, as a compiled function.
 
 Requests are a list of (input, output, priority) in the scratch section of the memory.  Used by the general router; the
-usual one (see :mod:`tierform.network.cycle_usual`) has one iteration of iSLIP built in.  Dally and Towles, chapter 19.
+bitmask router has one iteration of iSLIP built in.  Dally and Towles, chapter 19.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network import cycle_state as s
+from tierform.network.cycle import state as s
 
 ISLIP, INPUT_FIRST, OUTPUT_FIRST = range(3)
 # A request is (input, output, priority or channel).

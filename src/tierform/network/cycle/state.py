@@ -164,7 +164,7 @@ O_WANT, O_ASK, O_FREE = 0, 1, 2  # (64 bits)
     O_LOCAL,
     O_FIRST_OWN,
     O_SEND_DELAY,
-    O_RING,
+    O_LINE,
     O_DELAY,
     O_INTERVAL,
     O_IDLE_FROM,

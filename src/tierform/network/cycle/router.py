@@ -3,8 +3,8 @@
 
 Requests are short lists per router, so an idle router costs one test.  A flit that wins the switch goes straight into
 the buffer of the next input, and a note of its arrival into the wheel slot of that cycle: crossbar, output queue and
-wire delays are known when it is sent.  The usual router has a faster way, :mod:`tierform.network.cycle_usual`; where
-both apply they move every flit alike, which the tests check.
+wire delays are known when it is sent.  Where it applies,
+:mod:`tierform.network.cycle.bitmask_router` is faster; both move every flit alike, which the tests check.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network import cycle_state as s
-from tierform.network.cycle_allocators import REQUEST, allocate
-from tierform.network.cycle_kernel import ACTIVE, ALLOCATING, IDLE, LAST_ESCAPE, ROUTING, SHARED, route
-from tierform.network.cycle_rings import note, post, ring_of_credits, ring_of_flits
+from tierform.network.cycle import state as s
+from tierform.network.cycle.allocators import REQUEST, allocate
+from tierform.network.cycle.delay_lines import credit_line, flit_line, note, post
+from tierform.network.cycle.modes import ACTIVE, ALLOCATING, IDLE, LAST_ESCAPE, ROUTING, SHARED
+from tierform.network.cycle.route_computation import route
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -194,7 +195,7 @@ def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any
         if word & 2:
             m[U(channel + s.C_COPY)] = copy_packet(m, c, packet, branch)
         copied = (m[U(channel + s.C_COPY)] << 2) | (word & 3)
-    post(m, ring_of_flits(m, m[U(port + s.O_RING)]), own, copied, when + m[U(port + s.O_DELAY)], depth)
+    post(m, flit_line(m, m[U(port + s.O_LINE)]), own, copied, when + m[U(port + s.O_DELAY)], depth)
     if stays:
         sent += 1
         m[U(channel + s.C_SENT)] = sent
@@ -210,7 +211,7 @@ def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any
             m[U(port + s.I_STEP)] = step
             m[U(port + s.I_CREDIT_FREE)] = max(now, m[U(port + s.I_CREDIT_FREE)]) + 1
         when = m[U(port + s.I_CREDIT_FREE)] - 1 + m[U(port + s.I_CREDIT_DELAY)]
-        note(m, ring_of_credits(m), when, m[U(channel + s.C_FEEDER)], 1)
+        note(m, credit_line(m), when, m[U(channel + s.C_FEEDER)], 1)
     m[U(channel + s.C_DUE)] = -1
     if word & 1:
         m[U(own + s.W_OWNER)] = s.TAIL_SENT if m[s.WAIT_FOR_TAIL] else s.FREE

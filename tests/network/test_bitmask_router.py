@@ -20,9 +20,9 @@ from tierform.network import (
     ring,
     torus,
 )
-from tierform.network import cycle_state as cs
-from tierform.network.bits import first_from, lowest_bit
-from tierform.network.cycle import CycleNetwork, random_traffic
+from tierform.network.cycle import state as cs
+from tierform.network.cycle.bits import first_from, lowest_bit
+from tierform.network.cycle.engine import CycleNetwork, random_traffic
 
 MIXED = [
     RouterParameters(buffer_flits=2 + k % 4, routing_delay=k % 3, crossbar_delay=k % 2 + 1, credit_delay=k % 3)
@@ -52,12 +52,12 @@ CASES = {
 
 def _both(topology, router, injection, routing="default", cycles=3000):
     networks = []
-    for usual in (True, False):
+    for bitmask in (True, False):
         if injection.packet_weights == (1.0,):
             injection = Injection(injection.rate, injection.packet_flits, (1.0,) * len(injection.packet_flits))
         network = CycleNetwork(topology, routing, router, seed=5)
-        assert network.usual
-        network.usual = usual
+        assert network.bitmask
+        network.bitmask = bitmask
         traffic = random_traffic(pattern("uniform", topology.nodes), injection, network.memory, 5)
         network.run(traffic, cycles)
         networks.append((network, traffic))
@@ -65,15 +65,15 @@ def _both(topology, router, injection, routing="default", cycles=3000):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_usual_router_moves_every_flit_as_the_general_one(name):
-    (usual, _), (general, _) = _both(*CASES[name])
+def test_the_bitmask_router_moves_every_flit_as_the_general_one(name):
+    (bitmask, _), (general, _) = _both(*CASES[name])
     counted = [k for k in range(22) if k != cs.STEP]
-    assert usual.counters[counted].tolist() == general.counters[counted].tolist()
-    assert usual.counters[cs.SAMPLED_PACKETS] > 500
-    assert np.array_equal(usual.memory.histogram, general.memory.histogram)
+    assert bitmask.counters[counted].tolist() == general.counters[counted].tolist()
+    assert bitmask.counters[cs.SAMPLED_PACKETS] > 500
+    assert np.array_equal(bitmask.memory.histogram, general.memory.histogram)
     for word in (cs.W_FLITS, cs.W_USED, cs.W_PLACE):
-        assert np.array_equal(usual.memory.own[:, :, word], general.memory.own[:, :, word])
-    assert np.array_equal(usual.memory.own[:, :, cs.W_OWNER] != 0, general.memory.own[:, :, cs.W_OWNER] != 0)
+        assert np.array_equal(bitmask.memory.own[:, :, word], general.memory.own[:, :, word])
+    assert np.array_equal(bitmask.memory.own[:, :, cs.W_OWNER] != 0, general.memory.own[:, :, cs.W_OWNER] != 0)
 
 
 @pytest.mark.parametrize(
@@ -83,19 +83,19 @@ def test_the_usual_router_moves_every_flit_as_the_general_one(name):
 )
 def test_routing_by_chance_agrees_in_the_mean(topology, routing):
     # Random numbers are drawn in another order, so single flits differ.
-    (usual, _), (general, _) = _both(topology, None, Injection(0.05, (3,)), routing, 20_000)
+    (bitmask, _), (general, _) = _both(topology, None, Injection(0.05, (3,)), routing, 20_000)
     for place in (cs.PACKET_LATENCY, cs.HOPS):
-        ours, other = (n.counters[place] / n.counters[cs.SAMPLED_PACKETS] for n in (usual, general))
+        ours, other = (n.counters[place] / n.counters[cs.SAMPLED_PACKETS] for n in (bitmask, general))
         assert ours == pytest.approx(other, rel=0.02)
 
 
 @pytest.mark.parametrize("name", ["overloaded", "all-different", "pillars"])
 def test_after_draining_every_mask_is_as_at_the_start(name):
     topology, router, injection = CASES[name]
-    (usual, traffic), _ = _both(topology, router, injection)
-    usual.run(traffic, 100_000, generate=False, mode=2)
-    usual.run(traffic, 64, generate=False)
-    memory, fresh = usual.memory, CycleNetwork(topology, "default", router).memory
+    (bitmask, traffic), _ = _both(topology, router, injection)
+    bitmask.run(traffic, 100_000, generate=False, mode=2)
+    bitmask.run(traffic, 64, generate=False)
+    memory, fresh = bitmask.memory, CycleNetwork(topology, "default", router).memory
     size = int(memory.words[cs.OUT_SIZE]) // 2
     ports = len(memory.link_out) + topology.nodes
     for words in (memory, fresh):
@@ -106,7 +106,7 @@ def test_after_draining_every_mask_is_as_at_the_start(name):
     assert memory.words[memory.words[cs.AT_BUSY]] == memory.words[memory.words[cs.AT_ASKING]] == 0
 
 
-def test_what_the_usual_router_cannot_do_goes_to_the_general_one():
+def test_what_the_bitmask_router_cannot_do_goes_to_the_general_one():
     others = [
         RouterParameters(vc_allocator="separable_input_first"),
         RouterParameters(alloc_iterations=2),
@@ -118,9 +118,9 @@ def test_what_the_usual_router_cannot_do_goes_to_the_general_one():
         RouterParameters(virtual_channels=13),  # 5 ports of 13 do not fit a mask
         RouterParameters(flit_bits=2**20),  # wider than the links
     ]
-    assert not any(CycleNetwork(mesh((3, 3)), "default", router).usual for router in others)
-    assert CycleNetwork(mesh((3, 3)), "default", RouterParameters(virtual_channels=12)).usual
-    assert not CycleNetwork(mesh((3, 3)), "minimal_adaptive").usual
+    assert not any(CycleNetwork(mesh((3, 3)), "default", router).bitmask for router in others)
+    assert CycleNetwork(mesh((3, 3)), "default", RouterParameters(virtual_channels=12)).bitmask
+    assert not CycleNetwork(mesh((3, 3)), "minimal_adaptive").bitmask
 
 
 @njit

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tierform.errors import Problem, TierformError, fail
-from tierform.network import cycle_kernel as kernel
-from tierform.network import cycle_state as cs
-from tierform.network.cycle_build import build, refuse_huge
-from tierform.network.cycle_state import Memory
-from tierform.network.cycle_step import advance_general, advance_usual
-from tierform.network.cycle_usual import is_usual
+from tierform.network.case import Injection, Sampling
+from tierform.network.cycle import modes
+from tierform.network.cycle import state as cs
+from tierform.network.cycle.advance import advance_bitmask, advance_general
+from tierform.network.cycle.bitmask_router import fits_bitmask_router
+from tierform.network.cycle.build import build, refuse_huge
+from tierform.network.cycle.state import Memory
 from tierform.network.deadlock import virtual_channel_plan
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing, choose_routing
@@ -32,38 +33,6 @@ from tierform.network.topology import FloatArray, IntArray, Topology
 from tierform.network.traffic import Pattern, pattern
 
 HISTOGRAM_BINS = 1 << 16
-
-
-@dataclass(frozen=True, slots=True)
-class Injection:
-    """How sources send: packets per node and cycle, sizes with chances, and bursts (an on-off source) if wanted."""
-
-    rate: float | Sequence[float]
-    packet_flits: Sequence[int] = (1,)
-    packet_weights: Sequence[float] = (1.0,)
-    start_chance: float | None = None
-    stop_chance: float | None = None
-
-    @property
-    def mean_flits(self) -> float:
-        """Mean packet size in flits."""
-        weights = np.asarray(self.packet_weights, float)
-        return float(np.asarray(self.packet_flits) @ weights / weights.sum())
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """When to start, continue and stop measuring.  Thresholds are relative changes between periods; below 0: unused."""
-
-    period: int = 1000
-    warmup_periods: int = 3
-    max_periods: int = 10
-    latency_threshold: float = 500.0
-    warmup_change: float = 0.05
-    accepted_warmup_change: float = 0.05
-    stopping_change: float = 0.05
-    accepted_stopping_change: float = 0.05
-    measure_latency: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +106,7 @@ class CycleNetwork:
         refuse_huge(topology, self.routers[0])
         plan = virtual_channel_plan(self.routing, self.routers[0].virtual_channels, balanced_rings)
         axes = len(topology.grid.shape) if topology.grid is not None else 1
-        choices = axes + 1 if plan.mode == kernel.MINIMAL_ADAPTIVE else 2 if plan.layers > 1 else 1
+        choices = axes + 1 if plan.mode == modes.MINIMAL_ADAPTIVE else 2 if plan.layers > 1 else 1
         self.memory = build(
             topology,
             self.routers,
@@ -152,14 +121,14 @@ class CycleNetwork:
             not single_flits,
         )
         self.counters = self.memory.counters
-        self.usual = is_usual(self.memory, self.routers)
+        self.bitmask = fits_bitmask_router(self.memory, self.routers)
         self._partial = np.zeros(1)
 
     def run(self, traffic: Traffic, cycles: int, generate: bool = True, mode: int = 0) -> int:
-        """Advance by at most `cycles`; see :func:`tierform.network.cycle_step.is_done` for `mode`."""
+        """Advance by at most `cycles`; see :func:`tierform.network.cycle.advance.is_done` for `mode`."""
         memory = self.memory
-        if self.usual:
-            ran = advance_usual(
+        if self.bitmask:
+            ran = advance_bitmask(
                 memory.words, memory.masks, self.counters, memory.table, *traffic, cycles, generate, mode
             )
         else:
@@ -210,15 +179,15 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
     """The arrays of random traffic, and each source's first packet time."""
     nodes = chosen.nodes
     rate = np.broadcast_to(np.asarray(injection.rate, float), nodes).copy()
-    kind = kernel.UNIFORM
+    kind = modes.UNIFORM
     weights: Any = np.zeros((1, 1))
     target = np.zeros(1, np.int64)
     if chosen.target is not None:
-        kind, target = kernel.PERMUTATION, chosen.target.astype(np.int64)
+        kind, target = modes.PERMUTATION, chosen.target.astype(np.int64)
     elif chosen.shared is not None:
-        kind, weights = kernel.SHARED_WEIGHTS, np.cumsum(chosen.shared)[None, :]
+        kind, weights = modes.SHARED_WEIGHTS, np.cumsum(chosen.shared)[None, :]
     elif chosen.pairs is not None:
-        kind, weights = kernel.MATRIX, np.cumsum(chosen.pairs, axis=1)
+        kind, weights = modes.MATRIX, np.cumsum(chosen.pairs, axis=1)
     sizes = np.cumsum(np.asarray(injection.packet_weights, float))
     on_off = injection.start_chance is not None
     rng = np.random.default_rng(seed)
@@ -243,7 +212,7 @@ def random_traffic(chosen: Pattern, injection: Injection, memory: Memory, seed: 
 def empty_traffic() -> Traffic:
     """Traffic arrays with nothing in them, of the types that the kernel is compiled for."""
     return Traffic(
-        kernel.UNIFORM,
+        modes.UNIFORM,
         np.zeros((2, 1)),
         np.ones(1, np.int64),
         np.ones(1),
@@ -262,9 +231,9 @@ def _sample(
     history: list[tuple[int, float, float]] = []
     converged, phases, clear = 0, 0, False
     before_latency, before_accepted, reset_at = 0.0, 0.0, 0
-    count[cs.PHASE] = kernel.WARMING
-    while phases < rules.max_periods and (count[cs.PHASE] != kernel.RUNNING or converged < 3):
-        if clear or (count[cs.PHASE] == kernel.WARMING and phases % 2 == 0):
+    count[cs.PHASE] = modes.WARMING
+    while phases < rules.max_periods and (count[cs.PHASE] != modes.RUNNING or converged < 3):
+        if clear or (count[cs.PHASE] == modes.WARMING and phases % 2 == 0):
             clear, reset_at = False, network.now
             _clear(network)
         network.run(traffic, rules.period)
@@ -277,7 +246,7 @@ def _sample(
         before_latency, before_accepted = latency, accepted
         if rules.measure_latency and 0 <= rules.latency_threshold < _latency_with_waiting(network):
             return False, network.now - reset_at, history
-        warming = count[cs.PHASE] == kernel.WARMING
+        warming = count[cs.PHASE] == modes.WARMING
         bounds = (
             (rules.warmup_change, rules.accepted_warmup_change)
             if warming
@@ -287,14 +256,14 @@ def _sample(
         if warming:
             if (phases + 1 >= rules.warmup_periods) if rules.warmup_periods > 0 else settled:
                 clear = True
-                count[cs.PHASE] = kernel.RUNNING
+                count[cs.PHASE] = modes.RUNNING
         else:
             converged = converged + 1 if settled else 0
         phases += 1
     window = network.now - reset_at
-    if count[cs.PHASE] != kernel.RUNNING:
+    if count[cs.PHASE] != modes.RUNNING:
         return False, window, history
-    count[cs.PHASE], count[cs.DRAIN_FROM] = kernel.DRAINING, network.now
+    count[cs.PHASE], count[cs.DRAIN_FROM] = modes.DRAINING, network.now
     while rules.measure_latency:
         if network.run(traffic, 1000, mode=1) < 1000:
             break

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network.cycle_state import AT_NODE, FLOWS_LEFT, N_READY, N_SIZE, N_TURN
+from tierform.network.cycle.state import AT_NODE, FLOWS_LEFT, N_READY, N_SIZE, N_TURN
 
 # Flow record.
 (

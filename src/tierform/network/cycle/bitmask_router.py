@@ -1,5 +1,5 @@
 # mypy: disable-error-code="untyped-decorator"
-"""The usual router, fast: one iteration of iSLIP in one cycle each for virtual channels and switch, no speedup.
+"""The bitmask router, fast: one iteration of iSLIP in one cycle each for virtual channels and switch, no speedup.
 
 What is asked for stands in bit masks, one bit per input channel of the router: at each output port those that want the
 switch and those that want a virtual channel.  Round-robin is then "the first bit from the pointer on".  Ports with a
@@ -12,7 +12,7 @@ Requests that are made in a stage count from the next cycle on, as all routers w
 virtual channel as many cycles later as its router's routing takes, so routing itself may be done when it asks.
 
 A channel asks for virtual channels of one output port only; routing that offers several ports takes the general
-router, and so does everything that :func:`is_usual` excludes.
+router, and so does everything that :func:`fits_bitmask_router` excludes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network import cycle_state as s
-from tierform.network.bits import fetch_ahead, first_from, lowest_bit
-from tierform.network.cycle_kernel import (
+from tierform.network.cycle import state as s
+from tierform.network.cycle.bits import fetch_ahead, first_from, lowest_bit
+from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post, request_line
+from tierform.network.cycle.modes import (
     GRID,
     LAST_ESCAPE,
     SHARED,
@@ -35,11 +36,8 @@ from tierform.network.cycle_kernel import (
     VALIANT,
     VALIANT_TORUS,
     XY_YX,
-    port_by_place,
-    port_to,
-    route,
 )
-from tierform.network.cycle_rings import due, note, post, ring_of_asks, ring_of_credits, ring_of_flits
+from tierform.network.cycle.route_computation import port_by_place, port_to, route
 from tierform.network.parameters import RouterParameters
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
@@ -49,7 +47,7 @@ ONE = np.int64(1)
 AHEAD = 6
 
 
-def is_usual(memory: s.Memory, routers: Sequence[RouterParameters]) -> bool:
+def fits_bitmask_router(memory: s.Memory, routers: Sequence[RouterParameters]) -> bool:
     """True when this module simulates these routers exactly as the general router would."""
     m = memory.words
     ports = len(memory.link_out) + int(m[s.NODES])
@@ -85,7 +83,7 @@ def want(m: Any, b: Any, busy: int, port: int, local: int) -> None:
 @njit(cache=True, error_model="numpy", _nrt=False)
 def take_credits(m: Any, b: Any, c: Any, now: int) -> None:
     """Free the buffer places whose credits have come; a channel that waited for one wants the switch again."""
-    slot, busy = due(ring_of_credits(m), now), m[s.AT_BUSY]
+    slot, busy = due(credit_line(m), now), m[s.AT_BUSY]
     signs = np.int64(0)
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
         fetch_ahead(m, m[U(k + AHEAD)])
@@ -105,8 +103,8 @@ def take_credits(m: Any, b: Any, c: Any, now: int) -> None:
 @njit(cache=True, error_model="numpy", _nrt=False)
 def take_flits(m: Any, b: Any, now: int) -> None:
     """Count the flits that arrive at routers: the first in its channel asks for a virtual channel or for the switch."""
-    slot, busy = due(ring_of_flits(m, m[s.AT_FLITS]), now), m[s.AT_BUSY]
-    asks, packets = ring_of_asks(m), m[s.AT_PACKET]
+    slot, busy = due(flit_line(m, m[s.AT_FLITS]), now), m[s.AT_BUSY]
+    asks, packets = request_line(m), m[s.AT_PACKET]
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
         fetch_ahead(m, m[U(k + AHEAD)])
         channel = m[U(k)]
@@ -176,8 +174,8 @@ def accept_grants(m: Any, b: Any, count: int) -> None:
 def send(m: Any, b: Any, count: int, now: int) -> None:
     """Move the front flit of each accepted channel to the next router's buffer."""
     depth, sender = m[s.DEPTH], m[s.AT_SENDERS]
-    _, mask, stride = ring_of_flits(m, m[s.AT_FLITS])
-    credits, asks = ring_of_credits(m), ring_of_asks(m)
+    _, mask, stride = flit_line(m, m[s.AT_FLITS])
+    credits, asks = credit_line(m), request_line(m)
     for k in range(sender, sender + 3 * count, 3):
         into, port, channel = m[U(k)], m[U(k + 1)], m[U(k + 2)]
         # The flit leaves the buffer; its place is credited to whoever feeds the channel.
@@ -191,8 +189,8 @@ def send(m: Any, b: Any, count: int, now: int) -> None:
         used = m[U(own + s.W_USED)] + 1
         m[U(own + s.W_USED)] = used
         m[U(own + s.W_FLITS)] += 1
-        ring = (m[U(port + s.O_RING)], mask, stride)
-        post(m, ring, own, word, now + m[U(port + s.O_SEND_DELAY)], depth)
+        line = (m[U(port + s.O_LINE)], mask, stride)
+        post(m, line, own, word, now + m[U(port + s.O_SEND_DELAY)], depth)
         # Afterwards: a tail frees its virtual channel, and the packet behind it, if there is one, asks for one.
         tail = np.int64(word & 1)
         more = np.int64(fill > 0)
@@ -297,7 +295,7 @@ def share_out(m: Any, b: Any, busy: int, vcs: int, port: int, asking: Any, free:
 @njit(cache=True, error_model="numpy", _nrt=False)
 def allocate_channels(m: Any, b: Any, c: Any, table: Any, now: int) -> None:
     """Virtual-channel allocation: packets routed for this cycle join those that still ask, and ports serve them."""
-    slot, busy, vcs = due(ring_of_asks(m), now), m[s.AT_BUSY], m[s.VCS]
+    slot, busy, vcs = due(request_line(m), now), m[s.AT_BUSY], m[s.VCS]
     mode, packets = m[s.MODE], m[s.AT_PACKET]
     plain = mode == TABLE and m[s.LAYERS] == 1
     asking = m[s.AT_ASKING]

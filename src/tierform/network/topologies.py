@@ -1,4 +1,4 @@
-"""Builders of topologies: one function per shape of network.
+"""Builders of topologies: one function for each kind of network.
 
 Lengths come from the tile pitch unless given.  Defaults are a 1 mm pitch, 256-bit links of one cycle; a chip
 description gives its own.  Vertical links have the tier pitch as their length, interposer links the chiplet gap plus

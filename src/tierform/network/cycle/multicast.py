@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from tierform.errors import fail
-from tierform.network import cycle_kernel as kernel
-from tierform.network import cycle_state as s
-from tierform.network.cycle_build import aligned
-from tierform.network.cycle_state import Memory
+from tierform.network.cycle import modes
+from tierform.network.cycle import state as s
+from tierform.network.cycle.build import aligned
+from tierform.network.cycle.state import Memory
 from tierform.network.routing import Routing
 from tierform.network.topology import IntArray
 
@@ -33,7 +33,7 @@ def add_trees(
     At a tree's address stands the number of branches, then per branch the output port and the address of the rest of
     the tree behind it, 0 where that is a node.
     """
-    if int(memory.words[s.MODE]) not in (kernel.TABLE, kernel.GRID) or int(memory.words[s.LAYERS]) > 1:
+    if int(memory.words[s.MODE]) not in (modes.TABLE, modes.GRID) or int(memory.words[s.LAYERS]) > 1:
         fail(
             "multicast needs a routing with one route per pair and without escape channels",
             key="routing",

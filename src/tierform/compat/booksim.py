@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from tierform.compat.booksim_network import read_network_file
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import read_text
-from tierform.network.booksim_network import read_network_file
-from tierform.network.cycle import Injection, Sampling
+from tierform.network.case import Injection, Sampling, TrafficCase
 from tierform.network.parameters import RouterParameters
-from tierform.network.routing import Routing, choose_routing
-from tierform.network.shapes import cmesh, mesh, torus
+from tierform.network.routing import choose_routing
+from tierform.network.topologies import cmesh, mesh, torus
 from tierform.network.topology import Topology
 from tierform.network.traffic import Pattern, pattern
 
@@ -198,31 +198,7 @@ _ALLOCATORS = {
 _ENTRY = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*((?:[^;{}]|\{[^;]*\})*?)\s*;")
 
 
-@dataclass(frozen=True, eq=False)
-class BookSimCase:
-    """A configuration ready to run: what :func:`tierform.network.cycle.simulate_traffic` takes."""
-
-    topology: Topology
-    routing: Routing
-    balanced_rings: bool
-    router: RouterParameters
-    traffic: Pattern
-    injection: Injection
-    sampling: Sampling
-    seed: int
-    settings: Mapping[str, Any]
-
-    @property
-    def flit_rate(self) -> float:
-        """Flits offered per node and cycle."""
-        return float(self.injection.rate) * self.injection.mean_flits  # type: ignore[arg-type]
-
-    def at_flit_rate(self, rate: float) -> BookSimCase:
-        """The same case at another offered load."""
-        return replace(self, injection=replace(self.injection, rate=rate / self.injection.mean_flits))
-
-
-def read_config(path: Path | str, overrides: tuple[str, ...] = ()) -> BookSimCase:
+def read_config(path: Path | str, overrides: tuple[str, ...] = ()) -> TrafficCase:
     """Read a configuration file and ``key=value`` overrides; every mistake is reported at once."""
     text = read_text(path)
     settings, lines, problems = _entries(text, str(path))
@@ -239,7 +215,7 @@ def read_config(path: Path | str, overrides: tuple[str, ...] = ()) -> BookSimCas
     return _case(settings, _Reporter(str(path), lines), Path(path).parent)
 
 
-def case_from_settings(settings: Mapping[str, Any], topology: Topology | None = None) -> BookSimCase:
+def case_from_settings(settings: Mapping[str, Any], topology: Topology | None = None) -> TrafficCase:
     """The case that these keys and values describe; `topology` stands in for an anynet's network file."""
     given = dict(settings)
     lines: dict[str, int | None] = dict.fromkeys(given)
@@ -339,7 +315,7 @@ def _numbers(report: _Reporter, key: str, value: Any, kind: type = float) -> lis
     return found
 
 
-def _case(given: dict[str, Any], report: _Reporter, folder: Path, topology: Topology | None = None) -> BookSimCase:
+def _case(given: dict[str, Any], report: _Reporter, folder: Path, topology: Topology | None = None) -> TrafficCase:
     get = {**_USED, **given}
     for key, default in _USED.items():
         number = isinstance(default, (int, float)) and key not in ("packet_size", "packet_size_rate", "injection_rate")
@@ -406,7 +382,7 @@ def _case(given: dict[str, Any], report: _Reporter, folder: Path, topology: Topo
         accepted_stopping_change=float(get["acc_stopping_thres"]),
         measure_latency=get["sim_type"] == "latency",
     )
-    return BookSimCase(
+    return TrafficCase(
         topology,
         choose_routing(topology, name),
         get["routing_function"] == "dim_order_bal",
@@ -415,7 +391,6 @@ def _case(given: dict[str, Any], report: _Reporter, folder: Path, topology: Topo
         injection,
         sampling,
         get["seed"],
-        get,
     )
 
 

@@ -3,8 +3,8 @@
 
 Order within a cycle: credits and flits that are due, then sources, then routers; within a router: virtual-channel
 allocation, routing, switch allocation, each on the requests that stood before.  Routers meet only through flits and
-credits that arrive in later cycles, so their order is free.  :func:`advance_usual` runs the routers of
-:mod:`tierform.network.cycle_usual`, :func:`advance_general` those of :mod:`tierform.network.cycle_router`.
+credits that arrive in later cycles, so their order is free.  :func:`advance_bitmask` runs the routers of
+:mod:`tierform.network.cycle.bitmask_router`, :func:`advance_general` those of :mod:`tierform.network.cycle.router`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network import cycle_state as s
-from tierform.network import cycle_usual as usual
-from tierform.network.cycle_ends import FOREVER, deliver, sources
-from tierform.network.cycle_flows import AT_FLOWS, F_FINISHED, F_RELEASE, FLOW_COUNT, FLOW_SIZE
-from tierform.network.cycle_kernel import ACTIVE, IDLE
-from tierform.network.cycle_rings import due, ring_of_credits, ring_of_flits
-from tierform.network.cycle_router import allocate_switch, allocate_vcs, enter, finish_routing
+from tierform.network.cycle import bitmask_router as bitmask
+from tierform.network.cycle import state as s
+from tierform.network.cycle.delay_lines import credit_line, due, flit_line
+from tierform.network.cycle.endpoints import FOREVER, deliver, sources
+from tierform.network.cycle.flow_release import AT_FLOWS, F_FINISHED, F_RELEASE, FLOW_COUNT, FLOW_SIZE
+from tierform.network.cycle.modes import ACTIVE, IDLE
+from tierform.network.cycle.router import allocate_switch, allocate_vcs, enter, finish_routing
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -29,7 +29,7 @@ U = np.uint64
 @njit(cache=True, error_model="numpy", _nrt=False)
 def take_credits(m: Any, c: Any, now: int) -> None:
     """Free the buffer places whose credits have come."""
-    slot = due(ring_of_credits(m), now)
+    slot = due(credit_line(m), now)
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
         own = m[U(k)]
         used = m[U(own + s.W_USED)] - 1
@@ -44,7 +44,7 @@ def take_credits(m: Any, c: Any, now: int) -> None:
 @njit(cache=True, error_model="numpy", _nrt=False)
 def take_flits(m: Any, c: Any, table: Any, now: int) -> None:
     """Count the flits that arrive at routers; the first in its channel is routed or wants the switch."""
-    slot = due(ring_of_flits(m, m[s.AT_FLITS]), now)
+    slot = due(flit_line(m, m[s.AT_FLITS]), now)
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
         channel = m[U(k)]
         fill = m[U(channel + s.C_FILL)]
@@ -94,7 +94,7 @@ def is_done(m: Any, c: Any, mode: int, now: int) -> Any:
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
-def advance_usual(
+def advance_bitmask(
     m: Any,
     b: Any,
     c: Any,
@@ -111,7 +111,7 @@ def advance_usual(
     generate: bool,
     mode: int,
 ) -> Any:
-    """Run up to `cycles` cycles of usual routers and return the number run; see :func:`is_done` for `mode`."""
+    """Run up to `cycles` cycles of bitmask routers and return the number run; see :func:`is_done` for `mode`."""
     done = 0
     while done < cycles and not is_done(m, c, mode, c[s.NOW]):
         now = c[s.NOW]
@@ -119,16 +119,16 @@ def advance_usual(
             soon = next_release(flows, now)
             # Credits still under way are taken at once.
             for ahead in range(m[s.HORIZON] if soon > now else 0):
-                usual.take_credits(m, b, c, ahead)
+                bitmask.take_credits(m, b, c, ahead)
             now = soon
-        usual.take_credits(m, b, c, now)
-        usual.take_flits(m, b, now)
+        bitmask.take_credits(m, b, c, now)
+        bitmask.take_flits(m, b, now)
         deliver(m, c, flows, now)
         sources(m, c, now, kind, rate, sizes, size_weights, target, weights, burst, flows, generate)
-        granted = usual.grant_switch(m, b)
-        usual.allocate_channels(m, b, c, table, now)
-        usual.accept_grants(m, b, granted)
-        usual.send(m, b, granted, now)
+        granted = bitmask.grant_switch(m, b)
+        bitmask.allocate_channels(m, b, c, table, now)
+        bitmask.accept_grants(m, b, granted)
+        bitmask.send(m, b, granted, now)
         c[s.NOW] = now + 1
         done += 1
     return done

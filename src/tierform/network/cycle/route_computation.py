@@ -1,9 +1,9 @@
 # mypy: disable-error-code="untyped-decorator"
-"""What both kinds of router share: names of states and modes, random numbers and routing, as compiled functions.
+"""What both kinds of router share: random numbers and route computation, as compiled functions.
 
 The router is the input-queued virtual-channel router of Dally and Towles (chapters 16 to 19); details such as which
 pointer moves when are those observed on BookSim2.  State is in two arrays: words `m` and
-counters `c` (see :mod:`tierform.network.cycle_state` for the records).  This module imports Numba.
+counters `c` (see :mod:`tierform.network.cycle.state` for the records).  This module imports Numba.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network import cycle_state as s
-
-WARMING, RUNNING, DRAINING = range(3)
-IDLE, ROUTING, ALLOCATING, ACTIVE = range(4)
-# Routing modes.
-TABLE, XY_YX, ADAPTIVE_XY_YX, VALIANT, TORUS, TORUS_BALANCED, MINIMAL_ADAPTIVE, VALIANT_TORUS, GRID = range(9)
-# Traffic kinds.
-PERMUTATION, UNIFORM, SHARED_WEIGHTS, MATRIX, FLOWS = range(5)
-# What a candidate is: an escape (or the only way), a channel shared with packets that it must not wait for, so taken
-# only with room in it, or an escape for when nothing is shared.
-ESCAPE, SHARED, LAST_ESCAPE = range(3)
+from tierform.network.cycle import state as s
+from tierform.network.cycle.modes import (
+    ADAPTIVE_XY_YX,
+    ESCAPE,
+    GRID,
+    LAST_ESCAPE,
+    MINIMAL_ADAPTIVE,
+    SHARED,
+    TABLE,
+    TORUS_BALANCED,
+    VALIANT,
+    VALIANT_TORUS,
+    XY_YX,
+)
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="untyped-decorator"
-"""Where packets begin and end: sources that generate them and put flits on their channels, nodes that receive them.
+"""Endpoints (network interfaces): sources that generate packets and inject flits, sinks that receive them.
 
 The books are kept here too: what is in flight, and, when a packet's last flit has come, its latencies.
 """
@@ -11,21 +11,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from tierform.network import cycle_state as s
-from tierform.network.cycle_flows import finish_flow, next_of_flow
-from tierform.network.cycle_kernel import (
-    DRAINING,
-    FLOWS,
-    PERMUTATION,
-    RUNNING,
-    SHARED_WEIGHTS,
-    UNIFORM,
-    WARMING,
-    below,
-    fraction,
-    geometric,
-)
-from tierform.network.cycle_rings import due, note, post, ring_of_credits, ring_of_flits
+from tierform.network.cycle import state as s
+from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post
+from tierform.network.cycle.flow_release import finish_flow, next_of_flow
+from tierform.network.cycle.modes import DRAINING, FLOWS, PERMUTATION, RUNNING, SHARED_WEIGHTS, UNIFORM, WARMING
+from tierform.network.cycle.route_computation import below, fraction, geometric
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -133,7 +123,7 @@ def sources(
         new = m[U(node + s.N_READY)] > 0 if kind == FLOWS else m[U(node + s.N_NEXT)] <= now
         last += np.int64((m[U(node + s.N_PACKET)] >= 0) | (generate & new))
     vcs, depth = m[s.VCS], m[s.DEPTH]
-    ring = ring_of_flits(m, m[s.AT_FLITS])
+    line = flit_line(m, m[s.AT_FLITS])
     for k in range(todo, last):
         node = m[U(k)]
         packet = m[U(node + s.N_PACKET)]
@@ -187,7 +177,7 @@ def sources(
             tail = 1
             m[U(node + s.N_PACKET)] = -1
             m[U(own + s.W_OWNER)] = s.TAIL_SENT if m[s.WAIT_FOR_TAIL] else s.FREE
-        post(m, ring, own, (packet << 2) | head | tail, now + SOURCE_DELAY, depth)
+        post(m, line, own, (packet << 2) | head | tail, now + SOURCE_DELAY, depth)
         m[U(at + s.P_FLIT_TIMES)] -= now - m[U(at + s.P_CREATED)]
         c[s.SENT] += 1
 
@@ -195,8 +185,8 @@ def sources(
 @njit(cache=True, error_model="numpy", _nrt=False)
 def deliver(m: Any, c: Any, flows: Any, now: int) -> None:
     """Take the flits that reach their nodes in this cycle: return the credits, keep the books."""
-    slot = due(ring_of_flits(m, m[s.AT_SINKS]), now)
-    credits = ring_of_credits(m)
+    slot = due(flit_line(m, m[s.AT_SINKS]), now)
+    credits = credit_line(m)
     accepting = np.int64(c[s.PHASE] != DRAINING)
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
         sink = m[U(k)]
