@@ -24,7 +24,7 @@ from tierform.workload.task import (
     is_training,
     resolved_precision,
 )
-from tierform.workload.trace import trace
+from tierform.workload.tracing import load_traced, trace
 
 __all__ = [
     "Adapters",
@@ -66,6 +66,7 @@ __all__ = [
     "expand",
     "is_training",
     "load_model",
+    "load_traced",
     "model_from_config",
     "resolved_precision",
     "trace",

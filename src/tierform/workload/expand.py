@@ -21,11 +21,11 @@ from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layers import Pass
-from tierform.workload.layout import Plan, Segment, lay_out, weights_of
-from tierform.workload.memory import BlockKind, BlockMemory, Footprint, even_cut
+from tierform.workload.layout import Plan, Segment, lay_out, reduction_blocks, weights_of
+from tierform.workload.memory import BlockMemory, even_cut
 from tierform.workload.models import Model
-from tierform.workload.operator import Operator, Role
-from tierform.workload.ops.optimizer import gradient_reduction, update_operators
+from tierform.workload.operator import Role
+from tierform.workload.ops.optimizer import update_operators
 from tierform.workload.parallel import ALONE, ONE_PART, MicroBatches, Parallelism, check_tensor, parts_of
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
 
@@ -33,6 +33,7 @@ AttentionMemory = Literal["fused", "tiled", "eager"]
 ATTENTIONS = ("fused", "tiled", "eager")
 DECODE_RUNS = 16  # decode steps are grouped in about this many runs
 REMEMBERED = 256  # workloads
+Memory = tuple[BlockMemory, ...]
 
 
 def expand(
@@ -181,9 +182,7 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
     used = found if task.prefill else found[1:]
-    segments = found[0][1][0]
-    stages, waves = [stage for stage, _ in used], [waves for _, waves in used]
-    return _workload(plan, stages, waves, segments, weights_of(segments), eager)
+    return _without_update(plan, used, found[0][1][0], eager)
 
 
 def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> Workload:
@@ -193,7 +192,7 @@ def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> W
     kind = StageKind.DECODE if p.continues else StageKind.PREFILL
     parts = micro_batches.decode if p.continues else micro_batches.prefill
     stage, waves = _run(plan, p, "step", kind, 1, parts)
-    return _workload(plan, [stage], [waves], waves[0], weights_of(waves[0]), eager)
+    return _without_update(plan, [(stage, waves)], waves[0], eager)
 
 
 def _run(
@@ -275,96 +274,79 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
             value=type(task.method).__name__,
             fix="Choose other targets or another method, for example LoRA on q and v.",
         )
-    update = _update(plan, task, laid_out[0], weights)
+    memory = _memory(plan, [laid_out], laid_out[0], weights, eager)
+    update = _update(plan, task, laid_out[0], weights, memory)
     stages = [
         Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
         Stage("backward", StageKind.BACKWARD, tuple(backward), repeat),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
     ]
-    return _workload(plan, stages, [laid_out], laid_out[0], weights, eager)
+    return _workload(plan, stages, weights, memory, eager)
 
 
-def _update(plan: Plan, task: FineTuning, segments: list[Segment], weights: tuple[Weight, ...]) -> tuple[Block, ...]:
+def _update(
+    plan: Plan, task: FineTuning, segments: list[Segment], weights: tuple[Weight, ...], memory: Memory
+) -> tuple[Block, ...]:
     blocks = []
     for segment in segments:
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
             operators = update_operators(own, task.optimizer, plan.precision)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
-    reductions = _reductions(plan, segments, [w for w in weights if w.trainable])
-    return (*((Block("gradients", 1, reductions, BlockKind.GRADIENTS),) if reductions else ()), *blocks)
-
-
-def _reductions(plan: Plan, segments: list[Segment], learned: list[Weight]) -> tuple[Operator, ...]:
-    """All-reduces before the update: of a chip's gradients over the copies, of partial sums over the tensor group.
-
-    Sizes are those of the pipeline group with most of them when layers are shared evenly.
-    """
-    split = plan.parallelism
-    layers = [BlockMemory(s.name, s.kind, s.count, Footprint()) for s in segments]
-    groups = [dict(group) for group in even_cut(layers, split.pipeline)]
-
-    def largest(weights: list[Weight]) -> int:
-        return max(sum(w.elements * w.groups * group.get(w.block, 0) for w in weights) for group in groups)
-
-    form, found = plan.precision.weight_gradients, []
-    partial = largest([w for w in learned if w.partial])
-    if partial:
-        found.append(gradient_reduction("gradients.partial", partial, form, split.tensor))
-    if split.data > 1:
-        found.append(gradient_reduction("gradients", largest(learned), form, split.data))
-    return tuple(found)
+    return (*reduction_blocks(weights, memory, plan.precision, plan.parallelism), *blocks)
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------
-def _workload(
-    plan: Plan,
-    stages: list[Stage],
-    laid_out: list[list[list[Segment]]],
-    segments: list[Segment],
-    weights: tuple[Weight, ...],
-    eager: bool,
+def _without_update(
+    plan: Plan, found: list[tuple[Stage, list[list[Segment]]]], segments: list[Segment], eager: bool
 ) -> Workload:
-    """Puts together what was laid out; `segments` has every block, `laid_out` the waves of each stage."""
-    model, task, split = plan.model, plan.task, plan.parallelism
-    cache = kv_layer_B(model, task, plan.precision, tensor=split.tensor, data=split.data, eager=eager)
-    workspace: dict[str, int] = {}
-    for waves in laid_out:
-        for wave in waves:
-            for segment in wave:
-                workspace[segment.name] = max(workspace.get(segment.name, 0), segment.workspace_B)
-    saved: dict[str, tuple[int, ...]] = {}
-    if isinstance(task, FineTuning):
-        for parts in zip(*laid_out[0], strict=True):
-            saved[parts[0].name] = tuple(segment.layout.saved_B for segment in parts)
-    memory = tuple(
-        BlockMemory(
-            segment.name,
-            segment.kind,
-            segment.count,
-            states_of(
-                [w for w in weights if w.block == segment.name],
-                task,
-                plan.precision,
-                cache if _writes_cache(segment) and model.generative else 0,
-            ),
-            saved_B=saved.get(segment.name, ()),
-            workspace_B=workspace.get(segment.name, 0),
-        )
-        for segment in segments
-    )
-    even_cut(memory, split.pipeline)
+    """The workload of inference stages; `segments` has every block."""
+    weights = weights_of(segments)
+    memory = _memory(plan, [waves for _, waves in found], segments, weights, eager)
+    return _workload(plan, [stage for stage, _ in found], weights, memory, eager)
+
+
+def _workload(plan: Plan, stages: list[Stage], weights: tuple[Weight, ...], memory: Memory, eager: bool) -> Workload:
+    even_cut(memory, plan.parallelism.pipeline)
     return Workload(
-        model=model,
-        task=task,
+        model=plan.model,
+        task=plan.task,
         stages=tuple(stages),
         parameters=sum(w.whole_total for w in weights),
         trainable_parameters=sum(w.whole_total for w in weights if w.trainable),
         weights=weights,
         memory=memory,
-        parallelism=split,
+        parallelism=plan.parallelism,
         notes=_notes(plan, eager),
     )
+
+
+def _memory(
+    plan: Plan,
+    laid_out: list[list[list[Segment]]],
+    segments: list[Segment],
+    weights: tuple[Weight, ...],
+    eager: bool,
+) -> Memory:
+    """What a layer of each block keeps; `laid_out` has the waves of each stage."""
+    model, task, split = plan.model, plan.task, plan.parallelism
+    cache = kv_layer_B(model, task, plan.precision, tensor=split.tensor, data=split.data, eager=eager)
+    workspace: dict[str, int] = {}
+    for waves in laid_out:
+        for segment in (segment for wave in waves for segment in wave):
+            workspace[segment.name] = max(workspace.get(segment.name, 0), segment.workspace_B)
+    saved: dict[str, tuple[int, ...]] = {}
+    if isinstance(task, FineTuning):
+        for parts in zip(*laid_out[0], strict=True):
+            saved[parts[0].name] = tuple(segment.layout.saved_B for segment in parts)
+    found = []
+    for segment in segments:
+        own = [w for w in weights if w.block == segment.name]
+        held = cache if _writes_cache(segment) and model.generative else 0
+        states = states_of(own, task, plan.precision, held)
+        kept, space = saved.get(segment.name, ()), workspace.get(segment.name, 0)
+        found.append(BlockMemory(segment.name, segment.kind, segment.count, states, kept, space))
+    return tuple(found)
 
 
 def _writes_cache(segment: Segment) -> bool:

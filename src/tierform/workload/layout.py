@@ -6,16 +6,18 @@ needs no input gradient), so runs of equal layers become one segment with a coun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
 from tierform.workload.graph import Block, Weight
 from tierform.workload.layers import Pass, Section, Streams
-from tierform.workload.memory import BlockKind
+from tierform.workload.memory import BlockKind, BlockMemory, even_cut
 from tierform.workload.methods import learning
 from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Role
+from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
@@ -268,6 +270,28 @@ def weight_of(w: Parameter, block: str, layers: int) -> Weight:
         whole=w.whole,
         partial=w.partial,
     )
+
+
+def reduction_blocks(
+    weights: Sequence[Weight], memory: Sequence[BlockMemory], plan: PrecisionPlan, split: Parallelism
+) -> tuple[Block, ...]:
+    """What comes before the update: all-reduces of partial sums over the tensor group, of gradients over the copies.
+
+    Sizes are those of the pipeline group with most of them when layers are shared evenly.
+    """
+    groups = [dict(group) for group in even_cut(memory, split.pipeline)]
+    learned = [w for w in weights if w.trainable]
+
+    def largest(chosen: list[Weight]) -> int:
+        return max(sum(w.elements * w.groups * group.get(w.block, 0) for w in chosen) for group in groups)
+
+    found = []
+    partial = largest([w for w in learned if w.partial])
+    if partial:
+        found.append(gradient_reduction("gradients.partial", partial, plan.weight_gradients, split.tensor))
+    if split.data > 1:
+        found.append(gradient_reduction("gradients", largest(learned), plan.weight_gradients, split.data))
+    return (Block("gradients", 1, tuple(found), BlockKind.GRADIENTS),) if found else ()
 
 
 def formats_of(plan: PrecisionPlan, training: bool) -> Formats:

@@ -6,14 +6,15 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
-from tierform.workload.aten_reader import Reader, kind_of, label_of, shape_of
-from tierform.workload.operator import Attention
-from tierform.workload.ops import attention_core, linear, matmul
+from tierform.workload.operator import Attention, Shard
+from tierform.workload.ops import attention_core, enter, linear, matmul
+from tierform.workload.ops.collective import gather_features
 from tierform.workload.ops.linear import Experts
 from tierform.workload.tape import Product, Value
+from tierform.workload.tracing.reader import Reader, kind_of, label_of, shape_of
 
 if TYPE_CHECKING:
-    from tierform.workload.trace import Run
+    from tierform.workload.tracing.trace import Run
 
 
 class Products(Reader):
@@ -22,28 +23,38 @@ class Products(Reader):
     def _product(self, node: Any, run: Run, path: str, x: Any, w: Any, n: int, bias: Any = None) -> None:
         """A product with a weight (linear) or of two activations."""
         k = shape_of(x)[-1]
-        weight = self.parameter(w, run, path, matrix=True, shape=(n, k))
-        value = self.value(x, run)
+        value, cut = self.value(x, run), run.tape.tensor > 1 and n % run.tape.tensor == 0
+        own = n // run.tape.tensor if cut else n
+        weight = self.parameter(w, run, path, matrix=True, shape=(own, k), whole=n * k)
         if weight is None or value is None:
             self._dynamic(node, run, path, x, w)
             return
         label = path or label_of(path, kind_of(node))
         if bias is not None:
-            self.parameter(bias, run, path, matrix=False, bias=True, name=f"{label}.bias")
-        rows = prod(shape_of(node)) // n
+            self.parameter(
+                bias, run, path, matrix=False, bias=True, name=f"{label}.bias", shape=(own,) if cut else None, whole=n
+            )
+        shape, tape = shape_of(node), run.tape
         y = linear(
-            run.tape,
-            value,
+            tape,
+            self._entered(value, run) if cut else value,
             label,
             n,
             weight.part,
             bias=bias is not None,
             k=k,
-            rows=rows,
-            shape=shape_of(node),
+            rows=prod(shape) // n,
+            shape=(*shape[:-1], n // tape.tensor) if cut else shape,
             weight=weight.name,
+            shard=Shard.OUTPUT if cut else Shard.WHOLE,
         )
-        self.keep(node, run, y)
+        self.keep(node, run, gather_features(tape, y, n, label) if cut else y)
+
+    def _entered(self, value: Value, run: Run) -> Value:
+        """The tensor as cut weights read it: their parts of its gradient are summed once."""
+        if id(value) not in run.entered:
+            run.entered[id(value)] = enter(run.tape, value, 0, value.name)
+        return run.entered[id(value)]
 
     def _dynamic(self, node: Any, run: Run, path: str, a: Any, b: Any) -> None:
         left, right = self.value(a, run), self.value(b, run)

@@ -14,16 +14,16 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
-from tierform.workload.aten_products import Products
-from tierform.workload.aten_reader import VIEWS, is_floating, kind_of, label_of, shape_of, shapes_of, tensors_of
 from tierform.workload.operator import Kind, Operand, Role
 from tierform.workload.ops import activation, dropout, embedding, normalization, part, softmax
 from tierform.workload.ops.elementwise import parameter_gradient, pass_on
 from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Value
+from tierform.workload.tracing.products import Products
+from tierform.workload.tracing.reader import VIEWS, is_floating, kind_of, label_of, shape_of, shapes_of, tensors_of
 
 if TYPE_CHECKING:
-    from tierform.workload.trace import Run
+    from tierform.workload.tracing.trace import Run
 
 PARTS = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsafe_chunk"}
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "tanh": "tanh", "sigmoid": "sigmoid"}

@@ -15,7 +15,7 @@ from tierform.workload.precision import PrecisionPlan
 from tierform.workload.tape import Parameter, Shape, Value
 
 if TYPE_CHECKING:
-    from tierform.workload.trace import Run
+    from tierform.workload.tracing.trace import Run
 
 VIEWS = {
     "view",
@@ -155,6 +155,7 @@ class Reader:
         name: str | None = None,
         shape: Shape | None = None,
         groups: int = 1,
+        whole: int = 0,
     ) -> Parameter | None:
         """The weight that a node stands for, or None."""
         while hasattr(node, "op") and node.op == "call_function" and kind_of(node) in VIEWS and node.args:
@@ -172,6 +173,7 @@ class Reader:
             bias=bias,
             groups=groups,
             active=groups,
+            whole=whole,
             trainable=self.training and self.learns.get(fqn, False),
             adapter=module == "adapter",
         )
