@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from tierform import library
 from tierform.chip.component import Share
-from tierform.chip.contract import product
 from tierform.chip.crossbar import CrossbarTiles
 from tierform.chip.crossbar.calibration import MeasuredPoint, fit_neuron
 from tierform.chip.crossbar.readout import cycle_s, needed_adc_bits, neuron_counts, read
 from tierform.chip.crossbar.tile import area_by_part, mac_energy_at_full_load, peak, power_by_part
 from tierform.chip.description import load_chip, load_component
+from tierform.chip.sample_operators import product
 from tierform.errors import TierformError
 from tierform.simulation import simulate
 from tierform.workload import FineTuning, LoRA, PrecisionPlan

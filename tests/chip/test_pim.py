@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tierform.chip.contract import elementwise, product
 from tierform.chip.description import load_chip, load_component
 from tierform.chip.pim import DramPim
+from tierform.chip.sample_operators import elementwise, product
 from tierform.cli.main import main
 from tierform.errors import TierformError
 from tierform.memory import CycleMemory, Trace, load_dram

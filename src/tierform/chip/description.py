@@ -6,6 +6,7 @@ The file's schema and checks are in :mod:`tierform.chip.chip_file`.  This module
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tierform.chip.chip_file import (
     PackageFile,
     problems_of,
 )
-from tierform.chip.component import COMPONENTS, Component
+from tierform.chip.component import COMPONENTS, Component, Remarker
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import Document, read_yaml
 from tierform.provenance import Assumption, Constant
@@ -143,16 +144,30 @@ def load_chip(name: str | Path) -> Chip:
         place=described.place,
         backward_weights=described.backward_weights,
         pipelined=described.pipelined,
-        notes=(*described.notes, *(note for part in components.values() for note in getattr(part, "remarks", ()))),
+        notes=(*described.notes, *_remarks(components.values())),
         assumed=tuple(described.assumed),
         fingerprint=digest.hexdigest(),
         component_types=types,
     )
 
 
+def _remarks(components: Iterable[Component]) -> list[str]:
+    return [note for part in components if isinstance(part, Remarker) for note in part.remarks]
+
+
+def component_path(file: str) -> Path:
+    """The data file of a component: of the library by name, or a path that ends in .yaml."""
+    return Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+
+
 def load_component(name: str, units: int, file: str, changes: dict[str, Any] | None = None) -> Component:
     """A component of `units` units from a data file of the library or a path, with single values changed."""
-    path = Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+    _, kind, parameters = _described(component_path(file), changes)
+    return kind.build(name, units, parameters)  # type: ignore[no-any-return]
+
+
+def _described(path: Path, changes: dict[str, Any] | None) -> tuple[str, Any, Any]:
+    """A component's type, the class of that type and its parameters from a data file."""
     document = read_yaml(path)
     if not isinstance(document.content, dict) or "type" not in document.content:
         fail(
@@ -161,12 +176,13 @@ def load_component(name: str, units: int, file: str, changes: dict[str, Any] | N
             choices=COMPONENTS.names(),
             fix=f"Types: {', '.join(COMPONENTS.names())}.",
         )
-    kind = COMPONENTS.get(str(document.content["type"]))
+    type_name = str(document.content["type"])
+    kind = COMPONENTS.get(type_name)
     if changes:
         document = Document({**document.content, **changes}, document.file, document.lines)
     parameters = validate(kind.schema, document)
     _check_citations(parameters, document.file)
-    return kind.build(name, units, parameters)  # type: ignore[no-any-return]
+    return type_name, kind, parameters
 
 
 def _check_citations(parameters: Any, file: str) -> None:
@@ -216,10 +232,10 @@ def _components(chip: ChipFile, document: Document, digest: Any) -> tuple[dict[s
         if file.endswith((".yaml", ".yml")) and not Path(file).is_absolute():
             file = str(Path(document.file).parent / file)
         try:
-            built[name] = load_component(name, units, file, entry.set)
-            path = Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+            path = component_path(file)
+            types[name], kind, parameters = _described(path, entry.set)
+            built[name] = kind.build(name, units, parameters)
             digest.update(path.read_bytes())
-            types[name] = str(getattr(built[name], "parameters").type)
         except TierformError as error:
             at = document.line_of(("components", name, "file"))
             key = f"components.{name}.file"

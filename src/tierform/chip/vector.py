@@ -1,7 +1,10 @@
 """Vector units: softmax, normalization, activation, elementwise work, losses and optimizer updates.
 
 A unit has lanes that each finish one simple operation a cycle; transcendental functions are table look-ups of a few
-operations, which the workload counts per element.  Small products (a low-rank matrix on a chip without systolic arrays)
+operations, which the workload counts per element.  A row of a softmax or a normalization, and the values of a loss, are
+passed over twice (maximum and sum, or mean and variance, then the result; M. Milakov, N. Gimelshein, Online normalizer
+calculation for softmax, 2018): what of a row does not fit into the half of the buffer in use is fetched twice.  Small
+products (a low-rank matrix on a chip without systolic arrays)
 are not run here.
 """
 
@@ -10,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
+from tierform.chip.component import ONCE, WHOLE, Cost, Kelvin, Refetch, Share, cmos_leakage_W
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
@@ -18,6 +21,7 @@ from tierform.schema import FileModel, quantity
 from tierform.workload.operator import Kind, Operator
 
 _NOT_HERE = (Kind.MATMUL, Kind.COLLECTIVE)
+_TWO_PASSES = (Kind.SOFTMAX, Kind.NORMALIZATION, Kind.LOSS)
 
 
 class VectorParameters(FileModel):
@@ -75,6 +79,20 @@ class VectorUnits:
             operations=operator.operations,
             utilization=operator.operations / (cycles * units * p.lanes),
         )
+
+    @property
+    def sram_capacity_B(self) -> float:
+        """Buffers of all units."""
+        return self.units * self.parameters.buffer_capacity.value
+
+    def refetch(self, operator: Operator, share: Share = WHOLE) -> Refetch:
+        """Rows that need two passes come twice as far as half of one unit's buffer does not hold them."""
+        if operator.kind not in _TWO_PASSES or not operator.inputs:
+            return ONCE
+        widest = max(operator.inputs, key=lambda operand: operand.size_B)
+        row_B = widest.size_B * (widest.shape[-1] if widest.shape else 1) / max(widest.elements, 1)
+        kept = min(1.0, self.parameters.buffer_capacity.value / 2 / row_B)
+        return Refetch(first=2.0 - kept)
 
     @property
     def area_m2(self) -> float:

@@ -4,6 +4,9 @@ Built in is a selection of public measurements (AIConfigurator's tables; product
 LLMCompass artifact), chosen by their shapes' hash alone.  With a folder, its ``*_gemm.csv``, ``*_attention.csv``,
 ``*_nccl.csv`` and ``*_operators.csv`` are used; the column `device` picks the chip of the library.
 
+Products and attention are operators of a chip of the library and cost what `simulate` charges for them: weights come
+from memory, attention is fused.  No operator may use more than its unit's peak.  Collectives are the fitted model's.
+
 Single kernels are shown for information; what passes or fails is the median and the 90th percentile over the held-out
 rows of each chip and operator.  For chips that were never fitted (H100 and B200 with the H200's parameters, L40S with
 the A100's) every row is held out.  A plain roofline's error on the same rows stands beside ours.
@@ -18,12 +21,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tierform.chip.description import load_component
+from tierform.chip.description import Chip, load_chip
 from tierform.chip.gpu.device import Gpu
-from tierform.chip.gpu.prediction import predicted, roofline
 from tierform.chip.gpu.samples import Sample, SampleKind, read_samples
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
+from tierform.validation.kernels import charged, collective_seconds, roofline, seconds_of
 from tierform.validation.ledger import Ledger, Point, Tolerance
 
 _TABLE = Path(__file__).parent / "tables" / "gpu_kernels.csv"
@@ -51,10 +54,10 @@ BARS: dict[tuple[str, str], tuple[float, float | None]] = {
     ("h100", "product"): (0.10, None),
     ("b200", "product"): (0.10, None),
     ("l40s", "product"): (0.15, None),
-    ("a100", "prefill"): (0.06, None),
-    ("a100", "decode"): (0.08, None),
-    ("h100", "prefill"): (0.15, None),
-    ("h100", "decode"): (0.15, None),
+    ("a100", "prefill"): (0.05, None),
+    ("a100", "decode"): (0.05, None),
+    ("h100", "prefill"): (0.06, None),
+    ("h100", "decode"): (0.06, None),
     ("a100", "collective"): (0.10, None),
 }
 _SIZES = ((16, "m 1-16"), (64, "m 17-64"), (256, "m 65-256"), (1024, "m 257-1024"), (10**9, "m over 1024"))
@@ -77,7 +80,8 @@ def ledger(folder: Path | None = None) -> Ledger:
 
 
 _REMARKS = (
-    "Products and attention: vLLM in CUDA graphs, six weights in turn; attention includes the append to a paged cache.",
+    "Products and attention: vLLM in CUDA graphs, six weights in turn, of which small ones stay in the L2; a model's "
+    "weights, as charged here, do not.  Attention includes the append to a paged cache.",
     "fp8 products include the quantization of their activations and are apart; they were not fitted.",
     "H100 and B200 use the H200's parameters and L40S the A100's: only data-sheet figures are exchanged.",
     "Over all 35,742 rows of its table the B200 misses by 11.0 %: it launches small kernels about 0.7 us faster than "
@@ -87,15 +91,17 @@ _REMARKS = (
 
 
 def _compared(chip: str, device: str, samples: list[Sample]) -> tuple[list[Point], list[Point]]:
-    gpu = _gpu(chip)
+    loaded = _chip(chip)
+    gpu = _gpu(loaded)
     kind, form = samples[0].kind, samples[0].format
     other = device == _OTHER_LABORATORY
     limit = 0 if other else FIT_LIMITS.get((chip, kind), 0)
-    ours = predicted(gpu, samples, copies=1.0) if other else predicted(gpu, samples)
+    costs = [] if kind == "collective" else charged(loaded, samples)
+    ours = [seconds_of(kernels) for kernels in costs] if costs else collective_seconds(gpu, samples).tolist()
     source = "llmcompass-2024" if other else "aiconfigurator"
     label = f"{'A100 elsewhere' if other else chip.upper()} {kind} {form}"
     points = []
-    for sample, seconds in zip(samples, ours.tolist(), strict=True):
+    for sample, seconds in zip(samples, ours, strict=True):
         name = "x".join(str(number) for number in sample.shape)
         points.append(
             Point(
@@ -110,7 +116,14 @@ def _compared(chip: str, device: str, samples: list[Sample]) -> tuple[list[Point
                 sample.in_fit_set(limit) and form in ("bf16", "fp16", "int8"),
             )
         )
-    return points, list(_verdicts(gpu, chip, label, samples, points, source))
+    verdicts = list(_verdicts(gpu, chip, label, samples, points, source))
+    if costs:
+        most = 100 * max(cost.utilization for kernels in costs for cost in kernels)
+        every = f"{label}: {len(samples)} rows"
+        verdicts.append(
+            Point(every, "highest utilization", "%", 0.0, most, Tolerance(absolute=100), source, "measured")
+        )
+    return points, verdicts
 
 
 def _verdicts(
@@ -167,10 +180,12 @@ def _chip_of(device: str) -> str:
 
 
 @cache
-def _gpu(chip: str) -> Gpu:
-    part = load_component("gpu", 1, f"{chip}-gpu")
-    assert isinstance(part, Gpu)
-    return part
+def _chip(name: str) -> Chip:
+    return load_chip(name)
+
+
+def _gpu(chip: Chip) -> Gpu:
+    return next(part for part in chip.components.values() if isinstance(part, Gpu))
 
 
 def _built_in() -> Iterator[Sample]:

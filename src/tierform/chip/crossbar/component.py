@@ -111,6 +111,19 @@ class CrossbarTiles:
             return self._fits(*self._bits(operator))
         return operator.kind is Kind.ACTIVATION and self._activation_J is not None
 
+    def why_not(self, operator: Operator) -> str:
+        """Why it cannot hold a weight that may stay in cells; empty otherwise."""
+        if operator.kind is not Kind.MATMUL or not self._stays(operator) or self.supports(operator):
+            return ""
+        return f"{self.name}: {self._limits(operator)}"
+
+    def _limits(self, operator: Operator) -> str:
+        p = self.parameters
+        weight_bits, input_bits = self._bits(operator)
+        most = f"weights of at most {p.max_weight_bits or 'any'} bits, inputs of at most {p.max_input_bits or 'any'}"
+        here = f"here are weights of {weight_bits} and inputs of {input_bits}"
+        return f"crossbars of {p.columns} columns take {most}; {here}."
+
     @staticmethod
     def _stays(operator: Operator) -> bool:
         """Whether the product has a weight that may stay in cells."""
@@ -160,12 +173,11 @@ class CrossbarTiles:
 
     def _crossbars_of(self, operator: Operator, weight_bits: int, input_bits: int) -> int:
         if not self._fits(weight_bits, input_bits):
-            most = self.parameters.max_weight_bits, self.parameters.max_input_bits
             fail(
-                f"the component {self.name!r} holds weights of at most {most[0] or 'any'} bits and takes inputs of at "
-                f"most {most[1] or 'any'}",
+                f"the component {self.name!r} cannot hold this weight",
                 key=operator.name,
                 value=f"weights of {weight_bits}, inputs of {input_bits} bits",
+                fix=self._limits(operator),
             )
         rows, columns = (operator.n, operator.k) if operator.transposed else (operator.k, operator.n)
         return operator.count * self._arrays(rows, columns, self.slices(weight_bits))
@@ -307,6 +319,16 @@ class CrossbarTiles:
     def endurance_writes(self) -> float:
         """Writes that a cell survives."""
         return self.parameters.endurance.value
+
+    @property
+    def cells_per_crossbar(self) -> int:
+        """Cells of one crossbar."""
+        return self.parameters.rows * self.parameters.columns
+
+    def refreshes(self, seconds: float) -> int:
+        """How often weights are written anew in so many seconds to stay within the retention; 0 without one."""
+        retention = self.parameters.retention
+        return int(seconds // retention.value) if retention else 0
 
     @property
     def area_m2(self) -> float:

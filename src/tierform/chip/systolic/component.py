@@ -6,7 +6,8 @@ and weights are read at their own width, partial sums are written and read back 
 weights (`weight_sparsity`) pack k, save their MACs and SRAM bytes, and cost an index per kept weight.
 
 Energies and area come from the data file, or from a process file (`process`, see :mod:`tierform.chip.process`) for
-what the data file leaves out.  The memory behind the chip is not charged here.
+what the data file leaves out.  The memory behind the chip is not charged here; `refetch` tells how often operands come
+from it (:mod:`tierform.chip.systolic.refetch`).
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
+from tierform.chip.component import ONCE, WHOLE, Cost, Kelvin, Refetch, Share, cmos_leakage_W
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
-from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses
+from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
 from tierform.schema import FileModel, quantity
@@ -165,6 +166,37 @@ class SystolicArrays:
     def sram_capacity_B(self) -> float:
         """SRAM of all arrays."""
         return self.units * self.parameters.sram_capacity.value
+
+    def refetch(self, operator: Operator, share: Share = WHOLE) -> Refetch:
+        """How often operands cross to memory, by the SRAM of the arrays that work on one product.
+
+        The rows of products that share their second operand (queries of one head of keys) follow each other.  Half of
+        the SRAM holds what is in use; a `serial` array has nothing to hide and uses all of it.
+        """
+        from tierform.chip.systolic.refetch import Widths, best_refetch
+
+        if not self.supports(operator):
+            return ONCE
+        p, units = self.parameters, share.units or self.units
+        sparsity = self._sparsity(operator)
+        m, n, k = operator.m, operator.n, sparsity.depth(operator.k)
+        products = operator.count * operator.batch
+        cut, dataflow = self._cut(m, n, k, products, units)
+        first, second = _matrix_operands(operator)
+        together = max(1, round(operator.batch * operator.k * operator.n / max(second.elements, 1)))
+        arrays = 1
+        if cut.m_parts * cut.n_parts == 1:  # folds of one product may run on several arrays, which then share it
+            arrays = min(max(1, units // products), fold_count(dataflow, m, n, k, p.rows, p.columns))
+        room_B = arrays * p.sram_capacity.value / (1 if p.overlap == "serial" else 2)
+        result_bits = bits(operator.outputs[0].precision) if operator.outputs else p.accumulator_bits
+        widths = Widths(
+            first=bits(first.precision) / 8,
+            second=(bits(second.precision) + sparsity.index_bits) / 8,
+            result=result_bits / 8,
+            partial=p.accumulator_bits / 8,
+        )
+        m, n = -(-together * m // cut.m_parts), -(-n // cut.n_parts)
+        return best_refetch(dataflow, m, n, k, p.rows, p.columns, room_B, widths)
 
     @property
     def peak_macs_per_s(self) -> float:
