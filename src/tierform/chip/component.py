@@ -10,7 +10,7 @@ implementation of any of them, ours or a plug-in's, must pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -86,6 +86,20 @@ class Share:
 
 
 WHOLE = Share()
+Costs = dict[tuple[object, ...], Cost]
+
+
+def remember(costs: Costs, operator: Operator, share: Share, compute: Callable[[Operator, Share], Cost]) -> Cost:
+    """The cost of an operator by its shape, computed once; `costs` belongs to one component and is never shared.
+
+    A component keeps it in a field that is made anew for every instance (``field(init=False)``), so that a component
+    with another value has another memory and one without keeps its own.
+    """
+    key = (operator.shape_key, share)
+    found = costs.get(key)
+    if found is None:
+        found = costs[key] = compute(operator, share)
+    return found
 
 
 @runtime_checkable

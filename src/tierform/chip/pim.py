@@ -21,13 +21,13 @@ banks; the transposition of rows that bit-serial designs need is not charged; fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share
+from tierform.chip.component import WHOLE, Cost, Costs, Kelvin, Share, remember
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
@@ -115,6 +115,7 @@ class DramPim:
     name: str
     units: int
     parameters: PimParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = PimParameters
 
@@ -172,6 +173,9 @@ class DramPim:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """See the module's text."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         if not self.supports(operator):
             known = self.parameters.near_bank.mac_rate if self.parameters.near_bank else {}
             known = known or (self.parameters.in_bank.row_operations if self.parameters.in_bank else {})

@@ -10,10 +10,10 @@ are not run here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tierform.chip.component import ONCE, WHOLE, Cost, Kelvin, Refetch, Share, cmos_leakage_W
+from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
@@ -45,6 +45,7 @@ class VectorUnits:
     name: str
     units: int
     parameters: VectorParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = VectorParameters
 
@@ -61,6 +62,9 @@ class VectorUnits:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Operations over lanes; energy of operations and of buffer accesses."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         if not self.supports(operator):
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
         p, units = self.parameters, share.units or self.units

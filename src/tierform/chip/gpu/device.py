@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tierform.chip.component import WHOLE, Cost, FusedKernel, Kelvin, Share
+from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
@@ -39,9 +39,9 @@ class Gpu:
     name: str
     units: int
     parameters: GpuParameters
-    _remembered: dict[tuple[object, ...], Cost] = field(default_factory=dict, repr=False, compare=False)
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
     _fused: dict[tuple[int, ...], tuple[tuple[Operator, ...], list[FusedKernel]]] = field(
-        default_factory=dict, repr=False, compare=False
+        init=False, default_factory=dict, repr=False, compare=False
     )
 
     schema = GpuParameters
@@ -93,13 +93,9 @@ class Gpu:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Time, energy by part and memory traffic of the operator as a kernel of its own."""
-        key = (operator.shape_key, share)
-        found = self._remembered.get(key)
-        if found is None:
-            found = self._remembered[key] = self._cost(operator)
-        return found
+        return remember(self._costs, operator, share, self._cost)
 
-    def _cost(self, operator: Operator) -> Cost:
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         if not self.supports(operator):
             fail(
                 f"the GPU {self.name!r} has no peak rate for this operator's format",
@@ -207,7 +203,7 @@ class Gpu:
 
     def at(self, **changes: object) -> Gpu:
         """The same GPU with parameters exchanged (for what-if studies and for carrying a fit to another device)."""
-        return replace(self, parameters=self.parameters.model_copy(update=changes), _remembered={}, _fused={})
+        return replace(self, parameters=self.parameters.model_copy(update=changes))
 
 
 def _format(operator: Operator) -> str:

@@ -12,11 +12,11 @@ from it (:mod:`tierform.chip.systolic.refetch`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal
 
-from tierform.chip.component import ONCE, WHOLE, Cost, Kelvin, Refetch, Share, cmos_leakage_W
+from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
@@ -64,6 +64,7 @@ class SystolicArrays:
     name: str
     units: int
     parameters: SystolicParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = SystolicParameters
 
@@ -122,6 +123,9 @@ class SystolicArrays:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Cycles of the best (or the given) dataflow on the arrays of the share; energy of MACs and SRAM."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         mac_energy = self._mac_energy_J(operator) if operator.kind is Kind.MATMUL else None
         if mac_energy is None:
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
