@@ -13,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
@@ -27,15 +29,23 @@ _TWO_PASSES = (Kind.SOFTMAX, Kind.NORMALIZATION, Kind.LOSS)
 class VectorParameters(FileModel):
     """The data file of one vector unit with its registers and buffer."""
 
-    type: Literal["vector"]
-    description: str = ""
-    lanes: int
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    operation_energy: Annotated[Constant, quantity("J", minimum=0)]
-    buffer_energy: Annotated[Constant, quantity("J/B", minimum=0)]
-    buffer_capacity: Annotated[Constant, quantity("B", above=0)]
-    area: Annotated[Constant, quantity("m^2", above=0)]
-    leakage: Annotated[Constant, quantity("W", minimum=0)]
+    type: Literal["vector"] = Field(description="The kind of component; it decides which other keys there are")
+    description: str = Field("", description="One line for people; changes no figure")
+    lanes: int = Field(description="Simple operations that a unit finishes in a cycle")
+    clock: Annotated[Constant, quantity("Hz", above=0)] = Field(description="Clock of the unit; changes every time")
+    operation_energy: Annotated[Constant, quantity("J", minimum=0)] = Field(
+        description="Energy of one simple operation"
+    )
+    buffer_energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of a byte read from or written to the buffer"
+    )
+    buffer_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
+        description="Buffer of one unit; a longer row of a softmax, normalization or loss is fetched from memory twice"
+    )
+    area: Annotated[Constant, quantity("m^2", above=0)] = Field(description="Area of one unit with its buffer")
+    leakage: Annotated[Constant, quantity("W", minimum=0)] = Field(
+        description="Static power of one unit at 300 K; doubles every 30 K"
+    )
 
 
 @dataclass(frozen=True)

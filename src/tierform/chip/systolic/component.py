@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
@@ -32,29 +34,53 @@ _Energy = Annotated[Constant, quantity("J", minimum=0)]
 class SparsityFile(FileModel):
     """N:M sparsity of static weights: `kept` of every `block` along k."""
 
-    kept: int
-    block: int
+    kept: int = Field(description="Weights kept of every block along k")
+    block: int = Field(description="Weights of a block along k")
 
 
 class SystolicParameters(FileModel):
     """The data file of a systolic array (one array with its SRAM)."""
 
-    type: Literal["systolic"]
-    description: str = ""
-    rows: int
-    columns: int
-    dataflow: Literal["ws", "os", "is", "best"] = "best"
-    overlap: Overlap = "double-buffered"
-    accumulator_bits: int = 32
-    weight_sparsity: SparsityFile | None = None
-    process: str | None = None
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    mac_energy: dict[str, _Energy] = {}
-    sram_energy: Annotated[Constant, quantity("J/B", minimum=0)] | None = None
-    sram_capacity: Annotated[Constant, quantity("B", above=0)]
-    array_area: Annotated[Constant, quantity("m^2", above=0)] | None = None
-    leakage: Annotated[Constant, quantity("W", minimum=0)] | None = None
-    idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = None
+    type: Literal["systolic"] = Field(description="The kind of component; it decides which other keys there are")
+    description: str = Field("", description="One line for people; changes no figure")
+    rows: int = Field(description="Rows of processing elements; changes cycles, peak and area of a process")
+    columns: int = Field(description="Columns of processing elements; changes cycles, peak and area of a process")
+    dataflow: Literal["ws", "os", "is", "best"] = Field(
+        "best",
+        description="What stays in the elements: weights (ws), outputs (os), inputs (is), or the fastest (best)",
+    )
+    overlap: Overlap = Field(
+        "double-buffered",
+        description="What is hidden: nothing (serial, which uses all of its SRAM), loads, or wavefronts, too",
+    )
+    accumulator_bits: int = Field(
+        32, description="Width of a partial sum; changes the energy of SRAM and the traffic of sums that do not fit"
+    )
+    weight_sparsity: SparsityFile | None = Field(None, description="N:M sparsity of static weights; none when left out")
+    process: str | None = Field(
+        None, description="Process node that gives the energies, area and leakage which this file leaves out"
+    )
+    clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
+        description="Clock of the array; changes every time, and the leakage of a process"
+    )
+    mac_energy: dict[str, _Energy] = Field(
+        {}, description="Energy of a multiply-accumulate by number format; a format without one uses the next wider"
+    )
+    sram_energy: Annotated[Constant, quantity("J/B", minimum=0)] | None = Field(
+        None, description="Energy of a byte read from or written to the SRAM of the array"
+    )
+    sram_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
+        description="SRAM of one array; decides how often operands come from memory, and the area of a process"
+    )
+    array_area: Annotated[Constant, quantity("m^2", above=0)] | None = Field(
+        None, description="Area of one array with its SRAM"
+    )
+    leakage: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
+        None, description="Static power of one array at 300 K; doubles every 30 K"
+    )
+    idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
+        None, description="Power of the clock of one array, whatever the temperature; none when left out"
+    )
 
 
 @dataclass(frozen=True)
