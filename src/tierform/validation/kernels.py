@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.chip.component import Component, Cost, OperatorFuser
+from tierform.chip.component import Cost
 from tierform.chip.description import Chip
 from tierform.chip.gpu.collectives import KINDS, CollectiveModel
 from tierform.chip.gpu.device import Gpu
 from tierform.chip.gpu.samples import Sample
 from tierform.chip.sample_operators import attention_core
 from tierform.errors import fail
+from tierform.validation.charged import charge
 from tierform.workload.operator import Attention, Kind, Operand, Operator, Phase, Role
 
 Array = NDArray[np.float64]
 _BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp32": 4.0}
-
-
-def charge(chip: Chip, operators: Sequence[Operator]) -> tuple[Cost, ...]:
-    """Costs of operators of one block in order, each on the first component that supports it, fused where it fuses."""
-    homes: list[Component] = []
-    for operator in operators:
-        able = [part for part in chip.components.values() if part.supports(operator)]
-        if not able:
-            fail(f"no component of {chip.name!r} supports this operator", value=operator.name)
-        homes.append(able[0])
-    costs = [home.cost(operator) for home, operator in zip(homes, operators, strict=True)]
-    for part in chip.components.values():
-        own = [place for place, home in enumerate(homes) if home is part]
-        if own and isinstance(part, OperatorFuser):
-            for kernel in part.fuse([operators[place] for place in own]):
-                for member, cost in zip(kernel.members, kernel.costs, strict=True):
-                    costs[own[member]] = cost
-    return tuple(costs)
 
 
 def charged(chip: Chip, samples: Sequence[Sample]) -> list[tuple[Cost, ...]]:
@@ -45,7 +29,7 @@ def charged(chip: Chip, samples: Sequence[Sample]) -> list[tuple[Cost, ...]]:
 
 def seconds_of(costs: Sequence[Cost]) -> float:
     """Operators of one GPU run one after the other."""
-    return sum(cost.occupancy_s for cost in costs)
+    return math.fsum(cost.occupancy_s for cost in costs)
 
 
 def _kernels(chip: Chip, sample: Sample) -> tuple[Cost, ...]:
