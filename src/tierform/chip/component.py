@@ -106,8 +106,13 @@ def remember(costs: Costs, operator: Operator, share: Share, compute: Callable[[
 class Component(Protocol):
     """The interface of a component; see the module's text."""
 
-    name: str
-    units: int
+    @property
+    def name(self) -> str:
+        """Its name on the chip."""
+
+    @property
+    def units(self) -> int:
+        """Equal units that it stands for."""
 
     def supports(self, operator: Operator) -> bool:
         """Whether it can run the operator at all."""
