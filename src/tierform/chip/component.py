@@ -87,18 +87,24 @@ class Share:
 
 WHOLE = Share()
 Costs = dict[tuple[object, ...], Cost]
+Answer = TypeVar("Answer")
 
 
-def remember(costs: Costs, operator: Operator, share: Share, compute: Callable[[Operator, Share], Cost]) -> Cost:
-    """The cost of an operator by its shape, computed once; `costs` belongs to one component and is never shared.
+def remember(
+    known: dict[tuple[object, ...], Answer],
+    operator: Operator,
+    share: Share,
+    compute: Callable[[Operator, Share], Answer],
+) -> Answer:
+    """What is computed of an operator's shape, once; `known` belongs to one component and is never shared.
 
     A component keeps it in a field that is made anew for every instance (``field(init=False)``), so that a component
     with another value has another memory and one without keeps its own.
     """
     key = (operator.shape_key, share)
-    found = costs.get(key)
+    found = known.get(key)
     if found is None:
-        found = costs[key] = compute(operator, share)
+        found = known[key] = compute(operator, share)
     return found
 
 
@@ -194,6 +200,7 @@ class Refetch:
 
 
 ONCE = Refetch()
+Refetches = dict[tuple[object, ...], Refetch]
 
 
 @runtime_checkable

@@ -18,7 +18,18 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
+from tierform.chip.component import (
+    ONCE,
+    WHOLE,
+    Cost,
+    Costs,
+    Kelvin,
+    Refetch,
+    Refetches,
+    Share,
+    cmos_leakage_W,
+    remember,
+)
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
@@ -91,6 +102,7 @@ class SystolicArrays:
     units: int
     parameters: SystolicParameters
     _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
+    _refetches: Refetches = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = SystolicParameters
 
@@ -203,6 +215,9 @@ class SystolicArrays:
         The rows of products that share their second operand (queries of one head of keys) follow each other.  Half of
         the SRAM holds what is in use; a `serial` array has nothing to hide and uses all of it.
         """
+        return remember(self._refetches, operator, share, self._refetch)
+
+    def _refetch(self, operator: Operator, share: Share) -> Refetch:
         from tierform.chip.systolic.refetch import Widths, best_refetch
 
         if not self.supports(operator):
