@@ -28,17 +28,22 @@ from tierform.provenance import Assumption
 from tierform.workload.operator import Kind, Operator, Role
 from tierform.workload.precision import bits
 
-_USED_ONCE = 1e6  # as many distinct weights as defeat any cache
+_MANY = 1e6  # as many distinct weights as defeat any cache
 _FUSED_KEPT = 512  # blocks whose fused kernels are remembered
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU (or `units` of them side by side, each with its own share of the work)."""
+    """One GPU (or `units` of them side by side, each with its own share of the work).
+
+    `weights_in_turn`: as many weights of a product's size are used before one is used again.  A model has more than any
+    cache holds; a benchmark that turns through a few leaves small ones in the L2.
+    """
 
     name: str
     units: int
     parameters: GpuParameters
+    weights_in_turn: float = _MANY
     _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
     _fused: dict[tuple[int, ...], tuple[tuple[Operator, ...], list[FusedKernel]]] = field(
         init=False, default_factory=dict, repr=False, compare=False
@@ -123,7 +128,7 @@ class Gpu:
                     operator.n,
                     operator.k,
                     batch=float(groups if groups < self.units else -(-groups // self.units)),
-                    copies=_USED_ONCE if once else 1.0,
+                    copies=self.weights_in_turn if once else 1.0,
                     input_B=bits(first.precision) / 8,
                     weight_B=bits(second.precision) / 8,
                     speedup=rate / self.sheet.peak_per_s,
