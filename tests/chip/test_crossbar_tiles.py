@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from tierform.chip.crossbar.calibration import MeasuredPoint, fit_neuron
 from tierform.chip.crossbar.readout import cycle_s, needed_adc_bits, neuron_counts, read
 from tierform.chip.crossbar.tile import area_by_part, mac_energy_at_full_load, peak, power_by_part
 from tierform.chip.description import load_chip, load_component
-from tierform.chip.sample_operators import product
+from tierform.chip.sample_operators import elementwise, product
 from tierform.errors import TierformError
 from tierform.numerics.chip_view import crossbar_format
 from tierform.simulation import simulate
 from tierform.workload import FineTuning, LoRA, PrecisionPlan
+from tierform.workload.operator import Kind
 
 
 def tiles(name: str = "isaac-tile-32nm", units: int = 1, **changes: Any) -> CrossbarTiles:
@@ -313,6 +315,12 @@ def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
     assert not narrow.supports(wide)
     with pytest.raises(TierformError, match="at most 4 bits"):
         narrow.crossbars_for(wide)
+    told = narrow.why_not(wide)
+    assert told.startswith("sinangil-sram-7nm: ") and "here are weights of 8 and inputs of 8" in told
+    assert narrow.why_not(product(8, 16, 64, precision="int4")) == ""
+    # Nobody expects these on crossbars: no weight, an adapter, another kind.
+    adapter = replace(wide, part="adapter")
+    assert {narrow.why_not(o) for o in (product(8, 16, 64, held=False), adapter, elementwise(Kind.SOFTMAX, 8))} == {""}
 
 
 @pytest.mark.parametrize(
