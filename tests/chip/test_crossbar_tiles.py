@@ -316,7 +316,10 @@ def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
     with pytest.raises(TierformError, match="at most 4 bits"):
         narrow.crossbars_for(wide)
     told = narrow.why_not(wide)
-    assert told.startswith("sinangil-sram-7nm: ") and "here are weights of 8 and inputs of 8" in told
+    assert (
+        told.startswith("sinangil-sram-7nm: ")
+        and "here are weights of 8 bits (8 columns each) and inputs of 8 bits" in told
+    )
     assert narrow.why_not(product(8, 16, 64, precision="int4")) == ""
     # Nobody expects these on crossbars: no weight, an adapter, another kind.
     adapter = replace(wide, part="adapter")
