@@ -259,6 +259,9 @@ def rewritable(units: int = 1, **changes: Any) -> CrossbarTiles:
     return tiles("isaac-tile-32nm", units, dynamic_operands=True, **{**counts, **changes})
 
 
+REWRITABLE = rewritable().parameters
+
+
 def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
     """Six products of one crossbar each on one tile of four: two waves of reading, 6 / 2 = 3 rounds of writing.
 
@@ -275,6 +278,11 @@ def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
         cost = tile.cost(six)
         assert cost.occupancy_s == pytest.approx(rounds * 128 * ROW_WRITE_S + waves * reading_s)
         assert cost.cell_writes == 6 * 128 * 32 * 4 and cost.writes_per_cell == waves
+        assert cost.latency_s == pytest.approx(cost.occupancy_s + 6 * 100e-9)
+        # Six arrays' cells, all of their columns, of the cells of all arrays in every wave.
+        assert cost.utilization == pytest.approx(6 / (waves * tile.crossbars))
+        assert cost.energy_J["writing"] == pytest.approx(cost.cell_writes * 44e-12)
+        assert cost.energy_J["adc"] == pytest.approx(6 * 64 * 8 * 128 * 1.5625e-12)
 
 
 @settings(max_examples=150, deadline=None)
@@ -290,9 +298,12 @@ def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
 def test_more_crossbars_tiles_and_writers_and_fewer_bits_are_never_slower(
     m: int, n: int, k: int, batch: int, crossbars: int, more: int, at_once: int
 ) -> None:
+    p = REWRITABLE
+
     def seconds(held: int, width: int, units: int = 1, form: str = "int8") -> float:
-        writers = {"value": str(width), "kind": "assumed", "note": "test"}
-        tile = rewritable(units, crossbars=held, parallel_writes=writers)
+        writers = replace(p.parallel_writes, value=float(width))
+        counts = {"crossbars": held, "parallel_writes": writers}
+        tile = CrossbarTiles.build("tile", units, p.model_copy(update=counts))
         return tile.cost(product(m, n, k, held=False, batch=batch, precision=form)).latency_s
 
     plain = seconds(crossbars, at_once)
