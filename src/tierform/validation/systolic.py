@@ -24,7 +24,8 @@ from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.report import hardware, scale_sim
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
-from tierform.validation.charged import charge, chip_of
+from tierform.simulation import charge
+from tierform.validation.charged import chip_of
 from tierform.validation.ledger import Ledger, Point, Tolerance
 
 _SOURCE = "scale-sim-v3"
