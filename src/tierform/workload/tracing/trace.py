@@ -190,7 +190,18 @@ def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> Non
 
 def _model(name: str, runs: list[Run], total: int) -> Model:
     layers = len({(run.prefix, run.index) for run in runs if run.index is not None})
-    return Model(name, "traced", "traced", layers, 0, 0, 0, 0, 0, traced_parameters=max(1, total))
+    return Model(
+        name,
+        "traced",
+        "traced",
+        layers,
+        hidden_size=0,
+        heads=0,
+        kv_heads=0,
+        head_dim=0,
+        ffn_size=0,
+        traced_parameters=max(1, total),
+    )
 
 
 def _workload(model: Model, task: Task, runs: list[Run], total: int, split: Parallelism) -> Workload:
