@@ -40,7 +40,8 @@ class Block:
     """`count` identical consecutive layers with these operators, in a valid order of execution.
 
     `kind` says which part of the model it is; `output` is the operator (by its place) whose result the next block
-    takes.
+    takes.  `saved` holds (place, bytes) of the tensors that one layer keeps for its backward pass: the operator that
+    makes each of them, in a block of the backward pass the first that reads it; -1 stands for the layer's input.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Block:
     operators: tuple[Operator, ...]
     kind: BlockKind = BlockKind.LAYER
     output: int = -1
+    saved: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

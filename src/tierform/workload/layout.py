@@ -99,11 +99,31 @@ class Segment:
         operators = tuple(self.layout.tape.operators)
         place = {operator.name: index for index, operator in enumerate(operators)}
         made = [place[name] for value in self.layout.leaving.values() for name in value.after if name in place]
-        return Block(self.name, self.count, operators, self.kind, output=max(made, default=-1))
+        saved: dict[int, int] = {}
+        makers = {operand.name: index for index, operator in enumerate(operators) for operand in operator.outputs}
+        for value in self.layout.kept.values():
+            maker = makers.get(value.name, -1)
+            saved[maker] = saved.get(maker, 0) + value.operand().size_B
+        return self._block(operators, max(made, default=-1), saved)
 
     def backward(self) -> Block:
         """The block of the backward pass."""
-        return Block(self.name, self.count, self.gradients.operators, self.kind, output=self.gradients.output)
+        readers: dict[str, int] = {}
+        for index, operator in enumerate(self.gradients.operators):
+            for operand in operator.inputs:
+                readers.setdefault(operand.name, index)
+        saved: dict[int, int] = {}
+        for value in self.layout.kept.values():
+            reader = readers.get(value.name, -1)
+            saved[reader] = saved.get(reader, 0) + value.operand().size_B
+        return self._block(self.gradients.operators, self.gradients.output, saved)
+
+    def _block(self, operators: tuple[Operator, ...], output: int, saved: dict[int, int]) -> Block:
+        rest = self.layout.saved_B - sum(saved.values())  # what no tensor of the tape stands for
+        if rest:
+            saved[-1] = saved.get(-1, 0) + rest
+        kept = tuple(sorted(saved.items())) if self.layout.tape.training else ()
+        return Block(self.name, self.count, operators, self.kind, output=output, saved=kept)
 
 
 def lay_out(plan: Plan, p: Pass) -> list[Segment]:

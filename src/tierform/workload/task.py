@@ -175,6 +175,17 @@ class Training(FineTuning):
 
 Task = Inference | Step | FineTuning | Training
 
+# The names that files and commands use.
+TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
+METHODS: dict[str, type] = {
+    "full": Full,
+    "lora": LoRA,
+    "qlora": QLoRA,
+    "adapters": Adapters,
+    "bitfit": BitFit,
+    "last-layers": LastLayers,
+}
+
 
 def is_training(task: Task) -> bool:
     """True for tasks with a backward pass."""
