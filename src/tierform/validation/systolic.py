@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tierform.chip.systolic.folds import DENSE, Sparsity
+from tierform.compat.scalesim.accounting import scale_sim
 from tierform.compat.scalesim.files import Configuration, LayerShape
-from tierform.compat.scalesim.report import hardware, scale_sim
+from tierform.compat.scalesim.hardware import hardware
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
 from tierform.validation.ledger import Ledger, Point, Tolerance
