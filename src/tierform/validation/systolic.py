@@ -20,8 +20,9 @@ from tierform.chip.description import load_component
 from tierform.chip.sample_operators import product
 from tierform.chip.systolic import SystolicArrays
 from tierform.chip.systolic.folds import DENSE, Sparsity
+from tierform.compat.scalesim.accounting import scale_sim
 from tierform.compat.scalesim.files import Configuration, LayerShape
-from tierform.compat.scalesim.report import hardware, scale_sim
+from tierform.compat.scalesim.hardware import hardware
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
 from tierform.simulation import charge
