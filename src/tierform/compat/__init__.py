@@ -1,1 +1,1 @@
-"""Readers of other tools' files: their users bring what they have."""
+"""Other tools' files: read as they are, and reports written as those tools write them."""

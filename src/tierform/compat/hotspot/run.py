@@ -19,11 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tierform.errors import Problem, TierformError, fail, nearest
-from tierform.thermal.airflow import AirCooler
-from tierform.thermal.block import BlockModel, BlockTemperatures
-from tierform.thermal.grid import GridModel, Reduction, TemperatureField
-from tierform.thermal.hotspot_files import (
+from tierform.compat.hotspot.files import (
     Configuration,
     PowerTrace,
     read_configuration,
@@ -33,7 +29,11 @@ from tierform.thermal.hotspot_files import (
     read_power_trace,
     read_temperatures,
 )
-from tierform.thermal.hotspot_stack import StackBuilder
+from tierform.compat.hotspot.stack import StackBuilder
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.thermal.airflow import AirCooler
+from tierform.thermal.block import BlockModel, BlockTemperatures
+from tierform.thermal.grid import GridModel, Reduction, TemperatureField
 from tierform.thermal.network import Array, overlap
 from tierform.thermal.solvers import SolverName
 from tierform.thermal.stack import Board, Convention, Region, Stack

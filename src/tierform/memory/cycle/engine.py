@@ -1,160 +1,33 @@
 """The cycle-level memory: run a trace of requests through controllers and devices and read what it took.
 
 :class:`CycleMemory` takes any :class:`DramSpec`, the library's or one read from another tool's configuration.  The
-kernel is in :mod:`tierform.memory.kernel`.  A request accepted in cycle t finds its first command in t + 1 at the
+kernel is in :mod:`tierform.memory.cycle.kernel`.  A request accepted in cycle t finds its first command in t + 1 at the
 earliest: this one cycle of the controller is part of its latency.  Latency ends with the last beat of its burst.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
 
 from tierform.errors import fail
-from tierform.memory import kernel
-from tierform.memory import kernel_state as ks
 from tierform.memory.addressing import FIELDS
 from tierform.memory.constraints import COMMANDS, constraint_table
-from tierform.memory.kernel_state import Setup, allocate, view
+from tierform.memory.cycle import kernel
+from tierform.memory.cycle import state as ks
+from tierform.memory.cycle.result import CommandLog, CycleResult, Offer
+from tierform.memory.cycle.state import Setup, allocate, view
+from tierform.memory.cycle.trace import Trace
 from tierform.memory.spec import REFRESH, Controller, DramSpec
 
 CONTROLLER_CYCLES = 1
+MOST_CYCLES = 10**15  # of a trace: 10 days at 1 GHz
 Int64 = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Requests in the order in which they are offered: `cycle` (not falling), byte `address`, `is_write`."""
-
-    cycle: Int64
-    address: Int64
-    is_write: npt.NDArray[np.bool_]
-
-    def __len__(self) -> int:
-        return int(self.cycle.size)
-
-
-@dataclass(frozen=True)
-class CommandLog:
-    """Every command in order: `cycle`, `channel`, `command` (index into COMMANDS), `bank`, `row`, `request`.
-
-    Banks are numbered within their channel; row and request are -1 where there is none.
-    """
-
-    cycle: Int64
-    channel: Int64
-    command: Int64
-    bank: Int64
-    row: Int64
-    request: Int64
-
-    def __len__(self) -> int:
-        return int(self.cycle.size)
-
-    def lines(self) -> list[str]:
-        """The log as text, one command a line."""
-        columns = (self.cycle, self.channel, self.command, self.bank, self.row)
-        return [
-            f"{cycle} ch{channel} {COMMANDS[command]} bank {bank}" + (f" row {row}" if row >= 0 else "")
-            for cycle, channel, command, bank, row in zip(*(column.tolist() for column in columns), strict=True)
-        ]
-
-
-@dataclass(frozen=True)
-class CycleResult:
-    """What one run took.  Counts are over all channels; `latency_cycles` by request (-1: not done in the run)."""
-
-    spec: DramSpec
-    cycles: int
-    reads: int
-    writes: int
-    activations: int
-    precharges: int
-    read_commands: int
-    write_commands: int
-    refreshes: int
-    bank_refreshes: int
-    read_row_hits: int
-    write_row_hits: int
-    self_refreshes: int
-    power_downs: int
-    state_cycles: Mapping[str, int]
-    latency_cycles: Int64
-    average_read_latency_cycles: float
-    cpu_s: float
-    log: CommandLog | None = None
-
-    @property
-    def time_s(self) -> float:
-        """Simulated time."""
-        return self.cycles * self.spec.clock_s
-
-    @property
-    def bandwidth_B_per_s(self) -> float:
-        """Bytes of finished requests over the simulated time."""
-        return (self.reads + self.writes) * self.spec.burst_bytes / self.time_s if self.cycles else 0.0
-
-    @property
-    def energy_by_part_J(self) -> dict[str, float]:
-        """Energy of the devices by part."""
-        energy, clock = self.spec.energy, self.spec.clock_s
-        watts = {
-            "active": energy.active_W,
-            "precharged": energy.precharged_W,
-            "active power-down": energy.active_power_down_W,
-            "precharged power-down": energy.precharged_power_down_W,
-            "self-refresh": energy.self_refresh_W,
-        }
-        return {
-            "activate": self.activations * energy.activate_J,
-            "read": self.read_commands * energy.read_J,
-            "write": self.write_commands * energy.write_J,
-            "io": self.read_commands * energy.io_read_J + self.write_commands * energy.io_write_J,
-            "refresh": self.refreshes * energy.refresh_J + self.bank_refreshes * energy.refresh_bank_J,
-            "background": sum(self.state_cycles[state] * clock * watt for state, watt in watts.items()),
-        }
-
-    @property
-    def energy_J(self) -> float:
-        """All parts together."""
-        return sum(self.energy_by_part_J.values())
-
-    def to_dict(self) -> dict[str, object]:
-        """Every figure, for JSON.  `row_hits` counts reads."""
-        parts = self.energy_by_part_J
-        return {
-            "schema": "tierform.memory/1",
-            "memory": self.spec.name,
-            "channels": self.spec.channels,
-            "clock_s": self.spec.clock_s,
-            "cycles": self.cycles,
-            "time_s": self.time_s,
-            "reads": self.reads,
-            "writes": self.writes,
-            "bandwidth_B_per_s": self.bandwidth_B_per_s,
-            "average_read_latency_cycles": self.average_read_latency_cycles,
-            "average_read_latency_s": self.average_read_latency_cycles * self.spec.clock_s,
-            "energy_J": self.energy_J,
-            "energy_by_part_J": parts,
-            **{f"{part}_energy_J": value for part, value in parts.items()},
-            "row_hits": self.read_row_hits,
-            "write_row_hits": self.write_row_hits,
-            "activations": self.activations,
-            "precharges": self.precharges,
-            "read_commands": self.read_commands,
-            "write_commands": self.write_commands,
-            "refreshes": self.refreshes,
-            "bank_refreshes": self.bank_refreshes,
-            "self_refreshes": self.self_refreshes,
-            "power_downs": self.power_downs,
-            "state_cycles": dict(self.state_cycles),
-            "cpu_s": self.cpu_s,
-        }
 
 
 _STATES = ("active", "precharged", "active power-down", "precharged power-down", "self-refresh")
@@ -191,13 +64,14 @@ def _rules(spacing: Int64, used: frozenset[str]) -> list[list[tuple[int, int, in
 @lru_cache(maxsize=1)
 def _load_kernels() -> None:
     """Compile or load the kernels once, so that `cpu_s` is the simulation's own time."""
-    setup = Setup(*([1] * 21))
+    setup = Setup(**dict.fromkeys((field.name for field in fields(Setup)), 1))
     m = allocate(
         setup,
         [[] for _ in COMMANDS],
         np.zeros((0, 2), np.int64),
         np.zeros(1, np.int32),
         1,
+        np.array([[0, 1]], np.int64),
         np.zeros(1, np.bool_),
         np.zeros((6, 2), np.int64),
         0,
@@ -249,52 +123,94 @@ class CycleMemory:
             power_down_after=control.power_down_after or 0,
             self_refresh_after=control.self_refresh_after or 0,
             read_delay=t["nCL"] + t["nBL"] + spec.additive_latency,
+            write_delay=t["nCWL"] + t["nBL"] + spec.additive_latency,
+            issue=1,
         )
         self._all_rules = _rules(self.table.spacing, frozenset(COMMANDS))
         self._rules = _rules(self.table.spacing, _used_commands(control))
         self._bits = np.array([[self.map.position[name], self.map.width[name]] for name in FIELDS], np.int64)
 
-    def run(self, trace: Trace, cycles: int | None = None, *, wrap: bool = False, log_commands: int = 0) -> CycleResult:
+    def run(
+        self,
+        trace: Trace | Sequence[Trace],
+        cycles: int | None = None,
+        *,
+        wrap: bool = False,
+        log_commands: int = 0,
+        issue: int = 1,
+        per_channel: bool = False,
+    ) -> CycleResult:
         """Run `trace` for `cycles` cycles (None: until everything is done).
 
-        Addresses beyond the capacity are refused, or with `wrap` taken modulo it.  `log_commands` keeps that many
-        commands.  TierformError for a trace that goes back in time or an address out of range.
+        A trace hands over its requests in order, at most `issue` in a cycle, and waits while the queue of the next one
+        is full.  Several traces do so independently and take turns; with `per_channel` the k-th one belongs to channel
+        k and its addresses count within that channel.  Results are by request, trace after trace.  Addresses beyond
+        the capacity are refused, or with `wrap` taken modulo it.  `log_commands` keeps that many commands.
+        TierformError for a trace that goes back in time or an address out of range.
         """
-        self.check_addresses(trace, wrap)
-        if cycles is not None and cycles < 1:
+        traces = [trace] if isinstance(trace, Trace) else list(trace)
+        if per_channel and len(traces) != self.spec.channels:
+            fail(f"{len(traces)} traces for {self.spec.channels} channels", fix="Give one trace for each channel.")
+        for number, part in enumerate(traces):
+            name = f"trace {number + 1}" if len(traces) > 1 else None
+            self.check_addresses(part, wrap, name, per_channel=per_channel)
+        if cycles is not None and not 1 <= cycles < 2**62:
             fail("at least one cycle must be simulated", key="cycles", value=cycles)
-        address = trace.address % self.map.capacity_B if wrap else trace.address
+        if not 1 <= issue <= 4096:
+            fail("between 1 and 4096 requests a cycle are handed over", key="issue", value=issue)
+        burst_bytes = self.spec.burst_bytes
+        parts = [
+            self._in_channel(part.address, number) if per_channel else part.address % self.map.capacity_B
+            for number, part in enumerate(traces)
+        ]
+        address = np.concatenate(parts)
+        arrival = np.concatenate([part.cycle for part in traces])
+        is_write = np.concatenate([part.is_write for part in traces])
+        ends = np.cumsum([len(part) for part in traces])
+        fronts = np.stack([ends - [len(part) for part in traces], ends], axis=1)
         _load_kernels()
         started = time.process_time()
-        burst = address // self.spec.burst_bytes
-        shift = max(4, int(np.ceil(np.log2(len(trace) * 2))))
-        ids, count = kernel.unique_ids(burst, shift)
-        m = allocate(self._setup, self._rules, self.table.windows, ids, count, trace.is_write, self._bits, log_commands)
-        end, stalled = kernel.run(m, trace.cycle, burst, -1 if cycles is None else cycles)
+        ids, count = kernel.unique_ids(address, max(4, int(np.ceil(np.log2(address.size * 2)))))
+        setup = replace(self._setup, issue=issue)
+        m = allocate(setup, self._rules, self.table.windows, ids, count, fronts, is_write, self._bits, log_commands)
+        end, stalled = kernel.run(m, arrival, address // burst_bytes, -1 if cycles is None else cycles)
         cpu_s = time.process_time() - started
         if stalled:
             fail(
                 "the memory cannot finish the trace: requests wait for a command that its timings never allow",
                 file=self.spec.file or None,
             )
-        requests = view(m, ks.REQUEST_AREA, (len(trace), ks.REQUEST))
-        completed = requests[:, ks.COMPLETED]
+        return self._result(m, int(end), arrival, is_write, log_commands, cpu_s)
+
+    def _result(
+        self, m: Int64, end: int, arrival: Int64, is_write: npt.NDArray[np.bool_], log_commands: int, cpu_s: float
+    ) -> CycleResult:
+        """Everything that a run has left in the array."""
+        requests = view(m, ks.REQUEST_AREA, (arrival.size, ks.REQUEST))
+        completed, accepted = requests[:, ks.COMPLETED], requests[:, ks.ACCEPTED]
         done = (completed >= 0) & (completed < end)
-        latency = np.where(done, completed - requests[:, ks.ACCEPTED], -1)
-        reads = done & ~trace.is_write
+        latency = np.where(done, completed - accepted, -1)
+        reads = done & ~is_write
         total = view(m, ks.CHANNEL_AREA, (self.spec.channels, ks.CHANNEL_RECORD)).sum(axis=0)
         ranks = self.spec.channels * self.spec.ranks
         by_state = view(m, ks.RANK_AREA, (ranks, ks.RANK_RECORD)).sum(axis=0)[ks.ACTIVE : ks.SELF_REFRESH + 1]
         log = view(m, ks.LOG_AREA, (log_commands, ks.LOG_ENTRY))[: int(m[ks.LOGGED])]
+        fronts = view(m, ks.FRONT_AREA, (int(m[ks.FRONTS]), ks.FRONT_RECORD))
+        waited = fronts[:, ks.WAITED] + np.where(
+            (fronts[:, ks.FRONT_AT] == ks.NEVER) & (fronts[:, ks.FRONT_NEXT] < fronts[:, ks.FRONT_END]),
+            end - fronts[:, ks.WAITS_SINCE],
+            0,
+        )
         return CycleResult(
             spec=self.spec,
-            cycles=int(end),
+            cycles=end,
             reads=int(reads.sum()),
-            writes=int((done & trace.is_write).sum()),
+            writes=int((done & is_write).sum()),
             activations=int(total[ks.N_ACT]),
             precharges=int(total[ks.N_PRE]),
             read_commands=int(total[ks.N_READ]),
             write_commands=int(total[ks.N_WRITE]),
+            bursts_moved=int(total[ks.N_MOVED]),
             refreshes=int(total[ks.N_REF]),
             bank_refreshes=int(total[ks.N_REFB]),
             read_row_hits=int(total[ks.READ_HITS]),
@@ -302,25 +218,48 @@ class CycleMemory:
             self_refreshes=int(total[ks.N_SRE]),
             power_downs=int(total[ks.N_PDE]),
             state_cycles={name: int(value) for name, value in zip(_STATES, by_state, strict=True)},
+            accepted_cycles=np.where(accepted >= 0, accepted - 1, -1),
             latency_cycles=latency,
             average_read_latency_cycles=float(latency[reads].mean()) if reads.any() else 0.0,
+            offer=Offer(
+                traces=fronts.shape[0],
+                issue=int(m[ks.ISSUE]),
+                requests=arrival.size,
+                left=int(m[ks.UNREAD]),
+                span_cycles=int(arrival.max()) + 1,
+                waited_cycles=int(waited.sum()),
+            ),
             cpu_s=cpu_s,
             log=CommandLog(*(log[:, column].copy() for column in range(6))) if log_commands else None,
         )
 
-    def check_addresses(self, trace: Trace, wrap: bool = False, file: str | None = None) -> None:
+    def _in_channel(self, address: Int64, channel: int) -> Int64:
+        """Addresses of the whole memory for addresses that count within one channel."""
+        burst, offset = np.divmod(address % (self.map.capacity_B // self.spec.channels), self.spec.burst_bytes)
+        position, width = self.map.position["ch"], self.map.width["ch"]
+        low = burst & ((1 << position) - 1)
+        whole = ((burst >> position) << (position + width)) | (channel << position) | low
+        placed: Int64 = whole * self.spec.burst_bytes + offset
+        return placed
+
+    def check_addresses(
+        self, trace: Trace, wrap: bool = False, file: str | None = None, *, per_channel: bool = False
+    ) -> None:
         """Refuse an empty trace, one that goes back in time, and addresses out of range (unless they wrap)."""
         if len(trace) == 0:
             fail("the trace holds no request", file=file)
         if np.any(np.diff(trace.cycle) < 0):
             at = int(np.argmax(np.diff(trace.cycle) < 0)) + 1
             fail(f"the trace goes back in time at request {at + 1}", file=file, value=int(trace.cycle[at]))
-        capacity = self.map.capacity_B
+        if trace.cycle[0] < 0 or trace.cycle[-1] >= MOST_CYCLES:
+            fail(f"cycles must lie between 0 and {MOST_CYCLES:.0e}", file=file, value=int(trace.cycle[-1]))
+        capacity = self.map.capacity_B // (self.spec.channels if per_channel else 1)
         outside = (trace.address < 0) | ((trace.address >= capacity) & (not wrap))
         if np.any(outside):
             at = int(np.argmax(outside))
+            where = " of one channel" if per_channel else ""
             fail(
-                f"the address of request {at + 1} is beyond the capacity of {capacity} bytes",
+                f"the address of request {at + 1} is beyond the capacity{where} of {capacity} bytes",
                 file=file,
                 value=hex(int(trace.address[at])),
                 fix="Ask for wrapping to take addresses modulo the capacity.",
@@ -335,7 +274,15 @@ class DeviceTiming:
         self.spec = spec
         none = np.zeros(0, np.int64)
         self._m = allocate(
-            memory._setup, memory._all_rules, memory.table.windows, none, 0, none.astype(np.bool_), memory._bits, 0
+            memory._setup,
+            memory._all_rules,
+            memory.table.windows,
+            none,
+            0,
+            np.zeros((0, 2), np.int64),
+            none.astype(np.bool_),
+            memory._bits,
+            0,
         )
 
     def issue(self, command: str, cycle: int, bank: int = 0) -> None:
@@ -345,10 +292,3 @@ class DeviceTiming:
     def ready_at(self, command: str, bank: int = 0) -> int:
         """The first cycle in which `command` may come."""
         return int(kernel.ready_alone(self._m, COMMANDS.index(command), bank))
-
-
-def simulate_trace(
-    spec: DramSpec, trace: Trace, cycles: int | None = None, *, wrap: bool = False, log_commands: int = 0
-) -> CycleResult:
-    """Run `trace` through a memory of `spec`; see :meth:`CycleMemory.run`."""
-    return CycleMemory(spec).run(trace, cycles, wrap=wrap, log_commands=log_commands)

@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
+from tierform.compat.hotspot.files import Configuration, Floorplan, read_channels, read_floorplan, read_layers
 from tierform.errors import fail
-from tierform.thermal.hotspot_files import Configuration, Floorplan, read_channels, read_floorplan, read_layers
 from tierform.thermal.materials import Material, material
 from tierform.thermal.stack import Board, Channels, Layer, Plate, Region, Sink
 

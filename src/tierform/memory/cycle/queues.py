@@ -13,11 +13,12 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from tierform.memory.kernel_commands import issue, ready_at
-from tierform.memory.kernel_state import (
+from tierform.memory.cycle.commands import issue, ready_at
+from tierform.memory.cycle.state import (
+    ADDRESS,
     BANK_RECORD,
     BANKS,
-    BLOCKED,
+    BLOCKED_FRONTS,
     BURST,
     CLOSE_ROW,
     COMMAND_QUEUE,
@@ -31,6 +32,7 @@ from tierform.memory.kernel_state import (
     ENTRY_REQUEST,
     ENTRY_ROW,
     ENTRY_WRITE,
+    FRONT_AT,
     GROUP_RECORD,
     GROUP_SHIFT,
     HELD_BANK,
@@ -39,6 +41,8 @@ from tierform.memory.kernel_state import (
     HITS,
     IS_WRITE,
     LAST_DONE,
+    LIMIT,
+    N_MOVED,
     N_READ,
     N_WRITE,
     NEVER,
@@ -65,21 +69,25 @@ from tierform.memory.kernel_state import (
     SAME_BEFORE,
     STUCK_READS,
     STUCK_WRITES,
-    TRACE_AT,
     TRANSACTION_QUEUE,
     TURN,
     UNIFIED,
+    WAITED,
     WAITING_READ,
     WAITING_READS,
     WAITING_WRITE,
     WAITING_WRITES,
+    WAITS_BEHIND,
+    WAITS_SINCE,
     WRITE_COMMAND,
+    WRITE_DELAY,
     WRITE_HIT,
     WRITE_HITS,
     bank_at,
-    burst_at,
     channel_at,
+    front_at,
     group_at,
+    pending_at,
     queue_at,
     rank_at,
     request_at,
@@ -290,24 +298,27 @@ def serve(m, c, q, e, command, t):
     hit = 1 if m[bank_at(m, c, bank) + HITS] > 0 else 0
     issue(m, command, t, c, bank, m[entry + ENTRY_ROW], m[entry + ENTRY_REQUEST])
     if command != _ACT and command != _PRE:
-        burst = burst_at(m, m[entry + ENTRY_BURST])
+        pending = pending_at(m, m[request_at(m, m[entry + ENTRY_REQUEST]) + ADDRESS])
         if m[entry + ENTRY_WRITE] == 1:
+            done = t + m[WRITE_DELAY]
             m[at_channel + N_WRITE] += 1
             m[at_channel + WRITE_HITS] += hit
-            m[burst + WAITING_WRITE] = -1
+            m[pending + WAITING_WRITE] = -1
             m[OUTSTANDING] -= 1
         else:
             m[at_channel + N_READ] += 1
             m[at_channel + READ_HITS] += hit
             done = t + m[READ_DELAY]
-            k = m[burst + WAITING_READ]
+            k = m[pending + WAITING_READ]
             while k >= 0:
                 request = request_at(m, k)
                 m[request + COMPLETED] = done
                 m[OUTSTANDING] -= 1
                 k = m[request + SAME_BEFORE]
-            m[burst + WAITING_READ] = -1
-            m[LAST_DONE] = max(m[LAST_DONE], done)
+            m[pending + WAITING_READ] = -1
+        m[LAST_DONE] = max(m[LAST_DONE], done)
+        if m[LIMIT] < 0 or done <= m[LIMIT]:
+            m[at_channel + N_MOVED] += 1
         count = m[queue] - 1
         m[queue] = count
         m[at_channel + QUEUED] -= 1
@@ -326,7 +337,7 @@ def move_transaction(m, c, t):
     """Move the oldest transaction whose command queue has room; 1 when the next cycle must look again.
 
     Writes wait until their buffer is full, or more than `drain_low` wait and no command is queued; then as many as wait
-    are drained.  A write behind a read of the same burst stops the draining.
+    are drained.  A write behind a read of the same address stops the draining.
     """
     at_channel = channel_at(m, c)
     if m[UNIFIED] == 0 and m[at_channel + DRAINING] == 0:
@@ -346,7 +357,7 @@ def move_transaction(m, c, t):
         request = request_at(m, i)
         bank = m[request + REQUEST_BANK]
         if side == 1:
-            if m[burst_at(m, m[request + BURST]) + WAITING_READ] >= 0:
+            if m[pending_at(m, m[request + ADDRESS]) + WAITING_READ] >= 0:
                 m[at_channel + DRAINING] = 0
                 return 1
             m[at_channel + DRAINING] -= 1
@@ -366,9 +377,13 @@ def move_transaction(m, c, t):
             m[later] = m[later + 2]
         # Nothing before this entry can move until a queue has room again.
         m[at_channel + STUCK_READS + side] = k
-        if m[BLOCKED] == c:
-            m[BLOCKED] = -1
-            m[TRACE_AT] = t
+        f = m[at_channel + BLOCKED_FRONTS]
+        while f >= 0:
+            front = front_at(m, f)
+            m[front + FRONT_AT] = t
+            m[front + WAITED] += t - m[front + WAITS_SINCE]
+            f = m[front + WAITS_BEHIND]
+        m[at_channel + BLOCKED_FRONTS] = -1
         return 1
     m[at_channel + STUCK_READS + side] = count
     return 0

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.memory.kernel_commands import change_state, forbid, issue, ready_at
-from tierform.memory.kernel_queues import classify
-from tierform.memory.kernel_state import (
+from tierform.memory.cycle.commands import change_state, forbid, issue, ready_at
+from tierform.memory.cycle.queues import classify
+from tierform.memory.cycle.state import (
     BANKS,
     BY_BANK,
     DUE_AREA,

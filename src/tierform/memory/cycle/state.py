@@ -2,11 +2,11 @@
 """What the cycle engine's kernels work on: one flat array of 64-bit integers, laid out in records.
 
 The array starts with the setup and the run's counters; areas of equal records follow, for channels, ranks, bank groups,
-banks, command queues, transaction queues, due refreshes, constraints, activation windows, requests, bursts and the
-command log.  The kernels pass the array's address among them (:func:`data_pointer`): counting references to arrays at
-every call would cost more than the kernels' own work.  Times are clock cycles.  A bank is numbered within its channel:
-rank, then bank group, then bank.  Commands are numbered as in :data:`tierform.memory.constraints.COMMANDS`.  Nothing
-here is seen outside the engine.
+banks, command queues, transaction queues, due refreshes, constraints, activation windows, requests, pending addresses,
+the command log and fronts.  The kernels pass the array's address among them (:func:`data_pointer`): counting references
+to arrays at every call would cost more than the kernels' own work.  Times are clock cycles.  A bank is numbered within
+its channel: rank, then bank group, then bank.  Commands are numbered as in
+:data:`tierform.memory.constraints.COMMANDS`.  Nothing here is seen outside the engine.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
     POWER_DOWN_AFTER,
     SELF_REFRESH_AFTER,
     READ_DELAY,
-) = range(21)
+    WRITE_DELAY,
+    ISSUE,
+) = range(23)
 (
     CHANNEL_AREA,
     RANK_AREA,
@@ -63,15 +65,17 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
     N_WINDOWS,
     WINDOW_DEPTH,
     REQUEST_AREA,
-    BURST_AREA,
+    PENDING_AREA,
     LOG_AREA,
     LOG_SIZE,
     DUE_SIZE,
     QUEUE_RECORD,
-) = range(21, 39)
-OUTSTANDING, LAST_DONE, LOGGED, BLOCKED, TRACE_AT = range(39, 44)
-RANK_SHIFT, GROUP_SHIFT = 44, 45  # bank >> shift: its rank, its bank group
-FIELDS = 46  # position and width in the burst's number of ch, ra, bg, ba, ro, co
+    FRONT_AREA,
+    FRONTS,
+) = range(23, 43)
+OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT = range(43, 49)
+RANK_SHIFT, GROUP_SHIFT = 49, 50  # bank >> shift: its rank, its bank group
+FIELDS = 51  # position and width in the burst's number of ch, ra, bg, ba, ro, co
 HEAD = 64
 # ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
 (
@@ -90,9 +94,10 @@ HEAD = 64
     HELD_RANK,
     HELD_BANK,
     WAKE,
-) = range(12, 27)
-N_ACT, N_PRE, N_READ, N_WRITE, N_REF, N_REFB, READ_HITS, WRITE_HITS, N_SRE, N_PDE, N_DUAL = range(27, 38)
-CHANNEL_RECORD = 38
+    BLOCKED_FRONTS,
+) = range(12, 28)
+N_ACT, N_PRE, N_READ, N_WRITE, N_REF, N_REFB, READ_HITS, WRITE_HITS, N_SRE, N_PDE, N_DUAL, N_MOVED = range(28, 40)
+CHANNEL_RECORD = 40
 OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM = range(12, 17)
 ACTIVE, PRECHARGED, PD_ACTIVE, PD_PRECHARGED, SELF_REFRESH = range(17, 22)
 # What the banks' queues want next: bit masks, and before which cycle none of them can have it.
@@ -104,10 +109,14 @@ ROW, HITS = 12, 13
 BANK_RECORD = 14
 ENTRY_REQUEST, ENTRY_BANK, ENTRY_ROW, ENTRY_BURST, ENTRY_WRITE = range(5)  # after the queue's count
 ENTRY = 5
-COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, BURST, SAME_BEFORE = range(7)
+COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, ADDRESS, SAME_BEFORE, BURST = range(8)
 REQUEST = 8
 WAITING_READ, WAITING_WRITE = range(2)
 LOG_ENTRY = 6
+# A front hands over its part of the trace in order: when next, which request, where it ends; the next of those that
+# wait for the same channel, since when it waits, and for how long it has waited.
+FRONT_AT, FRONT_NEXT, FRONT_END, WAITS_BEHIND, WAITS_SINCE, WAITED = range(6)
+FRONT_RECORD = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +144,8 @@ class Setup:
     power_down_after: int
     self_refresh_after: int
     read_delay: int
+    write_delay: int
+    issue: int
 
 
 def allocate(
@@ -143,12 +154,14 @@ def allocate(
     windows: Int64,
     ids: Int64,
     n_ids: int,
+    fronts: Int64,
     is_write: npt.NDArray[np.bool_],
     bits: Int64,
     log: int,
 ) -> Int64:
-    """Fresh state for a run of ``ids.size`` requests over `n_ids` different bursts.
+    """Fresh state for a run of ``ids.size`` requests to `n_ids` different addresses.
 
+    `fronts`: first request and end of each part of the trace that is handed over by itself.
     `rules` by earlier command: (scope, later command, cycles); `windows`: (count, cycles) of activations in a rank;
     `bits`: position and width of the address fields.
     """
@@ -168,8 +181,9 @@ def allocate(
         RULE_AREA: N_COMMANDS * (1 + 3 * longest),
         WINDOW_AREA: windows.shape[0] * (2 + all_ranks * (depth + 1)),
         REQUEST_AREA: ids.size * REQUEST,
-        BURST_AREA: n_ids * 2,
+        PENDING_AREA: n_ids * 2,
         LOG_AREA: log * LOG_ENTRY,
+        FRONT_AREA: fronts.shape[0] * FRONT_RECORD,
     }
     m = np.zeros(HEAD + sum(sizes.values()), np.int64)
     m[: len(fields(g))] = [getattr(g, field.name) for field in fields(g)]
@@ -180,11 +194,11 @@ def allocate(
     m[FIELDS : FIELDS + 12] = bits.reshape(-1)
     m[RULE_LENGTH], m[N_WINDOWS], m[WINDOW_DEPTH] = longest, windows.shape[0], depth
     m[RANK_SHIFT], m[GROUP_SHIFT] = g.banks.bit_length() - 1, g.per_group.bit_length() - 1
-    m[LOG_SIZE], m[DUE_SIZE], m[QUEUE_RECORD], m[BLOCKED] = log, due, queue_record, -1
+    m[LOG_SIZE], m[DUE_SIZE], m[QUEUE_RECORD], m[UNREAD] = log, due, queue_record, ids.size
     channels = view(m, CHANNEL_AREA, (g.channels, CHANNEL_RECORD))
     channels[:, NEXT_REFRESH] = g.refresh_every if g.refresh else NEVER
     channels[:, WAKE] = 0 if g.power_down_after or g.self_refresh_after else channels[:, NEXT_REFRESH]
-    channels[:, HELD_RANK] = channels[:, HELD_BANK] = -1
+    channels[:, HELD_RANK] = channels[:, HELD_BANK] = channels[:, BLOCKED_FRONTS] = -1
     view(m, BANK_AREA, (all_ranks * g.banks, BANK_RECORD))[:, ROW] = -1
     table = view(m, RULE_AREA, (N_COMMANDS, 1 + 3 * longest))
     for command, entries in enumerate(rules):
@@ -197,9 +211,13 @@ def allocate(
         m[base + 2 : base + 2 + all_ranks * (depth + 1)].reshape(all_ranks, depth + 1)[:, 1:] = -NEVER
     requests = view(m, REQUEST_AREA, (ids.size, REQUEST))
     requests[:, COMPLETED] = requests[:, ACCEPTED] = requests[:, SAME_BEFORE] = -1
-    requests[:, BURST] = ids
+    requests[:, ADDRESS] = ids
     requests[:, IS_WRITE] = is_write
-    view(m, BURST_AREA, (n_ids, 2))[:] = -1
+    view(m, PENDING_AREA, (n_ids, 2))[:] = -1
+    m[FRONTS] = fronts.shape[0]
+    records = view(m, FRONT_AREA, (fronts.shape[0], FRONT_RECORD))
+    records[:, FRONT_NEXT : FRONT_END + 1] = fronts
+    records[:, WAITS_BEHIND] = -1
     return m
 
 
@@ -265,6 +283,12 @@ def request_at(m, i):
 
 
 @njit(cache=True, forceinline=True)
-def burst_at(m, number):
-    """The record of a burst."""
-    return m[BURST_AREA] + number * 2
+def pending_at(m, address):
+    """What waits at an address: the last read, the write."""
+    return m[PENDING_AREA] + address * 2
+
+
+@njit(cache=True, forceinline=True)
+def front_at(m, f):
+    """The record of a front."""
+    return m[FRONT_AREA] + f * FRONT_RECORD

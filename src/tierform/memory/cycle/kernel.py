@@ -1,10 +1,10 @@
 # mypy: ignore-errors
-"""The cycle engine's main loop: controllers and devices of all channels, fed by one trace in order.
+"""The cycle engine's main loop: controllers and devices of all channels, fed by one trace or several, each in order.
 
 Each visited cycle, every channel that has something to do (1) starts a refresh that is due, (2) issues the first ready
-command, (3) moves one transaction into a command queue; then the trace hands over at most one request.  Cycles in which
-nothing can happen are skipped.  A request handed over in cycle t is moved to a command queue in t + 1 and its first
-command may go in t + 2.
+command, (3) moves one transaction into a command queue; then each front hands over its next requests, at most as many
+as it may in a cycle.  Cycles in which nothing can happen are skipped.  A request handed over in cycle t is moved to a
+command queue in t + 1 and its first command may go in t + 2.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from tierform.memory.kernel_commands import change_state, forbid, ready_at
-from tierform.memory.kernel_queues import choose, move_transaction, serve
-from tierform.memory.kernel_state import (
+from tierform.memory.cycle.commands import change_state, forbid, ready_at
+from tierform.memory.cycle.queues import choose, move_transaction, serve
+from tierform.memory.cycle.refresh import add_due_refreshes, power_step, refresh_step
+from tierform.memory.cycle.state import (
     ACCEPTED,
+    ADDRESS,
     BANKS,
-    BLOCKED,
+    BLOCKED_FRONTS,
     BURST,
     CHANNELS,
     COMPLETED,
@@ -26,8 +28,14 @@ from tierform.memory.kernel_state import (
     DUAL,
     DUE_N,
     FIELDS,
+    FRONT_AT,
+    FRONT_END,
+    FRONT_NEXT,
+    FRONTS,
     IS_WRITE,
+    ISSUE,
     LAST_DONE,
+    LIMIT,
     N_DUAL,
     NEVER,
     NEXT_REFRESH,
@@ -41,36 +49,39 @@ from tierform.memory.kernel_state import (
     REQUEST_ROW,
     SAME_BEFORE,
     SELF_REFRESH_AFTER,
-    TRACE_AT,
     TRANSACTION_QUEUE,
     TURN,
+    TURN_OF_FRONTS,
     UNIFIED,
+    UNREAD,
     WAITING_READ,
     WAITING_READS,
     WAITING_WRITE,
+    WAITS_BEHIND,
+    WAITS_SINCE,
     WAKE,
-    burst_at,
     channel_at,
     data_pointer,
+    front_at,
+    pending_at,
     queue_at,
     request_at,
     waiting_at,
 )
-from tierform.memory.kernel_upkeep import add_due_refreshes, power_step, refresh_step
 
 _FIRST_COLUMN, _LAST_COLUMN = 2, 5
 
 
 @njit(cache=True)
-def unique_ids(burst, shift):
-    """A small number for each request, equal for equal bursts; open addressing in a table of 2**shift entries."""
+def unique_ids(address, shift):
+    """A small number for each request, equal for equal addresses; open addressing in a table of 2**shift entries."""
     size = 1 << shift
     keys = np.full(size, -1, np.int64)
     ids = np.empty(size, np.int32)
-    out = np.empty(burst.size, np.int32)
+    out = np.empty(address.size, np.int32)
     found = 0
-    for i in range(burst.size):
-        key = burst[i]
+    for i in range(address.size):
+        key = address[i]
         slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - shift))
         while keys[slot] != -1 and keys[slot] != key:
             slot += 1
@@ -143,7 +154,8 @@ def _accept(m, c, i, burst, t):
     m[request + REQUEST_ROW] = _field(m, burst, 4)
     m[request + REQUEST_BANK] = rank * m[BANKS] + _field(m, burst, 2) * m[PER_GROUP] + _field(m, burst, 3)
     m[request + ACCEPTED] = t + 1
-    same = burst_at(m, m[request + BURST])
+    m[request + BURST] = burst
+    same = pending_at(m, m[request + ADDRESS])
     enqueue = False
     if write or m[same + WAITING_WRITE] >= 0:
         # A write is done when it is buffered; a read of a buffered write is answered from the buffer.
@@ -153,7 +165,7 @@ def _accept(m, c, i, burst, t):
             m[same + WAITING_WRITE] = i
             enqueue = True
     else:
-        # Reads of the same burst are answered together.
+        # Reads of the same address are answered together.
         enqueue = m[same + WAITING_READ] < 0
         m[request + SAME_BEFORE] = m[same + WAITING_READ]
         m[same + WAITING_READ] = i
@@ -170,45 +182,73 @@ def _accept(m, c, i, burst, t):
     return True
 
 
+@njit(cache=True, forceinline=True)
+def _hand_over(m, f, arrival, bursts, t):
+    """Front `f` hands over what is due at cycle `t` until its port or a queue is full; how many were taken."""
+    front = front_at(m, f)
+    i = m[front + FRONT_NEXT]
+    taken = 0
+    while taken < m[ISSUE] and i < m[front + FRONT_END] and arrival[i] <= t:
+        c = _field(m, bursts[i], 0)
+        if not _accept(m, c, i, bursts[i], t):
+            at = channel_at(m, c) + BLOCKED_FRONTS
+            m[front + WAITS_BEHIND] = m[at]
+            m[at] = f
+            m[front + WAITS_SINCE] = t
+            m[front + FRONT_AT] = NEVER
+            m[front + FRONT_NEXT] = i
+            return taken
+        taken += 1
+        i += 1
+    m[front + FRONT_NEXT] = i
+    m[front + FRONT_AT] = max(t + 1, arrival[i]) if i < m[front + FRONT_END] else NEVER
+    return taken
+
+
 @njit(cache=True)
 def run(memory, arrival, bursts, limit):
     """Run the trace for `limit` cycles (-1: until it is done); returns the number of cycles and whether it stalled."""
     m = data_pointer(memory)
-    n = arrival.size
-    front = 0
+    m[LIMIT] = limit
+    for f in range(m[FRONTS]):
+        front = front_at(m, f)
+        m[front + FRONT_AT] = arrival[m[front + FRONT_NEXT]] if m[front + FRONT_NEXT] < m[front + FRONT_END] else NEVER
     at = np.int64(0)
-    m[TRACE_AT] = arrival[0]
     stalled = False
     while True:
-        if limit < 0 and front >= n and m[OUTSTANDING] == 0:
+        if limit < 0 and m[UNREAD] == 0 and m[OUTSTANDING] == 0:
             break
-        t = np.int64(m[TRACE_AT])
+        t = np.int64(NEVER)
+        for f in range(m[FRONTS]):
+            t = min(t, m[front_at(m, f) + FRONT_AT])
         for c in range(m[CHANNELS]):
             t = min(t, m[channel_at(m, c) + WAKE])
         if limit >= 0 and t >= limit:
             break
         if t >= NEVER:
-            stalled = m[OUTSTANDING] > 0 or front < n
+            stalled = m[OUTSTANDING] > 0 or m[UNREAD] > 0
             break
         for c in range(m[CHANNELS]):
             at = channel_at(m, c) + WAKE
             if m[at] <= t:
                 m[at] = _tick(m, c, t)
-        if front < n and m[TRACE_AT] <= t:
-            c = _field(m, bursts[front], 0)
-            if _accept(m, c, front, bursts[front], t):
-                front += 1
-                m[TRACE_AT] = max(t + 1, arrival[front]) if front < n else NEVER
-                if front == n and limit < 0:
-                    # No more will come to fill the write buffers: what is in them goes as soon as nothing is queued.
-                    m[DRAIN_LOW] = 0
-                    for k in range(m[CHANNELS]):
-                        at = channel_at(m, k)
-                        m[at + DIRTY] = 1
-                        m[at + WAKE] = min(m[at + WAKE], t + 1)
-            else:
-                m[BLOCKED] = c
-                m[TRACE_AT] = NEVER
+        # Fronts take turns; one that was blocked may have been let go in this cycle.
+        f = m[TURN_OF_FRONTS]
+        taken = 0
+        for _ in range(m[FRONTS]):
+            if m[front_at(m, f) + FRONT_AT] <= t:
+                taken += _hand_over(m, f, arrival, bursts, t)
+            f = f + 1 if f + 1 < m[FRONTS] else 0
+        if taken > 0:
+            m[TURN_OF_FRONTS] = f + 1 if f + 1 < m[FRONTS] else 0
+            m[UNREAD] -= taken
+            if m[UNREAD] == 0 and limit < 0:
+                # No more will come to fill the write buffers: what is in them goes as soon as nothing is queued.
+                m[DRAIN_LOW] = 0
+                for k in range(m[CHANNELS]):
+                    at = channel_at(m, k)
+                    m[at + DIRTY] = 1
+                    m[at + WAKE] = min(m[at + WAKE], t + 1)
     end = limit if limit >= 0 else m[LAST_DONE] + 1
     for c in range(m[CHANNELS]):
         for rank in range(m[RANKS]):

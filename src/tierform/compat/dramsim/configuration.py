@@ -1,27 +1,27 @@
-"""DRAMsim3's own inputs: its ``.ini`` configurations and its traces, read as they are.
+"""DRAMsim3's ``.ini`` configurations, read as they are.
 
 The configuration becomes a :class:`DramSpec` with that simulator's controller rules: command queues per bank or rank,
 write draining, rows closed after four hits when a conflict waits, refresh staggered over the ranks, both command buses
 of HBM.  Its timing rules are written below as constraints.  Deliberate differences: ``RANK_LEVEL_SIMULTANEOUS``
 refreshes every rank (there, only the first), bank-level refresh blocks the refreshed bank for tRFCb and the others for
 tRRD_S (there, the others for tRFC), a rank may fall into self-refresh again after use (there, only before its first
-use), HBM's tRTP is its tRTP_L (there, the default 5), and the last request of a trace is not repeated.
+use), and the last request of a trace is not repeated.  The notes of the memory name those that a configuration meets.
+What DRAMsim3 does not read is not read here, either, and noted: REFI (its tREFI is then 7800), and tRTP_L and tRTP_S
+where there is no tRTP (then 5).
 Its energies are current x voltage x cycles; here they are joules.
-
-Its traces are read by :mod:`tierform.memory.trace_files`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from tierform.errors import Problem, TierformError, nearest
+from tierform.compat.dramsim.ini import Ini, Reader, parse
+from tierform.errors import Problem, TierformError
 from tierform.files import read_text
 from tierform.memory.spec import Controller, Currents, DramSpec, check_timings
-from tierform.memory.trace_files import read_trace
 from tierform.provenance import Assumption
 
 # Clock cycles per beat of the data bus: two beats a cycle, unless named here.
@@ -30,19 +30,6 @@ _PROTOCOLS = ("DDR3", "DDR4", "GDDR5", "GDDR5X", "GDDR6", "LPDDR", "LPDDR3", "LP
 _GRAPHICS = ("GDDR5", "GDDR5X", "GDDR6")
 _HBM = ("HBM", "HBM2")
 
-_KEYS = {
-    "dram_structure": "protocol bankgroups banks_per_group rows columns device_width BL num_dies bankgroup_enable "
-    "hbm_dual_cmd",
-    "timing": "tCK AL CL CWL tRCD tRCDRD tRCDWR tRP tRAS tRFC tRFC2 tRFC4 tRFCb tRFCPB tREFI tREFIb tRPRE tWPRE tRRD_S "
-    "tRRD_L tWTR_S tWTR_L tFAW tWR tWR2 tRTP tRTP_L tRTP_S tCCD_S tCCD_L tCKE tCKESR tCKSRE tXS tXP tRTRS tPPD t32AW "
-    "tRREFD tCMD activation_window_depth ideal_memory_latency",
-    "power": "VDD IDD0 IDD1 IPP0 IDD2P IDD2N IDD2Q IDD3P IDD3Pf IDD3Ps IDD3N IDD4W IDD4R IDD5 IDD5AB IDD5PB IDD6 IDD6L "
-    "IDD6x IDD7",
-    "system": "channel_size channels bus_width address_mapping queue_structure refresh_policy row_buf_policy "
-    "cmd_queue_size trans_queue_size unified_queue write_buf_size enable_self_refresh sref_threshold "
-    "aggressive_precharging_enabled",
-}
-_IGNORED_SECTIONS = ("other", "thermal", "hmc")
 _INI_NAME = {
     "nCL": "CL",
     "nCWL": "CWL",
@@ -108,113 +95,19 @@ rank   | REF -> REFB              | nRFC
 """
 
 
-@dataclass(frozen=True)
-class _Ini:
-    file: str
-    values: dict[tuple[str, str], tuple[str, int]]
-
-    def line(self, section: str, key: str) -> int | None:
-        entry = self.values.get((section, key))
-        return entry[1] if entry else None
-
-    def text(self, section: str, key: str, default: str) -> str:
-        entry = self.values.get((section, key))
-        return entry[0] if entry else default
-
-    def has(self, section: str, key: str) -> bool:
-        return (section, key) in self.values
-
-
 def read_ini(path: Path | str) -> DramSpec:
     """The memory of a DRAMsim3 configuration; TierformError with every mistake and its line."""
-    return _spec(_parse(read_text(path), str(path)), Path(path).stem)
+    return _spec(parse(read_text(path), str(path)), Path(path).stem)
 
 
 def spec_of_sections(name: str, sections: Mapping[str, Mapping[str, object]], file: str) -> DramSpec:
     """As :func:`read_ini`, from the same sections and keys as plain values."""
     values = {(section, key): (str(value), 0) for section, keys in sections.items() for key, value in keys.items()}
-    return _spec(_Ini(file, values), name)
+    return _spec(Ini(file, values), name)
 
 
-def _parse(text: str, file: str) -> _Ini:
-    values: dict[tuple[str, str], tuple[str, int]] = {}
-    problems: list[Problem] = []
-    section = ""
-    for number, raw in enumerate(text.splitlines(), 1):
-        line = re.split(r"[;#]", raw, maxsplit=1)[0].strip()
-        if not line:
-            continue
-        if line.startswith("[") and line.endswith("]"):
-            section = line[1:-1].strip()
-            if section not in _KEYS and section not in _IGNORED_SECTIONS:
-                close = nearest(section, [*_KEYS, *_IGNORED_SECTIONS])
-                problems.append(Problem("unknown section", file, number, section, None, close))
-            continue
-        key, equals, value = (part.strip() for part in line.partition("="))
-        if not equals or not section:
-            problems.append(Problem("a line 'key = value' in a [section] is needed", file, number, None, raw.strip()))
-        elif section in _KEYS and key not in _KEYS[section].split():
-            problems.append(Problem("unknown key", file, number, key, None, nearest(key, _KEYS[section].split())))
-        elif (section, key) in values:
-            problems.append(Problem("this key stands twice", file, number, key))
-        else:
-            values[section, key] = (value, number)
-    if problems:
-        raise TierformError(problems)
-    return _Ini(file, values)
-
-
-class _Reader:
-    """Takes values out of an ini, collecting what is wrong."""
-
-    def __init__(self, ini: _Ini) -> None:
-        self.ini = ini
-        self.problems: list[Problem] = []
-
-    def number(self, section: str, key: str, default: float | None = None, *, least: float = 0) -> float:
-        entry = self.ini.values.get((section, key))
-        if entry is None:
-            if default is None:
-                what = f"[{section}] lacks this key"
-                self.problems.append(Problem(what, self.ini.file, None, key, fix="The standard's value is needed."))
-            return default if default is not None else 1.0
-        try:
-            value = float(entry[0])
-        except ValueError:
-            value = float("nan")
-        if not least <= value < 1e15:
-            what = f"a number of at least {least:g} is needed"
-            self.problems.append(Problem(what, self.ini.file, entry[1], key, entry[0]))
-            return max(1.0, least)
-        return value
-
-    def whole(self, section: str, key: str, default: int | None = None, *, least: int = 0) -> int:
-        value = self.number(section, key, default, least=least)
-        if value != int(value):
-            what = "a whole number is needed"
-            self.problems.append(Problem(what, self.ini.file, self.ini.line(section, key), key, value))
-        return int(value)
-
-    def choice(self, section: str, key: str, default: str, choices: tuple[str, ...]) -> str:
-        value = self.ini.text(section, key, default)
-        if value not in choices:
-            line = self.ini.line(section, key)
-            fix = f"Known: {', '.join(choices)}."
-            self.problems.append(
-                Problem("not a known choice", self.ini.file, line, key, value, nearest(value, choices), fix)
-            )
-        return value
-
-    def flag(self, section: str, key: str, default: bool) -> bool:
-        value = self.ini.text(section, key, str(default)).lower()
-        if value not in ("true", "false", "yes", "no", "on", "off", "1", "0"):
-            line = self.ini.line(section, key)
-            self.problems.append(Problem("true or false is needed", self.ini.file, line, key, value))
-        return value in ("true", "yes", "on", "1")
-
-
-def _spec(ini: _Ini, name: str) -> DramSpec:
-    read = _Reader(ini)
+def _spec(ini: Ini, name: str) -> DramSpec:
+    read = Reader(ini)
     protocol = read.choice("dram_structure", "protocol", "DDR3", _PROTOCOLS)
     groups = read.whole("dram_structure", "bankgroups", 2, least=1)
     per_group = read.whole("dram_structure", "banks_per_group", 2, least=1)
@@ -231,7 +124,7 @@ def _spec(ini: _Ini, name: str) -> DramSpec:
     channel_size = read.whole("system", "channel_size", 1024, least=1)
     # A channel smaller than one rank of these devices has one rank all the same.
     ranks = max(1, int(channel_size // mebibytes_per_rank)) if mebibytes_per_rank else 1
-    clock_s = read.number("timing", "tCK", least=1e-3) * 1e-9
+    clock_s = read.number("timing", "tCK", least=1e-3, most=1e3) * 1e-9
     timings = _timings(read, protocol, groups, burst)
     currents = _currents(read)
     mapping = ini.text("system", "address_mapping", "chrobabgraco")
@@ -285,6 +178,7 @@ def _spec(ini: _Ini, name: str) -> DramSpec:
         constraint_text=text,
         file="",
         assumptions=(Assumption(name, ini.file, "assumed", note="a configuration given by the user"),),
+        notes=tuple(_differences(ini, controller)),
     )
     try:
         spec.address_map()
@@ -296,7 +190,26 @@ def _spec(ini: _Ini, name: str) -> DramSpec:
     return spec
 
 
-def _timings(read: _Reader, protocol: str, groups: int, burst: int) -> dict[str, int]:
+def _differences(ini: Ini, controller: Controller) -> list[str]:
+    """In what this configuration runs otherwise than in DRAMsim3, and what of it is not read."""
+    notes = []
+    if ini.has("timing", "REFI") and not ini.has("timing", "tREFI"):
+        notes.append("REFI is no key of DRAMsim3 (tREFI is): a refresh comes every 7800 cycles, its default")
+    if ini.has("timing", "tRTP_L") and not ini.has("timing", "tRTP"):
+        notes.append("tRTP is missing, tRTP_L and tRTP_S are not read: tRTP is 5, as in DRAMsim3")
+    if controller.refresh == "all-bank-simultaneous":
+        notes.append("RANK_LEVEL_SIMULTANEOUS refreshes every rank (DRAMsim3: only the first)")
+    if controller.refresh == "per-bank":
+        notes.append(
+            "BANK_LEVEL_STAGGERED holds the refreshed bank for tRFCb and other banks for tRRD_S (DRAMsim3: other banks "
+            "for tRFC, the refreshed one not at all)"
+        )
+    if controller.self_refresh_after is not None:
+        notes.append("a rank may return to self-refresh after use (DRAMsim3: only before its first use)")
+    return notes
+
+
+def _timings(read: Reader, protocol: str, groups: int, burst: int) -> dict[str, int]:
     def cycles(key: str, default: int | None = None, least: int = 0) -> int:
         return read.whole("timing", key, default, least=least)
 
@@ -313,19 +226,18 @@ def _timings(read: _Reader, protocol: str, groups: int, burst: int) -> dict[str,
         "nCWL": cycles("CWL", least=1),
         "nRP": cycles("tRP", least=1),
         "nRAS": cycles("tRAS", least=1),
-        "nRTP": cycles("tRTP_L" if protocol in _HBM and not read.ini.has("timing", "tRTP") else "tRTP", least=1)
-        if protocol not in _GRAPHICS or read.ini.has("timing", "tRTP")
-        else cycles("tRTP_L", least=1),
+        # Where a file gives only tRTP_L and tRTP_S, DRAMsim3 goes on with its default.
+        "nRTP": cycles("tRTP", 5 if read.ini.has("timing", "tRTP_L") else None, least=1),
         "nWR": cycles("tWR", least=1),
         "nCCDS": cycles("tCCD_S", least=1),
-        "nCCDL": cycles("tCCD_L", least=1),
+        "nCCDL": cycles("tCCD_L" if groups > 1 else "tCCD_S", least=1),
         "nRRDS": cycles("tRRD_S", least=1),
-        "nRRDL": cycles("tRRD_L", least=1),
+        "nRRDL": cycles("tRRD_L" if groups > 1 else "tRRD_S", least=1),
         "nWTRS": cycles("tWTR_S", least=1),
-        "nWTRL": cycles("tWTR_L", least=1),
+        "nWTRL": cycles("tWTR_L" if groups > 1 else "tWTR_S", least=1),
         "nFAW": cycles("tFAW", least=1),
         "nRFC": cycles("tRFC", least=1),
-        "nREFI": cycles("tREFI", least=1),
+        "nREFI": cycles("tREFI", 7800 if read.ini.has("timing", "REFI") else None, least=1),
         "nCS": cycles("tRTRS", 2),
         "nPPD": cycles("tPPD", 0),
         "nCKE": cycles("tCKE", 6),
@@ -342,14 +254,10 @@ def _timings(read: _Reader, protocol: str, groups: int, burst: int) -> dict[str,
     if read.ini.has("timing", "tREFIb"):
         t["nREFIb"] = cycles("tREFIb", least=1)
         t["nRFCb"] = cycles("tRFCb", 20, least=1)
-    if groups == 1:
-        # Without bank groups the short spacings hold everywhere.
-        for short, long in (("nCCDS", "nCCDL"), ("nRRDS", "nRRDL"), ("nWTRS", "nWTRL")):
-            t[long] = t[short]
     return t
 
 
-def _consistent(read: _Reader, timings: dict[str, int]) -> None:
+def _consistent(read: Reader, timings: dict[str, int]) -> None:
     try:
         check_timings(timings, read.ini.file, _line_finder(read.ini))
     except TierformError as error:
@@ -360,7 +268,7 @@ def _consistent(read: _Reader, timings: dict[str, int]) -> None:
             read.problems.append(replace(problem, what=what, key=_INI_NAME.get(problem.key or "", problem.key)))
 
 
-def _line_finder(ini: _Ini) -> Callable[[str], int | None]:
+def _line_finder(ini: Ini) -> Callable[[str], int | None]:
     def line_of(name: str) -> int | None:
         key = _INI_NAME.get(name, name)
         return ini.line("timing", key) or ini.line("timing", "tRCDRD" if name == "nRCDRD" else key)
@@ -368,11 +276,11 @@ def _line_finder(ini: _Ini) -> Callable[[str], int | None]:
     return line_of
 
 
-def _currents(read: _Reader) -> Currents:
+def _currents(read: Reader) -> Currents:
     def milliampere(key: str, default: float | None = None) -> float:
-        return read.number("power", key, default) * 1e-3
+        return read.number("power", key, default, most=1e5) * 1e-3
 
-    vdd = read.number("power", "VDD", least=1e-3)
+    vdd = read.number("power", "VDD", least=1e-3, most=100)
     optional = {
         ours: milliampere(theirs, 0.0)
         for ours, theirs in (("IDD2P", "IDD2P"), ("IDD3P", "IDD3P"), ("IDD5PB", "IDD5PB"), ("IDD6", "IDD6x"))
@@ -390,7 +298,7 @@ def _currents(read: _Reader) -> Currents:
     )
 
 
-def _controller(read: _Reader, protocol: str) -> Controller:
+def _controller(read: Reader, protocol: str) -> Controller:
     policy = read.choice("system", "row_buf_policy", "OPEN_PAGE", ("OPEN_PAGE", "CLOSE_PAGE"))
     structure = read.choice("system", "queue_structure", "PER_BANK", ("PER_BANK", "PER_RANK"))
     refresh = read.choice(
@@ -418,6 +326,3 @@ def _controller(read: _Reader, protocol: str) -> Controller:
         if read.flag("system", "enable_self_refresh", False)
         else None,
     )
-
-
-__all__ = ["read_ini", "read_trace", "spec_of_sections"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.memory.kernel_state import (
+from tierform.memory.cycle.state import (
     ACTIVE,
     CHANNELS,
     HITS,

@@ -4,7 +4,7 @@
 and drains one after the other; output-stationary folds are charged no drain; "Total Cycles" is the number of the last
 cycle; output-stationary SRAM writes count R + C extra a fold; DRAM words are those of its set-wise buffers; a miss of
 the bandwidth-bound mode waits twice.  Its counts are computed by the closed forms where an operand fits in half of its
-SRAM, and by rebuilt buffers (:mod:`tierform.chip.systolic.scalesim_kernel`) where it does not.
+SRAM, and by rebuilt buffers (:mod:`tierform.compat.scalesim.kernel`) where it does not.
 
 `hardware` uses :mod:`tierform.chip.systolic.folds` and :mod:`tierform.chip.systolic.memory`: nothing extra, drains
 charged, and what double buffering hides is hidden.
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tierform.chip.systolic.cores import best_cut
 from tierform.chip.systolic.folds import Overlap, accesses, layout, mapping_efficiency
 from tierform.chip.systolic.memory import Buffers, bounded_cycles, traffic
-from tierform.chip.systolic.scalesim_files import Configuration, LayerShape
+from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.errors import fail
 
 COMPUTE = (
@@ -232,7 +232,7 @@ def _estimated(
             moved.append((-sets * set_size // _DEFAULT_WORDS, -1, footprint))
             continue
         _check_walk(layer, plan)
-        from tierform.chip.systolic.scalesim_kernel import estimate_product_reads, estimate_reads
+        from tierform.compat.scalesim.kernel import estimate_product_reads, estimate_reads
 
         folds = folds or plan.folds()
         stream = plan.streams[operand]
@@ -268,7 +268,7 @@ def _check_walk(layer: LayerShape, plan: _Plan) -> None:
 def _drained(
     plan: _Plan, configuration: Configuration, stalls: NDArray[np.int64]
 ) -> tuple[tuple[int, int, int], int, int]:
-    from tierform.chip.systolic.scalesim_kernel import drain_writes
+    from tierform.compat.scalesim.kernel import drain_writes
 
     writes, first, last, stall, end, _ = drain_writes(
         plan.output, plan.lines, plan.folds()[2], configuration.ofmap_words, plan.columns, stalls
@@ -295,7 +295,7 @@ def _spans(layer: LayerShape, plan: _Plan, stalls: NDArray[np.int64]) -> list[tu
         output = (2 * plan.rows - 1, last + 2 * plan.rows - 1 + plan.t - 1 + c - 1)
         spans = [streamed, loaded, output] if plan.dataflow == "ws" else [loaded, streamed, output]
     if layer.ragged:  # the last windows reach over the input's edge and ask for nothing there
-        from tierform.chip.systolic.scalesim_kernel import asking_lines
+        from tierform.compat.scalesim.kernel import asking_lines
 
         begin, end = asking_lines(plan.streams[0], plan.folds()[0], plan.shapes[0])
         spans[0] = (int(begin), int(end))
@@ -314,7 +314,7 @@ def _bounded(
 ) -> tuple[int, int, list[tuple[int, int]], list[tuple[int, int, int]]]:
     """The mode with a given bandwidth; the buffers are always rebuilt."""
     _check_walk(layer, plan)
-    from tierform.chip.systolic.scalesim_kernel import run_bounded
+    from tierform.compat.scalesim.kernel import run_bounded
 
     folds, spaces = plan.folds(), _space(layer, plan)
     parts: list[Any] = []
@@ -343,7 +343,7 @@ def _prefetching(
     plan: _Plan, operand: int, size: int, bandwidth: int, space: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """State of a prefetching read buffer after its first fill, and the addresses in the order of fetching."""
-    from tierform.chip.systolic.scalesim_kernel import prefetch_order
+    from tierform.compat.scalesim.kernel import prefetch_order
 
     stream = plan.streams[operand]
     by_rows = operand == 0 if plan.dataflow == "os" else stream[1] == 0
