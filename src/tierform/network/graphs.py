@@ -20,8 +20,8 @@ from tierform.network.topology import ExpressGrid, Groups, IntArray, Lines, Topo
 
 def crossbar(nodes: int, *, pitch_m: float = TILE_PITCH_M) -> Topology:
     """One router that joins all nodes."""
-    if nodes < 1:
-        fail("a crossbar needs at least one node", key="nodes", value=nodes)
+    if not 1 <= nodes <= 1 << 12:
+        fail("a crossbar has 1 to 4,096 nodes", key="nodes", value=nodes)
     empty = np.zeros(0, np.int32)
     zeros = np.zeros((1, 3))
     return Topology(
@@ -303,6 +303,8 @@ def small_world(
     """
     base = mesh(shape, pitch_m=pitch_m, width_bits=width_bits)
     assert base.grid is not None
+    if base.routers > 1 << 12:
+        fail("a small world has at most 4,096 routers", key="shape", value=tuple(shape))
     place = base.grid.coordinates.astype(float)
     far = np.abs(place[:, None, :] - place[None, :, :]).sum(axis=2)
     first, second = np.nonzero(np.triu(far > 1))

@@ -221,9 +221,10 @@ def _grid(
     name: str,
     pitch_m: float | None = None,
 ) -> Topology:
-    if nodes_per_router < 1:
-        fail("at least one node per router is needed", key="nodes_per_router", value=nodes_per_router)
     count = int(np.prod(sizes))
+    if not 1 <= nodes_per_router <= LARGEST // count:
+        what = f"each router has at least one node, and a network at most {LARGEST:,}"
+        fail(what, key="nodes_per_router", value=nodes_per_router)
     index = np.arange(count, dtype=np.int32)
     forward = np.full((len(sizes), count), -1, np.int32)
     backward = np.full((len(sizes), count), -1, np.int32)

@@ -49,6 +49,9 @@ def refuse_huge(topology: Topology, router: RouterParameters, subnets: int = 1) 
     slots = channels * router.buffer_flits
     # Channel and out-channel records and lists, buffers and packet records, routing tables (twice while made).
     needed = 4 * (channels * 80 + slots * (1 + s.P_RECORD + 1)) + 12 * (subnets * topology.routers) ** 2
+    # Delay lines: a list for each cycle until the longest delay.
+    horizon = int(topology.link_latency_cycles.max(initial=1)) + router.crossbar_delay + router.credit_delay
+    needed += 24 * horizon * subnets * (topology.links + 2 * topology.nodes) * router.input_speedup
     if needed > MEMORY_LIMIT_B:
         fail(
             f"this simulation would take about {needed / 2**30:.1f} GiB; the limit is {MEMORY_LIMIT_B / 2**30:.0f} GiB",

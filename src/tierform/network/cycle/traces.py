@@ -90,6 +90,8 @@ def simulate_trace(
     record = words[fr.HEADER : fr.HEADER + len(trace) * fr.LISTED_SIZE].reshape(len(trace), fr.LISTED_SIZE)
     ready, delivered = np.empty(len(trace), np.int64), np.empty(len(trace), np.int64)
     ready[order], delivered[order] = record[:, fr.L_SENT], record[:, fr.L_DONE]
+    # A source that was busy learns late that what its next packet waited for has come.
+    np.maximum.at(ready, trace.after[:, 1], delivered[trace.after[:, 0]])
     memory = network.memory
     carried = memory.own[: len(memory.link_out) + topology.nodes, :, cs.W_FLITS].sum(axis=1)
     return TraceTimes(
