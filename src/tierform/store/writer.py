@@ -200,10 +200,7 @@ class StoreWriter:
                     future.cancel()
 
     def _write(self, content: bytes | memoryview) -> None:
-        try:
-            self._file.write(content)
-        except OSError as error:
-            fail(f"cannot write the store: {error.strerror or error}", file=getattr(self._file, "name", None))
+        self._file.write(content)
         self._at += len(content)
 
     def _pad(self, to: int) -> None:

@@ -23,6 +23,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 from tierform.errors import fail
+from tierform.files import make_folder
 from tierform.tuning import checkpoint as files
 from tierform.tuning.journal import Journal
 from tierform.tuning.lowrank import LowRank, attach, change_norm, choose_ranks, low_rank_copy, watched_weights
@@ -99,7 +100,8 @@ class SwitchCallback(TrainerCallback):
             "changes": self._changes,
             "low": low,
         }
-        files.write(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE, content)
+        folder = make_folder(Path(args.output_dir) / f"checkpoint-{state.global_step}", parents=True)
+        files.write(folder / FILE, content)
 
     def _settings(self) -> dict[str, Any]:
         low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
