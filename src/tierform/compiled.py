@@ -21,10 +21,9 @@ _ORDER = "UserProvidedCacheLocator,InTreeCacheLocator,tierform.compiled.KernelCa
 
 def prepare() -> None:
     """Name the locator if this package's folder cannot be written; costs three system calls where it can."""
-    folder = os.path.dirname(__file__)
-    place = os.path.join(folder, "__pycache__")
-    place = place if os.path.exists(place) else folder
-    if (os.path.isdir(place) and os.access(place, os.W_OK)) or _LOCATORS in os.environ:
+    place = Path(__file__).parent / "__pycache__"
+    place = place if place.exists() else place.parent
+    if (place.is_dir() and os.access(place, os.W_OK)) or _LOCATORS in os.environ:
         return
     os.environ[_LOCATORS] = _ORDER
     if "numba" in sys.modules:  # loaded before us: its settings were read already
@@ -63,7 +62,7 @@ class KernelCache:
     @classmethod
     def from_function(cls, py_func: Any, py_file: str) -> KernelCache | None:
         """The locator of a function, or None where it has no source file."""
-        if not os.path.isfile(py_file):
+        if not Path(py_file).is_file():
             return None
         made = cls(py_file, py_func.__code__.co_firstlineno)
         try:

@@ -92,7 +92,7 @@ def printable(text: str) -> str:
     """The text with every control character written out, so that a terminal shows it and obeys none of it.
 
     Line breaks and tabs stay.  Colours, cursor movements, changes of reading direction and halves of characters from a
-    file become ``\\x1b`` and the like.
+    file become the codes of their characters.
     """
     if text.isprintable():
         return text

@@ -252,7 +252,9 @@ def check_output(path: Path | str) -> None:
 def _no_folder(folder: Path, file: str) -> NoReturn:
     above = next((one for one in folder.parents if one.is_dir()), Path())
     missing = folder.relative_to(above).parts[0]
-    near = nearest(missing, [one.name for one in above.iterdir() if one.is_dir()]) if os.access(above, os.R_OK) else None
+    near = (
+        nearest(missing, [one.name for one in above.iterdir() if one.is_dir()]) if os.access(above, os.R_OK) else None
+    )
     raise TierformError(
         [Problem("cannot write here: no such folder", file, nearest=near, fix=f"Make it first: mkdir -p {folder}")]
     )
@@ -361,9 +363,11 @@ def _lock(handle: int, *, wait: bool) -> bool | None:
 def _remove_stale(target: Path) -> None:
     """Remove what killed processes left of this target: parts that no living process has locked."""
     form = re.compile(re.escape(f".{_short(target.name)}.") + r"[0-9a-z_]{8}\.part")
-    for path in [one for one in target.parent.iterdir() if form.fullmatch(one.name)] if os.access(
-        target.parent, os.R_OK
-    ) else []:
+    for path in (
+        [one for one in target.parent.iterdir() if form.fullmatch(one.name)]
+        if os.access(target.parent, os.R_OK)
+        else []
+    ):
         with contextlib.suppress(OSError):
             handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:

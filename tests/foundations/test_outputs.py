@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="pipes, links an
 
 def test_is_a_device_written_through() -> None:
     write_text(os.devnull, "gone")
-    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+    assert stat.S_ISCHR(Path(os.devnull).stat().st_mode)
 
 
 def test_does_a_pipe_stay_a_pipe_and_get_everything(tmp_path: Path) -> None:
@@ -143,7 +143,8 @@ def test_is_what_a_killed_process_left_removed_and_what_a_living_one_writes_kept
         "with atomic_path('out') as path:\n    path.write_text('half'); print(path.name, flush=True); time.sleep(60)\n"
     )
     made = [
-        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True) for _ in range(2)
+        subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
     try:
         killed, living = (one.stdout.readline().strip() for one in made if one.stdout is not None)
@@ -179,7 +180,7 @@ def test_are_many_writers_of_one_file_never_in_each_others_way(tmp_path: Path) -
 
 
 def test_does_a_locked_folder_refuse_a_second_process(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from tierform.files import folder_lock\nfolder_lock(Path('.')).__enter__()"
+    code = "from pathlib import Path; from tierform.files import folder_lock\nfolder_lock(Path('.')).__enter__()"
     with folder_lock(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert "another process is writing into this folder" in done.stderr

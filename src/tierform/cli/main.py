@@ -112,5 +112,6 @@ def _tell(error: Exception) -> int:
 def _tell_usage(error: click.ClickException) -> None:
     from tierform.errors import printable
 
-    error.message = printable(error.message)
-    error.show()
+    words = io.StringIO()
+    error.show(words)
+    print(printable(words.getvalue()), end="", file=sys.stderr)

@@ -147,8 +147,8 @@ class StoreWriter:
         self._attachments.append(Attachment(name, self._at, len(content), xxh64(content)))
         self._write(content)
 
-    def finish(self) -> None:
-        """Write the directory and, last of all, the header."""
+    def finish(self) -> int:
+        """Write the directory and, last of all, the header; the size of the file in bytes."""
         self._pad(8)
         directory = b"".join(entry.to_bytes() for entry in self._tensors)
         directory += b"".join(item.to_bytes() for item in self._attachments)
@@ -169,6 +169,7 @@ class StoreWriter:
         self._file.write(header.to_bytes())
         self._file.flush()
         os.fsync(self._file.fileno())
+        return self._at
 
     def _check(self, entry: TensorEntry, given: int) -> None:
         size = len(entry.name.encode("utf-8", "surrogatepass"))
@@ -303,8 +304,8 @@ def pack_model(
     *,
     int4: Iterable[str] = (),
     progress: Progress | None = None,
-) -> None:
-    """Pack a folder of safetensors files (or one file) into the store `path`, streaming.
+) -> int:
+    """Pack a folder of safetensors files (or one file) into the store `path`, streaming; the store's size in bytes.
 
     `int4` has patterns of int8 tensors to be kept as four planes (their values must be -8 to 7).  The model's small
     files (configuration, tokenizer) are kept with it.  `progress` is told the bytes of each chunk done.
@@ -325,7 +326,7 @@ def pack_model(
                 writer.attach(METADATA_NAME, json.dumps(metadata, ensure_ascii=False, sort_keys=True).encode("utf-8"))
             for file in _small_files(Path(model)):
                 writer.attach(file.name, file.read_bytes())
-            writer.finish()
+            return writer.finish()
     finally:
         for one in opened:
             one.close()
