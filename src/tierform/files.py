@@ -60,8 +60,10 @@ def read_text(path: Path | str, max_bytes: int = MAX_BYTES) -> str:
     try:
         if path.is_dir():
             fail("this is a folder, a file is needed", file=str(path))
-        with path.open("rb") as opened:
-            content = opened.read(max_bytes + 1)  # a pipe or a device has no size to ask for
+        content = bytearray()
+        with path.open("rb") as opened:  # piece by piece: a pipe or a device has no size to ask for
+            while len(content) <= max_bytes and (piece := opened.read(2**20)):
+                content += piece
         if len(content) > max_bytes:
             fail(f"the file is too large: at most {max_bytes} bytes are read", file=str(path))
         text = content.decode("utf-8-sig")

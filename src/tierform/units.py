@@ -73,6 +73,7 @@ _PREFIXES = {
     "Gi": 2.0**30,
     "Ti": 2.0**40,
 }
+SMALLEST, LARGEST = 1e-40, 1e40  # of any figure, in the unit asked for; products of a few such stay finite
 LONGEST = 200  # characters of a number with its unit
 # The number at the beginning; no two parts of the expression can share a digit, so it takes linear time.
 _NUMBER = re.compile(r"[+-]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
@@ -162,6 +163,8 @@ def parse_quantity(value: object, unit: str, *, key: str | None = None) -> float
     result = number * scale[0] / wanted[0]
     if not math.isfinite(result):
         fail("the number is not finite", key=key, value=value)
+    if result and not SMALLEST < abs(result) < LARGEST:
+        fail(f"beyond anything physical: {SMALLEST:g} to {LARGEST:g} {unit} are read", key=key, value=value)
     return result
 
 

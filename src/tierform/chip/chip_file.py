@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import MOST, Count, FileModel, Whole, quantity
 from tierform.workload.precision import PrecisionPlan
 
 SCHEMA = "tierform.chip/1"
@@ -22,6 +24,7 @@ MAX_TILES = 100_000
 # activations, adapters, and everything that is not a product.
 PLACES = ("attention", "ffn", "head", "static", "dynamic", "adapter", "other")
 
+Place = Annotated[int, Field(strict=True, ge=-MOST, le=MOST)]
 Length = Annotated[Constant, quantity("m", above=0)]
 
 
@@ -29,9 +32,9 @@ class DieFile(FileModel):
     """One tier or chiplet: a grid of equal tiles; `at` is a chiplet's column and row on the interposer."""
 
     name: str
-    grid: tuple[int, int]
-    holds: dict[str, int]
-    at: tuple[int, int] = (0, 0)
+    grid: tuple[Count, Count]
+    holds: dict[str, Whole]
+    at: tuple[Place, Place] = (0, 0)
     width: Length | None = None
     height: Length | None = None
 
@@ -55,8 +58,8 @@ class LinkFile(FileModel):
     """Links of one kind: width, latency in cycles, and energy where it differs from the network's default."""
 
     width: Annotated[Constant, quantity("bit", above=0)]
-    latency_cycles: int = 1
-    every: int = 1
+    latency_cycles: Whole = 1
+    every: Count = 1
 
 
 class NetworkFile(FileModel):
@@ -64,7 +67,7 @@ class NetworkFile(FileModel):
 
     clock: Annotated[Constant, quantity("Hz", above=0)]
     width: Annotated[Constant, quantity("bit", above=0)]
-    router_cycles: int = 3
+    router_cycles: Whole = 3
     vertical: LinkFile | None = None
     interposer: LinkFile | None = None
     parameters: str = ""
@@ -74,7 +77,7 @@ class MemoryFile(FileModel):
     """Memory behind the chip, nearest first: a device of the library's memories and how many stacks or channels."""
 
     device: str
-    count: int = 1
+    count: Count = 1
     attached: str = ""
 
 

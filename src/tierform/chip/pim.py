@@ -31,7 +31,7 @@ from tierform.chip.component import WHOLE, Cost, Kelvin, Share
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import FileModel, Whole, quantity
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.precision import bits
 
@@ -53,7 +53,7 @@ class TimingFile(FileModel):
     close: _Span
     row_cycle: _Span
     activation: _Span
-    banks_per_channel: int
+    banks_per_channel: Whole
     refresh: _Time
     refresh_interval: _Span
 
@@ -77,7 +77,7 @@ class NearBankFile(FileModel):
 class InBankFile(FileModel):
     """Arithmetic in rows, bit by bit: row operations of one product by format, and adders for the results."""
 
-    subarrays: int
+    subarrays: Whole
     row_operation: _Span
     row_operations: dict[str, _Count]
     row_energy: _Energy
@@ -90,13 +90,13 @@ class PimParameters(FileModel):
 
     type: Literal["pim"]
     description: str = ""
-    banks: int
+    banks: Whole
     capacity: _Size
     timing: TimingFile
     near_bank: NearBankFile | None = None
     in_bank: InBankFile | None = None
     sharing: Literal["weights", "tokens"] = "weights"
-    units_per_link: int = 1
+    units_per_link: Whole = 1
     vector_rate: _Rate
     link_bandwidth: Annotated[Constant, quantity("B/s", above=0)]
     link_latency: _Time

@@ -14,7 +14,7 @@ from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Count, FileModel, quantity
 from tierform.workload.operator import Kind, Operator
 
 _NOT_HERE = (Kind.MATMUL, Kind.COLLECTIVE)
@@ -25,7 +25,7 @@ class VectorParameters(FileModel):
 
     type: Literal["vector"]
     description: str = ""
-    lanes: int
+    lanes: Count
     clock: Annotated[Constant, quantity("Hz", above=0)]
     operation_energy: Annotated[Constant, quantity("J", minimum=0)]
     buffer_energy: Annotated[Constant, quantity("J/B", minimum=0)]

@@ -100,12 +100,12 @@ def _tell(error: Exception) -> int:
     elif isinstance(error, OSError) and error.errno in _NO_ROOM:
         where = f"{error.filename}: " if error.filename else ""
         print(printable(f"error: {where}cannot write: {error.strerror}"), file=sys.stderr)
+        with contextlib.suppress(OSError):  # what is left in its buffer would raise again at exit
+            sys.stdout.close()
     elif isinstance(error, MemoryError):
         print("error: the memory does not suffice", file=sys.stderr)
     else:
         raise error
-    with contextlib.suppress(OSError):  # what is left in the buffer would raise again at exit
-        sys.stdout.close()
     return EXIT_USER_ERROR
 
 

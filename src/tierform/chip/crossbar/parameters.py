@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Bits, Count, FileModel, Whole, quantity
 
 Charge = Literal[
     "read",
@@ -55,7 +57,7 @@ class PartFile(FileModel):
     """One kind of part; see the module's text.  `beside_tile` marks what another engine's area already counts."""
 
     per: Literal["crossbar", "macro", "tile"] = "crossbar"
-    count: float = 1.0
+    count: Annotated[float, Field(strict=True, ge=0, le=1e6)] = 1.0
     charge: Charge
     energy: Annotated[Constant, quantity("J", minimum=0)] | None = None
     area: Annotated[Constant, quantity("m^2", minimum=0)] | None = None
@@ -71,7 +73,7 @@ class NeuronFile(FileModel):
     + steps * `step`.
     """
 
-    bits_per_phase: int
+    bits_per_phase: Bits
     one_phase: bool = False
     phase: _Time
     pulse: _Time
@@ -85,25 +87,25 @@ class CrossbarParameters(FileModel):
     description: str = ""
     technology: Literal["reram", "pcm", "fefet", "sram"] = "reram"
     domain: Literal["analog", "digital"] = "analog"
-    crossbars: int
-    crossbars_per_macro: int | None = None
-    rows: int
-    columns: int
-    cell_bits: int
-    dac_bits: int = 1
+    crossbars: Count
+    crossbars_per_macro: Count | None = None
+    rows: Count
+    columns: Count
+    cell_bits: Annotated[Bits, Field(le=16)]
+    dac_bits: Bits = 1
     encoding: Literal["offset", "differential"] = "offset"
     slices: Literal["columns", "crossbars"] = "columns"
-    guard_columns: int = 0
-    active_rows: int | None = None
-    max_weight_bits: int | None = None
-    max_input_bits: int | None = None
+    guard_columns: Whole = 0
+    active_rows: Count | None = None
+    max_weight_bits: Bits | None = None
+    max_input_bits: Bits | None = None
     adc_kind: Literal["sar", "flash", "integrating", "none"] = "sar"
-    adc_bits: int = 8
-    adc_saved_bits: int = 0
-    columns_per_adc: int | None = None
+    adc_bits: Bits = 8
+    adc_saved_bits: Whole = 0
+    columns_per_adc: Count | None = None
     adc_rate: Annotated[Constant, quantity("1/s", above=0)] | None = None
     cycle: Annotated[Constant, quantity("s", above=0)]
-    pipeline_cycles: int = 0
+    pipeline_cycles: Whole = 0
     neuron: NeuronFile | None = None
     parts: dict[str, PartFile]
     activation_rate: Annotated[Constant, quantity("1/s", above=0)] | None = None

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Count, FileModel, quantity
 
 _Ratio = Annotated[Constant, quantity("1", above=0)]
 _Count = Annotated[Constant, quantity("1", minimum=0)]
@@ -46,8 +48,8 @@ class ProductParameters(FileModel):
     sustained_efficiency: _Ratio
     boost_time: _Count
     l2_share: _Ratio
-    tiles: list[tuple[int, int]]
-    tile_step: tuple[int, int] | None = None
+    tiles: Annotated[list[tuple[Count, Count]], Field(min_length=1, max_length=100)]
+    tile_step: tuple[Count, Count] | None = None
 
 
 class PrefillParameters(FileModel):
@@ -80,7 +82,7 @@ class DecodeParameters(FileModel):
 class AttentionParameters(FileModel):
     """Fused attention: tile of queries and keys, and the parameters of both phases."""
 
-    tile: tuple[int, int]
+    tile: tuple[Count, Count]
     prefill: PrefillParameters
     decode: DecodeParameters
 

@@ -23,6 +23,7 @@ from typing import Literal
 from tierform.errors import Problem, TierformError
 from tierform.files import read_text
 
+LARGEST = 10**12  # of a size and of a time in ms
 SampleKind = Literal["product", "prefill", "decode", "collective"]
 _INTEGERS = {
     "product": ("m", "n", "k"),
@@ -139,13 +140,14 @@ def _sample(
             return None
         integer = column != time_column
         least = 0 if column == "step" else 1
-        if not math.isfinite(number) or (integer and (number != int(number) or number < least)):
-            problems.append(Problem(f"a whole number of at least {least} is needed", file, line, column, row[column]))
+        if not math.isfinite(number) or (integer and (number != int(number) or not least <= number <= LARGEST)):
+            what = f"a whole number of {least} to {LARGEST:.0e} is needed"
+            problems.append(Problem(what, file, line, column, row[column]))
             return None
-        if not integer and number <= 0:
+        if not integer and not 0 < number <= LARGEST:
             problems.append(
                 Problem(
-                    "a time must be greater than zero",
+                    "a time must be greater than zero" if number <= 0 else f"a time is at most {LARGEST:.0e} ms",
                     file,
                     line,
                     column,

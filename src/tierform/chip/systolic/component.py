@@ -21,7 +21,7 @@ from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Bits, Count, FileModel, quantity
 from tierform.workload.operator import Kind, Operand, Operator, Role
 from tierform.workload.precision import bits
 
@@ -31,8 +31,8 @@ _Energy = Annotated[Constant, quantity("J", minimum=0)]
 class SparsityFile(FileModel):
     """N:M sparsity of static weights: `kept` of every `block` along k."""
 
-    kept: int
-    block: int
+    kept: Count
+    block: Count
 
 
 class SystolicParameters(FileModel):
@@ -40,11 +40,11 @@ class SystolicParameters(FileModel):
 
     type: Literal["systolic"]
     description: str = ""
-    rows: int
-    columns: int
+    rows: Count
+    columns: Count
     dataflow: Literal["ws", "os", "is", "best"] = "best"
     overlap: Overlap = "double-buffered"
-    accumulator_bits: int = 32
+    accumulator_bits: Bits = 32
     weight_sparsity: SparsityFile | None = None
     process: str | None = None
     clock: Annotated[Constant, quantity("Hz", above=0)]
