@@ -74,6 +74,7 @@ def pack(
 @json_option
 def info(store: Path, json_file: Path | None) -> None:
     """What is in STORE: its tensors, types, layout and sizes."""
+    from tierform.store.layout import MAJOR
     from tierform.store.reader import Store
 
     with Store(store, threads=1) as opened:
@@ -106,8 +107,8 @@ def info(store: Path, json_file: Path | None) -> None:
     ]
     print_table(str(store), ["tensor", "type", "shape", "layout, codec", "bytes", "stored"], table)
     console().print(
-        f"format 1.0, {header.file_size:,} bytes, {header.tensors} tensors of {header.tensor_bytes:,} bytes, "
-        f"attached: {', '.join(files) or 'nothing'}",
+        f"format {MAJOR}.{header.minor}, {header.file_size:,} bytes, {header.tensors} tensors of "
+        f"{header.tensor_bytes:,} bytes, attached: {', '.join(files) or 'nothing'}",
         highlight=False,
     )
     if json_file:

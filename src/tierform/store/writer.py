@@ -34,7 +34,8 @@ from tierform.store.layout import (
     PAGE_BYTES,
     RAW,
     SEGMENT,
-    ZSTD,
+    SUM_BYTES,
+    SUMMED_ZSTD,
     Attachment,
     Codec,
     Header,
@@ -43,6 +44,7 @@ from tierform.store.layout import (
     align,
     is_file_name,
 )
+from tierform.store.links import followed
 
 if TYPE_CHECKING:
     from tierform.store.safetensors_file import SafetensorsFile
@@ -237,12 +239,13 @@ def pack_chunk(entry: TensorEntry, flat: NDArray[np.uint8], number: int, level: 
     parts, segments, at = [], [], 0
     for plane in range(planes):
         raw = content[plane * size : (plane + 1) * size]
-        coded = compressor.compress(raw)
+        frame = compressor.compress(raw)
+        coded = xxh64(frame).to_bytes(SUM_BYTES, "little") + frame
         if len(coded) > size - size // 32:  # not worth a decompression
             segments.append((at, size, RAW))
             parts.append(bytes(raw))
         else:
-            segments.append((at, len(coded), ZSTD))
+            segments.append((at, len(coded), SUMMED_ZSTD))
             parts.append(coded.ljust(align(len(coded)), b"\0"))
         at += len(parts[-1])
     return Chunk(b"".join(parts), tuple(segments), checksums)
@@ -349,5 +352,5 @@ def _small_files(folder: Path) -> list[Path]:
     for file in sorted(folder.iterdir()):
         wanted = file.suffix in ATTACHED_SUFFIXES and not file.name.endswith(".index.json") and is_file_name(file.name)
         if wanted and file.is_file() and file.stat().st_size <= MAX_ATTACHMENT_BYTES and file.name != METADATA_NAME:
-            found.append(file)
+            found.append(followed(file, folder))
     return found
