@@ -38,6 +38,7 @@ docs: $(VENV)/.test-tools
 	$(BIN)/mkdocs build --quiet --strict
 
 studies: $(VENV)/.test-tools
+	@mkdir -p out
 	for study in $$($(BIN)/python -c "from tierform.studies import STUDIES; print(*STUDIES.names())"); do \
 	  $(BIN)/tierform reproduce $$study --out out/studies || exit 1; done
 

@@ -51,6 +51,17 @@ class TierformError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
+# Which extra of the package brings an optional library, by the name under which it is imported.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "sklearn", "datasets"), "train"),
+    **dict.fromkeys(("zstandard", "safetensors"), "store"),
+    **dict.fromkeys(("jinja2", "plotly"), "report"),
+    **dict.fromkeys(("optuna", "joblib"), "explore"),
+    "pyamg": "thermal",
+    "ray": "cluster",
+}
+
+
 class MissingDependency(TierformError):
     """An optional library is needed and not installed."""
 
@@ -63,6 +74,12 @@ class MissingDependency(TierformError):
                 )
             ]
         )
+
+
+def missing(error: ImportError, needed_for: str = "this") -> MissingDependency | None:
+    """What to say of a failed import of an optional library; None for any other import."""
+    library = (error.name or "").partition(".")[0]
+    return MissingDependency(library, needed_for, EXTRAS[library]) if library in EXTRAS else None
 
 
 def fail(

@@ -92,8 +92,10 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _tell(error: Exception) -> int:
     """Say a user's mistake, or that the system has no room left; anything else is a fault of ours and raised."""
-    from tierform.errors import EXIT_USER_ERROR, TierformError, printable
+    from tierform.errors import EXIT_USER_ERROR, TierformError, missing, printable
 
+    if isinstance(error, ImportError):
+        error = missing(error) or error
     if isinstance(error, TierformError):
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)

@@ -196,8 +196,9 @@ def _print_lists(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
 
 
 def progress(**options: Any) -> Progress:
-    """A progress display on standard error that vanishes when done."""
+    """A progress display on standard error that vanishes when done; nothing where that is no terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
-    return Progress(console=Console(stderr=True), transient=True, **options)
+    shown = Console(stderr=True)
+    return Progress(console=shown, transient=True, disable=not shown.is_terminal, **options)
