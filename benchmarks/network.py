@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tierform.network import AnalyticNetwork, chiplets, mesh, mesh_3d, pattern, simulate_traffic
-from tierform.network.cycle import CycleNetwork, CycleResult, Injection, Sampling, random_traffic
+from tierform.network import AnalyticNetwork, Injection, Sampling, chiplets, mesh, mesh_3d, pattern, simulate_traffic
+from tierform.network.cycle.engine import CycleNetwork, CycleResult, random_traffic
 
 CONFIG = """topology = mesh; k = 8; n = 2; routing_function = dor; num_vcs = 4; vc_buf_size = 8;
 wait_for_tail_credit = 0; vc_allocator = islip; sw_allocator = islip; alloc_iters = 1; credit_delay = 1;

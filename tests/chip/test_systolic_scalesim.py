@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierform.chip.systolic import scalesim
 from tierform.chip.systolic.folds import DENSE, Sparsity, cycles
-from tierform.chip.systolic.scalesim_files import Configuration, LayerShape, read_configuration, read_topology
+from tierform.compat.scalesim import report as scalesim
+from tierform.compat.scalesim.files import Configuration, LayerShape, read_configuration, read_topology
 from tierform.errors import TierformError
 from tierform.validation.systolic import ledger
 

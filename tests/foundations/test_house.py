@@ -12,26 +12,10 @@ import pytest
 import tierform
 from tierform import library
 from tierform.cli.main import COMMANDS
+from tierform.rooms import ROOMS
 
 ROOT = Path(tierform.__file__).parent
-ORDER = [
-    "workload",
-    "chip",
-    "network",
-    "memory",
-    "thermal",
-    "mapping",
-    "simulation",
-    "numerics",
-    "tuning",
-    "store",
-    "serving",
-    "exploration",
-    "studies",
-    "validation",
-    "report",
-    "cli",
-]
+ORDER = [name for name, _ in ROOMS]
 # `Result.report()` and `.trace()` hand over to report/ by name when they are called.
 ALLOWED = {("simulation/result.py", "report")}
 
@@ -64,6 +48,17 @@ def test_do_imports_follow_the_flow_of_information(room: str) -> None:
         if ORDER.index(other) > ORDER.index(room) and (path.relative_to(ROOT).as_posix(), other) not in ALLOWED
     ]
     assert wrong == []
+
+
+def test_is_every_room_in_the_list_and_no_other() -> None:
+    folders = {path.name for path in ROOT.iterdir() if (path / "__init__.py").exists()}
+    assert folders - {"library"} == set(ORDER)
+
+
+def test_do_the_documents_show_the_rooms_in_their_order() -> None:
+    table = (ROOT.parent.parent / "docs" / "index.md").read_text()
+    rows = [f"| `{name}` | {question} |" for name, question in ROOMS]
+    assert "\n".join(rows) in table
 
 
 def test_does_no_foundation_import_a_room() -> None:

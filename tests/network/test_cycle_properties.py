@@ -31,8 +31,8 @@ from tierform.network import (
     torus,
     virtual_channel_plan,
 )
-from tierform.network import cycle_state as cs
-from tierform.network.cycle import CycleNetwork, random_traffic
+from tierform.network.cycle import state as cs
+from tierform.network.cycle.engine import CycleNetwork, random_traffic
 from tierform.network.deadlock import dependencies, find_cycle
 
 PAIRS = [

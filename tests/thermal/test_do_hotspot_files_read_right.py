@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tierform.cli.main import main
+from tierform.compat.hotspot import files
+from tierform.compat.hotspot import run as hotspot
 from tierform.errors import TierformError
-from tierform.thermal import hotspot
-from tierform.thermal import hotspot_files as files
 
 FLOORPLAN = "# name w h x y\nleft\t0.004\t0.008\t0.0\t0.0\nright 0.004 0.008 0.004 0.0\n\nleft right 1.0\n"
 TRACE = "left\tright\n10\t5\n20\t5\n"

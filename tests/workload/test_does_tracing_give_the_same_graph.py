@@ -52,7 +52,7 @@ def test_adapters_of_peft_are_traced() -> None:
     workload = trace(adapted, inputs(module), training=True)
     assert our_flops(workload) == counted_flops(adapted)
     assert workload.trainable_parameters == sum(p.numel() for p in adapted.parameters() if p.requires_grad)
-    assert {w.module for w in workload.weights if w.trainable} == {"adapter"}
+    assert {w.part for w in workload.weights if w.trainable} == {"adapter"}
 
 
 class Mixed(torch.nn.Module):

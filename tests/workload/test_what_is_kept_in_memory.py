@@ -104,8 +104,6 @@ def test_weight_bits_by_module() -> None:
     plan = PrecisionPlan(master_weights=None).with_weights("M8F4")
     model = load_model("bert-large")
     weights = expand(model, Inference(sequence=16, precision=plan)).weights
-    size = {
-        module: sum(w.size_B for w in weights if w.module == module and w.matrix) for module in ("attention", "ffn")
-    }
+    size = {module: sum(w.size_B for w in weights if w.part == module and w.matrix) for module in ("attention", "ffn")}
     assert size == {"attention": 24 * 4 * 1024**2, "ffn": 24 * 8 * 1024**2 // 2}
     assert {w.precision for w in weights if not w.matrix} == {"bf16"}

@@ -12,8 +12,8 @@ from tierform.errors import fail
 from tierform.files import make_folder, write_json, write_text
 
 if TYPE_CHECKING:
-    from tierform.chip.systolic.scalesim import Report
-    from tierform.chip.systolic.scalesim_files import Configuration
+    from tierform.compat.scalesim.files import Configuration
+    from tierform.compat.scalesim.report import Report
 
 _FILE = click.Path(path_type=Path)
 _OVERLAPS = ["serial", "double-buffered", "pipelined"]
@@ -41,8 +41,8 @@ def command(
     json_file: Path | None,
 ) -> None:
     """Cycles, stalls, utilization and accesses of a systolic array described by SCALE-Sim's files."""
-    from tierform.chip.systolic import scalesim
-    from tierform.chip.systolic.scalesim_files import read_configuration, read_topology
+    from tierform.compat.scalesim import report as scalesim
+    from tierform.compat.scalesim.files import read_configuration, read_topology
 
     if compat and overlap:
         fail("--overlap is for the hardware's accounting", key="--overlap", value=overlap, fix="Leave out --compat.")
@@ -101,7 +101,7 @@ def _costs(found: list[Report], read: Configuration, node: str, arrays: int) -> 
 
 
 def _show(found: list[Report], read: Configuration, accounting: str, arrays: int) -> None:
-    from tierform.chip.systolic.scalesim import COMPUTE, SPARSE
+    from tierform.compat.scalesim.report import COMPUTE, SPARSE
 
     out = console()
     mode = "stall-free" if read.calculate_bandwidth else f"{read.ofmap_bandwidth} words a cycle"
@@ -151,7 +151,7 @@ def _number(value: float) -> str:
 
 def _write_reports(found: list[Report], read: Configuration, folder: Path) -> None:
     """The report files under SCALE-Sim's names; a depth-wise layer has a line for each channel."""
-    from tierform.chip.systolic.scalesim import BANDWIDTH, COMPUTE, DETAIL, SPARSE
+    from tierform.compat.scalesim.report import BANDWIDTH, COMPUTE, DETAIL, SPARSE
 
     files = [("COMPUTE_REPORT", COMPUTE), ("BANDWIDTH_REPORT", BANDWIDTH), ("DETAILED_ACCESS_REPORT", DETAIL)]
     if read.sparse and "Original Filter Storage" in found[0].figures:

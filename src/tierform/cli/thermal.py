@@ -111,7 +111,7 @@ def command(
         overrides["model_type"] = "grid"
     if detailed:
         overrides["detailed_3D"] = detailed
-    from tierform.thermal import hotspot
+    from tierform.compat.hotspot import run as hotspot
 
     case = hotspot.load(
         trace,

@@ -77,7 +77,7 @@ def default_mapping(
         chip=chip.name,
         assignments=assignments,
         placements=placements,
-        micro_batches=workload.micro_batches,
+        micro_batches=workload.stages[0].micro_batches,
         chunks=chunks or (CHUNKS if chip.pipelined else 1),
         notes=tuple(notes),
     )
@@ -97,11 +97,11 @@ def _places(operator: Operator) -> tuple[str, ...]:
     """The keys of a chip's `place` under which an operator falls, the most particular first."""
     if operator.kind is not Kind.MATMUL:
         return ("other",)
-    if operator.module == "adapter":
+    if operator.part == "adapter":
         return ("adapter", "dynamic")
     if not any(operand.role is Role.WEIGHT for operand in operator.inputs):
         return ("dynamic",)
-    return (operator.module, "static")
+    return (operator.part, "static")
 
 
 def _place(

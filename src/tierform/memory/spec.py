@@ -1,7 +1,7 @@
 """What a DRAM is: organization, named timings, constraints, currents, as one frozen record.
 
 The engines know nothing of a standard by name: they read this record.  It comes from a file of the library
-(:mod:`tierform.memory.standard`), or from another tool's configuration (:mod:`tierform.memory.dramsim`).
+(:mod:`tierform.memory.standard`), or from another tool's configuration.
 Energies follow the IDD method: each event costs the supply voltage times the current above standby times its
 duration, in every device of the rank (Micron TN-40-07, "Calculating memory power for DDR4 SDRAM").
 """
@@ -134,6 +134,7 @@ class DramSpec:
     io_read_J_per_bit: float = 0.0
     io_write_J_per_bit: float = 0.0
     assumptions: tuple[Assumption, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def banks(self) -> int:

@@ -7,9 +7,10 @@ the analytic latency and saturation of steady traffic.
 from typing import TYPE_CHECKING, Any
 
 from tierform.network.analytic import AnalyticNetwork, FlowCost, spread
+from tierform.network.case import Injection, Sampling, TrafficCase
 from tierform.network.parameters import EnergyParameters, RouterParameters, energy_choices, energy_parameters
 from tierform.network.routing import ROUTINGS, Routing, choose_routing
-from tierform.network.shapes import (
+from tierform.network.topologies import (
     chiplets,
     cmesh,
     concentrated_mesh,
@@ -26,18 +27,16 @@ from tierform.network.topology import LINK_KINDS, Grid, Topology
 from tierform.network.traffic import PATTERNS, Pattern, pattern
 
 if TYPE_CHECKING:
-    from tierform.network.cycle import CycleNetwork, CycleResult, Injection, Sampling, simulate_traffic
+    from tierform.network.cycle.engine import CycleNetwork, CycleResult, simulate_traffic
     from tierform.network.deadlock import virtual_channel_plan
     from tierform.network.flows import Flow, FlowTimes, simulate_flows
     from tierform.network.queueing import LatencyEstimate
 
 _LATER = {
-    "CycleNetwork": "cycle",
-    "CycleResult": "cycle",
-    "Injection": "cycle",
+    "CycleNetwork": "cycle.engine",
+    "CycleResult": "cycle.engine",
     "LatencyEstimate": "queueing",
-    "Sampling": "cycle",
-    "simulate_traffic": "cycle",
+    "simulate_traffic": "cycle.engine",
     "virtual_channel_plan": "deadlock",
     "Flow": "flows",
     "FlowTimes": "flows",
@@ -72,6 +71,7 @@ __all__ = [
     "Routing",
     "Sampling",
     "Topology",
+    "TrafficCase",
     "chiplets",
     "cmesh",
     "choose_routing",

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
-from tierform.network import cycle_kernel as kernel
+from tierform.network.cycle import modes
 from tierform.network.loads import table_loads
 from tierform.network.routing import Routing, ring_step
 from tierform.network.topology import IntArray, Topology
@@ -69,17 +69,17 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
         )
     if rings:
         _prove_rings(topology)
-        mode = kernel.TORUS_BALANCED if balanced_rings else kernel.TORUS
-        return VirtualChannelPlan(kernel.VALIANT_TORUS if routing.via_random_node else mode, none, *one)
+        mode = modes.TORUS_BALANCED if balanced_rings else modes.TORUS
+        return VirtualChannelPlan(modes.VALIANT_TORUS if routing.via_random_node else mode, none, *one)
     parts = range(2 if routing.name in ("xy_yx", "adaptive_xy_yx") else 1)
     tables = np.stack([routing.next_links(everyone, part) for part in parts])
     mode = {
-        "xy_yx": kernel.XY_YX,
-        "adaptive_xy_yx": kernel.ADAPTIVE_XY_YX,
-        "valiant": kernel.VALIANT,
-        "minimal_adaptive": kernel.MINIMAL_ADAPTIVE,
-    }.get(routing.name, kernel.TABLE)
-    if mode != kernel.TABLE:
+        "xy_yx": modes.XY_YX,
+        "adaptive_xy_yx": modes.ADAPTIVE_XY_YX,
+        "valiant": modes.VALIANT,
+        "minimal_adaptive": modes.MINIMAL_ADAPTIVE,
+    }.get(routing.name, modes.TABLE)
+    if mode != modes.TABLE:
         for part in parts:
             if find_cycle(topology, dependencies(routing, everyone, part)) is not None:
                 fail("this routing can deadlock on this network", key="routing", value=routing.name)
@@ -87,7 +87,7 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
     pairs = dependencies(routing, everyone)
     if find_cycle(topology, pairs) is None:
         if routing.parts[0][0] == "dimension_order" and topology.routers > LARGE_GRID:
-            return VirtualChannelPlan(kernel.GRID, none, *one)
+            return VirtualChannelPlan(modes.GRID, none, *one)
         return VirtualChannelPlan(mode, tables, *one)
     layer_of = _layers(routing, virtual_channels)
     return VirtualChannelPlan(mode, tables, layer_of, int(layer_of.max()) + 1, _on_cycles(topology, pairs))

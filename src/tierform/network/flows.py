@@ -5,7 +5,7 @@ delivered and `delay_s` has passed (the operator's own time).  Each source sends
 `packet_flits` flits to its destinations in turn, starting at a place of its own so that sources do not all begin with
 the same destination.  A source of several flows serves them in turn, packet by packet.
 
-A multicast flow brings every source's part to all destinations, over a tree (:mod:`tierform.network.multicast`).
+A multicast flow brings every source's part to all destinations, over a tree (:mod:`tierform.network.cycle.multicast`).
 
 Limits: sizes are rounded up to whole flits per source; packets of a multicast are no longer than a buffer.
 """
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tierform.errors import Problem, TierformError
-from tierform.network import cycle_flows as cf
-from tierform.network import cycle_kernel as kernel
-from tierform.network import cycle_state as cs
-from tierform.network.cycle import CycleNetwork, empty_traffic
-from tierform.network.multicast import add_trees
+from tierform.network.cycle import flow_release as cf
+from tierform.network.cycle import modes
+from tierform.network.cycle import state as cs
+from tierform.network.cycle.engine import CycleNetwork, empty_traffic
+from tierform.network.cycle.multicast import add_trees
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing
 from tierform.network.topology import FloatArray, IntArray, Topology
@@ -72,8 +72,8 @@ def simulate_flows(
     flit_B = network.routers[0].flit_bits / 8
     trees = _plant(network, flows)
     words = _words(network, flows, packet_flits, flit_B, clock_Hz, trees)
-    traffic = empty_traffic()._replace(kind=kernel.FLOWS, flows=words)
-    network.counters[cs.PHASE] = kernel.RUNNING
+    traffic = empty_traffic()._replace(kind=modes.FLOWS, flows=words)
+    network.counters[cs.PHASE] = modes.RUNNING
     ran = network.run(traffic, max_cycles, mode=3)
     if network.counters[cs.FLOWS_LEFT] > 0:
         raise TierformError([Problem(f"the flows did not finish within {ran} cycles", key="max_cycles")])
@@ -95,7 +95,7 @@ def _plant(network: CycleNetwork, flows: Sequence[Flow]) -> dict[tuple[int, int]
     wanted = [(number, int(source)) for number, flow in enumerate(flows) if flow.multicast for source in flow.sources]
     if not wanted:
         return {}
-    network.usual = False
+    network.bitmask = False
     pairs = [(source, flows[number].destinations) for number, source in wanted]
     network.memory, trees = add_trees(network.memory, network.routing, pairs)
     return dict(zip(wanted, trees, strict=True))
@@ -109,7 +109,7 @@ def _words(
     clock_Hz: float,
     trees: dict[tuple[int, int], int],
 ) -> IntArray:
-    """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle_flows`)."""
+    """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle.flow_release`)."""
     nodes, count = network.topology.nodes, len(flows)
     followers: list[list[int]] = [[] for _ in flows]
     for number, flow in enumerate(flows):

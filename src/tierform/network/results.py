@@ -9,10 +9,10 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.network.analytic import AnalyticNetwork
-from tierform.network.booksim import BookSimCase
+from tierform.network.case import TrafficCase
 
 
-def flit_rates(text: str | None, case: BookSimCase) -> list[float]:
+def flit_rates(text: str | None, case: TrafficCase) -> list[float]:
     """The loads asked for on the command line, or the one of the file; flits per node and cycle."""
     if text is None:
         return [case.flit_rate]
@@ -28,9 +28,9 @@ def flit_rates(text: str | None, case: BookSimCase) -> list[float]:
     return loads
 
 
-def run_case(case: BookSimCase, load: float | None = None) -> dict[str, Any]:
+def run_case(case: TrafficCase, load: float | None = None) -> dict[str, Any]:
     """Simulate one case cycle by cycle, at its own or another load."""
-    from tierform.network.cycle import simulate_traffic
+    from tierform.network.cycle.engine import simulate_traffic
 
     chosen = case if load is None else case.at_flit_rate(load)
     result = simulate_traffic(
@@ -68,7 +68,7 @@ def run_case(case: BookSimCase, load: float | None = None) -> dict[str, Any]:
     }
 
 
-def cycle_rows(case: BookSimCase, loads: Sequence[float], jobs: int = 1) -> Iterator[dict[str, Any]]:
+def cycle_rows(case: TrafficCase, loads: Sequence[float], jobs: int = 1) -> Iterator[dict[str, Any]]:
     """Simulate several loads, in order, with up to `jobs` processes (one thread each)."""
     if jobs <= 1 or len(loads) == 1:
         for load in loads:
@@ -81,7 +81,7 @@ def cycle_rows(case: BookSimCase, loads: Sequence[float], jobs: int = 1) -> Iter
         yield from pool.map(run_case, [case] * len(loads), loads)
 
 
-def analytic_row(case: BookSimCase, load: float) -> dict[str, Any]:
+def analytic_row(case: TrafficCase, load: float) -> dict[str, Any]:
     """The same quantities, as far as the closed form has them; `cpu_s` is of the latency, the routes being written."""
     import time
 

@@ -64,7 +64,7 @@ class Routing:
 
 
 def choose_routing(topology: Topology, name: str = "default") -> Routing:
-    """The routing of this name on `topology`; ``default`` picks the usual one of its shape."""
+    """The routing of this name on `topology`; ``default`` picks the one that suits the topology."""
     if name not in ROUTINGS:
         fail("unknown routing", key="routing", value=name, choices=ROUTINGS, fix=f"Known: {', '.join(ROUTINGS)}.")
     grid = topology.grid
@@ -200,7 +200,7 @@ def _ancestor(topology: Topology, destinations: IntArray) -> IntArray:
 
 
 def _first_settled(topology: Topology, destinations: IntArray) -> IntArray:
-    from tierform.network.booksim_network import first_settled_table
+    from tierform.network.settled import first_settled_table
 
     return first_settled_table(topology, destinations)
 

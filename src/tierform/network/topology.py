@@ -3,7 +3,7 @@
 A :class:`Topology` is plain arrays, so that every engine can index it.  Links are directed: a channel in both
 directions is two links.  Nodes inject and eject at their router over ports of their own.  Regular grids (mesh, torus,
 concentrated mesh, 3D mesh, chiplets joined along whole edges) also carry a :class:`Grid`, from which routes and loads
-are computed in closed form.  Builders for each shape are in :mod:`tierform.network.shapes`.
+are computed in closed form.  Builders for each shape are in :mod:`tierform.network.topologies`.
 
 Limits: one channel in each direction between two routers of a grid; parallel channels can be given by ``from_graph``.
 """

@@ -16,7 +16,7 @@ from tierform.simulation.cycle_fidelity import with_measured_transfers
 from tierform.simulation.fabric import Fabric, Place, Route
 from tierform.simulation.offchip import OffChip, Traffic
 from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step
-from tierform.workload.graph import Block, Stage
+from tierform.workload.graph import Block, Stage, StageKind
 from tierform.workload.operator import Kind, Operator, Role
 
 MEMORY = "memory"
@@ -115,7 +115,7 @@ class Costing:
         executed = [self._execute(stage, block, operator, streamed) for operator in block.operators]
         self._fuse(stage, executed)
         number = {item.operator.name: index for index, item in enumerate(executed)}
-        output = _output(block)
+        output = block.output % len(block.operators)
         first = entry or executed[output].place
         self._send(executed, number, first)
         steps = tuple(self._step(item, executed, number) for item in executed)
@@ -143,7 +143,7 @@ class Costing:
             place = _place(placement)
             if not placement.resident:
                 programming = component.programming_cost(component.crossbars_for(operator))
-        held = operator.module == "adapter" and self.adapters_on_chip
+        held = operator.part == "adapter" and self.adapters_on_chip
         traffic = self.offchip.traffic(operator, placement is not None, held)
         if programming is not None:
             traffic = Traffic(traffic.read_B + operator.weight_B, traffic.write_B)
@@ -154,7 +154,7 @@ class Costing:
         for name, component in self.chip.components.items():
             own = [item for item in executed if item.component == name]
             if own and hasattr(component, "fuse"):
-                for kernel in component.fuse([item.operator for item in own], stage.name == "forward"):
+                for kernel in component.fuse([item.operator for item in own], stage.kind is StageKind.FORWARD):
                     for place, cost in zip(kernel.members, kernel.costs, strict=True):
                         own[place].cost, own[place].kernel = cost, kernel.name
 
@@ -228,14 +228,6 @@ def _place(placement: WeightPlacement) -> Place:
     chosen = sorted({round(i * (len(tiles) - 1) / max(count - 1, 1)) for i in range(count)})
     name = f"{placement.block}/{placement.weight}" + ("" if placement.resident else " (streamed)")
     return Place(name, tuple(tiles[i] for i in chosen), own=placement.resident)
-
-
-def _output(block: Block) -> int:
-    """The operator whose result the next layer takes: the last that makes the gradient of its input, or the last."""
-    for index in range(len(block.operators) - 1, -1, -1):
-        if any(operand.name == "x.gradient" for operand in block.operators[index].outputs):
-            return index
-    return len(block.operators) - 1
 
 
 def _entering_B(operator: Operator) -> int:

@@ -171,7 +171,7 @@ class OffChip:
 def _part(operator: Operator, operand: Operand) -> str:
     """The part of the footprint that an operand belongs to; empty for what stays on the chip."""
     if operand.role is Role.WEIGHT:
-        return "adapters" if operator.module == "adapter" else "weights"
+        return "adapters" if operator.part == "adapter" else "weights"
     if operand.role is Role.KV_CACHE:
         return "kv_cache"
     if operand.role is Role.OPTIMIZER_STATE:

@@ -25,7 +25,7 @@ from tierform.simulation.heat import Heat, HeatMap
 from tierform.simulation.offchip import OffChip, Traffic
 from tierform.simulation.schedule import schedule_stage
 from tierform.workload import Model, Task, Workload, expand, is_training, load_model
-from tierform.workload.graph import Stage
+from tierform.workload.graph import Stage, StageKind
 from tierform.workload.operator import Kind
 from tierform.workload.parallel import Parallelism, share_of_one
 from tierform.workload.task import FineTuning, Inference
@@ -102,12 +102,12 @@ def simulate(
     bars: list[Bar] = []
     clock_s = 0.0
     for stage in workload.stages:
-        micro = 1 if stage.name == "update" else plan.micro_batches
+        micro = stage.micro_batches
         before_J, before_network_J = account.energy_J, account.energy_by_component["network"]
         segments = costing.segments(stage)
-        chunks = 1 if stage.name == "update" else plan.chunks
+        chunks = 1 if stage.kind is StageKind.UPDATE else plan.chunks
         layers = [(segment.layer, segment.count) for segment in segments]
-        if parallelism.pipeline > 1 and stage.name == "update":
+        if parallelism.pipeline > 1 and stage.kind is StageKind.UPDATE:
             run = side_by_side(layers, parallelism.pipeline)
         elif parallelism.pipeline > 1:
             run = schedule_groups(layers, micro, chunks, parallelism.pipeline, send_cost(chip, _handed_on_B(segments)))
@@ -116,7 +116,7 @@ def simulate(
         seconds = _book_stage(
             stage, segments, micro, run.makespan_s, parallelism.pipeline, workload, fabric, offchip, account
         )
-        if stage.name == "update":
+        if stage.kind is StageKind.UPDATE:
             seconds += _book_rewriting(plan, chip, account, heat_map)
         for segment in segments:
             for item in segment.executed:
@@ -188,7 +188,7 @@ def _plan(
     workload = expanded(micro_batches)
     if mapping is not None:
         plan = load_mapping(mapping, chip, workload)
-        same = plan.micro_batches == workload.micro_batches
+        same = plan.micro_batches == workload.stages[0].micro_batches
         return (workload if same else expanded(plan.micro_batches // accumulation)), plan
     plan = default_mapping(chip, workload, overflow=overflow)
     if micro_batches > 1 and any(not placement.resident for placement in plan.placements):
@@ -246,7 +246,7 @@ def _book_stage(
                 energy = sent_B * stage.repeat * transfer.route.energy_J_per_B
                 account.add_energy("network", "network", "routers and links", energy)
     kept_B = float(workload.footprint.activations) if is_training(workload.task) else 0.0
-    forward, backward = stage.name == "forward", stage.name == "backward"
+    forward, backward = stage.kind is StageKind.FORWARD, stage.kind is StageKind.BACKWARD
     if offchip.nearest is not None:
         write_B += kept_B * forward
         read_B += kept_B * backward

@@ -17,7 +17,7 @@ from tierform.simulation.account import Account, Finished
 from tierform.simulation.costing import Executed, Segment
 from tierform.simulation.result import OperatorResult, Result, StageResult, Wear
 from tierform.workload import Model, Task
-from tierform.workload.graph import Stage
+from tierform.workload.graph import Stage, StageKind
 from tierform.workload.operator import Kind, Phase
 from tierform.workload.task import Inference, describe
 
@@ -70,7 +70,7 @@ def summarize(done: Finished, fidelity: str) -> Result:
                 stage.repeat,
                 seconds * steps,
                 (energy + total_static_W * seconds) * scale,
-                stage.tokens * workload.micro_batches * stage.repeat * steps * split.data,
+                stage.tokens * stage.repeat * steps * split.data,
             )
             for stage, seconds, energy in stages
         ),
@@ -114,7 +114,7 @@ def operation_share(executed: list[tuple[Stage, Segment, Executed, int]], chip: 
         outside = segment.block.startswith(("embedding", "head"))
         if operator.phase is not Phase.FORWARD or operator.kind is not Kind.MATMUL or outside:
             continue
-        half = operator.module == "adapter" or operator.weight is None
+        half = operator.part == "adapter" or operator.weight is None
         macs[item.component] = macs.get(item.component, 0.0) + operator.macs * times * (0.5 if half else 1.0)
     total = sum(macs.values())
     return {name: value / total for name, value in macs.items()} if total else {}
@@ -206,8 +206,8 @@ def _throughput(task: Task, stages: list[tuple[Stage, float, float]], latency_s:
         return {}
     if isinstance(task, Inference):
         result = {}
-        prefill = sum(seconds for stage, seconds, _ in stages if stage.name == "prefill")
-        decode = sum(seconds for stage, seconds, _ in stages if stage.name.startswith("decode"))
+        prefill = sum(seconds for stage, seconds, _ in stages if stage.kind is StageKind.PREFILL)
+        decode = sum(seconds for stage, seconds, _ in stages if stage.kind is StageKind.DECODE)
         if prefill:
             result["time_to_first_token_s"] = prefill
             result["prefill_tokens_per_s"] = task.batch * task.sequence / prefill

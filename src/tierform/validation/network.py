@@ -20,11 +20,12 @@ from typing import Any
 
 import numpy as np
 
+from tierform.compat.booksim import case_from_settings, read_config
 from tierform.errors import fail
 from tierform.files import read_text
 from tierform.network import AnalyticNetwork, Flow, RouterParameters, from_graph, mesh, simulate_flows, simulate_traffic
-from tierform.network.booksim import BookSimCase, case_from_settings, read_config
-from tierform.network.cycle import CycleResult
+from tierform.network.case import TrafficCase
+from tierform.network.cycle.engine import CycleResult
 from tierform.validation.ledger import Ledger, Point, Tolerance
 
 TABLES = Path(__file__).parent / "tables"
@@ -90,12 +91,12 @@ def ledger(folder: Path | None = None) -> Ledger:
     return Ledger("network", points, remarks)
 
 
-def _measured_packets(case: BookSimCase, rate: float) -> float:
+def _measured_packets(case: TrafficCase, rate: float) -> float:
     """Packets that a BookSim2 run measures: its three periods at least."""
     return 3 * case.sampling.period * case.topology.nodes * rate / case.injection.mean_flits
 
 
-def _seeds(case: BookSimCase, rate: float) -> int:
+def _seeds(case: TrafficCase, rate: float) -> int:
     """How many of our runs are averaged: short ones (low rates) so many that chance stays well below the bounds."""
     return max(SEEDS, ceil(ENOUGH_PACKETS / max(_measured_packets(case, rate), 1)))
 
@@ -128,7 +129,7 @@ def _built_in() -> list[dict[str, Any]]:
 
 def _from_folder(folder: Path) -> list[dict[str, Any]]:
     rows = []
-    cases: dict[str, BookSimCase] = {}
+    cases: dict[str, TrafficCase] = {}
     for row in _read_table(folder / "booksim2.csv"):
         name = row["config"]
         if name not in cases:
@@ -164,7 +165,7 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def _simulate(case: BookSimCase, rate: float, seed: int) -> CycleResult:
+def _simulate(case: TrafficCase, rate: float, seed: int) -> CycleResult:
     chosen = case.at_flit_rate(rate)
     return simulate_traffic(
         chosen.topology,
@@ -179,7 +180,7 @@ def _simulate(case: BookSimCase, rate: float, seed: int) -> CycleResult:
 
 
 def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> list[Point]:
-    case: BookSimCase = row["config"]
+    case: TrafficCase = row["config"]
     verdict = float(np.mean([result.stable for result in ours]) > 0.5)
     points = [
         Point(row["label"], "verdict stable", "", float(row["stable"]), verdict, Tolerance(), SOURCE, "simulator")

@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tierform.chip.systolic.folds import DENSE, Sparsity
-from tierform.chip.systolic.scalesim import hardware, scale_sim
-from tierform.chip.systolic.scalesim_files import Configuration, LayerShape
+from tierform.compat.scalesim.files import Configuration, LayerShape
+from tierform.compat.scalesim.report import hardware, scale_sim
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
 from tierform.validation.ledger import Ledger, Point, Tolerance

@@ -32,7 +32,7 @@ class Products(Reader):
             value,
             label,
             n,
-            weight.module,
+            weight.part,
             bias=bias is not None,
             k=k,
             rows=rows,
@@ -96,9 +96,7 @@ class Products(Reader):
         x, other = self.value(operands[0], run), self.value(operands[1], run)
         label = label_of(path, "einsum")
         if weight is not None and x is not None:
-            y = run.tape.linear(
-                x, path or label, n, weight.module, k=k, rows=m, shape=shape_of(node), weight=weight.name
-            )
+            y = run.tape.linear(x, path or label, n, weight.part, k=k, rows=m, shape=shape_of(node), weight=weight.name)
         else:
             blank = Value("constant", (size(list(right)),), self.plan.activations)
             y = run.tape.matmul(
@@ -124,7 +122,7 @@ class Products(Reader):
         label, bias = path or "convolution", node.args[2] if len(node.args) > 2 else None
         if bias is not None:
             self.parameter(bias, run, path, matrix=False, name=f"{label}.bias", shape=(n,), groups=groups)
-        module = weight.module if weight else "other"
+        module = weight.part if weight else "other"
         self.keep(
             node,
             run,
@@ -205,7 +203,7 @@ class Products(Reader):
                 value,
                 label_of(path, "grouped"),
                 sw[2],
-                weight.module,
+                weight.part,
                 k=sw[1],
                 rows=rows // touched,
                 count=touched,

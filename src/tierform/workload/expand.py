@@ -19,7 +19,7 @@ from tierform.errors import Problem, TierformError, fail
 from tierform.workload.backward import Reverse, kept_and_recomputed
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import footprint, peak_B
-from tierform.workload.graph import Block, Stage, Weight, Workload
+from tierform.workload.graph import Block, BlockKind, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layers import Pass, Section, Streams
 from tierform.workload.methods import learning
 from tierform.workload.operator import Operator, Role
@@ -54,7 +54,12 @@ class Segment:
     count: int
     layout: Layout
     backward: tuple[Operator, ...]
-    layered: bool
+    kind: BlockKind
+
+    @property
+    def layered(self) -> bool:
+        """Whether it is a run of layers, and no embedding or head."""
+        return self.kind is BlockKind.LAYER
 
 
 def expand(model: Model, task: Task, micro_batches: int = 1, *, eager: bool = False) -> Workload:
@@ -115,14 +120,15 @@ def _inference(model: Model, task: Inference, micro_batches: int, eager: bool) -
     segments = _lay_out(model, task, Pass(batch, queries, queries, sequence, cached=cached, eager=eager))
     stages, largest = [], 0
     if task.prefill:
-        stages.append(Stage("prefill", _blocks(segments), 1, batch * sequence))
+        wave = Wave(_blocks(segments), micro_batches, batch * sequence)
+        stages.append(Stage("prefill", StageKind.PREFILL, (wave,)))
         largest = max(s.layout.peak_B for s in segments)
     start = 1 if model.kind == "encoder-decoder" else sequence
     for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
         p = Pass(batch, 1, first + count // 2, sequence, cached=True, decode=True, eager=eager)
         runs = _lay_out(model, task, p)
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
-        stages.append(Stage(name, _blocks(runs), count, batch))
+        stages.append(Stage(name, StageKind.DECODE, (Wave(_blocks(runs), micro_batches, batch),), count))
         largest = max(largest, *(s.layout.peak_B for s in runs))
     weights = _weights(segments)
     memory = footprint(model, task, weights, largest, eager=eager)
@@ -133,7 +139,6 @@ def _inference(model: Model, task: Inference, micro_batches: int, eager: bool) -
         sum(w.total for w in weights),
         0,
         memory,
-        micro_batches,
         weights,
         _notes(model, task, eager),
     )
@@ -169,17 +174,19 @@ def _training(model: Model, task: FineTuning, micro_batches: int, eager: bool) -
             value=type(task.method).__name__,
             fix="Choose other targets or another method, for example LoRA on q and v.",
         )
-    reverse = tuple(Block(s.name, s.count, s.backward) for s in reversed(segments) if s.backward)
+    reverse = tuple(
+        Block(s.name, s.count, s.backward, s.kind, _onward(s.backward)) for s in reversed(segments) if s.backward
+    )
     update = []
     for segment in segments:
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
-            update.append(Block(segment.name, segment.count, update_operators(own, task)))
+            update.append(Block(segment.name, segment.count, update_operators(own, task), segment.kind))
     tokens = batch * sequence
     stages = (
-        Stage("forward", _blocks(segments), 1, tokens),
-        Stage("backward", reverse, 1, tokens),
-        Stage("update", tuple(update), 1, 0),
+        Stage("forward", StageKind.FORWARD, (Wave(_blocks(segments), passes, tokens),)),
+        Stage("backward", StageKind.BACKWARD, (Wave(reverse, passes, tokens),)),
+        Stage("update", StageKind.UPDATE, (Wave(tuple(update)),)),
     )
     kept = sum(s.layout.kept_B * s.count for s in segments)
     rerun = max((_recomputed_B(s.layout) for s in segments), default=0)
@@ -191,7 +198,6 @@ def _training(model: Model, task: FineTuning, micro_batches: int, eager: bool) -
         sum(w.total for w in weights),
         trainable,
         memory,
-        passes,
         weights,
         _notes(model, task, eager),
     )
@@ -274,18 +280,27 @@ def _segments(chain: list[tuple[Section, int, Layout]], training: bool, accumula
     segments = []
     for section_, first, end, layout_, operators_ in runs:
         alone = names.count(section_.name) == 1  # type: ignore[attr-defined]
-        segments.append(_segment(section_, first, end, layout_, operators_, alone))  # type: ignore[arg-type]
+        kind = BlockKind.LAYER
+        if section_.start is None:  # type: ignore[attr-defined]
+            kind = BlockKind.HEAD if section_ is chain[-1][0] else BlockKind.EMBEDDING
+        segments.append(_segment(section_, first, end, layout_, operators_, alone, kind))  # type: ignore[arg-type]
     return segments
 
 
 def _segment(
-    section: Section, first: int, end: int, layout: Layout, operators: tuple[Operator, ...], alone: bool
+    section: Section,
+    first: int,
+    end: int,
+    layout: Layout,
+    operators: tuple[Operator, ...],
+    alone: bool,
+    kind: BlockKind,
 ) -> Segment:
     name, count = section.name, end - first + 1
     if not alone or count < section.count:
         base = section.numbered_from if section.numbered_from is not None else section.start or 0
         name += f"[{base + first}]" if count == 1 else f"[{base + first}..{base + end}]"
-    return Segment(name, count, layout, operators, section.start is not None)
+    return Segment(name, count, layout, operators, kind)
 
 
 def _reverse(layout: Layout, arriving: frozenset[str], accumulate: bool) -> tuple[tuple[Operator, ...], frozenset[str]]:
@@ -300,8 +315,16 @@ def _reverse(layout: Layout, arriving: frozenset[str], accumulate: bool) -> tupl
     return tuple(reverse.operators), onward
 
 
+def _onward(operators: tuple[Operator, ...]) -> int:
+    """The operator of a backward block that makes the gradient of its input, or the last."""
+    made = [i for i, o in enumerate(operators) if any(operand.name == "x.gradient" for operand in o.outputs)]
+    return made[-1] if made else -1
+
+
 def _blocks(segments: list[Segment]) -> tuple[Block, ...]:
-    return tuple(Block(s.name, s.count, tuple(s.layout.tape.operators)) for s in segments if s.layout.tape.operators)
+    return tuple(
+        Block(s.name, s.count, tuple(s.layout.tape.operators), s.kind) for s in segments if s.layout.tape.operators
+    )
 
 
 def _weights(segments: list[Segment]) -> tuple[Weight, ...]:
@@ -320,7 +343,7 @@ def _weights(segments: list[Segment]) -> tuple[Weight, ...]:
                 segment.count,
                 w.groups,
                 w.active,
-                w.module,
+                w.part,
                 w.precision,
                 w.trainable,
                 w.matrix,

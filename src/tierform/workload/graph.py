@@ -1,7 +1,8 @@
 """The operator graph of a task: stages of blocks of operators, identical layers stored once with a count.
 
 A :class:`Stage` is one pass that must end before the next begins (forward, backward, update, prefill, a run of decode
-steps) and is repeated `repeat` times.  A :class:`Block` is a run of `count` identical layers, one after the other.
+steps) and is repeated `repeat` times.  Its micro-batches follow each other in :class:`Wave` s of equal ones.  A
+:class:`Block` is a run of `count` identical layers, one after the other.
 Decode steps are grouped in runs of odd length, each represented by its middle step, so that everything linear in the
 context length is counted exactly.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -21,23 +23,72 @@ if TYPE_CHECKING:
     from tierform.workload.task import Task
 
 
+class StageKind(StrEnum):
+    """What a stage is to the task."""
+
+    PREFILL = "prefill"
+    DECODE = "decode"
+    FORWARD = "forward"
+    BACKWARD = "backward"
+    UPDATE = "update"
+
+
+class BlockKind(StrEnum):
+    """Which part of a model a block is."""
+
+    EMBEDDING = "embedding"
+    LAYER = "layer"
+    HEAD = "head"
+    GRADIENTS = "gradients"
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
-    """`count` identical consecutive layers with these operators, in a valid order of execution."""
+    """`count` identical consecutive layers with these operators, in a valid order of execution.
+
+    `kind` says which part of the model it is; `output` is the operator (by its place) whose result the next block
+    takes.
+    """
 
     name: str
     count: int
     operators: tuple[Operator, ...]
+    kind: BlockKind = BlockKind.LAYER
+    output: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """`micro_batches` equal micro-batches of a stage, one after the other; `tokens` new tokens in each of them."""
+
+    blocks: tuple[Block, ...]
+    micro_batches: int = 1
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One pass over blocks, repeated; `tokens` is how many tokens one pass processes (for rates)."""
+    """One pass, repeated.  Its waves have the same blocks and operators, of different sizes where parts are uneven."""
 
     name: str
-    blocks: tuple[Block, ...]
+    kind: StageKind
+    waves: tuple[Wave, ...]
     repeat: int = 1
-    tokens: int = 0
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks of the first wave."""
+        return self.waves[0].blocks
+
+    @property
+    def micro_batches(self) -> int:
+        """Micro-batches of one pass."""
+        return sum(wave.micro_batches for wave in self.waves)
+
+    @property
+    def tokens(self) -> int:
+        """New tokens of one pass, all micro-batches together (for rates)."""
+        return sum(wave.micro_batches * wave.tokens for wave in self.waves)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +128,7 @@ class Weight:
     layers: int
     groups: int
     active: int
-    module: str
+    part: str
     precision: str
     trainable: bool
     matrix: bool
@@ -109,17 +160,17 @@ class Workload:
     parameters: int
     trainable_parameters: int
     footprint: Footprint
-    micro_batches: int = 1
     weights: tuple[Weight, ...] = ()
     notes: tuple[str, ...] = field(default=())
 
     def occurrences(self) -> Iterator[tuple[Stage, Block, Operator, int]]:
         """Every distinct operator with how often it runs in the whole task (all micro-batches)."""
         for stage in self.stages:
-            micro = 1 if stage.name == "update" else self.micro_batches
-            for block in stage.blocks:
-                for operator in block.operators:
-                    yield stage, block, operator, stage.repeat * block.count * micro
+            for wave in stage.waves:
+                for block in wave.blocks:
+                    times = stage.repeat * block.count * wave.micro_batches
+                    for operator in block.operators:
+                        yield stage, block, operator, times
 
     @property
     def macs(self) -> int:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tierform.errors import Problem, TierformError
-from tierform.workload.graph import Block, Footprint, Stage, Workload
+from tierform.workload.graph import Block, BlockKind, Footprint, Stage, StageKind, Wave, Workload
 from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
 from tierform.workload.precision import bits
 
@@ -61,7 +61,8 @@ def share_of_one(workload: Workload, split: Parallelism) -> Workload:
         _check_divisible(workload, split.tensor)
         stages = tuple(_tensor_stage(stage, split.tensor) for stage in stages)
     if split.data > 1:
-        stages = tuple(_with_gradient_reduction(s, workload, split) if s.name == "update" else s for s in stages)
+        update = StageKind.UPDATE
+        stages = tuple(_with_gradient_reduction(s, workload, split) if s.kind is update else s for s in stages)
     held = split.tensor * split.pipeline
     return replace(workload, stages=stages, footprint=_footprint(workload, split, held))
 
@@ -71,7 +72,8 @@ def _footprint(workload: Workload, split: Parallelism, held: int) -> Footprint:
     for name in ("weights", "adapters", "gradients", "optimizer_states", "master_weights", "kv_cache"):
         parts[name] = -(-parts[name] // held)
     # One forward, one backward: the first group keeps the activations of `pipeline` micro-batches of its layers.
-    in_flight = min(split.pipeline, workload.micro_batches) / workload.micro_batches
+    micro_batches = workload.stages[0].micro_batches
+    in_flight = min(split.pipeline, micro_batches) / micro_batches
     parts["activations"] = round(parts["activations"] / held * in_flight)
     return Footprint(**parts)
 
@@ -114,7 +116,7 @@ def _is_attention_product(operator: Operator) -> bool:
 
 def _split_dimension(operator: Operator) -> int | None:
     """The dimension that tensor parallelism cuts; None when the operator is repeated or cut element by element."""
-    if operator.kind is not Kind.MATMUL or operator.module == "head":
+    if operator.kind is not Kind.MATMUL or operator.part == "head":
         return None
     if _is_attention_product(operator):
         return operator.batch
@@ -130,7 +132,8 @@ def _part(operand: Operand, tensor: int) -> Operand:
 
 
 def _tensor_stage(stage: Stage, tensor: int) -> Stage:
-    return replace(stage, blocks=tuple(_tensor_block(block, tensor) for block in stage.blocks))
+    waves = (replace(w, blocks=tuple(_tensor_block(block, tensor) for block in w.blocks)) for w in stage.waves)
+    return replace(stage, waves=tuple(waves))
 
 
 def _tensor_block(block: Block, tensor: int) -> Block:
@@ -185,7 +188,7 @@ def _tensor_operator(operator: Operator, tensor: int) -> Operator:
         cut = _weight_kind(operator) != ""
         return _all_parts(operator, tensor) if cut else operator
     if operator.kind is not Kind.MATMUL:
-        inside = operator.module in ("attention", "ffn", "adapter") and operator.kind is not Kind.NORMALIZATION
+        inside = operator.part in ("attention", "ffn", "adapter") and operator.kind is not Kind.NORMALIZATION
         repeated = any(word in operator.name for word in _REPEATED)
         return _all_parts(operator, tensor) if inside and not repeated else operator
     if _is_attention_product(operator):
@@ -234,4 +237,5 @@ def _with_gradient_reduction(stage: Stage, workload: Workload, split: Parallelis
         participants=split.data,
         collective="all_reduce",
     )
-    return replace(stage, blocks=(Block("gradients", 1, (reduction,)), *stage.blocks))
+    blocks = (Block("gradients", 1, (reduction,), BlockKind.GRADIENTS), *stage.blocks)
+    return replace(stage, waves=(Wave(blocks),))

@@ -44,7 +44,7 @@ class Parameter:
 
     name: str
     shape: Shape
-    module: str
+    part: str
     precision: str
     trainable: bool
     matrix: bool = False

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tierform.errors import MissingDependency, fail
 from tierform.workload.backward import Reverse, kept_and_recomputed
 from tierform.workload.footprint import footprint, peak_B
-from tierform.workload.graph import Block, Stage, Weight, Workload
+from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Role
 from tierform.workload.precision import PrecisionPlan
@@ -201,7 +201,9 @@ def _workload(model: Model, task: Task, runs: list[Run], total: int) -> Workload
     tokens = task.batch * task.sequence
     if isinstance(task, Inference):
         memory = footprint(model, task, weights, max((peak_B(r.tape.operators) for r in runs), default=0), eager=True)
-        return Workload(model, task, (Stage("prefill", forward, 1, tokens),), total, 0, memory, 1, weights)
+        return Workload(
+            model, task, (Stage("prefill", StageKind.PREFILL, (Wave(forward, 1, tokens),)),), total, 0, memory, weights
+        )
     backward = tuple(Block(n, len(rs), rs[0].backward) for n, rs in reversed(blocks) if rs[0].backward)
     update = tuple(
         Block(label, len(members), update_operators(own, task))
@@ -209,8 +211,12 @@ def _workload(model: Model, task: Task, runs: list[Run], total: int) -> Workload
         if (own := [w for w in weights if w.block == label and w.trainable])
     )
     kept = sum(v.operand().size_B for run in runs for v in kept_and_recomputed(run.tape, "none")[0])
-    stages = (Stage("forward", forward, 1, tokens), Stage("backward", backward, 1, tokens), Stage("update", update))
-    return Workload(model, task, stages, total, trained, footprint(model, task, weights, kept, eager=True), 1, weights)
+    stages = (
+        Stage("forward", StageKind.FORWARD, (Wave(forward, 1, tokens),)),
+        Stage("backward", StageKind.BACKWARD, (Wave(backward, 1, tokens),)),
+        Stage("update", StageKind.UPDATE, (Wave(update),)),
+    )
+    return Workload(model, task, stages, total, trained, footprint(model, task, weights, kept, eager=True), weights)
 
 
 def _weights(blocks: list[tuple[str, list[Run]]]) -> tuple[Weight, ...]:
@@ -230,7 +236,7 @@ def _weights(blocks: list[tuple[str, list[Run]]]) -> tuple[Weight, ...]:
                     len(members),
                     w.groups,
                     w.active,
-                    w.module,
+                    w.part,
                     w.precision,
                     w.trainable,
                     w.matrix,

@@ -114,7 +114,7 @@ class CrossbarTiles:
     @staticmethod
     def _stays(operator: Operator) -> bool:
         """Whether the product has a weight that may stay in cells."""
-        return operator.weight is not None and operator.module != "adapter" and _operands(operator) is not None
+        return operator.weight is not None and operator.part != "adapter" and _operands(operator) is not None
 
     def _fits(self, weight_bits: int, input_bits: int) -> bool:
         p = self.parameters
