@@ -122,8 +122,10 @@ def _problem(schema: type[BaseModel], document: Document, at: tuple[str | int, .
         choices = [word.strip(" '\"") for word in expected.replace(" or ", ",").split(",")]
         fix = f"Choose one of {', '.join(choices)}."
         return Problem("not a known choice", document.file, line, key, shown, nearest(str(value), choices), fix)
-    message = _WORDS.get(kind, str(item["msg"]).removeprefix("Value error, "))
-    message = message.format(**{name: f"{bound:g}" for name, bound in item.get("ctx", {}).items() if _is_number(bound)})
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if kind in _WORDS:
+        bounds = {name: f"{bound:g}" for name, bound in item.get("ctx", {}).items() if isinstance(bound, (int, float))}
+        message = _WORDS[kind].format(**bounds)
     return Problem(message[:1].lower() + message[1:], document.file, line, key, shown)
 
 
@@ -136,10 +138,6 @@ _WORDS = {
     "float_type": "a number is needed",
     "finite_number": "the number is not finite",
 }
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float))
 
 
 def _field_names(schema: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:

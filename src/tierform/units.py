@@ -153,7 +153,7 @@ def parse_quantity(value: object, unit: str, *, key: str | None = None) -> float
     if given in ("degC", "°C", "C") and wanted[1] == (0, 0, 0, 0, 1, 0):
         if number < -273.15:
             fail("a temperature lies above -273.15 degC", key=key, value=value)
-        return (number + 273.15) / wanted[0]
+        number, given = number + 273.15, "K"
     scale = unit_scale(given)
     if scale is None:
         fail(f"unknown unit {given!r}", key=key, value=value, fix=f"A unit that converts to {unit} is needed.")

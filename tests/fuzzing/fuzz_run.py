@@ -1,8 +1,8 @@
 """Feed mutated inputs to parsers and note what must not happen: a traceback, a hang, memory, nonsense accepted.
 
 ``python tests/fuzzing/fuzz_run.py [TARGET ...] --runs 1000 --seed 1`` mutates with a seed; ``--seconds 60`` is bounded
-in time; ``--guided`` lets libFuzzer (through atheris) choose the inputs by the code that they reach.  Each target runs
-in a process of its own.  An input that breaks a parser is kept in ``--out`` under the target's name.
+in time; ``--guided`` lets libFuzzer (through atheris, on Linux) choose the inputs by the code that they reach.  Parsers
+run in another process than this one.  An input that breaks a parser is kept in ``--out`` under the target's name.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class Watch:
         self.seeds = self.target.seeds()
         self.counts = {"inputs": 0, "accepted": 0, "refused": 0}
         self.faults: dict[str, str] = {}
+        signal.signal(signal.SIGALRM, _too_long)
         self.limit_s = 0.0
         for seed in self.seeds:  # everything is imported, compiled and warm before time and memory are bounded
             self.one(seed)
@@ -47,7 +48,6 @@ class Watch:
         gc.freeze()  # what is loaded stays; collections look at the new things only
         size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MOST_GROWTH_B, resource.RLIM_INFINITY))
-        signal.signal(signal.SIGALRM, _too_long)
 
     def one(self, content: bytes) -> None:
         """Run one input."""
@@ -112,8 +112,6 @@ def _seeded(watch: Watch, runs: int, seconds: float, seed: int) -> None:
 
 
 def _guided(name: str, folder: Path, out: Path, seconds: float, seed: int) -> None:
-    import atexit
-
     import atheris
 
     with atheris.instrument_imports(include=["tierform"]):
@@ -129,41 +127,41 @@ def _guided(name: str, folder: Path, out: Path, seconds: float, seed: int) -> No
             return bytes(atheris.Mutate(content, most))
         return mutated(content, watch.seeds, rng)[:most]
 
-    atexit.register(watch.report)
+    told = [0.0, 0]
+
+    def one(content: bytes) -> None:
+        watch.one(watch.target.repair(content))
+        if time.monotonic() > told[0] + 1 or len(watch.faults) > told[1]:  # libFuzzer ends without a last word
+            told[:] = [time.monotonic(), len(watch.faults)]
+            watch.report()
+
     quiet = ["-verbosity=0", f"-max_total_time={int(seconds)}", f"-seed={seed or 1}", "-max_len=20000", "-timeout=20"]
-    atheris.Setup(
-        [name, *quiet, "-rss_limit_mb=0", str(corpus)],
-        lambda content: watch.one(watch.target.repair(content)),
-        custom_mutator=change,
-    )
+    atheris.Setup([name, *quiet, "-rss_limit_mb=0", str(corpus)], one, custom_mutator=change)
     atheris.Fuzz()
 
 
 def run(names: list[str], *, runs: int, seconds: float, seed: int, out: Path, guided: bool = False) -> list[dict]:
-    """Run targets, each in a process of its own; one report each, a dead process being a fault, too."""
-    reports = []
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["--worker", folder, "--runs", str(runs), "--seconds", str(seconds), "--seed", str(seed)]
-            words += ["--out", str(out)] + (["--guided"] if guided else [])
-            command = [sys.executable, __file__, name, *words]
-            environment = os.environ | {"OMP_NUM_THREADS": "1", "TIERFORM_CACHE": "off"}
-            try:
-                done = subprocess.run(
-                    command, capture_output=True, text=True, timeout=seconds + 120, env=environment, check=False
-                )
-                lines = [line for line in done.stdout.splitlines() if line.startswith('{"target"')]
-                died = f"the process ended with {done.returncode}: {done.stderr[-300:]}"
-            except subprocess.TimeoutExpired:
-                lines, died = [], "the process did not end"
-            if lines:
-                reports.append(json.loads(lines[-1]))
-                continue
-            kept = out / f"{name}-died"
+    """Run targets one after the other in one process; a report each, and a dead process is a fault of its target."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = ["--worker", folder, "--runs", str(runs), "--seconds", str(seconds), "--seed", str(seed)]
+        words += ["--out", str(out)] + (["--guided"] if guided else [])
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "TIERFORM_CACHE": "off"}
+        command, limit_s = [sys.executable, __file__, *names, *words], (seconds + 120) * len(names)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=limit_s, env=environment, check=False
+            )
+            text, died = done.stdout, f"the process ended with {done.returncode}: {done.stderr[-300:]}"
+        except subprocess.TimeoutExpired as error:
+            text, died = (error.stdout or b"").decode(), "the process did not end"
+        lines = [json.loads(line) for line in text.splitlines() if line.startswith('{"target"')]
+        reports = list({one["target"]: one for one in lines}.values())
+        if len(reports) < len(names):
+            name = names[len(reports)]
             out.mkdir(parents=True, exist_ok=True)
             for file in Path(folder).iterdir():
                 if file.is_file():
-                    kept.write_bytes(file.read_bytes())
+                    (out / f"{name}-died-{file.name}").write_bytes(file.read_bytes())
             reports.append({"target": name, "inputs": 0, "accepted": 0, "refused": 0, "faults": [died]})
     return reports
 
@@ -180,10 +178,12 @@ def main() -> int:
     parser.add_argument("--worker", type=Path)
     given = parser.parse_args()
     if given.worker:
-        if given.guided:
-            _guided(given.targets[0], given.worker, given.out, given.seconds, given.seed)
-        else:
-            _seeded(Watch(given.targets[0], given.worker, given.out), given.runs, given.seconds, given.seed)
+        for name in given.targets:
+            if given.guided:
+                _guided(name, given.worker, given.out, given.seconds, given.seed)
+            else:
+                resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+                _seeded(Watch(name, given.worker, given.out), given.runs, given.seconds, given.seed)
         return 0
     from fuzz_targets import TARGETS
 

@@ -41,6 +41,7 @@ DRAMSIM = [
     b"refresh_policy = RANK_LEVEL_STAGGERED\nrow_buf_policy = OPEN_PAGE\ncmd_queue_size = 8\ntrans_queue_size = 32\n"
 ]
 DRAM_TRACE = [b"0x1F40 READ 0\n0x2F80 WRITE 10\n# pause\n0x1F80 READ 40\n", b"0 P_MEM_RD 1\n40 P_MEM_WR 2\n"]
+RAMULATOR_TRACE = [b"R 0,0,0,0,5,1\nW 0,0,1,0,5,1\n", b"LD 0x1f40\nST 0x2f80\n", b"0x1F40 R\n0x2F80 W\n"]
 SCALESIM_TOPOLOGY = [
     b"Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
     b"Conv1, 27, 27, 11, 11, 3, 9, 4,\nConv2DP, 17, 17, 5, 5, 9, 25, 1,\nFC, 1, 1, 1, 1, 92, 10, 1,\n",

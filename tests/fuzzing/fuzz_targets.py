@@ -135,15 +135,23 @@ def _dram_figures(spec: Any) -> Any:
 
 
 def _dramsim(path: Path) -> Any:
-    from tierform.memory.dramsim import read_ini
+    from tierform.compat.dramsim.configuration import read_ini
 
     return _dram_figures(read_ini(path))
 
 
 def _dram_trace(path: Path) -> Any:
-    from tierform.memory.trace_files import read_trace
+    from tierform.compat.dramsim.trace import read_trace
 
     return read_trace(path)
+
+
+def _ramulator_trace(path: Path) -> Any:
+    from tierform.compat.ramulator import parse_trace
+    from tierform.files import read_text
+    from tierform.memory.standard import load_dram
+
+    return parse_trace(read_text(path), load_dram("ddr4"), str(path))
 
 
 def _model_file(path: Path) -> Any:
@@ -168,14 +176,14 @@ def _mapping(path: Path) -> Any:
 
 
 def _scalesim_config(path: Path) -> Any:
-    from tierform.chip.systolic.scalesim_files import read_configuration
+    from tierform.compat.scalesim.files import read_configuration
 
     return read_configuration(path)
 
 
 def _scalesim_topology(path: Path) -> Any:
-    from tierform.chip.systolic.scalesim import scale_sim
-    from tierform.chip.systolic.scalesim_files import read_configuration, read_topology
+    from tierform.compat.scalesim.files import read_configuration, read_topology
+    from tierform.compat.scalesim.report import scale_sim
 
     configuration = path.parent / "ok.cfg"
     configuration.write_bytes(seeds.scalesim_config()[0])
@@ -185,21 +193,21 @@ def _scalesim_topology(path: Path) -> Any:
 
 
 def _booksim(path: Path) -> Any:
-    from tierform.network.booksim import read_config
+    from tierform.compat.booksim import read_config
 
     (path.parent / "a.net").write_bytes(seeds.anynet()[0])
     return read_config(path).topology.routers
 
 
 def _anynet(path: Path) -> Any:
-    from tierform.network.booksim_network import read_network_file
+    from tierform.compat.booksim_network import read_network_file
 
     return len(read_network_file(path).name)
 
 
 def _hotspot(changed: str) -> Callable[[Path], Any]:
     def read(path: Path) -> Any:
-        from tierform.thermal import hotspot
+        from tierform.compat.hotspot import run as hotspot
 
         folder = path.parent
         for name, content in seeds.HOTSPOT.items():
@@ -342,6 +350,7 @@ TARGETS: dict[str, Target] = {
     "samples": Target("samples.csv", lambda: seeds.SAMPLES, _samples),
     "dramsim": Target("dram.ini", lambda: seeds.DRAMSIM, _dramsim),
     "dram-trace": Target("dram.trace", lambda: seeds.DRAM_TRACE, _dram_trace),
+    "ramulator-trace": Target("ram.trace", lambda: seeds.RAMULATOR_TRACE, _ramulator_trace),
     "scalesim-config": Target("x.cfg", lambda: seeds.scalesim_config(), _scalesim_config),
     "scalesim-topology": Target("x.csv", lambda: seeds.SCALESIM_TOPOLOGY, _scalesim_topology),
     "booksim": Target("x.cfg", lambda: seeds.BOOKSIM, _booksim),

@@ -30,8 +30,8 @@ def command(
 
     Exit code 1 when the network is unstable at the load asked for, as BookSim2 has it.
     """
-    from tierform.files import write_json, write_text
     from tierform.compat.booksim import read_config
+    from tierform.files import write_json, write_text
     from tierform.network.results import analytic_row, cycle_rows, flit_rates
 
     case = read_config(config, overrides)

@@ -24,11 +24,12 @@ def command(config: Path, fresh: bool, check: bool, json_file: Path | None) -> N
     from tierform.tuning.config import load_config
 
     file = load_config(config)
-    from tierform.tuning import run as running
+    from tierform.tuning.run import check as check_only
+    from tierform.tuning.run import run
 
     folder = config.resolve().parent
     if check:
-        notes = running.check(file, folder)
+        notes = check_only(file, folder)
         console().print("\n".join(["nothing is wrong with it", *notes]))
         return
     with progress() as bar:
@@ -38,7 +39,7 @@ def command(config: Path, fresh: bool, check: bool, json_file: Path | None) -> N
             loss = trainer.journal.rows[-1][2]
             bar.update(task, completed=trainer.step_number, description=f"{trainer.phase}, loss {loss:.4g}")
 
-        summary = running.run(file, folder, fresh=fresh, tell=tell)
+        summary = run(file, folder, fresh=fresh, tell=tell)
     from tierform.report.tuning import loss_picture
 
     write_text(file.output / "loss.svg", loss_picture(summary["loss_points"], summary["decisions"]))

@@ -1,4 +1,4 @@
-"""``tierform validate [ENGINE]``: a line for each engine when it is ready, what fails, and a table of all at the end."""
+"""``tierform validate [ENGINE]``: a line for each engine when it is ready, what fails, a table of all at the end."""
 
 from __future__ import annotations
 

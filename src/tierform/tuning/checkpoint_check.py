@@ -105,7 +105,7 @@ class Checked:
 
     def journal(self, step: int) -> dict[str, Any]:
         """The rows and decisions of so many steps."""
-        found = self("journal", dict)
+        found: dict[str, Any] = self("journal", dict)
         rows, decisions = found.get("rows"), found.get("decisions")
         if not isinstance(rows, list) or not isinstance(decisions, list):
             self.refuse("journal")
@@ -139,7 +139,7 @@ class Checked:
 
     def rule(self, like: Mapping[str, Any], history: int) -> dict[str, Any]:
         """The state of a switch rule: the keys of `like`, lists of numbers where it has lists, and numbers."""
-        found = self("rule", dict)
+        found: dict[str, Any] = self("rule", dict)
         if set(found) != set(like):
             self.refuse("rule")
         for key, one in like.items():
@@ -160,7 +160,7 @@ class Checked:
 
     def side(self, key: str, module: nn.Module, optimizer: Any, schedule: Any, state_names: set[str]) -> dict[str, Any]:
         """The state of a model in training: weights, optimizer and schedule as this run's own have them."""
-        found = self(key, dict)
+        found: dict[str, Any] = self(key, dict)
         if set(found) != {"model", "optimizer", "schedule"}:
             self.refuse(key)
         self.tensors(found["model"], f"{key}.model", module.state_dict())
@@ -203,7 +203,7 @@ class Checked:
 
     def random(self) -> dict[str, Any]:
         """The states of the random generators."""
-        found = self("random", dict)
+        found: dict[str, Any] = self("random", dict)
         self.tensor(found.get("torch"), "random.torch", torch.get_rng_state())
         version, numbers, gauss = self._parts(found, "python", 3)
         if version != 3 or not isinstance(numbers, list) or len(numbers) != _PYTHON_STATE:

@@ -162,8 +162,8 @@ def _identity(file: TuneFile, split: Split | None) -> dict[str, Any]:
     digest = hashlib.sha256()
     for samples in (split.train, split.test):
         digest.update(repr((samples.inputs.shape, samples.targets.shape, samples.scale)).encode())
-        digest.update(np.ascontiguousarray(samples.inputs))
-        digest.update(np.ascontiguousarray(samples.targets))
+        digest.update(np.ascontiguousarray(samples.inputs).data)
+        digest.update(np.ascontiguousarray(samples.targets).data)
     return found | {"data": digest.hexdigest()}
 
 

@@ -253,8 +253,8 @@ class HybridTrainer:
             self._low = self._side(attach(plain, self.low_rank, self.ranks), 1)
         for index, (key, side) in enumerate((("full", self._full), ("low", self._low))):
             if side is not None:
-                names = state_names(self._make[index])
-                side.restore(found.side(key, side.plain, side.optimizer, side.schedule, names))
+                states = state_names(self._make[index])
+                side.restore(found.side(key, side.plain, side.optimizer, side.schedule, states))
         self.rule.restore(found("rule", dict))
         self.journal.restore(found("journal", dict))
         self._window, self._pair = list(found("window", list)), tuple(map(list, found("pair", list)))  # type: ignore[assignment]
