@@ -108,6 +108,19 @@ def test_every_row_of_scale_sim_is_found_again():
     assert sum(point.quantity == "Total Cycles" for point in found.points) >= 41
 
 
+def test_a_component_is_charged_the_cycles_of_the_hardwares_accounting():
+    """Where no bandwidth bounds them; and no more DRAM reads than SCALE-Sim's."""
+    points = {(point.case, point.quantity): point for point in ledger().points}
+    cases = {
+        case for case, quantity in points if quantity == "cycles as charged" and points[case, "Stall Cycles"].ours == 0
+    }
+    assert len(cases) > 30
+    for case in cases:
+        assert points[case, "cycles as charged"].ours == pytest.approx(points[case, "hardware cycles"].ours)
+    reads = [point for (_, quantity), point in points.items() if quantity == "DRAM reads as charged"]
+    assert len(reads) > 20 and all(point.ours <= point.reference for point in reads)
+
+
 def test_the_ledger_can_fail(tmp_path):
     table = Path(scalesim.__file__).parents[2] / "validation" / "tables" / "systolic_scale_sim.csv"
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]

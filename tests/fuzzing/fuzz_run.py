@@ -30,7 +30,7 @@ LONGEST_S, MOST_GROWTH_B = 2.0, 300 * 2**20
 
 
 class Watch:
-    """One target in this process: runs inputs and keeps those that break it."""
+    """One target in this process: runs inputs and keeps those that break it; time is processor time."""
 
     def __init__(self, name: str, folder: Path, out: Path) -> None:
         from fuzz_targets import TARGETS
@@ -39,7 +39,7 @@ class Watch:
         self.seeds = self.target.seeds()
         self.counts = {"inputs": 0, "accepted": 0, "refused": 0}
         self.faults: dict[str, str] = {}
-        signal.signal(signal.SIGALRM, _too_long)
+        signal.signal(signal.SIGPROF, _too_long)
         self.limit_s = 0.0
         for seed in self.seeds:  # everything is imported, compiled and warm before time and memory are bounded
             self.one(seed)
@@ -56,15 +56,15 @@ class Watch:
         path = self.folder / self.target.file
         path.write_bytes(content)
         self.counts["inputs"] += 1
-        signal.setitimer(signal.ITIMER_REAL, self.limit_s)
+        signal.setitimer(signal.ITIMER_PROF, self.limit_s)
         try:
             found = self.target.read(path)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             self.counts["accepted"] += 1
             if (wrong := self.target.nonsense(found)) is not None:
                 self._keep(content, f"accepted: {wrong}")
         except TierformError as error:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             self.counts["refused"] += 1
             text = str(error)
             if not text.strip() or any(not (one.isprintable() or one in "\n\t") for one in text):
@@ -72,7 +72,7 @@ class Watch:
         except _Hang:
             self._keep(content, f"not done after {LONGEST_S:g} s")
         except BaseException as error:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_PROF, 0)
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             place = [one for one in traceback.extract_tb(error.__traceback__) if "tierform" in one.filename]

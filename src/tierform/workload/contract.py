@@ -24,9 +24,9 @@ def check_workload(workload: Workload) -> None:
         _demand(len(set(names)) == len(names), f"{stage.name}: two blocks of one name in {names}")
         for block in stage.blocks:
             _check_block(f"{stage.name}/{block.name}", block, weights)
-    trained = sum(weight.total for weight in workload.weights if weight.trainable)
+    trained = sum(weight.whole_total for weight in workload.weights if weight.trainable)
     _demand(trained == workload.trainable_parameters, "the trainable weights do not sum to trainable_parameters")
-    total = sum(weight.total for weight in workload.weights)
+    total = sum(weight.whole_total for weight in workload.weights)
     _demand(total == workload.parameters, "the weights do not sum to parameters")
 
 
