@@ -4,7 +4,8 @@ Numba keeps machine code beside the source file.  In a read-only installation th
 place fails, too; then every command with a kernel would end.  :func:`prepare` names a locator of our own, which Numba
 asks only when it is loaded: the cache folder of :func:`tierform.files.cache_folder`, or, where that cannot be written
 either, none at all, with a note that the kernels are compiled anew in each run.
-Source: Numba's manual, NUMBA_CACHE_LOCATOR_CLASSES (from version 0.61; earlier ones do not know it).
+Source: Numba's caching module, NUMBA_CACHE_LOCATOR_CLASSES.  Limits: versions of Numba that do not know that variable
+keep kernels in their own user-wide cache, and need a home for it.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ SAMPLES = [
     b"device,batch_size,isl,step,num_heads,num_key_value_heads,head_dim,attn_dtype,latency\nA,1,128,0,8,8,64,fp16,0.2\n",
     b"op_name,nccl_dtype,num_gpus,message_size,latency\nall_reduce,half,8,1024,0.05\n",
 ]
+ROWS = [b'{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n']
 DRAMSIM = [
     b"[dram_structure]\nprotocol = DDR4\nbankgroups = 4\nbanks_per_group = 4\nrows = 65536\ncolumns = 1024\n"
     b"device_width = 8\nBL = 8\n\n[timing]\ntCK = 0.83\nAL = 0\nCL = 17\nCWL = 12\ntRCD = 17\ntRP = 17\ntRAS = 39\n"

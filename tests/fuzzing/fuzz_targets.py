@@ -261,6 +261,12 @@ def _samples(path: Path) -> Any:
     return read_samples(path, "x")
 
 
+def _rows(path: Path) -> Any:
+    from tierform.numerics.tables import load_rows
+
+    return [len(row) for row in load_rows(str(path), "train")]
+
+
 def _noise(path: Path) -> Any:
     from tierform.numerics.noise import load_noise
 
@@ -348,6 +354,7 @@ TARGETS: dict[str, Target] = {
     "noise": Target("noise.yaml", _library("noise"), _noise),
     "materials": Target("materials.yaml", _library("processes", "materials"), _materials),
     "samples": Target("samples.csv", lambda: seeds.SAMPLES, _samples),
+    "rows": Target("rows.jsonl", lambda: seeds.ROWS, _rows),
     "dramsim": Target("dram.ini", lambda: seeds.DRAMSIM, _dramsim),
     "dram-trace": Target("dram.trace", lambda: seeds.DRAM_TRACE, _dram_trace),
     "ramulator-trace": Target("ram.trace", lambda: seeds.RAMULATOR_TRACE, _ramulator_trace),

@@ -73,6 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without µ or λ shows a code instead
+    if "-" in (sys.argv[1:] if arguments is None else arguments):
+        from tierform.cli.output import results_take_standard_output
+
+        results_take_standard_output()
     try:
         code = tierform.main(args=arguments, prog_name="tierform", standalone_mode=False)
         sys.stdout.flush()

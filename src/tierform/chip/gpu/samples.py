@@ -15,7 +15,7 @@ import csv
 import io
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -73,7 +73,10 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     lines = [line if not line.startswith("#") else "" for line in text.splitlines()]
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
     reader = csv.DictReader(io.StringIO("\n".join(lines[start:])), skipinitialspace=True)
-    columns = list(reader.fieldnames or [])
+    try:
+        columns = list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise TierformError([Problem(f"this is not a table: {error}", str(path), start + 1)]) from None
     family = _family(columns)
     time_column = "latency_ms" if "latency_ms" in columns else "latency"
     if family is None or time_column not in columns:
@@ -94,7 +97,7 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     samples: list[Sample] = []
     problems: list[Problem] = []
     seen: dict[tuple[object, ...], int] = {}
-    for row in reader:
+    for row in _rows(reader, str(path), start):
         line = start + reader.line_num
         sample = _sample(row, family, time_column, device, str(path), line, problems)
         if sample is None:
@@ -119,6 +122,13 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     if problems:
         raise TierformError(problems)
     return samples
+
+
+def _rows(reader: csv.DictReader[str], file: str, start: int) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise TierformError([Problem(f"this is not a table: {error}", file, start + reader.line_num)]) from None
 
 
 def _family(columns: Sequence[str]) -> str | None:
