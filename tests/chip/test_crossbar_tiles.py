@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,12 @@ from tierform.chip.crossbar.calibration import MeasuredPoint, fit_neuron
 from tierform.chip.crossbar.readout import cycle_s, needed_adc_bits, neuron_counts, read
 from tierform.chip.crossbar.tile import area_by_part, mac_energy_at_full_load, peak, power_by_part
 from tierform.chip.description import load_chip, load_component
-from tierform.chip.sample_operators import product
+from tierform.chip.sample_operators import elementwise, product
 from tierform.errors import TierformError
 from tierform.numerics.chip_view import crossbar_format
 from tierform.simulation import simulate
 from tierform.workload import FineTuning, LoRA, PrecisionPlan
+from tierform.workload.operator import Kind
 
 
 def tiles(name: str = "isaac-tile-32nm", units: int = 1, **changes: Any) -> CrossbarTiles:
@@ -257,6 +259,9 @@ def rewritable(units: int = 1, **changes: Any) -> CrossbarTiles:
     return tiles("isaac-tile-32nm", units, dynamic_operands=True, **{**counts, **changes})
 
 
+REWRITABLE = rewritable().parameters
+
+
 def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
     """Six products of one crossbar each on one tile of four: two waves of reading, 6 / 2 = 3 rounds of writing.
 
@@ -273,6 +278,11 @@ def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
         cost = tile.cost(six)
         assert cost.occupancy_s == pytest.approx(rounds * 128 * ROW_WRITE_S + waves * reading_s)
         assert cost.cell_writes == 6 * 128 * 32 * 4 and cost.writes_per_cell == waves
+        assert cost.latency_s == pytest.approx(cost.occupancy_s + 6 * 100e-9)
+        # Six arrays' cells, all of their columns, of the cells of all arrays in every wave.
+        assert cost.utilization == pytest.approx(6 / (waves * tile.crossbars))
+        assert cost.energy_J["writing"] == pytest.approx(cost.cell_writes * 44e-12)
+        assert cost.energy_J["adc"] == pytest.approx(6 * 64 * 8 * 128 * 1.5625e-12)
 
 
 @settings(max_examples=150, deadline=None)
@@ -288,9 +298,12 @@ def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
 def test_more_crossbars_tiles_and_writers_and_fewer_bits_are_never_slower(
     m: int, n: int, k: int, batch: int, crossbars: int, more: int, at_once: int
 ) -> None:
+    p = REWRITABLE
+
     def seconds(held: int, width: int, units: int = 1, form: str = "int8") -> float:
-        writers = {"value": str(width), "kind": "assumed", "note": "test"}
-        tile = rewritable(units, crossbars=held, parallel_writes=writers)
+        writers = replace(p.parallel_writes, value=float(width))
+        counts = {"crossbars": held, "parallel_writes": writers}
+        tile = CrossbarTiles.build("tile", units, p.model_copy(update=counts))
         return tile.cost(product(m, n, k, held=False, batch=batch, precision=form)).latency_s
 
     plain = seconds(crossbars, at_once)
@@ -313,6 +326,15 @@ def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
     assert not narrow.supports(wide)
     with pytest.raises(TierformError, match="at most 4 bits"):
         narrow.crossbars_for(wide)
+    told = narrow.why_not(wide)
+    assert (
+        told.startswith("sinangil-sram-7nm: ")
+        and "here are weights of 8 bits (8 columns each) and inputs of 8 bits" in told
+    )
+    assert narrow.why_not(product(8, 16, 64, precision="int4")) == ""
+    # Nobody expects these on crossbars: no weight, an adapter, another kind.
+    adapter = replace(wide, part="adapter")
+    assert {narrow.why_not(o) for o in (product(8, 16, 64, held=False), adapter, elementwise(Kind.SOFTMAX, 8))} == {""}
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ banks; the transposition of rows that bit-serial designs need is not charged; fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -202,6 +202,16 @@ class DramPim:
         units = share.units or self.units
         if operator.kind is not Kind.MATMUL:
             return self._light(operator, units)
+        if self.parameters.sharing == "weights":
+            return self._product(operator, units)
+        # The operand goes round all links in use: those that would cost more time than they save are left out.
+        each = self.parameters.units_per_link
+        choices = [*range(each, units, each), units]
+        costs = [(self._product(operator, used), used) for used in choices]
+        cost, used = min(costs, key=lambda item: item[0].occupancy_s)
+        return replace(cost, utilization=cost.utilization * used / units)
+
+    def _product(self, operator: Operator, units: int) -> Cost:
         held = operator.inputs[1] if len(operator.inputs) > 1 else operator.inputs[0]
         held_B = operator.count * held.size_B
         vectors = max(1, round(operator.batch * operator.m * operator.k * operator.n / held.elements))

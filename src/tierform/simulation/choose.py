@@ -28,7 +28,7 @@ from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
 
-CANDIDATES = (1, 2, 4, 8, 16)
+CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
 WORTHWHILE = 1e-3
 PHASES = {
@@ -129,6 +129,7 @@ class _Choice:
         if not self.chip.pipelined and groups == 1:
             return [1]
         wanted = {*CANDIDATES, *(groups * factor for factor in (1, 2, 4, 8) if groups > 1)}
+        # The batch itself is tried, too, as parts of one sequence: 17 sequences do well in 17 parts.
         return sorted({min(number, max(batch, 1)) for number in wanted})
 
     def _from_file(self, split: MicroBatches, timeline: bool) -> Trial:

@@ -185,8 +185,12 @@ class _Flat:
         tails = [table.tails for table in tables]
         self.alike = True
         for wave in waves[1:]:
-            others = [_Kind(layer, self.shared) for layer, _ in wave]
+            others = [
+                _Kind(_like(layer, first), self.shared) for (layer, _), (first, _) in zip(wave, waves[0], strict=True)
+            ]
             self.alike &= [other.structure for other in others] == [table.structure for table in tables]
+            if not self.alike:
+                return
             times += [table.times for table in others]
             tails += [table.tails for table in others]
         self.kinds = tuple(kinds)
@@ -200,6 +204,37 @@ class _Flat:
         most = max(len(table.times) for table in tables)
         self.resources = len(self.shared) + len(kinds) * most
         self.key = (self.kinds, chunks, len(self.shared), tuple(table.structure for table in tables))
+
+
+def _like(layer: Layer, first: Layer) -> Layer:
+    """A layer of a smaller micro-batch with the steps of a larger one: what it does not need takes no time."""
+    own = {step.name: step for step in layer.steps}
+    if list(own) == [step.name for step in first.steps]:
+        return layer
+    steps = []
+    for step in first.steps:
+        known = own.get(step.name)
+        if known is None:
+            edges = tuple(replace(edge, head_s=0.0, transfer_s=0.0) for edge in step.after)
+            steps.append(replace(step, occupancy_s=0.0, tail_s=0.0, fetch_s=0.0, after=edges))
+        else:
+            steps.append(replace(known, after=_edges_like(known, step, layer, first)))
+    return Layer(layer.name, tuple(steps), first.output)
+
+
+def _edges_like(known: Step, step: Step, layer: Layer, first: Layer) -> tuple[Edge, ...]:
+    """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
+
+    def giver(edge: Edge, of: Layer) -> str:
+        return "" if edge.source == BLOCK_INPUT else of.steps[edge.source].name
+
+    times = {(giver(edge, layer), edge.path): edge for edge in known.after}
+    found = []
+    for edge in step.after:
+        same = times.get((giver(edge, first), edge.path))
+        head_s, transfer_s = (same.head_s, same.transfer_s) if same else (0.0, 0.0)
+        found.append(replace(edge, head_s=head_s, transfer_s=transfer_s))
+    return tuple(found)
 
 
 class _Kind:

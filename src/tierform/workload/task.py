@@ -8,7 +8,7 @@ is one optimizer step; `steps` scales totals and lifetime.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
@@ -244,10 +244,13 @@ def _check_choice(value: str, choices: tuple[str, ...], key: str) -> None:
 
 def describe(task: Task) -> dict[str, object]:
     """The task as plain data, for reports and JSON."""
-    result: dict[str, object] = {"task": type(task).__name__}
-    for item in fields(task):
-        value = getattr(task, item.name)
-        if hasattr(value, "__dataclass_fields__"):
-            value = {"name": type(value).__name__, **{f.name: getattr(value, f.name) for f in fields(value)}}
-        result[item.name] = value
-    return result
+    return {"task": type(task).__name__, **{item.name: _plain(getattr(task, item.name)) for item in fields(task)}}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {"name": type(value).__name__, **own}
+    return value

@@ -121,9 +121,14 @@ class CrossbarTiles:
     def _limits(self, operator: Operator) -> str:
         p = self.parameters
         weight_bits, input_bits = self._bits(operator)
-        most = f"weights of at most {p.max_weight_bits or 'any'} bits, inputs of at most {p.max_input_bits or 'any'}"
-        here = f"here are weights of {weight_bits} and inputs of {input_bits}"
-        return f"crossbars of {p.columns} columns take {most}; {here}."
+        most = [
+            f"{what} of at most {limit} bits"
+            for what, limit in (("weights", p.max_weight_bits), ("inputs", p.max_input_bits))
+            if limit is not None
+        ]
+        wide = self.layout(weight_bits).columns_per_weight
+        here = f"here are weights of {weight_bits} bits ({wide} columns each) and inputs of {input_bits} bits"
+        return f"its crossbars take {', '.join([*most, f'weights of at most {p.columns} columns'])}; {here}."
 
     @staticmethod
     def _stays(operator: Operator) -> bool:

@@ -118,26 +118,43 @@ class Gpu:
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters
         if operator.kind is Kind.MATMUL and self.products is not None:
-            rate = self.rate(operator) or 0.0
-            first, second = operator.inputs[0], operator.inputs[1]
-            once = second.role in (Role.WEIGHT, Role.KV_CACHE)
-            groups = operator.batch * operator.count
-            m = -(-operator.m // self.units) if groups < self.units else operator.m
-            return float(
-                self.products.seconds(
-                    m,
-                    operator.n,
-                    operator.k,
-                    batch=float(groups if groups < self.units else -(-groups // self.units)),
-                    copies=self.weights_in_turn if once else 1.0,
-                    input_B=bits(first.precision) / 8,
-                    weight_B=bits(second.precision) / 8,
-                    speedup=rate / self.sheet.peak_per_s,
-                )[0]
-            )
+            return self._product_s(operator, self.products)
         peak = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         arithmetic_s = operator.operations / ((peak or 1.0) * p.compute_efficiency.value * self.units)
         return p.launch.value + max(arithmetic_s, self.memory_s(read_B + operator.output_B))
+
+    def _product_s(self, operator: Operator, products: ProductModel) -> float:
+        """A product on as many of the units, and in a kernel for as wide a weight, as is fastest.
+
+        The library's heuristic may choose worse for the smaller shape or the narrower weight; nobody has to use them.
+        """
+        first, second = operator.inputs[0], operator.inputs[1]
+        once = second.role in (Role.WEIGHT, Role.KV_CACHE)
+        groups = operator.batch * operator.count
+        input_B, weight_B = bits(first.precision) / 8, bits(second.precision) / 8
+        widths = [weight_B]
+        while 2 * widths[-1] <= input_B:
+            widths.append(2 * widths[-1])
+        shares = {
+            (groups, -(-operator.m // units)) if groups < units else (-(-groups // units), operator.m)
+            for units in range(1, self.units + 1)
+        }
+        return min(
+            float(
+                products.seconds(
+                    m,
+                    operator.n,
+                    operator.k,
+                    batch=float(batch),
+                    copies=self.weights_in_turn if once else 1.0,
+                    input_B=input_B,
+                    weight_B=width,
+                    speedup=(self.rate(operator) or 0.0) / self.sheet.peak_per_s,
+                )[0]
+            )
+            for batch, m in shares
+            for width in widths
+        )
 
     def memory_s(self, size_B: float) -> float:
         """How long so many bytes take to or from memory, streamed."""
