@@ -209,3 +209,24 @@ def test_does_a_reader_never_see_half_a_file(tmp_path: Path) -> None:
         time.sleep(0)
         assert path.read_text() == "old"
     assert path.read_text() == "half"
+
+
+def test_does_everything_write_through_the_one_way() -> None:
+    import re
+
+    import tierform
+
+    root = Path(tierform.__file__).parent
+    writes = re.compile(
+        r"""\.open\("[wax+]|\.write_(text|bytes)\(|\.mkdir\(|makedirs|[^.]open\([^)]*"[wax]|\.to_csv|\.tofile"""
+    )
+    # hetrax writes into a temporary folder of its own; the cache of compiled kernels is Numba's
+    allowed = {"files.py", "compiled.py", "studies/hetrax.py"}
+    wrong = [
+        f"{path.relative_to(root)}:{number}: {line.strip()}"
+        for path in sorted(root.rglob("*.py"))
+        if path.relative_to(root).as_posix() not in allowed
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if writes.search(line) and "temporary" not in line
+    ]
+    assert wrong == []

@@ -30,6 +30,13 @@ SAMPLES = [
     b"device,batch_size,isl,step,num_heads,num_key_value_heads,head_dim,attn_dtype,latency\nA,1,128,0,8,8,64,fp16,0.2\n",
     b"op_name,nccl_dtype,num_gpus,message_size,latency\nall_reduce,half,8,1024,0.05\n",
 ]
+JOBS = [
+    b"schema: tierform.job/1\nmodel: gpt2\nchip: a100\nruntime: eager\nfidelity: analytic\n"
+    b"task: {kind: inference, batch: 4, sequence: 128, decode: 16}\nmicro_batches: 2\n"
+    b"parallelism: {tensor: 2, pipeline: 2, data: 1}\n",
+    b"model: bert-base\nchip: atleus\nthermal: none\n"
+    b"task: {kind: finetuning, batch: 8, sequence: 64, method: {kind: lora, rank: 8, targets: [q, v]}}\n",
+]
 ROWS = [b'{"text": "a b", "label": 1}\n{"text": "c", "label": 0}\n']
 DRAMSIM = [
     b"[dram_structure]\nprotocol = DDR4\nbankgroups = 4\nbanks_per_group = 4\nrows = 65536\ncolumns = 1024\n"

@@ -175,6 +175,19 @@ def _mapping(path: Path) -> Any:
     return load_mapping(path, *seeds.chip_and_workload())
 
 
+def _job(path: Path) -> Any:
+    from tierform.simulation.job_file import load_job
+
+    job = load_job(path)
+    return hash(job) and [job.task, job.parallelism, job.micro_batches]
+
+
+def _runtime(path: Path) -> Any:
+    from tierform.simulation.runtime import load_runtime
+
+    return load_runtime(path)
+
+
 def _scalesim_config(path: Path) -> Any:
     from tierform.compat.scalesim.files import read_configuration
 
@@ -351,6 +364,8 @@ TARGETS: dict[str, Target] = {
     "model": Target("model.yaml", _library("models"), _model_file),
     "config.json": Target("config.json", lambda: seeds.configurations(), _model_config),
     "mapping": Target("mapping.yaml", lambda: seeds.mappings(), _mapping),
+    "job": Target("job.yaml", lambda: seeds.JOBS, _job),
+    "runtime": Target("runtime.yaml", _library("runtimes"), _runtime),
     "noise": Target("noise.yaml", _library("noise"), _noise),
     "materials": Target("materials.yaml", _library("processes", "materials"), _materials),
     "samples": Target("samples.csv", lambda: seeds.SAMPLES, _samples),

@@ -11,7 +11,7 @@ from fuzz_targets import TARGETS, not_finite
 
 GROUPS = {
     "foundations": ("units", "yaml", "json", "range", "samples", "series", "records"),
-    "library": ("model", "config.json", "component", "chip", "mapping", "materials"),
+    "library": ("model", "config.json", "component", "chip", "mapping", "materials", "job", "runtime"),
     "torch": ("tune", "rows", "noise", "checkpoint", "checkpoint-forged", "safetensors"),
     "store": ("store", "store-mended"),
 }
