@@ -9,7 +9,7 @@ import click
 
 from tierform.cli.output import console, json_option, print_table
 from tierform.errors import fail
-from tierform.files import write_json, write_text
+from tierform.files import make_folder, write_json, write_text
 
 if TYPE_CHECKING:
     from tierform.compat.scalesim.files import Configuration, LayerShape
@@ -68,7 +68,7 @@ def command(
         found = [hardware(layer, read, overlap or "double-buffered", arrays) for layer in layers]  # type: ignore[arg-type]
     costs = _costs(found, read, process, arrays) if process else {}
     if reports:
-        _write_reports(found, read, reports)
+        _write_reports(found, read, make_folder(reports))
     if json_file:
         content = {
             "schema": "tierform.systolic/1",
