@@ -23,6 +23,7 @@ ORDER = [
     "mapping",
     "simulation",
     "numerics",
+    "compression",
     "tuning",
     "store",
     "serving",
