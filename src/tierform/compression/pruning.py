@@ -24,11 +24,16 @@ def magnitude_mask(matrix: Tensor, density: Density) -> Tensor:
     return mask.view(matrix.shape)
 
 
-def wanda_mask(matrix: Tensor, norms: Tensor, density: Density) -> Tensor:
-    """True where a weight of (outputs, inputs) stays, given the root mean square (inputs,) of its input channels."""
+def wanda_mask(matrix: Tensor, norms: Tensor, density: Density, *, over: str = "output") -> Tensor:
+    """True where a weight of (outputs, inputs) stays, given the root mean square (inputs,) of its input channels.
+
+    The least scores are taken from each output, as published, or from the whole matrix (`over` = ``matrix``).
+    """
     score = matrix.abs() * norms
     if density.of:
         return _pattern_mask(score, density)
+    if over == "matrix":
+        return magnitude_mask(score, density)
     taken = int((1 - density.share) * matrix.shape[1])
     mask = torch.ones_like(matrix, dtype=torch.bool)
     return mask.scatter_(1, torch.argsort(score, dim=1, stable=True)[:, :taken], False)
