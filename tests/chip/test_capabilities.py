@@ -100,6 +100,10 @@ class Fusing(Plain):
         seconds = operator.operations * 1e-12
         return Cost(seconds, seconds, {"mac": seconds}, operator.operations)
 
+    @property
+    def fuses_attention(self) -> bool:
+        return False
+
     def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
         costs = [replace(self.cost(operator), **self.spoils) for operator in operators]
         if self.reads_names and operators[0].name == "scores":

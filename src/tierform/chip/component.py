@@ -228,6 +228,10 @@ class FusedKernel:
 class OperatorFuser(Protocol):
     """Runs neighbouring operators as one kernel."""
 
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether attention is among them, so that its scores never stand in memory."""
+
     def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
         """Kernels that replace the costs of some of these operators of one block, which are given in their order.
 
@@ -250,3 +254,11 @@ class Remarker(Protocol):
     @property
     def remarks(self) -> tuple[str, ...]:
         """Sentences for people, each naming the component."""
+
+
+@runtime_checkable
+class CollectiveTimer(Protocol):
+    """Knows from measurements how long collectives take among a few of its kind."""
+
+    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
+        """Seconds of a collective among so many over `size_B` bytes on each; None where nothing was measured."""

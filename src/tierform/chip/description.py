@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tierform import library
+from tierform.chip.capabilities import Capabilities
 from tierform.chip.chip_file import (
     SCHEMA,
     ChipFile,
@@ -65,9 +67,24 @@ class Chip:
     fingerprint: str
     component_types: dict[str, str] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.fingerprint))
+
+    @cached_property
+    def can(self) -> Capabilities:
+        """Which components can do what."""
+        return Capabilities.of(self.components)
+
+    @cached_property
+    def _tiles_by_component(self) -> dict[str, tuple[int, ...]]:
+        return {
+            component: tuple(tile.number for tile in self.tiles if any(name == component for name, _ in tile.holds))
+            for component in self.components
+        }
+
     def tiles_of(self, component: str) -> tuple[int, ...]:
         """Numbers of the tiles that hold the component."""
-        return tuple(tile.number for tile in self.tiles if any(name == component for name, _ in tile.holds))
+        return self._tiles_by_component[component]
 
     def of_type(self, type_name: str) -> list[Component]:
         """The components of a type, in file order."""
@@ -104,6 +121,9 @@ class Chip:
         own += [(f"cooling.limits.{name}", limit) for name, limit in self.cooling.limits.items()]
         if self.cluster:
             own += [(f"cluster.{name}", getattr(self.cluster, name)) for name in ("bandwidth", "latency", "energy")]
+            if self.cluster.node:
+                node = self.cluster.node
+                own += [(f"cluster.node.{name}", getattr(node, name)) for name in ("bandwidth", "latency", "energy")]
         lines += [
             Assumption(name, format_quantity(item.value, item.unit), item.kind, item.source, item.note)
             for name, item in own

@@ -19,6 +19,7 @@ from functools import cached_property
 
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
+from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
 from tierform.chip.gpu.parameters import GpuParameters, Sheet
@@ -204,6 +205,18 @@ class Gpu:
             while len(self._fused) > _FUSED_KEPT:
                 del self._fused[next(iter(self._fused))]
         return list(found[1])
+
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether the file has fused attention, and fusion is on."""
+        return self.parameters.fusion and self.prefill is not None and self.decode is not None
+
+    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
+        """Seconds of a collective inside a node, where the file has them fitted and not beyond the fit's GPUs."""
+        link = self.parameters.links
+        if link is None or kind not in KINDS or members > MOST_GPUS:
+            return None
+        return float(CollectiveModel.of(link).seconds(kind, members, size_B))
 
     @property
     def memory_capacity_B(self) -> int:

@@ -6,11 +6,15 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
-from tierform.workload.aten_reader import Reader, kind_of, label_of, shape_of
-from tierform.workload.tape import Value
+from tierform.workload.operator import Attention, Shard
+from tierform.workload.ops import attention_core, enter, linear, matmul
+from tierform.workload.ops.collective import gather_features
+from tierform.workload.ops.linear import Experts
+from tierform.workload.tape import Product, Value
+from tierform.workload.tracing.reader import Reader, kind_of, label_of, shape_of
 
 if TYPE_CHECKING:
-    from tierform.workload.trace import Run
+    from tierform.workload.tracing.trace import Run
 
 
 class Products(Reader):
@@ -19,27 +23,38 @@ class Products(Reader):
     def _product(self, node: Any, run: Run, path: str, x: Any, w: Any, n: int, bias: Any = None) -> None:
         """A product with a weight (linear) or of two activations."""
         k = shape_of(x)[-1]
-        weight = self.parameter(w, run, path, matrix=True, shape=(n, k))
-        value = self.value(x, run)
+        value, cut = self.value(x, run), run.tape.tensor > 1 and n % run.tape.tensor == 0
+        own = n // run.tape.tensor if cut else n
+        weight = self.parameter(w, run, path, matrix=True, shape=(own, k), whole=n * k)
         if weight is None or value is None:
             self._dynamic(node, run, path, x, w)
             return
         label = path or label_of(path, kind_of(node))
         if bias is not None:
-            self.parameter(bias, run, path, matrix=False, name=f"{label}.bias")
-        rows = prod(shape_of(node)) // n
-        y = run.tape.linear(
-            value,
+            self.parameter(
+                bias, run, path, matrix=False, bias=True, name=f"{label}.bias", shape=(own,) if cut else None, whole=n
+            )
+        shape, tape = shape_of(node), run.tape
+        y = linear(
+            tape,
+            self._entered(value, run) if cut else value,
             label,
             n,
             weight.part,
             bias=bias is not None,
             k=k,
-            rows=rows,
-            shape=shape_of(node),
+            rows=prod(shape) // n,
+            shape=(*shape[:-1], n // tape.tensor) if cut else shape,
             weight=weight.name,
+            shard=Shard.OUTPUT if cut else Shard.WHOLE,
         )
-        self.keep(node, run, y)
+        self.keep(node, run, gather_features(tape, y, n, label) if cut else y)
+
+    def _entered(self, value: Value, run: Run) -> Value:
+        """The tensor as cut weights read it: their parts of its gradient are summed once."""
+        if id(value) not in run.entered:
+            run.entered[id(value)] = enter(run.tape, value, 0, value.name)
+        return run.entered[id(value)]
 
     def _dynamic(self, node: Any, run: Run, path: str, a: Any, b: Any) -> None:
         left, right = self.value(a, run), self.value(b, run)
@@ -50,15 +65,13 @@ class Products(Reader):
         n = sb[-1] if len(sb) > 1 else 1
         batch = max(1, prod(out) // max(1, m * n))
         constant = Value("constant", sa if left is None else sb, self.plan.activations)
-        y = run.tape.matmul(
+        y = matmul(
+            run.tape,
             left or constant,
             right or constant,
             label_of(path, kind_of(node)),
             self._module(path, run),
-            batch=batch,
-            m=m,
-            n=n,
-            k=k,
+            sizes=Product(m, n, k, batch),
             shape=out,
         )
         self.keep(node, run, y)
@@ -96,18 +109,18 @@ class Products(Reader):
         x, other = self.value(operands[0], run), self.value(operands[1], run)
         label = label_of(path, "einsum")
         if weight is not None and x is not None:
-            y = run.tape.linear(x, path or label, n, weight.part, k=k, rows=m, shape=shape_of(node), weight=weight.name)
+            y = linear(
+                run.tape, x, path or label, n, weight.part, k=k, rows=m, shape=shape_of(node), weight=weight.name
+            )
         else:
             blank = Value("constant", (size(list(right)),), self.plan.activations)
-            y = run.tape.matmul(
+            y = matmul(
+                run.tape,
                 x or blank,
                 other or blank,
                 label,
                 self._module(path, run),
-                batch=batch,
-                m=m,
-                n=n,
-                k=k,
+                sizes=Product(m, n, k, batch),
                 shape=shape_of(node),
             )
         self.keep(node, run, y)
@@ -121,12 +134,13 @@ class Products(Reader):
         weight = self.parameter(node.args[1], run, path, matrix=True, shape=(n, k), groups=groups)
         label, bias = path or "convolution", node.args[2] if len(node.args) > 2 else None
         if bias is not None:
-            self.parameter(bias, run, path, matrix=False, name=f"{label}.bias", shape=(n,), groups=groups)
+            self.parameter(bias, run, path, matrix=False, bias=True, name=f"{label}.bias", shape=(n,), groups=groups)
         module = weight.part if weight else "other"
         self.keep(
             node,
             run,
-            run.tape.linear(
+            linear(
+                run.tape,
                 value,
                 label,
                 n,
@@ -134,7 +148,7 @@ class Products(Reader):
                 bias=bias is not None,
                 k=k,
                 rows=prod(out) // out[1],
-                groups=groups,
+                experts=Experts(groups, groups, groups),
                 shape=out,
                 weight=weight.name if weight else None,
             ),
@@ -149,36 +163,21 @@ class Products(Reader):
         sq, keys, vd = shape_of(node.args[0]), shape_of(node.args[1])[-2], shape_of(node.args[2])[-1]
         batch, m, d = prod(sq[:-2]), sq[-2], sq[-1]
         causal = bool(node.kwargs.get("is_causal") or (len(node.args) > 5 and node.args[5]))
-        tape = run.tape
-        scores = tape.matmul(
-            q,
-            k,
-            label_of(path, "scores"),
-            "attention",
-            batch=batch,
-            m=m,
-            n=keys,
-            k=d,
-            shape=(*sq[:-1], keys),
-            causal=causal,
+        run.tape.cores += 1
+        groups = shape_of(node.args[1])[-3] if len(sq) > 3 else batch
+        core = Attention(
+            number=run.tape.cores,
+            sequences=prod(sq[:-3]) if len(sq) > 3 else 1,
+            queries=m,
+            keys=keys,
+            heads=sq[-3] if len(sq) > 3 else batch,
+            kv_heads=groups,
+            head_dim=d,
+            value_dim=vd,
+            causal=causal and m > 1,
         )
-        weights = tape.softmax(scores, label_of(path, "softmax"), "attention", causal)
-        self.keep(
-            node,
-            run,
-            tape.matmul(
-                weights,
-                v,
-                label_of(path, "context"),
-                "attention",
-                batch=batch,
-                m=m,
-                n=vd,
-                k=keys,
-                shape=shape_of(node),
-                causal=causal,
-            ),
-        )
+        shape = shape_of(node)
+        self.keep(node, run, attention_core(run.tape, q, k, v, core, path or "attention", shape=shape))
 
     def _on_grouped_mm(self, node: Any, run: Run, path: str) -> None:
         """Rows sorted by expert times each expert's matrix: rows shared out evenly."""
@@ -199,15 +198,15 @@ class Products(Reader):
         self.keep(
             node,
             run,
-            run.tape.linear(
+            linear(
+                run.tape,
                 value,
                 label_of(path, "grouped"),
                 sw[2],
                 weight.part,
                 k=sw[1],
                 rows=rows // touched,
-                count=touched,
-                groups=sw[0],
+                experts=Experts(sw[0], sw[0], touched),
                 shape=shape_of(node),
                 weight=weight.name,
             ),

@@ -14,14 +14,16 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
-from tierform.workload.aten_products import Products
-from tierform.workload.aten_reader import VIEWS, is_floating, kind_of, label_of, shape_of, shapes_of, tensors_of
 from tierform.workload.operator import Kind, Operand, Role
+from tierform.workload.ops import activation, dropout, embedding, normalization, part, softmax
+from tierform.workload.ops.elementwise import parameter_gradient, pass_on
+from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Value
+from tierform.workload.tracing.products import Products
+from tierform.workload.tracing.reader import VIEWS, is_floating, kind_of, label_of, shape_of, shapes_of, tensors_of
 
 if TYPE_CHECKING:
-    from tierform.workload.backward import Reverse
-    from tierform.workload.trace import Run
+    from tierform.workload.tracing.trace import Run
 
 PARTS = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsafe_chunk"}
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "tanh": "tanh", "sigmoid": "sigmoid"}
@@ -88,10 +90,10 @@ class Translation(Products):
         label = run.tape.unique(label_of(path, kind_of(node)))
         shapes = shapes_of(node)
         if len(shapes) == 1 and not isinstance(node.meta["val"], (list, tuple)):
-            same = prod(shapes[0]) == value.operand().elements
-            self.keep(node, run, value if same else run.tape.part(value, label, shapes[0]))
+            same = prod(shapes[0]) == value.elements
+            self.keep(node, run, value if same else part(run.tape, value, label, shapes[0]))
             return
-        self.keep(node, run, [run.tape.part(value, f"{label}.{i}", shape) for i, shape in enumerate(shapes)])
+        self.keep(node, run, [part(run.tape, value, f"{label}.{i}", shape) for i, shape in enumerate(shapes)])
 
     def _activation(self, node: Any, run: Run, path: str) -> None:
         value = self.value(node.args[0], run)
@@ -100,7 +102,7 @@ class Translation(Products):
         name = ACTIVATIONS[kind_of(node)]
         if name == "gelu" and node.kwargs.get("approximate") == "tanh":
             name = "gelu_tanh"
-        self.keep(node, run, run.tape.activation(value, label_of(path, name), name, self._module(path, run)))
+        self.keep(node, run, activation(run.tape, value, label_of(path, name), name, self._module(path, run)))
 
     def _elementwise(self, node: Any, run: Run, path: str) -> None:
         """One operation per value of the result; parameters among the operands learn."""
@@ -126,13 +128,14 @@ class Translation(Products):
 
         def backward(reverse: Reverse, gradient: Value) -> None:
             if kind in ("add", "sub", "cat") and not weights:
-                reverse.add(sources, gradient)
+                pass_on(reverse, sources, gradient)
                 return
             for source in sources:
-                reverse.unary(f"{label}.grad_input", Kind.ELEMENTWISE, module, source, saved, gradient, 1.0)
+                reverse.unary(f"{label}.grad_input", source, saved, gradient, 1.0)
             for weight in weights:
                 if weight.trainable:
-                    reverse.parameter_sum(weight, gradient, module)
+                    repeats = max(1.0, gradient.elements / weight.elements)
+                    parameter_gradient(reverse, weight, (gradient,), repeats)
 
         self.keep(
             node,
@@ -154,7 +157,7 @@ class Translation(Products):
     def _on_softmax(self, node: Any, run: Run, path: str) -> None:
         value = self.value(node.args[0], run)
         if value is not None:
-            self.keep(node, run, run.tape.softmax(value, label_of(path, "softmax"), self._module(path, run)))
+            self.keep(node, run, softmax(run.tape, value, label_of(path, "softmax"), self._module(path, run)))
 
     _on__softmax = _on_softmax
 
@@ -164,11 +167,11 @@ class Translation(Products):
             return
         label = path or kind
         used = [p for p in parameters if p is not None and hasattr(p, "name")]
-        for parameter, part in zip(used, ("weight", "bias"), strict=False):
-            self.parameter(parameter, run, path, matrix=False, name=f"{label}.{part}")
+        for parameter, which, shift in zip(used, ("weight", "bias"), (False, True), strict=False):
+            self.parameter(parameter, run, path, matrix=False, bias=shift, name=f"{label}.{which}")
         width = prod(shape_of(used[0])) if used else shape_of(node)[-1]
         self.keep(
-            node, run, run.tape.normalization(value, label, kind, gain=bool(used), bias=len(used) > 1, size=width)
+            node, run, normalization(run.tape, value, label, kind, gain=bool(used), bias=len(used) > 1, size=width)
         )
 
     def _on_layer_norm(self, node: Any, run: Run, path: str) -> None:
@@ -198,7 +201,7 @@ class Translation(Products):
             self._elementwise(node, run, path)
             return
         rows, width = weight.shape
-        self.keep(node, run, run.tape.embedding(weight.name, rows, width, shape_of(node)[:-1]))
+        self.keep(node, run, embedding(run.tape, weight.name, rows, width, shape_of(node)[:-1]))
 
     def _on_dropout(self, node: Any, run: Run, path: str) -> None:
         value = self.value(node.args[0], run)
@@ -206,4 +209,4 @@ class Translation(Products):
             return
         active = self.training and len(node.args) > 2 and bool(node.args[2])
         probability = float(node.args[1]) if active else 0.0
-        self.keep(node, run, run.tape.dropout(value, label_of(path, "dropout"), self._module(path, run), probability))
+        self.keep(node, run, dropout(run.tape, value, label_of(path, "dropout"), self._module(path, run), probability))

@@ -7,13 +7,15 @@ so that equal layers read alike.
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from tierform.workload.layout import formats_of
 from tierform.workload.precision import PrecisionPlan
-from tierform.workload.tape import Formats, Parameter, Shape, Value
+from tierform.workload.tape import Parameter, Shape, Value
 
 if TYPE_CHECKING:
-    from tierform.workload.trace import Run
+    from tierform.workload.tracing.trace import Run
 
 VIEWS = {
     "view",
@@ -57,17 +59,7 @@ class Reader:
 
     def __init__(self, program: Any, module: Any, plan: PrecisionPlan, training: bool) -> None:
         self.program, self.plan, self.training = program, plan, training
-        self.formats = Formats(
-            plan.activations,
-            plan.gradients,
-            plan.activations,
-            plan.adapters,
-            plan.weights,
-            plan.weight_precision("attention"),
-            plan.weight_precision("ffn"),
-            plan.activations,
-            "fp32",
-        )
+        self.formats = replace(formats_of(plan, training=True), vectors=plan.activations, loss="fp32")
         self.learns = {name: p.requires_grad for name, p in module.named_parameters(remove_duplicate=False)}
         signature = program.graph_signature
         self.parameters = {n: fqn.removeprefix("module.") for n, fqn in signature.inputs_to_parameters.items()}
@@ -139,7 +131,7 @@ class Reader:
         if name not in run.entering:
             same = next((v for n, v in run.entering.items() if self.values.get(n) is found), None)
             run.entering[name] = same or Value(
-                f"in{len(run.entering)}", found.shape, found.precision, found.role, found.grad
+                f"in{len(run.entering)}", found.shape, found.precision, found.role, grad=found.grad
             )
             if home is not None:
                 home.leaving.setdefault(name, found)
@@ -159,9 +151,11 @@ class Reader:
         path: str,
         *,
         matrix: bool,
+        bias: bool = False,
         name: str | None = None,
         shape: Shape | None = None,
         groups: int = 1,
+        whole: int = 0,
     ) -> Parameter | None:
         """The weight that a node stands for, or None."""
         while hasattr(node, "op") and node.op == "call_function" and kind_of(node) in VIEWS and node.args:
@@ -176,8 +170,10 @@ class Reader:
             shape or shape_of(node),
             module,
             matrix=matrix,
+            bias=bias,
             groups=groups,
             active=groups,
+            whole=whole,
             trainable=self.training and self.learns.get(fqn, False),
             adapter=module == "adapter",
         )
