@@ -66,7 +66,7 @@ def test_recomputation_costs_the_forward_kernel_or_nothing() -> None:
 
 
 def test_memory_sees_no_scores() -> None:
-    """Llama 3.1 8B, 2 x 512 in bf16: 32 heads of 128 queries and results, 8 of keys and values: 4,096 and 1,024 wide."""
+    """Llama 3.1 8B, 2 x 512 in bf16: 32 heads of 128 for queries and results, 8 for keys and values."""
     (block,) = (b for b in blocks("llama-3.1-8b", Inference(batch=2, sequence=512)))
     (kernel,) = flash(block)
     moved = math.fsum(cost.memory_read_B + cost.memory_write_B for cost in kernel.costs)
