@@ -76,7 +76,7 @@ class Stages:
         return tuple(groups)
 
     def groups_with(self, block: Block) -> float:
-        """How often a block's work is done over all pipeline groups: every group reduces the gradients of its layers."""
+        """How often a block is done over all pipeline groups: every group reduces the gradients of its layers."""
         if block.kind is not BlockKind.GRADIENTS or not self.bounds:
             return 1.0
         gradients = [group.gradients for group in self.workload.group_footprints(self.cut)]
