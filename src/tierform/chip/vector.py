@@ -81,7 +81,7 @@ class VectorUnits:
         cycles = max(1.0, operator.operations / (units * p.lanes))
         seconds = cycles / p.clock.value
         moved_B = sum(operand.size_B for operand in (*operator.inputs, *operator.outputs)) * operator.count
-        if operator.kind is Kind.EMBEDDING:
+        if operator.looks_up:
             moved_B = 2 * operator.output_B
         return Cost(
             latency_s=seconds,

@@ -196,6 +196,11 @@ class Operator:
         """Bytes of the weight operands of all groups."""
         return self.count * sum(operand.size_B for operand in self.inputs if operand.role is Role.WEIGHT)
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether it takes rows out of a table: of the table it reads what comes out, no more."""
+        return self.kind is Kind.EMBEDDING and self.phase is Phase.FORWARD
+
     @cached_property
     def shape_key(self) -> tuple[object, ...]:
         """What its cost depends on: two operators with equal keys cost the same on the same component."""
