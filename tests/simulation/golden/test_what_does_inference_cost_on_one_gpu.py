@@ -106,7 +106,7 @@ def test_which_bytes_cross_to_memory() -> None:
     tables = (PREFILL, decoding(4), decoding(5))
     assert result.memory_read_B == sum(total(table, "read_B") for table in tables)
     assert result.memory_write_B == sum(total(table, "write_B") for table in tables)
-    # Written: prefill 240 for the embedding, a layer ten times 96, scores twice 72, up and ReLU 192 each, two layers; 96 + 40.
+    # Written: the embedding 240; a layer ten times 96, scores twice 72, up and ReLU 192 each; the head 96 + 40.
     assert total(PREFILL, "write_B") == 240 + 2 * (96 * 10 + 72 * 2 + 192 * 2) + 136
 
 
