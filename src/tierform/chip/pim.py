@@ -282,7 +282,7 @@ class DramPim:
     def _light(self, operator: Operator, units: int) -> Cost:
         """Kinds other than products: bound by the logic beside the banks or by reading the rows."""
         p = self.parameters
-        touched_B = 2 * operator.output_B if operator.looks_up else operator.input_B + operator.output_B
+        touched_B = operator.read_B + operator.output_B
         seconds = max(
             operator.operations / (units * p.vector_rate.value),
             touched_B / (units * p.banks * self.bandwidth_B_per_s),

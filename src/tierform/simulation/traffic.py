@@ -110,7 +110,7 @@ class MemoryBehind:
         if operator.phase is Phase.UPDATE:
             return self._of_update(operator, held)
         if operator.looks_up:
-            return Traffic(float(operator.output_B))
+            return Traffic(float(operator.read_B))
         kept = held or on_chip or operator.origin is Origin.DEQUANTIZE
         last = len(operator.inputs) - 1
         read = write = 0.0
@@ -212,7 +212,7 @@ class MemoryBehind:
                 for tier, fraction in self._away.get(part, {}).items():
                     moved = operator.count * operand.size_B * fraction
                     if operator.looks_up and operand.role is Role.WEIGHT:
-                        moved = operator.output_B * fraction
+                        moved = operator.read_B * fraction
                     before = found.get(tier, NOTHING)
                     found[tier] = before + Traffic(moved * is_read, moved * (not is_read))
         return found

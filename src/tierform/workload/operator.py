@@ -198,8 +198,13 @@ class Operator:
 
     @property
     def looks_up(self) -> bool:
-        """Whether it takes rows out of a table: of the table it reads what comes out, no more."""
+        """Whether it takes rows out of a table."""
         return self.kind is Kind.EMBEDDING and self.phase is Phase.FORWARD
+
+    @property
+    def read_B(self) -> int:
+        """Bytes that it reads: all inputs; of a table only the rows that this chip has and that come out."""
+        return min(self.weight_B, self.output_B) if self.looks_up else self.input_B
 
     @cached_property
     def shape_key(self) -> tuple[object, ...]:
