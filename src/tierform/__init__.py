@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tierform.compiled import prepare as _prepare
+
 if TYPE_CHECKING:
     from tierform.chip.description import Chip, load_chip
     from tierform.errors import TierformError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+_prepare()
 
 _HOME = {
     "Adapters": "workload.task",

@@ -15,7 +15,7 @@ from pydantic import Field
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import MOST, Count, FileModel, Whole, quantity
 from tierform.workload.precision import PrecisionPlan
 
 SCHEMA = "tierform.chip/1"
@@ -24,6 +24,7 @@ MAX_TILES = 100_000
 # activations, adapters, and everything that is not a product.
 PLACES = ("attention", "ffn", "head", "static", "dynamic", "adapter", "other")
 
+Place = Annotated[int, Field(strict=True, ge=-MOST, le=MOST)]
 Length = Annotated[Constant, quantity("m", above=0)]
 
 
@@ -31,9 +32,9 @@ class DieFile(FileModel):
     """One tier or chiplet: a grid of equal tiles; `at` is a chiplet's column and row on the interposer."""
 
     name: str
-    grid: tuple[int, int]
-    holds: dict[str, int]
-    at: tuple[int, int] = (0, 0)
+    grid: tuple[Count, Count]
+    holds: dict[str, Whole]
+    at: tuple[Place, Place] = (0, 0)
     width: Length | None = None
     height: Length | None = None
 
@@ -59,10 +60,10 @@ class LinkFile(FileModel):
     width: Annotated[Constant, quantity("bit", above=0)] = Field(
         description="Width of one link in bit; a transfer over it takes its bits over this width."
     )
-    latency_cycles: int = Field(
+    latency_cycles: Whole = Field(
         1, ge=1, description="Cycles that a flit is on the link; they add to every head's time."
     )
-    every: int = Field(
+    every: Count = Field(
         1,
         ge=1,
         description="1: a link at every place; n: vertical links at each n-th column and row, interposer links at each "
@@ -79,7 +80,7 @@ class NetworkFile(FileModel):
     width: Annotated[Constant, quantity("bit", above=0)] = Field(
         description="Width of a planar link and of a flit in bit; bandwidth is width times clock."
     )
-    router_cycles: int = Field(
+    router_cycles: Whole = Field(
         3,
         ge=2,
         le=64,
@@ -98,7 +99,7 @@ class MemoryFile(FileModel):
     """Memory behind the chip, nearest first: a device of the library's memories and how many stacks or channels."""
 
     device: str = Field(description="A memory of the library, or a path to a memory file.")
-    count: int = Field(1, ge=1, description="Stacks or channels; capacity, bandwidth and idle power grow with it.")
+    count: Count = Field(1, ge=1, description="Stacks or channels; capacity, bandwidth and idle power grow with it.")
     attached: str = Field(
         "",
         description="Component or die whose tiles have the memory's ports; its traffic crosses the network from there. "

@@ -32,7 +32,7 @@ from tierform.chip.component import WHOLE, Cost, Costs, Kelvin, Share, remember
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import FileModel, Whole, quantity
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.precision import bits
 
@@ -56,7 +56,7 @@ class TimingFile(FileModel):
     activation: _Span = Field(
         description="Mean time between two openings in one channel, as its activation window allows (tFAW / 4)"
     )
-    banks_per_channel: int = Field(description="Banks that work in step in one channel")
+    banks_per_channel: Whole = Field(description="Banks that work in step in one channel")
     refresh: _Time = Field(description="Time of one refresh (tRFC); its share of the interval is lost")
     refresh_interval: _Span = Field(description="Time between two refreshes (tREFI)")
 
@@ -80,7 +80,7 @@ class NearBankFile(FileModel):
 class InBankFile(FileModel):
     """Arithmetic in rows, bit by bit: row operations of one product by format, and adders for the results."""
 
-    subarrays: int = Field(description="Subarrays of a bank that work at once")
+    subarrays: Whole = Field(description="Subarrays of a bank that work at once")
     row_operation: _Span = Field(description="Time of one operation on all bit lines of a row")
     row_operations: dict[str, _Count] = Field(description="Row operations of one multiplication, by number format")
     row_energy: _Energy = Field(description="Energy of one row operation")
@@ -93,7 +93,7 @@ class PimParameters(FileModel):
 
     type: Literal["pim"] = Field(description="The kind of component; it decides which other keys there are")
     description: str = Field("", description="One line for people; changes no figure")
-    banks: int = Field(description="Banks of one unit; changes bandwidth and rate")
+    banks: Whole = Field(description="Banks of one unit; changes bandwidth and rate")
     capacity: _Size = Field(description="Bytes of one unit; changes what fits")
     timing: TimingFile = Field(description="Times of the DRAM, as in its standard")
     near_bank: NearBankFile | None = Field(None, description="Multipliers beside each bank; this or in_bank")
@@ -102,7 +102,7 @@ class PimParameters(FileModel):
         "weights",
         description="What a unit has a part of: the standing operand (weights) or the input vectors (tokens)",
     )
-    units_per_link: int = Field(1, description="Units that share a link")
+    units_per_link: Whole = Field(1, description="Units that share a link")
     vector_rate: _Rate = Field(
         description="Simple operations a second of the logic of one unit; for softmax, normalization and the like"
     )

@@ -19,7 +19,7 @@ from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, S
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Count, FileModel, quantity
 from tierform.workload.operator import Kind, Operator
 
 _NOT_HERE = (Kind.MATMUL, Kind.COLLECTIVE)
@@ -31,7 +31,7 @@ class VectorParameters(FileModel):
 
     type: Literal["vector"] = Field(description="The kind of component; it decides which other keys there are")
     description: str = Field("", description="One line for people; changes no figure")
-    lanes: int = Field(description="Simple operations that a unit finishes in a cycle")
+    lanes: Count = Field(description="Simple operations that a unit finishes in a cycle")
     clock: Annotated[Constant, quantity("Hz", above=0)] = Field(description="Clock of the unit; changes every time")
     operation_energy: Annotated[Constant, quantity("J", minimum=0)] = Field(
         description="Energy of one simple operation"

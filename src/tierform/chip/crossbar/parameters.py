@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Bits, Count, FileModel, Whole, quantity
 
 Charge = Literal[
     "read",
@@ -59,7 +59,7 @@ class PartFile(FileModel):
     per: Literal["crossbar", "macro", "tile"] = Field(
         "crossbar", description="Of what the part is counted: per crossbar, macro or tile"
     )
-    count: float = Field(
+    count: Annotated[float, Field(strict=True, ge=0, le=1e6)] = Field(
         1.0,
         description="Parts per crossbar, macro or tile; changes area and full-load power, not the energy of an action",
     )
@@ -87,7 +87,7 @@ class NeuronFile(FileModel):
     + steps * `step`.
     """
 
-    bits_per_phase: int = Field(
+    bits_per_phase: Bits = Field(
         description="Magnitude bits of the input that are integrated in one phase; more are split into two"
     )
     one_phase: bool = Field(False, description="Whether wide inputs are integrated in one phase all the same")
@@ -107,21 +107,21 @@ class CrossbarParameters(FileModel):
     domain: Literal["analog", "digital"] = Field(
         "analog", description="analog arrays are converted, digital ones are not"
     )
-    crossbars: int = Field(
+    crossbars: Count = Field(
         description="Arrays of one tile; changes what it holds and the waves of products of two activations"
     )
-    crossbars_per_macro: int | None = Field(
+    crossbars_per_macro: Count | None = Field(
         None,
         description="Arrays that share a macro and its parts; all when left out; changes area and power",
     )
-    rows: int = Field(
+    rows: Count = Field(
         description="Rows of an array; changes how many arrays a weight takes, and cycles when not all are active"
     )
-    columns: int = Field(
+    columns: Count = Field(
         description="Columns of an array; changes how many arrays a weight takes and what an ADC serves"
     )
-    cell_bits: int = Field(description="Bits of a cell; changes the cells of a weight")
-    dac_bits: int = Field(1, description="Input bits applied in one cycle; changes the cycles of a vector")
+    cell_bits: Bits = Field(le=16, description="Bits of a cell; changes the cells of a weight")
+    dac_bits: Bits = Field(1, description="Input bits applied in one cycle; changes the cycles of a vector")
     encoding: Literal["offset", "differential"] = Field(
         "offset",
         description="offset: w + 2^(bits-1), one column a slice; differential: two columns for a signed weight",
@@ -130,31 +130,31 @@ class CrossbarParameters(FileModel):
         "columns",
         description="Cells of a weight beside each other, or each in a crossbar; decides the cost of a transposed read",
     )
-    guard_columns: int = Field(
+    guard_columns: Whole = Field(
         0,
         description="Empty columns beside each weight (carries of a digital array); changes arrays and energy",
     )
-    active_rows: int | None = Field(
+    active_rows: Count | None = Field(
         None, description="Rows that are read at once; all when left out; fewer take more cycles"
     )
-    max_weight_bits: int | None = Field(
+    max_weight_bits: Bits | None = Field(
         None, description="Widest weight that is held; any when left out; wider ones are refused"
     )
-    max_input_bits: int | None = Field(
+    max_input_bits: Bits | None = Field(
         None, description="Widest input that is taken; any when left out; wider ones are refused"
     )
     adc_kind: Literal["sar", "flash", "integrating", "none"] = Field(
         "sar", description="Converter of the columns: sar, flash, integrating (needs neuron), or none"
     )
-    adc_bits: int = Field(
+    adc_bits: Bits = Field(
         8,
         description="Bits of the converter; changes decision steps, the time of a neuron, and the values that come out",
     )
-    adc_saved_bits: int = Field(
+    adc_saved_bits: Whole = Field(
         0,
         description="Bits that the encoding saves the converter; changes remarks and values",
     )
-    columns_per_adc: int | None = Field(
+    columns_per_adc: Count | None = Field(
         None, description="Columns that share a converter; all of an array when left out; more may stretch the cycle"
     )
     adc_rate: Annotated[Constant, quantity("1/s", above=0)] | None = Field(
@@ -164,7 +164,7 @@ class CrossbarParameters(FileModel):
     cycle: Annotated[Constant, quantity("s", above=0)] = Field(
         description="Time of one read of an array; changes every time"
     )
-    pipeline_cycles: int = Field(0, description="Cycles between the last input and its output; changes latency only")
+    pipeline_cycles: Whole = Field(0, description="Cycles between the last input and its output; changes latency only")
     neuron: NeuronFile | None = Field(
         None, description="The integrating converter; needed with adc_kind integrating, refused otherwise"
     )

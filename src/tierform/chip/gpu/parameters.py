@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Count, FileModel, quantity
 
 _Ratio = Annotated[Constant, quantity("1", above=0)]
 _Count = Annotated[Constant, quantity("1", minimum=0)]
@@ -54,8 +54,10 @@ class ProductParameters(FileModel):
     sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
     boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
     l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
-    tiles: list[tuple[int, int]] = Field(description="Tile shapes (rows, columns) among which the library chooses")
-    tile_step: tuple[int, int] | None = Field(
+    tiles: Annotated[list[tuple[Count, Count]], Field(min_length=1, max_length=100)] = Field(
+        description="Tile shapes (rows, columns) among which the library chooses"
+    )
+    tile_step: tuple[Count, Count] | None = Field(
         None, description="Steps in which tiles shrink to the shape; fixed tiles when left out"
     )
 
@@ -94,7 +96,7 @@ class DecodeParameters(FileModel):
 class AttentionParameters(FileModel):
     """Fused attention: tile of queries and keys, and the parameters of both phases."""
 
-    tile: tuple[int, int] = Field(description="Queries and keys of a tile of the prefill kernel")
+    tile: tuple[Count, Count] = Field(description="Queries and keys of a tile of the prefill kernel")
     prefill: PrefillParameters = Field(description="The kernel of many queries")
     decode: DecodeParameters = Field(description="The kernel of one query over a cache")
 

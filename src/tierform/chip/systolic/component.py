@@ -35,7 +35,7 @@ from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Bits, Count, FileModel, quantity
 from tierform.workload.operator import Kind, Operand, Operator, Role
 from tierform.workload.precision import bits
 
@@ -45,8 +45,8 @@ _Energy = Annotated[Constant, quantity("J", minimum=0)]
 class SparsityFile(FileModel):
     """N:M sparsity of static weights: `kept` of every `block` along k."""
 
-    kept: int = Field(description="Weights kept of every block along k")
-    block: int = Field(description="Weights of a block along k")
+    kept: Count = Field(description="Weights kept of every block along k")
+    block: Count = Field(description="Weights of a block along k")
 
 
 class SystolicParameters(FileModel):
@@ -54,8 +54,8 @@ class SystolicParameters(FileModel):
 
     type: Literal["systolic"] = Field(description="The kind of component; it decides which other keys there are")
     description: str = Field("", description="One line for people; changes no figure")
-    rows: int = Field(description="Rows of processing elements; changes cycles, peak and area of a process")
-    columns: int = Field(description="Columns of processing elements; changes cycles, peak and area of a process")
+    rows: Count = Field(description="Rows of processing elements; changes cycles, peak and area of a process")
+    columns: Count = Field(description="Columns of processing elements; changes cycles, peak and area of a process")
     dataflow: Literal["ws", "os", "is", "best"] = Field(
         "best",
         description="What stays in the elements: weights (ws), outputs (os), inputs (is), or the fastest (best)",
@@ -64,7 +64,7 @@ class SystolicParameters(FileModel):
         "double-buffered",
         description="What is hidden: nothing (serial, which uses all of its SRAM), loads, or wavefronts, too",
     )
-    accumulator_bits: int = Field(
+    accumulator_bits: Bits = Field(
         32, description="Width of a partial sum; changes the energy of SRAM and the traffic of sums that do not fit"
     )
     weight_sparsity: SparsityFile | None = Field(None, description="N:M sparsity of static weights; none when left out")
