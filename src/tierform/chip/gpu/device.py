@@ -110,7 +110,7 @@ class Gpu:
                 choices=self.parameters.peak_rate,
                 fix=self.why_not(operator),
             )
-        read_B = float(operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B)
+        read_B = float(operator.read_B)
         seconds = self._seconds(operator, read_B)
         energy = self.arithmetic_J(operator)
         return self.kernel_cost(operator, seconds, energy, read_B, float(operator.output_B))
