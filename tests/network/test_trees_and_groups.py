@@ -103,9 +103,11 @@ def test_express_links_lead_half_a_side_along_the_edges():
 def test_a_tapered_tree_has_half_the_links_above_its_leaves():
     tree = tapered_tree()
     assert tree.structure.up.sum() == 16 * 2 + 8 * 4
-    latency = AnalyticNetwork(tree).saturation(pattern("uniform", 64).matrix())
-    # 3/4 of the traffic leaves a group of 16 nodes over 8 links up: 16 * 3/4 / 8 = 1.5 flits a link at rate 1.
-    assert latency == pytest.approx(0.86 / (4 * (60 / 64) / 2), rel=0.25)
+    estimate = AnalyticNetwork(tree).latency(pattern("uniform", 64).matrix(), 0.1)
+    # 60 of 64 packets leave a leaf's 4 nodes over its 2 links up: 4 * 0.1 * 60/64 / 2 flits a cycle on each.
+    assert estimate.link_load[tree.structure.up][:32] == pytest.approx(0.4 * 60 / 64 / 2)
+    # 48 of 64 leave the 4 leaves' 16 nodes over 8 links of two routers.
+    assert estimate.link_load[tree.structure.up][32:] == pytest.approx(1.6 * 48 / 64 / 8)
 
 
 @pytest.mark.parametrize("vcs", [2, 3, 5])
