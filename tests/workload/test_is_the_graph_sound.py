@@ -19,6 +19,7 @@ from tierform.workload import (
     Kind,
     LastLayers,
     LoRA,
+    MicroBatches,
     Operator,
     Phase,
     QLoRA,
@@ -180,10 +181,13 @@ def test_runs_of_decode_steps_count_every_step_exactly(steps: int, sequence: int
 def test_micro_batches_share_the_work_out(batch: int, parts: int, accumulation: int) -> None:
     model = load_model("gpt2")
     one = expand(model, FineTuning(batch=batch, sequence=16))
-    many = expand(model, FineTuning(batch=batch, sequence=16, gradient_accumulation=accumulation), parts)
+    many = expand(
+        model, FineTuning(batch=batch, sequence=16, gradient_accumulation=accumulation), MicroBatches(training=parts)
+    )
     assert many.macs == accumulation * one.macs
-    assert many.stages[0].micro_batches == parts * accumulation
-    assert many.footprint.activations <= one.footprint.activations
+    assert (many.stages[0].micro_batches, many.stages[0].repeat) == (parts, accumulation)
+    assert many.stages[0].tokens == batch * 16
+    assert many.footprint.activations <= one.footprint.activations  # all parts wait; workspace is that of one
 
 
 @given(st.integers(1, 5000), st.integers(2, 256), st.integers(1, 8))

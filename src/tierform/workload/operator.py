@@ -78,8 +78,9 @@ class Shard(StrEnum):
 class Attention:
     """The attention core to which an operator belongs: what a fused kernel needs to know of it.
 
-    `number` tells the cores of one block apart.  `keys` is what each of `queries` new tokens of a sequence may see;
-    `causal`: only the lower triangle of (queries, keys) is useful.
+    `number` tells the cores of one block apart.  Each of `queries` new tokens of a sequence may see `keys` tokens, its
+    own and earlier new ones included; `causal`: the last query sees all keys, each one before it one key less.
+    `heads` and `kv_heads` are those of one chip.
     """
 
     number: int
@@ -92,10 +93,19 @@ class Attention:
     value_dim: int
     causal: bool = False
 
+    @property
+    def pairs(self) -> int:
+        """Pairs of a query and a key that are used, of one head of one sequence."""
+        hidden = self.queries * (self.queries - 1) // 2 if self.causal else 0
+        return self.queries * self.keys - hidden
+
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor: name, shape, number format, role; `static` when its values do not change during the task."""
+    """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
+
+    `trainable` marks a weight that learns, and its gradient.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -124,11 +134,12 @@ class Operator:
     `after` names the operators of the same block that must end first; an empty tuple means the block's input.
     `part` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
     `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
-    a collective names its `collective` (all_reduce, send) among so many `participants`.
+    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`.
     `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
     core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
-    `transposed` marks a product with the transposed weight (input gradient); `causal` marks attention of which only
-    the lower triangle is useful.
+    `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on
+    square scores of which only the lower triangle is useful (`attention.pairs` counts what is useful of any shape).
+    Sizes are those of one chip.
     """
 
     name: str
