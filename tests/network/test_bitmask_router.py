@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
+from traffic_arrays import traffic_of
 
 from tierform.network import (
     Injection,
@@ -12,6 +13,7 @@ from tierform.network import (
     chiplets,
     cmesh,
     crossbar,
+    dragonfly,
     fat_tree,
     from_graph,
     mesh,
@@ -22,7 +24,7 @@ from tierform.network import (
 )
 from tierform.network.cycle import state as cs
 from tierform.network.cycle.bits import first_from, lowest_bit
-from tierform.network.cycle.engine import CycleNetwork, random_traffic
+from tierform.network.cycle.engine import CycleNetwork
 
 MIXED = [
     RouterParameters(buffer_flits=2 + k % 4, routing_delay=k % 3, crossbar_delay=k % 2 + 1, credit_delay=k % 3)
@@ -45,7 +47,7 @@ CASES = {
         RouterParameters(virtual_channels=6, buffer_flits=2),
         Injection(0.1, (1, 3)),
     ),
-    "tree": (fat_tree(2, 4), None, Injection(0.2, (1, 3))),
+    "tree": (fat_tree(2, 4), None, Injection(0.2, (1, 3)), "d_mod_k"),
     "crossbar": (crossbar(8), None, Injection(0.4)),
 }
 
@@ -58,7 +60,7 @@ def _both(topology, router, injection, routing="default", cycles=3000):
         network = CycleNetwork(topology, routing, router, seed=5)
         assert network.bitmask
         network.bitmask = bitmask
-        traffic = random_traffic(pattern("uniform", topology.nodes), injection, network.memory, 5)
+        traffic = traffic_of(pattern("uniform", topology.nodes), injection, network.memory, 5)
         network.run(traffic, cycles)
         networks.append((network, traffic))
     return networks
@@ -78,8 +80,16 @@ def test_the_bitmask_router_moves_every_flit_as_the_general_one(name):
 
 @pytest.mark.parametrize(
     ("topology", "routing"),
-    [(mesh((4, 4)), "xy_yx"), (mesh((4, 4)), "valiant"), (torus((4, 4)), "default"), (ring(7), "default")],
-    ids=["xy_yx", "valiant", "torus", "ring"],
+    [
+        (mesh((4, 4)), "xy_yx"),
+        (mesh((4, 4)), "valiant"),
+        (mesh((4, 4)), "romm"),
+        (torus((4, 4)), "default"),
+        (ring(7), "default"),
+        (fat_tree(4, 2), "ancestor"),
+        (dragonfly(1), "default"),
+    ],
+    ids=["xy_yx", "valiant", "romm", "torus", "ring", "fat-tree", "dragonfly"],
 )
 def test_routing_by_chance_agrees_in_the_mean(topology, routing):
     # Random numbers are drawn in another order, so single flits differ.
@@ -91,7 +101,7 @@ def test_routing_by_chance_agrees_in_the_mean(topology, routing):
 
 @pytest.mark.parametrize("name", ["overloaded", "all-different", "pillars"])
 def test_after_draining_every_mask_is_as_at_the_start(name):
-    topology, router, injection = CASES[name]
+    topology, router, injection = CASES[name][:3]
     (bitmask, traffic), _ = _both(topology, router, injection)
     bitmask.run(traffic, 100_000, generate=False, mode=2)
     bitmask.run(traffic, 64, generate=False)
@@ -115,6 +125,8 @@ def test_what_the_bitmask_router_cannot_do_goes_to_the_general_one():
         RouterParameters(switch_speedup=1.5),
         RouterParameters(wait_for_tail_credit=True),
         RouterParameters(vc_busy_when_full=True),
+        RouterParameters(speculative=True),
+        RouterParameters(priority="age"),
         RouterParameters(virtual_channels=13),  # 5 ports of 13 do not fit a mask
         RouterParameters(flit_bits=2**20),  # wider than the links
     ]

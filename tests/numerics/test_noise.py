@@ -183,7 +183,7 @@ def test_weight_error_has_its_share_of_full_scale():
     exact = CrossbarLinear(weight, None, form)
     noisy = CrossbarLinear(weight, None, form, noise=load_noise("weight-2pct"))
     error = (noisy.effective - exact.effective).flatten()
-    full_scale = float(exact._scale_elements.max()) * 127
+    full_scale = float(exact.block_scale.max()) * 127
     close_mean(error, 0.0, 0.02 * full_scale)
     assert abs(float(error.double().std()) / (0.02 * full_scale) - 1) < 5 / math.sqrt(2 * DRAWS) + 1e-3
 

@@ -193,9 +193,9 @@ def test_more_mistakes(folder):
     (folder / "a.lcf").write_text(LAYERS.rsplit("\n", 3)[0])
     with pytest.raises(TierformError, match="ends where"):
         stacked(folder)
-    (folder / "other.flp").write_text("left 0.004 0.004 0 0\nright 0.004 0.004 0.004 0\n")
+    (folder / "other.flp").write_text("left 0.004 0.004 0 0.006\nright 0.004 0.004 0.004 0.006\n")
     (folder / "a.lcf").write_text(LAYERS.replace("a.flp", "other.flp", 1))
-    with pytest.raises(TierformError, match="differ in size"):
+    with pytest.raises(TierformError, match="over the edge of the largest"):
         stacked(folder)
     with pytest.raises(TierformError, match="-f"):
         load(folder, floorplan=None)

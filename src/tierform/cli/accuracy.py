@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,10 @@ from tierform.files import write_json
 @click.option("--targets", default="q,v", show_default=True, help="Parts with adapters: q,k,v,o,gate,up,down or all.")
 @click.option("--train-norms", is_flag=True, help="Also train normalizations and biases, which are digital.")
 @click.option("--peak-rank", default=0, show_default=True, help="Further rank of noise-aware adapters: large weights.")
+@click.option("--scale", default="crossbar", show_default=True, help="What shares a scale: crossbar or column.")
+@click.option("--digital-channels", default=0, help="Input channels of each layer that stay digital.")
+@click.option("--digital-weights", default=0.0, help="Share of single weights that stay digital.")
+@click.option("--digital-layers", multiple=True, metavar="PATTERN", help="Layers that stay digital as a whole.")
 @click.option("--fidelity", default="bits", show_default=True, help="Measured with: bits, surrogate or weights.")
 @click.option("--training-fidelity", default="surrogate", show_default=True, help="Trained with, likewise.")
 @click.option("--resample", default=10, show_default=True, help="Training steps between two chip instances.")
@@ -64,6 +71,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     if options["adc_bits"] is not None:
         changes["adc_bits"] = options["adc_bits"]
     from tierform.numerics.chip_view import crossbar_format
+    from tierform.numerics.digital import DigitalShare
     from tierform.numerics.formats import BitPlan
     from tierform.numerics.layer import FIDELITIES
 
@@ -83,7 +91,9 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
         if options[key] not in FIDELITIES:
             fail("unknown fidelity", key=f"--{key.replace('_', '-')}", value=options[key], choices=FIDELITIES)
     crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
-    with progress() as display:
+    digital = DigitalShare(options["digital_channels"], options["digital_weights"], tuple(options["digital_layers"]))
+    runs: list[dict[str, Any]] = []
+    with _kept(runs, json_file), progress() as display:
         bar = display.add_task("loading", total=None)
         network, task = _load(
             model,
@@ -112,6 +122,9 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
             adapting=None if options["no_adapt"] else adapting,
             limit=options["limit"],
             fidelity=options["fidelity"],
+            scale=options["scale"],
+            digital=digital,
+            on_run=lambda line, run: runs.append({"line": line, **asdict(run)}),
             progress=lambda what, done, total: display.update(bar, description=what, completed=done, total=total),
             **changes,
         )
@@ -119,6 +132,22 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     if json_file:
         write_json(json_file, table.to_dict())
     return 0
+
+
+@contextmanager
+def _kept(runs: list[dict[str, Any]], json_file: Path | None) -> Iterator[None]:
+    """What was measured before an interruption or an error is printed, and written where JSON was asked for."""
+    try:
+        yield
+    except BaseException:
+        if runs:
+            rows = [
+                [one["line"], str(one["seed"]), str(one["instance"]), f"{100 * one['accuracy']:.2f} %"] for one in runs
+            ]
+            print_table("measured before it ended", ["", "training", "chip", "accuracy"], rows)
+            if json_file:
+                write_json(json_file, {"schema": "tierform.accuracy-runs/1", "complete": False, "runs": runs})
+        raise
 
 
 def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[Any, Any]:
@@ -177,6 +206,10 @@ def _show(table: Any) -> None:
     head = ["", "accuracy", "95 %", "points lost", "95 %", "against", "loss", "runs"]
     print_table(f"{table.task} on {table.chip}, {table.bits}, noise: {', '.join(table.noise) or 'none'}", head, rows)
     out = console()
+    products = sum(layer["outputs"] * layer["inputs"] for layer in table.layers)
+    beside = sum(layer["digital_products"] for layer in table.layers)
+    if beside:
+        out.print(f"{100 * beside / products:.2f} % of the layers' products are digital.", highlight=False)
     lossless = sum(bool(layer["adc_lossless"]) for layer in table.layers)
     out.print(
         f"{table.examples} test examples ({table.unit}); {len(table.layers)} layers on "

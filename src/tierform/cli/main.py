@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "memory": ("tierform.cli.memory", "DRAM cycle by cycle, from DRAMsim3's files or the library."),
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
     "store": ("tierform.cli.store", "The bit-plane weight store: pack, info, verify, unpack, serve, bench."),
+    "models": ("tierform.cli.models", "Real pre-trained models, fetched by package: list, get."),
+    "compress": ("tierform.cli.compress", "A smaller model: quantized, pruned, with fewer layers; and its quality."),
     "tune": ("tierform.cli.tune", "Real training that switches itself from full-parameter to low-rank."),
     "reproduce": ("tierform.cli.reproduce", "A published result, re-derived beside the published figures."),
     "calibrate": ("tierform.cli.calibrate", "Measure this machine's GPU or CPU and write it as a chip."),

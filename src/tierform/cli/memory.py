@@ -34,6 +34,9 @@ _FILE = click.Path(path_type=Path)
 @click.option("--issue", type=click.IntRange(1, 4096), default=1, help="Requests that a trace hands over in a cycle.")
 @click.option("--cycles", type=int, help="Simulate this many clock cycles (default: until the trace is done).")
 @click.option("--wrap", is_flag=True, help="Take addresses beyond the capacity modulo the capacity.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of --memory, such as nCL=16."
+)
 @click.option("--latencies", type=_FILE, help="Write every request with its latency to this CSV file.")
 @click.option("--commands", type=_FILE, help="Write every DRAM command to this text file.")
 @json_option
@@ -45,6 +48,7 @@ def command(
     issue: int,
     cycles: int | None,
     wrap: bool,
+    settings: tuple[str, ...],
     latencies: Path | None,
     commands: Path | None,
     json_file: Path | None,
@@ -54,7 +58,7 @@ def command(
         fail("give either --config FILE or --memory NAME")
     if cycles is not None and not 1 <= cycles <= 10**15:
         fail("between 1 and 10^15 cycles are simulated", key="--cycles", value=cycles)
-    spec = _spec(config, str(name))
+    spec = _spec(config, str(name), settings)
     requests = [_requests(path, spec) for path in traces]
     from tierform.memory.cycle import CycleMemory
 
@@ -83,14 +87,22 @@ def command(
     return 0
 
 
-def _spec(config: Path | None, name: str) -> DramSpec:
+def _spec(config: Path | None, name: str, settings: tuple[str, ...]) -> DramSpec:
     if config is not None:
+        if settings:
+            fail("changes a memory of the library", key="--set", value=settings[0], fix="Edit the configuration.")
         from tierform.compat.dramsim.configuration import read_ini
 
         return read_ini(config)
     from tierform.memory.standard import load_dram
 
-    return load_dram(name)
+    changed: dict[str, int | str] = {}
+    for setting in settings:
+        key, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or not value:
+            fail("a setting is KEY=VALUE", key="--set", value=setting)
+        changed[key] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
+    return load_dram(name, **changed)
 
 
 def _requests(path: Path, spec: DramSpec) -> Trace:
@@ -122,6 +134,7 @@ def _show(result: CycleResult) -> None:
         ["read row hits", f"{result.read_row_hits} ({result.read_row_hits / reads * 100:.1f} %)"],
         ["activations", str(result.activations)],
         ["refreshes", str(result.refreshes + result.bank_refreshes)],
+        *_managed(result),
         ["energy", format_quantity(result.energy_J, "J")],
         *([f"  {part}", format_quantity(value, "J")] for part, value in result.energy_by_part_J.items()),
         ["average power", format_quantity(result.energy_J / result.time_s, "W")],
@@ -133,6 +146,14 @@ def _show(result: CycleResult) -> None:
     out.print(f"- limited by {result.limit}", highlight=False)
     for note in spec.notes:
         out.print(f"- {note}", highlight=False)
+
+
+def _managed(result: CycleResult) -> list[list[str]]:
+    control = result.spec.controller
+    rows = [["refresh managements", str(result.refresh_managements)]]
+    if control.prac_threshold:
+        rows.append(["row-hammer alerts", str(result.alerts)])
+    return rows if control.rfm_threshold or control.prac_threshold else []
 
 
 def _latency_table(traces: list[Trace], result: CycleResult) -> str:

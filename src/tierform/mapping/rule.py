@@ -12,6 +12,7 @@ Nothing depends on the names of components or on their order in the file.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
@@ -21,7 +22,7 @@ from tierform.errors import Problem, TierformError
 from tierform.mapping.fastest import fastest
 from tierform.mapping.place import place_weights
 from tierform.mapping.plan import INTERCONNECT, Mapping, assignment_key
-from tierform.workload.graph import Workload
+from tierform.workload.graph import Stage, Workload
 from tierform.workload.operator import Kind, Operator, Role
 from tierform.workload.parallel import MicroBatches
 
@@ -43,7 +44,7 @@ def default_mapping(
 
     `replicate` fills spare crossbars with copies of the slowest weights.
     """
-    assignments = assign(chip, workload, {})
+    assignments = assign(chip, workload.stages, {})
     notes: list[str] = []
     placements = place_weights(chip, workload, assignments, notes, refuse=overflow == "refuse", replicate=replicate)
     return Mapping(
@@ -58,16 +59,16 @@ def default_mapping(
 
 def completed(mapping: Mapping, chip: Chip, workload: Workload) -> Mapping:
     """The mapping for a workload of the same task in other micro-batches, which may have a few more operators."""
-    found = assign(chip, workload, mapping.assignments)
+    found = assign(chip, workload.stages, mapping.assignments)
     return mapping if len(found) == len(mapping.assignments) else replace(mapping, assignments=found)
 
 
-def assign(chip: Chip, workload: Workload, given: dict[str, str]) -> dict[str, str]:
+def assign(chip: Chip, stages: Iterable[Stage], given: dict[str, str]) -> dict[str, str]:
     """The component of every operator: as `given`, else by the rule; TierformError where one can run nowhere."""
     assignments = dict(given)
     problems: list[Problem] = []
     chosen: dict[object, str | None] = {}
-    for stage in workload.stages:
+    for stage in stages:
         for wave in stage.waves:
             for block in wave.blocks:
                 made: dict[str, str] = {}

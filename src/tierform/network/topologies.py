@@ -1,4 +1,4 @@
-"""Builders of topologies: one function for each kind of network.
+"""Builders of grids: meshes, tori, stacks and chiplets; other graphs are in :mod:`tierform.network.graphs`.
 
 Lengths come from the tile pitch unless given.  Defaults are a 1 mm pitch, 256-bit links of one cycle; a chip
 description gives its own.  Vertical links have the tier pitch as their length, interposer links the chiplet gap plus
@@ -9,16 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
 from tierform.errors import fail
-from tierform.network.topology import INTERPOSER, LINK_KINDS, PLANAR, VERTICAL, FloatArray, Grid, IntArray, Topology
+from tierform.network.topology import (
+    INTERPOSER,
+    LINK_KINDS,
+    PLANAR,
+    VERTICAL,
+    FloatArray,
+    Grid,
+    IntArray,
+    Structure,
+    Topology,
+)
 
 TILE_PITCH_M = 1e-3
 WIDTH_BITS = 256
-_LARGEST = 1 << 20
+LARGEST = 1 << 20
 
 
 def mesh(
@@ -192,137 +201,12 @@ def chiplets(
     )
 
 
-def crossbar(nodes: int, *, pitch_m: float = TILE_PITCH_M) -> Topology:
-    """One router that joins all nodes."""
-    if nodes < 1:
-        fail("a crossbar needs at least one node", key="nodes", value=nodes)
-    empty = np.zeros(0, np.int32)
-    zeros = np.zeros((1, 3))
-    return Topology(
-        "crossbar",
-        np.zeros(nodes, np.int32),
-        zeros,
-        empty,
-        empty,
-        np.zeros(0),
-        empty,
-        empty,
-        empty,
-        np.zeros(1, np.int32),
-        labels={"pitch_m": pitch_m},
-    )
-
-
-def fat_tree(
-    arity: int, levels: int, *, pitch_m: float = TILE_PITCH_M, width_bits: int = WIDTH_BITS, latency_cycles: int = 1
-) -> Topology:
-    """A k-ary n-tree: arity^levels nodes, `levels` rows of arity^(levels-1) routers, row 0 at the nodes.
-
-    Router (level, word) connects upwards to the routers of the next level whose word differs only in digit `level`.
-    """
-    if arity < 2 or levels < 1 or arity**levels > _LARGEST:
-        fail("a fat tree needs arity >= 2, levels >= 1 and at most a million nodes", value=(arity, levels))
-    row = arity ** (levels - 1)
-    word = np.arange(row)
-    source, target, length = [], [], []
-    for level in range(levels - 1):
-        digit = (word // arity**level) % arity
-        for choice in range(arity):
-            above = word + (choice - digit) * arity**level
-            low, high = level * row + word, (level + 1) * row + above
-            source += [low, high]
-            target += [high, low]
-            length += [np.full(2 * row, pitch_m * arity ** (level / 2))]
-    column = np.tile(np.arange(row), levels)
-    position = np.stack([column * pitch_m * arity, np.repeat(np.arange(levels), row) * pitch_m, 0.0 * column], axis=1)
-    links = _joined(source), _joined(target)
-    return _plain(
-        "fattree",
-        np.repeat(np.arange(row), arity),
-        position,
-        *links,
-        np.concatenate(length) if length else np.zeros(0),
-        width_bits,
-        latency_cycles,
-        {"arity": arity, "levels": levels},
-    )
-
-
-def small_world(
-    shape: Sequence[int],
-    shortcuts: int,
-    seed: int,
-    *,
-    exponent: float = 2.0,
-    pitch_m: float = TILE_PITCH_M,
-    width_bits: int = WIDTH_BITS,
-    m_per_cycle: float | None = None,
-) -> Topology:
-    """A 2D mesh with long-range channels drawn with probability ~ distance^-exponent (Kleinberg 2000).
-
-    With `m_per_cycle` a shortcut takes ceil(length / m_per_cycle) cycles, otherwise one.
-    """
-    base = mesh(shape, pitch_m=pitch_m, width_bits=width_bits)
-    assert base.grid is not None
-    place = base.grid.coordinates.astype(float)
-    far = np.abs(place[:, None, :] - place[None, :, :]).sum(axis=2)
-    first, second = np.nonzero(np.triu(far > 1))
-    if shortcuts < 0 or shortcuts > len(first):
-        fail(f"between 0 and {len(first)} shortcuts are possible", key="shortcuts", value=shortcuts)
-    weight = far[first, second] ** -exponent
-    rng = np.random.default_rng(seed)
-    chosen: Any = rng.choice(len(first), size=shortcuts, replace=False, p=weight / weight.sum()) if shortcuts else []
-    a, b = first[chosen], second[chosen]
-    length = np.concatenate([base.link_length_m, np.tile(far[a, b] * pitch_m, 2)])
-    cycles = np.ones(len(length), np.int32) if m_per_cycle is None else np.ceil(length / m_per_cycle - 1e-9)
-    return _plain(
-        "smallworld",
-        base.node_router,
-        base.position_m,
-        np.concatenate([base.link_source, a, b]),
-        np.concatenate([base.link_target, b, a]),
-        length,
-        width_bits,
-        np.maximum(cycles, 1),
-        {"shape": tuple(shape), "shortcuts": shortcuts, "seed": seed},
-    )
-
-
-def from_graph(
-    node_router: Sequence[int],
-    links: Iterable[Sequence[float]],
-    *,
-    routers: int | None = None,
-    pitch_m: float = TILE_PITCH_M,
-    width_bits: int = WIDTH_BITS,
-    name: str = "graph",
-) -> Topology:
-    """Any graph: `links` are (source router, target router[, latency_cycles[, width_bits[, length_m]]]), directed."""
-    rows = [tuple(link) for link in links]
-    if any(not 2 <= len(row) <= 5 for row in rows):
-        fail("a link needs source, target and at most latency, width and length", key=name)
-    source = np.array([row[0] for row in rows], np.int32)
-    target = np.array([row[1] for row in rows], np.int32)
-    if (source == target).any():
-        fail(f"router {int(source[source == target][0])} has a link to itself", key=name)
-    latency = np.array([row[2] if len(row) > 2 else 1 for row in rows], np.int32)
-    width = np.array([row[3] if len(row) > 3 else width_bits for row in rows], np.int32)
-    length = np.array([row[4] if len(row) > 4 else row[2] * pitch_m if len(row) > 2 else pitch_m for row in rows])
-    attached = np.asarray(node_router, np.int32)
-    highest = max([int(a.max()) for a in (source, target, attached) if len(a)], default=-1)
-    count = highest + 1 if routers is None else routers
-    side = max(int(np.ceil(count**0.5)), 1)
-    index = np.arange(count)
-    position = np.stack([index % side, index // side, 0 * index], axis=1) * pitch_m
-    return _plain(name, attached, position, source, target, length.astype(float), width, latency, {})
-
-
 def _sizes(shape: Sequence[int]) -> tuple[int, ...]:
     sizes = tuple(int(size) for size in shape)
     total = 1
     for size in sizes:
         total *= size
-    if not sizes or min(sizes) < 1 or total > _LARGEST:
+    if not sizes or min(sizes) < 1 or total > LARGEST:
         fail("each size must be at least 1, and a network has at most a million routers", key="shape", value=sizes)
     return sizes
 
@@ -337,9 +221,10 @@ def _grid(
     name: str,
     pitch_m: float | None = None,
 ) -> Topology:
-    if nodes_per_router < 1:
-        fail("at least one node per router is needed", key="nodes_per_router", value=nodes_per_router)
     count = int(np.prod(sizes))
+    if not 1 <= nodes_per_router <= LARGEST // count:
+        what = f"each router has at least one node, and a network at most {LARGEST:,}"
+        fail(what, key="nodes_per_router", value=nodes_per_router)
     index = np.arange(count, dtype=np.int32)
     forward = np.full((len(sizes), count), -1, np.int32)
     backward = np.full((len(sizes), count), -1, np.int32)
@@ -363,12 +248,12 @@ def _grid(
     shown = min(len(sizes), 3)
     position[:, :shown] = grid.coordinates[:, :shown] * (pitch_m or length_m)
     node_router = np.repeat(index, nodes_per_router)
-    return _plain(
+    return plain_topology(
         name,
         node_router,
         position,
-        _joined(source),
-        _joined(target),
+        joined_links(source),
+        joined_links(target),
         np.full(used, length_m),
         width_bits,
         latency_cycles,
@@ -377,7 +262,7 @@ def _grid(
     )
 
 
-def _plain(
+def plain_topology(
     name: str,
     node_router: IntArray,
     position: FloatArray,
@@ -388,7 +273,9 @@ def _plain(
     latency: int | IntArray | FloatArray,
     labels: dict[str, object],
     grid: Grid | None = None,
+    structure: Structure | None = None,
 ) -> Topology:
+    """A topology of planar links on one die; widths and latencies may be one value for all."""
     links = len(source)
     return Topology(
         name,
@@ -403,10 +290,12 @@ def _plain(
         np.zeros(len(position), np.int32),
         grid,
         labels,
+        structure,
     )
 
 
-def _joined(parts: list[IntArray]) -> IntArray:
+def joined_links(parts: list[IntArray]) -> IntArray:
+    """The parts one after the other, as link ends are stored."""
     return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
 
 

@@ -23,6 +23,7 @@ from torch import nn
 
 from tierform.errors import fail
 from tierform.numerics.adapters import TRAINING_INSTANCES, Adapting
+from tierform.numerics.digital import DigitalShare
 from tierform.numerics.emulation import describe, emulate, new_chip_instance
 from tierform.numerics.formats import BitPlan, Quantizer
 from tierform.numerics.noise import Noise, load_noise
@@ -39,6 +40,7 @@ DIGITAL = "the same in float"
 UNAWARE = "adapted without noise, noisy device"
 AWARE = "adapted with noise, noisy device"
 _ADAPTING = Adapting()
+CALIBRATION_EXAMPLES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +135,9 @@ def accuracy_table(
     limit: int = 0,
     quantizer: Quantizer | None = None,
     fidelity: str = "bits",
+    scale: str = "crossbar",
+    digital: DigitalShare | None = None,
+    calibrated: bool = True,
     progress: Progress | None = None,
     on_run: Callable[[str, Run], None] | None = None,
     **changes: Any,
@@ -142,8 +147,9 @@ def accuracy_table(
     `instances` noisy chips, numbered from `first_instance`, are measured for each of `seeds` trainings of adapters
     (`adapting` None: no adapters).  `limit` bounds the test examples.  `fidelity` is what is measured with: ``bits``
     (every conversion) or ``weights`` (the cells' errors alone); `adapting` has its own for training.
-    `progress(what, done, total)` reports, and `on_run(line, run)` gives every run as soon as it is there.  Other
-    options as :func:`tierform.numerics.emulate` takes them.
+    `scale` and `digital` are as :func:`tierform.numerics.emulate` takes them; unless `calibrated` is False, training
+    examples tell how large each input is.  `progress(what, done, total)` reports, and `on_run(line, run)` gives every
+    run as soon as it is there.  Other options as :func:`tierform.numerics.emulate` takes them.
     """
     if instances < 1 or seeds < 1:
         fail("at least one instance and one seed are needed", key="instances", value=(instances, seeds))
@@ -173,8 +179,15 @@ def accuracy_table(
             temperature_K=temperature_K,
             quantizer=quantizer,
             fidelity=fidelity,
+            scale=scale,
+            digital=digital,
+            calibration=calibration if calibrated else None,
             **changes,
         )
+
+    def calibration(whole: nn.Module) -> None:
+        batch = next(task.batches(CALIBRATION_EXAMPLES, 0))
+        whole(**batch)
 
     def measure(line: str, candidate: nn.Module, seed: int, numbers: Sequence[int]) -> list[Run]:
         runs = []
@@ -204,6 +217,9 @@ def accuracy_table(
         "seeds": seeds,
         "limit": limit,
         "measured_fidelity": fidelity,
+        "scale": scale,
+        "digital_channels": digital.channels if digital else 0,
+        "digital_weights": digital.weights if digital else 0.0,
         **(asdict(adapting) if adapting is not None else {}),
         "temperature_K": temperature_K if isinstance(temperature_K, (int, float)) else "by tile",
         **{key: value for key, value in changes.items() if isinstance(value, (int, float, str))},

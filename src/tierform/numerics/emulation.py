@@ -10,7 +10,8 @@ as on the chip.  The model is copied, unless `inplace`; everything is checked an
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+import fnmatch
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,9 +20,10 @@ from torch import nn
 
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.numerics.chip_view import CrossbarFormat, crossbar_format
+from tierform.numerics.digital import DigitalShare, input_energies
 from tierform.numerics.formats import BitPlan, Quantizer
 from tierform.numerics.layer import FIDELITIES, CrossbarLinear
-from tierform.numerics.placement import static_linears, tiles_by_name
+from tierform.numerics.placement import StaticLinear, static_linears, tiles_by_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tierform.chip.description import Chip
     from tierform.numerics.noise import Noise
 
+SCALES = ("crossbar", "column")
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -44,6 +47,9 @@ def emulate(
     fidelity: str = "bits",
     head: bool = False,
     modules: Sequence[str] = (),
+    scale: str = "crossbar",
+    digital: DigitalShare | None = None,
+    calibration: Callable[[nn.Module], Any] | None = None,
     inplace: bool = False,
     **changes: Any,
 ) -> ModelT:
@@ -52,8 +58,10 @@ def emulate(
     `bits` is a width or a plan (``M8F4``); `noise` a :class:`Noise`, names of noise files, or None; `temperature_K` one
     temperature, one per tile number, or a simulation's Result with heat.  `quantizer` changes how weights are rounded
     (its format follows `bits`); `changes` sets single fields of the chip's :class:`CrossbarFormat`.  `modules` limits
-    the layers to those whose name contains one of the texts.  `seed` is the chip instance.  TierformError when no layer
-    fits, a weight is not finite, or the chip is too small.
+    the layers to those whose name contains one of the texts.  `scale` is what shares a scale, ``crossbar`` or
+    ``column``.  `digital` says what stays digital beside the crossbars; its channels are chosen, and the large
+    weights of adapters weighed, by the inputs that `calibration(model)` drives (without it all count the same).
+    `seed` is the chip instance.  TierformError when no layer fits, a weight is not finite, or the chip is too small.
     """
     from tierform.chip.description import load_chip
     from tierform.numerics.noise import Noise, load_noise
@@ -71,6 +79,12 @@ def emulate(
         _check_names(modules, [linear.name for linear in linears])
         linears = [linear for linear in linears if any(text in linear.name for text in modules)]
     linears = [linear for linear in linears if not isinstance(linear.module, CrossbarLinear)]
+    linears = _without_digital(linears, digital)
+    if scale not in SCALES:
+        fail("unknown sharing of scales", key="scale", value=scale, choices=SCALES, fix=f"Known: {', '.join(SCALES)}.")
+    energies: dict[str, Any] = {}
+    if calibration is not None:
+        energies = input_energies(target, linears, calibration)
     if not linears:
         fail(
             "the model has no linear layer that crossbars could hold",
@@ -89,12 +103,14 @@ def emulate(
                 cast("nn.Parameter | None", linear.module.bias),
                 form,
                 transposed=linear.transposed,
-                quantizer=_quantizer(quantizer, form),
+                quantizer=_quantizer(quantizer, form, scale),
                 noise=noise,
                 temperature_K=temperatures,
                 tiles=tiles[linear.name],
                 seed=layer_seed(seed, number),
                 name=linear.name,
+                digital=digital,
+                energy=energies.get(linear.name),
             )
         except TierformError as error:
             problems += error.problems
@@ -128,10 +144,21 @@ def _check_names(wanted: Sequence[str], names: list[str]) -> None:
             )
 
 
-def _quantizer(given: Quantizer | None, form: CrossbarFormat) -> Quantizer:
+def _without_digital(linears: list[StaticLinear], digital: DigitalShare | None) -> list[StaticLinear]:
+    """The layers that no pattern leaves digital."""
+    names = [linear.name for linear in linears]
+    patterns = digital.layers if digital is not None else ()
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            fail("no static linear layer has a name like this", key="digital_layers", value=pattern, choices=names)
+    return [one for one in linears if not any(fnmatch.fnmatchcase(one.name, pattern) for pattern in patterns)]
+
+
+def _quantizer(given: Quantizer | None, form: CrossbarFormat, scale: str) -> Quantizer:
     block = (form.rows, form.weights_per_row)
     if given is None:
-        return Quantizer(f"int{form.weight_bits}", "crossbar", block=block)
+        kind: Any = scale
+        return Quantizer(f"int{form.weight_bits}", kind, block=block)
     return replace(given, format=f"int{form.weight_bits}", block=block)
 
 
@@ -218,8 +245,9 @@ def describe(model: nn.Module) -> list[dict[str, Any]]:
                 "weight_bits": layer.quantizer.bits,
                 "crossbars": layer.form.crossbars(layer.out_features, layer.in_features),
                 "tiles": list(layer.tiles),
-                "adc_lossless": layer.conductance is None and layer.lossless,
+                "adc_lossless": not layer.noisy and layer.lossless,
                 "relative_weight_error": error,
+                "digital_products": 0 if layer.part is None else layer.part.products,
             }
         )
     return rows

@@ -17,9 +17,9 @@ from typing import Literal
 
 from tierform.errors import fail
 
-Granularity = Literal["tensor", "channel", "group", "crossbar"]
+Granularity = Literal["tensor", "channel", "group", "crossbar", "column"]
 RangeRule = Literal["range", "percentile", "mse"]
-GRANULARITIES = ("tensor", "channel", "group", "crossbar")
+GRANULARITIES = ("tensor", "channel", "group", "crossbar", "column")
 RANGE_RULES = ("range", "percentile", "mse")
 FORMATS = ("int2", "int3", "int4", "int5", "int6", "int7", "int8", "nf4", "fp8", "fp8-e4m3", "fp8-e5m2")
 
@@ -29,8 +29,9 @@ class Quantizer:
     """Settings of one quantizer.
 
     `granularity`: ``tensor``, ``channel`` (one scale per output row), ``group`` (`group` inputs of a row) or
-    ``crossbar`` (blocks of `block` = (inputs, outputs), one per crossbar).  `rule` finds the range: the largest
-    magnitude, the `percentile` of magnitudes, or the clipping with the least squared error among 32.
+    ``crossbar`` (blocks of `block` = (inputs, outputs), one per crossbar) or ``column`` (the inputs of a block, one
+    output: the column sums of a weight in one crossbar).  `rule` finds the range: the largest magnitude, the
+    `percentile` of magnitudes, or the clipping with the least squared error among 32.
     """
 
     format: str = "int8"

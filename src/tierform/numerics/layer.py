@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from tierform.errors import fail
 from tierform.numerics import readout
 from tierform.numerics.chip_view import CrossbarFormat
+from tierform.numerics.digital import DigitalPart, DigitalShare, take_digital
 from tierform.numerics.formats import Quantizer
-from tierform.numerics.noise import read_generator
+from tierform.numerics.noise import layer_temperature, read_generator
 from tierform.numerics.quantize import check_finite, quantize_integers
 from tierform.numerics.rounding import RoundingError, may_clip
 from tierform.numerics.slicing import (
@@ -66,6 +67,8 @@ class CrossbarLinear(nn.Linear):
         tiles: tuple[int, ...] = (),
         seed: int = 0,
         name: str = "linear",
+        digital: DigitalShare | None = None,
+        energy: Tensor | None = None,
     ) -> None:
         outputs, inputs = (weight.shape[1], weight.shape[0]) if transposed else (weight.shape[0], weight.shape[1])
         nn.Module.__init__(self)
@@ -86,6 +89,8 @@ class CrossbarLinear(nn.Linear):
             fail("cells hold symmetric integers", key=name, value=self.quantizer.format)
         if self.quantizer.granularity == "group":
             fail("a scale is applied to a whole column sum: per tensor, channel or crossbar", key=name, value="group")
+        self.digital, self.energy = digital, energy
+        self.part: DigitalPart | None = None
         self.temperature_K = temperature_K
         self.seed, self.fidelity = seed, "bits"
         self.full_scale: float | None = None
@@ -110,22 +115,48 @@ class CrossbarLinear(nn.Linear):
             self.seed = seed
         if self.weight._version != self._programmed_version:
             self._slice()
-        self.conductance: Tensor | None = None
-        if self.noise is not None and self.noise.sources:
-            generator = torch.Generator(device=self._cells.device).manual_seed(self.seed)
-            self.conductance = self.noise.program(self._cells, self, generator)
+        self._conductance: Tensor | None = None
+        if self.noisy:
+            layer_temperature(self)  # a tile without a temperature is said now, not when cells are drawn
         self._tile_reader: TileReader | None = None
         self._rounding: RoundingError | None = None
         self._effective: Tensor | None = None
 
+    @property
+    def noisy(self) -> bool:
+        """Whether the cells have errors."""
+        return self.noise is not None and bool(self.noise.sources)
+
+    def _generator(self) -> torch.Generator:
+        return torch.Generator(device=self._cells.device).manual_seed(self.seed)
+
+    @property
+    def conductance(self) -> Tensor | None:
+        """The conductances of this chip instance, drawn from its seed when asked for; None where cells are exact.
+
+        They are four bytes a cell, so they are kept only where every pass needs them.
+        """
+        if self.noise is None or not self.noisy:
+            return None
+        if self._conductance is not None:
+            return self._conductance
+        found = self.noise.program(self._cells, self, self._generator())
+        if self.noise.needs_conductance:
+            self._conductance = found
+        return found
+
     def _slice(self) -> None:
         """What the weight alone decides: integers, scales, levels, and what ADCs can do with them."""
         form = self.form
-        integers, scale, _ = quantize_integers(self.matrix, self.quantizer)
+        matrix = self.matrix
+        if self.digital is not None and not self.digital.none:
+            matrix, self.part = take_digital(matrix, self.digital, self.energy)
+        integers, scale, _ = quantize_integers(matrix, self.quantizer)
+        del matrix
         self.blocks = row_blocks(self.in_features, form)
         starts = torch.tensor([a for a, _ in self.blocks], device=scale.device)
         self.block_scale = scale[:, starts].T.contiguous()
-        self.integers = integers
+        self.integers = integers.to(torch.int8)
         cells = cell_levels(integers, form)
         self.factors = factors(form)
         self.inverted = inverted(cells, form, self.blocks) if form.inverted_columns else None
@@ -134,7 +165,6 @@ class CrossbarLinear(nn.Linear):
         self._cells = cells
         self.column_levels: Tensor = read_columns(cells, form)
         self.stored_sum = torch.stack([cells_sum(self, a, b) for a, b in self.blocks])
-        self._scale_elements = scale
         self._programmed_version = self.weight._version
         self._gain: Tensor | None = None
         self._integer_blocks: list[Tensor] | None = None
@@ -150,9 +180,10 @@ class CrossbarLinear(nn.Linear):
 
     def read_levels(self) -> Tensor:
         """Levels (P, N, K) as ADCs see them: integers, or floats once cells are noisy (telegraph noise drawn anew)."""
-        if self.conductance is None or self.noise is None:
+        conductance = self.conductance
+        if conductance is None or self.noise is None:
             return self.column_levels
-        cells = self.noise.to_levels(self.noise.per_pass(self.conductance, self), self)
+        cells = self.noise.to_levels(self.noise.per_pass(conductance, self), self)
         return read_columns(cells, self.form)
 
     def _upright_levels(self) -> Tensor:
@@ -160,13 +191,27 @@ class CrossbarLinear(nn.Linear):
         return levels if self.inverted is None else invert(levels, self.inverted, self.form, self.blocks)
 
     @property
-    def effective(self) -> Tensor:
+    def cell_weight(self) -> Tensor:
         """The weight (outputs, inputs) in the cells, in real units."""
         if self._effective is None:
-            exact = self.conductance is None
-            folded = self.integers.float() if exact else folded_weight(self._upright_levels(), self.form)
-            self._effective = folded * self._scale_elements
+            folded = self.integers.float() if not self.noisy else self._programmed()
+            for (a, b), scale in zip(self.blocks, self.block_scale, strict=True):
+                folded[:, a:b] *= scale[:, None]
+            self._effective = folded
         return self._effective
+
+    def _programmed(self) -> Tensor:
+        """What noisy cells stand for, in integer units."""
+        assert self.noise is not None
+        folded = self.noise.programmed_weight(self._cells, self, self._generator())
+        return folded_weight(self._upright_levels(), self.form) if folded is None else folded
+
+    @property
+    def effective(self) -> Tensor:
+        """The weight (outputs, inputs) that the layer multiplies with: cells and digital part."""
+        if self.part is None:
+            return self.cell_weight
+        return self.cell_weight + self.part.dense((self.out_features, self.in_features)).to(self.cell_weight.device)
 
     # -- what ADCs can do ----------------------------------------------------------------------------------------
 
@@ -243,7 +288,14 @@ class CrossbarLinear(nn.Linear):
     def multiply(self, x: Tensor) -> Tensor:
         """The product of inputs (M, K) float32 with the weight, as this chip instance computes it (no bias)."""
         self._refresh()
-        exact = self.conductance is None and self.lossless
+        if self.part is None:
+            return self._in_cells(x)
+        driven = x.clone()
+        driven[:, self.part.channels] = 0
+        return self._in_cells(driven) + self.part.times(x)
+
+    def _in_cells(self, x: Tensor) -> Tensor:
+        exact = not self.noisy and self.lossless
         if not exact and (self.fidelity == "bits" or (self.fidelity == "surrogate" and self._converts())):
             return self._reader().product(x)
         integers, scale = self.round_inputs(x)
@@ -261,12 +313,13 @@ class CrossbarLinear(nn.Linear):
     def _folded(self, integers: Tensor) -> Tensor:
         if self.noise is not None and self.noise.telegraph and self.fresh:
             self._effective = None
-        y = integers @ self.effective.T
-        if self.factors.input_offset and self.conductance is not None:
+        y = integers @ self.cell_weight.T
+        if self.factors.input_offset and self.noisy:
             # The tile takes off what the offset would give on exact cells: their errors stay.
-            error = self.effective - self.integers.float() * self._scale_elements
-            y = y + self.factors.input_offset * error.sum(-1)
-        if self.noise is not None and self.conductance is not None and self.fresh:
+            for (a, b), scale in zip(self.blocks, self.block_scale, strict=True):
+                error = self.cell_weight[:, a:b] - self.integers[:, a:b] * scale[:, None]
+                y = y + self.factors.input_offset * error.sum(-1)
+        if self.noise is not None and self.noisy and self.fresh:
             y = y + self.noise.folded_read_noise(integers, self)
         if self.fidelity == "surrogate" and self.fresh:
             if self._rounding is None:
@@ -337,6 +390,8 @@ class CrossbarLinear(nn.Linear):
             tiles=self.tiles,
             seed=self.seed,
             name=self.layer_name,
+            digital=self.digital,
+            energy=self.energy,
         )
         twin.fidelity, twin.full_scale, twin.observed = self.fidelity, self.full_scale, self.observed
         twin.train(self.training)

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
+
 from tierform.errors import fail
 from tierform.provenance import Constant
 from tierform.schema import FileModel, quantity
@@ -58,7 +60,12 @@ class Surroundings:
         """Standard normal draws of a tensor's shape."""
         import torch
 
-        return torch.randn(like.shape, generator=self.generator, device=like.device)
+        from tierform.numerics.draws import fill_normal, quantiles
+
+        stream = int(torch.randint(0, 2**62, (1,), generator=self.generator, device=like.device))
+        drawn = torch.empty(like.numel())
+        fill_normal(np.uint64(stream), quantiles(), drawn.numpy())
+        return drawn.view(like.shape).to(like.device)
 
 
 class ProgrammingGaussian(FileModel):

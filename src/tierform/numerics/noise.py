@@ -118,6 +118,44 @@ class Noise:
                     conductance = source.apply(conductance, around, home or self.device)
         return conductance
 
+    def programmed_weight(self, cells: Tensor, layer: CrossbarLinear, generator: Generator) -> Tensor | None:
+        """The weight (outputs, inputs), in integer units, that the cells of one chip instance stand for.
+
+        One pass without conductances in memory, where the only mechanism is a Gaussian programming error and the cells
+        are on the CPU; else None.  The errors are those of :meth:`program`.
+        """
+        import numpy as np
+        import torch
+
+        from tierform.numerics.draws import fold_programmed, quantiles
+
+        if len(self.sources) != 1 or not isinstance(self.sources[0], ProgrammingGaussian) or cells.is_cuda:
+            return None
+        if layer.form.encoding == "differential":
+            return None
+        top = 2**layer.form.cell_bits - 1
+        stream = int(torch.randint(0, 2**62, (1,), generator=generator))
+        weight = torch.full(cells.shape[1:], -float(layer.factors.weight_offset))
+        flipped = np.zeros((0, 0, 0), np.bool_) if layer.inverted is None else layer.inverted.numpy()
+        fold_programmed(
+            cells.numpy(),
+            np.array(layer.factors.columns, np.float32),
+            np.float32(self.sources[0].sigma.value * top),
+            np.float32(-self.device.low_S * top / self.device.span_S),
+            flipped,
+            np.array([a for a, _ in layer.blocks] + [layer.in_features]),
+            np.float32(top),
+            np.uint64(stream),
+            quantiles(),
+            weight.numpy(),
+        )
+        return weight
+
+    @property
+    def needs_conductance(self) -> bool:
+        """Whether every pass looks at the conductances again."""
+        return any(isinstance(source, (Telegraph, ThermalShot)) for source in self.sources)
+
     def per_pass(self, conductance: Tensor, layer: CrossbarLinear) -> Tensor:
         """The conductances of one pass: telegraph states drawn anew while the layer's noise is fresh."""
         if not layer.fresh:

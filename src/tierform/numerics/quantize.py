@@ -57,8 +57,8 @@ def blocks(values: Tensor, quantizer: Quantizer) -> tuple[Tensor, Callable[[Tens
         return values.reshape(1, -1), lambda grouped: grouped.reshape(shape)
     if kind == "channel":
         return values.reshape(shape[0], -1), lambda grouped: grouped.reshape(shape)
-    if kind == "group":
-        size = quantizer.group
+    if kind in ("group", "column"):
+        size = quantizer.group if kind == "group" else quantizer.block[0]
         pad = -shape[-1] % size
         padded = nn.functional.pad(values, (0, pad))
         grouped = padded.reshape(*shape[:-1], -1, size)

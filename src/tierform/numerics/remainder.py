@@ -19,7 +19,7 @@ that the rest is quantized with less error; they take the part of largest norm.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -55,9 +55,17 @@ class Peaks:
         return self.up @ self.down
 
 
-def take_peaks(model: nn.Module, rank: int, targets: Collection[str] = ("all",)) -> dict[str, Peaks]:
+def take_peaks(
+    model: nn.Module,
+    rank: int,
+    targets: Collection[str] = ("all",),
+    *,
+    energies: Mapping[str, Tensor] | None = None,
+) -> dict[str, Peaks]:
     """For every emulated layer with one of the parts `targets`, by its name, what adapters of this rank take over.
 
+    `energies` has the mean square of each layer's inputs, by which blocks are weighed (by default the layer's own,
+    where the model was emulated with a calibration).  Layers with a scale by column have blocks of one output.
     TierformError when the model has no crossbars, whose blocks decide what is large.
     """
     layers = {layer.layer_name: layer for layer in crossbar_layers(model)}
@@ -72,7 +80,13 @@ def take_peaks(model: nn.Module, rank: int, targets: Collection[str] = ("all",))
         fail("what holds the large weights has a rank of at least 1", key="peak_rank", value=rank)
     wanted = set(targets)
     return {
-        name: smallest_range(layer.matrix.float(), rank, layer.form.weights_per_row, layer.form.rows)
+        name: smallest_range(
+            layer.matrix.float(),
+            rank,
+            1 if layer.quantizer.granularity == "column" else layer.form.weights_per_row,
+            layer.form.rows,
+            energy=layer.energy if energies is None else energies.get(name),
+        )
         for name, layer in layers.items()
         if "all" in wanted or role_of(name)[1] & wanted
     }
@@ -88,8 +102,21 @@ def block_peaks(matrix: Tensor, outputs: int, inputs: int) -> Tensor:
     return spread
 
 
-def smallest_range(weight: Tensor, rank: int, outputs: int, inputs: int, *, turns: int = _TURNS) -> Peaks:
-    """The product of at most this rank without which the blocks of a weight (outputs, inputs) have small scales."""
+def smallest_range(
+    weight: Tensor, rank: int, outputs: int, inputs: int, *, turns: int = _TURNS, energy: Tensor | None = None
+) -> Peaks:
+    """The product of at most this rank without which the blocks of a weight (outputs, inputs) have small scales.
+
+    `energy` (inputs,) is the mean square of each input: a block's scale then counts by the energy of the inputs that
+    meet it, because a cell's error is multiplied by its input.
+    """
+    if energy is not None:
+        # Every input of a block is weighed alike, so that the largest weight of a block stays the largest.
+        padded = nn.functional.pad(energy.to(weight.device), (0, -len(energy) % inputs)).reshape(-1, inputs)
+        by_input = padded.mean(1).clamp(min=1e-12).sqrt().repeat_interleave(inputs)[: weight.shape[1]]
+        by_input = by_input / by_input.mean()
+        found = smallest_range(weight * by_input, rank, outputs, inputs, turns=turns)
+        return _balanced(Peaks(found.up, found.down / by_input), rank)
     rank_here = min(rank, *weight.shape)
     generator = torch.Generator().manual_seed(0)
     basis = torch.randn(weight.shape[1], rank_here, generator=generator).to(weight.device)

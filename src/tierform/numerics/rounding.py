@@ -86,7 +86,7 @@ class RoundingError:
         form, f = layer.form, layer.factors
         self.layer = layer
         gain = torch.ones(len(f.columns)) if form.adc_bits == 0 else layer.gain()
-        noisy = layer.conductance is not None
+        noisy = layer.noisy
         self.none = form.adc_bits == 0 or (not noisy and not bool((gain < 1).any()))
         if self.none:
             return

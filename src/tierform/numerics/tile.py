@@ -31,14 +31,14 @@ class TileReader:
         self.on_cpu = layer.weight.device.type == "cpu"
         rows = max(b - a for a, b in layer.blocks)
         self.int8 = (
-            layer.conductance is None
+            not layer.noisy
             and 0 < form.adc_bits <= 8
             and self.on_cpu
             and readout.fits_int8(2**form.cell_bits - 1, f.digit_low, f.digit_high, rows)
             and readout.int8_available()
         )
         peak = rows * (2**form.cell_bits - 1) * max(f.digit_high, -f.digit_low)
-        wide = layer.conductance is None and peak >= readout.EXACT_FLOAT32
+        wide = not layer.noisy and peak >= readout.EXACT_FLOAT32
         self.sum_type = torch.float64 if wide else torch.float32
         self.ready = False
 
@@ -161,7 +161,7 @@ class TileReader:
             if self.zero:
                 digits -= self.zero
             column_sums = digits @ columns[index]
-            if layer.conductance is not None and layer.noise is not None and layer.fresh:
+            if layer.noisy and layer.noise is not None and layer.fresh:
                 column_sums = layer.noise.add_read_noise(column_sums, digits, layer, a, b)
             if self.ideal or not self.on_cpu:
                 at = y.device

@@ -13,11 +13,18 @@ from typing import Any
 from tierform.errors import fail
 from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
+from tierform.registry import Registry
 from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
 from tierform.simulation.views import VIEWS, Run
 from tierform.units import format_quantity
 
 SCHEMA = "tierform.result/1"
+# What writes results for people; plug-in packages may add their own.
+WRITERS = Registry(
+    "result writer",
+    "tierform.writers",
+    {"report": "tierform.report.page:write", "trace": "tierform.report.trace:write"},
+)
 
 __all__ = ["SCHEMA", "Bar", "OperatorResult", "Result", "StageResult", "Wear"]
 
@@ -195,12 +202,8 @@ class Result:
 
     def report(self, path: Path | str) -> None:
         """Write a self-contained HTML report with pictures."""
-        import importlib
-
-        importlib.import_module("tierform.report.page").write(path, [self])
+        WRITERS.get("report")(path, [self])
 
     def trace(self, path: Path | str) -> None:
         """Write the timeline in the trace-event format that Perfetto opens (needs ``simulate(..., timeline=True)``)."""
-        import importlib
-
-        importlib.import_module("tierform.report.trace").write(path, self)
+        WRITERS.get("trace")(path, self)

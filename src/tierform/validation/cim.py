@@ -26,7 +26,8 @@ from tierform.chip.sample_operators import product
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
 from tierform.provenance import Constant
-from tierform.validation.charged import charge, chip_of
+from tierform.simulation import charge
+from tierform.validation.charged import chip_of
 from tierform.validation.ledger import Evidence, Ledger, Point, Tolerance
 
 _TABLES = Path(__file__).parent / "tables"

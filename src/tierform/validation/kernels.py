@@ -15,7 +15,7 @@ from tierform.chip.gpu.device import Gpu
 from tierform.chip.gpu.samples import Sample
 from tierform.chip.sample_operators import attention_core
 from tierform.errors import fail
-from tierform.validation.charged import charge
+from tierform.simulation import charge
 from tierform.workload.operator import Attention, Kind, Operand, Operator, Phase, Role
 
 Array = NDArray[np.float64]

@@ -21,8 +21,9 @@ from tierform.chip.pim import DramPim
 from tierform.chip.sample_operators import product
 from tierform.errors import fail
 from tierform.memory import CycleMemory, Trace, load_dram
+from tierform.simulation import charge
 from tierform.simulation.simulate import simulate
-from tierform.validation.charged import charge, chip_of
+from tierform.validation.charged import chip_of
 from tierform.validation.ledger import Ledger, Point, Tolerance
 from tierform.workload import Inference
 

@@ -20,11 +20,13 @@ from tierform.chip.description import load_component
 from tierform.chip.sample_operators import product
 from tierform.chip.systolic import SystolicArrays
 from tierform.chip.systolic.folds import DENSE, Sparsity
+from tierform.compat.scalesim.accounting import scale_sim
 from tierform.compat.scalesim.files import Configuration, LayerShape
-from tierform.compat.scalesim.report import hardware, scale_sim
+from tierform.compat.scalesim.hardware import hardware
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
-from tierform.validation.charged import charge, chip_of
+from tierform.simulation import charge
+from tierform.validation.charged import chip_of
 from tierform.validation.ledger import Ledger, Point, Tolerance
 
 _SOURCE = "scale-sim-v3"

@@ -1,9 +1,5 @@
 """What is computed: models, tasks, number formats, and the operators that a task becomes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
 from tierform.workload.expand import expand
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.memory import BlockKind, BlockMemory, Footprint
@@ -28,9 +24,7 @@ from tierform.workload.task import (
     is_training,
     resolved_precision,
 )
-
-if TYPE_CHECKING:
-    from tierform.workload.tracing import load_traced, trace
+from tierform.workload.tracing import load_traced, trace
 
 __all__ = [
     "Adapters",
@@ -77,12 +71,3 @@ __all__ = [
     "resolved_precision",
     "trace",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    """Tracing is loaded when it is first used."""
-    if name in ("load_traced", "trace"):
-        from tierform.workload import tracing
-
-        return getattr(tracing, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ needs no input gradient), so runs of equal layers become one segment with a coun
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from tierform.workload.families import FAMILIES
@@ -99,31 +99,48 @@ class Segment:
         operators = tuple(self.layout.tape.operators)
         place = {operator.name: index for index, operator in enumerate(operators)}
         made = [place[name] for value in self.layout.leaving.values() for name in value.after if name in place]
-        saved: dict[int, int] = {}
-        makers = {operand.name: index for index, operator in enumerate(operators) for operand in operator.outputs}
-        for value in self.layout.kept.values():
-            maker = makers.get(value.name, -1)
-            saved[maker] = saved.get(maker, 0) + value.operand().size_B
-        return self._block(operators, max(made, default=-1), saved)
+        written = written_by(operators, self.layout.kept.values())
+        return self._block(operators, max(made, default=-1), written)
 
     def backward(self) -> Block:
         """The block of the backward pass."""
-        readers: dict[str, int] = {}
-        for index, operator in enumerate(self.gradients.operators):
-            for operand in operator.inputs:
-                readers.setdefault(operand.name, index)
-        saved: dict[int, int] = {}
-        for value in self.layout.kept.values():
-            reader = readers.get(value.name, -1)
-            saved[reader] = saved.get(reader, 0) + value.operand().size_B
-        return self._block(self.gradients.operators, self.gradients.output, saved)
+        operators = self.gradients.operators
+        return self._block(operators, self.gradients.output, read_by(operators, self.layout.kept.values()))
 
     def _block(self, operators: tuple[Operator, ...], output: int, saved: dict[int, int]) -> Block:
-        rest = self.layout.saved_B - sum(saved.values())  # what no tensor of the tape stands for
-        if rest:
-            saved[-1] = saved.get(-1, 0) + rest
-        kept = tuple(sorted(saved.items())) if self.layout.tape.training else ()
+        kept = with_rest(saved, self.layout.saved_B) if self.layout.tape.training else ()
         return Block(self.name, self.count, operators, self.kind, output=output, saved=kept)
+
+
+def written_by(operators: Sequence[Operator], kept: Iterable[Value]) -> dict[int, int]:
+    """Place of the forward operator that makes kept tensors (-1: the layer's input) -> their bytes."""
+    makers = {operand.name: index for index, operator in enumerate(operators) for operand in operator.outputs}
+    return _by_place(makers, kept)
+
+
+def read_by(operators: Sequence[Operator], kept: Iterable[Value]) -> dict[int, int]:
+    """Place of the first backward operator that reads kept tensors -> their bytes."""
+    readers: dict[str, int] = {}
+    for index, operator in enumerate(operators):
+        for operand in operator.inputs:
+            readers.setdefault(operand.name, index)
+    return _by_place(readers, kept)
+
+
+def _by_place(places: dict[str, int], kept: Iterable[Value]) -> dict[int, int]:
+    saved: dict[int, int] = {}
+    for value in kept:
+        place = places.get(value.name, -1)
+        saved[place] = saved.get(place, 0) + value.operand().size_B
+    return saved
+
+
+def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...]:
+    """(place, bytes) of all that is saved; what no tensor of the tape stands for comes with the layer's input."""
+    rest = total_B - sum(saved.values())
+    if rest:
+        saved[-1] = saved.get(-1, 0) + rest
+    return tuple(sorted(saved.items()))
 
 
 def lay_out(plan: Plan, p: Pass) -> list[Segment]:

@@ -340,7 +340,7 @@ class Tape:
         self.together.append(self._group)
         if self.training and backward is not None:
             kept = saved if output.grad else ()
-            self.steps.append(Entry(operator, inputs, output, kept, backward, again, self._group))
+            self.steps.append(Entry(operator, inputs, output, kept, backward, again=again, together=self._group))
         return output
 
     def _shard(self, inputs: tuple[Value, ...], output: Value) -> Shard:

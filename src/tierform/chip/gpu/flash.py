@@ -71,14 +71,8 @@ def class_of(operator: Operator) -> Class:
 
 
 def visible_share(record: Attention) -> float:
-    """The share of all pairs of query and key that the mask lets through; the last query sees every key."""
-    if not record.causal:
-        return 1.0
-    queries, keys = record.queries, record.keys
-    hidden = queries * (queries - 1) / 2 if queries <= keys else queries * keys - keys * (keys + 1) / 2
-    if queries > keys:
-        hidden -= (queries - keys) * keys
-    return 1.0 - hidden / (queries * keys)
+    """The share of all pairs of query and key that the mask lets through."""
+    return record.pairs / (record.queries * record.keys)
 
 
 def find_cores(operators: Sequence[Operator]) -> list[Core]:

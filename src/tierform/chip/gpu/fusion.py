@@ -114,5 +114,5 @@ def _chain(
 
 
 def _timed(gpu: Gpu, operator: Operator, cost: Cost, seconds: float) -> Cost:
-    used = operator.operations / (gpu.parameters.vector_rate.value * gpu.units * seconds) if seconds > 0 else 0.0
+    used = operator.operations / (gpu.parameters.vector_rate.value * gpu.units * seconds)
     return replace(cost, latency_s=seconds, occupancy_s=seconds, utilization=min(1.0, used))

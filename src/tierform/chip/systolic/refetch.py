@@ -107,8 +107,8 @@ def _best(x, y, t, rows, columns, room_B, width_xy, width_tx, width_ty, result, 
             if wide_y >= folds_y:
                 break
             # The next width that gives fewer rounds.
-            wide_y = folds_y if rounds_y <= 1 else -(-folds_y // (rounds_y - 1))
+            wide_y = -(-folds_y // (rounds_y - 1))
         if wide_x >= folds_x:
             break
-        wide_x = folds_x if rounds_x <= 1 else -(-folds_x // (rounds_x - 1))
+        wide_x = -(-folds_x // (rounds_x - 1))
     return best_xy, best_tx, best_ty

@@ -154,8 +154,12 @@ def _spec(ini: Ini, name: str) -> DramSpec:
     if bus < width or bus % width:
         what = f"must be a whole number of devices of {width} bit wide"
         read.problems.append(Problem(what, ini.file, ini.line("system", "bus_width"), "bus_width", bus))
-    if not read.problems:
-        _consistent(read, timings)
+    if bus * burst % 8 or burst > columns:
+        what = "a burst must be whole bytes and fit into a row"
+        read.problems.append(Problem(what, ini.file, ini.line("dram_structure", "BL"), "BL", burst))
+    if read.problems:
+        raise TierformError(dict.fromkeys(read.problems))
+    _consistent(read, timings)
     spec = DramSpec(
         name=name,
         standard=protocol,

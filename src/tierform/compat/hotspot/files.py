@@ -14,110 +14,26 @@ from pathlib import Path
 
 import numpy as np
 
+from tierform.compat.hotspot.keys import (
+    COUNTS,
+    FLAGS,
+    FLOORPLANNER,
+    KEYS,
+    LEAST_SIZE_M,
+    MOST,
+    MOST_COUNT,
+    MOST_KELVIN,
+    MOST_POWER_W,
+    MOST_SIZE_M,
+    POSITIVE,
+    WORDS,
+)
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 from tierform.thermal.airflow import AirCooler
 from tierform.thermal.materials import Material
 from tierform.thermal.network import Array
 from tierform.thermal.stack import Region, region_problems
-
-# Every key that HotSpot's tools read, with what a value must be.
-_POSITIVE = (
-    "t_chip",
-    "k_chip",
-    "p_chip",
-    "s_sink",
-    "t_sink",
-    "k_sink",
-    "p_sink",
-    "s_spreader",
-    "t_spreader",
-    "k_spreader",
-    "p_spreader",
-    "t_interface",
-    "k_interface",
-    "p_interface",
-    "r_convec_sec",
-    "c_convec_sec",
-    "t_metal",
-    "t_c4",
-    "s_c4",
-    "s_sub",
-    "t_sub",
-    "s_solder",
-    "t_solder",
-    "s_pcb",
-    "t_pcb",
-    "ambient",
-    "init_temp",
-    "sampling_intvl",
-    "base_proc_freq",
-    "r_convec",
-    "c_convec",
-    "pumping_pressure",
-    "inlet_temperature",
-    "coolant_capac",
-    "coolant_res",
-    "coolant_visc",
-    "wall_capac",
-    "wall_res",
-    "htc",
-    "thermal_threshold",
-)
-_COUNTS = ("n_metal", "n_c4", "grid_rows", "grid_cols")
-_FLAGS = (
-    "model_secondary",
-    "dtm_used",
-    "leakage_used",
-    "leakage_mode",
-    "package_model_used",
-    "block_omit_lateral",
-    "use_microchannels",
-    "use_microfluidic_cooling",
-)
-_WORDS = (
-    "init_file",
-    "steady_file",
-    "model_type",
-    "package_config_file",
-    "grid_layer_file",
-    "grid_steady_file",
-    "grid_transient_file",
-    "grid_map_mode",
-    "coolant_material",
-    "wall_material",
-    "material_chip",
-    "material_sink",
-    "material_spreader",
-    "material_interface",
-    "detailed_3D",
-    "materials_file",
-    "f",
-    "p",
-    "o",
-    "c",
-    "d",
-    "network_file",
-)
-# Keys of the floorplanner that shares the file; heat does not need them.
-_FLOORPLANNER = (
-    "wrap_l2",
-    "l2_label",
-    "model_rim",
-    "rim_thickness",
-    "compact_ratio",
-    "n_orients",
-    "P0",
-    "Davg",
-    "Kmoves",
-    "Rcool",
-    "Rreject",
-    "Nmax",
-    "lambdaA",
-    "lambdaT",
-    "lambdaW",
-)
-KEYS = ("pump_internal_res", *_POSITIVE, *_COUNTS, *_FLAGS, *_WORDS, *_FLOORPLANNER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +71,14 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class Floorplan:
-    """Blocks in the file's order, their lines, and the size that they span."""
+    """Blocks in the file's order from their lower left corner, the size that they span, and where that corner is."""
 
     file: str
     regions: tuple[Region, ...]
     width_m: float
     height_m: float
+    west_m: float = 0.0
+    south_m: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +174,10 @@ def read_cooler(path: Path | str) -> AirCooler:
                 problems.append(Problem("natural convection is not supported", file, line, key, words[1], fix=fix))
             elif _COOLER[key]:
                 found[_COOLER[key]] = bool(value)
-        elif value <= 0:
-            problems.append(Problem("must be greater than zero", file, line, key, words[1]))
+        elif not 1.0 / MOST <= value <= MOST:
+            problems.append(
+                Problem(f"must be greater than zero, {1.0 / MOST:g} to {MOST:g}", file, line, key, words[1])
+            )
         else:
             found[_COOLER[key]] = value
     if found.get("motor_radius_m", 0.01) >= found.get("fan_radius_m", 0.03):
@@ -271,18 +191,18 @@ def _check(key: str, text: str, file: str, line: int | None) -> Iterator[Problem
     if key not in KEYS:
         yield Problem("unknown key", file, line, key, None, nearest(key, KEYS))
         return
-    if key in _WORDS or key in _FLOORPLANNER:
+    if key in WORDS or key in FLOORPLANNER:
         return
     value = _number(text)
     if value is None:
         yield Problem("a number is needed", file, line, key, text)
-    elif key == "pump_internal_res" and value < 0:
-        yield Problem("must not be negative", file, line, key, text)
-    elif key in _POSITIVE and value <= 0:
-        yield Problem("must be greater than zero", file, line, key, text)
-    elif key in _COUNTS and (value < 1 or value != int(value)):
-        yield Problem("a whole number of at least 1 is needed", file, line, key, text)
-    elif key in _FLAGS and value not in (0, 1):
+    elif key == "pump_internal_res" and not 0 <= value <= MOST:
+        yield Problem(f"must lie between 0 and {MOST:g}", file, line, key, text)
+    elif key in POSITIVE and not 1.0 / MOST <= value <= MOST:
+        yield Problem(f"must be greater than zero, {1.0 / MOST:g} to {MOST:g}", file, line, key, text)
+    elif key in COUNTS and (not 1 <= value <= MOST_COUNT or value != int(value)):
+        yield Problem(f"a whole number of 1 to {MOST_COUNT} is needed", file, line, key, text)
+    elif key in FLAGS and value not in (0, 1):
         yield Problem("must be 0 or 1", file, line, key, text)
 
 
@@ -301,10 +221,15 @@ def read_floorplan(path: Path | str) -> Floorplan:
             problems.append(Problem(what, file, line, value=" ".join(words)))
             continue
         width, height, x, y, *own = [number for number in numbers if number is not None]
+        if not (max(width, height, abs(x), abs(y)) <= MOST_SIZE_M and min(width, height) >= LEAST_SIZE_M):
+            what = f"sizes must be positive, {LEAST_SIZE_M:g} to {MOST_SIZE_M:g} m, and places within {MOST_SIZE_M:g} m"
+            problems.append(Problem(what, file, line, words[0], " ".join(words[1:5])))
+            continue
         material = None
         if own:
-            if min(own) <= 0:
-                problems.append(Problem("heat capacity and resistivity must be positive", file, line, words[0]))
+            if not (min(own) >= 1.0 / MOST and max(own) <= MOST):
+                what = f"heat capacity and resistivity must be positive, within {1.0 / MOST:g} and {MOST:g}"
+                problems.append(Problem(what, file, line, words[0], " ".join(words[5:])))
                 continue
             material = Material.isotropic(f"of {words[0]}", 1.0 / own[1], own[0])
         if words[0] not in at:
@@ -322,7 +247,7 @@ def read_floorplan(path: Path | str) -> Floorplan:
     problems += region_problems(moved, width, height, where="floorplan", file=file, lines=at, cover=not problems)
     if problems:
         raise TierformError(problems)
-    return Floorplan(file, moved, width, height)
+    return Floorplan(file, moved, width, height, west, south)
 
 
 def read_power_trace(path: Path | str) -> PowerTrace:
@@ -339,6 +264,10 @@ def read_power_trace(path: Path | str) -> PowerTrace:
         bad = next((word for word, number in zip(words, numbers, strict=True) if number is None), None)
         if bad is not None:
             problems.append(Problem("a power is not a number", file, line, value=bad))
+        elif max(abs(number) for number in numbers if number is not None) > MOST_POWER_W:
+            problems.append(Problem(f"a power must lie within {MOST_POWER_W:g} W", file, line))
+        elif min(number for number in numbers if number is not None) < 0:
+            problems.append(Problem("a power must not be negative", file, line))
         elif len(words) != len(names):
             problems.append(Problem(f"{len(names)} powers are needed, one per name", file, line, value=len(words)))
         else:
@@ -367,8 +296,9 @@ def read_materials(path: Path | str) -> dict[str, Material]:
         values = []
         for offset, word in entries[position + 2 : position + 2 + count]:
             value = _number(word)
-            if value is None or value <= 0:
-                fail("a positive number is needed", file=file, line=offset, key=name, value=word)
+            if value is None or not 1.0 / MOST <= value <= MOST:
+                what = f"a number between {1.0 / MOST:g} and {MOST:g} is needed"
+                fail(what, file=file, line=offset, key=name, value=word)
             values.append(value)
         if len(values) < count:
             fail(f"the material needs {count} numbers", file=file, line=line, key=name, value=len(values))
@@ -396,8 +326,8 @@ def read_layers(path: Path | str, materials: dict[str, Material]) -> tuple[Layer
     def number(what: str) -> float:
         line, word = take(what)
         value = _number(word)
-        if value is None or value <= 0:
-            fail(f"{what} must be a positive number", file=file, line=line, value=word)
+        if value is None or not 1.0 / MOST <= value <= MOST:
+            fail(f"{what} must be positive, within {1.0 / MOST:g} and {MOST:g}", file=file, line=line, value=word)
         return value
 
     def choice(what: str) -> bool:
@@ -408,7 +338,7 @@ def read_layers(path: Path | str, materials: dict[str, Material]) -> tuple[Layer
 
     while position < len(entries):
         line, word = take("a layer number")
-        if not word.isdigit():
+        if not (word.isascii() and word.isdigit() and len(word) < 6):
             fail("a layer begins with its number", file=file, line=line, value=word)
         lateral, powered = choice("lateral heat flow"), choice("power dissipation")
         where, capacity = take("a heat capacity or a material's name")
@@ -419,8 +349,13 @@ def read_layers(path: Path | str, materials: dict[str, Material]) -> tuple[Layer
                 fail("unknown material", file=file, line=where, value=capacity, choices=materials, fix=fix)
             material = materials[capacity]
         else:
-            if known <= 0:
-                fail("the heat capacity must be positive", file=file, line=where, value=capacity)
+            if not 1.0 / MOST <= known <= MOST:
+                fail(
+                    f"the heat capacity must be positive, within {1.0 / MOST:g} and {MOST:g}",
+                    file=file,
+                    line=where,
+                    value=capacity,
+                )
             material = Material.isotropic(f"of layer {word}", 1.0 / number("the resistivity"), known)
         thickness = number("the thickness")
         layers.append(LayerEntry(int(word), lateral, powered, material, thickness, take("a floorplan")[1], line))
@@ -439,7 +374,7 @@ def read_temperatures(path: Path | str) -> dict[str, float]:
     problems: list[Problem] = []
     for line, words in _lines(path):
         value = _number(words[1]) if len(words) == 2 else None
-        if value is None or value <= 0:
+        if value is None or not 0 < value <= MOST_KELVIN:
             problems.append(Problem("a line is 'name temperature'", str(path), line, value=" ".join(words)))
         else:
             values[words[0]] = value

@@ -13,6 +13,9 @@ from tierform.errors import fail
 from tierform.thermal.materials import Material, material
 from tierform.thermal.stack import Board, Channels, Layer, Plate, Region, Sink
 
+# Around a die that is smaller than the stack lies this material of the materials file, or else mould compound.
+_AROUND = "filler"
+_TOLERANCE = 1e-6
 # For each layer from the bottom up: its name in the stack, the prefix of its names in HotSpot's files, its floorplan.
 Plans = list[tuple[str, str, tuple[Region, ...]]]
 # HotSpot's defaults where a configuration is silent (hotspot-7).
@@ -58,6 +61,33 @@ _DEFAULTS = {
     "wall_res": 0.0076923077,
     "htc": 27132,
 }
+
+
+def _outline(floorplans: dict[Path, Floorplan]) -> tuple[float, float]:
+    """Width and height of the stack: the floorplan that holds all others, each at the place that its file gives it."""
+    widest = max(plan.width_m for plan in floorplans.values())
+    highest = max(plan.height_m for plan in floorplans.values())
+    for file, plan in floorplans.items():
+        if _fills(plan, (widest, highest)):
+            continue
+        beyond = max(plan.west_m + plan.width_m - widest, plan.south_m + plan.height_m - highest)
+        if min(plan.west_m, plan.south_m) < -_TOLERANCE * widest or beyond > _TOLERANCE * widest:
+            place = f"{plan.width_m:g} x {plan.height_m:g} m at ({plan.west_m:g}, {plan.south_m:g})"
+            fix = f"Its blocks must lie within 0 to {widest:g} and 0 to {highest:g} m."
+            fail("a smaller die reaches over the edge of the largest", file=str(file), value=place, fix=fix)
+    return widest, highest
+
+
+def _fills(plan: Floorplan, size: tuple[float, float]) -> bool:
+    return bool(np.allclose(size, (plan.width_m, plan.height_m), rtol=_TOLERANCE))
+
+
+def _placed(plan: Floorplan, die: Material) -> tuple[Region, ...]:
+    """The blocks of a smaller die at their places; what lies around them is another material."""
+    return tuple(
+        Region(r.name, r.x_m + plan.west_m, r.y_m + plan.south_m, r.width_m, r.height_m, r.material or die)
+        for r in plan.regions
+    )
 
 
 class StackBuilder:
@@ -123,34 +153,35 @@ class StackBuilder:
         """The layers of a layer file, with the floorplans beside it."""
         layers: list[Layer] = []
         plans: Plans = []
-        size: tuple[float, float] | None = None
         offset = 3 if self._config.flag("model_secondary") else 0
         wet: list[int] = []
-        for entry in read_layers(path, self._known):
+        entries = read_layers(path, self._known)
+        files = [self._beside(path, entry.floorplan) for entry in entries]
+        floorplans = {file: read_floorplan(file) for file in files if file.suffix != ".csv"}
+        if not floorplans:
+            fail("at least one layer needs a floorplan of blocks", file=str(path))
+        size = _outline(floorplans)
+        for entry, file in zip(entries, files, strict=True):
             name = f"layer_{entry.number + offset}"
-            near = path.parent / entry.floorplan
-            file = near if near.exists() else Path(entry.floorplan)
             if file.suffix == ".csv":
                 wet.append(len(layers))
                 channels = self._channels(file)
                 layers.append(Layer(name, entry.thickness_m, self._wall(), channels=channels))
                 plans.append((name, f"{name}_", ()))
                 continue
-            plan = read_floorplan(file)
-            if size is not None and not np.allclose(size, (plan.width_m, plan.height_m), rtol=1e-6):
-                fail("the floorplans of the layers differ in size", file=str(file), value=(plan.width_m, plan.height_m))
-            size = (plan.width_m, plan.height_m)
-            layers.append(
-                Layer(
-                    name, entry.thickness_m, entry.material, plan.regions, powered=entry.powered, lateral=entry.lateral
-                )
-            )
-            plans.append((name, f"{name}_", plan.regions))
-        if size is None:
-            fail("at least one layer needs a floorplan of blocks", file=str(path))
+            regions, base = floorplans[file].regions, entry.material
+            if not _fills(floorplans[file], size):
+                regions, base = _placed(floorplans[file], base), self._known.get(_AROUND, material("mould"))
+            layers.append(Layer(name, entry.thickness_m, base, regions, powered=entry.powered, lateral=entry.lateral))
+            plans.append((name, f"{name}_", regions))
         for place in wet:
             plans[place] = (plans[place][0], plans[place][1], tuple(self._cells(size)))
         return tuple(layers), plans, size[0], size[1]
+
+    @staticmethod
+    def _beside(path: Path, name: str) -> Path:
+        near = path.parent / name
+        return near if near.exists() else Path(name)
 
     def _cells(self, size: tuple[float, float]) -> Iterator[Region]:
         wide, high = size[0] / self._columns, size[1] / self._rows

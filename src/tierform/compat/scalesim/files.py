@@ -1,8 +1,8 @@
 """SCALE-Sim's configuration (.cfg) and topology (.csv) files, read and checked; every mistake with its line.
 
-Versions 2 and 3 are read.  What this project does not model (DRAM traces, custom bank layouts, row-wise random
-sparsity) is refused by name when it is switched on.  Keys that change no figure of the reports (address offsets,
-request buffers, bank counts without a layout) are accepted and listed.
+Versions 2 and 3 are read.  What is not modelled (row-wise random sparsity) is refused by name when it is
+switched on.  Keys that change no figure of the reports (address offsets,
+request buffers without latencies of the DRAM, bank counts without a layout) are accepted and listed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 
 MAX_LAYERS = 100_000
+_MOST = 2**24  # of any size, in words, rows or elements of an axis
+_MOST_ELEMENTS = 2**40  # of any operand of a layer
 _MOST_PROBLEMS = 30
 _NUMBERS = {
     "general": {},
@@ -42,6 +44,8 @@ _KNOWN: dict[str, tuple[str, ...]] = {
         "Bandwidth",
         "Dataflow",
         "MemoryBanks",
+        "OnChipMemoryBanks",
+        "OnChipMemoryBankPorts",
         "ReadRequestBuffer",
         "WriteRequestBuffer",
     ),
@@ -61,23 +65,15 @@ _KNOWN: dict[str, tuple[str, ...]] = {
 }
 _WITHOUT_EFFECT = (
     "IfmapOffset",
-    "FilterOffset",
     "OfmapOffset",
     "MemoryBanks",
-    "ReadRequestBuffer",
-    "WriteRequestBuffer",
-    "IfmapSRAMBankNum",
-    "IfmapSRAMBankPort",
-    "FilterSRAMBankNum",
-    "FilterSRAMBankPort",
+    "OnChipMemoryBanks",
+    "OnChipMemoryBankPorts",
     "BlockSize",
     "RandomNumberGeneratorSeed",
     "TopologyCsvLoc",
 )
 _REFUSED = {
-    "UseRamulatorTrace": "DRAM latencies from a trace are not modelled",
-    "IfmapCustomLayout": "bank conflicts of a custom layout are not modelled",
-    "FilterCustomLayout": "bank conflicts of a custom layout are not modelled",
     "OptimizedMapping": "row-wise sparsity with random patterns is not modelled",
 }
 _REPRESENTATIONS = ("ellpack_block", "csr", "csc")
@@ -87,7 +83,9 @@ _REPRESENTATIONS = ("ellpack_block", "csr", "csc")
 class Configuration:
     """A configuration: array, SRAM in words (bytes), dataflow, and words a cycle of the interfaces.
 
-    `calculate_bandwidth` is the stall-free mode that estimates the bandwidth an array asks for.
+    `calculate_bandwidth` is the stall-free mode that estimates the bandwidth an array asks for.  `layouts` says which
+    operands (inputs, weights) lie in their SRAM by a layout, `banks` gives banks and ports of each; `dram_latencies`
+    asks for latencies of the DRAM, whose requests wait in queues of `read_queue` and `write_queue` lines.
     """
 
     name: str
@@ -104,6 +102,12 @@ class Configuration:
     sparse: bool
     representation: str
     without_effect: tuple[str, ...]
+    layouts: tuple[bool, bool] = (False, False)
+    banks: tuple[tuple[int, int], tuple[int, int]] = ((10, 2), (10, 2))
+    dram_latencies: bool = False
+    read_queue: int = 60
+    write_queue: int = 60
+    filter_offset: int = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +197,18 @@ class _Reader:
         name = f"{section}.{key}" if key else section
         self.problems.append(Problem(what, self.file, line, name, value, close, fix))
 
-    def number(self, section: str, key: str, default: int | None = None) -> int:
+    def number(self, section: str, key: str, default: int | None = None, least: int = 1) -> int:
         text = self.values.get((section, key))
         if text is None:
             if default is None:
                 self._problem("this key is missing", section, key)
-            return default or 1
-        try:
-            value = int(text)
-        except ValueError:
-            self._problem("a whole number is needed", section, key, value=text)
+            return default if default is not None else 1
+        value = _integer(text)
+        if value is None:
+            self._problem("a whole number is needed", section, key, value=text[:30])
             return 1
-        if value < 1:
-            self._problem("must be at least 1", section, key, value=value)
+        if not least <= value <= (_MOST if least else 2**40):
+            self._problem(f"must be between {least} and {_MOST if least else 2**40}", section, key, value=text[:30])
             return 1
         return value
 
@@ -214,6 +217,19 @@ class _Reader:
         if text.lower() not in ("true", "false", "yes", "no", "on", "off", "1", "0"):
             self._problem("true or false is needed", section, key, value=text)
         return text.lower() in ("true", "yes", "on", "1")
+
+    def _idle_keys(self, calculate: bool) -> tuple[str, ...]:
+        """Keys of the file that change no figure of its reports."""
+        idle = set(_WITHOUT_EFFECT)
+        layouts = {part: self.flag("layout", f"{part}CustomLayout") and not calculate for part in ("Ifmap", "Filter")}
+        for part, used in layouts.items():
+            if not used:
+                idle |= {f"{part}SRAMBankNum", f"{part}SRAMBankPort"}
+        if not layouts["Filter"]:
+            idle.add("FilterOffset")
+        if calculate or not self.flag("run_presets", "UseRamulatorTrace"):
+            idle |= {"ReadRequestBuffer", "WriteRequestBuffer"}
+        return tuple(key for (_, key) in self.values if key in idle)
 
     def configuration(self) -> Configuration:
         preset = "architecture_presets"
@@ -229,10 +245,12 @@ class _Reader:
         bandwidth = 1
         if mode == "USER":
             first = self.values.get((preset, "Bandwidth"), "").split(",")[0].strip()
-            if not first.isdigit() or int(first) < 1:
-                self._problem("a bandwidth of at least one word a cycle is needed", preset, "Bandwidth", first)
+            words = _integer(first)
+            if words is None or not 1 <= words <= _MOST:
+                what = f"a bandwidth of 1 to {_MOST} words a cycle is needed"
+                self._problem(what, preset, "Bandwidth", first[:30])
             else:
-                bandwidth = int(first)
+                bandwidth = words
         sparse = self.flag("sparsity", "SparsitySupport")
         representation = self.values.get(("sparsity", "SparseRep"), "ellpack_block")
         if sparse and representation not in _REPRESENTATIONS:
@@ -253,7 +271,16 @@ class _Reader:
             ofmap_bandwidth=bandwidth,
             sparse=sparse,
             representation=representation,
-            without_effect=tuple(key for (_, key) in self.values if key in _WITHOUT_EFFECT),
+            layouts=(self.flag("layout", "IfmapCustomLayout"), self.flag("layout", "FilterCustomLayout")),
+            banks=(
+                (self.number("layout", "IfmapSRAMBankNum", 10), self.number("layout", "IfmapSRAMBankPort", 2)),
+                (self.number("layout", "FilterSRAMBankNum", 10), self.number("layout", "FilterSRAMBankPort", 2)),
+            ),
+            dram_latencies=self.flag("run_presets", "UseRamulatorTrace"),
+            read_queue=self.number(preset, "ReadRequestBuffer", 60),
+            write_queue=self.number(preset, "WriteRequestBuffer", 60),
+            filter_offset=self.number(preset, "FilterOffset", 10_000_000, least=0),
+            without_effect=self._idle_keys(mode == "CALC"),
         )
         if self.problems:
             raise TierformError(self.problems)
@@ -286,60 +313,78 @@ def read_topology(path: Path | str, kind: str | None = None, *, sparse: bool = F
     return layers
 
 
+def _integer(text: str) -> int | None:
+    """A whole number in plain digits; None for anything else."""
+    digits = text.removeprefix("-")
+    return int(text) if digits.isascii() and digits.isdigit() and len(digits) <= 18 else None
+
+
 def _whole(cells: list[str], names: tuple[str, ...]) -> list[int]:
     values = []
     for name, cell in zip(names, cells, strict=True):
-        try:
-            value = int(cell)
-        except ValueError:
-            raise ValueError(f"{name} must be a whole number, not {cell!r}") from None
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, not {value}")
+        value = _integer(cell)
+        if value is None:
+            raise ValueError(f"{name} must be a whole number, not {cell[:30]!r}")
+        if not 1 <= value <= _MOST:
+            raise ValueError(f"{name} must be between 1 and {_MOST}, not {cell[:30]}")
         values.append(value)
     return values
 
 
 def _ratio(cells: list[str], sparse: bool) -> Sparsity:
-    if not cells or not sparse:
+    if not cells:
         return DENSE
-    parts = cells[0].split(":")
-    if len(parts) != 2 or not all(part.strip().isdigit() for part in parts):
-        raise ValueError(f"the sparsity is N:M, not {cells[0]!r}")
-    kept, block = int(parts[0]), int(parts[1])
-    if not 1 <= kept <= block:
+    parts = [_integer(part.strip()) for part in cells[0].split(":")]
+    if len(parts) != 2 or parts[0] is None or parts[1] is None:
+        raise ValueError(f"the sparsity is N:M, not {cells[0][:30]!r}")
+    kept, block = parts[0], parts[1]
+    if not 1 <= kept <= block <= _MOST:
         raise ValueError(f"of M weights at least one and at most M are kept, not {kept} of {block}")
-    return Sparsity(kept, block)
+    return Sparsity(kept, block) if sparse else DENSE
+
+
+def _check_elements(*counts: int) -> None:
+    if max(counts) > _MOST_ELEMENTS:
+        raise ValueError(f"an operand has {max(counts):.3g} elements; at most {_MOST_ELEMENTS:.3g} are simulated")
 
 
 def _gemm(cells: list[str], sparse: bool) -> LayerShape:
     if not 4 <= len(cells) <= 5:
         raise ValueError(f"a product has 4 entries (name, M, N, K) and perhaps N:M, not {len(cells)}")
     m, n, k = _whole(cells[1:4], ("M", "N", "K"))
+    _check_elements(m * k, k * n, m * n)
     return LayerShape(cells[0], m, n, k, sparsity=_ratio(cells[4:], sparse))
 
 
 def _convolution(cells: list[str], sparse: bool) -> LayerShape:
-    if not 8 <= len(cells) <= 9:
+    if not 8 <= len(cells) <= 10:
         raise ValueError(
             "a convolution has 8 entries (name, IFMAP height and width, filter height and width, channels, filters, "
-            f"stride) and perhaps N:M, not {len(cells)}"
+            f"stride) and perhaps a second stride and N:M, not {len(cells)}"
         )
-    names = ("IFMAP height", "IFMAP width", "filter height", "filter width", "channels", "filters", "stride")
-    height, width, window_h, window_w, channels, filters, stride = _whole(cells[1:8], names)
+    # A whole number behind the stride is the stride along the width.
+    strides = cells[7:9] if len(cells) > 8 and ":" not in cells[8] else cells[7:8]
+    if len(cells) > 8 + len(strides):
+        raise ValueError(f"{cells[-1][:30]!r} has no meaning here")
+    names = ("IFMAP height", "IFMAP width", "filter height", "filter width", "channels", "filters")
+    height, width, window_h, window_w, channels, filters = _whole(cells[1:7], names)
+    down, across = (2 * _whole(strides, ("stride", "second stride")[: len(strides)]))[:2]
     if window_h > height or window_w > width:
         raise ValueError("the filter is larger than the IFMAP")
     count = channels if "DP" in cells[0] else 1
     channels = 1 if "DP" in cells[0] else channels
-    out_h, out_w = -(-(height - window_h + stride) // stride), -(-(width - window_w + stride) // stride)
+    out_h, out_w = -(-(height - window_h + down) // down), -(-(width - window_w + across) // across)
+    depth = window_h * window_w * channels
+    _check_elements(out_h * out_w * depth, depth * filters, out_h * out_w * filters)
     return LayerShape(
         cells[0],
         out_h * out_w,
         filters,
         window_h * window_w * channels,
         count,
-        _ratio(cells[8:], sparse),
+        _ratio(cells[7 + len(strides) :], sparse),
         (height, width, channels),
         (window_h, window_w),
-        (stride, stride),
+        (down, across),
         (out_h, out_w),
     )

@@ -11,27 +11,49 @@ from __future__ import annotations
 from numba import njit
 
 from tierform.memory.cycle.state import (
+    ACTIVATIONS,
     ACTIVE,
+    ALERT,
+    ALERT_AT,
+    ALERT_CYCLES,
+    ALERT_LEFT,
+    BANKS,
     CHANNELS,
+    DUE_AREA,
+    DUE_FROM,
+    DUE_N,
+    DUE_SIZE,
     HITS,
+    HOTTEST,
     IDLE_SINCE,
     LOG_AREA,
     LOG_ENTRY,
     LOG_SIZE,
     LOGGED,
+    MANAGEMENT,
     N_ACT,
+    N_ALERT,
     N_PRE,
     N_REF,
     N_REFB,
+    N_RFM,
     N_WINDOWS,
     OPEN_BANKS,
     PD_ACTIVE,
     PD_PRECHARGED,
     POWER,
+    PRAC_DELAY,
+    PRAC_THRESHOLD,
     PRECHARGED,
     RANK_SHIFT,
     RANKS,
+    RFM_DUE,
+    RFM_THRESHOLD,
     ROW,
+    ROW_COUNT_AREA,
+    ROW_NUMBER_AREA,
+    ROWS_END,
+    ROWS_FROM,
     RULE_AREA,
     RULE_LENGTH,
     SELF_REFRESH,
@@ -44,7 +66,7 @@ from tierform.memory.cycle.state import (
     rank_at,
 )
 
-_ACT, _PRE, _RD, _RDA, _WR, _WRA, _REF, _REFB = range(8)
+_ACT, _PRE, _RD, _RDA, _WR, _WRA, _REF, _REFB, _RFM = 0, 1, 2, 3, 4, 5, 6, 7, 12
 
 
 @njit(cache=True, forceinline=True)
@@ -110,6 +132,70 @@ def change_state(m, c, rank, t):
 
 
 @njit(cache=True, forceinline=True)
+def put_due(m, c, unit):
+    """Append to the channel's list of due refreshes; it is long enough for any that matter."""
+    at = channel_at(m, c)
+    if m[at + DUE_N] < m[DUE_SIZE]:
+        m[m[DUE_AREA] + c * m[DUE_SIZE] + (m[at + DUE_FROM] + m[at + DUE_N]) % m[DUE_SIZE]] = unit
+        m[at + DUE_N] += 1
+
+
+@njit(cache=True, forceinline=True)
+def calm(m, c, first, number):
+    """A refresh takes the threshold of refresh management off what its banks have counted."""
+    if m[RFM_THRESHOLD] > 0:
+        for bank in range(first, first + number):
+            at = bank_at(m, c, bank) + ACTIVATIONS
+            m[at] = max(0, m[at] - m[RFM_THRESHOLD])
+
+
+@njit(cache=True, forceinline=True)
+def _count_row(m, c, at_bank, number, t):
+    """One more activation of row `number`; beyond the threshold the device raises its alert."""
+    at = channel_at(m, c)
+    counts = m[ROW_COUNT_AREA]
+    m[counts + number] += 1
+    if m[counts + number] > m[counts + m[at_bank + HOTTEST]]:
+        m[at_bank + HOTTEST] = number
+    alert = False
+    if m[at + ALERT] == 3:
+        # So many activations must pass after a recovery before the next alert.
+        m[at + ALERT_LEFT] -= 1
+        if m[at + ALERT_LEFT] <= 0:
+            m[at + ALERT] = 0
+            for bank in range(m[RANKS] * m[BANKS]):
+                record = bank_at(m, c, bank)
+                if m[record + ROWS_END] > m[record + ROWS_FROM]:
+                    alert = alert or m[counts + m[record + HOTTEST]] >= m[PRAC_THRESHOLD]
+    elif m[at + ALERT] == 0:
+        alert = m[counts + number] >= m[PRAC_THRESHOLD]
+    if alert:
+        m[at + ALERT] = 1
+        m[at + ALERT_AT] = t + m[ALERT_CYCLES]
+        m[at + N_ALERT] += 1
+
+
+@njit(cache=True, forceinline=True)
+def _refresh_hottest(m, c, first):
+    """Refresh management of a rank: each bank's most activated row starts anew."""
+    at = channel_at(m, c)
+    if m[PRAC_THRESHOLD] > 0:
+        counts = m[ROW_COUNT_AREA]
+        for bank in range(first, first + m[BANKS]):
+            record = bank_at(m, c, bank)
+            if m[record + ROWS_END] > m[record + ROWS_FROM]:
+                m[counts + m[record + HOTTEST]] = 0
+                for number in range(m[record + ROWS_FROM], m[record + ROWS_END]):
+                    if m[counts + number] > m[counts + m[record + HOTTEST]]:
+                        m[record + HOTTEST] = number
+        if m[at + ALERT] == 2:
+            m[at + ALERT_LEFT] -= 1
+            if m[at + ALERT_LEFT] <= 0:
+                m[at + ALERT] = 3
+                m[at + ALERT_LEFT] = m[PRAC_DELAY]
+
+
+@njit(cache=True, forceinline=True)
 def issue(m, command, t, c, bank, row, request):
     """Issue a command: timing, open rows, counters, log.  Column commands' requests are handled by the caller."""
     rank = bank >> m[RANK_SHIFT]
@@ -122,6 +208,13 @@ def issue(m, command, t, c, bank, row, request):
         m[at_rank + OPEN_BANKS] += 1
         m[at_bank + ROW] = row
         m[at_channel + N_ACT] += 1
+        if m[RFM_THRESHOLD] > 0:
+            m[at_bank + ACTIVATIONS] += 1
+            if m[at_bank + ACTIVATIONS] >= m[RFM_THRESHOLD] and m[at_rank + RFM_DUE] == 0:
+                m[at_rank + RFM_DUE] = 1
+                put_due(m, c, rank + MANAGEMENT)
+        if m[PRAC_THRESHOLD] > 0:
+            _count_row(m, c, at_bank, m[m[ROW_NUMBER_AREA] + request], t)
     elif command in (_PRE, _RDA, _WRA):
         if m[at_rank + OPEN_BANKS] == 1:
             change_state(m, c, rank, t)
@@ -134,8 +227,15 @@ def issue(m, command, t, c, bank, row, request):
         m[at_bank + HITS] += 1
     elif command == _REF:
         m[at_channel + N_REF] += 1
+        calm(m, c, rank * m[BANKS], m[BANKS])
     elif command == _REFB:
         m[at_channel + N_REFB] += 1
+        calm(m, c, bank, 1)
+    elif command == _RFM:
+        m[at_channel + N_RFM] += 1
+        m[at_rank + RFM_DUE] = 0
+        calm(m, c, rank * m[BANKS], m[BANKS])
+        _refresh_hottest(m, c, rank * m[BANKS])
     logged = m[LOGGED]
     if logged < m[LOG_SIZE]:
         at = m[LOG_AREA] + logged * LOG_ENTRY

@@ -21,7 +21,7 @@ from tierform.memory.constraints import COMMANDS, constraint_table
 from tierform.memory.cycle import kernel
 from tierform.memory.cycle import state as ks
 from tierform.memory.cycle.result import CommandLog, CycleResult, Offer
-from tierform.memory.cycle.state import Setup, allocate, view
+from tierform.memory.cycle.state import Rows, Setup, allocate, view
 from tierform.memory.cycle.trace import Trace
 from tierform.memory.spec import REFRESH, Controller, DramSpec
 
@@ -49,6 +49,8 @@ def _used_commands(control: Controller) -> frozenset[str]:
         used |= {"PDE", "PDX"}
     if control.self_refresh_after:
         used |= {"SRE", "SRX"}
+    if control.rfm_threshold or control.prac_threshold:
+        used.add("RFM")
     return frozenset(used)
 
 
@@ -64,7 +66,8 @@ def _rules(spacing: Int64, used: frozenset[str]) -> list[list[tuple[int, int, in
 @lru_cache(maxsize=1)
 def _load_kernels() -> None:
     """Compile or load the kernels once, so that `cpu_s` is the simulation's own time."""
-    setup = Setup(**dict.fromkeys((field.name for field in fields(Setup)), 1))
+    ones = dict.fromkeys((field.name for field in fields(Setup)), 1)
+    setup = Setup(**(ones | {"rfm_threshold": 0, "prac_threshold": 0}))
     m = allocate(
         setup,
         [[] for _ in COMMANDS],
@@ -96,8 +99,11 @@ class CycleMemory:
         ):
             if not 1 <= value <= 4096:
                 fail("must be between 1 and 4096 entries", key=key, value=value)
+        if spec.channels * spec.ranks * spec.banks > 2**16:
+            fail("at most 65536 banks are simulated", key="banks", value=spec.channels * spec.ranks * spec.banks)
         if spec.banks > 64:
             fail("at most 64 banks in a rank are simulated", key="banks", value=spec.banks)
+        self._check_management()
         by_bank = control.queue_per == "bank"
         closed = control.row_policy == "closed"
         units = {"per-bank": spec.ranks * spec.banks, "same-bank": spec.ranks * spec.banks_per_group}
@@ -125,6 +131,11 @@ class CycleMemory:
             read_delay=t["nCL"] + t["nBL"] + spec.additive_latency,
             write_delay=t["nCWL"] + t["nBL"] + spec.additive_latency,
             issue=1,
+            rfm_threshold=control.rfm_threshold or 0,
+            prac_threshold=control.prac_threshold or 0,
+            prac_recovery=control.prac_recovery,
+            prac_delay=control.prac_delay,
+            alert_cycles=t.get("nABOACT", 0),
         )
         self._all_rules = _rules(self.table.spacing, frozenset(COMMANDS))
         self._rules = _rules(self.table.spacing, _used_commands(control))
@@ -172,7 +183,10 @@ class CycleMemory:
         started = time.process_time()
         ids, count = kernel.unique_ids(address, max(4, int(np.ceil(np.log2(address.size * 2)))))
         setup = replace(self._setup, issue=issue)
-        m = allocate(setup, self._rules, self.table.windows, ids, count, fronts, is_write, self._bits, log_commands)
+        rows = self._rows(address) if setup.prac_threshold else None
+        m = allocate(
+            setup, self._rules, self.table.windows, ids, count, fronts, is_write, self._bits, log_commands, rows
+        )
         end, stalled = kernel.run(m, arrival, address // burst_bytes, -1 if cycles is None else cycles)
         cpu_s = time.process_time() - started
         if stalled:
@@ -213,6 +227,8 @@ class CycleMemory:
             bursts_moved=int(total[ks.N_MOVED]),
             refreshes=int(total[ks.N_REF]),
             bank_refreshes=int(total[ks.N_REFB]),
+            refresh_managements=int(total[ks.N_RFM]),
+            alerts=int(total[ks.N_ALERT]),
             read_row_hits=int(total[ks.READ_HITS]),
             write_row_hits=int(total[ks.WRITE_HITS]),
             self_refreshes=int(total[ks.N_SRE]),
@@ -232,6 +248,32 @@ class CycleMemory:
             cpu_s=cpu_s,
             log=CommandLog(*(log[:, column].copy() for column in range(6))) if log_commands else None,
         )
+
+    def _rows(self, address: Int64) -> Rows:
+        """The different rows of a trace, numbered bank by bank over all channels."""
+        place = self.map.decode(address)
+        group = place["ra"] * self.spec.bank_groups + place["bg"]
+        bank = (place["ch"] * self.spec.ranks * self.spec.bank_groups + group) * self.spec.banks_per_group + place["ba"]
+        different, number = np.unique(bank * self.spec.rows + place["ro"], return_inverse=True)
+        banks = self.spec.channels * self.spec.ranks * self.spec.banks
+        ends = np.searchsorted(different // self.spec.rows, np.arange(banks), side="right")
+        return Rows(number.astype(np.int64), ends.astype(np.int64))
+
+    def _check_management(self) -> None:
+        """Refuse refresh management and row counting where the memory has no such command."""
+        control = self.spec.controller
+        for key in ("rfm_threshold", "prac_threshold"):
+            value = getattr(control, key)
+            if value is None:
+                continue
+            if not 1 <= value <= 10**6:
+                fail("must be between 1 and 10^6 activations", key=key, value=value)
+            if not np.any(self.table.spacing[:, COMMANDS.index("RFM")]):
+                fail("the memory has no refresh management (RFM)", key=key, value=value, fix="DDR5 has it.")
+            if key == "prac_threshold" and "nABOACT" not in self.spec.timings:
+                fail("row counting needs the timing nABOACT", key=key, value=value)
+        if not (1 <= control.prac_recovery <= 16 and 1 <= control.prac_delay <= 1024):
+            fail("a recovery takes 1 to 16 refresh managements and at most 1024 activations after it")
 
     def _in_channel(self, address: Int64, channel: int) -> Int64:
         """Addresses of the whole memory for addresses that count within one channel."""

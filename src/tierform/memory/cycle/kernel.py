@@ -14,10 +14,12 @@ from numba import njit
 
 from tierform.memory.cycle.commands import change_state, forbid, ready_at
 from tierform.memory.cycle.queues import choose, move_transaction, serve
-from tierform.memory.cycle.refresh import add_due_refreshes, power_step, refresh_step
+from tierform.memory.cycle.refresh import add_due_refreshes, answer_alert, power_step, refresh_step
 from tierform.memory.cycle.state import (
     ACCEPTED,
     ADDRESS,
+    ALERT,
+    ALERT_AT,
     BANKS,
     BLOCKED_FRONTS,
     BURST,
@@ -107,6 +109,11 @@ def _tick(m, c, t):
     if m[at + NEXT_REFRESH] <= t:
         add_due_refreshes(m, c, t)
     soonest = m[at + NEXT_REFRESH]
+    if m[at + ALERT] == 1:
+        if m[at + ALERT_AT] <= t:
+            answer_alert(m, c)
+        else:
+            soonest = min(soonest, m[at + ALERT_AT])
     issued, row_slot_used, column_slot_used = 0, False, False
     if m[at + DUE_N] > 0:
         issued, when = refresh_step(m, c, t)

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.memory.cycle.commands import change_state, forbid, issue, ready_at
+from tierform.memory.cycle.commands import calm, change_state, forbid, issue, put_due, ready_at
 from tierform.memory.cycle.queues import classify
 from tierform.memory.cycle.state import (
+    ALERT,
+    ALERT_LEFT,
     BANKS,
     BY_BANK,
     DUE_AREA,
@@ -18,6 +20,7 @@ from tierform.memory.cycle.state import (
     HELD_BANK,
     HELD_RANK,
     IDLE_SINCE,
+    MANAGEMENT,
     N_PDE,
     N_SRE,
     NEVER,
@@ -27,6 +30,7 @@ from tierform.memory.cycle.state import (
     PER_GROUP,
     POWER,
     POWER_DOWN_AFTER,
+    PRAC_RECOVERY,
     QUEUED_HERE,
     RANKS,
     REFRESH,
@@ -41,7 +45,7 @@ from tierform.memory.cycle.state import (
     rank_at,
 )
 
-_PRE, _REF, _REFB, _SRE, _SRX, _PDE, _PDX = 1, 6, 7, 8, 9, 10, 11
+_PRE, _REF, _REFB, _SRE, _SRX, _PDE, _PDX, _RFM = 1, 6, 7, 8, 9, 10, 11, 12
 
 
 @njit(cache=True, forceinline=True)
@@ -69,11 +73,21 @@ def add_due_refreshes(m, c, t):
             flat = first + k
             rank = flat // m[BANKS] if m[REFRESH] >= BY_BANK else flat
             # A rank in self-refresh refreshes itself.
-            if m[rank_at(m, c, rank) + POWER] != 2 and m[at + DUE_N] < m[DUE_SIZE]:
-                m[m[DUE_AREA] + c * m[DUE_SIZE] + (m[at + DUE_FROM] + m[at + DUE_N]) % m[DUE_SIZE]] = flat
-                m[at + DUE_N] += 1
+            if m[rank_at(m, c, rank) + POWER] != 2:
+                put_due(m, c, flat)
         m[at + NEXT_UNIT] = (unit + 1) % m[REFRESH_UNITS]
         m[at + NEXT_REFRESH] += m[REFRESH_EVERY]
+
+
+@njit(cache=True, forceinline=True)
+def answer_alert(m, c):
+    """The alert's time is over: as much refresh management of every rank as a recovery takes."""
+    at = channel_at(m, c)
+    m[at + ALERT] = 2
+    m[at + ALERT_LEFT] = m[PRAC_RECOVERY] * m[RANKS]
+    for _ in range(m[PRAC_RECOVERY]):
+        for rank in range(m[RANKS]):
+            put_due(m, c, rank + MANAGEMENT)
 
 
 @njit(cache=True, forceinline=True)
@@ -84,18 +98,22 @@ def refresh_step(m, c, t):
     """
     at = channel_at(m, c)
     unit = _due(m, c, 0)
-    single = m[REFRESH] >= BY_BANK
+    management = unit >= MANAGEMENT
+    unit &= MANAGEMENT - 1
+    single = m[REFRESH] >= BY_BANK and not management
     rank = unit // m[BANKS] if single else unit
     m[at + HELD_RANK] = -1 if single else rank
     m[at + HELD_BANK] = unit if single else -1
     if m[rank_at(m, c, rank) + POWER] != 0:
         return 0, NEVER
     first = unit if single else rank * m[BANKS]
-    step = m[PER_GROUP] if m[REFRESH] == SAME_BANK else 1
+    step = m[PER_GROUP] if single and m[REFRESH] == SAME_BANK else 1
     number = m[BANKS]
     if single:
         number = m[GROUPS] if m[REFRESH] == SAME_BANK else 1
     kind = _REFB if single else _REF
+    if management:
+        kind = _RFM
     closed, soonest, latest = True, NEVER, 0
     for k in range(number):
         bank = first + k * step
@@ -115,9 +133,10 @@ def refresh_step(m, c, t):
     if latest > t:
         return 0, latest
     issue(m, kind, t, c, first, -1, -1)
-    if m[REFRESH] == SAME_BANK:
+    if single and m[REFRESH] == SAME_BANK:
         for k in range(1, number):
             forbid(m, kind, t, c, first + k * step)
+            calm(m, c, first + k * step, 1)
     m[at + DUE_FROM] = (m[at + DUE_FROM] + 1) % m[DUE_SIZE]
     m[at + DUE_N] -= 1
     m[at + HELD_RANK] = -1
@@ -129,7 +148,11 @@ def refresh_step(m, c, t):
 def _refresh_waits(m, c, rank):
     for k in range(m[channel_at(m, c) + DUE_N]):
         unit = _due(m, c, k)
-        if (unit // m[BANKS] if m[REFRESH] >= BY_BANK else unit) == rank:
+        if unit >= MANAGEMENT:
+            unit -= MANAGEMENT
+        elif m[REFRESH] >= BY_BANK:
+            unit //= m[BANKS]
+        if unit == rank:
             return True
     return False
 

@@ -75,6 +75,8 @@ class CycleResult:
     bursts_moved: int
     refreshes: int
     bank_refreshes: int
+    refresh_managements: int
+    alerts: int
     read_row_hits: int
     write_row_hits: int
     self_refreshes: int
@@ -149,7 +151,9 @@ class CycleResult:
             "read": self.read_commands * energy.read_J,
             "write": self.write_commands * energy.write_J,
             "io": self.read_commands * energy.io_read_J + self.write_commands * energy.io_write_J,
-            "refresh": self.refreshes * energy.refresh_J + self.bank_refreshes * energy.refresh_bank_J,
+            # A refresh management works as long as a refresh does; no current of its own is published.
+            "refresh": (self.refreshes + self.refresh_managements) * energy.refresh_J
+            + self.bank_refreshes * energy.refresh_bank_J,
             "background": sum(self.state_cycles[state] * clock * watt for state, watt in watts.items()),
         }
 
@@ -187,6 +191,8 @@ class CycleResult:
             "write_commands": self.write_commands,
             "refreshes": self.refreshes,
             "bank_refreshes": self.bank_refreshes,
+            "refresh_managements": self.refresh_managements,
+            "alerts": self.alerts,
             "self_refreshes": self.self_refreshes,
             "power_downs": self.power_downs,
             "state_cycles": dict(self.state_cycles),

@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 Int64 = npt.NDArray[np.int64]
 
 NEVER = 1 << 60
-N_COMMANDS = 12
+N_COMMANDS = 13
 # Refresh policies: none, ranks in turn, all ranks at once, banks in turn, the same bank of all groups in turn.
 SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
 
@@ -50,7 +50,12 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
     READ_DELAY,
     WRITE_DELAY,
     ISSUE,
-) = range(23)
+    RFM_THRESHOLD,
+    PRAC_THRESHOLD,
+    PRAC_RECOVERY,
+    PRAC_DELAY,
+    ALERT_CYCLES,
+) = range(28)
 (
     CHANNEL_AREA,
     RANK_AREA,
@@ -72,11 +77,13 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
     QUEUE_RECORD,
     FRONT_AREA,
     FRONTS,
-) = range(23, 43)
-OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT = range(43, 49)
-RANK_SHIFT, GROUP_SHIFT = 49, 50  # bank >> shift: its rank, its bank group
-FIELDS = 51  # position and width in the burst's number of ch, ra, bg, ba, ro, co
-HEAD = 64
+    ROW_NUMBER_AREA,
+    ROW_COUNT_AREA,
+) = range(28, 50)
+OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT = range(50, 56)
+RANK_SHIFT, GROUP_SHIFT = 56, 57  # bank >> shift: its rank, its bank group
+FIELDS = 58  # position and width in the burst's number of ch, ra, bg, ba, ro, co
+HEAD = 72
 # ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
 (
     TURN,
@@ -95,18 +102,40 @@ HEAD = 64
     HELD_BANK,
     WAKE,
     BLOCKED_FRONTS,
-) = range(12, 28)
-N_ACT, N_PRE, N_READ, N_WRITE, N_REF, N_REFB, READ_HITS, WRITE_HITS, N_SRE, N_PDE, N_DUAL, N_MOVED = range(28, 40)
-CHANNEL_RECORD = 40
-OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM = range(12, 17)
-ACTIVE, PRECHARGED, PD_ACTIVE, PD_PRECHARGED, SELF_REFRESH = range(17, 22)
+    ALERT,
+    ALERT_AT,
+    ALERT_LEFT,
+) = range(N_COMMANDS, N_COMMANDS + 19)
+(
+    N_ACT,
+    N_PRE,
+    N_READ,
+    N_WRITE,
+    N_REF,
+    N_REFB,
+    READ_HITS,
+    WRITE_HITS,
+    N_SRE,
+    N_PDE,
+    N_DUAL,
+    N_MOVED,
+    N_RFM,
+    N_ALERT,
+) = range(ALERT_LEFT + 1, ALERT_LEFT + 15)
+CHANNEL_RECORD = N_ALERT + 1
+OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM, RFM_DUE = range(N_COMMANDS, N_COMMANDS + 6)
+ACTIVE, PRECHARGED, PD_ACTIVE, PD_PRECHARGED, SELF_REFRESH = range(RFM_DUE + 1, RFM_DUE + 6)
 # What the banks' queues want next: bit masks, and before which cycle none of them can have it.
-OPEN_ROWS, READ_HIT, WRITE_HIT, CLOSE_ROW = range(22, 26)
+OPEN_ROWS, READ_HIT, WRITE_HIT, CLOSE_ROW = range(SELF_REFRESH + 1, SELF_REFRESH + 5)
 NOT_BEFORE = 4
-RANK_RECORD = 30
-GROUP_RECORD = 12
-ROW, HITS = 12, 13
-BANK_RECORD = 14
+RANK_RECORD = CLOSE_ROW + NOT_BEFORE + 1
+GROUP_RECORD = N_COMMANDS
+# The open row and its hits; activations since the last refresh management; the numbers of the rows that the trace asks
+# for in this bank (from, end), and of those the one that was activated most.
+ROW, HITS, ACTIVATIONS, ROWS_FROM, ROWS_END, HOTTEST = range(N_COMMANDS, N_COMMANDS + 6)
+BANK_RECORD = N_COMMANDS + 6
+# On the list of due refreshes, a rank's refresh management is its number and this.
+MANAGEMENT = 1 << 32
 ENTRY_REQUEST, ENTRY_BANK, ENTRY_ROW, ENTRY_BURST, ENTRY_WRITE = range(5)  # after the queue's count
 ENTRY = 5
 COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, ADDRESS, SAME_BEFORE, BURST = range(8)
@@ -146,6 +175,19 @@ class Setup:
     read_delay: int
     write_delay: int
     issue: int
+    rfm_threshold: int
+    prac_threshold: int
+    prac_recovery: int
+    prac_delay: int
+    alert_cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The different rows of a trace: `number` by request, numbered bank by bank; `ends` of each bank's numbers."""
+
+    number: Int64
+    ends: Int64
 
 
 def allocate(
@@ -158,10 +200,12 @@ def allocate(
     is_write: npt.NDArray[np.bool_],
     bits: Int64,
     log: int,
+    rows: Rows | None = None,
 ) -> Int64:
     """Fresh state for a run of ``ids.size`` requests to `n_ids` different addresses.
 
-    `fronts`: first request and end of each part of the trace that is handed over by itself.
+    `fronts`: first request and end of each part of the trace that is handed over by itself.  `rows` where
+    activations are counted row by row.
     `rules` by earlier command: (scope, later command, cycles); `windows`: (count, cycles) of activations in a rank;
     `bits`: position and width of the address fields.
     """
@@ -184,6 +228,8 @@ def allocate(
         PENDING_AREA: n_ids * 2,
         LOG_AREA: log * LOG_ENTRY,
         FRONT_AREA: fronts.shape[0] * FRONT_RECORD,
+        ROW_NUMBER_AREA: rows.number.size if rows else 0,
+        ROW_COUNT_AREA: int(rows.ends[-1]) if rows else 0,
     }
     m = np.zeros(HEAD + sum(sizes.values()), np.int64)
     m[: len(fields(g))] = [getattr(g, field.name) for field in fields(g)]
@@ -199,7 +245,13 @@ def allocate(
     channels[:, NEXT_REFRESH] = g.refresh_every if g.refresh else NEVER
     channels[:, WAKE] = 0 if g.power_down_after or g.self_refresh_after else channels[:, NEXT_REFRESH]
     channels[:, HELD_RANK] = channels[:, HELD_BANK] = channels[:, BLOCKED_FRONTS] = -1
-    view(m, BANK_AREA, (all_ranks * g.banks, BANK_RECORD))[:, ROW] = -1
+    banks = view(m, BANK_AREA, (all_ranks * g.banks, BANK_RECORD))
+    banks[:, ROW] = -1
+    if rows:
+        m[m[ROW_NUMBER_AREA] : m[ROW_NUMBER_AREA] + rows.number.size] = rows.number
+        banks[:, ROWS_END] = rows.ends
+        banks[1:, ROWS_FROM] = rows.ends[:-1]
+        banks[:, HOTTEST] = banks[:, ROWS_FROM]
     table = view(m, RULE_AREA, (N_COMMANDS, 1 + 3 * longest))
     for command, entries in enumerate(rules):
         table[command, 0] = len(entries)

@@ -12,33 +12,29 @@ Requests that are made in a stage count from the next cycle on, as all routers w
 virtual channel as many cycles later as its router's routing takes, so routing itself may be done when it asks.
 
 A channel asks for virtual channels of one output port only; routing that offers several ports takes the general
-router, and so does everything that :func:`fits_bitmask_router` excludes.
+router, and so does everything that :mod:`tierform.network.cycle.bitmask` excludes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tierform.network.cycle import state as s
 from tierform.network.cycle.bits import fetch_ahead, first_from, lowest_bit
 from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post, request_line
+from tierform.network.cycle.draws import below
+from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import (
     GRID,
     LAST_ESCAPE,
     SHARED,
     TABLE,
-    TORUS,
-    TORUS_BALANCED,
-    VALIANT,
-    VALIANT_TORUS,
-    XY_YX,
+    TORUS_TABLE,
 )
-from tierform.network.cycle.route_computation import port_by_place, port_to, route
-from tierform.network.parameters import RouterParameters
+from tierform.network.cycle.route_computation import route
+from tierform.network.cycle.routes import port_by_place, port_to
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -47,29 +43,7 @@ ONE = np.int64(1)
 AHEAD = 6
 
 
-def fits_bitmask_router(memory: s.Memory, routers: Sequence[RouterParameters]) -> bool:
-    """True when this module simulates these routers exactly as the general router would."""
-    m = memory.words
-    ports = len(memory.link_out) + int(m[s.NODES])
-    inputs = int(memory.section(s.AT_ROUTER, int(m[s.ROUTERS]), s.R_SIZE)[:, s.R_INPUTS].max())
-    outputs = int(memory.section(s.AT_ROUTER, int(m[s.ROUTERS]), s.R_SIZE)[:, s.R_OUTPUTS].max())
-    return (
-        int(m[s.MODE]) in (TABLE, GRID, XY_YX, VALIANT, TORUS, TORUS_BALANCED, VALIANT_TORUS)
-        and int(m[s.VCS]) <= s.RANGE_BITS
-        and max(inputs * int(m[s.VCS]), outputs) <= s.MASK_BITS
-        and bool((memory.section(s.AT_OUT, ports, int(m[s.OUT_SIZE]))[:, s.O_INTERVAL] == 1).all())
-        and all(
-            router.vc_allocator == router.switch_allocator == "islip"
-            and router.alloc_iterations == router.vc_alloc_delay == router.switch_alloc_delay == 1
-            and router.input_speedup == router.output_speedup == router.switch_speedup == 1
-            and not router.wait_for_tail_credit
-            and not router.vc_busy_when_full
-            for router in routers
-        )
-    )
-
-
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def want(m: Any, b: Any, busy: int, port: int, local: int) -> None:
     """The channel `local` of a router has a flit for `port`, and there is room for it."""
     at = (port >> 1) + s.O_WANT
@@ -80,7 +54,7 @@ def want(m: Any, b: Any, busy: int, port: int, local: int) -> None:
     m[U(busy)] = count - np.int64(before != 0)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def take_credits(m: Any, b: Any, c: Any, now: int) -> None:
     """Free the buffer places whose credits have come; a channel that waited for one wants the switch again."""
     slot, busy = due(credit_line(m), now), m[s.AT_BUSY]
@@ -100,7 +74,7 @@ def take_credits(m: Any, b: Any, c: Any, now: int) -> None:
         c[s.ERROR] = 2
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def take_flits(m: Any, b: Any, now: int) -> None:
     """Count the flits that arrive at routers: the first in its channel asks for a virtual channel or for the switch."""
     slot, busy = due(flit_line(m, m[s.AT_FLITS]), now), m[s.AT_BUSY]
@@ -122,7 +96,7 @@ def take_flits(m: Any, b: Any, now: int) -> None:
     m[U(slot)] = 0
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def grant_switch(m: Any, b: Any) -> Any:
     """First half of iSLIP for the switch: each output port grants one input.  Returns the number of inputs granted.
 
@@ -148,7 +122,7 @@ def grant_switch(m: Any, b: Any) -> Any:
     return count
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def accept_grants(m: Any, b: Any, count: int) -> None:
     """Second half: each granted input accepts one output.  Lists (input port, output port, channel) of each flit."""
     vcs, out_size, sender = m[s.VCS], m[s.OUT_SIZE], m[s.AT_SENDERS]
@@ -170,7 +144,7 @@ def accept_grants(m: Any, b: Any, count: int) -> None:
         sender += 3
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def send(m: Any, b: Any, count: int, now: int) -> None:
     """Move the front flit of each accepted channel to the next router's buffer."""
     depth, sender = m[s.DEPTH], m[s.AT_SENDERS]
@@ -209,7 +183,34 @@ def send(m: Any, b: Any, count: int, now: int) -> None:
     m[U(busy)] = kept - busy - 1
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
+def turn_by_table(m: Any, c: Any, table: Any, channel: int, packet: int) -> Any:
+    """Dimension order on rings: straight ahead on an axis, by the table of turns (see build) where the next begins."""
+    at = m[s.AT_PACKET] + packet * s.P_RECORD
+    m[U(at + s.P_HOPS)] += 1
+    home, here = m[U(at + s.P_HOME)], m[U(channel + s.C_NUMBER)]
+    into = m[U(channel + s.C_PORT)]
+    turn = np.int64(table[0, U(here), U(home)])
+    port, part = np.int64(m[U(into + s.I_AHEAD)]), np.int64(m[U(at + s.P_PART)])
+    if (turn >> 9) & 7 != m[U(into + s.I_AXIS)]:
+        local = turn & 255
+        if turn >> 12:
+            local ^= below(c, 2)
+        part = (turn >> 8) & 1
+        port = m[U(m[s.AT_FIRST_OUT] + here)] + local * m[s.OUT_SIZE]
+        m[U(at + s.P_PART)] = part
+    vcs = m[s.VCS]
+    half = vcs // 2
+    low, high = (vcs - half) * part, vcs - 1 - half * (1 - part)
+    if here == home:
+        port, low, high = np.int64(m[U(at + s.P_GOAL)]), np.int64(0), np.int64(vcs - 1)
+    candidate = channel + s.C_ROUTE
+    m[U(candidate + 1)] = low
+    m[U(candidate + 2)] = high
+    return port
+
+
+@inlined
 def route_one_port(m: Any, c: Any, table: Any, channel: int) -> Any:
     """The output port that the packet at the front of `channel` takes, where it is not simply looked up."""
     packet = m[U(channel + s.C_FLITS + m[U(channel + s.C_HEAD)])] >> 2
@@ -218,15 +219,20 @@ def route_one_port(m: Any, c: Any, table: Any, channel: int) -> Any:
         m[U(at + s.P_HOPS)] += 1
         home, here = m[U(at + s.P_HOME)], m[U(channel + s.C_NUMBER)]
         return np.int64(m[U(at + s.P_GOAL)] if here == home else port_by_place(m, here, home))
+    if m[s.MODE] == TORUS_TABLE:
+        return turn_by_table(m, c, table, channel, packet)
     route(m, c, table, channel, packet)
     return np.int64(m[U(channel + s.C_ROUTE)])
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def asked_for(m: Any, port: int, channel: int, free: Any) -> Any:
     """Which of the free virtual channels of `port` a packet asks for, where routing gives it only some of them."""
-    asked = np.int64(0)
     candidate = channel + s.C_ROUTE
+    if m[U(channel + s.C_ROUTES)] == 1:
+        low, high = np.int64(m[U(candidate + 1)]), np.int64(m[U(candidate + 2)])
+        return free & (((ONE << (high - low + 1)) - 1) << low)
+    asked = np.int64(0)
     for _ in range(m[U(channel + s.C_ROUTES)]):
         low, high, kind = m[U(candidate + 1)], m[U(candidate + 2)], m[U(candidate + 3)]
         own = m[U(port + s.O_OWN)] + low * s.W_SIZE
@@ -239,7 +245,7 @@ def asked_for(m: Any, port: int, channel: int, free: Any) -> Any:
     return asked
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def take_channel(m: Any, b: Any, busy: int, vcs: int, port: int, channel: int, local: int, offers: int) -> None:
     """Second half of iSLIP for virtual channels: a channel accepts one of those that `port` offers it."""
     # Round-robin counts over all the router's out channels; only those of this port are on offer.
@@ -257,7 +263,7 @@ def take_channel(m: Any, b: Any, busy: int, vcs: int, port: int, channel: int, l
         want(m, b, busy, port, local)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def share_out(m: Any, b: Any, busy: int, vcs: int, port: int, asking: Any, free: Any, classes: bool) -> Any:
     """Allocation where several channels ask one port: first all grants, then all acceptances.  Returns who goes on."""
     first, size = m[U(port + s.O_CHANNELS)], m[s.CHANNEL_SIZE]
@@ -292,7 +298,7 @@ def share_out(m: Any, b: Any, busy: int, vcs: int, port: int, asking: Any, free:
     return asking & ~offered
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def allocate_channels(m: Any, b: Any, c: Any, table: Any, now: int) -> None:
     """Virtual-channel allocation: packets routed for this cycle join those that still ask, and ports serve them."""
     slot, busy, vcs = due(request_line(m), now), m[s.AT_BUSY], m[s.VCS]

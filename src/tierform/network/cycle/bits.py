@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
+
+from tierform.network.cycle.jit import inlined
 
 
 @intrinsic
@@ -24,7 +26,7 @@ def lowest_bit(typing_context: Any, word: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def first_from(word: int, pointer: int) -> Any:
     """The first set bit of `word` (not 0) at or after `pointer`, else the lowest."""
     later = word & (np.int64(-1) << np.int64(pointer))

@@ -1,8 +1,8 @@
-"""Lay out the memory of a cycle-level simulation: which records there are, and how they point at each other.
+"""Lay out the memory of a cycle-level simulation: which sections there are, their sizes, and the constants before them.
 
 :func:`build` makes the memory of :mod:`tierform.network.cycle.state` for a topology, its routers' parameters and a plan
-of virtual channels; :func:`refuse_huge` estimates its size first.  Ports are numbered router by router, so a router's
-records lie side by side.
+of virtual channels; :func:`refuse_huge` estimates its size first.  The records themselves are filled by
+:mod:`tierform.network.cycle.records`.
 """
 
 from __future__ import annotations
@@ -14,55 +14,44 @@ from typing import Any
 import numpy as np
 
 from tierform.errors import fail
+from tierform.network.cycle import modes, records
 from tierform.network.cycle import state as s
 from tierform.network.cycle.state import Memory
+from tierform.network.cycle.wires import Ports, Wires, port_numbers, wires_of
+from tierform.network.deadlock import VirtualChannelPlan
 from tierform.network.parameters import RouterParameters
-from tierform.network.topology import FloatArray, IntArray, Topology
+from tierform.network.topology import IntArray, Topology
 
 MEMORY_LIMIT_B = 4 * 2**30
 
 
-@dataclass(frozen=True, eq=False)
-class _Ports:
-    """Port numbers by router order: first of each router (and an end), and those of each link and node."""
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a simulation needs to know beside topology, routers and plan.
 
-    in_base: IntArray
-    out_base: IntArray
-    link_in: IntArray
-    link_out: IntArray
-    node_in: IntArray
-    node_out: IntArray
+    `commit`: packets may have several flits, so that one in an escape channel stays there.  `adaptive_channels`: first
+    and last of adaptive routing, all but the escapes unless given.  `random_entry`: sources try one virtual channel a
+    cycle, drawn.
+    """
 
-
-def port_numbers(topology: Topology) -> _Ports:
-    """Number the input and output ports of all routers."""
-    links, nodes = topology.links, topology.nodes
-    # On a grid a router's inputs are, axis by axis, the one from the higher and then the one from the lower neighbour,
-    # its outputs the one to the higher and then the one to the lower: BookSim2's order, where round-robin starts.
-    rank = np.arange(links + nodes)
-    if topology.grid is not None:
-        for axis in range(len(topology.grid.shape)):
-            for step, table in ((0, topology.grid.backward[axis]), (1, topology.grid.forward[axis])):
-                rank[table[table >= 0]] = 2 * axis + step
-            rank[links:] = 2 * len(topology.grid.shape) + np.arange(nodes)
-    found: dict[str, IntArray] = {}
-    for side, ends in (("in", topology.link_target), ("out", topology.link_source)):
-        owner = np.concatenate([ends, topology.node_router])
-        number = np.empty(links + nodes, np.int32)
-        order = np.lexsort((rank, owner)) if side == "in" else np.argsort(owner, kind="stable")
-        number[order] = np.arange(links + nodes)
-        base = np.zeros(topology.routers + 1, np.int32)
-        base[1:] = np.cumsum(np.bincount(owner, minlength=topology.routers))
-        found[f"{side}_base"], found[f"link_{side}"], found[f"node_{side}"] = base, number[:links], number[links:]
-    return _Ports(**found)
+    seed: int = 0
+    histogram_bins: int = 1 << 16
+    commit: bool = True
+    adaptive_channels: tuple[int, int] | None = None
+    stop_at_home: bool = False
+    class_priorities: tuple[int, ...] = (0,)
+    subnets: int = 1
 
 
-def refuse_huge(topology: Topology, router: RouterParameters) -> None:
+def refuse_huge(topology: Topology, router: RouterParameters, subnets: int = 1) -> None:
     """Estimate the memory of a simulation before anything of it is built, and refuse what is too large."""
-    channels = (topology.links + 2 * topology.nodes) * router.virtual_channels
+    channels = (topology.links + 2 * topology.nodes) * router.virtual_channels * subnets
     slots = channels * router.buffer_flits
     # Channel and out-channel records and lists, buffers and packet records, routing tables (twice while made).
-    needed = 4 * (channels * 80 + slots * (1 + s.P_RECORD + 1)) + 12 * topology.routers**2
+    needed = 4 * (channels * 80 + slots * (1 + s.P_RECORD + 1)) + 12 * (subnets * topology.routers) ** 2
+    # Delay lines: a list for each cycle until the longest delay.
+    horizon = int(topology.link_latency_cycles.max(initial=1)) + router.crossbar_delay + router.credit_delay
+    needed += 24 * horizon * subnets * (topology.links + 2 * topology.nodes) * router.input_speedup
     if needed > MEMORY_LIMIT_B:
         fail(
             f"this simulation would take about {needed / 2**30:.1f} GiB; the limit is {MEMORY_LIMIT_B / 2**30:.0f} GiB",
@@ -71,40 +60,34 @@ def refuse_huge(topology: Topology, router: RouterParameters) -> None:
 
 
 def build(
-    topology: Topology,
-    routers: Sequence[RouterParameters],
-    mode: int,
-    tables: IntArray,
-    layer_of: IntArray,
-    layers: int,
-    cyclic_links: Any,
-    seed: int,
-    histogram_bins: int,
-    choices: int,
-    commit: bool,
+    topology: Topology, routers: Sequence[RouterParameters], plan: VirtualChannelPlan, settings: Settings
 ) -> Memory:
     """The memory of a network whose router r has parameters ``routers[r]`` (virtual channels alike for all)."""
-    first = routers[0]
-    plug = port_numbers(topology)
-    vcs, nodes, count = first.virtual_channels, topology.nodes, topology.routers
-    ports = topology.links + nodes
+    first, subnets = routers[0], settings.subnets
+    wires = wires_of(topology, subnets)
+    routers = list(routers) * subnets
+    plug = port_numbers(wires)
+    vcs, nodes, count = first.virtual_channels, wires.nodes, wires.routers
+    ports = wires.links + nodes
     depth = max(router.buffer_flits for router in routers)
     speed_in, speed_out = first.input_speedup, first.output_speedup
-    grid = topology.grid
-    axes = len(grid.shape) if grid is not None else 1
+    axes, classes = len(wires.shape), len(settings.class_priorities)
+    choices = _most_candidates(plan, axes)
     before = _whole_lines(-s.C_ROUTE + s.ROUTE_SIZE * (choices - 1))
     channel_size = before + _whole_lines(s.C_FLITS + depth)
-    in_size, out_size = _whole_lines(s.I_POINTERS + 2 * speed_in), _whole_lines(s.O_POINTERS + speed_out)
+    in_size, out_size = _whole_lines(s.I_POINTERS + 3 * speed_in), _whole_lines(s.O_POINTERS + 2 * speed_out)
     widest_in, widest_out = int(np.diff(plug.in_base).max()), int(np.diff(plug.out_base).max())
-    interval = _interval(topology, routers)
-    horizon = 1 << _longest_delay(topology, routers, interval).bit_length()
+    interval = _interval(wires, routers)
+    horizon = 1 << _longest_delay(wires, routers, interval).bit_length()
     ask_horizon = 1 << (max(router.routing_delay for router in routers) + 1).bit_length()
     channels, sinks = ports * vcs, nodes * vcs
     events, credit_events = ports + nodes, ports * speed_in + nodes
     # Every packet has a flit in some buffer, or is a source's, or a copy that a channel has begun to send.
-    pool = (channels + sinks) * depth + channels + nodes + 1
+    pool = (channels + sinks) * depth + channels + nodes * (classes + 1) + 1
     requests = widest_in * vcs * vcs * choices
     sides = max(widest_in, widest_out) * max(vcs, speed_in, speed_out)
+    asked = widest_in * speed_in * widest_out * speed_out
+    dense = sides * sides if "max_size" in _allocators(first) else 1
     # Lists are written before it is known whether the entry stays: they have a place more than they hold.
     sizes = {
         s.AT_ROUTER: count * s.R_SIZE,
@@ -120,12 +103,12 @@ def build(
         s.AT_CREDITS: horizon * (1 + credit_events),
         s.AT_PLACE: count * axes,
         s.AT_AXIS_PORT: axes * 2 * count,
-        s.AT_SCRATCH: 3 * requests,
+        s.AT_SCRATCH: 4 * requests,
         s.AT_GRANTED: requests,
-        s.AT_BEST: 4 * sides,
-        s.AT_REQUEST: widest_in * speed_in * widest_out * speed_out,
+        s.AT_BEST: 6 * sides,
+        s.AT_REQUEST: asked,
         s.AT_POINTERS: 2 * sides,
-        s.AT_HISTOGRAM: histogram_bins,
+        s.AT_HISTOGRAM: settings.histogram_bins,
         s.AT_SHAPE: axes,
         s.AT_LAYER_OF: count,
         s.AT_LISTS: 3 * channels,
@@ -139,6 +122,12 @@ def build(
         s.AT_INPUT_OF: widest_in * vcs,
         s.AT_OFFERS: widest_in * vcs,
         s.AT_ASKED: widest_in * vcs,
+        s.AT_DENSE: dense,
+        s.AT_SPECULATIONS: 4 * widest_in * vcs * choices if first.speculative else 1,
+        s.AT_MARKS: 4 * sides,
+        s.AT_QUEUES: topology.nodes * classes * s.N_SIZE,
+        s.AT_LAST_VC: nodes * classes,
+        s.AT_CLASS_PRIORITY: classes,
     }
     words = aligned(s.HEADER + sum(_whole_lines(size) for size in sizes.values()))
     at = s.HEADER
@@ -147,14 +136,14 @@ def build(
         at += _whole_lines(size)
     # A channel's address is that of its line of flits; what stands before it lies at negative offsets.
     words[s.AT_CHANNEL] += before
-    kinds = {"islip": 0, "separable_input_first": 1, "separable_output_first": 2}
+    low, high = settings.adaptive_channels or (2 if plan.mode == modes.MINIMAL_ADAPTIVE_TORUS else 1, vcs - 1)
     for place, value in (
         (s.VCS, vcs),
         (s.DEPTH, depth),
         (s.NODES, nodes),
-        (s.ROUTERS, count),
+        (s.ROUTERS, wires.subnet_routers),
         (s.AXES, axes),
-        (s.MODE, mode),
+        (s.MODE, plan.mode),
         (s.HORIZON, horizon),
         (s.FLIT_EVENTS, events),
         (s.CREDIT_EVENTS, credit_events),
@@ -162,32 +151,117 @@ def build(
         (s.SPEED_OUT, speed_out),
         (s.WAIT_FOR_TAIL, first.wait_for_tail_credit),
         (s.BUSY_WHEN_FULL, first.vc_busy_when_full),
-        (s.VC_ALLOCATOR, kinds[first.vc_allocator]),
-        (s.SWITCH_ALLOCATOR, kinds[first.switch_allocator]),
+        (s.VC_ALLOCATOR, modes.ALLOCATOR_NAMES.index(first.vc_allocator)),
+        (s.SWITCH_ALLOCATOR, modes.ALLOCATOR_NAMES.index(first.switch_allocator)),
         (s.ITERATIONS, first.alloc_iterations),
         (s.CHANNEL_SIZE, channel_size),
         (s.IN_SIZE, in_size),
         (s.OUT_SIZE, out_size),
-        (s.BINS, histogram_bins),
+        (s.BINS, settings.histogram_bins),
         (s.SIDES, sides),
-        (s.LAYERS, layers),
-        (s.COMMIT, commit),
+        (s.LAYERS, plan.layers),
+        (s.COMMIT, settings.commit),
         (s.ASK_HORIZON, ask_horizon),
         (s.ASK_EVENTS, channels),
+        (s.ADAPTIVE_LOW, low),
+        (s.ADAPTIVE_HIGH, high),
+        (s.GROUP_SIZE, wires.group_routers),
+        (s.STOP_AT_HOME, settings.stop_at_home),
+        (s.RANDOM_ENTRY, plan.mode in (modes.GROUPS, modes.GROUPS_UGAL)),
+        (s.PRIORITY, modes.PRIORITY_NAMES.index(first.priority)),
+        (s.SPECULATIVE, first.speculative),
+        (s.SPECULATE_FREE, first.speculate_on_free_only),
+        (s.SPECULATE_ROOM, first.speculate_on_room_only),
+        (s.SPECULATE_UNASKED, first.speculate_on_unasked_only),
+        (
+            s.SPECULATIVE_ALLOCATOR,
+            -1 if first.speculative_allocator == "prio" else modes.ALLOCATOR_NAMES.index(first.speculative_allocator),
+        ),
+        (s.CLASSES, classes),
+        (s.SUBNETS, subnets),
+        (s.ALL_ROUTERS, count),
     ):
         words[place] = int(value)
-    counters = np.zeros(24, np.int64)
-    counters[s.FREE_TOP], counters[s.RANDOM] = pool, (seed * 2654435761 + 12345) % (1 << 62)
-    to_port = np.zeros((1, 1, 1), np.int16)
-    if topology.links and tables.shape[1] == count:
-        to_port = np.where(tables >= 0, plug.link_out[tables] - plug.out_base[:-1][:, None], 0).astype(np.int16)
-    memory = Memory(words, words.view(np.int64), counters, to_port, plug.link_out, plug.link_in, plug.node_out)
-    _fill_routers(memory, topology, routers, plug)
-    _fill_ports(memory, topology, routers, plug, interval, cyclic_links)
-    _fill_channels(memory, topology, routers, plug)
-    _fill_out_channels(memory, topology, routers, plug)
-    _fill_tables(memory, topology, plug, layer_of)
+    counters = np.zeros(s.COUNTERS + classes * s.CLASS_COUNTERS, np.int64)
+    counters[s.FREE_TOP], counters[s.RANDOM] = pool, (settings.seed * 2654435761 + 12345) % (1 << 62)
+    memory = Memory(
+        words,
+        words.view(np.int64),
+        counters,
+        _port_table(topology, wires, plan, plug),
+        plug.link_out,
+        plug.link_in,
+        plug.node_out,
+    )
+    records.fill_routers(memory, wires, routers, plug)
+    cyclic = np.tile(plan.cyclic_links, subnets)
+    records.fill_ports(memory, wires, routers, plug, interval, cyclic)
+    records.fill_channels(memory, wires, routers, plug)
+    records.fill_out_channels(memory, wires, routers, plug)
+    records.fill_tables(memory, wires, plug, np.tile(plan.layer_of, subnets))
+    records.fill_queues(memory, settings.class_priorities)
     return memory
+
+
+def _allocators(router: RouterParameters) -> tuple[str, ...]:
+    return router.vc_allocator, router.switch_allocator, router.speculative_allocator
+
+
+def _most_candidates(plan: VirtualChannelPlan, axes: int) -> int:
+    """How many candidates a packet may have at most."""
+    if plan.mode in (modes.MINIMAL_ADAPTIVE, modes.MINIMAL_ADAPTIVE_TORUS):
+        return axes + 1
+    if plan.mode == modes.SPREAD_ANY:
+        assert plan.ways is not None
+        return int(plan.ways.max())
+    return 2 if plan.layers > 1 or plan.mode == modes.PLANAR_ADAPTIVE else 1
+
+
+def _port_table(topology: Topology, wires: Wires, plan: VirtualChannelPlan, plug: Ports) -> Any:
+    """(parts, routers, routers) output ports, counted within each router; what a mode needs beside is a part more."""
+    count, routers = topology.routers, wires.routers
+    tables, links = plan.tables, topology.links
+    if plan.mode == modes.TORUS_TABLE:
+        return _turns(topology, wires)
+    if not links or tables.shape[1] != count:
+        return np.zeros((1, 1, 1), np.int16)
+    extra = 1 if plan.ways is not None else 0
+    result = np.zeros((len(tables) + extra, routers, routers), np.int16)
+    for copy in range(routers // count):
+        here = slice(copy * count, (copy + 1) * count)
+        port = plug.link_out[copy * links + np.maximum(tables, 0)] - plug.out_base[:-1][here][:, None]
+        result[: len(tables), here, here] = np.where(tables >= 0, port, 0)
+        if plan.ways is not None:
+            ways = plan.ways
+            if plan.mode == modes.SPREAD_ANY:
+                # Only upwards are all links as good for every packet behind: downwards one is drawn (below zero).
+                up = topology.structure.up[np.maximum(tables[0], 0)]  # type: ignore[union-attr]
+                ways = np.where(up, ways, -ways)
+            result[-1, here, here] = ways
+    return result
+
+
+def _turns(topology: Topology, wires: Wires) -> Any:
+    """(1, routers, routers) how a packet enters the next ring: port, dateline class, axis, and whether it may choose.
+
+    In bits 0 to 7 the output port that leads the shorter way, in bit 8 the virtual-channel class, in 9 to 11 the axis,
+    in 12 whether both ways are as long: then the port of the other way differs in bit 0.
+    """
+    assert topology.grid is not None
+    place, count = topology.grid.coordinates, topology.routers
+    word: Any = np.zeros((count, count), np.int32)
+    for axis in reversed(range(len(topology.grid.shape))):
+        size = topology.grid.shape[axis]
+        here, there = place[:, axis][:, None], place[:, axis][None, :]
+        twice = size - 2 * ((there - here) % size)
+        port = 2 * axis + (twice < 0)
+        turn = port | (here > there) << 8 | axis << 9 | (twice == 0) << 12
+        np.copyto(word, turn, where=here != there)
+    result = np.zeros((1, wires.routers, wires.routers), np.int16)
+    for copy in range(wires.routers // count):
+        span = slice(copy * count, (copy + 1) * count)
+        result[0, span, span] = word
+    return result
 
 
 def _whole_lines(size: int) -> int:
@@ -201,182 +275,19 @@ def aligned(size: int) -> Any:
     return spare[skip : skip + size]
 
 
-def _interval(topology: Topology, routers: Sequence[RouterParameters]) -> IntArray:
+def _interval(wires: Wires, routers: Sequence[RouterParameters]) -> IntArray:
     """(links,) cycles that a flit occupies each link: flits wider than the link take several."""
     flit_bits = np.array([router.flit_bits for router in routers], np.int64)
-    cycles: IntArray = -(-flit_bits[topology.link_source] // topology.link_width_bits)
+    cycles: IntArray = -(-flit_bits[wires.link_source] // wires.link_width_bits)
     return cycles
 
 
-def _longest_delay(topology: Topology, routers: Sequence[RouterParameters], interval: IntArray) -> int:
+def _longest_delay(wires: Wires, routers: Sequence[RouterParameters], interval: IntArray) -> int:
     """Upper bound of the cycles from sending a flit or credit to its arrival: how far the delay lines must reach."""
     first = routers[0]
-    longest = int(topology.link_latency_cycles.max(initial=1)) + 4
+    longest = int(wires.link_latency_cycles.max(initial=1)) + 4
     longest += max(max(router.crossbar_delay, router.credit_delay) for router in routers)
     if int(interval.max(initial=1)) > 1 or max(first.input_speedup, first.output_speedup, first.switch_speedup) > 1:
         depth = max(router.buffer_flits for router in routers)
         longest += (first.virtual_channels * depth + 2) * int(interval.max(initial=1))
     return longest
-
-
-def _fill_routers(memory: Memory, topology: Topology, routers: Sequence[RouterParameters], plug: _Ports) -> None:
-    words = memory.words
-    vcs, channel_size = int(words[s.VCS]), int(words[s.CHANNEL_SIZE])
-    record = memory.section(s.AT_ROUTER, topology.routers, s.R_SIZE)
-    record[:, s.R_CHANNEL] = int(words[s.AT_CHANNEL]) + plug.in_base[:-1].astype(np.int64) * vcs * channel_size
-    record[:, s.R_OWN] = int(words[s.AT_OWN]) + plug.out_base[:-1].astype(np.int64) * vcs * s.W_SIZE
-    record[:, s.R_INPUTS], record[:, s.R_OUTPUTS] = np.diff(plug.in_base), np.diff(plug.out_base)
-    for place, name in (
-        (s.R_ROUTING_DELAY, "routing_delay"),
-        (s.R_VC_DELAY, "vc_alloc_delay"),
-        (s.R_SWITCH_DELAY, "switch_alloc_delay"),
-        (s.R_CROSSBAR_DELAY, "crossbar_delay"),
-        (s.R_CREDIT_DELAY, "credit_delay"),
-    ):
-        record[:, place] = [getattr(router, name) for router in routers]
-    channels = (topology.links + topology.nodes) * vcs
-    for number, place in enumerate((s.R_SWITCH_LIST, s.R_VC_LIST, s.R_ROUTING_LIST)):
-        record[:, place] = int(words[s.AT_LISTS]) + number * channels + plug.in_base[:-1] * vcs
-
-
-def _fill_ports(
-    memory: Memory,
-    topology: Topology,
-    routers: Sequence[RouterParameters],
-    plug: _Ports,
-    interval: IntArray,
-    cyclic_links: Any,
-) -> None:
-    words, nodes = memory.words, topology.nodes
-    vcs, speed_in, in_size, out_size = (int(words[k]) for k in (s.VCS, s.SPEED_IN, s.IN_SIZE, s.OUT_SIZE))
-    ports = topology.links + nodes
-    own, channel = int(words[s.AT_OWN]), int(words[s.AT_CHANNEL])
-    first_in, first_out = int(words[s.AT_IN]), int(words[s.AT_OUT])
-    credit_delay = np.array([router.credit_delay for router in routers], np.int64)
-    into = memory.section(s.AT_IN, ports, in_size)
-    out = memory.section(s.AT_OUT, ports, out_size)
-    number = np.arange(ports)
-    in_router = np.repeat(np.arange(topology.routers), np.diff(plug.in_base))
-    out_router = np.repeat(np.arange(topology.routers), np.diff(plug.out_base))
-    link_in, link_out = plug.link_in.astype(np.int64), plug.link_out.astype(np.int64)
-    into[:, s.I_LOCAL] = number - plug.in_base[in_router]
-    into[:, s.I_CHANNEL] = channel + number * vcs * int(words[s.CHANNEL_SIZE])
-    into[:, s.I_OUTPUTS] = first_out + plug.out_base[in_router] * out_size
-    into[:, s.I_AFTER] = (into[:, s.I_LOCAL] + 1) * vcs
-    into[:, s.I_ROUTING_DELAY] = np.array([router.routing_delay for router in routers])[in_router]
-    into[:, s.I_PART] = into[:, s.I_LOCAL] % int(words[s.SPEED_OUT])
-    into[:, s.I_STEP] = -1
-    into[:, s.I_AXIS] = -1
-    into[plug.node_in, s.I_AXIS] = -2
-    into[:, s.I_POINTERS : s.I_POINTERS + speed_in] = np.arange(speed_in)
-    into[link_in, s.I_CREDIT_DELAY] = topology.link_latency_cycles + 1 + credit_delay[topology.link_source]
-    into[plug.node_in, s.I_CREDIT_DELAY] = 2
-    into[link_in, s.I_CYCLIC] = cyclic_links
-    if topology.grid is not None:
-        for axis in range(len(topology.grid.shape)):
-            for links in (topology.grid.forward[axis], topology.grid.backward[axis]):
-                into[link_in[links[links >= 0]], s.I_AXIS] = axis
-    out[:, s.O_LOCAL] = number - plug.out_base[out_router]
-    out[:, s.O_FIRST_OWN] = out[:, s.O_LOCAL] * vcs
-    out[:, s.O_OWN] = own + number * vcs * s.W_SIZE
-    out[:, s.O_INPUTS] = first_in + plug.in_base[out_router] * in_size
-    out[:, s.O_CHANNELS] = channel + plug.in_base[out_router] * vcs * int(words[s.CHANNEL_SIZE])
-    out[link_out, s.O_DELAY] = topology.link_latency_cycles + 1
-    out[plug.node_out, s.O_DELAY] = 2
-    out[:, s.O_SEND_DELAY] = out[:, s.O_DELAY] + np.array([router.crossbar_delay for router in routers])[out_router]
-    out[:, s.O_LINE] = words[s.AT_FLITS]
-    out[plug.node_out, s.O_LINE] = words[s.AT_SINKS]
-    out[:, s.O_INTERVAL] = 1
-    out[link_out, s.O_INTERVAL] = interval
-    out[link_out, s.O_CYCLIC] = cyclic_links
-    free = memory.masks[first_out // 2 : first_out // 2 + ports * out_size // 2].reshape(ports, out_size // 2)
-    free[:, s.O_FREE] = (1 << vcs) - 1 if vcs <= s.MASK_BITS else -1
-
-
-def _fill_channels(memory: Memory, topology: Topology, routers: Sequence[RouterParameters], plug: _Ports) -> None:
-    words, nodes = memory.words, topology.nodes
-    vcs, speed_in, in_size, size = (int(words[k]) for k in (s.VCS, s.SPEED_IN, s.IN_SIZE, s.CHANNEL_SIZE))
-    ports = topology.links + nodes
-    channels = ports * vcs
-    # Views of one word of all channels of routers, and of those of nodes, where packets end.
-    first, own = int(words[s.AT_CHANNEL]), int(words[s.AT_OWN])
-    word = {k: words[first + k :: size][:channels] for k in range(s.C_NEXT_VC, s.C_FLITS)}
-    sink = {k: words[first + channels * size + k :: size][: nodes * vcs] for k in (s.C_FEEDER, s.C_ASSIGNED)}
-    node, vc = np.divmod(np.arange(nodes * vcs), vcs)
-    sink[s.C_FEEDER][:] = own + (plug.node_out[node].astype(np.int64) * vcs + vc) * s.W_SIZE
-    sink[s.C_ASSIGNED][:] = int(words[s.AT_NODE]) + node * s.N_SIZE
-    port, vc = np.divmod(np.arange(channels), vcs)
-    into = memory.section(s.AT_IN, ports, in_size)
-    router = np.repeat(np.arange(topology.routers), np.diff(plug.in_base))[port]
-    word[s.C_ROUTER][:] = words[s.AT_ROUTER] + router * s.R_SIZE
-    word[s.C_NUMBER][:] = router
-    word[s.C_ROUTING_DELAY][:] = into[port, s.I_ROUTING_DELAY]
-    word[s.C_LOCAL][:] = np.arange(channels) - plug.in_base[router] * vcs
-    feeder = np.empty(ports, np.int64)
-    feeder[plug.link_in], feeder[plug.node_in] = plug.link_out, ports + np.arange(nodes)
-    word[s.C_FEEDER][:] = own + (feeder[port] * vcs + vc) * s.W_SIZE
-    word[s.C_ASSIGNED][:] = own  # not in use yet, but an address to look at
-    word[s.C_VC][:], word[s.C_PART][:], word[s.C_NEXT_VC][:] = vc, vc % speed_in, (vc + speed_in) % vcs
-    word[s.C_PORT][:] = words[s.AT_IN] + port * in_size
-    word[s.C_IN_LOCAL][:] = into[port, s.I_LOCAL] * speed_in + vc % speed_in
-    word[s.C_ROTATE_AT][:] = word[s.C_PORT] + s.I_POINTERS + vc % speed_in
-    word[s.C_ACCEPT_AT][:] = word[s.C_ROTATE_AT] + speed_in
-    word[s.C_DUE][:] = -1
-
-
-def _fill_out_channels(memory: Memory, topology: Topology, routers: Sequence[RouterParameters], plug: _Ports) -> None:
-    words, nodes = memory.words, topology.nodes
-    vcs, out_size = int(words[s.VCS]), int(words[s.OUT_SIZE])
-    ports = topology.links + nodes
-    slots = np.array([router.buffer_flits for router in routers])
-    own = memory.own
-    # The input port, counted on over the nodes where packets end, that each output port and then each node feeds.
-    feeds = np.empty(ports + nodes, np.int64)
-    feeds[plug.link_out], feeds[plug.node_out] = plug.link_in, ports + np.arange(nodes)
-    feeds[ports:] = plug.node_in
-    own[:, :, s.W_TARGET] = int(words[s.AT_CHANNEL]) + (feeds[:, None] * vcs + np.arange(vcs)) * int(
-        words[s.CHANNEL_SIZE]
-    )
-    own[plug.link_out, :, s.W_SLOTS] = slots[topology.link_target][:, None]
-    own[plug.node_out, :, s.W_SLOTS] = slots[topology.node_router][:, None]
-    own[ports:, :, s.W_SLOTS] = slots[topology.node_router][:, None]
-    own[:ports, :, s.W_PORT] = (words[s.AT_OUT] + np.arange(ports) * out_size)[:, None]
-    node = memory.node
-    node[:, s.N_PACKET] = -1
-    node[:, s.N_VC] = -1
-    node[:, s.N_LAST_VC] = -1
-    node[:, s.N_OWN] = words[s.AT_OWN] + (ports + np.arange(nodes)) * vcs * s.W_SIZE
-    node[:, s.N_SLOTS] = slots[topology.node_router]
-    node[:, s.N_EJECT] = words[s.AT_OUT] + plug.node_out * out_size
-    node[:, s.N_ROUTER] = topology.node_router
-    node[:, s.N_CREDIT_DELAY] = 2 + np.array([router.credit_delay for router in routers])[topology.node_router]
-
-
-def _fill_tables(memory: Memory, topology: Topology, plug: _Ports, layer_of: IntArray) -> None:
-    words, grid, count = memory.words, topology.grid, topology.routers
-    axes, vcs = int(words[s.AXES]), int(words[s.VCS])
-    pool = int(memory.counters[s.FREE_TOP])
-    shape: Any = np.array(grid.shape if grid is not None else (1,))
-    place: Any = grid.coordinates if grid is not None else np.zeros((count, 1))
-    known = int(words[s.AT_REQUEST])
-    words[known : int(words[s.AT_POINTERS])] = -1
-    widest = int(np.diff(plug.in_base).max())
-    tables: tuple[tuple[int, IntArray | FloatArray], ...] = (
-        (s.AT_FREE, np.arange(pool)[::-1]),
-        (s.AT_LAYER_OF, layer_of),
-        (s.AT_SHAPE, shape),
-        (s.AT_PLACE, place),
-        (s.AT_INPUT_OF, np.repeat(np.arange(widest), vcs)),
-        (s.AT_FIRST_OUT, words[s.AT_OUT] + plug.out_base[:-1] * int(words[s.OUT_SIZE])),
-    )
-    for at, array in tables:
-        begin = int(words[at])
-        words[begin : begin + array.size] = array.ravel()
-    if grid is not None:
-        axis_port = memory.section(s.AT_AXIS_PORT, axes * 2, count)
-        for axis in range(axes):
-            for step, links in ((0, grid.forward[axis]), (1, grid.backward[axis])):
-                there = links >= 0
-                axis_port[2 * axis + step, there] = words[s.AT_OUT] + plug.link_out[links[there]] * int(
-                    words[s.OUT_SIZE]
-                )

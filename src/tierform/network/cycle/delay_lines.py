@@ -14,39 +14,39 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tierform.network.cycle import state as s
+from tierform.network.cycle.jit import inlined
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def flit_line(m: Any, first: int) -> Any:
     """The delay line of channels that get a flit; `first` is the address of that of routers or that of nodes."""
     return first, m[s.HORIZON] - 1, m[s.FLIT_EVENTS] + 1
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def credit_line(m: Any) -> Any:
     """The delay line of out channels that get a credit."""
     return m[s.AT_CREDITS], m[s.HORIZON] - 1, m[s.CREDIT_EVENTS] + 1
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def request_line(m: Any) -> Any:
     """The delay line of channels whose front packet asks for a virtual channel."""
     return m[s.AT_ASKS], m[s.ASK_HORIZON] - 1, m[s.ASK_EVENTS] + 1
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def due(line: Any, now: int) -> Any:
     """The address of the list of cycle `now`."""
     return line[0] + (now & line[1]) * line[2]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def note(m: Any, line: Any, when: int, entry: int, number: int) -> None:
     """Put `entry` on the list of cycle `when` if `number` is 1; with 0 it is overwritten, which saves a branch."""
     slot = due(line, when)
@@ -55,7 +55,7 @@ def note(m: Any, line: Any, when: int, entry: int, number: int) -> None:
     m[U(slot)] = count + number
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def post(m: Any, line: Any, own: int, word: int, when: int, depth: int) -> None:
     """Send a flit over an out channel: it lies in the receiver's buffer at once, and counts from cycle `when` on."""
     place, target = m[U(own + s.W_PLACE)], m[U(own + s.W_TARGET)]

@@ -11,41 +11,52 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
-from tierform.network.cycle.state import AT_NODE, FLOWS_LEFT, N_READY, N_SIZE, N_TURN
-
-# Flow record.
-(
-    F_WAITS_FOR,
-    F_RELEASE,
+from tierform.network.cycle.flow_records import (
+    AT_ENTRY_BASE,
+    AT_FLOWS,
+    E_FLOW,
+    E_LEFT,
+    E_NODE,
+    E_TREE,
+    E_TURN,
+    ENTRY_SIZE,
+    F_COPIES,
     F_DELAY,
-    F_STARTED,
     F_FINISHED,
     F_FLITS_LEFT,
-    F_GOALS,
     F_GOAL_N,
+    F_GOALS,
     F_NEXT,
     F_NEXT_N,
-    F_SENDERS,
-    F_SENDER_N,
-    F_STACK,
     F_PACKET_FLITS,
-    F_COPIES,
-) = range(15)
-FLOW_SIZE = 15
-# Entry record: the flow, flits still to send, the next destination, the sending node, its multicast tree (or 0).
-E_FLOW, E_LEFT, E_TURN, E_NODE, E_TREE = range(5)
-ENTRY_SIZE = 5
-# Header.
-FLOW_COUNT, AT_FLOWS, AT_ENTRY_BASE = range(3)
-HEADER = 3
+    F_RELEASE,
+    F_SENDER_N,
+    F_SENDERS,
+    F_STACK,
+    F_STARTED,
+    F_WAITS_FOR,
+    FLOW_SIZE,
+    L_CYCLE,
+    L_DONE,
+    L_FLITS,
+    L_GOAL,
+    L_NEXT,
+    L_NEXT_N,
+    L_SENT,
+    L_SOURCE,
+    L_WAITS_FOR,
+    LISTED_SIZE,
+    NEVER,
+)
+from tierform.network.cycle.jit import compiled
+from tierform.network.cycle.state import AT_NODE, FLOWS_LEFT, N_NEXT, N_READY, N_SIZE, N_TURN
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> Any:
     """(flow, destination, flits, tree, deliveries) of the next packet of a node's released flows, taken in turn.
 
@@ -73,7 +84,7 @@ def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> An
     return np.int64(-1), np.int64(0), np.int64(0), np.int64(0), np.int64(0)
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def release_flow(m: Any, c: Any, w: Any, flow: int, when: int) -> None:
     """All that the flow waited for has happened: it may be sent from cycle `when` on.
 
@@ -104,7 +115,7 @@ def release_flow(m: Any, c: Any, w: Any, flow: int, when: int) -> None:
                 top = w[U(k)]
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def finish_flow(m: Any, c: Any, w: Any, flow: int, flits: int, now: int) -> None:
     """Count delivered flits; when the last has come, release the flows that waited for this one."""
     at = w[AT_FLOWS] + flow * FLOW_SIZE
@@ -118,3 +129,41 @@ def finish_flow(m: Any, c: Any, w: Any, flow: int, flits: int, now: int) -> None
         w[U(later + F_WAITS_FOR)] -= 1
         if w[U(later + F_WAITS_FOR)] == 0:
             release_flow(m, c, w, w[U(k)], now + w[U(later + F_DELAY)])
+
+
+@compiled
+def time_of_listed(m: Any, w: Any, node: int, source: int, now: int) -> None:
+    """Set the source's clock to when its next listed packet may be sent, NEVER while that waits for another."""
+    first = w[U(w[AT_ENTRY_BASE] + source)] + m[U(node + N_TURN)]
+    m[U(node + N_NEXT)] = NEVER
+    if first < w[U(w[AT_ENTRY_BASE] + source + 1)]:
+        at = w[AT_FLOWS] + first * LISTED_SIZE
+        if w[U(at + L_WAITS_FOR)] == 0:
+            m[U(node + N_NEXT)] = max(w[U(at + L_CYCLE)], now)
+
+
+@compiled
+def next_listed(m: Any, w: Any, node: int, source: int) -> Any:
+    """(packet, destination, flits, cycle) of the next listed packet of a source; its clock moves on."""
+    packet = w[U(w[AT_ENTRY_BASE] + source)] + m[U(node + N_TURN)]
+    at = w[AT_FLOWS] + packet * LISTED_SIZE
+    created = np.int64(m[U(node + N_NEXT)])
+    m[U(node + N_TURN)] += 1
+    w[U(at + L_SENT)] = created
+    time_of_listed(m, w, node, source, created)
+    return packet, w[U(at + L_GOAL)], w[U(at + L_FLITS)], created
+
+
+@compiled
+def finish_listed(m: Any, c: Any, w: Any, packet: int, now: int) -> None:
+    """A listed packet has been delivered: those that wait only for it may be sent."""
+    at = w[AT_FLOWS] + packet * LISTED_SIZE
+    w[U(at + L_DONE)] = now
+    c[FLOWS_LEFT] -= 1
+    for k in range(w[U(at + L_NEXT)], w[U(at + L_NEXT)] + w[U(at + L_NEXT_N)]):
+        later = w[AT_FLOWS] + w[U(k)] * LISTED_SIZE
+        w[U(later + L_WAITS_FOR)] -= 1
+        source = w[U(later + L_SOURCE)]
+        node = m[AT_NODE] + source * N_SIZE
+        if w[U(later + L_WAITS_FOR)] == 0 and m[U(node + N_NEXT)] == NEVER:
+            time_of_listed(m, w, node, source, now)

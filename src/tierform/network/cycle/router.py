@@ -12,19 +12,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST, allocate
 from tierform.network.cycle.delay_lines import credit_line, flit_line, note, post
+from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import ACTIVE, ALLOCATING, IDLE, LAST_ESCAPE, ROUTING, SHARED
+from tierform.network.cycle.requests import priority_of
 from tierform.network.cycle.route_computation import route
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def enter(m: Any, c: Any, table: Any, router: int, channel: int, packet: int) -> None:
     """A head has come to the front of its channel: route it, or with look-ahead send it to allocation."""
     m[U(channel + s.C_DUE)] = -1
@@ -39,7 +40,7 @@ def enter(m: Any, c: Any, table: Any, router: int, channel: int, packet: int) ->
         m[U(router + s.R_VC_N)] += 1
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def take(m: Any, router: int, channel: int, own: int) -> None:
     """Give the out channel `own` to the packet at the head of `channel`, which then wants the switch."""
     m[U(channel + s.C_ASSIGNED)] = own
@@ -53,8 +54,8 @@ def take(m: Any, router: int, channel: int, own: int) -> None:
     m[U(router + s.R_SWITCH_N)] += 1
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
-def allocate_vcs(m: Any, router: int, now: int) -> None:
+@compiled
+def allocate_vcs(m: Any, c: Any, router: int, now: int) -> None:
     """Virtual-channel allocation with any allocator, iterations and delay."""
     vcs = m[s.VCS]
     delay = m[U(router + s.R_VC_DELAY)]
@@ -86,6 +87,7 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
                     m[U(request)] = m[U(channel + s.C_LOCAL)]
                     m[U(request + 1)] = (own - first_own) // s.W_SIZE
                     m[U(request + 2)] = 1 if kind == SHARED else 0
+                    m[U(request + 3)] = priority_of(m, channel)
                     request += REQUEST
                     requests += 1
             candidate -= s.ROUTE_SIZE
@@ -94,17 +96,18 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     if requests > 0:
         allocate(
             m,
+            c,
             m[s.VC_ALLOCATOR],
             m[s.ITERATIONS],
             requests,
             True,
             inputs,
             outputs,
-            m[s.SIDES],
             first_own + s.W_GRANT,
             s.W_SIZE,
             first + s.C_ACCEPT,
             size,
+            router + s.R_VC_START,
         )
         for k in range(requests):
             if m[U(m[s.AT_GRANTED] + k)]:
@@ -130,7 +133,7 @@ def allocate_vcs(m: Any, router: int, now: int) -> None:
     m[U(router + s.R_VC_N)] = kept - waiting
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def finish_routing(m: Any, c: Any, table: Any, router: int, now: int) -> None:
     """Route the packets whose routing delay has passed; they ask for a virtual channel in the next step."""
     waiting = m[U(router + s.R_ROUTING_LIST)]
@@ -151,7 +154,7 @@ def finish_routing(m: Any, c: Any, table: Any, router: int, now: int) -> None:
     m[U(router + s.R_ROUTING_N)] = kept - waiting
 
 
-@njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def copy_packet(m: Any, c: Any, packet: int, branch: int) -> Any:
     """A record for the copy of a multicast packet that goes into one branch of its tree."""
     top = c[s.FREE_TOP] - 1
@@ -167,7 +170,7 @@ def copy_packet(m: Any, c: Any, packet: int, branch: int) -> Any:
     return copy
 
 
-@njit(cache=True, error_model="numpy", _nrt=False, forceinline=True)
+@inlined
 def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any:
     """Move the front flit of a channel through the crossbar; True while the channel still wants the switch.
 
@@ -225,105 +228,3 @@ def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any
             enter(m, c, table, router, channel, m[U(channel + s.C_FLITS + head)] >> 2)
         return False
     return fill > sent
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, now: int) -> None:
-    """Switch allocation with any allocator, iterations and delay."""
-    vcs = m[s.VCS]
-    inputs, outputs = m[U(router + s.R_INPUTS)] * m[s.SPEED_IN], m[U(router + s.R_OUTPUTS)] * m[s.SPEED_OUT]
-    delay = m[U(router + s.R_SWITCH_DELAY)]
-    waiting = m[U(router + s.R_SWITCH_LIST)]
-    known = m[s.AT_REQUEST]
-    requests = 0
-    request = m[s.AT_SCRATCH]
-    for k in range(waiting, waiting + number):
-        channel = m[U(k)]
-        if m[U(channel + s.C_DUE)] >= 0:
-            continue
-        m[U(channel + s.C_DUE)] = now + delay - 1
-        m[U(channel + s.C_OUTCOME)] = 0
-        own = m[U(channel + s.C_ASSIGNED)]
-        if m[U(own + s.W_USED)] >= m[U(own + s.W_SLOTS)]:
-            continue
-        i, o = m[U(channel + s.C_IN_LOCAL)], m[U(channel + s.C_OUT_LOCAL)]
-        other = m[U(known + i * outputs + o)]
-        if other < 0:
-            m[U(known + i * outputs + o)] = request
-            m[U(request)] = i
-            m[U(request + 1)] = o
-            m[U(request + 2)] = channel
-            request += REQUEST
-            requests += 1
-        else:
-            vc, offset = m[U(channel + s.C_VC)], m[U(m[U(channel + s.C_ROTATE_AT)])]
-            if (vc - offset + vcs) % vcs < (m[U(m[U(other + 2)] + s.C_VC)] - offset + vcs) % vcs:
-                m[U(other + 2)] = channel
-    if requests > 0:
-        for k in range(requests):
-            request = m[s.AT_SCRATCH] + k * REQUEST
-            m[U(known + m[U(request)] * outputs + m[U(request + 1)])] = -1
-        switch_requests(m, router, requests, inputs, outputs)
-    kept = waiting
-    for k in range(waiting, waiting + m[U(router + s.R_SWITCH_N)]):
-        channel = m[U(k)]
-        if k < waiting + number and m[U(channel + s.C_DUE)] <= now:
-            m[U(channel + s.C_DUE)] = -1
-            own = m[U(channel + s.C_ASSIGNED)]
-            won = m[U(channel + s.C_OUTCOME)] == 1 and (delay == 1 or m[U(own + s.W_USED)] < m[U(own + s.W_SLOTS)])
-            if won and not send(m, c, table, router, channel, now):
-                continue
-        m[U(kept)] = channel
-        kept += 1
-    m[U(router + s.R_SWITCH_N)] = kept - waiting
-
-
-@njit(cache=True, error_model="numpy", _nrt=False)
-def switch_requests(m: Any, router: int, requests: int, inputs: int, outputs: int) -> None:
-    """Run the switch allocator on the listed requests and mark the winning channels."""
-    speed_in, vcs = m[s.SPEED_IN], m[s.VCS]
-    # Pointers of ports with speedup stand side by side only without it: gather them, allocate, put them back.
-    sides = m[s.SIDES]
-    first_out = (
-        m[s.AT_OUT] + ((m[U(router + s.R_OWN)] - m[s.AT_OWN]) // (s.W_SIZE * vcs)) * m[s.OUT_SIZE] + s.O_POINTERS
-    )
-    first_in = (
-        m[s.AT_IN]
-        + ((m[U(router + s.R_CHANNEL)] - m[s.AT_CHANNEL]) // (m[s.CHANNEL_SIZE] * vcs)) * m[s.IN_SIZE]
-        + s.I_POINTERS
-        + speed_in
-    )
-    if speed_in == 1 and m[s.SPEED_OUT] == 1:
-        allocate(
-            m,
-            m[s.SWITCH_ALLOCATOR],
-            m[s.ITERATIONS],
-            requests,
-            False,
-            inputs,
-            outputs,
-            sides,
-            first_out,
-            m[s.OUT_SIZE],
-            first_in,
-            m[s.IN_SIZE],
-        )
-    else:
-        speed_out = m[s.SPEED_OUT]
-        grant, accept = m[s.AT_POINTERS], m[s.AT_POINTERS] + sides
-        for o in range(outputs):
-            m[U(grant + o)] = m[U(first_out + (o // speed_out) * m[s.OUT_SIZE] + o % speed_out)]
-        for i in range(inputs):
-            m[U(accept + i)] = m[U(first_in + (i // speed_in) * m[s.IN_SIZE] + i % speed_in)]
-        allocate(
-            m, m[s.SWITCH_ALLOCATOR], m[s.ITERATIONS], requests, False, inputs, outputs, sides, grant, 1, accept, 1
-        )
-        for o in range(outputs):
-            m[U(first_out + (o // speed_out) * m[s.OUT_SIZE] + o % speed_out)] = m[U(grant + o)]
-        for i in range(inputs):
-            m[U(first_in + (i // speed_in) * m[s.IN_SIZE] + i % speed_in)] = m[U(accept + i)]
-    for k in range(requests):
-        if m[U(m[s.AT_GRANTED] + k)]:
-            channel = m[U(m[s.AT_SCRATCH] + k * REQUEST + 2)]
-            m[U(channel + s.C_OUTCOME)] = 1
-            m[U(m[U(channel + s.C_ROTATE_AT)])] = m[U(channel + s.C_NEXT_VC)]

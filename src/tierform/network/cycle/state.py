@@ -49,6 +49,21 @@ RANGE_BITS = 30
     PACKETS,
     RANDOM,
 ) = range(22)
+COUNTERS = 24
+# Counters of each class of packets, after those.
+(
+    K_PACKETS,
+    K_LATENCY,
+    K_NETWORK,
+    K_FLIT_LATENCY,
+    K_FLITS,
+    K_HOPS,
+    K_ACCEPTED,
+    K_IN_FLIGHT,
+    K_IN_FLIGHT_CREATED,
+    K_MEASURED_IN_FLIGHT,
+) = range(10)
+CLASS_COUNTERS = 12
 
 # Header of the words: constants of the network, then addresses of sections.
 (
@@ -77,7 +92,21 @@ RANGE_BITS = 30
     SIDES,
     LAYERS,
     COMMIT,
-) = range(25)
+    ADAPTIVE_LOW,
+    ADAPTIVE_HIGH,
+    GROUP_SIZE,
+    STOP_AT_HOME,
+    RANDOM_ENTRY,
+    PRIORITY,
+    SPECULATIVE,
+    SPECULATE_FREE,
+    SPECULATE_ROOM,
+    SPECULATE_UNASKED,
+    SPECULATIVE_ALLOCATOR,
+    CLASSES,
+    SUBNETS,
+    ALL_ROUTERS,
+) = range(39)
 (
     AT_ROUTER,
     AT_IN,
@@ -111,8 +140,14 @@ RANGE_BITS = 30
     AT_INPUT_OF,
     AT_OFFERS,
     AT_ASKED,
-) = range(32, 64)
-HEADER = 64
+    AT_DENSE,
+    AT_SPECULATIONS,
+    AT_MARKS,
+    AT_QUEUES,
+    AT_LAST_VC,
+    AT_CLASS_PRIORITY,
+) = range(42, 80)
+HEADER = 80
 
 # Router.
 (
@@ -131,10 +166,15 @@ HEADER = 64
     R_SWITCH_LIST,
     R_VC_LIST,
     R_ROUTING_LIST,
-) = range(15)
-R_SIZE = 16
+    R_VC_START,
+    R_SWITCH_START,
+    R_SPECULATION_START,
+    R_OUT,
+    R_IN,
+) = range(20)
+R_SIZE = 32
 # Input port, after a mask of the outputs that have granted it; then, for any speedup, the rotating offsets and the
-# switch's accept pointers.
+# switch's accept pointers, for requests and for speculative ones.
 I_OFFERS = 0  # (64 bits)
 (
     I_ACCEPT,
@@ -144,14 +184,16 @@ I_OFFERS = 0  # (64 bits)
     I_AFTER,
     I_CREDIT_DELAY,
     I_ROUTING_DELAY,
-    I_CREDIT_FREE,
-    I_STEP,
     I_AXIS,
+    I_AHEAD,
+    I_BACK,
     I_LOCAL,
     I_PART,
     I_CYCLIC,
+    I_CREDIT_FREE,
+    I_STEP,
     I_POINTERS,
-) = range(2, 16)
+) = range(2, 18)
 # Output port, after masks: input channels that want the switch, those that ask for a virtual channel, free virtual
 # channels.  Then what only the general router needs, with the switch's grant pointers for any speedup.
 O_WANT, O_ASK, O_FREE = 0, 1, 2  # (64 bits)
@@ -217,7 +259,8 @@ FREE, OWNED, TAIL_SENT = range(3)
     N_ROUTER,
     N_TURN,
     N_CREDIT_DELAY,
-) = range(14)
+    N_SUBNET,
+) = range(15)
 N_SIZE = 16
 # Packet.
 (

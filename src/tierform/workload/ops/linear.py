@@ -159,21 +159,20 @@ def linear(
         backward=rule.backward,
     )
     if target is not None and target in tape.learning.lora_targets:
-        return _lora(tape, x, y, name, w, sizes, n, experts, shard)
+        return _lora(tape, y, rule, n, experts)
     return y
 
 
-def _lora(
-    tape: Tape, x: Value, y: Value, name: str, w: Parameter, sizes: Product, n: int, experts: Experts, shard: Shard
-) -> Value:
-    rank, m = tape.learning.lora_rank, sizes.m
-    by_input, by_output = shard is Shard.INPUT, shard is Shard.OUTPUT
+def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts) -> Value:
+    """The result y with the low-rank pair beside its product; `n` counts the outputs of all chips."""
+    rank, name, weight, sizes = tape.learning.lora_rank, beside.name, beside.w.name, beside.sizes
+    by_input, by_output = beside.shard is Shard.INPUT, beside.shard is Shard.OUTPUT
     inner = adapter(
         tape,
-        x,
+        beside.x,
         f"{name}.lora_a",
         replace(sizes, n=rank),
-        weight=f"{w.name}.lora_a",
+        weight=f"{weight}.lora_a",
         experts=experts,
         shard=Shard.INPUT if by_input else Shard.WHOLE,
         whole=rank * sizes.k * (tape.tensor if by_input else 1),
@@ -183,15 +182,14 @@ def _lora(
         tape,
         inner,
         f"{name}.lora_b",
-        Product(m, sizes.n, rank, count=sizes.count),
-        weight=f"{w.name}.lora_b",
+        replace(sizes, k=rank),
+        weight=f"{weight}.lora_b",
         experts=experts,
         shard=Shard.OUTPUT if by_output else Shard.WHOLE,
         shape=y.shape,
         whole=n * rank,
         partial=by_input,
     )
-    low.cut = y.cut
     return add(
         tape,
         y,

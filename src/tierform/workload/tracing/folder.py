@@ -11,7 +11,7 @@ from tierform.errors import MissingDependency, Problem, TierformError, fail
 from tierform.workload.graph import Workload
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.task import FineTuning, Full, Inference, Task
-from tierform.workload.tracing.trace import trace
+from tierform.workload.tracing.module import trace
 
 
 def load_traced(folder: str | Path, task: Task, *, parallelism: Parallelism = ALONE) -> Workload:

@@ -14,7 +14,7 @@ from tierform.workload.tape import Product, Value
 from tierform.workload.tracing.reader import Reader, kind_of, label_of, shape_of
 
 if TYPE_CHECKING:
-    from tierform.workload.tracing.trace import Run
+    from tierform.workload.tracing.module import Run
 
 
 class Products(Reader):

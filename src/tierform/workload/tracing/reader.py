@@ -15,7 +15,7 @@ from tierform.workload.precision import PrecisionPlan
 from tierform.workload.tape import Parameter, Shape, Value
 
 if TYPE_CHECKING:
-    from tierform.workload.tracing.trace import Run
+    from tierform.workload.tracing.module import Run
 
 VIEWS = {
     "view",

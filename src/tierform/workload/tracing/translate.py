@@ -23,7 +23,7 @@ from tierform.workload.tracing.products import Products
 from tierform.workload.tracing.reader import VIEWS, is_floating, kind_of, label_of, shape_of, shapes_of, tensors_of
 
 if TYPE_CHECKING:
-    from tierform.workload.tracing.trace import Run
+    from tierform.workload.tracing.module import Run
 
 PARTS = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsafe_chunk"}
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "tanh": "tanh", "sigmoid": "sigmoid"}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tierform.errors import MissingDependency, fail
 from tierform.workload.footprint import peak_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
-from tierform.workload.layout import reduction_blocks, weight_of
+from tierform.workload.layout import read_by, reduction_blocks, weight_of, with_rest, written_by
 from tierform.workload.memory import BlockKind, BlockMemory, even_cut
 from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Role
@@ -51,6 +51,12 @@ class Run:
     backward: tuple[Operator, ...] = ()
     scores: frozenset[str] = frozenset()
     entered: dict[int, Value] = field(default_factory=dict)  # for cut weights
+    kept: tuple[Value, ...] = ()
+
+    @property
+    def saved_B(self) -> int:
+        """Bytes that wait for the backward pass."""
+        return sum(value.operand().size_B for value in self.kept)
 
     def same_as(self, other: Run) -> bool:
         """Whether both are equal layers of the same list."""
@@ -182,6 +188,7 @@ def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> Non
                     continue
                 starts[id(value)] = gradient
         reverse.run(starts)
+        run.kept = kept_and_recomputed(run.tape, "none", "tiled")[0]
         run.backward, run.scores = tuple(reverse.operators), frozenset(run.tape.scores | reverse.scores)
         for node, value in run.entering.items():
             if id(value) in reverse.gradients:
@@ -190,7 +197,18 @@ def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> Non
 
 def _model(name: str, runs: list[Run], total: int) -> Model:
     layers = len({(run.prefix, run.index) for run in runs if run.index is not None})
-    return Model(name, "traced", "traced", layers, 0, 0, 0, 0, 0, traced_parameters=max(1, total))
+    return Model(
+        name,
+        "traced",
+        "traced",
+        layers,
+        hidden_size=0,
+        heads=0,
+        kv_heads=0,
+        head_dim=0,
+        ffn_size=0,
+        traced_parameters=max(1, total),
+    )
 
 
 def _workload(model: Model, task: Task, runs: list[Run], total: int, split: Parallelism) -> Workload:
@@ -250,15 +268,18 @@ def _stages(
 ) -> tuple[Stage, ...]:
     tokens = task.batch // split.data * task.sequence
     forward = tuple(
-        Block(label, len(members), tuple(members[0].tape.operators), kind)
+        Block(label, len(members), operators, kind, saved=with_rest(written_by(operators, run.kept), run.saved_B))
         for (label, members), kind in zip(blocks, kinds, strict=True)
+        for run in members[:1]
+        for operators in (tuple(run.tape.operators),)
     )
     if not isinstance(task, FineTuning):
         return (Stage("prefill", StageKind.PREFILL, (Wave(forward, 1, tokens),)),)
     backward = tuple(
-        Block(label, len(members), members[0].backward, kind)
+        Block(label, len(members), run.backward, kind, saved=with_rest(read_by(run.backward, run.kept), run.saved_B))
         for (label, members), kind in zip(reversed(blocks), reversed(kinds), strict=True)
-        if members[0].backward
+        for run in members[:1]
+        if run.backward
     )
     update = tuple(
         Block(label, len(members), update_operators(own, task.optimizer, plan), kind)
@@ -281,13 +302,12 @@ def _memory(
     for (label, members), kind in zip(blocks, kinds, strict=True):
         run = members[0]
         states = states_of([w for w in weights if w.block == label], task, plan)
-        kept = kept_and_recomputed(run.tape, "none", "tiled")[0] if run.tape.training else ()
-        names, hidden = frozenset(value.name for value in kept), run.scores or frozenset(run.tape.scores)
+        names, hidden = frozenset(value.name for value in run.kept), run.scores or frozenset(run.tape.scores)
         space = max(
             peak_B(operators, [0] * len(operators), kept=names, hidden=hidden)
             for operators in (run.tape.operators, run.backward)
         )
-        saved = (sum(value.operand().size_B for value in kept),) if run.tape.training else ()
+        saved = (run.saved_B,) if run.tape.training else ()
         found.append(BlockMemory(label, kind, len(members), states, saved_B=saved, workspace_B=space))
     return tuple(found)
 

@@ -1,0 +1,1 @@
+"""Other programs' model files (GGUF, ONNX weights, quantized checkpoints) as ordinary Hugging Face models."""

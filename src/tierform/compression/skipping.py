@@ -1,0 +1,112 @@
+"""Which attention or FFN sublayers a model can do without.
+
+``cosine`` ranks sublayers by how little they turn the residual stream: the cosine between what enters and what leaves,
+mean over tokens; the rank is taken anew after each choice.  ``loss`` takes the most promising by cosine and keeps, one
+after another, the one whose loss is least.
+Sources: Men et al., ShortGPT (2024), for the cosine; He et al., What Matters in Transformers? (2024), for sublayers.
+Limit: residual streams that a sublayer's last matrix is added to directly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tierform.compression.quality import window_losses
+from tierform.compression.sites import anatomy
+from tierform.errors import fail
+
+RULES = ("cosine", "loss")
+Say = Callable[[str], None]
+
+
+def cosines(model: nn.Module, windows: Tensor) -> dict[str, float]:
+    """For every sublayer the mean cosine between the residual stream before and after it."""
+    parts = anatomy(model)
+    sums = dict.fromkeys(parts.sublayers, 0.0)
+    stream: dict[int, Tensor] = {}
+    handles = []
+
+    def enter(number: int) -> Callable[..., None]:
+        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+            stream[number] = (given[0] if given else named["hidden_states"]).detach()
+
+        return hook
+
+    def leave(name: str, number: int) -> Callable[..., None]:
+        def hook(_: nn.Module, __: Any, out: Tensor) -> None:
+            before = stream[number]
+            after = before + out.detach().view(before.shape)
+            sums[name] += float(nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean())
+            stream[number] = after
+
+        return hook
+
+    for number, layer in enumerate(parts.layers):
+        handles.append(layer.register_forward_pre_hook(enter(number), with_kwargs=True))
+    for name, site in parts.sublayers.items():
+        handles.append(site.module.register_forward_hook(leave(name, site.layer)))
+    try:
+        with torch.no_grad():
+            for ids in windows:
+                model(input_ids=ids[None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: one / len(windows) for name, one in sums.items()}
+
+
+class _Without:
+    """Sublayers left out for as long as they are listed; the weights stay as they are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.left_out: set[str] = set()
+        self._handles = [
+            site.module.register_forward_hook(
+                lambda _m, _g, out, name=name: torch.zeros_like(out) if name in self.left_out else out
+            )
+            for name, site in anatomy(model).sublayers.items()
+        ]
+
+    def close(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+
+def choose_skips(
+    model: nn.Module,
+    windows: Tensor,
+    count: int,
+    *,
+    by: str = "cosine",
+    kinds: tuple[str, ...] = (),
+    say: Say | None = None,
+) -> tuple[str, ...]:
+    """The names of `count` sublayers to leave out, in the order chosen; `kinds` limits them to attention or ffn."""
+    if by not in RULES:
+        fail("unknown rule", key="--skip-by", value=by, choices=RULES, fix=f"Known: {', '.join(RULES)}.")
+    names = [name for name in anatomy(model).sublayers if not kinds or name.rpartition(".")[2] in kinds]
+    if not 0 < count < len(names):
+        fail(f"1 to {len(names) - 1} of the {len(names)} sublayers can be left out", key="--skip", value=count)
+    without = _Without(model)
+    try:
+        for number in range(count):
+            found = cosines(model, windows)
+            left = sorted((name for name in names if name not in without.left_out), key=lambda name: -found[name])
+            chosen = left[0]
+            if by == "loss":
+                tried = {}
+                for name in left[: max(4, 2 * (count - number))]:
+                    without.left_out.add(name)
+                    tried[name] = float(window_losses(model, windows).mean())
+                    without.left_out.discard(name)
+                chosen = min(tried, key=tried.__getitem__)
+            without.left_out.add(chosen)
+            if say is not None:
+                say(f"leaving out {number + 1} of {count}: {chosen}")
+        return tuple(name for name in names if name in without.left_out)
+    finally:
+        without.close()

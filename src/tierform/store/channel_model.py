@@ -1,0 +1,153 @@
+"""A model whose matrices are nested integers, read at a precision by input channel and token, run for real.
+
+``uniform`` reads every channel at the same number of planes; ``static`` decides once, by the mean square of each
+channel's input on calibration text; ``dynamic`` decides for every token by the token's own inputs.  ``together``
+channels may share one depth, and ``batch`` tokens, which are computed at once, one reading of the weights: then the sum
+of their squared inputs decides.  Every matrix and token spends the same planes.
+
+Embeddings, head, normalizations and biases stay exact.  Models are any decoder or encoder that
+:mod:`tierform.compression.sites` can take apart.  Products are made in float32, once a depth: this measures quality;
+speed is measured by :mod:`tierform.store.channel_decoding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tierform.compression.sites import Site, anatomy
+from tierform.errors import fail
+from tierform.store.channel_rule import allocate, plane_worth
+from tierform.store.nested import PLANES, NestedMatrix, nest
+
+Rule = Literal["uniform", "static", "dynamic"]
+RULES: tuple[Rule, ...] = ("uniform", "static", "dynamic")
+
+
+@dataclass(slots=True)
+class ChannelSite:
+    """One matrix: its nested integers, the worth of each channel's planes, the mean square of each channel's input."""
+
+    site: Site
+    nested: NestedMatrix
+    worth: NDArray[np.float32]
+    mean_square: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How weights are read: a rule, the average planes, channels that share a depth, tokens that share a reading."""
+
+    rule: Rule
+    planes: float
+    together: int = 1
+    batch: int = 1
+
+    def check(self) -> None:
+        """TierformError when it cannot be."""
+        if self.rule not in RULES:
+            fail("unknown rule", key="rule", value=self.rule, choices=RULES, fix=f"Known: {', '.join(RULES)}.")
+        if self.rule == "uniform" and self.planes != int(self.planes):
+            fail("a uniform depth is a whole number of planes", key="planes", value=self.planes)
+        if not 0 < self.planes <= PLANES or self.together < 1 or self.batch < 1:
+            fail(f"above 0 and at most {PLANES} planes, and whole groups, are read", key="planes", value=self.planes)
+
+
+class ChannelModel:
+    """A model with its matrices as nested integers; :meth:`reading` sets how they are read."""
+
+    def __init__(self, model: nn.Module, group: int = 64, *, say: Callable[[str], None] | None = None) -> None:
+        """The model itself is not changed."""
+        self.model = model
+        self.sites: list[ChannelSite] = []
+        for site in anatomy(model).sites:
+            if say is not None:
+                say(f"nested integers: {site.name}")
+            exact = site.matrix.numpy()
+            nested = nest(exact, group)
+            self.sites.append(ChannelSite(site, nested, plane_worth(nested.channel_errors(exact))))
+
+    @property
+    def weights(self) -> int:
+        """Weights of all matrices."""
+        return sum(one.nested.codes.size for one in self.sites)
+
+    def calibrate(self, run: Callable[[], Any]) -> None:
+        """Note the mean square of each channel's input while `run` runs the model on calibration inputs."""
+        sums: dict[int, tuple[NDArray[np.float64], int]] = {}
+        handles = []
+        for number, one in enumerate(self.sites):
+
+            def note(_: nn.Module, given: tuple[Tensor, ...], number: int = number) -> None:
+                flat = given[0].detach().reshape(-1, given[0].shape[-1])
+                found, tokens = sums.get(number, (np.zeros(flat.shape[1]), 0))
+                sums[number] = found + flat.square().sum(0).double().numpy(), tokens + len(flat)
+
+            handles.append(one.site.module.register_forward_pre_hook(note))
+        try:
+            with torch.no_grad():
+                run()
+        finally:
+            for handle in handles:
+                handle.remove()
+        for number, one in enumerate(self.sites):
+            total, tokens = sums[number]
+            one.mean_square = (total / tokens).astype(np.float32)
+
+    @contextmanager
+    def reading(self, how: Reading) -> Iterator[None]:
+        """Within this block the model computes with weights read as told."""
+        how.check()
+        handles = []
+        for one in self.sites:
+
+            def replaced(_: nn.Module, given: tuple[Tensor, ...], __: Any, one: ChannelSite = one) -> Tensor:
+                inputs = given[0]
+                depth = self.depths(one, inputs, how)
+                y = product(one.nested, inputs.reshape(-1, inputs.shape[-1]), depth)
+                bias: Any = one.site.module.bias
+                y = y if bias is None else y + bias
+                return y.view(*inputs.shape[:-1], -1)
+
+            handles.append(one.site.module.register_forward_hook(replaced))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def depths(self, one: ChannelSite, inputs: Tensor, how: Reading) -> NDArray[np.uint8]:
+        """Planes of each channel, [token or 1, channel], for inputs (..., channel)."""
+        channels = inputs.shape[-1]
+        if how.rule == "uniform":
+            return np.full((1, channels), int(how.planes), np.uint8)
+        if how.rule == "static":
+            if one.mean_square is None:
+                fail("a static rule needs a calibration", key="rule", value=how.rule)
+            return allocate(one.mean_square[None], one.worth, how.planes, together=how.together)
+        squares = inputs.detach().square()
+        if how.batch > 1:  # sequences stand along the first axis: the same place of `batch` of them is one reading
+            sequences = squares.shape[0]
+            if sequences % how.batch:
+                fail("whole batches of sequences are needed", key="batch", value=(sequences, how.batch))
+            summed = squares.reshape(-1, how.batch, *squares.shape[1:]).sum(1, keepdim=True)
+            squares = summed.expand(-1, how.batch, *squares.shape[1:])
+        importance = squares.reshape(-1, channels).contiguous().numpy()
+        return allocate(importance, one.worth, how.planes, together=how.together)
+
+
+def product(nested: NestedMatrix, x: Tensor, depth: NDArray[np.uint8]) -> Tensor:
+    """Inputs [token, channel] times the matrix read at `depth` [token or 1, channel]: a product for each depth."""
+    chosen = torch.from_numpy(depth)
+    y = torch.zeros(len(x), nested.shape[0])
+    for planes in np.flatnonzero(np.bincount(depth.reshape(-1), minlength=PLANES + 1)).tolist():
+        if planes:
+            y += (x * (chosen == planes)) @ torch.from_numpy(nested.values(planes)).T
+    return y

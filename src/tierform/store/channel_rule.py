@@ -1,0 +1,120 @@
+"""Which input channels of a matrix are read at how many planes, for a token, under an exact budget.
+
+The error that channel k adds to the outputs at p planes is x_k^2 E[k, p], where x_k is the channel's input, known
+before the product, and E[k, p] the squared error of its weights at p planes, stored beside them.  A plane is worth what
+it takes off that error.  The planes of greatest worth are taken, a channel's first plane before its second, until the
+budget is spent, exactly.
+
+Worth is compared by its logarithm in steps of 1/32 of an octave, so that one pass over the channels counts and a second
+one takes; equal steps are taken in the order of the channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tierform.errors import fail
+from tierform.store.nested import PLANES
+
+_SHIFT = 18  # the upper 14 bits of a positive float32: its exponent and five bits of its mantissa
+_STEPS = 1 << (31 - _SHIFT)
+
+
+def plane_worth(errors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What each plane takes off a channel's error, [channel, plane], never more than the plane before it does.
+
+    `errors` [channel, planes + 1] are at 0 to 8 planes.  Where a plane alone takes off less than the one after it (the
+    first one often does), both count with their mean: the slopes of the convex hull of the error.
+    """
+    worth = np.empty((errors.shape[0], errors.shape[1] - 1), np.float32)
+    _hull(np.ascontiguousarray(errors, np.float64), worth)
+    return worth
+
+
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def _hull(errors: Any, worth: Any) -> None:
+    channels, planes = worth.shape
+    total, size = np.empty(planes), np.empty(planes, np.int64)
+    for k in range(channels):
+        blocks = 0
+        for p in range(planes):
+            total[blocks], size[blocks] = errors[k, p] - errors[k, p + 1], 1
+            blocks += 1
+            while blocks > 1 and total[blocks - 1] * size[blocks - 2] > total[blocks - 2] * size[blocks - 1]:
+                total[blocks - 2] += total[blocks - 1]
+                size[blocks - 2] += size[blocks - 1]
+                blocks -= 1
+        at = 0
+        for block in range(blocks):
+            for _ in range(size[block]):
+                worth[k, at] = max(total[block] / size[block], 0.0)
+                at += 1
+
+
+def budget_of(channels: int, average: float) -> int:
+    """Planes to spend on `channels` channels at `average` planes each."""
+    if not 0 < average <= PLANES:
+        fail(f"an average of above 0 and at most {PLANES} planes is needed", key="planes", value=average)
+    return round(channels * average)
+
+
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def spend(importance: Any, worth: Any, budget: int, planes: Any) -> None:
+    """`planes` [token, channel] for `importance` [token, channel] (squared inputs), each token spending `budget`."""
+    tokens, channels = importance.shape
+    deepest = worth.shape[1]
+    counts = np.zeros(_STEPS, np.int32)
+    value = np.empty(1, np.float32)
+    bits = value.view(np.uint32)
+    for token in range(tokens):
+        counts[:] = 0
+        for k in range(channels):
+            x = importance[token, k]
+            for p in range(deepest):
+                value[0] = x * worth[k, p]
+                counts[bits[0] >> _SHIFT] += 1
+        left, edge = budget, _STEPS - 1
+        while edge > 0 and counts[edge] <= left:
+            left -= counts[edge]
+            edge -= 1
+        for k in range(channels):
+            x, depth = importance[token, k], 0
+            for p in range(deepest):
+                value[0] = x * worth[k, p]
+                step = bits[0] >> _SHIFT
+                if step > edge:
+                    depth += 1
+                elif step == edge and left > 0:
+                    depth += 1
+                    left -= 1
+                else:
+                    break
+            planes[token, k] = depth
+
+
+def allocate(
+    importance: NDArray[np.float32], worth: NDArray[np.float32], average: float, *, together: int = 1
+) -> NDArray[np.uint8]:
+    """Planes [token, channel] for squared inputs [token, channel], `average` planes a channel for every token.
+
+    `together` successive channels are read at one depth (a group that fills a burst); the last group may be shorter and
+    then counts as a whole one.
+    """
+    tokens, channels = importance.shape
+    if together == 1:
+        planes = np.empty((tokens, channels), np.uint8)
+        spend(np.ascontiguousarray(importance, np.float32), worth, budget_of(channels, average), planes)
+        return planes
+    groups = -(-channels // together)
+    missing = groups * together - channels
+    inputs = np.pad(importance, ((0, 0), (0, missing))).reshape(tokens, groups, together)
+    gains = np.pad(worth, ((0, missing), (0, 0))).reshape(groups, together, -1)
+    value = np.einsum("tgc,gcp->tgp", inputs, gains)
+    planes = np.empty((tokens, groups), np.uint8)
+    for token in range(tokens):  # a group's worth is a sum of products, so it is given whole
+        spend(np.ones((1, groups), np.float32), value[token], budget_of(groups, average), planes[token : token + 1])
+    return np.repeat(planes, together, axis=1)[:, :channels]
