@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -65,7 +66,7 @@ def speed(store: Path, text: str, tokens: int, threads: int, prompt: str, json_f
             (Path(folder) / name).write_bytes(file.attachment(name))
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
     ids = tokenizer(prompt)["input_ids"]
-    rows = []
+    rows: list[dict[str, Any]] = []
     for planes in wanted:
         reads = opened.at(planes, dynamic=planes < 8)
         found, seconds = greedy(opened.model, ids, tokens)
