@@ -1,13 +1,14 @@
 # make demo   a fresh environment and the main job, with its HTML report
 # make test   what the tests need, and the tests
 # make check  lint and types;  make docs  the documentation;  make studies  every published study;  make bench  timings
+# make fuzz   every parser fed with inputs that try to break it
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check docs studies bench clean
+.PHONY: demo test check docs studies bench fuzz clean
 
 $(BIN)/tierform: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -38,11 +39,18 @@ docs: $(VENV)/.test-tools
 	$(BIN)/mkdocs build --quiet --strict
 
 studies: $(VENV)/.test-tools
+	@mkdir -p out
 	for study in $$($(BIN)/python -c "from tierform.studies import STUDIES; print(*STUDIES.names())"); do \
 	  $(BIN)/tierform reproduce $$study --out out/studies || exit 1; done
 
 bench: $(VENV)/.test-tools
 	for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+# Coverage-guided fuzzing of every parser (Linux): FUZZ_SECONDS each; what breaks one is kept in out/fuzz.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.test-tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(BIN)/python tests/fuzzing/fuzz_run.py --guided --seconds $(FUZZ_SECONDS) --out out/fuzz
 
 clean:
 	rm -rf $(VENV) out site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

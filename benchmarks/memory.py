@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
+from tierform.compat.dramsim.configuration import read_ini
 from tierform.memory import load_memory
 from tierform.memory.cycle import CycleMemory, Trace
-from tierform.memory.dramsim import read_ini
 from tierform.memory.standard import load_dram
 from tierform.memory.traffic import requests
 

@@ -18,8 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tierform.network import AnalyticNetwork, chiplets, mesh, mesh_3d, pattern, simulate_traffic
-from tierform.network.cycle import CycleNetwork, CycleResult, Injection, Sampling, random_traffic
+from tierform.network import (
+    AnalyticNetwork,
+    CycleNetwork,
+    CycleResult,
+    Injection,
+    Sampling,
+    TrafficClass,
+    chiplets,
+    mesh,
+    mesh_3d,
+    pattern,
+    simulate_traffic,
+)
+from tierform.network.cycle.engine import random_traffic
 
 CONFIG = """topology = mesh; k = 8; n = 2; routing_function = dor; num_vcs = 4; vc_buf_size = 8;
 wait_for_tail_credit = 0; vc_allocator = islip; sw_allocator = islip; alloc_iters = 1; credit_delay = 1;
@@ -129,7 +141,7 @@ def main() -> None:
             )
             print(f"8x8 mesh, {flits} flits, rate {rate} (least, median) {row}", flush=True)
     network = CycleNetwork(mesh_3d((16, 16, 4)))
-    traffic = random_traffic(pattern("uniform", 1024), Injection(0.1), network.memory, 0)
+    traffic = random_traffic([TrafficClass(pattern("uniform", 1024), Injection(0.1))], network.memory, 0)
     network.run(traffic, 0)
     started = time.process_time()
     network.run(traffic, 100_000)

@@ -17,7 +17,7 @@ import tierform.validation.systolic as ledger
 from tierform.chip.contract import product
 from tierform.chip.description import load_component
 from tierform.chip.systolic.batch import gemm_costs, product_costs
-from tierform.chip.systolic.scalesim import scale_sim
+from tierform.compat.scalesim.accounting import scale_sim
 
 TABLE = Path(ledger.__file__).parent / "tables" / "systolic_scale_sim.csv"
 ROWS = 1_000_000

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from tierform.compiled import prepare as _prepare
+
 if TYPE_CHECKING:
     from tierform.chip.description import Chip, load_chip
     from tierform.errors import TierformError
     from tierform.mapping import Mapping, load_mapping
+    from tierform.simulation.job import Job
+    from tierform.simulation.job_file import load_job, save_job
     from tierform.simulation.result import Result
-    from tierform.simulation.simulate import simulate
+    from tierform.simulation.runtime import Runtime, load_runtime
+    from tierform.simulation.simulate import simulate, simulate_many
+    from tierform.workload.graph import Workload
     from tierform.workload.models import Model, load_model
+    from tierform.workload.parallel import MicroBatches, Parallelism
     from tierform.workload.precision import PrecisionPlan
     from tierform.workload.task import (
         Adapters,
@@ -24,10 +31,13 @@ if TYPE_CHECKING:
         LastLayers,
         LoRA,
         QLoRA,
+        SequenceGroup,
+        Step,
         Training,
     )
 
 __version__ = "0.1.0"
+_prepare()
 
 _HOME = {
     "Adapters": "workload.task",
@@ -36,19 +46,32 @@ _HOME = {
     "FineTuning": "workload.task",
     "Full": "workload.task",
     "Inference": "workload.task",
+    "Job": "simulation.job",
     "LastLayers": "workload.task",
     "LoRA": "workload.task",
     "Mapping": "mapping",
+    "MicroBatches": "workload.parallel",
     "Model": "workload.models",
+    "Parallelism": "workload.parallel",
     "PrecisionPlan": "workload.precision",
     "QLoRA": "workload.task",
     "Result": "simulation.result",
+    "Runtime": "simulation.runtime",
+    "SequenceGroup": "workload.task",
+    "Step": "workload.task",
     "TierformError": "errors",
     "Training": "workload.task",
+    "Workload": "workload.graph",
     "load_chip": "chip.description",
+    "load_job": "simulation.job_file",
     "load_mapping": "mapping",
     "load_model": "workload.models",
+    "load_runtime": "simulation.runtime",
+    "save_job": "simulation.job_file",
     "simulate": "simulation.simulate",
+    "simulate_many": "simulation.simulate",
+    "load_traced": "workload.tracing",
+    "trace": "workload.tracing",
 }
 
 __all__ = [
@@ -58,19 +81,32 @@ __all__ = [
     "FineTuning",
     "Full",
     "Inference",
+    "Job",
     "LastLayers",
     "LoRA",
     "Mapping",
+    "MicroBatches",
     "Model",
+    "Parallelism",
     "PrecisionPlan",
     "QLoRA",
     "Result",
+    "Runtime",
+    "SequenceGroup",
+    "Step",
     "TierformError",
     "Training",
+    "Workload",
     "load_chip",
+    "load_job",
     "load_mapping",
     "load_model",
+    "load_runtime",
+    "load_traced",
+    "save_job",
     "simulate",
+    "simulate_many",
+    "trace",
 ]
 
 

@@ -27,18 +27,19 @@ class Problem:
     fix: str | None = None
 
     def __str__(self) -> str:
-        place = self.file or ""
+        place = printable(self.file or "")
         if self.line is not None:
             place = f"{place}:{self.line}" if place else f"line {self.line}"
-        subject = f"{self.key}: " if self.key else ""
-        text = f"{place}: {subject}{self.what}" if place else f"{subject}{self.what}"
+        what = printable(self.what)
+        subject = f"{printable(self.key)}: " if self.key else ""
+        text = f"{place}: {subject}{what}" if place else f"{subject}{what}"
         if self.value is not None:
             text += f" (found {_shown(self.value)})"
         hints = []
         if self.nearest is not None:
             hints.append(f"did you mean {self.nearest!r}?")
         if self.fix:
-            hints.append(self.fix)
+            hints.append(printable(self.fix))
         return text + ("\n    " + " ".join(hints) if hints else "")
 
 
@@ -48,6 +49,17 @@ class TierformError(Exception):
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: tuple[Problem, ...] = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+# Which extra of the package brings an optional library, by the name under which it is imported.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "sklearn", "datasets"), "train"),
+    **dict.fromkeys(("zstandard", "safetensors"), "store"),
+    **dict.fromkeys(("jinja2", "plotly"), "report"),
+    **dict.fromkeys(("optuna", "joblib"), "explore"),
+    "pyamg": "thermal",
+    "ray": "cluster",
+}
 
 
 class MissingDependency(TierformError):
@@ -62,6 +74,12 @@ class MissingDependency(TierformError):
                 )
             ]
         )
+
+
+def missing(error: ImportError, needed_for: str = "this") -> MissingDependency | None:
+    """What to say of a failed import of an optional library; None for any other import."""
+    library = (error.name or "").partition(".")[0]
+    return MissingDependency(library, needed_for, EXTRAS[library]) if library in EXTRAS else None
 
 
 def fail(
@@ -87,6 +105,27 @@ def nearest(name: str, choices: Iterable[str]) -> str | None:
     return folded[found[0]] if found else None
 
 
+def printable(text: str) -> str:
+    """The text with every control character written out, so that a terminal shows it and obeys none of it.
+
+    Line breaks and tabs stay.  Colours, cursor movements, changes of reading direction and halves of characters from a
+    file become the codes of their characters.
+    """
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in "\n\t" else repr(one)[1:-1] for one in text)
+
+
+def note(text: str) -> None:
+    """Tell something that is no error and no result: the logger ``tierform``, by default on standard error."""
+    import logging
+
+    logging.getLogger("tierform").warning("note: %s", printable(text))
+
+
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no whole number of more than 4,300 digits
+        text = f"a {type(value).__name__} too long to write"
     return text if len(text) <= 80 else text[:77] + "..."

@@ -1,26 +1,39 @@
 """Reading YAML and JSON so that each mistake has a line, and writing files whole or not at all.
 
 YAML is read as plain data: no tags, no aliases (so no file can unfold into more than it shows), no repeated
-keys, a bounded size and depth.  A :class:`Document` remembers the line of every key.
+keys, a bounded size, depth and number of entries, no control characters in a text.  A :class:`Document` remembers the
+line of every key.  Everything that the project writes goes through :func:`atomic_path`.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
 import os
+import re
+import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from tierform.errors import TierformError, fail
+from tierform.errors import Problem, TierformError, fail, nearest, note
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 40
+MAX_ENTRIES = 200_000  # of a YAML file: each costs half a kilobyte while it is read
+MAX_JSON_ENTRIES = 3_000_000
+LONGEST_INTEGER = 10**19
+
+_FULL = (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC, errno.EFBIG)
+_UNCLEAN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
+_DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
 
 Path_ = tuple[str | int, ...]
 
@@ -47,17 +60,24 @@ def read_text(path: Path | str, max_bytes: int = MAX_BYTES) -> str:
     try:
         if path.is_dir():
             fail("this is a folder, a file is needed", file=str(path))
-        size = path.stat().st_size
-        if size > max_bytes:
-            fail(f"the file has {size} bytes; at most {max_bytes} are read", file=str(path))
-        return path.read_bytes().decode("utf-8-sig")
+        content = bytearray()
+        with path.open("rb") as opened:  # piece by piece: a pipe or a device has no size to ask for
+            while len(content) <= max_bytes and (piece := opened.read(2**20)):
+                content += piece
+        if len(content) > max_bytes:
+            fail(f"the file is too large: at most {max_bytes} bytes are read", file=str(path))
+        text = content.decode("utf-8-sig")
+        if "\0" in text:
+            line = text[: text.index("\0")].count("\n") + 1
+            fail("the file is not text: it has a NUL character", file=str(path), line=line)
+        return text
     except FileNotFoundError:
         near = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         fail("no such file", file=str(path), value=path.name, choices=near)
     except UnicodeDecodeError as error:
         fail(f"the file is not UTF-8 text (byte {error.start})", file=str(path))
-    except OSError as error:
-        fail(f"the file cannot be read: {error.strerror or error}", file=str(path))
+    except (OSError, ValueError) as error:
+        fail(f"the file cannot be read: {_reason(error)}", file=str(path))
 
 
 def read_yaml(path: Path | str) -> Document:
@@ -70,7 +90,7 @@ def parse_yaml(text: str, file: str) -> Document:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-    _refuse_deep_flow(text, file)
+    _refuse_large(text, file)
     reader = YAML(typ="safe")
     try:
         root = reader.compose(text)
@@ -85,11 +105,15 @@ def parse_yaml(text: str, file: str) -> Document:
     return Document(content, file, lines)
 
 
-def _refuse_deep_flow(text: str, file: str) -> None:
+def _refuse_large(text: str, file: str) -> None:
+    """Refuse what would cost far more time or memory than its size, before it is parsed."""
+    if text.count(",") + text.count("\n") + text.count("{") + text.count("[") > MAX_ENTRIES:
+        fail(f"the file has more than {MAX_ENTRIES} entries", file=file)
     depth = 0
     for number, line in enumerate(text.splitlines(), 1):
         depth += line.count("[") + line.count("{") - line.count("]") - line.count("}")
-        if depth > MAX_DEPTH or len(line) - len(line.lstrip(" -")) > 4 * MAX_DEPTH:
+        lead = len(line) - len(line.lstrip(" -?:"))
+        if depth > MAX_DEPTH or lead > 4 * MAX_DEPTH or line.count("? ") + line.count("- ") > 4 * MAX_DEPTH:
             fail(f"nested deeper than {MAX_DEPTH} levels", file=file, line=number)
         depth = max(depth, 0)
 
@@ -113,6 +137,8 @@ def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str, seen:
         if type(key_node).__name__ != "ScalarNode":
             fail("a key must be a plain word", file=file, line=at)
         key = str(key_node.value)
+        if not _clean(key):
+            fail("a control character stands in this key", file=file, line=at, value=key)
         if key in result:
             fail("this key stands twice", file=file, line=at, key=key)
         lines[(*location, key)] = at
@@ -128,9 +154,12 @@ def _scalar(node: Any, file: str, line: int) -> Any:
     if kind == "int":
         digits = text.replace("_", "")
         try:
-            return int(digits, 0) if len(digits) < 400 else text
+            number = int(digits, 0) if len(digits) < 400 else LONGEST_INTEGER + 1
         except ValueError:
             return text
+        if abs(number) > LONGEST_INTEGER:
+            fail("this whole number is too large", file=file, line=line, value=text, fix="At most 19 digits are read.")
+        return number
     if kind == "float":
         try:
             return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
@@ -138,12 +167,21 @@ def _scalar(node: Any, file: str, line: int) -> Any:
             return text
     if kind == "bool":
         return text.lower() in ("true", "yes", "on")
+    if not _clean(text):
+        fail("a control character stands in this text", file=file, line=line, value=text)
     return None if kind == "null" else text
+
+
+def _clean(text: str) -> bool:
+    """Whether a text has no control characters but line breaks and tabs, and no halves of characters."""
+    return text.isprintable() or _UNCLEAN.search(text) is None
 
 
 def read_json(path: Path | str) -> Document:
     """A JSON file as plain data (without line numbers for keys); refusals are TierformErrors with their line."""
     text = read_text(path)
+    if text.count(",") > MAX_JSON_ENTRIES:
+        fail(f"the file has more than {MAX_JSON_ENTRIES} entries", file=str(path))
     try:
         return Document(json.loads(text, object_pairs_hook=_no_repeats), str(path))
     except json.JSONDecodeError as error:
@@ -151,7 +189,7 @@ def read_json(path: Path | str) -> Document:
     except RecursionError:
         fail("nested too deeply", file=str(path))
     except ValueError as error:
-        fail(str(error), file=str(path))
+        fail(str(error).split(";")[0], file=str(path))
 
 
 def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -163,36 +201,202 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-@contextmanager
-def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not."""
-    target = Path(path)
+def _short(name: str) -> str:
+    """A name that leaves room for the marks of a part file (255 bytes are the usual limit)."""
+    return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether what is written here is passed on and not kept as a file: ``-``, devices, pipes, open descriptors."""
+    if str(path) == "-":
+        return True
+    shown = os.path.abspath(path)  # noqa: PTH100  (lexical: the links are followed one by one)
+    for _ in range(40):
+        if shown.startswith(_DESCRIPTORS):
+            return True
+        if not os.path.islink(shown):  # noqa: PTH114
+            break
+        shown = os.path.join(os.path.dirname(shown), os.readlink(shown))  # noqa: PTH115, PTH118, PTH120
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def check_output(path: Path | str) -> None:
+    """TierformError when a file cannot be written here: asked before long work, and by :func:`atomic_path`."""
+    target = Path(path)
+    if "\0" in str(path) or not str(path):
+        fail("this is no file name", value=str(path))
+    if _is_stream(target):
+        return
+    try:
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        mode = stat.S_IFREG
     except OSError as error:
         fail(f"cannot write here: {error.strerror or error}", file=str(target))
-    os.close(handle)
-    temporary = Path(name)
+    if stat.S_ISDIR(mode):
+        fail("this is a folder, a file is needed", file=str(target))
+    if not stat.S_ISREG(mode):
+        fail("cannot write here: neither a file, a pipe nor a character device", file=str(target))
+    real = Path(os.path.realpath(target))
+    if not real.parent.is_dir():
+        _no_folder(real.parent, str(target))
+    if real.exists() and not os.access(real, os.W_OK):
+        fail("cannot write here: the file is write-protected", file=str(target))
+    if not os.access(real.parent, os.W_OK | os.X_OK):
+        why = "Read-only file system" if os.statvfs(real.parent).f_flag & os.ST_RDONLY else "Permission denied"
+        fail(f"cannot write here: {why}", file=str(target), fix="Name a folder that you may write.")
+
+
+def _no_folder(folder: Path, file: str) -> NoReturn:
+    above = next((one for one in folder.parents if one.is_dir()), Path())
+    missing = folder.relative_to(above).parts[0]
+    near = (
+        nearest(missing, [one.name for one in above.iterdir() if one.is_dir()]) if os.access(above, os.R_OK) else None
+    )
+    raise TierformError(
+        [Problem("cannot write here: no such folder", file, nearest=near, fix=f"Make it first: mkdir -p {folder}")]
+    )
+
+
+def make_folder(path: Path | str, *, parents: bool = False) -> Path:
+    """The folder, made if it is missing; the folder above must exist, or with `parents` is made, too (caches)."""
+    folder = Path(path)
+    if not parents and not folder.exists() and not folder.parent.is_dir():
+        _no_folder(folder.parent, str(folder))
     try:
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        folder.mkdir(parents=parents, exist_ok=True)
+    except (OSError, ValueError) as error:
+        fail(f"cannot make this folder: {_reason(error)}", file=str(folder))
+    return folder
+
+
+@contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """A temporary path to write at; its content stands at `path` when the block ends well, and vanishes when not.
+
+    A file is replaced whole, through links, and keeps its mode.  Devices, pipes and ``-`` (standard output) are given
+    the whole content at the end.  TierformError when the folder is missing or nothing can be written there, also when
+    the block meets a full disk; parts that a killed process left of the same target are removed.
+    """
+    target = Path(path)
+    check_output(target)
+    if _is_stream(target):
+        with _message(target), tempfile.TemporaryDirectory(prefix="tierform-") as folder:
+            temporary = Path(folder) / "content"
+            temporary.touch()
+            with _message(target, Path(folder)):
+                yield temporary
+            _pass_on(temporary, target)
+        return
+    real = Path(os.path.realpath(target))
+    _remove_stale(real)
+    with _message(target, real.parent):
+        handle, temporary = _part(real)
         try:
-            temporary.replace(target)
-        except OSError as error:
-            fail(f"cannot write here: {error.strerror or error}", file=str(target))
+            yield temporary
+            with temporary.open("r+b") as written:
+                os.fsync(written.fileno())
+            if real.exists():
+                temporary.chmod(stat.S_IMODE(real.stat().st_mode))
+            temporary.replace(real)
+        finally:
+            os.close(handle)
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _message(target: Path, own: Path | None = None) -> Iterator[None]:
+    """A full disk, a quota or read-only media as one message about the target; files outside `own` are others."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of standard output went away: no error of ours
+    except OSError as error:
+        if error.filename is not None and own is not None and Path(str(error.filename)).parent != own:
+            fail(_reason(error), file=str(error.filename))  # of a file that the block reads
+        fix = "Nothing was written; free some space or name another place." if error.errno in _FULL else None
+        fail(f"cannot write here: {_reason(error)}", file=str(target), fix=fix)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def _pass_on(content: Path, target: Path) -> None:
+    with content.open("rb") as source:
+        if str(target) in ("-", "/dev/stdout"):
+            sys.stdout.flush()
+            shutil.copyfileobj(source, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
+        with open(os.open(target, os.O_WRONLY | os.O_APPEND), "wb") as out:  # noqa: PTH123  (never created nor cut)
+            shutil.copyfileobj(source, out)
+
+
+def _part(target: Path) -> tuple[int, Path]:
+    """An empty part file of the target, locked while this process works on it."""
+    while True:
+        path = target.parent / f".{_short(target.name)}.{os.urandom(4).hex()}.part"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        if _lock(handle, wait=True) is None or os.fstat(handle).st_nlink:
+            return handle, path
+        os.close(handle)  # another process took it for a stale one before it was locked
+
+
+def _lock(handle: int, *, wait: bool) -> bool | None:
+    """Lock an open file for this process; False when another has it, None where files cannot be locked."""
+    if sys.platform == "win32":
+        return None
+    import fcntl
+
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove what killed processes left of this target: parts that no living process has locked."""
+    form = re.compile(re.escape(f".{_short(target.name)}.") + r"[0-9a-z_]{8}\.part")
+    for path in (
+        [one for one in target.parent.iterdir() if form.fullmatch(one.name)]
+        if os.access(target.parent, os.R_OK)
+        else []
+    ):
+        with contextlib.suppress(OSError):
+            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(handle, wait=False):
+                    path.unlink()
+                    note(f"removed {path}: an interrupted run left it unfinished")
+            finally:
+                os.close(handle)
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process: TierformError when another process holds it."""
+    with _message(folder):
+        handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        if _lock(handle, wait=False) is False:
+            fail("another process is writing into this folder", file=str(folder), fix="Wait for it, or name another.")
+        yield
     finally:
-        temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 def write_text(path: Path | str, text: str) -> None:
     """Write a whole text file, or leave what was there."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path | str, content: Any) -> None:
@@ -235,6 +439,9 @@ __all__ = [
     "TierformError",
     "atomic_path",
     "cache_folder",
+    "check_output",
+    "folder_lock",
+    "make_folder",
     "parse_yaml",
     "read_json",
     "read_text",

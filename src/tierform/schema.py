@@ -6,20 +6,41 @@ A field ``Annotated[Constant, quantity("J")]`` accepts ``"1.667 pJ"`` or, with i
 
 from __future__ import annotations
 
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import KINDS, Constant
 from tierform.units import parse_quantity
 
+# Whole numbers of files: no text, no truth value, and nothing that no part of a machine is made of.
+MOST = 10**6
+Whole = Annotated[int, Field(strict=True, ge=0, le=MOST)]
+Count = Annotated[int, Field(strict=True, ge=1, le=MOST)]
+Bits = Annotated[int, Field(strict=True, ge=1, le=64)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+# The largest constant of a unit; far beyond any machine, so that what is computed from a few of them stays finite.
+_LARGEST = {
+    "m": 1e3,
+    "m^2": 1e3,
+    "s": 1e12,
+    "Hz": 1e13,
+    "1/s": 1e24,
+    "W": 1e9,
+    "J": 1e6,
+    "J/B": 1e6,
+    "K": 1e4,
+    "V": 1e5,
+}
+_LARGEST |= {"B": 1e18, "B/s": 1e18, "bit": 1e9}
+
 
 class FileModel(BaseModel):
-    """Base of every file schema: unknown keys are refused, nothing can be changed after loading."""
+    """Base of every file schema: unknown keys are refused, numbers are finite, nothing is changed after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
 def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> BeforeValidator:
@@ -36,6 +57,9 @@ def quantity(unit: str, *, minimum: float | None = None, above: float | None = N
             raise ValueError(f"must be at least {minimum:g} {unit}".rstrip())
         if above is not None and constant.value <= above:
             raise ValueError(f"must be greater than {above:g} {unit}".rstrip())
+        largest = _LARGEST.get(unit, 1e30)
+        if abs(constant.value) > largest:
+            raise ValueError(f"must be at most {largest:g} {unit}".rstrip())
         return constant
 
     return BeforeValidator(convert)
@@ -99,7 +123,21 @@ def _problem(schema: type[BaseModel], document: Document, at: tuple[str | int, .
         fix = f"Choose one of {', '.join(choices)}."
         return Problem("not a known choice", document.file, line, key, shown, nearest(str(value), choices), fix)
     message = str(item["msg"]).removeprefix("Value error, ")
+    if kind in _WORDS:
+        bounds = {name: f"{bound:g}" for name, bound in item.get("ctx", {}).items() if isinstance(bound, (int, float))}
+        message = _WORDS[kind].format(**bounds)
     return Problem(message[:1].lower() + message[1:], document.file, line, key, shown)
+
+
+_WORDS = {
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be greater than {gt}",
+    "less_than_equal": "must be at most {le}",
+    "less_than": "must be less than {lt}",
+    "int_type": "a whole number is needed",
+    "float_type": "a number is needed",
+    "finite_number": "the number is not finite",
+}
 
 
 def _field_names(schema: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:

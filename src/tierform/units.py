@@ -73,13 +73,18 @@ _PREFIXES = {
     "Gi": 2.0**30,
     "Ti": 2.0**40,
 }
-_QUANTITY = re.compile(r"\s*([+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*(.*?)\s*")
-_FACTOR = re.compile(r"([^\d*/·^\s]+|1)(?:\^?(-?\d+))?")
+SMALLEST, LARGEST = 1e-40, 1e40  # of any figure, in the unit asked for; products of a few such stay finite
+LONGEST = 200  # characters of a number with its unit
+# The number at the beginning; no two parts of the expression can share a digit, so it takes linear time.
+_NUMBER = re.compile(r"[+-]?(?:[0-9][0-9_]*(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_FACTOR = re.compile(r"([^0-9*/·^\s]+|1)(?:\^?(-?[0-9]{1,3}))?")
 
 
 @lru_cache(maxsize=512)
 def unit_scale(unit: str) -> tuple[float, Dimension] | None:
     """Scale to SI and dimension of a unit expression such as ``pJ/bit`` or ``W/(m*K)``; None if unknown."""
+    if len(unit) > LONGEST:
+        return None
     text = unit.replace("·", "*").replace("²", "^2").replace("³", "^3").replace(" per ", "/").strip()
     if not text:
         return 1.0, _NONE
@@ -92,7 +97,7 @@ def unit_scale(unit: str) -> tuple[float, Dimension] | None:
     if top is None or bottom is None or (slash and not denominator):
         return None
     dimension = tuple(a - b for a, b in zip(top[1], bottom[1], strict=True))
-    return top[0] / bottom[0], dimension  # type: ignore[return-value]
+    return (top[0] / bottom[0], dimension) if bottom[0] else None  # type: ignore[return-value]
 
 
 def _product(text: str) -> tuple[float, Dimension] | None:
@@ -103,7 +108,7 @@ def _product(text: str) -> tuple[float, Dimension] | None:
         if match is None or single is None:
             return None
         power = int(match.group(2) or 1)
-        if abs(power) > 9:
+        if abs(power) > 9 or abs(power * math.log10(single[0])) > 200:
             return None
         scale *= single[0] ** power
         for axis in range(6):
@@ -136,16 +141,19 @@ def parse_quantity(value: object, unit: str, *, key: str | None = None) -> float
     if isinstance(value, bool) or not isinstance(value, (int, float, str)):
         fail("a number with a unit is needed", key=key, value=value, fix=f'Write it as in "1.5 {unit}".')
     if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value)
+        text = value.strip()
+        match = _NUMBER.match(text) if len(text) <= LONGEST else None
         if match is None:
             fail("this is not a number with a unit", key=key, value=value, fix=f'Write it as in "1.5 {unit}".')
-        number, given = float(match.group(1).replace("_", "")), match.group(2)
+        number, given = float(match.group().replace("_", "")), text[match.end() :].strip()
     else:
-        number, given = float(value), ""
+        number, given = float(value) if abs(value) <= 1e308 else math.inf, ""
     if not math.isfinite(number):
         fail("the number is not finite", key=key, value=value)
     if given in ("degC", "°C", "C") and wanted[1] == (0, 0, 0, 0, 1, 0):
-        return (number + 273.15) / wanted[0]
+        if number < -273.15:
+            fail("a temperature lies above -273.15 degC", key=key, value=value)
+        number, given = number + 273.15, "K"
     scale = unit_scale(given)
     if scale is None:
         fail(f"unknown unit {given!r}", key=key, value=value, fix=f"A unit that converts to {unit} is needed.")
@@ -155,6 +163,8 @@ def parse_quantity(value: object, unit: str, *, key: str | None = None) -> float
     result = number * scale[0] / wanted[0]
     if not math.isfinite(result):
         fail("the number is not finite", key=key, value=value)
+    if result and not SMALLEST < abs(result) < LARGEST:
+        fail(f"beyond anything physical: {SMALLEST:g} to {LARGEST:g} {unit} are read", key=key, value=value)
     return result
 
 

@@ -11,6 +11,7 @@ from tierform import library
 from tierform.chip import contract
 from tierform.chip.component import WHOLE, Cost, Share, WeightHolder
 from tierform.chip.description import load_component
+from tierform.chip.sample_operators import elementwise
 from tierform.errors import TierformError
 from tierform.provenance import Assumption
 from tierform.workload.operator import Kind, Operator
@@ -114,4 +115,4 @@ def test_supporting_silently_more_than_said_is_noticed() -> None:
             return Cost(1.0, 1.0, {"mac": 1.0}, operator.operations)
 
     with pytest.raises(contract.BrokenContract, match="does not support"):
-        contract.check(Eager(), [contract.elementwise(Kind.SOFTMAX, 10)])
+        contract.check(Eager(), [elementwise(Kind.SOFTMAX, 10)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,17 @@ from hypothesis import strategies as st
 
 from tierform import library
 from tierform.chip.component import Share
-from tierform.chip.contract import product
 from tierform.chip.crossbar import CrossbarTiles
 from tierform.chip.crossbar.calibration import MeasuredPoint, fit_neuron
 from tierform.chip.crossbar.readout import cycle_s, needed_adc_bits, neuron_counts, read
 from tierform.chip.crossbar.tile import area_by_part, mac_energy_at_full_load, peak, power_by_part
 from tierform.chip.description import load_chip, load_component
+from tierform.chip.sample_operators import elementwise, product
 from tierform.errors import TierformError
+from tierform.numerics.chip_view import crossbar_format
 from tierform.simulation import simulate
 from tierform.workload import FineTuning, LoRA, PrecisionPlan
+from tierform.workload.operator import Kind
 
 
 def tiles(name: str = "isaac-tile-32nm", units: int = 1, **changes: Any) -> CrossbarTiles:
@@ -40,7 +43,7 @@ def test_layers_of_width_1024_take_73728_crossbars_at_8_bits() -> None:
 @given(
     k=st.integers(1, 700),
     n=st.integers(1, 700),
-    weight_bits=st.sampled_from([2, 4, 8, 16]),
+    weight_bits=st.sampled_from([2, 4, 6, 8, 16]),
     arrangement=st.sampled_from(["columns", "crossbars"]),
     encoding=st.sampled_from(["offset", "differential"]),
 )
@@ -55,18 +58,39 @@ def test_crossbars_and_conversions_are_counted_cell_by_cell(
     for i in range(0, k, 50):
         for j in {0, n // 2, n - 1}:
             for cell in range(cells):
-                if arrangement == "columns":
-                    used.add((i // 128, (j * cells + cell) // 128))
+                if arrangement == "columns":  # whole weights beside each other
+                    used.add((i // 128, j // (128 // cells)))
                 else:
                     used.add((i // 128, j // 128, cell))
     arrays = tile.crossbars_for(operator)
     assert len(used) <= arrays
     down = -(-k // 128)
-    assert arrays == (down * -(-n * cells // 128) if arrangement == "columns" else cells * down * -(-n // 128))
+    assert arrays == (down * -(-n // (128 // cells)) if arrangement == "columns" else cells * down * -(-n // 128))
     energy = tile.cost(operator).energy_J
     conversions = 3 * 8 * down * n * cells
     assert energy["adc"] == pytest.approx(conversions * 1.5625e-12)
     assert energy["crossbar"] == pytest.approx(arrays * 3 * 8 * 30e-12)
+
+
+def test_cost_and_values_count_the_same_crossbars() -> None:
+    """1024 x 1024 weights of 6 bits: 3 cells of 2 bits, 42 in 128 columns, 8 * ceil(1024 / 42) = 200 crossbars.
+
+    With a slice in each of three crossbars (atleus), 3 * 8 * 8 = 192.
+    """
+    for name, six in (("isaac", 200), ("atleus", 192)):
+        chip = load_chip(name)
+        reram = next(part for part in chip.components.values() if isinstance(part, CrossbarTiles))
+        for width, expected in ((8, 256), (6, six), (4, 128), (3, 128), (2, 64)):
+            assert reram.crossbars_for(product(1, 1024, 1024, weight_precision=f"int{width}")) == expected
+            assert crossbar_format(chip, weight_bits=width).crossbars(1024, 1024) == expected
+
+
+def test_guard_columns_stand_beside_every_weight() -> None:
+    """8 bits in cells of 2, one guard column: 5 columns, 25 weights in 128; apart 2 columns a slice, 64 in 128."""
+    operator = product(1, 100, 128)
+    assert tiles(guard_columns=1).crossbars_for(operator) == 4
+    assert tiles(guard_columns=1, slices="crossbars").crossbars_for(operator) == 4 * 2
+    assert tiles(guard_columns=1).cost(operator).utilization == pytest.approx(100 * 5 / (4 * 128))
 
 
 def test_a_vector_takes_one_cycle_for_each_input_bit_and_replicas_take_turns() -> None:
@@ -227,6 +251,74 @@ def test_more_products_than_crossbars_come_in_waves() -> None:
     )
 
 
+ROW_WRITE_S = 50.88e-9 * 4  # a pulse of 50.88 ns, four times
+
+
+def rewritable(units: int = 1, **changes: Any) -> CrossbarTiles:
+    counts = {"parallel_writes": {"value": "2", "kind": "assumed", "note": "test"}, "crossbars": 4}
+    return tiles("isaac-tile-32nm", units, dynamic_operands=True, **{**counts, **changes})
+
+
+REWRITABLE = rewritable().parameters
+
+
+def test_waves_write_the_crossbars_that_they_take_and_no_others() -> None:
+    """Six products of one crossbar each on one tile of four: two waves of reading, 6 / 2 = 3 rounds of writing.
+
+    On 400 crossbars one wave remains and the three rounds stay; on six tiles each writes one crossbar in one round.
+    """
+    six = product(64, 32, 128, held=False, batch=6)
+    reading_s = 64 * 8 * 100e-9
+    for tile, rounds, waves in (
+        (rewritable(), 3, 2),
+        (rewritable(crossbars=400), 3, 1),
+        (rewritable(units=6), 1, 1),
+        (rewritable(crossbars=1), 6, 6),
+    ):
+        cost = tile.cost(six)
+        assert cost.occupancy_s == pytest.approx(rounds * 128 * ROW_WRITE_S + waves * reading_s)
+        assert cost.cell_writes == 6 * 128 * 32 * 4 and cost.writes_per_cell == waves
+        assert cost.latency_s == pytest.approx(cost.occupancy_s + 6 * 100e-9)
+        # Six arrays' cells, all of their columns, of the cells of all arrays in every wave.
+        assert cost.utilization == pytest.approx(6 / (waves * tile.crossbars))
+        assert cost.energy_J["writing"] == pytest.approx(cost.cell_writes * 44e-12)
+        assert cost.energy_J["adc"] == pytest.approx(6 * 64 * 8 * 128 * 1.5625e-12)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    m=st.integers(1, 300),
+    n=st.integers(1, 500),
+    k=st.integers(1, 500),
+    batch=st.integers(1, 40),
+    crossbars=st.integers(1, 200),
+    more=st.integers(1, 200),
+    at_once=st.integers(1, 20),
+)
+def test_more_crossbars_tiles_and_writers_and_fewer_bits_are_never_slower(
+    m: int, n: int, k: int, batch: int, crossbars: int, more: int, at_once: int
+) -> None:
+    p = REWRITABLE
+
+    def seconds(held: int, width: int, units: int = 1, form: str = "int8") -> float:
+        writers = replace(p.parallel_writes, value=float(width))
+        counts = {"crossbars": held, "parallel_writes": writers}
+        tile = CrossbarTiles.build("tile", units, p.model_copy(update=counts))
+        return tile.cost(product(m, n, k, held=False, batch=batch, precision=form)).latency_s
+
+    plain = seconds(crossbars, at_once)
+    assert seconds(crossbars + more, at_once) <= plain
+    assert seconds(crossbars, at_once + more) <= plain
+    assert seconds(crossbars, at_once, units=2) <= plain
+    assert seconds(crossbars, at_once, form="int4") <= plain
+
+
+def test_a_second_copy_does_not_fill_the_crossbars_of_the_first() -> None:
+    operator = product(8, 1000, 1000, transposed=True)
+    plain, copied = (tiles().cost(operator, Share(0, 1, second_copy=copy)) for copy in (False, True))
+    assert copied.utilization == plain.utilization <= 1
+
+
 def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
     narrow = tiles("sinangil-sram-7nm")
     assert narrow.supports(product(8, 16, 64, precision="int4"))
@@ -234,6 +326,15 @@ def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
     assert not narrow.supports(wide)
     with pytest.raises(TierformError, match="at most 4 bits"):
         narrow.crossbars_for(wide)
+    told = narrow.why_not(wide)
+    assert (
+        told.startswith("sinangil-sram-7nm: ")
+        and "here are weights of 8 bits (8 columns each) and inputs of 8 bits" in told
+    )
+    assert narrow.why_not(product(8, 16, 64, precision="int4")) == ""
+    # Nobody expects these on crossbars: no weight, an adapter, another kind.
+    adapter = replace(wide, part="adapter")
+    assert {narrow.why_not(o) for o in (product(8, 16, 64, held=False), adapter, elementwise(Kind.SOFTMAX, 8))} == {""}
 
 
 @pytest.mark.parametrize(
@@ -249,6 +350,7 @@ def test_weights_and_inputs_wider_than_the_design_are_refused() -> None:
         ({"domain": "digital"}, "adc_kind"),
         ({"guard_columns": 128}, "columns"),
         ({"max_weight_bits": 0}, "max_weight_bits"),
+        ({"parallel_writes": {"value": "0.5", "kind": "assumed", "note": "test"}}, "parallel_writes"),
     ],
 )
 def test_impossible_tiles_are_refused(changes: dict[str, Any], key: str) -> None:

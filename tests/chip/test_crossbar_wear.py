@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierform.chip.crossbar.wear import WearLedger, refreshes
+from tierform.chip.component import Wearing
+from tierform.chip.crossbar.wear import WearLedger
 from tierform.chip.description import load_component
 from tierform.errors import TierformError
 from tierform.simulation import simulate
@@ -76,6 +77,7 @@ def test_crossbars_that_are_not_there_are_refused() -> None:
 
 
 def test_weights_are_refreshed_before_they_are_lost() -> None:
-    assert refreshes(None, 1e9) == 0
-    assert refreshes(100.0, 99.0) == 0
-    assert refreshes(100.0, 1000.0) == 10
+    lasting, day = load_component("reram", 1, "isaac-tile-32nm"), load_component("pcm", 1, "hermes-pcm-14nm")
+    assert isinstance(lasting, Wearing) and isinstance(day, Wearing)
+    assert lasting.refreshes(1e9) == 0
+    assert [day.refreshes(hours * 3600.0) for hours in (0, 23.9, 24, 240)] == [0, 0, 1, 10]

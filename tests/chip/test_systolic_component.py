@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierform.chip.component import Share
-from tierform.chip.contract import check, product
+from tierform.chip.contract import check
 from tierform.chip.description import load_component
 from tierform.chip.process import load_process
+from tierform.chip.sample_operators import product
 from tierform.chip.systolic import DATAFLOWS, SystolicArrays, accesses, cycles
 from tierform.chip.systolic.batch import product_costs
 from tierform.chip.systolic.cores import best_cut, cut_along_k
@@ -150,7 +151,7 @@ def test_impossible_arrays_are_refused(changes: dict[str, int]) -> None:
 def test_costing_loads_no_heavy_library() -> None:
     code = (
         "import sys; from tierform.chip.description import load_component; "
-        "from tierform.chip.contract import product; "
+        "from tierform.chip.sample_operators import product; "
         f"load_component('a', 2, '{NAME}').cost(product(8, 8, 8)); "
         "load_component('b', 2, 'isaac-tile-32nm').cost(product(8, 8, 8)); "
         "print([name for name in ('numba', 'scipy', 'torch', 'pandas') if name in sys.modules])"

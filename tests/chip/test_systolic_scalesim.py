@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tierform.chip.systolic import scalesim
+import tierform
 from tierform.chip.systolic.folds import DENSE, Sparsity, cycles
-from tierform.chip.systolic.scalesim_files import Configuration, LayerShape, read_configuration, read_topology
+from tierform.compat.scalesim.accounting import scale_sim
+from tierform.compat.scalesim.files import Configuration, LayerShape, read_configuration, read_topology
+from tierform.compat.scalesim.hardware import hardware
 from tierform.errors import TierformError
 from tierform.validation.systolic import ledger
 
@@ -59,7 +61,7 @@ def test_configuration_is_read_with_each_bandwidth(tmp_path):
 
 def test_every_mistake_of_a_configuration_is_told_with_its_line(tmp_path):
     text = CONFIGURATION.format(dataflow="sw", sparse="false", mode="FAST").replace("ArrayHeight: 32", "ArrayHeight: 0")
-    text = text.replace("IfmapCustomLayout: False", "IfmapCustomLayout: True").replace("ArrayWidth", "ArrayWidht")
+    text = text.replace("IfmapCustomLayout: False", "IfmapCustomLayout: maybe").replace("ArrayWidth", "ArrayWidht")
     with pytest.raises(TierformError) as caught:
         read_configuration(write(tmp_path, "a.cfg", text))
     found = {(problem.key.rpartition(".")[2], problem.line) for problem in caught.value.problems}
@@ -108,8 +110,21 @@ def test_every_row_of_scale_sim_is_found_again():
     assert sum(point.quantity == "Total Cycles" for point in found.points) >= 41
 
 
+def test_a_component_is_charged_the_cycles_of_the_hardwares_accounting():
+    """Where no bandwidth bounds them; and no more DRAM reads than SCALE-Sim's."""
+    points = {(point.case, point.quantity): point for point in ledger().points}
+    cases = {
+        case for case, quantity in points if quantity == "cycles as charged" and points[case, "Stall Cycles"].ours == 0
+    }
+    assert len(cases) > 30
+    for case in cases:
+        assert points[case, "cycles as charged"].ours == pytest.approx(points[case, "hardware cycles"].ours)
+    reads = [point for (_, quantity), point in points.items() if quantity == "DRAM reads as charged"]
+    assert len(reads) > 20 and all(point.ours <= point.reference for point in reads)
+
+
 def test_the_ledger_can_fail(tmp_path):
-    table = Path(scalesim.__file__).parents[2] / "validation" / "tables" / "systolic_scale_sim.csv"
+    table = Path(tierform.__file__).parent / "validation" / "tables" / "systolic_scale_sim.csv"
     lines = [line for line in table.read_text().splitlines() if not line.startswith("#")]
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     m, n, k = first["layer"].split("x")
@@ -190,7 +205,7 @@ def estimated_reads(lines, set_size):
 )
 def test_estimated_reads_follow_a_plain_buffer_of_sets(dataflow, m, n, k, array):
     layer = LayerShape("x", m, n, k)
-    figures = scalesim.scale_sim(layer, configuration(*array, dataflow, sram=(1, 1, 64))).figures
+    figures = scale_sim(layer, configuration(*array, dataflow, sram=(1, 1, 64))).figures
     for operand, name in enumerate(("IFMAP", "Filter")):
         reads, start, (_, stop) = estimated_reads(demand(layer, *array, dataflow, operand), 10)
         assert figures[f"DRAM {name} Reads"] == reads
@@ -212,14 +227,14 @@ def test_a_convolution_of_one_by_one_is_its_product(m, n, k, dataflow, words):
     window = LayerShape("c", m, n, k, 1, DENSE, (m, 1, k), (1, 1), (1, 1), (m, 1))
     for given_words in (0, words):
         chosen = configuration(8, 4, dataflow, given_words, sram=(1, 1, 1))
-        assert scalesim.scale_sim(product, chosen).figures == scalesim.scale_sim(window, chosen).figures
+        assert scale_sim(product, chosen).figures == scale_sim(window, chosen).figures
 
 
 @settings(max_examples=25, deadline=None)
 @given(m=st.integers(1, 60), n=st.integers(1, 60), k=st.integers(1, 60), dataflow=st.sampled_from(["ws", "os", "is"]))
 def test_more_bandwidth_never_stalls_more_and_enough_never_stalls(m, n, k, dataflow):
     layer = LayerShape("x", m, n, k)
-    narrow, wide = (scalesim.hardware(layer, configuration(8, 4, dataflow, words)).figures for words in (1, 1_000_000))
+    narrow, wide = (hardware(layer, configuration(8, 4, dataflow, words)).figures for words in (1, 1_000_000))
     assert wide["Stall Cycles"] == 0 <= narrow["Stall Cycles"]
     assert wide["Total Cycles"] == cycles(dataflow, m, n, k, 8, 4)
     moved = narrow["DRAM IFMAP Reads"], narrow["DRAM Filter Reads"], narrow["DRAM OFMAP Writes"]
@@ -237,7 +252,7 @@ def test_more_bandwidth_never_stalls_more_and_enough_never_stalls(m, n, k, dataf
 )
 def test_several_arrays_share_a_layer(m, n, k, arrays, dataflow):
     layer, chosen = LayerShape("x", m, n, k), configuration(8, 4, dataflow)
-    one, many = (scalesim.hardware(layer, chosen, "pipelined", count).figures for count in (1, arrays))
+    one, many = (hardware(layer, chosen, "pipelined", count).figures for count in (1, arrays))
     assert many["Total Cycles"] <= one["Total Cycles"]
     assert 0 < many["Overall Util %"] <= 100 + 1e-9
     assert many["Compute Util %"] == pytest.approx(many["Overall Util %"])
@@ -247,7 +262,7 @@ def test_several_arrays_share_a_layer(m, n, k, arrays, dataflow):
 def test_large_sram_fetches_each_word_once():
     layer = LayerShape("x", 300, 200, 100)
     for dataflow in ("ws", "os", "is"):
-        figures = scalesim.hardware(layer, configuration(16, 16, dataflow, sram=(512, 512, 512))).figures
+        figures = hardware(layer, configuration(16, 16, dataflow, sram=(512, 512, 512))).figures
         assert figures["DRAM IFMAP Reads"] == 30000
         assert figures["DRAM Filter Reads"] == 20000
         assert figures["DRAM OFMAP Writes"] == 60000
@@ -256,7 +271,7 @@ def test_large_sram_fetches_each_word_once():
 def test_sparse_weights_pack_the_folds():
     dense, sparse = LayerShape("x", 64, 64, 256), LayerShape("x", 64, 64, 256, sparsity=Sparsity(1, 4))
     chosen = configuration(32, 32, "ws", sram=(64, 64, 64), sparse=True)
-    one, quarter = (scalesim.scale_sim(layer, chosen).figures for layer in (dense, sparse))
+    one, quarter = (scale_sim(layer, chosen).figures for layer in (dense, sparse))
     assert (one["Total Cycles"] + 1) == 4 * (quarter["Total Cycles"] + 1)
     assert quarter["SRAM Filter Reads"] * 4 == one["SRAM Filter Reads"]
     assert quarter["Filter Metadata Storage"] > 0
@@ -297,8 +312,8 @@ def test_command_prints_the_reports_and_refuses_with_code_2(tmp_path, capsys):
 def test_a_layer_too_large_to_walk_is_refused_by_name_and_counted_by_formulas():
     large, chosen = LayerShape("large", 40_000, 40_000, 40_000), configuration(32, 32, "ws")
     with pytest.raises(TierformError, match="large"):
-        scalesim.scale_sim(large, chosen)
-    assert scalesim.hardware(large, chosen).figures["Total Cycles"] == cycles("ws", 40_000, 40_000, 40_000, 32, 32)
+        scale_sim(large, chosen)
+    assert hardware(large, chosen).figures["Total Cycles"] == cycles("ws", 40_000, 40_000, 40_000, 32, 32)
 
 
 def test_batch_equals_the_plain_formulas():

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -62,3 +67,57 @@ def test_is_no_number_ever_cut(
     assert all(
         words.count(number) == sum(line.count(number) for line in numbers) for line in numbers for number in line
     )
+
+
+_CELL = st.text(
+    st.characters(codec="utf-8", exclude_categories=["Cc", "Cf", "Cs", "Mn", "Me", "Mc", "Co", "Cn"]), max_size=70
+)
+
+
+@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(width=st.integers(60, 200), rows=st.lists(st.tuples(_CELL, _CELL, _CELL, _CELL), min_size=1, max_size=4))
+def test_is_no_letter_lost_at_any_width(
+    monkeypatch: Patch, capsys: Captured, width: int, rows: list[tuple[str, str, str, str]]
+) -> None:
+    head = ["what", "value", "kind", "why, source"]
+    out = printed(monkeypatch, capsys, width, head, [list(row) for row in rows])
+    shown = Counter(letter for letter in out if not letter.isspace())
+    given_letters = Counter(letter for row in rows for cell in row for letter in cell if not letter.isspace())
+    assert not given_letters - shown
+    assert max(map(output.cell_len, out.splitlines())) <= width
+
+
+def test_is_the_sentence_whole_that_lost_its_number(monkeypatch: Patch, capsys: Captured) -> None:
+    # "two HBM2 stacks of 4 GiB" became "two HBM2 stacks of  GiB" at 76 to 81 columns
+    row = [
+        "reram.parts.output-register.energy",
+        "read 0.8 pJ/bit, write 0.8 pJ/bit",
+        "assumed",
+        "two HBM2 stacks of 4 GiB",
+    ]
+    for width in range(60, 201):
+        out = printed(monkeypatch, capsys, width, ["what", "value", "kind", "why, source"], [row])
+        assert not Counter("".join(row).replace(" ", "")) - Counter(out), width
+
+
+def test_does_a_terminal_obey_nothing_that_a_table_holds(monkeypatch: Patch, capsys: Captured) -> None:
+    out = printed(
+        monkeypatch, capsys, 100, ["name", "value"], [["\x1b[2Jgone", "\u202eright to left"], ["[red]x[/red]", ":a:"]]
+    )
+    assert not set(out) & {"\x1b", "\u202e"}
+    assert "\\x1b[2Jgone" in out
+    assert "[red]x[/red]" in out
+
+
+@pytest.mark.parametrize("option", ["--json", "--json="])
+def test_has_a_file_named_dash_standard_output_for_itself(tmp_path: Path, option: str) -> None:
+    import json
+
+    words = ["--json=-"] if option.endswith("=") else ["--json", "-"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tierform", "list", "studies", *words], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert [one["name"] for one in json.loads(done.stdout)]
+    assert "tierform reproduce" in done.stderr
+    assert list(tmp_path.iterdir()) == []

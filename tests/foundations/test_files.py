@@ -96,3 +96,34 @@ def test_does_a_failed_write_leave_the_old_file(tmp_path: Path) -> None:
 def test_are_infinite_numbers_null_in_json(tmp_path: Path) -> None:
     write_json(tmp_path / "x.json", {"a": float("inf"), "b": [float("nan"), 1.5]})
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": None, "b": [None, 1.5]}
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("a: " + "9" * 20, "too large"),
+        ("a: -" + "9" * 5000, "too large"),
+        ('a: "\\ud800"', "character"),
+        ('a: "\\x1b[31m"', "control character"),
+        ('"\\0": 1', "control character"),
+        ("a: [" + "1," * 200_001 + "]", "entries"),
+        ("? " * 3000 + "a", "nested"),
+        ("- " * 3000 + "a", "nested"),
+    ],
+)
+def test_is_what_no_parser_could_use_refused_with_its_line(text: str, word: str) -> None:
+    with pytest.raises(TierformError, match=word):
+        parse_yaml(text, "x.yaml")
+
+
+def test_is_a_file_that_never_ends_or_is_no_text_refused(tmp_path: Path) -> None:
+    if Path("/dev/zero").exists():
+        with pytest.raises(TierformError, match="too large"):
+            read_text("/dev/zero", 2**20)
+    (tmp_path / "nul").write_bytes(b"a\nb\0c")
+    with pytest.raises(TierformError, match="NUL") as caught:
+        read_text(tmp_path / "nul")
+    assert caught.value.problems[0].line == 2
+    for name in ("a\0b", "a" * 5000):
+        with pytest.raises(TierformError):
+            read_text(tmp_path / name)

@@ -98,3 +98,23 @@ def test_is_a_problem_told_with_place_value_and_fix() -> None:
 def test_do_assumptions_come_before_stronger_evidence() -> None:
     lines = [Assumption("a", "1", "measured"), Assumption("b", "1", "assumed"), Assumption("a", "1", "measured")]
     assert [line.subject for line in assumptions_first(lines)] == ["b", "a"]
+
+
+@pytest.mark.parametrize("value", ["99999999999", "1.5", "true", "'5'", "0", "-1", "null", ".inf", "1000001"])
+def test_has_a_count_bounds_and_no_other_kind(value: str) -> None:
+    from tierform.schema import Count
+
+    class Part(FileModel):
+        rows: Count
+
+    with pytest.raises(TierformError, match=r"f\.yaml:1"):
+        validate(Part, parse_yaml(f"rows: {value}\n", "f.yaml"))
+    assert validate(Part, parse_yaml("rows: 1000000\n", "f.yaml")).rows == 10**6
+
+
+def test_is_a_message_of_a_file_printable() -> None:
+    from tierform.errors import Problem
+
+    text = str(Problem("a \x1b[2J\u202eb", "x\x07.yaml", 3, "k\x9b", "v\x1b", "n\x1b", "f\x1b"))
+    assert all(one.isprintable() or one in "\n\t" for one in text)
+    assert "\\x1b[2J" in text

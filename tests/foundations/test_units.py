@@ -93,3 +93,28 @@ def test_are_counts_shown_without_prefixes_below_a_thousand() -> None:
     assert format_quantity(0.0, "s") == "0 s"
     assert format_quantity(358.15, "K") == "85.0 °C"
     assert format_quantity(3.5e-4, "m2") == "350 mm²"
+
+
+def test_does_a_long_number_take_linear_time() -> None:
+    # 3,000 digits took 100 s when two parts of the expression could share a digit
+    import time
+
+    begin = time.process_time()
+    for text in ("1" * 3000, "1" * 3000 + "!", "1_" * 1500 + "x", "." * 3000, "1e" * 1500, " " * 3000 + "x"):
+        with pytest.raises(TierformError):
+            parse_quantity(text, "s")
+    assert time.process_time() - begin < 0.2
+
+
+@pytest.mark.parametrize(
+    "text", ["² s", "٣ s", "1e39 Ts", "1e-41 s", "-300 degC", "1 aeV^-9", "1 m^999999", "1 s/am^9"]
+)
+def test_is_no_nonsense_taken_for_a_quantity(text: str) -> None:
+    with pytest.raises(TierformError):
+        parse_quantity(text, "K" if "deg" in text else "s")
+
+
+def test_is_an_integer_of_any_size_refused_or_read() -> None:
+    assert parse_quantity(10**30, "1") == 1e30
+    with pytest.raises(TierformError, match=r"finite|physical"):
+        parse_quantity(10**4000, "1")

@@ -80,7 +80,7 @@ def test_does_an_edited_mapping_change_the_result(tmp_path: Path) -> None:
         ("attention.q: reram", "attention.qq: reram", "no such operator"),
         ("attention.scores: systolic", "attention.scores: reram", "cannot run"),
         ("chip: atleus", "chip: a100", "another chip"),
-        ("micro_batches: 1", "micro_batches: 0", "at least 1"),
+        ("prefill: 1", "prefill: 0", "at least 1"),
         ("  replicas: 1\n", "  replicas: -1\n", "at least 1"),
         ("tiles:\n  - [16", "tiles:\n  - [1600", "no tile"),
         ("schema: tierform.mapping/1", "schema: tierform.mapping/2", "schema"),
@@ -108,11 +108,8 @@ def test_are_too_many_replicas_refused(tmp_path: Path) -> None:
 def test_do_all_experts_sit_in_crossbars_though_few_are_touched() -> None:
     model = load_model("qwen1.5-moe-a2.7b")
     workload = expand(model, Inference(batch=1, sequence=1, precision=CHIP.precision))  # type: ignore[arg-type]
-    from tierform.mapping.rule import _weights
-
     plan = default_mapping(CHIP, workload)
-    found = {weight.name: weight for weight in _weights(CHIP, workload, "reram", plan.assignments)}
-    experts = next(weight for name, weight in found.items() if "experts.up" in name)
+    experts = next(placement for placement in plan.placements if "experts.up" in placement.weight)
     # 60 experts of 2048 x 1408 at 8 bits: 16 x 44 crossbars each, though one token touches four.
     assert experts.crossbars == 60 * 16 * 44
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from tierform.cli.main import main
+from tierform.compat.dramsim.configuration import read_ini, spec_of_sections
+from tierform.compat.dramsim.trace import read_trace
 from tierform.errors import TierformError
 from tierform.files import read_yaml
 from tierform.memory.cycle import CycleMemory, Trace
-from tierform.memory.dramsim import read_ini, read_trace, spec_of_sections
 from tierform.validation import memory as validation
 
 TABLE = Path(validation.__file__).parent / "tables" / "memory_configurations.yaml"
@@ -84,6 +85,51 @@ def test_a_wrong_configuration_is_refused_with_its_keys(
         assert word in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "timing", "value", "note"),
+    [
+        ({"tREFI": None, "tRP": "17\nREFI = 6240"}, "nREFI", 7800, "REFI is no key of DRAMsim3"),
+        ({"tRTP": None, "tRP": "17\ntRTP_L = 6\ntRTP_S = 4"}, "nRTP", 5, "tRTP is 5, as in DRAMsim3"),
+    ],
+)
+def test_what_dramsim3_does_not_read_is_not_read_and_said(
+    tmp_path: Path, changes: dict[str, str | None], timing: str, value: int, note: str
+) -> None:
+    spec = read_ini(_ini(tmp_path / "noted.ini", **changes))
+    assert spec.timings[timing] == value
+    assert [note in text for text in spec.notes] == [True]
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"refresh_policy": "RANK_LEVEL_SIMULTANEOUS"}, "refreshes every rank"),
+        ({"refresh_policy": "BANK_LEVEL_STAGGERED", "tRP": "17\ntREFIb = 975\ntRFCb = 200"}, "BANK_LEVEL_STAGGERED"),
+        ({"channels": "1\nenable_self_refresh = true"}, "self-refresh after use"),
+    ],
+)
+def test_a_difference_from_dramsim3_is_named_where_it_is_met(
+    tmp_path: Path, changes: dict[str, str | None], note: str
+) -> None:
+    assert read_ini(_ini(tmp_path / "plain.ini")).notes == ()
+    assert note in " ".join(read_ini(_ini(tmp_path / "other.ini", **changes)).notes)
+
+
+def test_without_bank_groups_the_short_spacings_are_enough(tmp_path: Path) -> None:
+    missing = dict.fromkeys(("tCCD_L", "tRRD_L", "tWTR_L"))
+    spec = read_ini(_ini(tmp_path / "d.ini", bankgroups="1", banks_per_group="16", **missing))
+    t = spec.timings
+    assert (t["nCCDL"], t["nRRDL"], t["nWTRL"]) == (t["nCCDS"], t["nRRDS"], t["nWTRS"])
+    with pytest.raises(TierformError, match="tCCD_L"):
+        read_ini(_ini(tmp_path / "e.ini", **missing))
+
+
+def test_a_remark_in_parentheses_is_no_part_of_a_number(tmp_path: Path) -> None:
+    assert read_ini(_ini(tmp_path / "d.ini", tCK="0.666 (1/1.5)")).clock_s == pytest.approx(0.666e-9)
+    with pytest.raises(TierformError, match="a number between"):
+        read_ini(_ini(tmp_path / "e.ini", tCK="0.666 1.5)"))
+
+
 def test_an_unknown_key_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "x.ini"
     path.write_text("[timing]\ntRPP = 17\n")
@@ -121,7 +167,9 @@ def test_the_command_prints_and_writes_its_statistics(tmp_path: Path, capsys: py
     assert "average read latency" in capsys.readouterr().out
     figures = json.loads(out.read_text())
     assert figures["reads"] + figures["writes"] == 300
-    assert figures["bandwidth_B_per_s"] == pytest.approx(300 * 64 / (3000 * 0.83e-9))
+    assert figures["request_bandwidth_B_per_s"] == pytest.approx(300 * 64 / (3000 * 0.83e-9))
+    # At most eight writes wait in the buffer of the one channel at the end; everything else went over the pins.
+    assert 292 <= figures["bandwidth_B_per_s"] * 3000 * 0.83e-9 / 64 <= 300
     assert figures["energy_J"] == pytest.approx(sum(figures["energy_by_part_J"].values()))
     assert {"average_read_latency_cycles", "row_hits", "cpu_s"} <= set(figures)
     assert "ACT bank" in (tmp_path / "commands.txt").read_text()

@@ -15,6 +15,8 @@ from tierform.memory.standard import dram_names, load_dram
 from tierform.memory.traffic import requests
 
 DEFAULT_GRADES = ["ddr4-2400", "ddr5-4800", "lpddr5-6400", "gddr6-16", "hbm2-2000", "hbm2e-3200", "hbm3-6400"]
+# The analytic model was fitted on the grades above; these came later.
+OTHER_GRADES = ["ddr3-1600", "lpddr4-3200", "lpddr5x-8533", "lpddr6-10667", "hbm4-8000"]
 
 
 @pytest.mark.parametrize("name", dram_names())
@@ -40,6 +42,18 @@ def test_analytic_bandwidth_is_within_5_percent_of_the_cycle_engine(
     assert analytic == pytest.approx(result.bandwidth_B_per_s, rel=0.05)
 
 
+@pytest.mark.parametrize("name", OTHER_GRADES)
+@pytest.mark.parametrize("pattern", ["stream", "random"])
+@pytest.mark.parametrize("read_fraction", [1.0, 2 / 3, 0.5, 0.0])
+def test_analytic_bandwidth_of_later_standards_is_within_15_percent_and_of_reads_within_5(
+    name: str, pattern: str, read_fraction: float
+) -> None:
+    spec = load_dram(name).with_channels(1)
+    result = CycleMemory(spec).run(requests(spec, pattern, 40_000, read_fraction))
+    analytic = MemoryDevice(spec).effective_bandwidth_B_per_s(pattern, read_fraction)
+    assert analytic == pytest.approx(result.bandwidth_B_per_s, rel=0.05 if read_fraction == 1 else 0.15)
+
+
 @pytest.mark.parametrize("name", DEFAULT_GRADES)
 @pytest.mark.parametrize("bursts", [2, 8, 16, 256])
 def test_analytic_strides_are_within_5_percent_of_the_cycle_engine(name: str, bursts: int) -> None:
@@ -60,11 +74,14 @@ def test_analytic_energy_is_within_5_percent_of_the_cycle_engine(name: str, patt
     assert cost.dynamic_energy_J < cost.energy_J
 
 
-@pytest.mark.parametrize("name", DEFAULT_GRADES)
+@pytest.mark.parametrize("name", DEFAULT_GRADES + OTHER_GRADES)
 def test_a_read_stream_reaches_90_percent_of_the_peak(name: str) -> None:
     spec = load_dram(name).with_channels(1)
     result = CycleMemory(spec).run(requests(spec, "stream", 40_000))
-    assert 0.90 * spec.channel_peak_B_per_s <= result.bandwidth_B_per_s <= spec.channel_peak_B_per_s
+    t = spec.timings
+    # LPDDR6 refreshes all banks for 9.7 % of the time, which nothing can use.
+    lost = t["nRFC"] / t["nREFI"] if name == "lpddr6-10667" else 0.0
+    assert (0.90 - lost) * spec.channel_peak_B_per_s <= result.bandwidth_B_per_s <= spec.channel_peak_B_per_s
 
 
 @settings(max_examples=25, deadline=None)

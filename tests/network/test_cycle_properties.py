@@ -6,6 +6,7 @@ negative; a breach stops the run with an error.  Here every pair runs, under loa
 
 import numpy as np
 import pytest
+from traffic_arrays import traffic_of
 
 from tierform.errors import TierformError
 from tierform.network import (
@@ -14,12 +15,16 @@ from tierform.network import (
     Injection,
     RouterParameters,
     Sampling,
+    butterfly,
     chiplets,
     choose_routing,
     cmesh,
     concentrated_mesh,
     crossbar,
+    dragonfly,
+    express_cmesh,
     fat_tree,
+    flattened_butterfly,
     from_graph,
     mesh,
     mesh_3d,
@@ -28,11 +33,13 @@ from tierform.network import (
     simulate_flows,
     simulate_traffic,
     small_world,
+    tapered_tree,
     torus,
     virtual_channel_plan,
 )
-from tierform.network import cycle_state as cs
-from tierform.network.cycle import CycleNetwork, random_traffic
+from tierform.network.cycle import state as cs
+from tierform.network.cycle.engine import CycleNetwork
+from tierform.network.cycle.modes import ALLOCATOR_NAMES
 from tierform.network.deadlock import dependencies, find_cycle
 
 PAIRS = [
@@ -49,6 +56,18 @@ PAIRS = [
     (concentrated_mesh((3, 3), 4), "default"),
     (cmesh(4), "xy_yx"),
     (fat_tree(2, 4), "default"),
+    (fat_tree(2, 3), "ancestor_adaptive"),
+    (fat_tree(4, 2), "d_mod_k"),
+    (tapered_tree(), "ancestor_any"),
+    (butterfly(2, 4), "default"),
+    (flattened_butterfly(3, 2, 2), "ugal"),
+    (flattened_butterfly(3, 2, 2), "valiant"),
+    (dragonfly(1), "default"),
+    (express_cmesh(4), "default"),
+    (mesh((4, 4)), "romm"),
+    (mesh((3, 3, 3)), "planar_adaptive"),
+    (torus((4, 4)), "minimal_adaptive"),
+    (torus((5, 4)), "dimension_order_balanced"),
     (crossbar(8), "default"),
     (mesh_3d((4, 3, 3), pillars=[(0, 0), (3, 2)]), "default"),
     (chiplets((2, 2), (3, 3), links_per_edge=1), "default"),
@@ -62,13 +81,13 @@ PAIRS = [
 @pytest.mark.parametrize(("topology", "routing"), PAIRS, ids=lambda x: getattr(x, "name", x))
 def test_a_long_overloaded_run_never_deadlocks_and_drains(topology, routing):
     network = CycleNetwork(topology, routing, RouterParameters(buffer_flits=3), seed=4)
-    traffic = random_traffic(pattern("uniform", topology.nodes), Injection(0.25, (1, 6), (1, 1)), network.memory, 4)
+    traffic = traffic_of(pattern("uniform", topology.nodes), Injection(0.25, (1, 6), (1, 1)), network.memory, 4)
     network.run(traffic, 5000)
     network.run(traffic, 100_000, generate=False, mode=2)
     count = network.counters
     assert count[cs.IN_FLIGHT] == 0
     assert count[cs.SAMPLED_PACKETS] == count[cs.PACKETS] > 100
-    network.run(traffic, 64, generate=False)
+    network.run(traffic, 256, generate=False)
     assert not network.memory.own[:, :, cs.W_USED].any()
     assert not network.memory.own[:, :, cs.W_OWNER].any()
 
@@ -79,13 +98,13 @@ def test_one_way_rings_with_one_slot_per_channel_drain(nodes, flits):
     one_way = from_graph(range(nodes), [(i, (i + 1) % nodes) for i in range(nodes)])
     router = RouterParameters(virtual_channels=6, buffer_flits=1)
     network = CycleNetwork(one_way, "default", router, seed=1, single_flits=flits == 1)
-    traffic = random_traffic(pattern("uniform", nodes), Injection(0.5 / flits, (flits,)), network.memory, 1)
+    traffic = traffic_of(pattern("uniform", nodes), Injection(0.5 / flits, (flits,)), network.memory, 1)
     network.run(traffic, 20_000)
     network.run(traffic, 10_000, generate=False, mode=2)
     assert network.counters[cs.IN_FLIGHT] == 0
 
 
-@pytest.mark.parametrize("allocator", ["islip", "separable_input_first", "separable_output_first"])
+@pytest.mark.parametrize("allocator", ALLOCATOR_NAMES)
 @pytest.mark.parametrize(
     "options",
     [

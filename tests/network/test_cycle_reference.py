@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from plain_router import PlainNetwork
 
-from tierform.network import Flow, RouterParameters, choose_routing, cycle, mesh, mesh_3d, simulate_flows
+from tierform.network import Flow, RouterParameters, choose_routing, mesh, mesh_3d, simulate_flows
+from tierform.network.cycle import engine
 from tierform.network.topology import Topology
 
 
@@ -46,12 +47,12 @@ def _both(topology: Topology, router: RouterParameters, flows: list[tuple], pack
     ],
     ids=["mesh", "few-slots", "one-channel-slow-links", "pillar", "concentrated"],
 )
-@pytest.mark.parametrize("usual", [True, False], ids=["usual", "general"])
+@pytest.mark.parametrize("bitmask", [True, False], ids=["bitmask", "general"])
 def test_every_flow_ends_in_the_same_cycle_and_every_link_carries_the_same(
-    topology, router, packet, usual, monkeypatch
+    topology, router, packet, bitmask, monkeypatch
 ):
-    if not usual:
-        monkeypatch.setattr(cycle, "is_usual", lambda memory, routers: False)
+    if not bitmask:
+        monkeypatch.setattr(engine, "fits_bitmask_router", lambda memory, routers: False)
     rng = np.random.default_rng(7)
     sources = rng.permutation(topology.nodes)
     # One flow per source, so that both simulators send a source's packets in the same order.

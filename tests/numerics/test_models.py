@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tierform.chip.component import WeightHolder  # noqa: E402
 from tierform.chip.description import load_chip  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
 from tierform.mapping import default_mapping  # noqa: E402
@@ -138,16 +139,14 @@ def test_models_and_chips_that_do_not_fit():
     with pytest.raises(TierformError, match="no crossbars"):
         emulate(bert(), "a100")
     chip = load_chip("atleus")
-    name = next(name for name, part in chip.components.items() if hasattr(part, "crossbars_for"))
-
-    class Small:
-        crossbars = 5
-        crossbars_for = None
-        parameters = chip.components[name].parameters
+    name = next(name for name, part in chip.components.items() if isinstance(part, WeightHolder))
 
     import dataclasses
 
-    small = dataclasses.replace(chip, components={**chip.components, name: Small()})
+    part = chip.components[name]
+    one = part.parameters.model_copy(update={"crossbars": 1})
+    five = dataclasses.replace(part, units=5, parameters=one)
+    small = dataclasses.replace(chip, components={**chip.components, name: five})
     with pytest.raises(TierformError, match="5"):
         emulate(bert(), small)
 

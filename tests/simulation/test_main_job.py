@@ -53,7 +53,7 @@ def test_does_lora_fine_tuning_write_no_crossbar() -> None:
 
 
 def test_does_full_fine_tuning_report_writes_energy_and_lifetime() -> None:
-    result = fine_tune(method=Full())
+    result = fine_tune(method=Full(), batch=4)
     assert result.crossbar_writes == 73728 * 128 * 128
     assert result.energy_J_by_operator["programming"] > 0
     assert result.wear.lifetime_tasks == pytest.approx(result.wear.endurance_writes)

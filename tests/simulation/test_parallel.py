@@ -4,38 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tierform import FineTuning, Inference, LoRA, TierformError, load_chip, load_model, simulate
-from tierform.workload import Kind, expand
-from tierform.workload.parallel import Parallelism, share_of_one
-
-
-@pytest.mark.parametrize("name", ["llama-3.1-8b", "gpt2-medium", "bert-large", "mixtral-8x7b"])
-def test_does_tensor_parallelism_move_four_activations_a_layer(name: str) -> None:
-    model = load_model(name)
-    whole = expand(model, FineTuning(batch=4, sequence=256))
-    one = share_of_one(whole, Parallelism(tensor=4))
-    moved = {
-        stage.name: sum(
-            operator.outputs[0].size_B * block.count
-            for block in stage.blocks
-            for operator in block.operators
-            if operator.kind is Kind.COLLECTIVE
-        )
-        for stage in one.stages
-    }
-    # Two all-reduces of batch * sequence * width each way (Megatron-LM), in bf16.
-    expected = 2 * 4 * 256 * model.hidden_size * 2 * model.layers
-    assert moved["forward"] == expected
-    assert moved["backward"] == expected
-    assert one.macs * 4 == pytest.approx(whole.macs, rel=1e-3)
-    assert one.macs * 4 >= whole.macs
-
-
-def test_is_the_footprint_of_a_chip_its_share() -> None:
-    whole = expand(load_model("llama-3.1-8b"), FineTuning(batch=8, sequence=128), micro_batches=8)
-    one = share_of_one(whole, Parallelism(tensor=2, pipeline=4))
-    assert one.footprint.weights == pytest.approx(whole.footprint.weights / 8, abs=1)
-    assert one.footprint.activations == pytest.approx(whole.footprint.activations / 8 * 4 / 8, abs=1)
+from tierform import FineTuning, Inference, LoRA, TierformError, load_chip, simulate
+from tierform.workload.parallel import Parallelism
 
 
 def test_do_two_copies_take_half_of_the_batch_each() -> None:

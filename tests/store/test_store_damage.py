@@ -192,8 +192,10 @@ def test_a_compressed_plane_that_claims_to_be_huge_is_refused(tmp_path: Path) ->
     content = bytearray(path.read_bytes())
     with store.open(path) as opened:
         segments = opened._planes.index(opened.entry("w"), 3).segments
-    place = next(one for one in segments[1:3, 0] if one["coding"] == 1)
-    bomb = zstandard.ZstdCompressor().compress(bytes(2**26))[: int(place["size"])]
+    place = next(one for one in segments[1:3, 0] if one["coding"] == 2)
+    bomb = zstandard.ZstdCompressor().compress(bytes(2**26))[: int(place["size"]) - 8]
+    bomb = bomb.ljust(int(place["size"]) - 8, b"\0")
+    bomb = xxh64(bomb).to_bytes(8, "little") + bomb
     content[int(place["offset"]) : int(place["offset"]) + len(bomb)] = bomb
     path.write_bytes(content)
     with store.open(path) as opened, pytest.raises(TierformError, match="compressed plane"):

@@ -13,9 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tierform.cli.main import main
+from tierform.compat.hotspot import files
+from tierform.compat.hotspot import run as hotspot
 from tierform.errors import TierformError
-from tierform.thermal import hotspot
-from tierform.thermal import hotspot_files as files
 
 FLOORPLAN = "# name w h x y\nleft\t0.004\t0.008\t0.0\t0.0\nright 0.004 0.008 0.004 0.0\n\nleft right 1.0\n"
 TRACE = "left\tright\n10\t5\n20\t5\n"
@@ -193,9 +193,9 @@ def test_more_mistakes(folder):
     (folder / "a.lcf").write_text(LAYERS.rsplit("\n", 3)[0])
     with pytest.raises(TierformError, match="ends where"):
         stacked(folder)
-    (folder / "other.flp").write_text("left 0.004 0.004 0 0\nright 0.004 0.004 0.004 0\n")
+    (folder / "other.flp").write_text("left 0.004 0.004 0 0.006\nright 0.004 0.004 0.004 0.006\n")
     (folder / "a.lcf").write_text(LAYERS.replace("a.flp", "other.flp", 1))
-    with pytest.raises(TierformError, match="differ in size"):
+    with pytest.raises(TierformError, match="over the edge of the largest"):
         stacked(folder)
     with pytest.raises(TierformError, match="-f"):
         load(folder, floorplan=None)

@@ -56,7 +56,7 @@ def test_a_run_from_a_file_writes_everything_and_goes_on(tmp_path, capsys):
     first = summary["switch_step"]
     assert summary["steps"] == 30 and summary["test"] == {"mse": 0.5}
     names = {one.name for one in (tmp_path / "out").iterdir()}
-    assert names == {"run.tft", "log.csv", "log.json", "summary.json", "model.safetensors", "loss.svg"}
+    assert names == {"run.tft", "log.csv", "log.json", "summary.json", "model.safetensors", "loss.svg", ".lock"}
     assert len((tmp_path / "out/log.csv").read_text().splitlines()) == 31
     assert "polyline" in (tmp_path / "out/loss.svg").read_text()
     (tmp_path / "c.yaml").write_text(CONFIG.replace("steps: 30", "steps: 40"))

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierform.errors import TierformError
-from tierform.workload import BitFit, FineTuning, Inference, LastLayers, expand, load_model, model_from_config
+from tierform.workload import (
+    BitFit,
+    FineTuning,
+    Inference,
+    LastLayers,
+    MicroBatches,
+    expand,
+    load_model,
+    model_from_config,
+)
 
 GOOD = {
     "model_type": "bert",
@@ -163,7 +172,7 @@ def test_tasks_that_do_not_fit_the_model() -> None:
     assert "1024" in message(lambda: expand(gpt2, Inference(sequence=1000, decode=25)))
     expand(gpt2, Inference(sequence=1000, decode=24))
     assert "decode" in message(lambda: expand(bert, Inference(sequence=8, decode=1)))
-    assert "micro_batches" in message(lambda: expand(bert, FineTuning(batch=4), 3))
+    assert "micro_batches" in message(lambda: expand(bert, FineTuning(batch=4), MicroBatches(training=5)))
     assert "nothing would learn" in message(lambda: expand(llama, FineTuning(BitFit())))
     assert "12 layers" in message(lambda: expand(gpt2, FineTuning(LastLayers(13))))
     assert "neither prefill nor decode" in message(lambda: expand(gpt2, Inference(prefill=False)))

@@ -19,6 +19,7 @@ from tierform.workload import (
     Kind,
     LastLayers,
     LoRA,
+    MicroBatches,
     Operator,
     Phase,
     QLoRA,
@@ -30,6 +31,7 @@ from tierform.workload import (
 )
 from tierform.workload.contract import check_family, check_workload
 from tierform.workload.experts import experts_touched, shares
+from tierform.workload.graph import Wave
 
 FAMILIES = [
     "bert-base",
@@ -109,7 +111,7 @@ def test_the_contract_can_fail() -> None:
     forward = workload.stages[0]
     layer = forward.blocks[1]
     mixed = replace(layer, operators=layer.operators[::-1])
-    stage = replace(forward, blocks=(forward.blocks[0], mixed, forward.blocks[2]))
+    stage = replace(forward, waves=(Wave((forward.blocks[0], mixed, forward.blocks[2])),))
     with pytest.raises(AssertionError, match="comes later"):
         check_workload(replace(workload, stages=(stage, *workload.stages[1:])))
 
@@ -149,7 +151,7 @@ def test_atleus_share_of_operations_on_static_weights() -> None:
     layer = next(b for b in forward.blocks if b.count == 23).operators
     static = sum(o.macs for o in layer if o.kind is Kind.MATMUL and o.static_operand)
     attention = sum(o.macs for o in layer if o.kind is Kind.MATMUL and o.causal) / 2
-    adapters = sum(o.macs for o in layer if o.module == "adapter") / 2
+    adapters = sum(o.macs for o in layer if o.part == "adapter") / 2
     assert 100 * static / (static + attention + adapters) == pytest.approx(91.87, abs=0.01)
 
 
@@ -179,10 +181,13 @@ def test_runs_of_decode_steps_count_every_step_exactly(steps: int, sequence: int
 def test_micro_batches_share_the_work_out(batch: int, parts: int, accumulation: int) -> None:
     model = load_model("gpt2")
     one = expand(model, FineTuning(batch=batch, sequence=16))
-    many = expand(model, FineTuning(batch=batch, sequence=16, gradient_accumulation=accumulation), parts)
+    many = expand(
+        model, FineTuning(batch=batch, sequence=16, gradient_accumulation=accumulation), MicroBatches(training=parts)
+    )
     assert many.macs == accumulation * one.macs
-    assert many.micro_batches == parts * accumulation
-    assert many.footprint.activations <= one.footprint.activations
+    assert (many.stages[0].micro_batches, many.stages[0].repeat) == (parts, accumulation)
+    assert many.stages[0].tokens == batch * 16
+    assert many.footprint.activations <= one.footprint.activations  # all parts wait; workspace is that of one
 
 
 @given(st.integers(1, 5000), st.integers(2, 256), st.integers(1, 8))

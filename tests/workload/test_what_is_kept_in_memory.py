@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tierform.workload import (
@@ -9,33 +11,131 @@ from tierform.workload import (
     Full,
     Inference,
     LoRA,
+    MicroBatches,
+    Parallelism,
     PrecisionPlan,
     QLoRA,
+    Training,
     expand,
     load_model,
     model_from_config,
+    resolved_precision,
 )
+from tierform.workload.parallel import ALONE
 
 
-def activations_of_one_layer(recomputation: str, *, width: int = 256, heads: int = 8, s: int = 64, b: int = 2) -> int:
+def activations_of_one_layer(
+    recomputation: str,
+    *,
+    width: int = 256,
+    heads: int = 8,
+    s: int = 64,
+    b: int = 2,
+    split: Parallelism = ALONE,
+    attention: str = "tiled",
+) -> int:
     """Bytes that one more layer of a GPT-2 adds."""
     sizes = {"model_type": "gpt2", "n_embd": width, "n_head": heads, "n_positions": 128, "vocab_size": 99}
     found = []
     for layers in (3, 4):
         model = model_from_config({**sizes, "n_layer": layers})
         task = FineTuning(batch=b, sequence=s, recomputation=recomputation)  # type: ignore[arg-type]
-        found.append(expand(model, task).footprint.activations)
+        workload = expand(model, task, parallelism=split, attention=attention)  # type: ignore[arg-type]
+        found.append(workload.footprint.activations)
+    assert found[1] - found[0] == workload.saved_B("layer")[0]
     return found[1] - found[0]
 
 
-@pytest.mark.parametrize(("width", "heads", "s", "b"), [(256, 8, 64, 2), (96, 4, 30, 1), (512, 8, 128, 3)])
+SIZES = [(256, 8, 64, 2), (96, 4, 30, 1), (512, 8, 128, 3)]
+
+
+@pytest.mark.parametrize(("width", "heads", "s", "b"), SIZES)
 def test_stored_activations_follow_korthikanti(width: int, heads: int, s: int, b: int) -> None:
     """Korthikanti et al. (2022), 16-bit, with dropout: sbh (34 + 5 a s / h), 34 sbh selectively, 2 sbh fully."""
     sbh = s * b * width
     sizes = {"width": width, "heads": heads, "s": s, "b": b}
-    assert activations_of_one_layer("none", **sizes) == 34 * sbh + 5 * heads * s * s * b
-    assert activations_of_one_layer("selective", **sizes) == 34 * sbh
-    assert activations_of_one_layer("full", **sizes) == 2 * sbh
+    assert activations_of_one_layer("none", **sizes) == 34 * sbh + 5 * heads * s * s * b  # type: ignore[arg-type]
+    assert activations_of_one_layer("selective", **sizes) == 34 * sbh  # type: ignore[arg-type]
+    assert activations_of_one_layer("full", **sizes) == 2 * sbh  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("tensor", [2, 4])
+@pytest.mark.parametrize(("width", "heads", "s", "b"), [(256, 8, 64, 2), (96, 4, 32, 1), (512, 8, 128, 3)])
+def test_tensor_parallelism_divides_24_of_34_and_sequence_parallelism_the_rest(
+    width: int, heads: int, s: int, b: int, tensor: int
+) -> None:
+    """Their table 2: sbh (10 + 24/t + 5as/ht); with sequence parallelism sbh/t (34 + 5as/h), 34/t and 2/t."""
+    sbh, t = s * b * width, tensor
+    scores = 5 * heads * s * s * b // t
+    sizes = {"width": width, "heads": heads, "s": s, "b": b}
+    alone, both = Parallelism(t), Parallelism(t, sequence=True)
+    assert activations_of_one_layer("none", split=alone, **sizes) == 10 * sbh + 24 * sbh // t + scores  # type: ignore[arg-type]
+    assert activations_of_one_layer("selective", split=alone, **sizes) == 10 * sbh + 24 * sbh // t  # type: ignore[arg-type]
+    assert activations_of_one_layer("full", split=alone, **sizes) == 2 * sbh  # type: ignore[arg-type]
+    assert activations_of_one_layer("none", split=both, **sizes) == 34 * sbh // t + scores  # type: ignore[arg-type]
+    assert activations_of_one_layer("selective", split=both, **sizes) == 34 * sbh // t  # type: ignore[arg-type]
+    assert activations_of_one_layer("full", split=both, **sizes) == 2 * sbh // t  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("width", "heads", "s", "b"), SIZES)
+def test_fused_attention_keeps_one_number_for_each_row_of_scores(width: int, heads: int, s: int, b: int) -> None:
+    """Dao (2023): the result, which is among the 34 sbh, and a log-sum-exp of 4 bytes for each head and token."""
+    sizes = {"width": width, "heads": heads, "s": s, "b": b, "attention": "fused"}
+    for recomputation in ("none", "selective"):
+        kept = activations_of_one_layer(recomputation, **sizes)  # type: ignore[arg-type]
+        assert kept == 34 * s * b * width + 4 * heads * s * b
+
+
+def test_bert_large_on_eight_chips_and_in_four_groups() -> None:
+    """Batch 8, 512 tokens: 24 sbh (10 + 3 + 5 * 16 * 512 / (1024 * 8)) = 24 * 4.19e6 * 18 = 1,812 MB in the layers.
+
+    Four groups of 8 micro-batches: the first keeps 4 of them, each 6 layers of 74 sbh: 6 * 4 * 74 * 524,288 = 931 MB.
+    Embedding, head and one layer's workspace come on top.
+    """
+    model, task = load_model("bert-large"), FineTuning(batch=8, sequence=512)
+    eight = expand(model, task, parallelism=Parallelism(8))
+    assert 24 * eight.saved_B("layer")[0] == 1_811_939_328
+    assert 1_811_939_328 < eight.footprint.activations < 1.05 * 1_811_939_328
+    four = expand(model, task, MicroBatches(training=8), parallelism=Parallelism(1, 4))
+    assert 6 * 4 * four.saved_B("layer")[0] == 931_135_488
+    assert 931_135_488 < four.footprint.activations < 1.03 * 931_135_488
+
+
+# Korthikanti et al. (2022), figure 1 and table 3, one device of Megatron: (case, GB).  Their 22B has 48 layers of
+# width 6144 with 64 heads; 2,048 tokens, batch 4, tensor parallelism 8.
+MEASURED_22B = {"states": 48.9, "activations": 63.6, "selective, sequence parallel": 10.3}
+
+
+def test_megatron_22b_as_measured() -> None:
+    """fp16 with fp32 main gradients: 2 + 4 + 4 + 8 = 18 bytes a parameter."""
+    plan = PrecisionPlan(
+        weights="fp16", activations="fp16", gradients="fp16", adapters="fp16", kv_cache="fp16", main_gradients="fp32"
+    )
+    sizes = {"n_embd": 6144, "n_head": 64, "n_layer": 48, "n_positions": 2048, "vocab_size": 51200}
+    model = model_from_config({"model_type": "gpt2", **sizes})
+    task = Training(batch=4, sequence=2048, precision=plan)
+    whole = expand(model, task, parallelism=Parallelism(8)).footprint
+    lean = expand(model, replace(task, recomputation="selective"), parallelism=Parallelism(8, sequence=True)).footprint
+    found = {
+        "states": whole.total - whole.activations,
+        "activations": whole.activations,
+        "selective, sequence parallel": lean.activations,
+    }
+    for case, measured in MEASURED_22B.items():
+        assert found[case] / 1e9 == pytest.approx(measured, rel=0.065), case
+
+
+def test_a_long_prompt_fits_where_scores_are_not_whole() -> None:
+    """Llama 3.1 8B at 65,536 tokens: weights 16.06 GB, cache 8.59 GB, a layer's widest moment three tensors of 14,336
+    and the residual's two of 4,096: 65,536 * 2 B * 51,200 = 6.7 GB at most.  Whole scores take 32 * 65,536^2 * 2 B.
+    """
+    model, task = load_model("llama-3.1-8b"), Inference(sequence=65_536)
+    fused, tiled, eager = (expand(model, task, attention=a).footprint for a in ("fused", "tiled", "eager"))  # type: ignore[arg-type]
+    assert fused == tiled
+    assert (fused.weights, fused.kv_cache) == (2 * 8_030_261_248, 65_536 * 131_072)
+    assert 65_536 * 2 * 3 * 14_336 <= fused.activations <= 65_536 * 2 * 51_200
+    assert fused.total < 32e9
+    assert eager.activations > 2 * 32 * 65_536**2 * 2
 
 
 def test_mixed_precision_adamw_takes_16_bytes_per_parameter() -> None:
@@ -104,8 +204,26 @@ def test_weight_bits_by_module() -> None:
     plan = PrecisionPlan(master_weights=None).with_weights("M8F4")
     model = load_model("bert-large")
     weights = expand(model, Inference(sequence=16, precision=plan)).weights
-    size = {
-        module: sum(w.size_B for w in weights if w.module == module and w.matrix) for module in ("attention", "ffn")
-    }
+    size = {module: sum(w.size_B for w in weights if w.part == module and w.matrix) for module in ("attention", "ffn")}
     assert size == {"attention": 24 * 4 * 1024**2, "ffn": 24 * 8 * 1024**2 // 2}
     assert {w.precision for w in weights if not w.matrix} == {"bf16"}
+
+
+def test_stated_formats_are_obeyed_and_absent_ones_resolved() -> None:
+    assert Inference().precision is None and FineTuning().precision is None
+    assert resolved_precision(Inference()).master_weights is None
+    assert resolved_precision(FineTuning()) == PrecisionPlan()
+    stated = Inference(precision=PrecisionPlan(weights="int4"))
+    assert resolved_precision(stated) is stated.precision
+
+
+def test_wide_main_gradients_are_read_and_reduced_wide() -> None:
+    """Two bytes more of each parameter; the all-reduce over the copies and the update move 4 bytes of each."""
+    model = load_model("gpt2")
+    plain = FineTuning(batch=2, sequence=16, precision=PrecisionPlan())
+    wide = replace(plain, precision=PrecisionPlan(main_gradients="fp32"))
+    one, two = (expand(model, task, parallelism=Parallelism(data=2)) for task in (plain, wide))
+    assert two.footprint.gradients == 2 * one.footprint.gradients == 4 * 124_439_808
+    reduced = [w.stages[-1].blocks[0].operators[0].input_B for w in (one, two)]
+    assert reduced == [2 * 124_439_808, 4 * 124_439_808]
+    assert two.footprint.activations == one.footprint.activations

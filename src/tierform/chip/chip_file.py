@@ -10,10 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import MOST, Count, FileModel, Whole, quantity
 from tierform.workload.precision import PrecisionPlan
 
 SCHEMA = "tierform.chip/1"
@@ -22,6 +24,7 @@ MAX_TILES = 100_000
 # activations, adapters, and everything that is not a product.
 PLACES = ("attention", "ffn", "head", "static", "dynamic", "adapter", "other")
 
+Place = Annotated[int, Field(strict=True, ge=-MOST, le=MOST)]
 Length = Annotated[Constant, quantity("m", above=0)]
 
 
@@ -29,9 +32,9 @@ class DieFile(FileModel):
     """One tier or chiplet: a grid of equal tiles; `at` is a chiplet's column and row on the interposer."""
 
     name: str
-    grid: tuple[int, int]
-    holds: dict[str, int]
-    at: tuple[int, int] = (0, 0)
+    grid: tuple[Count, Count]
+    holds: dict[str, Whole]
+    at: tuple[Place, Place] = (0, 0)
     width: Length | None = None
     height: Length | None = None
 
@@ -52,30 +55,56 @@ class ComponentFile(FileModel):
 
 
 class LinkFile(FileModel):
-    """Links of one kind: width, latency in cycles, and energy where it differs from the network's default."""
+    """Vertical or interposer links: their width, latency, and how many there are."""
 
-    width: Annotated[Constant, quantity("bit", above=0)]
-    latency_cycles: int = 1
-    every: int = 1
+    width: Annotated[Constant, quantity("bit", above=0)] = Field(
+        description="Width of one link in bit; a transfer over it takes its bits over this width."
+    )
+    latency_cycles: Whole = Field(
+        1, ge=1, description="Cycles that a flit is on the link; they add to every head's time."
+    )
+    every: Count = Field(
+        1,
+        ge=1,
+        description="1: a link at every place; n: vertical links at each n-th column and row, interposer links at each "
+        "n-th router of a shared edge.  Fewer links take less area and carry less.",
+    )
 
 
 class NetworkFile(FileModel):
     """The network-on-chip: a mesh over each die's tiles, joined by vertical or interposer links."""
 
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    width: Annotated[Constant, quantity("bit", above=0)]
-    router_cycles: int = 3
-    vertical: LinkFile | None = None
-    interposer: LinkFile | None = None
-    parameters: str = ""
+    clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
+        description="Clock of routers and links in Hz; bandwidth and latency of every transfer follow from it."
+    )
+    width: Annotated[Constant, quantity("bit", above=0)] = Field(
+        description="Width of a planar link and of a flit in bit; bandwidth is width times clock."
+    )
+    router_cycles: Whole = Field(
+        3,
+        ge=2,
+        le=64,
+        description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
+    )
+    vertical: LinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
+    interposer: LinkFile | None = Field(None, description="Links between chiplets of a 2.5D package; needed there.")
+    parameters: str = Field(
+        "",
+        description="Set of energies, leakage and area of routers and links in the library's interconnect file; empty: "
+        "its default set.",
+    )
 
 
 class MemoryFile(FileModel):
     """Memory behind the chip, nearest first: a device of the library's memories and how many stacks or channels."""
 
-    device: str
-    count: int = 1
-    attached: str = ""
+    device: str = Field(description="A memory of the library, or a path to a memory file.")
+    count: Count = Field(1, ge=1, description="Stacks or channels; capacity, bandwidth and idle power grow with it.")
+    attached: str = Field(
+        "",
+        description="Component or die whose tiles have the memory's ports; its traffic crosses the network from there. "
+        "Empty: the first and last column of the first die.",
+    )
 
 
 class CoolingFile(FileModel):
@@ -86,12 +115,36 @@ class CoolingFile(FileModel):
     limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = {}
 
 
-class ClusterFile(FileModel):
-    """What joins several of these chips: bandwidth of one chip in one direction, time of a step, energy."""
+class LevelFile(FileModel):
+    """What joins the nodes in which the chips stand."""
 
-    bandwidth: Annotated[Constant, quantity("B/s", above=0)]
-    latency: Annotated[Constant, quantity("s", minimum=0)]
-    energy: Annotated[Constant, quantity("J/B", minimum=0)]
+    chips: int = Field(ge=1, description="Chips in one node.")
+    bandwidth: Annotated[Constant, quantity("B/s", above=0)] = Field(
+        description="Bandwidth of one chip to other nodes, one direction, in B/s."
+    )
+    latency: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of one step of a collective between nodes, in s."
+    )
+    energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of a byte between nodes, in J/B."
+    )
+
+
+class ClusterFile(FileModel):
+    """What joins several of these chips."""
+
+    bandwidth: Annotated[Constant, quantity("B/s", above=0)] = Field(
+        description="Bandwidth of one chip to its neighbours, one direction, in B/s."
+    )
+    latency: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of one step of a collective, in s."
+    )
+    energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of a byte between chips, in J/B."
+    )
+    node: LevelFile | None = Field(
+        None, description="Size of a node and the links between nodes; without it all chips are joined alike."
+    )
 
 
 class ChipFile(FileModel):
@@ -121,6 +174,7 @@ def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -
         *_package_problems(chip, document),
         *_precision_problems(chip, document),
         *_place_problems(chip, document),
+        *_memory_problems(chip, document),
     ]
 
 
@@ -263,3 +317,22 @@ def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
             close = nearest(component, chip.components)
             problems.append(Problem("no component of this name", document.file, line, f"place.{key}", component, close))
     return problems
+
+
+def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    """Memories attached to what the chip does not have."""
+    dies = [die.name for die in chip.package.dies]
+    known = [*chip.components, *dies]
+    return [
+        Problem(
+            "no component or die of this name",
+            document.file,
+            document.line_of(("memory", index, "attached")),
+            f"memory.{index}.attached",
+            entry.attached,
+            nearest(entry.attached, known),
+            f"Known here: {', '.join(known)}.",
+        )
+        for index, entry in enumerate(chip.memory)
+        if entry.attached and entry.attached not in known
+    ]

@@ -2,11 +2,15 @@
 
 A component stands for all units of one type on a chip (256 crossbar tiles, 16 systolic arrays, one GPU).  It never
 knows the network, the memory behind the chip or the schedule; those add their own time and energy.
-`tierform.chip.contract` holds the tests that any implementation, ours or a plug-in's, must pass.
+What only some components can do is a protocol of its own, a *capability*: a component has it by having its members,
+and whoever needs it asks ``isinstance(part, WeightHolder)``.  `tierform.chip.contract` holds the tests that any
+implementation of any of them, ours or a plug-in's, must pass.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -62,7 +66,7 @@ class Cost:
     @property
     def total_energy_J(self) -> float:
         """Sum over the parts."""
-        return sum(self.energy_J.values())
+        return math.fsum(self.energy_J.values())
 
     def scaled(self, occupancy: float) -> Cost:
         """The same work stretched to another occupancy (for example by sharing a bandwidth)."""
@@ -82,14 +86,39 @@ class Share:
 
 
 WHOLE = Share()
+Costs = dict[tuple[object, ...], Cost]
+Answer = TypeVar("Answer")
+
+
+def remember(
+    known: dict[tuple[object, ...], Answer],
+    operator: Operator,
+    share: Share,
+    compute: Callable[[Operator, Share], Answer],
+) -> Answer:
+    """What is computed of an operator's shape, once; `known` belongs to one component and is never shared.
+
+    A component keeps it in a field that is made anew for every instance (``field(init=False)``), so that a component
+    with another value has another memory and one without keeps its own.
+    """
+    key = (operator.shape_key, share)
+    found = known.get(key)
+    if found is None:
+        found = known[key] = compute(operator, share)
+    return found
 
 
 @runtime_checkable
 class Component(Protocol):
     """The interface of a component; see the module's text."""
 
-    name: str
-    units: int
+    @property
+    def name(self) -> str:
+        """Its name on the chip."""
+
+    @property
+    def units(self) -> int:
+        """Equal units that it stands for."""
 
     def supports(self, operator: Operator) -> bool:
         """Whether it can run the operator at all."""
@@ -108,9 +137,12 @@ class Component(Protocol):
         """Every constant it uses, with its source and kind."""
 
 
+# -- capabilities: what only some components can do ---------------------------------------------------------------
+
+
 @runtime_checkable
 class WeightHolder(Protocol):
-    """A component that keeps static weights in place (crossbars)."""
+    """Keeps static weights in place, in crossbars that are written before they are used."""
 
     @property
     def crossbars(self) -> int:
@@ -121,3 +153,112 @@ class WeightHolder(Protocol):
 
     def programming_cost(self, crossbars: int, writes_per_cell: float = 1.0) -> Cost:
         """Time, energy and wear of writing so many crossbars once."""
+
+
+@runtime_checkable
+class Wearing(Protocol):
+    """Has cells that survive a limited number of writes, and that may forget what was written."""
+
+    @property
+    def crossbars(self) -> int:
+        """Crossbars of all units: each wears on its own."""
+
+    @property
+    def cells_per_crossbar(self) -> int:
+        """Cells of one crossbar."""
+
+    @property
+    def endurance_writes(self) -> float:
+        """Writes that a cell survives."""
+
+    def refreshes(self, seconds: float) -> int:
+        """How often what is held must be written anew in so many seconds; 0 where cells do not forget."""
+
+
+@runtime_checkable
+class MemoryHolder(Protocol):
+    """Has memory of its own: its costs contain the traffic with it."""
+
+    @property
+    def memory_capacity_B(self) -> int:
+        """Bytes of all units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refetch:
+    """How often the operands of an operator cross between memory and a component's buffer, as factors on their bytes.
+
+    `first` is for what is streamed (all inputs but the last of a matmul, all inputs of another kind), `second` for the
+    matmul's other operand (its weight, keys or values); both are at least 1.  `result_write` (at least 1) and
+    `result_read` (0 unless partial results come back) are factors on the bytes of the result.
+    """
+
+    first: float = 1.0
+    second: float = 1.0
+    result_read: float = 0.0
+    result_write: float = 1.0
+
+
+ONCE = Refetch()
+Refetches = dict[tuple[object, ...], Refetch]
+
+
+@runtime_checkable
+class BufferHolder(Protocol):
+    """Has an on-chip buffer, which decides how often operands are fetched from the memory behind it."""
+
+    @property
+    def sram_capacity_B(self) -> float:
+        """Bytes of the buffers of all units."""
+
+    def refetch(self, operator: Operator, share: Share = WHOLE) -> Refetch:
+        """Factors on the operator's bytes; a larger buffer never gives more traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class FusedKernel:
+    """Operators that run as one kernel: their positions among those given, and each one's part of the cost."""
+
+    name: str
+    members: tuple[int, ...]
+    costs: tuple[Cost, ...]
+
+
+@runtime_checkable
+class OperatorFuser(Protocol):
+    """Runs neighbouring operators as one kernel."""
+
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether attention is among them, so that its scores never stand in memory."""
+
+    def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
+        """Kernels that replace the costs of some of these operators of one block, which are given in their order.
+
+        `keeps_activations`: intermediate values are written because a backward pass reads them.
+        """
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """Tells why it does not support an operator."""
+
+    def why_not(self, operator: Operator) -> str:
+        """A sentence for people; empty when it supports the operator or nobody would expect it to."""
+
+
+@runtime_checkable
+class Remarker(Protocol):
+    """Has something to say about its parameters."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Sentences for people, each naming the component."""
+
+
+@runtime_checkable
+class CollectiveTimer(Protocol):
+    """Knows from measurements how long collectives take among a few of its kind."""
+
+    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
+        """Seconds of a collective among so many over `size_B` bytes on each; None where nothing was measured."""

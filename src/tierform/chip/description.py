@@ -6,11 +6,14 @@ The file's schema and checks are in :mod:`tierform.chip.chip_file`.  This module
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tierform import library
+from tierform.chip.capabilities import Capabilities
 from tierform.chip.chip_file import (
     SCHEMA,
     ChipFile,
@@ -21,7 +24,7 @@ from tierform.chip.chip_file import (
     PackageFile,
     problems_of,
 )
-from tierform.chip.component import COMPONENTS, Component
+from tierform.chip.component import COMPONENTS, Component, Remarker
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import Document, read_yaml
 from tierform.provenance import Assumption, Constant
@@ -64,9 +67,24 @@ class Chip:
     fingerprint: str
     component_types: dict[str, str] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash((self.name, self.fingerprint))
+
+    @cached_property
+    def can(self) -> Capabilities:
+        """Which components can do what."""
+        return Capabilities.of(self.components)
+
+    @cached_property
+    def _tiles_by_component(self) -> dict[str, tuple[int, ...]]:
+        return {
+            component: tuple(tile.number for tile in self.tiles if any(name == component for name, _ in tile.holds))
+            for component in self.components
+        }
+
     def tiles_of(self, component: str) -> tuple[int, ...]:
         """Numbers of the tiles that hold the component."""
-        return tuple(tile.number for tile in self.tiles if any(name == component for name, _ in tile.holds))
+        return self._tiles_by_component[component]
 
     def of_type(self, type_name: str) -> list[Component]:
         """The components of a type, in file order."""
@@ -103,6 +121,9 @@ class Chip:
         own += [(f"cooling.limits.{name}", limit) for name, limit in self.cooling.limits.items()]
         if self.cluster:
             own += [(f"cluster.{name}", getattr(self.cluster, name)) for name in ("bandwidth", "latency", "energy")]
+            if self.cluster.node:
+                node = self.cluster.node
+                own += [(f"cluster.node.{name}", getattr(node, name)) for name in ("bandwidth", "latency", "energy")]
         lines += [
             Assumption(name, format_quantity(item.value, item.unit), item.kind, item.source, item.note)
             for name, item in own
@@ -143,16 +164,30 @@ def load_chip(name: str | Path) -> Chip:
         place=described.place,
         backward_weights=described.backward_weights,
         pipelined=described.pipelined,
-        notes=(*described.notes, *(note for part in components.values() for note in getattr(part, "remarks", ()))),
+        notes=(*described.notes, *_remarks(components.values())),
         assumed=tuple(described.assumed),
         fingerprint=digest.hexdigest(),
         component_types=types,
     )
 
 
+def _remarks(components: Iterable[Component]) -> list[str]:
+    return [note for part in components if isinstance(part, Remarker) for note in part.remarks]
+
+
+def component_path(file: str) -> Path:
+    """The data file of a component: of the library by name, or a path that ends in .yaml."""
+    return Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+
+
 def load_component(name: str, units: int, file: str, changes: dict[str, Any] | None = None) -> Component:
     """A component of `units` units from a data file of the library or a path, with single values changed."""
-    path = Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+    _, kind, parameters = _described(component_path(file), changes)
+    return kind.build(name, units, parameters)  # type: ignore[no-any-return]
+
+
+def _described(path: Path, changes: dict[str, Any] | None) -> tuple[str, Any, Any]:
+    """A component's type, the class of that type and its parameters from a data file."""
     document = read_yaml(path)
     if not isinstance(document.content, dict) or "type" not in document.content:
         fail(
@@ -161,12 +196,13 @@ def load_component(name: str, units: int, file: str, changes: dict[str, Any] | N
             choices=COMPONENTS.names(),
             fix=f"Types: {', '.join(COMPONENTS.names())}.",
         )
-    kind = COMPONENTS.get(str(document.content["type"]))
+    type_name = str(document.content["type"])
+    kind = COMPONENTS.get(type_name)
     if changes:
         document = Document({**document.content, **changes}, document.file, document.lines)
     parameters = validate(kind.schema, document)
     _check_citations(parameters, document.file)
-    return kind.build(name, units, parameters)  # type: ignore[no-any-return]
+    return type_name, kind, parameters
 
 
 def _check_citations(parameters: Any, file: str) -> None:
@@ -216,10 +252,10 @@ def _components(chip: ChipFile, document: Document, digest: Any) -> tuple[dict[s
         if file.endswith((".yaml", ".yml")) and not Path(file).is_absolute():
             file = str(Path(document.file).parent / file)
         try:
-            built[name] = load_component(name, units, file, entry.set)
-            path = Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+            path = component_path(file)
+            types[name], kind, parameters = _described(path, entry.set)
+            built[name] = kind.build(name, units, parameters)
             digest.update(path.read_bytes())
-            types[name] = str(getattr(built[name], "parameters").type)
         except TierformError as error:
             at = document.line_of(("components", name, "file"))
             key = f"components.{name}.file"

@@ -21,17 +21,18 @@ banks; the transposition of rows that bit-serial designs need is not charged; fa
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share
+from tierform.chip.component import WHOLE, Cost, Costs, Kelvin, Share, remember
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import FileModel, Whole, quantity
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.precision import bits
 
@@ -46,16 +47,18 @@ _Count = Annotated[Constant, quantity("1", above=0)]
 class TimingFile(FileModel):
     """Times of the DRAM, as in its standard: see :meth:`row_s`."""
 
-    row_bytes: _Size
-    column_bytes: _Size
-    column: _Span
-    open: _Span
-    close: _Span
-    row_cycle: _Span
-    activation: _Span
-    banks_per_channel: int
-    refresh: _Time
-    refresh_interval: _Span
+    row_bytes: _Size = Field(description="Bytes of an open row of one bank")
+    column_bytes: _Size = Field(description="Bytes of one column access")
+    column: _Span = Field(description="Time between two column accesses of one bank (tCCD_L)")
+    open: _Span = Field(description="Time from opening a row to its first column (tRCD)")
+    close: _Span = Field(description="Time of closing a row (tRP)")
+    row_cycle: _Span = Field(description="Least time between two openings of a bank (tRC)")
+    activation: _Span = Field(
+        description="Mean time between two openings in one channel, as its activation window allows (tFAW / 4)"
+    )
+    banks_per_channel: Whole = Field(description="Banks that work in step in one channel")
+    refresh: _Time = Field(description="Time of one refresh (tRFC); its share of the interval is lost")
+    refresh_interval: _Span = Field(description="Time between two refreshes (tREFI)")
 
     @property
     def row_s(self) -> float:
@@ -69,43 +72,54 @@ class TimingFile(FileModel):
 class NearBankFile(FileModel):
     """Multipliers beside a bank: products a second by format, vectors that a pass over the rows serves."""
 
-    mac_rate: dict[str, _Rate]
-    mac_energy: dict[str, _Energy]
-    reuse: _Count
+    mac_rate: dict[str, _Rate] = Field(description="Multiply-accumulates a second beside one bank, by number format")
+    mac_energy: dict[str, _Energy] = Field(description="Energy of a multiply-accumulate, by number format")
+    reuse: _Count = Field(description="Input vectors that one pass over the rows serves; at least 1")
 
 
 class InBankFile(FileModel):
     """Arithmetic in rows, bit by bit: row operations of one product by format, and adders for the results."""
 
-    subarrays: int
-    row_operation: _Span
-    row_operations: dict[str, _Count]
-    row_energy: _Energy
-    adder_rate: _Rate
-    adder_energy: _Energy
+    subarrays: Whole = Field(description="Subarrays of a bank that work at once")
+    row_operation: _Span = Field(description="Time of one operation on all bit lines of a row")
+    row_operations: dict[str, _Count] = Field(description="Row operations of one multiplication, by number format")
+    row_energy: _Energy = Field(description="Energy of one row operation")
+    adder_rate: _Rate = Field(description="Additions a second of the adders of one bank")
+    adder_energy: _Energy = Field(description="Energy of one addition")
 
 
 class PimParameters(FileModel):
     """The data file of one unit (a stack, a layer of one, or a part of a layer) of DRAM with arithmetic."""
 
-    type: Literal["pim"]
-    description: str = ""
-    banks: int
-    capacity: _Size
-    timing: TimingFile
-    near_bank: NearBankFile | None = None
-    in_bank: InBankFile | None = None
-    sharing: Literal["weights", "tokens"] = "weights"
-    units_per_link: int = 1
-    vector_rate: _Rate
-    link_bandwidth: Annotated[Constant, quantity("B/s", above=0)]
-    link_latency: _Time
-    activation_energy: _Energy
-    read_energy: Annotated[Constant, quantity("J/B", minimum=0)]
-    operation_energy: _Energy
-    link_energy: Annotated[Constant, quantity("J/B", minimum=0)]
-    background: Annotated[Constant, quantity("W", minimum=0)]
-    area: Annotated[Constant, quantity("m^2", above=0)]
+    type: Literal["pim"] = Field(description="The kind of component; it decides which other keys there are")
+    description: str = Field("", description="One line for people; changes no figure")
+    banks: Whole = Field(description="Banks of one unit; changes bandwidth and rate")
+    capacity: _Size = Field(description="Bytes of one unit; changes what fits")
+    timing: TimingFile = Field(description="Times of the DRAM, as in its standard")
+    near_bank: NearBankFile | None = Field(None, description="Multipliers beside each bank; this or in_bank")
+    in_bank: InBankFile | None = Field(None, description="Arithmetic in the rows; this or near_bank")
+    sharing: Literal["weights", "tokens"] = Field(
+        "weights",
+        description="What a unit has a part of: the standing operand (weights) or the input vectors (tokens)",
+    )
+    units_per_link: Whole = Field(1, description="Units that share a link")
+    vector_rate: _Rate = Field(
+        description="Simple operations a second of the logic of one unit; for softmax, normalization and the like"
+    )
+    link_bandwidth: Annotated[Constant, quantity("B/s", above=0)] = Field(description="Bytes a second of a link")
+    link_latency: _Time = Field(description="Time of a link that every product pays once")
+    activation_energy: _Energy = Field(description="Energy of opening and closing a row")
+    read_energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of reading a byte of an open row"
+    )
+    operation_energy: _Energy = Field(description="Energy of a simple operation of the logic")
+    link_energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(description="Energy of a byte on a link")
+    background: Annotated[Constant, quantity("W", minimum=0)] = Field(
+        description="Standby and refresh power of one unit; doubled above 358.15 K (85 degC)"
+    )
+    area: Annotated[Constant, quantity("m^2", above=0)] = Field(
+        description="Silicon of one unit, as the file counts it"
+    )
 
 
 @dataclass(frozen=True)
@@ -115,6 +129,7 @@ class DramPim:
     name: str
     units: int
     parameters: PimParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = PimParameters
 
@@ -172,6 +187,9 @@ class DramPim:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """See the module's text."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         if not self.supports(operator):
             known = self.parameters.near_bank.mac_rate if self.parameters.near_bank else {}
             known = known or (self.parameters.in_bank.row_operations if self.parameters.in_bank else {})
@@ -184,6 +202,16 @@ class DramPim:
         units = share.units or self.units
         if operator.kind is not Kind.MATMUL:
             return self._light(operator, units)
+        if self.parameters.sharing == "weights":
+            return self._product(operator, units)
+        # The operand goes round all links in use: those that would cost more time than they save are left out.
+        each = self.parameters.units_per_link
+        choices = [*range(each, units, each), units]
+        costs = [(self._product(operator, used), used) for used in choices]
+        cost, used = min(costs, key=lambda item: item[0].occupancy_s)
+        return replace(cost, utilization=cost.utilization * used / units)
+
+    def _product(self, operator: Operator, units: int) -> Cost:
         held = operator.inputs[1] if len(operator.inputs) > 1 else operator.inputs[0]
         held_B = operator.count * held.size_B
         vectors = max(1, round(operator.batch * operator.m * operator.k * operator.n / held.elements))

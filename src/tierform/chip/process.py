@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from pydantic import Field
+
 from tierform import library
 from tierform.errors import fail
 from tierform.files import read_yaml
@@ -23,37 +25,51 @@ FILE = "logic"
 class NodeFile(FileModel):
     """One node: its supply, the three coefficients of its energy polynomial, its area factor."""
 
-    supply: Annotated[Constant, quantity("V", above=0)]
-    energy: tuple[float, float, float]
-    area: float
+    supply: Annotated[Constant, quantity("V", above=0)] = Field(description="Supply voltage of the node")
+    energy: tuple[float, float, float] = Field(
+        description="Coefficients of the energy polynomial in the supply: square, linear, constant"
+    )
+    area: float = Field(description="Area factor of the node, relative to the others")
 
 
 class BaseFile(FileModel):
     """The node and supply that the energies of the file hold for."""
 
-    node: str
-    supply: Annotated[Constant, quantity("V", above=0)]
+    node: str = Field(description="Node that the energies of the file hold for")
+    supply: Annotated[Constant, quantity("V", above=0)] = Field(description="Supply that they hold for")
 
 
 class ScalingFile(FileModel):
     """Where the scaling comes from."""
 
-    source: str
-    note: str
+    source: str = Field(description="Where the scaling between nodes comes from")
+    note: str = Field(description="What it is and where it ends")
 
 
 class LogicFile(FileModel):
     """The process file of digital logic."""
 
-    mac_energy: dict[str, Annotated[Constant, quantity("J", above=0)]]
-    mac_area: dict[str, Annotated[Constant, quantity("m^2", above=0)]]
-    element_registers: Annotated[Constant, quantity("m^2", minimum=0)]
-    sram_energy: Annotated[Constant, quantity("J/B", above=0)]
-    sram_area: Annotated[Constant, quantity("m^2/B", above=0)]
-    leakage_share: Annotated[Constant, quantity("1", minimum=0)]
-    base: BaseFile
-    nodes: dict[str, NodeFile]
-    scaling: ScalingFile
+    mac_energy: dict[str, Annotated[Constant, quantity("J", above=0)]] = Field(
+        description="Energy of a multiply-accumulate at the base node, by number format"
+    )
+    mac_area: dict[str, Annotated[Constant, quantity("m^2", above=0)]] = Field(
+        description="Area of a multiply-accumulate unit at the base node, by number format"
+    )
+    element_registers: Annotated[Constant, quantity("m^2", minimum=0)] = Field(
+        description="Area of the registers of one processing element at the base node"
+    )
+    sram_energy: Annotated[Constant, quantity("J/B", above=0)] = Field(
+        description="Energy of an SRAM byte at the base node"
+    )
+    sram_area: Annotated[Constant, quantity("m^2/B", above=0)] = Field(
+        description="Area of an SRAM byte at the base node"
+    )
+    leakage_share: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        description="Static power over dynamic power of all elements at full rate"
+    )
+    base: BaseFile = Field(description="The node and supply of the figures above")
+    nodes: dict[str, NodeFile] = Field(description="Nodes that can be named, with their scaling")
+    scaling: ScalingFile = Field(description="Where the scaling comes from")
 
 
 @dataclass(frozen=True)

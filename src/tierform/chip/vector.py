@@ -1,37 +1,51 @@
 """Vector units: softmax, normalization, activation, elementwise work, losses and optimizer updates.
 
 A unit has lanes that each finish one simple operation a cycle; transcendental functions are table look-ups of a few
-operations, which the workload counts per element.  Small products (a low-rank matrix on a chip without systolic arrays)
+operations, which the workload counts per element.  A row of a softmax or a normalization, and the values of a loss, are
+passed over twice (maximum and sum, or mean and variance, then the result; M. Milakov, N. Gimelshein, Online normalizer
+calculation for softmax, 2018): what of a row does not fit into the half of the buffer in use is fetched twice.  Small
+products (a low-rank matrix on a chip without systolic arrays)
 are not run here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
+from pydantic import Field
+
+from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Count, FileModel, quantity
 from tierform.workload.operator import Kind, Operator
 
 _NOT_HERE = (Kind.MATMUL, Kind.COLLECTIVE)
+_TWO_PASSES = (Kind.SOFTMAX, Kind.NORMALIZATION, Kind.LOSS)
 
 
 class VectorParameters(FileModel):
     """The data file of one vector unit with its registers and buffer."""
 
-    type: Literal["vector"]
-    description: str = ""
-    lanes: int
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    operation_energy: Annotated[Constant, quantity("J", minimum=0)]
-    buffer_energy: Annotated[Constant, quantity("J/B", minimum=0)]
-    buffer_capacity: Annotated[Constant, quantity("B", above=0)]
-    area: Annotated[Constant, quantity("m^2", above=0)]
-    leakage: Annotated[Constant, quantity("W", minimum=0)]
+    type: Literal["vector"] = Field(description="The kind of component; it decides which other keys there are")
+    description: str = Field("", description="One line for people; changes no figure")
+    lanes: Count = Field(description="Simple operations that a unit finishes in a cycle")
+    clock: Annotated[Constant, quantity("Hz", above=0)] = Field(description="Clock of the unit; changes every time")
+    operation_energy: Annotated[Constant, quantity("J", minimum=0)] = Field(
+        description="Energy of one simple operation"
+    )
+    buffer_energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of a byte read from or written to the buffer"
+    )
+    buffer_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
+        description="Buffer of one unit; a longer row of a softmax, normalization or loss is fetched from memory twice"
+    )
+    area: Annotated[Constant, quantity("m^2", above=0)] = Field(description="Area of one unit with its buffer")
+    leakage: Annotated[Constant, quantity("W", minimum=0)] = Field(
+        description="Static power of one unit at 300 K; doubles every 30 K"
+    )
 
 
 @dataclass(frozen=True)
@@ -41,6 +55,7 @@ class VectorUnits:
     name: str
     units: int
     parameters: VectorParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = VectorParameters
 
@@ -57,6 +72,9 @@ class VectorUnits:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Operations over lanes; energy of operations and of buffer accesses."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         if not self.supports(operator):
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
         p, units = self.parameters, share.units or self.units
@@ -75,6 +93,20 @@ class VectorUnits:
             operations=operator.operations,
             utilization=operator.operations / (cycles * units * p.lanes),
         )
+
+    @property
+    def sram_capacity_B(self) -> float:
+        """Buffers of all units."""
+        return self.units * self.parameters.buffer_capacity.value
+
+    def refetch(self, operator: Operator, share: Share = WHOLE) -> Refetch:
+        """Rows that need two passes come twice as far as half of one unit's buffer does not hold them."""
+        if operator.kind not in _TWO_PASSES or not operator.inputs:
+            return ONCE
+        widest = max(operator.inputs, key=lambda operand: operand.size_B)
+        row_B = widest.size_B * (widest.shape[-1] if widest.shape else 1) / max(widest.elements, 1)
+        kept = min(1.0, self.parameters.buffer_capacity.value / 2 / row_B)
+        return Refetch(first=2.0 - kept)
 
     @property
     def area_m2(self) -> float:

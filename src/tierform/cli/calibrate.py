@@ -9,7 +9,7 @@ import click
 
 from tierform.cli.output import console, json_option, print_table, progress
 from tierform.errors import fail
-from tierform.files import write_json, write_text
+from tierform.files import make_folder, write_json, write_text
 
 if TYPE_CHECKING:
     from tierform.chip.gpu.calibration import Calibration
@@ -47,6 +47,7 @@ def command(
     from tierform.chip.gpu.measure import measure_device
     from tierform.chip.gpu.samples import read_samples
 
+    make_folder(out)
     rows: list[Sample] = []
     if samples is not None:
         rows = [row for row in read_samples(samples, "samples") if row.kind == "product"]

@@ -8,7 +8,8 @@ from typing import Any
 import click
 
 from tierform.cli.output import console, json_option, one_thread, print_table
-from tierform.cli.task_options import make_task, task_options
+from tierform.cli.run_options import FILE, make_jobs, run_options
+from tierform.cli.task_options import task_options
 from tierform.errors import fail
 
 
@@ -16,32 +17,28 @@ from tierform.errors import fail
 @click.argument("model")
 @click.option("--chips", required=True, help="Chips, separated by commas; the last one is the baseline.")
 @task_options
-@click.option("--thermal", type=click.Choice(["none", "steady"]), default="steady", show_default=True)
+@run_options
 @json_option
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report with pictures.")
+@click.option("--report", type=FILE, help="Write an HTML report with pictures.")
+@click.option("--trace", type=FILE, help="Write the baseline's timeline for Perfetto.")
 def command(
-    model: str, chips: str, thermal: Any, json_file: Path | None, report: Path | None, **task_given: Any
+    model: str, chips: str, json_file: Path | None, report: Path | None, trace: Path | None, **given: Any
 ) -> None:
-    """MODEL's task on several chips, with ratios against the last one and what that baseline assumes."""
+    """MODEL's task on several chips, with ratios against the last one and what that baseline assumes.
+
+    Each chip runs at its best number of micro-batches and its best mapping, unless they are given.
+    """
     one_thread()
-    from tierform.chip.description import load_chip
     from tierform.files import write_json
     from tierform.report import tables
-    from tierform.simulation import simulate
-    from tierform.simulation.simulate import inputs
-    from tierform.workload import load_model
 
     names = [name.strip() for name in chips.split(",") if name.strip()]
     if len(names) < 2:
         fail("at least two chips are needed", key="--chips", value=chips, fix="For example --chips atleus,a100.")
-    results = []
-    for name in names:
-        loaded_model, chip, task = inputs(
-            lambda: load_model(model),
-            lambda name=name: load_chip(name),  # type: ignore[misc]
-            lambda c: make_task(c.precision if c else None, **task_given),
-        )
-        results.append(simulate(loaded_model, task, chip, thermal=thermal, timeline=bool(report)))
+    jobs = make_jobs(model, names, given)
+    results = [job.simulate(timeline=bool(report or (trace and job is jobs[-1]))) for job in jobs]
+    if trace:
+        results[-1].trace(trace)
     table = tables.comparison(results)
     content = {
         "schema": "tierform.comparison/1",
@@ -64,7 +61,7 @@ def command(
             console().print(f"  note: {note}", highlight=False, markup=False)
     listed = tables.assumptions(results[-1].assumptions)
     print_table(f"The baseline {results[-1].chip} assumes", listed.head, listed.rows)
-    for path in (json_file, report):
+    for path in (json_file, report, trace):
         if path:
             console().print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
 

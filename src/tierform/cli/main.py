@@ -6,7 +6,10 @@ people, and writes ``--json FILE`` for machines.  It computes nothing itself.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import sys
 from typing import Any
 
@@ -30,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("tierform.cli.calibrate", "Measure this machine's GPU or CPU and write it as a chip."),
     "validate": ("tierform.cli.validate", "Hold the engines against reference tools and measured silicon."),
 }
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 class _Verbs(click.Group):
@@ -66,11 +72,19 @@ def tierform() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; a user's mistake is a message and exit code 2, an interrupt is exit code 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without µ or λ shows a code instead
+    if "-" in (sys.argv[1:] if arguments is None else arguments):
+        from tierform.cli.output import results_take_standard_output
+
+        results_take_standard_output()
     try:
         code = tierform.main(args=arguments, prog_name="tierform", standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
+        _tell_usage(error)
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -79,10 +93,33 @@ def main(arguments: list[str] | None = None) -> None:
         sys.stderr.close()
         sys.exit(0)
     except Exception as error:
-        from tierform.errors import EXIT_USER_ERROR, TierformError
+        sys.exit(_tell(error))
 
-        if not isinstance(error, TierformError):
-            raise
+
+def _tell(error: Exception) -> int:
+    """Say a user's mistake, or that the system has no room left; anything else is a fault of ours and raised."""
+    from tierform.errors import EXIT_USER_ERROR, TierformError, missing, printable
+
+    if isinstance(error, ImportError):
+        error = missing(error) or error
+    if isinstance(error, TierformError):
         for problem in error.problems:
             print(f"error: {problem}", file=sys.stderr)
-        sys.exit(EXIT_USER_ERROR)
+    elif isinstance(error, OSError) and error.errno in _NO_ROOM:
+        where = f"{error.filename}: " if error.filename else ""
+        print(printable(f"error: {where}cannot write: {error.strerror}"), file=sys.stderr)
+        with contextlib.suppress(OSError):  # what is left in its buffer would raise again at exit
+            sys.stdout.close()
+    elif isinstance(error, MemoryError):
+        print("error: the memory does not suffice", file=sys.stderr)
+    else:
+        raise error
+    return EXIT_USER_ERROR
+
+
+def _tell_usage(error: click.ClickException) -> None:
+    from tierform.errors import printable
+
+    words = io.StringIO()
+    error.show(words)
+    print(printable(words.getvalue()), end="", file=sys.stderr)

@@ -8,7 +8,7 @@ import click
 
 from tierform.cli.output import console, json_option, print_table, progress
 from tierform.errors import fail
-from tierform.files import write_json
+from tierform.files import make_folder, write_json
 from tierform.studies import STUDIES, StudyOptions, StudyResult
 
 MOST_SHOWN = 40
@@ -41,6 +41,8 @@ def command(
             fail("a setting is KEY=VALUE", key="--set", value=text)
         chosen[key] = value
     run = STUDIES.get(study)
+    if out:
+        make_folder(out)
     with progress() as bar:
         task = bar.add_task(study, total=None)
         result: StudyResult = run(StudyOptions(quick, seed, chosen, lambda text: bar.update(task, description=text)))
@@ -70,7 +72,6 @@ def command(
     if out:
         from tierform.report.study_page import write
 
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / f"{study}.json", result.to_dict())
         write(out / f"{study}.html", result)
         console().print(f"written: {out / study}.html and .json", highlight=False, markup=False)

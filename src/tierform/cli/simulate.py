@@ -6,86 +6,51 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tierform.cli.output import console, json_option, one_thread, print_table
-from tierform.cli.task_options import make_task, task_options
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
+from tierform.cli.run_options import FILE, make_jobs, run_options
+from tierform.cli.task_options import task_options
+from tierform.errors import Problem, TierformError
 
 
 @click.command("simulate")
-@click.argument("model")
-@click.option("--chip", required=True, help="A chip of the library or a YAML file.")
+@click.argument("model", required=False)
+@click.option("--chip", help="A chip of the library or a YAML file.")
 @task_options
-@click.option("--fidelity", type=click.Choice(["analytic", "cycle"]), default="analytic", show_default=True)
-@click.option("--thermal", type=click.Choice(["none", "steady", "transient"]), default="steady", show_default=True)
-@click.option("--mapping", type=_FILE, help="Use this mapping instead of the default one.")
-@click.option("--save-mapping", type=_FILE, help="Write the mapping used, to be edited.")
-@click.option(
-    "--overflow",
-    type=click.Choice(["stream", "refuse"]),
-    default="stream",
-    show_default=True,
-    help="Weights that do not fit in crossbars.",
-)
-@click.option("--micro-batches", type=int, help="Parts that the batch is cut into.  [default: chosen for the chip]")
-@click.option("--tensor", type=int, default=1, show_default=True, help="Chips that share every layer.")
-@click.option(
-    "--pipeline", type=int, default=1, show_default=True, help="Groups of chips, each with some of the layers."
-)
-@click.option(
-    "--data", type=int, default=1, show_default=True, help="Copies of the model, each with part of the batch."
-)
+@run_options
+@click.option("--job", "job_file", type=FILE, help="Simulate the job of this file instead.")
+@click.option("--save-job", type=FILE, help="Write what is asked as a job file.")
+@click.option("--traced", is_flag=True, help="Trace MODEL's module (a folder with config.json) instead of reading it.")
+@click.option("--save-mapping", type=FILE, help="Write the mapping used, to be edited.")
 @click.option("--all-assumptions", is_flag=True, help="Print every constant with its source.")
 @json_option
-@click.option("--trace", type=_FILE, help="Write the timeline for Perfetto.")
-@click.option("--report", type=_FILE, help="Write an HTML report with pictures.")
+@click.option("--trace", type=FILE, help="Write the timeline for Perfetto.")
+@click.option("--report", type=FILE, help="Write an HTML report with pictures.")
 def command(
-    model: str,
-    chip: str,
-    fidelity: Any,
-    thermal: Any,
-    mapping: Path | None,
+    model: str | None,
+    chip: str | None,
+    job_file: Path | None,
+    save_job: Path | None,
+    traced: bool,
     save_mapping: Path | None,
-    overflow: Any,
-    micro_batches: int | None,
-    tensor: int,
-    pipeline: int,
-    data: int,
     all_assumptions: bool,
     json_file: Path | None,
     trace: Path | None,
     report: Path | None,
-    **task_given: Any,
+    **given: Any,
 ) -> None:
     """What MODEL's task costs on a chip: time, energy, area, memory, wear.
 
     MODEL is a name of the library (`tierform list models`), a folder with a Hugging Face config.json, or a Hub id.
     """
     one_thread()
-    from tierform.chip.description import load_chip
-    from tierform.simulation import simulate
-    from tierform.simulation.simulate import inputs
-    from tierform.workload import load_model
-    from tierform.workload.parallel import Parallelism
+    job = _job(model, chip, job_file, traced, given)
+    if save_job:
+        from tierform.simulation.job_file import save_job as write_job
 
-    loaded_model, loaded_chip, task = inputs(
-        lambda: load_model(model),
-        lambda: load_chip(chip),
-        lambda c: make_task(c.precision if c else None, **task_given),
-    )
-    result = simulate(
-        loaded_model,
-        task,
-        loaded_chip,
-        fidelity=fidelity,
-        thermal=thermal,
-        mapping=mapping,
-        overflow=overflow,
-        micro_batches=micro_batches,
-        parallelism=Parallelism(tensor, pipeline, data),
-        timeline=bool(trace or report),
-    )
+        write_job(_named(job, model, chip), save_job)
+    result = job.simulate(timeline=bool(trace or report))
     if save_mapping and result.mapping:
         result.mapping.save(save_mapping)
     if json_file:
@@ -95,9 +60,46 @@ def command(
     if report:
         result.report(report)
     show(result, all_assumptions)
-    for kind, path in (("mapping", save_mapping), ("figures", json_file), ("timeline", trace), ("report", report)):
+    written = (
+        ("job", save_job),
+        ("mapping", save_mapping),
+        ("figures", json_file),
+        ("timeline", trace),
+        ("report", report),
+    )
+    for kind, path in written:
         if path:
             console().print(f"{kind}: {path}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, given: dict[str, Any]) -> Any:
+    """The job that the options describe."""
+    if file is not None:
+        changed = sorted(
+            parameter.opts[0]
+            for parameter in click.get_current_context().command.params
+            if parameter.name in {*given, "model", "chip", "traced"}
+            and click.get_current_context().get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+        )
+        if changed:
+            raise TierformError(
+                [Problem("the job file says it already", key=name, fix="Change the file.") for name in changed]
+            )
+        from tierform.simulation.job_file import load_job
+
+        return load_job(file).loaded()
+    missing = [name for name, value in (("MODEL", model), ("--chip", chip)) if value is None]
+    if missing:
+        raise TierformError([Problem("is missing", key=name, fix="Give it, or a --job file.") for name in missing])
+    assert model is not None and chip is not None
+    return make_jobs(model, [chip], given, traced=traced)[0]
+
+
+def _named(job: Any, model: str | None, chip: str | None) -> Any:
+    """The job with model and chip as they were named, which is what its file holds."""
+    from dataclasses import replace
+
+    return job if model is None or chip is None else replace(job, model=model, chip=chip)
 
 
 def show(result: Any, all_assumptions: bool = False) -> None:
@@ -107,7 +109,9 @@ def show(result: Any, all_assumptions: bool = False) -> None:
 
     task = result.task
     console().print(
-        f"{result.model} on {result.chip}: {describe_task(task)} ({result.fidelity})", style="bold", highlight=False
+        f"{result.model} on {result.chip}: {describe_task(task)} ({result.fidelity}, runtime {result.runtime})",
+        style="bold",
+        highlight=False,
     )
     for table in [*tables.all_tables(result), tables.operators(result, 8)]:
         print_table(table.title, table.head, table.rows)

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import OutputFile, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import write_json
 
@@ -28,9 +28,7 @@ def command() -> None:
 
 @command.command("pack")
 @click.argument("model", metavar="MODEL_DIR", type=click.Path(path_type=Path))
-@click.option(
-    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The store to write."
-)
+@click.option("-o", "output", type=OutputFile(), required=True, help="The store to write.")
 @click.option("--layout", type=click.Choice(["plane-major", "adjacent"]), default="plane-major", show_default=True)
 @click.option("--compress", type=click.Choice(["none", "zstd"]), default="none", show_default=True)
 @click.option("--level", type=click.IntRange(1, 22), default=3, show_default=True, help="zstd's level.")
@@ -61,8 +59,8 @@ def pack(
     begin = time.perf_counter()
     with progress() as bar:
         task = bar.add_task("packing", total=total)
-        pack_model(model, output, options, int4=int4, progress=lambda size: bar.advance(task, size))
-    seconds, size = time.perf_counter() - begin, output.stat().st_size
+        size = pack_model(model, output, options, int4=int4, progress=lambda size: bar.advance(task, size))
+    seconds = time.perf_counter() - begin
     console().print(
         f"{output}: {size:,} bytes for {total:,} of weights ({_percent(size, total)}), {seconds:.1f} s", highlight=False
     )
@@ -76,6 +74,7 @@ def pack(
 @json_option
 def info(store: Path, json_file: Path | None) -> None:
     """What is in STORE: its tensors, types, layout and sizes."""
+    from tierform.store.layout import MAJOR
     from tierform.store.reader import Store
 
     with Store(store, threads=1) as opened:
@@ -108,8 +107,8 @@ def info(store: Path, json_file: Path | None) -> None:
     ]
     print_table(str(store), ["tensor", "type", "shape", "layout, codec", "bytes", "stored"], table)
     console().print(
-        f"format 1.0, {header.file_size:,} bytes, {header.tensors} tensors of {header.tensor_bytes:,} bytes, "
-        f"attached: {', '.join(files) or 'nothing'}",
+        f"format {MAJOR}.{header.minor}, {header.file_size:,} bytes, {header.tensors} tensors of "
+        f"{header.tensor_bytes:,} bytes, attached: {', '.join(files) or 'nothing'}",
         highlight=False,
     )
     if json_file:

@@ -9,13 +9,15 @@ import click
 
 from tierform.cli.output import console, json_option, print_table
 from tierform.errors import fail
-from tierform.files import write_json, write_text
+from tierform.files import make_folder, write_json, write_text
 
 if TYPE_CHECKING:
-    from tierform.chip.systolic.scalesim import Report
-    from tierform.chip.systolic.scalesim_files import Configuration
+    from tierform.compat.scalesim.files import Configuration, LayerShape
+    from tierform.compat.scalesim.report import Report
+    from tierform.memory.cycle import CycleMemory
 
 _FILE = click.Path(path_type=Path)
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 _OVERLAPS = ["serial", "double-buffered", "pipelined"]
 
 
@@ -24,6 +26,9 @@ _OVERLAPS = ["serial", "double-buffered", "pipelined"]
 @click.option("-t", "topology", type=_FILE, required=True, help="SCALE-Sim topology (.csv): products or convolutions.")
 @click.option("-i", "kind", type=click.Choice(["gemm", "conv"]), help="What the topology holds; told by its columns.")
 @click.option("--compat", is_flag=True, help="Count as SCALE-Sim v3 does, instead of as the hardware does.")
+@click.option("-l", "--layout", "layout", type=_FILE, help="SCALE-Sim 3 layout (.csv) of the SRAM, for bank conflicts.")
+@click.option("--dram", metavar="MEMORY", help="Latencies of this DRAM: a library memory or a DRAMsim3 file.")
+@click.option("--dram-latencies", type=_FOLDER, help="Latencies of the DRAM from SCALE-Sim's .npy files.")
 @click.option("--overlap", type=click.Choice(_OVERLAPS), help="What the hardware hides (default double-buffered).")
 @click.option("--arrays", type=click.IntRange(1, 4096), default=1, help="So many equal arrays share each layer.")
 @click.option("--process", "process", metavar="NODE", help="Also estimate energy and area at a node, such as 16nm.")
@@ -34,6 +39,9 @@ def command(
     topology: Path,
     kind: str | None,
     compat: bool,
+    layout: Path | None,
+    dram: str | None,
+    dram_latencies: Path | None,
     overlap: str | None,
     arrays: int,
     process: str | None,
@@ -41,8 +49,7 @@ def command(
     json_file: Path | None,
 ) -> None:
     """Cycles, stalls, utilization and accesses of a systolic array described by SCALE-Sim's files."""
-    from tierform.chip.systolic import scalesim
-    from tierform.chip.systolic.scalesim_files import read_configuration, read_topology
+    from tierform.compat.scalesim.files import read_configuration, read_topology
 
     if compat and overlap:
         fail("--overlap is for the hardware's accounting", key="--overlap", value=overlap, fix="Leave out --compat.")
@@ -50,15 +57,18 @@ def command(
         fail("SCALE-Sim's accounting is of one array", key="--arrays", value=arrays, fix="Leave out --compat.")
     read = read_configuration(configuration)
     layers = read_topology(topology, kind, sparse=read.sparse)
-    found = [
-        scalesim.scale_sim(layer, read)
-        if compat
-        else scalesim.hardware(layer, read, overlap or "double-buffered", arrays)  # type: ignore[arg-type]
-        for layer in layers
-    ]
+    if compat:
+        found = _as_scale_sim(layers, read, layout, dram, dram_latencies)
+    else:
+        for key, given in (("--layout", layout), ("--dram", dram), ("--dram-latencies", dram_latencies)):
+            if given is not None:
+                fail("belongs to SCALE-Sim's accounting", key=key, value=given, fix="Add --compat.")
+        from tierform.compat.scalesim.hardware import hardware
+
+        found = [hardware(layer, read, overlap or "double-buffered", arrays) for layer in layers]  # type: ignore[arg-type]
     costs = _costs(found, read, process, arrays) if process else {}
     if reports:
-        _write_reports(found, read, reports)
+        _write_reports(found, read, make_folder(reports))
     if json_file:
         content = {
             "schema": "tierform.systolic/1",
@@ -86,6 +96,56 @@ def command(
         print_table(f"estimated at {process} (assumed scaling from 45 nm)", ["figure", "value"], rows)
 
 
+def _as_scale_sim(
+    layers: list[LayerShape], read: Configuration, layout: Path | None, dram: str | None, folder: Path | None
+) -> list[Report]:
+    """Every layer by SCALE-Sim's accounting, with the layout and the latencies that are asked for."""
+    from tierform.compat.scalesim.accounting import scale_sim
+    from tierform.compat.scalesim.buffers import Memory
+
+    slow = read.dram_latencies and not read.calculate_bandwidth
+    if slow and dram is None and folder is None:
+        fix = "Give a memory with --dram, or SCALE-Sim's own files with --dram-latencies."
+        fail("the configuration asks for latencies of the DRAM", key="UseRamulatorTrace", value=True, fix=fix)
+    given = next((key for key, value in (("--dram", dram), ("--dram-latencies", folder)) if value is not None), None)
+    if given and not slow:
+        fix = "Set UseRamulatorTrace and InterfaceBandwidth: USER."
+        fail("the configuration does not ask for latencies of the DRAM", key=given, fix=fix)
+    arranged = None
+    if layout is not None and any(read.layouts) and not read.calculate_bandwidth:
+        from tierform.compat.scalesim.layout import read_layout
+
+        arranged = read_layout(layout)
+    engine = _dram(dram) if slow and dram is not None else None
+    found = []
+    number = 0
+    for layer in layers:
+        memory = Memory(arranged)
+        if engine is not None:
+            from tierform.compat.scalesim.dram import simulated_latencies
+
+            memory = Memory(arranged, simulated_latencies(layer, read, engine, arranged))
+        elif slow and folder is not None:
+            from tierform.compat.scalesim.dram import read_latencies
+
+            memory = Memory(arranged, read_latencies(folder, number))
+        found.append(scale_sim(layer, read, memory))
+        number += layer.count
+    return found
+
+
+def _dram(name: str) -> CycleMemory:
+    from tierform.memory.cycle import CycleMemory
+
+    if name.endswith(".ini"):
+        from tierform.compat.dramsim.configuration import read_ini
+
+        return CycleMemory(read_ini(name))
+    from tierform.memory.standard import load_dram
+
+    return CycleMemory(load_dram(name))
+
+
 def _costs(found: list[Report], read: Configuration, node: str, arrays: int) -> dict[str, float]:
     """Energy of all layers (8-bit words) and area of the arrays with their SRAM."""
     from tierform.chip.process import load_process
@@ -101,7 +161,7 @@ def _costs(found: list[Report], read: Configuration, node: str, arrays: int) -> 
 
 
 def _show(found: list[Report], read: Configuration, accounting: str, arrays: int) -> None:
-    from tierform.chip.systolic.scalesim import COMPUTE, SPARSE
+    from tierform.compat.scalesim.report import COMPUTE, SPARSE
 
     out = console()
     mode = "stall-free" if read.calculate_bandwidth else f"{read.ofmap_bandwidth} words a cycle"
@@ -151,10 +211,14 @@ def _number(value: float) -> str:
 
 def _write_reports(found: list[Report], read: Configuration, folder: Path) -> None:
     """The report files under SCALE-Sim's names; a depth-wise layer has a line for each channel."""
-    from tierform.chip.systolic.scalesim import BANDWIDTH, COMPUTE, DETAIL, SPARSE
+    from tierform.compat.scalesim.report import BANDWIDTH, COMPUTE, DETAIL, SPARSE
 
-    files = [("COMPUTE_REPORT", COMPUTE), ("BANDWIDTH_REPORT", BANDWIDTH), ("DETAILED_ACCESS_REPORT", DETAIL)]
-    if read.sparse and "Original Filter Storage" in found[0].figures:
+    bandwidth: tuple[str, ...] = BANDWIDTH
+    sparse = read.sparse and "Original Filter Storage" in found[0].figures
+    if sparse:  # the metadata's column stands behind the weights'
+        bandwidth = (*BANDWIDTH[:2], SPARSE[-1], *BANDWIDTH[2:])
+    files = [("COMPUTE_REPORT", COMPUTE), ("BANDWIDTH_REPORT", bandwidth), ("DETAILED_ACCESS_REPORT", DETAIL)]
+    if sparse:
         files.append(("SPARSE_REPORT", SPARSE))
     expanded = [report for report in found for _ in range(report.layer.count)]
     for name, columns in files:

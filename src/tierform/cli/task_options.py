@@ -131,13 +131,14 @@ def _method(given: dict[str, Any]) -> Any:
 
 def _precision(chip_precision: Any, given: dict[str, Any]) -> Any:
     from tierform.workload.precision import PrecisionPlan, bits
-    from tierform.workload.task import Inference
+    from tierform.workload.task import FineTuning, Inference, resolved_precision
 
     keys = {"activations": "activations", "kv_cache": "kv_cache", "gradients": "gradients"}
     if not given["weights"] and not any(given[key] for key in keys):
         return None
-    plan = chip_precision or (Inference().precision if given["task"] == "inference" else PrecisionPlan())
-    if given["task"] == "inference":
+    inference = given["task"] == "inference"
+    plan: PrecisionPlan = chip_precision or resolved_precision(Inference() if inference else FineTuning())
+    if inference:
         plan = replace(plan, master_weights=None)
     if given["weights"]:
         plan = plan.with_weights(given["weights"])

@@ -12,31 +12,44 @@ from tierform.errors import fail
 from tierform.files import write_json, write_text
 
 _FILE = click.Path(path_type=Path)
-# Keys of a configuration that may be given as options in HotSpot's own spelling.
-_PASSED = (
-    "init_file",
-    "sampling_intvl",
-    "ambient",
-    "r_convec",
-    "init_temp",
-    "grid_map_mode",
-    "model_secondary",
-    "use_microchannels",
-)
 
 
-def _grid(text: str | None) -> tuple[int, int] | None:
-    if text is None:
-        return None
+class _HotSpotCommand(click.Command):
+    """A command that also takes every key of a HotSpot configuration in that tool's spelling, ``-key value``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Turn keys into settings before the options are read; what is an option stays one."""
+        known = {name for parameter in self.params for name in parameter.opts}
+        rest: list[str] = []
+        position = 0
+        while position < len(args):
+            word = args[position]
+            position += 1
+            if word[:1] != "-" or word[:2] == "--" or len(word) < 3 or word in known:
+                rest.append(word)
+                continue
+            from tierform.compat.hotspot.keys import KEYS
+
+            if word[1:] not in KEYS:
+                rest.append(word)
+            elif position == len(args):
+                fail("this key needs a value", key=word)
+            else:
+                rest += ["--set", f"{word[1:]}={args[position]}"]
+                position += 1
+        return super().parse_args(ctx, rest)
+
+
+def _grid(text: str) -> tuple[int, int]:
     parts = text.lower().replace("×", "x").split("x")
     if len(parts) == 1:
         parts *= 2
-    if len(parts) != 2 or not all(part.isdigit() and int(part) > 0 for part in parts):
+    if len(parts) != 2 or not all(part.isascii() and part.isdigit() and 0 < len(part) < 5 for part in parts):
         fail("a grid is ROWSxCOLUMNS", key="--grid", value=text, fix="For example --grid 64x64.")
     return int(parts[0]), int(parts[1])
 
 
-@click.command("thermal")
+@click.command("thermal", cls=_HotSpotCommand)
 @click.option("-c", "configuration", type=_FILE, help="HotSpot configuration.")
 @click.option("-f", "floorplan", type=_FILE, help="Floorplan of a planar chip.")
 @click.option("-p", "trace", type=_FILE, required=True, help="Power trace.")
@@ -44,8 +57,6 @@ def _grid(text: str | None) -> tuple[int, int] | None:
 @click.option("-m", "--materials", "-materials_file", "materials", type=_FILE, help="Materials file.")
 @click.option("--model", "-model_type", "model", type=click.Choice(["block", "grid"]), help="Block or grid model.")
 @click.option("--grid", "grid", metavar="ROWSxCOLUMNS", help="Grid of the grid model; any numbers.")
-@click.option("-grid_rows", "rows", type=int, hidden=True)
-@click.option("-grid_cols", "columns", type=int, hidden=True)
 @click.option(
     "--detailed-3d", "-detailed_3D", "detailed", type=click.Choice(["on", "off"]), help="Heterogeneous 3D mode."
 )
@@ -64,14 +75,6 @@ def _grid(text: str | None) -> tuple[int, int] | None:
 )
 @click.option("--solver", type=click.Choice(["auto", "blocks", "direct", "spectral", "multigrid"]), default="auto")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the configuration.")
-@click.option("-init_file", "init_file", hidden=True)
-@click.option("-sampling_intvl", "sampling_intvl", hidden=True)
-@click.option("-ambient", "ambient", hidden=True)
-@click.option("-r_convec", "r_convec", hidden=True)
-@click.option("-init_temp", "init_temp", hidden=True)
-@click.option("-grid_map_mode", "grid_map_mode", hidden=True)
-@click.option("-model_secondary", "model_secondary", hidden=True)
-@click.option("-use_microchannels", "use_microchannels", hidden=True)
 @json_option
 def command(
     configuration: Path | None,
@@ -81,8 +84,6 @@ def command(
     materials: Path | None,
     model: str | None,
     grid: str | None,
-    rows: int | None,
-    columns: int | None,
     detailed: str | None,
     convention: str | None,
     trace_out: Path | None,
@@ -92,26 +93,24 @@ def command(
     solver: str,
     settings: tuple[str, ...],
     json_file: Path | None,
-    **passed: str | None,
 ) -> None:
     """Temperatures of a chip described by HotSpot's files: steady for the mean power, and over time with -o."""
-    overrides = {key: value for key in _PASSED if (value := passed.get(key)) is not None}
+    overrides: dict[str, str] = {}
     for setting in settings:
         key, equals, value = setting.partition("=")
         if not equals or not value:
             fail("a setting is KEY=VALUE", key="--set", value=setting)
         overrides[key.lstrip("-")] = value
-    sizes = _grid(grid) or (rows, columns)
-    overrides |= {
-        key: str(value) for key, value in zip(("grid_rows", "grid_cols"), sizes, strict=True) if value is not None
-    }
+    if grid is not None:
+        sizes = _grid(grid)
+        overrides |= {"grid_rows": str(sizes[0]), "grid_cols": str(sizes[1])}
     if model:
         overrides["model_type"] = model
-    elif any(value is not None for value in sizes):
-        overrides["model_type"] = "grid"
+    elif {"grid_rows", "grid_cols"} & overrides.keys():
+        overrides.setdefault("model_type", "grid")
     if detailed:
         overrides["detailed_3D"] = detailed
-    from tierform.thermal import hotspot
+    from tierform.compat.hotspot import run as hotspot
 
     case = hotspot.load(
         trace,

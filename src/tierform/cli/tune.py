@@ -14,19 +14,23 @@ from tierform.files import write_json, write_text
 @click.command("tune")
 @click.argument("config", type=click.Path(path_type=Path))
 @click.option("--fresh", is_flag=True, help="Begin anew even if the output folder holds a checkpoint.")
-@click.option("--check", is_flag=True, help="Only check the file, the model and the samples.")
+@click.option("--check", is_flag=True, help="Only check the file, the model and the samples; runs no code of yours.")
 @json_option
 def command(config: Path, fresh: bool, check: bool, json_file: Path | None) -> None:
-    """Train as CONFIG.yaml says; a run that was stopped goes on from its checkpoint."""
+    """Train as CONFIG.yaml says; a run that was stopped goes on from its checkpoint.
+
+    A model, a loss or data named FILE.py:NAME or MODULE:NAME are Python code, which a run executes.
+    """
     from tierform.tuning.config import load_config
 
     file = load_config(config)
-    from tierform.tuning.run import prepare, run
+    from tierform.tuning.run import check as check_only
+    from tierform.tuning.run import run
 
     folder = config.resolve().parent
     if check:
-        prepare(file, folder)
-        console().print("nothing is wrong with it")
+        notes = check_only(file, folder)
+        console().print("\n".join(["nothing is wrong with it", *notes]))
         return
     with progress() as bar:
         task = bar.add_task("full", total=file.steps)

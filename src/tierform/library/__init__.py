@@ -13,24 +13,29 @@ from tierform.files import read_yaml
 from tierform.provenance import Citation
 
 ROOT = Path(__file__).parent
-SHELVES = ("models", "chips", "components", "processes", "memories", "noise")
+SHELVES = ("models", "chips", "components", "processes", "memories", "noise", "runtimes")
 
 
 def names(shelf: str) -> list[str]:
     """The names on a shelf (``models``, ``chips``, ``components``, ...), sorted; subfolders give ``folder/name``."""
+    return list(_names(shelf))
+
+
+@lru_cache(maxsize=32)
+def _names(shelf: str) -> tuple[str, ...]:
     folder = ROOT / shelf
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    return tuple(sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")))
 
 
 def find(shelf: str, name: str) -> Path:
     """The file of a library entry; TierformError with the nearest name when there is none."""
     path = ROOT / shelf / f"{name}.yaml"
-    if name in names(shelf):
+    if name in _names(shelf):
         return path
     return fail(
         f"no {shelf.rstrip('s')} of this name in the library",
         value=name,
-        choices=names(shelf),
+        choices=_names(shelf),
         fix=f"`tierform list {shelf}` shows them all.",
     )
 

@@ -1,6 +1,6 @@
 """Which operator runs where, and where its weights sit."""
 
-from tierform.mapping.plan import Mapping, WeightPlacement, load_mapping, stage_key
-from tierform.mapping.rule import default_mapping
+from tierform.mapping.plan import Mapping, WeightPlacement, assignment_key, load_mapping
+from tierform.mapping.rule import assign, completed, default_mapping
 
-__all__ = ["Mapping", "WeightPlacement", "default_mapping", "load_mapping", "stage_key"]
+__all__ = ["Mapping", "WeightPlacement", "assign", "assignment_key", "completed", "default_mapping", "load_mapping"]

@@ -6,8 +6,7 @@ and the workload, all at once.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document, read_yaml, write_text
 from tierform.schema import FileModel, validate
-from tierform.workload.graph import Stage, Workload
-from tierform.workload.operator import Kind
+from tierform.workload.graph import Block, Stage, Workload
+from tierform.workload.operator import Kind, Operator
+from tierform.workload.parallel import MicroBatches
 
 SCHEMA = "tierform.mapping/1"
 # Where collectives between several chips run; not a component of the chip.
@@ -27,9 +27,10 @@ INTERCONNECT = "interconnect"
 class WeightPlacement:
     """Where the weight of a block's operator sits.
 
-    `crossbars` is for one copy in one layer; a resident weight has `replicas` copies in each of `layers` layers, all
-    in cells before the task begins.  One that is not resident is written to a shared region for every pass.
-    `tiles` names the tiles of each resident layer.
+    `crossbars` is for one weight in one layer; `copies` is 2 where a transposed one is held beside it for the backward
+    pass.  A resident weight has `replicas` of them in each of `layers` layers, all in cells before the task begins.
+    One that is not resident is written to a shared region for every pass.  `tiles` names the tiles of each resident
+    layer.
     """
 
     block: str
@@ -41,11 +42,12 @@ class WeightPlacement:
     resident: bool
     trainable: bool
     tiles: tuple[tuple[int, ...], ...]
+    copies: int = 1
 
     @property
     def total_crossbars(self) -> int:
-        """Crossbars of all layers and replicas, 0 when it is not resident."""
-        return self.crossbars * self.replicas * self.layers if self.resident else 0
+        """Crossbars of all layers, copies and replicas, 0 when it is not resident."""
+        return self.crossbars * self.copies * self.replicas * self.layers if self.resident else 0
 
 
 @dataclass(frozen=True)
@@ -53,19 +55,22 @@ class Mapping:
     """Who runs what, where weights sit, and how the input is cut.
 
     `assignments` maps ``stage/block/operator`` to a component.  `micro_batches` and `chunks` are how many parts the
-    batch and the tokens of a sequence are cut into for pipelining.
+    batch of each phase and the tokens of a micro-batch are cut into for pipelining.
     """
 
     chip: str
     assignments: dict[str, str]
     placements: tuple[WeightPlacement, ...]
-    micro_batches: int = 1
+    micro_batches: MicroBatches = field(default_factory=MicroBatches)
     chunks: int = 1
     notes: tuple[str, ...] = ()
 
-    def component(self, stage: Stage, block: str, operator: str) -> str:
+    def __hash__(self) -> int:
+        return hash((self.chip, tuple(sorted(self.assignments.items())), self.placements, self.micro_batches))
+
+    def component(self, stage: Stage, block: Block, operator: Operator) -> str:
         """The component that runs an operator."""
-        return self.assignments[f"{stage_key(stage.name)}/{block}/{operator}"]
+        return self.assignments[assignment_key(stage, block, operator)]
 
     def placements_of(self, block: str, weight: str | None) -> tuple[WeightPlacement, ...]:
         """The placements of a weight: one, or a resident and a streamed part of its layers."""
@@ -84,7 +89,7 @@ class Mapping:
         return {
             "schema": SCHEMA,
             "chip": self.chip,
-            "micro_batches": self.micro_batches,
+            "micro_batches": asdict(self.micro_batches),
             "chunks": self.chunks,
             "assignments": assigned,
             "weights": [
@@ -93,6 +98,7 @@ class Mapping:
                     "weight": item.weight,
                     "component": item.component,
                     "crossbars": item.crossbars,
+                    "copies": item.copies,
                     "layers": item.layers,
                     "replicas": item.replicas,
                     "resident": item.resident,
@@ -120,9 +126,9 @@ class Mapping:
         )
 
 
-def stage_key(name: str) -> str:
-    """The name under which a stage's assignments stand: all runs of decode steps share one."""
-    return re.sub(r"\[.*\]$", "", name)
+def assignment_key(stage: Stage, block: Block, operator: Operator) -> str:
+    """The name under which an operator's assignment stands: all runs of decode steps share one."""
+    return f"{stage.kind.value}/{block.name}/{operator.name}"
 
 
 class _WeightFile(FileModel):
@@ -130,6 +136,7 @@ class _WeightFile(FileModel):
     weight: str
     component: str
     crossbars: int
+    copies: int = 1
     layers: int
     replicas: int
     resident: bool
@@ -137,10 +144,16 @@ class _WeightFile(FileModel):
     tiles: list[list[int]]
 
 
+class _MicroBatchFile(FileModel):
+    prefill: int = 1
+    decode: int = 1
+    training: int = 1
+
+
 class _MappingFile(FileModel):
     schema_: str = SCHEMA
     chip: str
-    micro_batches: int = 1
+    micro_batches: _MicroBatchFile = _MicroBatchFile()
     chunks: int = 1
     assignments: dict[str, dict[str, dict[str, str]]]
     weights: list[_WeightFile] = []
@@ -170,19 +183,20 @@ def load_mapping(path: Path | str, chip: Chip, workload: Workload) -> Mapping:
         },
         placements=tuple(
             WeightPlacement(
-                w.block,
-                w.weight,
-                w.component,
-                w.crossbars,
-                w.layers,
-                w.replicas,
-                w.resident,
-                w.trainable,
-                tuple(tuple(tiles) for tiles in w.tiles),
+                block=w.block,
+                weight=w.weight,
+                component=w.component,
+                crossbars=w.crossbars,
+                layers=w.layers,
+                replicas=w.replicas,
+                resident=w.resident,
+                trainable=w.trainable,
+                tiles=tuple(tuple(tiles) for tiles in w.tiles),
+                copies=w.copies,
             )
             for w in described.weights
         ),
-        micro_batches=described.micro_batches,
+        micro_batches=MicroBatches(**described.micro_batches.model_dump()),
         chunks=described.chunks,
         notes=(f"mapping read from {Path(path).name}",),
     )
@@ -201,9 +215,12 @@ def _chip_problems(described: _MappingFile, document: Document, chip: Chip) -> l
             )
         )
     problems += [
-        Problem("must be at least 1", document.file, document.line_of((key,)), key, getattr(described, key))
-        for key in ("micro_batches", "chunks")
-        if getattr(described, key) < 1
+        Problem("must be at least 1", document.file, document.line_of(path), ".".join(path), value)
+        for path, value in (
+            (("chunks",), described.chunks),
+            *((("micro_batches", key), value) for key, value in described.micro_batches),
+        )
+        if value < 1
     ]
     return problems
 
@@ -211,8 +228,7 @@ def _chip_problems(described: _MappingFile, document: Document, chip: Chip) -> l
 def _assignment_problems(described: _MappingFile, document: Document, chip: Chip, workload: Workload) -> list[Problem]:
     problems = []
     needed = {
-        (stage_key(stage.name), block.name, operator.name): operator
-        for stage, block, operator, _ in workload.occurrences()
+        (stage.kind.value, block.name, operator.name): operator for stage, block, operator, _ in workload.occurrences()
     }
     given = {
         (stage, block, operator): component
@@ -300,10 +316,10 @@ def _weight_problems(described: _MappingFile, document: Document, chip: Chip) ->
                             f"Its tiles are {place}.",
                         )
                     )
-        if min(weight.crossbars, weight.layers, weight.replicas) < 1:
+        if min(weight.crossbars, weight.copies, weight.layers, weight.replicas) < 1:
             problems.append(
                 Problem(
-                    "crossbars, layers and replicas must be at least 1",
+                    "crossbars, copies, layers and replicas must be at least 1",
                     document.file,
                     document.line_of(at),
                     f"weights.{index}",
@@ -320,9 +336,10 @@ def _weight_problems(described: _MappingFile, document: Document, chip: Chip) ->
                 )
             )
         if weight.resident:
-            used[weight.component] = used.get(weight.component, 0) + weight.crossbars * weight.layers * weight.replicas
+            each = weight.crossbars * weight.copies * weight.replicas
+            used[weight.component] = used.get(weight.component, 0) + each * weight.layers
     for name, count in used.items():
-        available = getattr(chip.components[name], "crossbars", 0)
+        available = chip.can.holders[name].crossbars if name in chip.can.holders else 0
         if count > available:
             problems.append(
                 Problem(

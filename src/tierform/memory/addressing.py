@@ -7,6 +7,7 @@ the bytes of one burst.  The notation is that of DRAMsim3's configuration files.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,8 @@ def address_map(
             problems.append(Problem(what, file, line, "address_mapping", counts[name]))
     if burst_bytes & (burst_bytes - 1):
         problems.append(Problem("the bytes of a burst must be a power of two", file, line, value=burst_bytes))
+    if not problems and burst_bytes * math.prod(counts.values()) > 2**56:
+        problems.append(Problem("the capacity is beyond 2^56 bytes", file, line))
     if problems:
         raise TierformError(dict.fromkeys(problems))
     position, width, at = {}, {}, 0

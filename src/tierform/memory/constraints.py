@@ -6,7 +6,7 @@ bank of the same group, ``rank`` any bank of the same rank, ``others`` any bank 
 the channel's command bus.  A fourth field counts the spacing from that many earlier commands back (nFAW: 4).
 Commands: ACT activate, PRE precharge one bank, RD and WR read and write, RDA and WRA the same with automatic precharge,
 REF refresh a rank, REFB refresh one bank (or one bank of each group), SRE and SRX enter and leave self-refresh, PDE and
-PDX enter and leave power-down.
+PDX enter and leave power-down, RFM refresh management of a rank.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tierform.errors import Problem, TierformError, nearest
-from tierform.memory.formula import FormulaError, evaluate
+from tierform.memory.formula import MOST_CYCLES, FormulaError, evaluate
 from tierform.memory.spec import DramSpec
 
-COMMANDS = ("ACT", "PRE", "RD", "RDA", "WR", "WRA", "REF", "REFB", "SRE", "SRX", "PDE", "PDX")
-ACT, PRE, RD, RDA, WR, WRA, REF, REFB, SRE, SRX, PDE, PDX = range(len(COMMANDS))
+COMMANDS = ("ACT", "PRE", "RD", "RDA", "WR", "WRA", "REF", "REFB", "SRE", "SRX", "PDE", "PDX", "RFM")
+ACT, PRE, RD, RDA, WR, WRA, REF, REFB, SRE, SRX, PDE, PDX, RFM = range(len(COMMANDS))
+_WINDOWS = tuple(str(count) for count in range(2, 257))
 SCOPES = ("bank", "group", "rank", "others", "channel")
 
 
@@ -88,8 +89,8 @@ def _read(text: str, spec: DramSpec, line: int | None) -> list[Constraint]:
         if command not in COMMANDS:
             raise FormulaError(f"unknown command {command!r}; known: {', '.join(COMMANDS)}")
     if len(parts) == 4:
-        if not parts[3].isdigit() or int(parts[3]) < 2 or scope != "rank" or (earlier, later) != (["ACT"], ["ACT"]):
-            raise FormulaError("a window of at least 2 is counted for 'rank | ACT -> ACT' only")
+        if parts[3] not in _WINDOWS or scope != "rank" or (earlier, later) != (["ACT"], ["ACT"]):
+            raise FormulaError("a window of 2 to 256 is counted for 'rank | ACT -> ACT' only")
         window = int(parts[3])
 
     def value_of(name: str) -> float:
@@ -101,6 +102,6 @@ def _read(text: str, spec: DramSpec, line: int | None) -> list[Constraint]:
         return spec.timings[name]
 
     cycles = evaluate(parts[2], value_of, spec.clock_s * 1e9)
-    if cycles != int(cycles) or cycles < 0:
+    if not 0 <= cycles <= MOST_CYCLES or cycles != int(cycles):
         raise FormulaError(f"the spacing {parts[2]!r} is {cycles:g}, not a whole number of cycles of at least 0")
     return [Constraint(scope, a, b, int(cycles), window, parts[2], line) for a in earlier for b in later]

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 
 from tierform.errors import Problem, TierformError, nearest
 
+MOST_CYCLES = 10**8  # of a timing: a tenth of a second
 _ROUNDING = 1e-6  # of a cycle: 15 ns at a 0.625 ns clock is 24 cycles, not 25
 
 
@@ -30,7 +31,10 @@ def evaluate(text: str, value_of: Callable[[str], float], clock_ns: float) -> fl
         tree = ast.parse(text, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise FormulaError(f"{text!r} is not a formula") from None
-    return _value(tree.body, value_of, clock_ns, text)
+    try:
+        return _value(tree.body, value_of, clock_ns, text)
+    except (OverflowError, RecursionError):
+        raise FormulaError(f"{text[:60]!r} has no value within bounds") from None
 
 
 def _value(node: ast.expr, value_of: Callable[[str], float], clock_ns: float, text: str) -> float:
@@ -88,7 +92,9 @@ def resolve_timings(
             if isinstance(given, bool) or not isinstance(given, (int, float, str)):
                 raise FormulaError("a number of clock cycles or a formula is needed")
             number = evaluate(given, value_of, clock_ns) if isinstance(given, str) else given
-            if not math.isfinite(number) or number != int(number):
+            if not -MOST_CYCLES <= number <= MOST_CYCLES:
+                raise FormulaError(f"the value lies beyond {MOST_CYCLES:.0e} clock cycles")
+            if number != int(number):
                 raise FormulaError(f"the value {number:g} is not a whole number of clock cycles")
             resolved[name] = int(number)
             return number

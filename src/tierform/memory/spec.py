@@ -1,7 +1,7 @@
 """What a DRAM is: organization, named timings, constraints, currents, as one frozen record.
 
 The engines know nothing of a standard by name: they read this record.  It comes from a file of the library
-(:mod:`tierform.memory.standard`), or from another tool's configuration (:mod:`tierform.memory.dramsim`).
+(:mod:`tierform.memory.standard`), or from another tool's configuration.
 Energies follow the IDD method: each event costs the supply voltage times the current above standby times its
 duration, in every device of the rank (Micron TN-40-07, "Calculating memory power for DDR4 SDRAM").
 """
@@ -39,7 +39,22 @@ REQUIRED = (
     "nREFI",
 )
 # Used when the standard has the feature.
-OPTIONAL = ("nCCDSWR", "nCCDLWR", "nPPD", "nCS", "nRFCb", "nREFIb", "nRREFD", "n32AW", "nCKE", "nXP", "nCKESR", "nXS")
+OPTIONAL = (
+    "nCCDSWR",
+    "nCCDLWR",
+    "nPPD",
+    "nCS",
+    "nRFCb",
+    "nREFIb",
+    "nRREFD",
+    "n32AW",
+    "nCKE",
+    "nXP",
+    "nCKESR",
+    "nXS",
+    "nRFM",
+    "nABOACT",
+)
 REFRESH = ("none", "all-bank", "all-bank-simultaneous", "per-bank", "same-bank")
 
 
@@ -51,7 +66,10 @@ class Controller:
     entries in each of those queues; `transaction_queue` entries for reads and as many for writes; `row_hit_limit`
     row hits after which a waiting conflict may close the row; `write_drain_low` waiting writes above which an idle
     channel drains them; `dual_command` lets a row and a column command go in one cycle (HBM); `power_down_after`
-    and `self_refresh_after` idle cycles (None: never).
+    and `self_refresh_after` idle cycles (None: never).  Against row hammer (None: off): `rfm_threshold` activations
+    of a bank are answered by a refresh management of the rank, and each refresh takes as many off the count (RAAIMT);
+    `prac_threshold` activations of one row raise an alert, which `prac_recovery` refresh managements answer, and
+    `prac_delay` activations must pass before the next.
     """
 
     row_policy: str = "open"
@@ -65,6 +83,10 @@ class Controller:
     dual_command: bool = False
     power_down_after: int | None = None
     self_refresh_after: int | None = None
+    rfm_threshold: int | None = None
+    prac_threshold: int | None = None
+    prac_recovery: int = 4
+    prac_delay: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +156,7 @@ class DramSpec:
     io_read_J_per_bit: float = 0.0
     io_write_J_per_bit: float = 0.0
     assumptions: tuple[Assumption, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def banks(self) -> int:

@@ -34,6 +34,7 @@ _ORGANIZATION = (
     "bus_width",
     "burst_length",
 )
+_MOST = 2**24  # of anything that is counted in a device
 _CURRENT_NAMES = tuple(field.name for field in fields(Currents))
 
 
@@ -153,7 +154,7 @@ def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str
         elif key in _CURRENT_NAMES:
             current_texts[key] = value
         elif key in Controller.__dataclass_fields__:
-            settings[key] = value
+            settings[key] = _setting(key, value, problems)
         elif key == "clock":
             clock_s = parse_quantity(value, "s", key=key)
         elif key == "mapping":
@@ -171,15 +172,6 @@ def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str
                 *io,
             ]
             problems.append(Problem("no such setting of a memory", key=key, nearest=nearest(key, known)))
-    if settings.get("refresh", "none") not in REFRESH:
-        problems.append(
-            Problem(
-                "not a refresh policy",
-                key="refresh",
-                value=settings["refresh"],
-                nearest=nearest(str(settings["refresh"]), REFRESH),
-            )
-        )
     if problems:
         raise TierformError(problems)
 
@@ -235,6 +227,25 @@ def _find(name: str) -> tuple[Path, str | None]:
     )
 
 
+_CHOICES = {"row_policy": ("open", "closed"), "refresh": REFRESH, "queue_per": ("bank", "rank")}
+
+
+def _setting(key: str, value: Any, problems: list[Problem]) -> Any:
+    """A setting of the controller, checked by what its default is."""
+    default = getattr(Controller(), key)
+    if key in _CHOICES:
+        if value not in _CHOICES[key]:
+            close = nearest(str(value), _CHOICES[key])
+            problems.append(Problem("not a known choice", key=key, value=value, nearest=close))
+    elif isinstance(default, bool):
+        if str(value).lower() not in ("true", "false"):
+            problems.append(Problem("true or false is needed", key=key, value=value))
+        return str(value).lower() == "true"
+    elif value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**40):
+        problems.append(Problem("a whole number is needed", key=key, value=value))
+    return value
+
+
 def _count(key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         fail("a whole number of at least 1 is needed", key=key, value=value)
@@ -247,6 +258,19 @@ def _check_organization(organization: dict[str, int], file: str) -> None:
         for key in _ORGANIZATION
         if organization[key] < 1 or organization[key] & (organization[key] - 1)
     ]
+    problems += [
+        Problem(f"must be at most {_MOST}", file, None, key, organization[key])
+        for key in _ORGANIZATION
+        if organization[key] > _MOST
+    ]
+    if problems:
+        raise TierformError(problems)
+    if (
+        organization["bus_width"] * organization["burst_length"] % 8
+        or organization["burst_length"] > organization["columns"]
+    ):
+        what = "a burst must be whole bytes and fit into a row"
+        problems.append(Problem(what, file, None, "burst_length", organization["burst_length"]))
     if organization["bus_width"] % organization["device_width"]:
         what = "the bus must be a whole number of devices wide"
         problems.append(Problem(what, file, None, "bus_width", organization["bus_width"]))

@@ -10,7 +10,7 @@ import numpy as np
 from tierform.errors import fail
 from tierform.memory.analytic import PATTERNS
 from tierform.memory.constraints import COMMANDS, SCOPES, Constraint, constraint_table
-from tierform.memory.cycle import Trace
+from tierform.memory.cycle.trace import Trace
 from tierform.memory.spec import DramSpec
 
 

@@ -114,7 +114,7 @@ class AnalyticNetwork:
     def flow_cost(self, sources: Sequence[int] | IntArray, destinations: Sequence[int] | IntArray) -> FlowCost:
         """The cost of a transfer spread evenly from all `sources` to all `destinations` (arrays of node numbers)."""
         start, goal = self._nodes(sources, "sources"), self._nodes(destinations, "destinations")
-        from_routers, to_routers = self._weights(start), self._weights(goal)
+        from_routers, to_routers = self._weights(start), self._goal_weights(goal)
         share = product_loads(self.routing, from_routers, to_routers)
         here = np.bincount(start, minlength=self.topology.nodes) / len(start)
         there = np.bincount(goal, minlength=self.topology.nodes) / len(goal)
@@ -135,7 +135,7 @@ class AnalyticNetwork:
         groups = [self._nodes(group, "destinations") for group in destinations]
         if not groups:
             fail("at least one node is needed", key="destinations")
-        nodes, router = self.topology.nodes, self.topology.node_router
+        nodes, router = self.topology.nodes, self.topology.exits
         here, from_routers = np.bincount(start, minlength=nodes) / len(start), self._weights(start)
         share, deliveries = np.zeros(self.topology.links), np.zeros(nodes)
         injections, alone = np.zeros(nodes), 0.0
@@ -150,7 +150,7 @@ class AnalyticNetwork:
         # A head's way is that to one destination, whatever the size of the tree.
         ways, local = np.zeros(self.topology.links), 0.0
         for goal in groups:
-            ways += product_loads(self.routing, from_routers, self._weights(goal)) / len(groups)
+            ways += product_loads(self.routing, from_routers, self._goal_weights(goal)) / len(groups)
             local += float(here[goal].mean()) / len(groups)
         cycles = self._mean_cycles(ways, 1 - local)
         ports = max(float(injections.max()), float(deliveries.max()))
@@ -190,10 +190,10 @@ class AnalyticNetwork:
 
     def _worst_cycles(self, start: IntArray, goal: IntArray) -> float:
         first = np.unique(self.topology.node_router[start])
-        last = np.unique(self.topology.node_router[goal]).astype(np.int32)
+        last = np.unique(self.topology.exits[goal]).astype(np.int32)
         pipeline = self.router.pipeline_cycles
         grid = self.topology.grid
-        phases = 2 if self.routing.via_random_node else 1
+        phases = 2 if self.routing.via == "any" else 1
         if grid is not None and self.routing.is_product_form:
             cycles = 0.0
             if phases == 2:
@@ -241,7 +241,8 @@ class AnalyticNetwork:
     @cached_property
     def one_node_each(self) -> bool:
         """True when node n is at router n."""
-        return bool(np.array_equal(self.topology.node_router, np.arange(self.topology.routers)))
+        topology = self.topology
+        return topology.exit_router is None and bool(np.array_equal(topology.node_router, np.arange(topology.routers)))
 
     @property
     def port_B_per_s(self) -> float:
@@ -281,3 +282,12 @@ class AnalyticNetwork:
 
     def _weights(self, nodes: IntArray) -> FloatArray:
         return np.bincount(self.topology.node_router[nodes], minlength=self.topology.routers) / len(nodes)
+
+    def _goal_weights(self, nodes: IntArray) -> FloatArray:
+        """(routers,) weights of goals; (places, routers) where the route depends on the node's place at its router."""
+        topology = self.topology
+        if not self.routing.by_node:
+            return np.bincount(topology.exits[nodes], minlength=topology.routers) / len(nodes)
+        weights = np.zeros((len(self.routing.parts), topology.routers))
+        np.add.at(weights, (topology.place_at_exit[nodes], topology.exits[nodes]), 1.0 / len(nodes))
+        return weights

@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
-from tierform.network import cycle_kernel as kernel
+from tierform.network.cycle import modes
 from tierform.network.loads import table_loads
 from tierform.network.routing import Routing, ring_step
-from tierform.network.topology import IntArray, Topology
+from tierform.network.topology import Groups, IntArray, Topology
 
 # Above this many routers a grid is routed from coordinates, not from a table.
 LARGE_GRID = 256
+# Up to this many routers a torus is routed by a table of the turns into the next ring.
+TABLE_RINGS = 1024
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +43,35 @@ class VirtualChannelPlan:
     layer_of: IntArray
     layers: int
     cyclic_links: NDArray[np.bool_]
+    ways: IntArray | None = None
 
 
-def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings: bool = False) -> VirtualChannelPlan:
+# The least number of virtual channels of routings that split them into classes; twice as many on rings.
+_CLASSES = {
+    "xy_yx": 2,
+    "adaptive_xy_yx": 2,
+    "valiant": 2,
+    "romm": 2,
+    "minimal_adaptive": 2,
+    "planar_adaptive": 3,
+    "ugal": 2,
+}
+_MODES = {
+    "xy_yx": modes.XY_YX,
+    "adaptive_xy_yx": modes.ADAPTIVE_XY_YX,
+    "valiant": modes.VALIANT,
+    "romm": modes.ROMM,
+    "minimal_adaptive": modes.MINIMAL_ADAPTIVE,
+    "planar_adaptive": modes.PLANAR_ADAPTIVE,
+    "ugal": modes.UGAL,
+    "ancestor": modes.SPREAD,
+    "ancestor_adaptive": modes.SPREAD_LESS_LOADED,
+    "ancestor_any": modes.SPREAD_ANY,
+    "d_mod_k": modes.BY_NODE,
+}
+
+
+def virtual_channel_plan(routing: Routing, virtual_channels: int) -> VirtualChannelPlan:
     """The plan for a routing with this many virtual channels; TierformError when it could deadlock."""
     topology = routing.topology
     everyone = np.arange(topology.routers, dtype=np.int32)
@@ -51,16 +79,11 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
     rings = grid is not None and any(grid.wraps) and routing.parts[0][0] == "dimension_order"
     none = np.zeros((1, 1, 1), np.int32)
     one = (np.zeros(topology.routers, np.int32), 1, np.zeros(topology.links, bool))
-    needed = {"xy_yx": 2, "adaptive_xy_yx": 2, "valiant": 2, "minimal_adaptive": 2}.get(routing.name, 1)
-    if rings:
-        needed *= 2
-        if routing.name not in ("dimension_order", "default", "valiant"):
-            fail(
-                "this routing is not offered on rings",
-                key="routing",
-                value=routing.name,
-                fix="Use dimension_order or valiant.",
-            )
+    needed = _CLASSES.get(routing.name, 1) * (2 if rings else 1)
+    if isinstance(topology.structure, Groups) and routing.parts[0][0] == "between_groups":
+        needed = 3 if routing.name == "ugal" else 2
+    if routing.name == "minimal_adaptive" and rings:
+        needed = 3
     if virtual_channels < needed:
         fail(
             f"this routing needs at least {needed} virtual channels to be free of deadlock",
@@ -69,28 +92,54 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int, balanced_rings
         )
     if rings:
         _prove_rings(topology)
-        mode = kernel.TORUS_BALANCED if balanced_rings else kernel.TORUS
-        return VirtualChannelPlan(kernel.VALIANT_TORUS if routing.via_random_node else mode, none, *one)
-    parts = range(2 if routing.name in ("xy_yx", "adaptive_xy_yx") else 1)
+        assert grid is not None
+        grid_rings = all(grid.wraps) and topology.routers <= TABLE_RINGS and len(grid.shape) <= 8
+        mode = {
+            "dimension_order_balanced": modes.TORUS_BALANCED,
+            "valiant": modes.VALIANT_TORUS,
+            "minimal_adaptive": modes.MINIMAL_ADAPTIVE_TORUS,
+        }.get(routing.name, modes.TORUS_TABLE if grid_rings else modes.TORUS)
+        return VirtualChannelPlan(mode, none, *one)
+    if isinstance(topology.structure, Groups) and routing.parts[0][0] == "between_groups":
+        return _between_groups_plan(routing, everyone, one)
+    mode = _MODES.get(routing.name, modes.TABLE)
+    parts = range(len(routing.parts) if routing.by_node or routing.name in ("xy_yx", "adaptive_xy_yx") else 1)
     tables = np.stack([routing.next_links(everyone, part) for part in parts])
-    mode = {
-        "xy_yx": kernel.XY_YX,
-        "adaptive_xy_yx": kernel.ADAPTIVE_XY_YX,
-        "valiant": kernel.VALIANT,
-        "minimal_adaptive": kernel.MINIMAL_ADAPTIVE,
-    }.get(routing.name, kernel.TABLE)
-    if mode != kernel.TABLE:
-        for part in parts:
-            if find_cycle(topology, dependencies(routing, everyone, part)) is not None:
+    if mode != modes.TABLE:
+        graphs = [dependencies(routing, everyone, part) for part in parts]
+        # Parts that share virtual channels must be free of cycles together.
+        for graph in [np.unique(np.concatenate(graphs), axis=0)] if routing.by_node else graphs:
+            if find_cycle(topology, graph) is not None:
                 fail("this routing can deadlock on this network", key="routing", value=routing.name)
-        return VirtualChannelPlan(mode, tables, *one)
+        ways = routing.ways(everyone)
+        return VirtualChannelPlan(mode, tables, *one, ways)
     pairs = dependencies(routing, everyone)
     if find_cycle(topology, pairs) is None:
         if routing.parts[0][0] == "dimension_order" and topology.routers > LARGE_GRID:
-            return VirtualChannelPlan(kernel.GRID, none, *one)
+            return VirtualChannelPlan(modes.GRID, none, *one)
         return VirtualChannelPlan(mode, tables, *one)
     layer_of = _layers(routing, virtual_channels)
     return VirtualChannelPlan(mode, tables, layer_of, int(layer_of.max()) + 1, _on_cycles(topology, pairs))
+
+
+def _between_groups_plan(
+    routing: Routing, everyone: IntArray, one: tuple[IntArray, int, NDArray[np.bool_]]
+) -> VirtualChannelPlan:
+    """Minimal routing between groups takes class 0 before the link between them and class 1 from it on.
+
+    No route has two local links or two global ones in a row, so class 0 leads to class 1 and neither back to itself.
+    UGAL as BookSim2 has it takes class 0 to its intermediate router, whose group is entered in that class: that is not
+    proved free of deadlock, so the engine watches for it.
+    """
+    groups = routing.topology.structure
+    assert isinstance(groups, Groups)
+    between = groups.group[routing.topology.link_source] != groups.group[routing.topology.link_target]
+    pairs = dependencies(routing, everyone)
+    if (between[pairs[:, 0]] == between[pairs[:, 1]]).any():
+        fail("this routing can deadlock on this network", key="routing", value=routing.name)
+    mode = modes.GROUPS_UGAL if routing.name == "ugal" else modes.GROUPS
+    layer_of, layers, _ = one
+    return VirtualChannelPlan(mode, routing.next_links(everyone)[None], layer_of, layers, between)
 
 
 def _on_cycles(topology: Topology, pairs: IntArray) -> NDArray[np.bool_]:
@@ -111,14 +160,22 @@ def dependencies(routing: Routing, destinations: IntArray, part: int = 0) -> Int
     topology = routing.topology
     if topology.links == 0:
         return np.zeros((0, 2), np.int32)
-    destinations = destinations[topology.nodes_per_router[destinations] > 0]
-    table = routing.next_links(destinations, part)
+    destinations = destinations[topology.exits_per_router[destinations] > 0]
+    table, ways = routing.next_links(destinations, part), routing.ways(destinations)
     sent = np.tile((topology.nodes_per_router > 0).astype(float)[:, None], (1, len(destinations)))
     passing = table_loads(routing, sent, destinations, part)[2]
-    after = np.where(table >= 0, topology.link_target[table], 0)
-    following = table[after, np.arange(len(destinations))[None, :]]
-    used = (table >= 0) & (following >= 0) & (passing > 0)
-    code = np.unique(table[used].astype(np.int64) * topology.links + following[used])
+    number = np.where(table >= 0, 1, 0) if ways is None else ways
+    codes = []
+    for first in range(int(number.max(initial=0))):
+        link = table + first
+        taken = (number > first) & (passing > 0)
+        after = np.where(taken, topology.link_target[np.where(taken, link, 0)], 0)
+        columns = np.arange(len(destinations))[None, :]
+        for second in range(int(number.max(initial=0))):
+            used = taken & (number[after, columns] > second)
+            following = table[after, columns] + second
+            codes.append(np.unique(link[used].astype(np.int64) * topology.links + following[used]))
+    code = np.unique(np.concatenate(codes)) if codes else np.zeros(0, np.int64)
     return np.stack([code // topology.links, code % topology.links], axis=1).astype(np.int32)
 
 
@@ -155,7 +212,7 @@ def _layers(routing: Routing, limit: int) -> IntArray:
     topology = routing.topology
     layer_of = np.zeros(topology.routers, np.int32)
     graphs: list[IntArray] = []
-    for destination in np.flatnonzero(topology.nodes_per_router):
+    for destination in np.flatnonzero(topology.exits_per_router):
         own = dependencies(routing, np.array([destination], np.int32))
         for layer, graph in enumerate(graphs):
             joined = np.unique(np.concatenate([graph, own]), axis=0)

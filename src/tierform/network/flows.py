@@ -5,7 +5,7 @@ delivered and `delay_s` has passed (the operator's own time).  Each source sends
 `packet_flits` flits to its destinations in turn, starting at a place of its own so that sources do not all begin with
 the same destination.  A source of several flows serves them in turn, packet by packet.
 
-A multicast flow brings every source's part to all destinations, over a tree (:mod:`tierform.network.multicast`).
+A multicast flow brings every source's part to all destinations, over a tree (:mod:`tierform.network.cycle.multicast`).
 
 Limits: sizes are rounded up to whole flits per source; packets of a multicast are no longer than a buffer.
 """
@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from tierform.errors import Problem, TierformError
-from tierform.network import cycle_flows as cf
-from tierform.network import cycle_kernel as kernel
-from tierform.network import cycle_state as cs
-from tierform.network.cycle import CycleNetwork, empty_traffic
-from tierform.network.multicast import add_trees
+from tierform.network.cycle import flow_records as cf
+from tierform.network.cycle import modes
+from tierform.network.cycle import state as cs
+from tierform.network.cycle.engine import CycleNetwork, listed_traffic
+from tierform.network.cycle.multicast import add_trees
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing
 from tierform.network.topology import FloatArray, IntArray, Topology
@@ -72,9 +72,9 @@ def simulate_flows(
     flit_B = network.routers[0].flit_bits / 8
     trees = _plant(network, flows)
     words = _words(network, flows, packet_flits, flit_B, clock_Hz, trees)
-    traffic = empty_traffic()._replace(kind=kernel.FLOWS, flows=words)
-    network.counters[cs.PHASE] = kernel.RUNNING
-    ran = network.run(traffic, max_cycles, mode=3)
+    traffic = listed_traffic(modes.FLOWS, words)
+    network.counters[cs.PHASE] = modes.RUNNING
+    ran = network.run_until(traffic, max_cycles, 3)
     if network.counters[cs.FLOWS_LEFT] > 0:
         raise TierformError([Problem(f"the flows did not finish within {ran} cycles", key="max_cycles")])
     record = words[int(words[cf.AT_FLOWS]) :][: len(flows) * cf.FLOW_SIZE].reshape(len(flows), cf.FLOW_SIZE)
@@ -95,7 +95,7 @@ def _plant(network: CycleNetwork, flows: Sequence[Flow]) -> dict[tuple[int, int]
     wanted = [(number, int(source)) for number, flow in enumerate(flows) if flow.multicast for source in flow.sources]
     if not wanted:
         return {}
-    network.usual = False
+    network.bitmask = False
     pairs = [(source, flows[number].destinations) for number, source in wanted]
     network.memory, trees = add_trees(network.memory, network.routing, pairs)
     return dict(zip(wanted, trees, strict=True))
@@ -109,7 +109,7 @@ def _words(
     clock_Hz: float,
     trees: dict[tuple[int, int], int],
 ) -> IntArray:
-    """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle_flows`)."""
+    """The flows as the compiled loop reads them (see :mod:`tierform.network.cycle.flow_release`)."""
     nodes, count = network.topology.nodes, len(flows)
     followers: list[list[int]] = [[] for _ in flows]
     for number, flow in enumerate(flows):
@@ -130,7 +130,7 @@ def _words(
     at_lists = at_entries + entry_count * cf.ENTRY_SIZE
     body: list[int] = []
     words = np.zeros(at_lists, np.int64)
-    words[: cf.HEADER] = count, at_flows, at_base
+    words[: cf.HEADER] = count, at_flows, at_base, 0
     shortest = min(router.buffer_flits for router in network.routers)
     senders_of: list[list[int]] = [[] for _ in flows]
     sent = np.zeros(count, np.int64)
@@ -162,10 +162,31 @@ def _words(
             body += items
     everything = np.concatenate([words, np.array(body, np.int64)])
     network.counters[cs.FLOWS_LEFT] = count
-    for number, flow in enumerate(flows):
-        if not flow.after:
-            cf.release_flow(network.memory.words, network.counters, everything, number, round(flow.delay_s * clock_Hz))
+    _begin(network, everything)
     return everything
+
+
+def _begin(network: CycleNetwork, words: IntArray) -> None:
+    """Release the flows that wait for nothing, and those behind flows without bytes, as the compiled loop does."""
+    first, count = int(words[cf.AT_FLOWS]), int(words[cf.FLOW_COUNT])
+    record = words[first : first + count * cf.FLOW_SIZE].reshape(count, cf.FLOW_SIZE)
+    ready = [
+        (int(number), int(record[number, cf.F_DELAY])) for number in np.flatnonzero(record[:, cf.F_WAITS_FOR] == 0)
+    ]
+    while ready:
+        number, when = ready.pop()
+        flow = record[number]
+        flow[cf.F_RELEASE] = when
+        if flow[cf.F_FLITS_LEFT] > 0:
+            entries = words[flow[cf.F_SENDERS] : flow[cf.F_SENDERS] + flow[cf.F_SENDER_N]]
+            np.add.at(network.memory.node[:, cs.N_READY], words[entries + cf.E_NODE], 1)
+            continue
+        flow[cf.F_STARTED] = flow[cf.F_FINISHED] = when
+        network.counters[cs.FLOWS_LEFT] -= 1
+        for later in words[flow[cf.F_NEXT] : flow[cf.F_NEXT] + flow[cf.F_NEXT_N]]:
+            record[later, cf.F_WAITS_FOR] -= 1
+            if record[later, cf.F_WAITS_FOR] == 0:
+                ready.append((int(later), when + int(record[later, cf.F_DELAY])))
 
 
 def _check(topology: Topology, flows: Sequence[Flow], packet_flits: int, clock_Hz: float) -> None:

@@ -25,21 +25,56 @@ def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArra
     """(links,) share of the traffic on each link; `sources` and `destinations` are (routers,) weights summing to 1."""
     if routing.topology.links == 0:
         return np.zeros(0)
-    if routing.via_random_node:
-        even = routing.topology.nodes_per_router / routing.topology.nodes
-        parts = [(sources, even), (even, destinations)]
-    else:
-        parts = [(sources, destinations)]
     total = np.zeros(routing.topology.links)
+    if routing.via == "quadrant":
+        everyone = np.arange(routing.topology.routers, dtype=np.int32)
+        by_way = traffic_by_way(routing, sources[:, None] * destinations[None, :])
+        return table_loads(routing, by_way, everyone)[0]
+    if routing.via:
+        even = routing.topology.nodes_per_router / routing.topology.nodes
+        legs = [(sources, even), (even, destinations)]
+    else:
+        legs = [(sources, destinations)]
     for number, (kind, share) in enumerate(routing.parts):
-        for first, second in parts:
+        for first, last in legs:
+            second = last[number] if routing.by_node else share * last
             if kind in ("dimension_order", "reverse_order"):
-                total += share * _grid_loads(routing, kind == "reverse_order", first, second)
+                total += _grid_loads(routing, kind == "reverse_order", first, second)
             else:
                 goals = np.flatnonzero(second)
                 matrix = first[:, None] * second[goals][None, :]
-                total += share * table_loads(routing, matrix, goals.astype(np.int32), number)[0]
+                total += table_loads(routing, matrix, goals.astype(np.int32), number)[0]
     return total
+
+
+def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
+    """(routers, routers) traffic as it is sent: to the routers by way of which packets go, and on from them."""
+    topology = routing.topology
+    if routing.via == "any":
+        # From each source to any node, then from any node to each destination.
+        even = topology.nodes_per_router / topology.nodes
+        legs: FloatArray = between.sum(axis=1)[:, None] * even + even[:, None] * between.sum(axis=0)
+        return legs
+    if routing.via != "quadrant":
+        return between
+    # A place between source and destination on every axis, all alike: one axis at a time.
+    assert topology.grid is not None
+    shape = topology.grid.shape[::-1]
+    axes = len(shape)
+    first: Any = between.reshape(shape + shape)
+    second: Any = first
+    for axis, size in enumerate(shape):
+        here, there = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+        low, high = np.minimum(here, there), np.maximum(here, there)
+        way = np.arange(size)[None, None, :]
+        chance = ((way >= low[..., None]) & (way <= high[..., None])) / (high - low + 1)[..., None]
+        pair = [axis, axes + axis]
+        moved = np.moveaxis(first, pair, [0, 1])
+        first = np.moveaxis(np.einsum("ab...,abi->ai...", moved, chance), [0, 1], pair)
+        moved = np.moveaxis(second, pair, [0, 1])
+        second = np.moveaxis(np.einsum("ab...,abi->ib...", moved, chance), [0, 1], pair)
+    both: FloatArray = first.reshape(between.shape) + second.reshape(between.shape)
+    return both
 
 
 def table_loads(
@@ -52,15 +87,27 @@ def table_loads(
     """
     topology = routing.topology
     hops, order, ends, after = _order(routing, goals, part)
+    table, ways = routing.next_links(goals, part), routing.ways(goals)
     passing: FloatArray = traffic.astype(float)
     flat = passing.ravel()
+    number = None if ways is None else ways.ravel()
     for level in range(len(ends) - 1, 0, -1):
         chosen = order[ends[level - 1] : ends[level]]
         chosen = chosen[flat[chosen] > 0]
-        np.add.at(flat, after[chosen], flat[chosen])
-    table = routing.next_links(goals, part)
-    used = (table >= 0) & (passing > 0)
-    loads: Any = np.bincount(table[used], weights=passing[used], minlength=topology.links)
+        if number is None:
+            np.add.at(flat, after[chosen], flat[chosen])
+            continue
+        for choice in range(int(number[chosen].max(initial=0))):
+            able = chosen[number[chosen] > choice]
+            onward = topology.link_target[table.ravel()[able] + choice].astype(np.int64) * len(goals)
+            np.add.at(flat, onward + able % len(goals), flat[able] / number[able])
+    loads: Any = np.zeros(topology.links)
+    for choice in range(1 if ways is None else int(ways.max(initial=0))):
+        used = (table >= 0) & (passing > 0)
+        if ways is not None:
+            used &= ways > choice
+        shares = passing[used] if ways is None else passing[used] / ways[used]
+        loads += np.bincount(table[used] + choice, weights=shares, minlength=topology.links)
     return loads, hops, passing
 
 
@@ -106,7 +153,7 @@ def tree_loads(routing: Routing, sources: FloatArray, goals: IntArray) -> FloatA
     A link carries a byte once however many goals lie behind it: the routes of one source are merged to a tree.
     """
     kind = routing.parts[0][0]
-    if kind == "dimension_order" and not routing.via_random_node:
+    if kind == "dimension_order" and not routing.via:
         return _grid_trees(routing, sources, goals)
     topology = routing.topology
     table = routing.next_links(goals)

@@ -13,9 +13,8 @@ from functools import lru_cache
 from typing import Any
 
 from tierform.errors import Problem, TierformError, fail
+from tierform.network.cycle.modes import ALLOCATOR_NAMES, PRIORITY_NAMES
 from tierform.provenance import Assumption, Constant
-
-ALLOCATORS = ("islip", "separable_input_first", "separable_output_first")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +23,13 @@ class RouterParameters:
 
     `routing_delay` 0 means look-ahead routing.  `switch_speedup` runs the allocators and the crossbar that many times
     per link cycle (may be fractional); `input_speedup` and `output_speedup` add crossbar ports.
+
+    `priority` comes before round robin where an allocator looks at it: a packet's class, its age since it was made
+    (``age``) or since it entered the network (``network_age``), or the length of its queue.
+
+    `speculative`: a packet asks for the switch while it asks for a virtual channel, if it may get one that is free (and
+    has room).  The switch allocator serves such requests last (``prio``), or one of their own does; what it gives holds
+    where the other leaves the output (`speculate_on_unasked_only`: where no other request asks for it).
     """
 
     virtual_channels: int = 4
@@ -42,6 +48,12 @@ class RouterParameters:
     alloc_iterations: int = 1
     wait_for_tail_credit: bool = False
     vc_busy_when_full: bool = False
+    priority: str = "none"
+    speculative: bool = False
+    speculative_allocator: str = "prio"
+    speculate_on_free_only: bool = True
+    speculate_on_room_only: bool = True
+    speculate_on_unasked_only: bool = False
 
     def __post_init__(self) -> None:
         problems = []
@@ -61,18 +73,24 @@ class RouterParameters:
         ):
             if getattr(self, name) < least:
                 problems.append(Problem(f"must be at least {least}", key=name, value=getattr(self, name)))
-        problems += [
-            Problem(f"unknown; one of {', '.join(ALLOCATORS)}", key=name, value=getattr(self, name))
-            for name in ("vc_allocator", "switch_allocator")
-            if getattr(self, name) not in ALLOCATORS
-        ]
+        for name, known in (
+            ("vc_allocator", ALLOCATOR_NAMES),
+            ("switch_allocator", ALLOCATOR_NAMES),
+            ("speculative_allocator", ("prio", *ALLOCATOR_NAMES)),
+            ("priority", PRIORITY_NAMES),
+        ):
+            if getattr(self, name) not in known:
+                problems.append(Problem(f"unknown; one of {', '.join(known)}", key=name, value=getattr(self, name)))
+        if self.speculative and (self.vc_alloc_delay, self.switch_alloc_delay) != (1, 1):
+            problems.append(Problem("speculation is for allocators of one cycle", key="speculative", value=True))
         if problems:
             raise TierformError(problems)
 
     @property
     def pipeline_cycles(self) -> float:
         """Cycles of an unhindered head flit from a router's input to its output channel, link excluded."""
-        inner = self.routing_delay + self.vc_alloc_delay + self.switch_alloc_delay
+        allocation = self.vc_alloc_delay + (0 if self.speculative else self.switch_alloc_delay)
+        inner = self.routing_delay + allocation
         return inner / self.switch_speedup + self.crossbar_delay
 
 

@@ -28,8 +28,9 @@ import numpy as np
 from numba import njit
 
 from tierform.errors import fail
+from tierform.network.loads import traffic_by_way
 from tierform.network.route_trees import route_trees
-from tierform.network.topology import FloatArray
+from tierform.network.topology import FloatArray, IntArray
 
 if TYPE_CHECKING:
     from tierform.network.analytic import AnalyticNetwork
@@ -94,11 +95,16 @@ def _loads(network: AnalyticNetwork, matrix: FloatArray) -> tuple[FloatArray, Fl
         sent, received, right = _port_traffic(matrix)
     if not right:
         fail(f"a traffic matrix is ({nodes}, {nodes}), finite, not negative and not all zero", key="traffic_matrix")
-    between = matrix if network.one_node_each else _between_routers(matrix, topology.node_router, topology.routers)
-    if routing.via_random_node:
-        # From each source to any node, then from any node to each destination.
-        even = topology.nodes_per_router / nodes
-        between = between.sum(axis=1)[:, None] * even + even[:, None] * between.sum(axis=0)
+    if routing.by_node:
+        between = _between_places(
+            matrix, topology.node_router, topology.exits, topology.place_at_exit, topology.routers
+        )
+    elif network.one_node_each:
+        between = matrix
+    else:
+        between = _between_routers(matrix, topology.node_router, topology.exits, topology.routers)
+    if routing.via:
+        between = traffic_by_way(routing, between)
     carried, squares = route_trees(routing).carry(between)
     return sent, received, carried, squares
 
@@ -123,12 +129,19 @@ def _port_traffic(matrix: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def _between_routers(matrix: Any, home: Any, routers: int) -> Any:
-    """(routers, routers) traffic of a (nodes, nodes) matrix; `home` is the router of each node."""
+def _between_routers(matrix: Any, entry: Any, exits: Any, routers: int) -> Any:
+    """(routers, routers) traffic of a (nodes, nodes) matrix; `entry` and `exits` are the routers of each node."""
     between = np.zeros((routers, routers))
-    for source in range(len(home)):
-        for goal in range(len(home)):
-            between[home[source], home[goal]] += matrix[source, goal]
+    for source in range(len(entry)):
+        for goal in range(len(exits)):
+            between[entry[source], exits[goal]] += matrix[source, goal]
+    return between
+
+
+def _between_places(matrix: FloatArray, entry: IntArray, exits: IntArray, place: IntArray, routers: int) -> FloatArray:
+    """(routers, places, routers) the same, goals apart by their place among the nodes of their router."""
+    between = np.zeros((routers, int(place.max()) + 1, routers))
+    np.add.at(between, (entry[:, None], place[None, :], exits[None, :]), matrix)
     return between
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from tierform.errors import fail
 from tierform.network.analytic import AnalyticNetwork
-from tierform.network.booksim import BookSimCase
+from tierform.network.case import TrafficCase
+from tierform.network.topology import FloatArray
 
 
-def flit_rates(text: str | None, case: BookSimCase) -> list[float]:
+def flit_rates(text: str | None, case: TrafficCase) -> list[float]:
     """The loads asked for on the command line, or the one of the file; flits per node and cycle."""
     if text is None:
         return [case.flit_rate]
@@ -28,21 +30,14 @@ def flit_rates(text: str | None, case: BookSimCase) -> list[float]:
     return loads
 
 
-def run_case(case: BookSimCase, load: float | None = None) -> dict[str, Any]:
+def run_case(
+    case: TrafficCase, load: float | None = None, progress: Callable[[str, int], None] | None = None
+) -> dict[str, Any]:
     """Simulate one case cycle by cycle, at its own or another load."""
-    from tierform.network.cycle import simulate_traffic
+    from tierform.network.cycle.sampling import simulate_case
 
     chosen = case if load is None else case.at_flit_rate(load)
-    result = simulate_traffic(
-        chosen.topology,
-        chosen.traffic,
-        chosen.injection,
-        routing=chosen.routing,
-        router_parameters=chosen.router,
-        sampling=chosen.sampling,
-        seed=chosen.seed,
-        balanced_rings=chosen.balanced_rings,
-    )
+    result = simulate_case(chosen, progress)
     return {
         "offered_flit_rate": chosen.flit_rate,
         "packet_latency_cycles": result.packet_latency_cycles,
@@ -56,6 +51,7 @@ def run_case(case: BookSimCase, load: float | None = None) -> dict[str, Any]:
         "accepted_flit_rate": result.accepted_flit_rate,
         "injected_flit_rate": result.injected_flit_rate,
         "stable": result.stable,
+        "end": result.end,
         "cycles": result.cycles,
         "packets": result.packets,
         "flit_hops": result.flit_hops,
@@ -65,14 +61,18 @@ def run_case(case: BookSimCase, load: float | None = None) -> dict[str, Any]:
         "link_load": result.link_utilization.tolist(),
         "vc_load": result.vc_utilization.tolist(),
         "latency_histogram": np.trim_zeros(result.histogram, "b").tolist(),
+        "classes": [asdict(group) for group in result.classes],
+        "batch_cycles": list(result.batch_cycles),
     }
 
 
-def cycle_rows(case: BookSimCase, loads: Sequence[float], jobs: int = 1) -> Iterator[dict[str, Any]]:
+def cycle_rows(
+    case: TrafficCase, loads: Sequence[float], jobs: int = 1, progress: Callable[[str, int], None] | None = None
+) -> Iterator[dict[str, Any]]:
     """Simulate several loads, in order, with up to `jobs` processes (one thread each)."""
     if jobs <= 1 or len(loads) == 1:
         for load in loads:
-            yield run_case(case, load)
+            yield run_case(case, load, progress)
         return
     from concurrent.futures import ProcessPoolExecutor
     from multiprocessing import get_context
@@ -81,15 +81,28 @@ def cycle_rows(case: BookSimCase, loads: Sequence[float], jobs: int = 1) -> Iter
         yield from pool.map(run_case, [case] * len(loads), loads)
 
 
-def analytic_row(case: BookSimCase, load: float) -> dict[str, Any]:
+def whole_matrix(case: TrafficCase) -> tuple[FloatArray, float]:
+    """(nodes, nodes) shares of all classes' flits together, and the mean packet size."""
+    shares = [group.injection.mean_flits * float(np.mean(group.injection.rate)) for group in case.classes]
+    total = sum(shares) or 1.0
+    matrix = np.zeros((case.topology.nodes, case.topology.nodes))
+    packets = 0.0
+    for share, group in zip(shares, case.classes, strict=True):
+        part = share / total if sum(shares) else 1.0 / len(case.classes)
+        matrix += part * group.traffic.matrix()
+        packets += part / group.injection.mean_flits
+    return matrix, 1.0 / packets
+
+
+def analytic_row(case: TrafficCase, load: float) -> dict[str, Any]:
     """The same quantities, as far as the closed form has them; `cpu_s` is of the latency, the routes being written."""
     import time
 
     network = AnalyticNetwork(case.topology, case.routing, case.router)
-    matrix = case.traffic.matrix()
+    matrix, flits = whole_matrix(case)
     saturation = network.saturation(matrix)
     started = time.process_time()
-    estimate = network.latency(matrix, load, case.injection.mean_flits)
+    estimate = network.latency(matrix, load, flits)
     cpu_s = time.process_time() - started
     return {
         "offered_flit_rate": load,

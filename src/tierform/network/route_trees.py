@@ -37,15 +37,25 @@ class RouteTrees:
     link: IntArray  # (steps,) the link that it takes
     feed: IntArray  # (steps,) by which feed its traffic goes on behind that link
     fed: IntArray  # (feeds,) the link that each feed enters
-    target: IntArray  # (links,) where each link ends
+    target: IntArray  # (links + 1,) where each link ends; the last stands for no link
+    split: FloatArray  # (steps, 2) where several links lead on: shares of what passes, to the link and to the feed
+    by_node: bool
 
     def carry(self, traffic: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(links,) loads of (routers, routers) `traffic`, and (links,) sums of squares of what the inputs feed."""
+        """(links,) loads of (routers, routers) `traffic`, and (links,) sums of squares of what the inputs feed.
+
+        Where routes depend on the goal's place at its router, `traffic` is (routers, places, routers).
+        """
         # A tree reads one row: what all routers send to its destination.
-        to_each = np.ascontiguousarray(traffic.T)
-        loads: tuple[FloatArray, FloatArray] = _carry(
-            to_each, self.goal, self.share, self.first, self.router, self.link, self.feed, self.fed, self.target
-        )
+        to_each = np.ascontiguousarray(traffic.reshape(len(traffic), -1).T)
+        goal = np.arange(len(self.goal), dtype=np.uint32) if self.by_node else self.goal
+        share = np.ones(len(goal)) if self.by_node else self.share
+        steps = (self.first, self.router, self.link, self.feed, self.fed, self.target)
+        loads: tuple[FloatArray, FloatArray]
+        if len(self.split):
+            loads = _carry_split(to_each, goal, share, *steps, self.split)
+        else:
+            loads = _carry(to_each, goal, share, *steps)
         return loads
 
 
@@ -73,6 +83,15 @@ def _write(routing: Routing) -> RouteTrees:
     pairs = int(follow.sum())
     fed = np.arange(links + 1 + pairs, dtype=np.uint32)
     target = topology.link_target.astype(np.uint32)
+    shares = np.repeat([share for _, share in routing.parts], routers)
+    goals = np.tile(everyone.astype(np.uint32), len(parts))
+    ways = routing.ways(everyone)
+    if ways is not None:
+        begin, router, link, feed, entered, split = _grow_split(
+            tables, np.ascontiguousarray(ways.T), target, base, place
+        )
+        ends = np.append(target, routers).astype(np.uint32)
+        return RouteTrees(goals, shares, begin, router, link, feed, entered, ends, split, False)
     first = np.zeros(len(tables) + 1, np.uint32)
     router, link, feed = (np.empty(int((tables >= 0).sum()), np.uint32) for _ in range(3))
     feeds = _grow(
@@ -90,9 +109,9 @@ def _write(routing: Routing) -> RouteTrees:
     )
     if feeds < 0:
         fail("the routing goes in circles and never reaches some destination", key=routing.name)
-    shares = np.repeat([share for _, share in routing.parts], routers)
-    goals = np.tile(everyone.astype(np.uint32), len(parts))
-    return RouteTrees(goals, shares, first, router, link, feed, fed[:feeds].copy(), target)
+    ends = np.append(target, routers).astype(np.uint32)
+    fed = fed[:feeds].copy()
+    return RouteTrees(goals, shares, first, router, link, feed, fed, ends, np.zeros((0, 2)), routing.by_node)
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
@@ -155,10 +174,10 @@ def _carry(
     to_each: Any, goal: Any, share: Any, first: Any, router: Any, link: Any, feed: Any, fed: Any, target: Any
 ) -> Any:
     flow = np.zeros(len(fed))
-    own, passing = np.empty(len(to_each)), np.empty(len(to_each))
+    own, passing = np.empty(to_each.shape[1]), np.empty(to_each.shape[1])
     for tree in range(len(goal)):
         part, row = share[tree], goal[tree]
-        for here in range(len(to_each)):
+        for here in range(to_each.shape[1]):
             own[here] = passing[here] = part * to_each[row, here]
         for step in range(first[tree], first[tree + 1]):
             here, taken = router[step], link[step]
@@ -166,8 +185,88 @@ def _carry(
             flow[taken] += own[here]
             flow[feed[step]] += amount
             passing[target[taken]] += amount
-    load, squares = np.zeros(len(target) + 1), np.zeros(len(target) + 1)
+    return _sums(flow, fed, len(target))
+
+
+@njit(cache=True, error_model="numpy")
+def _sums(flow: Any, fed: Any, ends: int) -> Any:
+    load, squares = np.zeros(ends), np.zeros(ends)
     for number in range(len(fed)):
         load[fed[number]] += flow[number]
         squares[fed[number]] += flow[number] ** 2
     return load[:-1], squares[:-1]
+
+
+def _grow_split(
+    tables: IntArray, ways: IntArray, target: IntArray, base: IntArray, place: IntArray
+) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray, FloatArray]:
+    """The trees where several links in a row lead on: a step for each link and each link after it.
+
+    The first step of a link also takes the router's own traffic; the others have no link of their own.
+    """
+    links = len(target)
+    fed: list[int] = list(range(links + 1))
+    number: dict[int, int] = {}
+    rows: list[tuple[int, int, int, float, float]] = []
+    first = [0]
+    for table, way in zip(tables, ways, strict=True):
+        awaited = np.zeros(tables.shape[1], np.int64)
+        for start in np.flatnonzero(way).tolist():
+            np.add.at(awaited, target[table[start] + np.arange(way[start])], 1)
+        ready: list[int] = np.flatnonzero((awaited == 0) & (way > 0)).tolist()
+        while ready:
+            here = ready.pop()
+            for taken in range(int(table[here]), int(table[here] + way[here])):
+                onward = int(target[taken])
+                awaited[onward] -= 1
+                if awaited[onward] == 0 and way[onward]:
+                    ready.append(onward)
+                part = 1.0 / float(way[here])
+                for later in range(int(way[onward])):
+                    pair = int(base[taken] + place[table[onward] + later])
+                    if pair not in number:
+                        number[pair] = len(fed)
+                        fed.append(int(table[onward] + later))
+                    rows.append(
+                        (
+                            here,
+                            links if later else taken,
+                            number[pair],
+                            0.0 if later else part,
+                            part / float(way[onward]),
+                        )
+                    )
+                if way[onward] == 0:
+                    rows.append((here, taken, links, part, part))
+        first.append(len(rows))
+    columns = list(zip(*rows, strict=True)) or [(), (), (), (), ()]
+    router, link, feed = (np.array(column, np.uint32) for column in columns[:3])
+    split = np.array([columns[3], columns[4]]).T.reshape(-1, 2)
+    return np.array(first, np.uint32), router, link, feed, np.array(fed, np.uint32), np.ascontiguousarray(split)
+
+
+@njit(cache=True, error_model="numpy")
+def _carry_split(
+    to_each: Any,
+    goal: Any,
+    share: Any,
+    first: Any,
+    router: Any,
+    link: Any,
+    feed: Any,
+    fed: Any,
+    target: Any,
+    split: Any,
+) -> Any:
+    flow = np.zeros(len(fed))
+    own, passing = np.empty(to_each.shape[1] + 1), np.empty(to_each.shape[1] + 1)
+    for tree in range(len(goal)):
+        part, row = share[tree], goal[tree]
+        for here in range(to_each.shape[1]):
+            own[here] = passing[here] = part * to_each[row, here]
+        for step in range(first[tree], first[tree + 1]):
+            here, taken = router[step], link[step]
+            flow[taken] += own[here] * split[step, 0]
+            flow[feed[step]] += passing[here] * split[step, 1]
+            passing[target[taken]] += passing[here] * split[step, 0]
+    return _sums(flow, fed, len(target))

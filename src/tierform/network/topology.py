@@ -3,7 +3,7 @@
 A :class:`Topology` is plain arrays, so that every engine can index it.  Links are directed: a channel in both
 directions is two links.  Nodes inject and eject at their router over ports of their own.  Regular grids (mesh, torus,
 concentrated mesh, 3D mesh, chiplets joined along whole edges) also carry a :class:`Grid`, from which routes and loads
-are computed in closed form.  Builders for each shape are in :mod:`tierform.network.shapes`.
+are computed in closed form.  Builders for each shape are in :mod:`tierform.network.topologies`.
 
 Limits: one channel in each direction between two routers of a grid; parallel channels can be given by ``from_graph``.
 """
@@ -26,6 +26,15 @@ LINK_KINDS = ("planar", "vertical", "interposer")
 PLANAR, VERTICAL, INTERPOSER = range(3)
 
 
+def _coordinates(shape: tuple[int, ...]) -> IntArray:
+    index = np.arange(int(np.prod(shape)))
+    columns = []
+    for size in shape:
+        columns.append(index % size)
+        index = index // size
+    return np.stack(columns, axis=1).astype(np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class Grid:
     """A product of lines or rings: router ``x + shape[0]*(y + shape[1]*z)``; dimension 0 is routed first.
@@ -42,12 +51,7 @@ class Grid:
     @cached_property
     def coordinates(self) -> IntArray:
         """(routers, dimensions) grid coordinates."""
-        index = np.arange(int(np.prod(self.shape)))
-        columns = []
-        for size in self.shape:
-            columns.append(index % size)
-            index = index // size
-        return np.stack(columns, axis=1).astype(np.int32)
+        return _coordinates(self.shape)
 
     @cached_property
     def is_complete(self) -> bool:
@@ -64,11 +68,62 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
+class Tree:
+    """Routers in levels: `up` marks the links that lead away from the nodes; a router's up links are consecutive."""
+
+    up: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Lines:
+    """A grid in which every router is joined to all others of each of its lines (a flattened butterfly).
+
+    `to[axis][router, place]` is the link to the router with that place on the axis, -1 for its own.
+    """
+
+    shape: tuple[int, ...]
+    to: tuple[IntArray, ...]
+
+    @cached_property
+    def coordinates(self) -> IntArray:
+        """(routers, dimensions) coordinates."""
+        return _coordinates(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Groups of routers, all joined within a group, and one link between every two groups (a dragonfly).
+
+    `group` is (routers,); `local[a, b]` is the link between two routers of a group and `gateway[a, b]` the link from
+    group a to group b, -1 where there is none.
+    """
+
+    group: IntArray
+    local: IntArray
+    gateway: IntArray
+
+
+@dataclass(frozen=True, eq=False)
+class ExpressGrid:
+    """A square grid whose edge routers have a link along the edge to the router half a side away.
+
+    `ports` is (routers, 4) links: to higher x, lower x, higher y, lower y; at an edge the express link stands there.
+    """
+
+    side: int
+    ports: IntArray
+
+
+Structure = Tree | Lines | Groups | ExpressGrid
+
+
+@dataclass(frozen=True, eq=False)
 class Topology:
     """A network's parts.  Arrays are indexed by node, by router or by directed link.
 
     `position_m` is (routers, 3).  `link_kind` holds indices into :data:`LINK_KINDS`.  `chiplet` gives each router's
-    die (all 0 on a planar chip; the tier in a 3D stack).
+    die (all 0 on a planar chip; the tier in a 3D stack).  `exit_router` is where packets for a node leave the network,
+    the node's own router unless given (a butterfly is entered at its first stage and left at its last).
     """
 
     name: str
@@ -83,6 +138,8 @@ class Topology:
     chiplet: IntArray
     grid: Grid | None = None
     labels: dict[str, object] = field(default_factory=dict)
+    structure: Structure | None = None
+    exit_router: IntArray | None = None
 
     def __post_init__(self) -> None:
         problems = [Problem(text, key=self.name) for text in self._mistakes()]
@@ -117,6 +174,8 @@ class Topology:
         return found
 
     def _unreachable(self) -> tuple[int, int] | None:
+        if self.exit_router is not None:
+            return self._unreachable_exit()
         # Strongly connected when router 0 reaches all and all reach router 0.
         for source, target, backwards in (
             (self.link_source, self.link_target, False),
@@ -135,6 +194,23 @@ class Topology:
                 return (other, 0) if backwards else (0, other)
         return None
 
+    def _unreachable_exit(self) -> tuple[int, int] | None:
+        entries = np.unique(self.node_router)
+        reached = np.zeros((len(entries), self.routers), bool)
+        reached[np.arange(len(entries)), entries] = True
+        while True:
+            before = int(reached.sum())
+            np.logical_or.at(reached.T, self.link_target, reached.T[self.link_source])
+            if int(reached.sum()) == before:
+                break
+        missing = np.argwhere(~reached[:, self.exits])
+        return None if len(missing) == 0 else (int(entries[missing[0, 0]]), int(self.exits[missing[0, 1]]))
+
+    @property
+    def exits(self) -> IntArray:
+        """(nodes,) the router at which each node's packets leave the network."""
+        return self.node_router if self.exit_router is None else self.exit_router
+
     @property
     def nodes(self) -> int:
         """How many places traffic enters and leaves."""
@@ -152,8 +228,22 @@ class Topology:
 
     @cached_property
     def nodes_per_router(self) -> IntArray:
-        """(routers,) nodes attached to each router."""
+        """(routers,) nodes whose packets enter at each router."""
         return np.bincount(self.node_router, minlength=self.routers).astype(np.int32)
+
+    @cached_property
+    def exits_per_router(self) -> IntArray:
+        """(routers,) nodes whose packets leave at each router."""
+        return np.bincount(self.exits, minlength=self.routers).astype(np.int32)
+
+    @cached_property
+    def place_at_exit(self) -> IntArray:
+        """(nodes,) each node's place, from 0, among those whose packets leave at the same router."""
+        order = np.argsort(self.exits, kind="stable")
+        first = np.cumsum(self.exits_per_router) - self.exits_per_router
+        place = np.empty(self.nodes, np.int64)
+        place[order] = np.arange(self.nodes) - first[self.exits[order]]
+        return place
 
     @cached_property
     def radix(self) -> IntArray:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tierform.chip.component import WeightHolder
+from tierform.chip.crossbar.layout import Layout
 from tierform.errors import fail
 
 if TYPE_CHECKING:
@@ -109,21 +111,24 @@ class CrossbarFormat:
         return min(self.rows, self.rows_active or self.rows)
 
     @property
+    def layout(self) -> Layout:
+        """How weights lie in the crossbars: the law of the chip's cost, too."""
+        return Layout(self.rows, self.columns, self.cells_per_weight, self.slice_layout, self.guard_columns)
+
+    @property
     def weights_per_row(self) -> int:
         """Weights that one row of a crossbar holds."""
-        cells = self.cells_per_weight if self.slice_layout == "columns" else 1
-        return self.columns // (cells + self.guard_columns)
+        return self.layout.weights_per_row
 
     def crossbars(self, outputs: int, inputs: int) -> int:
         """Crossbars of an (outputs, inputs) matrix."""
-        copies = 1 if self.slice_layout == "columns" else self.cells_per_weight
-        return copies * -(-inputs // self.rows) * -(-outputs // self.weights_per_row)
+        return self.layout.crossbars(inputs, outputs)
 
 
 def crossbar_component(chip: Chip) -> tuple[str, Any]:
     """The name and the component that holds weights in crossbars; TierformError when the chip has none."""
     for name, component in chip.components.items():
-        if hasattr(component, "crossbars_for"):
+        if isinstance(component, WeightHolder):
             return name, component
     return fail(
         f"the chip {chip.name!r} has no crossbars to hold weights",

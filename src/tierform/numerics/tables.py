@@ -44,7 +44,10 @@ def load_rows(source: str, split: str) -> list[Row]:
             return [
                 _json_line(line, path, number) for number, line in enumerate(content.splitlines(), 1) if line.strip()
             ]
-        return list(csv.DictReader(io.StringIO(content), delimiter="\t" if path.suffix == ".tsv" else ","))
+        try:
+            return list(csv.DictReader(io.StringIO(content), delimiter="\t" if path.suffix == ".tsv" else ","))
+        except csv.Error as error:
+            fail(f"this is not a table: {error}", file=str(path))
     try:
         from datasets import load_dataset
     except ImportError:
@@ -71,8 +74,8 @@ def load_rows(source: str, split: str) -> list[Row]:
 def _json_line(line: str, path: Path, number: int) -> Row:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        fail(f"malformed JSON: {error.msg}", file=str(path), line=number)
+    except (ValueError, RecursionError) as error:
+        fail(f"malformed JSON: {str(error).split(';')[0]}", file=str(path), line=number)
     if not isinstance(row, dict):
         fail("a JSON object is needed on every line", file=str(path), line=number)
     return row

@@ -1,33 +1,46 @@
-"""From operators to a schedule's layers: each distinct operator is costed once on its component.
+"""From operators to executions and to a schedule's layers: each distinct operator is costed once on its component.
 
-The weight of an operator on crossbars gives every layer a resource of its own; all else shares its component.
+The weight of an operator on crossbars gives every layer a resource of its own; all else shares its component.  An
+operator without a weight of its own runs where its input was made, if that is on the same component.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from tierform.chip.component import Cost, Share
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.chip.component import ONCE, Cost, Refetch, Share
 from tierform.chip.description import Chip
 from tierform.mapping.plan import INTERCONNECT, Mapping, WeightPlacement
-from tierform.simulation.cluster import collective_cost
+from tierform.simulation.collectives import Interconnect
 from tierform.simulation.cycle_fidelity import with_measured_transfers
 from tierform.simulation.fabric import Fabric, Place, Route
-from tierform.simulation.offchip import OffChip, Traffic
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step
-from tierform.workload.graph import Block, Stage
-from tierform.workload.operator import Kind, Operator, Role
+from tierform.simulation.facts import BLOCK_INPUT, Facts, facts_of
+from tierform.simulation.package_network import ports_of
+from tierform.simulation.remember import Bounded, Remembered
+from tierform.simulation.runtime import Runtime
+from tierform.simulation.schedule import Edge, Layer, Step
+from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
+from tierform.workload.graph import Block, Stage, StageKind
+from tierform.workload.memory import BlockKind
+from tierform.workload.operator import Kind, Operator
+from tierform.workload.parallel import Parallelism
 
+Floats = NDArray[np.float64]
 MEMORY = "memory"
 PROGRAMMING = "programming"
-DEQUANTIZE = ".dequantize"
-_SAMPLES = 4
-_FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
+_FREE = Cost(0.0, 0.0)
+
+_costs = Remembered()  # component -> {(operator, share): cost}
+_refetches = Remembered()  # component -> {operator: refetch}
+_fused: Bounded = Bounded(4096)  # (component, operators) -> (kernels, component, operators)
 
 
 @dataclass(frozen=True, slots=True)
-class Transfer:
+class Move:
     """Bytes over a route, per execution of the layer."""
 
     route: Route
@@ -35,220 +48,264 @@ class Transfer:
 
 
 @dataclass(slots=True)
-class Executed:
-    """An operator on its component in one segment of layers: its cost, traffic, and how its weight sits.
+class Execution:
+    """An operator on its component in one run of layers: its cost, traffic, and how its weight sits.
 
-    `arriving` holds the transfer from each operator from which it takes, `transfers` those that nothing before it has
-    brought to its place.  `kernel` names the fused kernel of which it is a part, if its component fused it with its
-    neighbours.
+    `arriving` holds the move from each operator from which it takes, `moves` all bytes that it brings over the network
+    (those that nothing before it has brought to its place, and its traffic with memory).  `kernel` names the fused
+    kernel of which it is a part.
     """
 
     operator: Operator
     component: str
     cost: Cost
-    traffic: Traffic
     place: Place
-    placement: WeightPlacement | None
+    traffic: Traffic = NOTHING
+    placement: WeightPlacement | None = None
     programming: Cost | None = None
-    transfers: list[Transfer] = field(default_factory=list)
-    arriving: dict[int, Transfer] = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
+    arriving: dict[int, Move] = field(default_factory=dict)
     kernel: str = ""
+
+    @property
+    def where(self) -> Floats | None:
+        """(tiles,) where its energy is spent; None between chips."""
+        return None if self.component == INTERCONNECT else self.place.where
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """`count` layers that cost the same: the schedule's layer and the executed operators."""
+    """`count` layers that cost the same: the schedule's layer and the executions."""
 
-    block: str
+    block: Block
     count: int
     layer: Layer
-    executed: tuple[Executed, ...]
+    executions: tuple[Execution, ...]
 
 
 class Costing:
-    """Costs operators of a mapped workload; remembers every distinct one."""
+    """Costs the operators of a mapped workload."""
 
     def __init__(
-        self, chip: Chip, mapping: Mapping, fabric: Fabric, offchip: OffChip, resident_B: float, cycle: bool = False
+        self,
+        chip: Chip,
+        mapping: Mapping,
+        fabric: Fabric,
+        memory: MemoryBehind,
+        *,
+        resident_B: float,
+        runtime: Runtime,
+        split: Parallelism,
+        cycle: bool = False,
     ) -> None:
-        """`resident_B` of adapters are kept on the chip if they fit; `cycle` simulates transfers cycle by cycle."""
+        """`resident_B` of adapters are kept in the buffers if they take at most half of them.
+
+        `cycle` simulates transfers cycle by cycle.
+        """
+        self.chip, self.mapping, self.fabric, self.memory = chip, mapping, fabric, memory
         self.cycle = cycle
-        self.chip, self.mapping, self.fabric, self.offchip = chip, mapping, fabric, offchip
-        self.adapters_on_chip = resident_B <= 0.5 * offchip.on_chip_B
-        self._costs: dict[tuple[object, ...], Cost] = {}
-        self._places = {
-            name: Place(self._tile_group(name), (chip.tiles_of(name),), own=False) for name in chip.components
+        self.adapters_on_chip = resident_B <= 0.5 * memory.on_chip_B
+        self.interconnect = Interconnect(chip, split)
+        self._places = {name: fabric.place((chip.tiles_of(name),)) for name in chip.components}
+        self._fusers = chip.can.fusers if runtime.fuses_operators else {}
+        self._second_copy = chip.backward_weights == "second-copy"
+        self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
+        self._refetched: dict[str, dict[int, Refetch]] = {
+            n: _refetches.of(p, dict) for n, p in chip.can.buffers.items()
         }
+        self._placements: dict[tuple[str, str], list[WeightPlacement]] = {}
+        for placement in mapping.placements:
+            self._placements.setdefault((placement.block, placement.weight), []).append(placement)
+        self._streamed_layers: dict[str, int] = {}
+        for placement in mapping.placements:
+            if not placement.resident:
+                most = max(self._streamed_layers.get(placement.block, 0), placement.layers)
+                self._streamed_layers[placement.block] = most
+        self._placed: dict[int, Place] = {}
+        ports = ports_of(chip, chip.memory[0].attached) if chip.memory and memory.nearest is not None else ()
+        self.ports = fabric.place((ports,)) if ports else None
 
-    def _tile_group(self, component: str) -> str:
-        """Components on the same tiles share a place, under the first one's name."""
-        tiles = self.chip.tiles_of(component)
-        return next(name for name in self.chip.components if self.chip.tiles_of(name) == tiles)
-
-    def cost(self, component: str, operator: Operator, replicas: int = 1) -> Cost:
+    def cost(self, component: str, facts: Facts, replicas: int = 1) -> Cost:
         """The cost of an operator on a component, computed once for each distinct shape."""
-        key = (component, replicas, operator.shape_key)
-        if key not in self._costs:
-            share = Share(0, replicas, self.chip.backward_weights == "second-copy")
-            self._costs[key] = self.chip.components[component].cost(operator, share)
-        return self._costs[key]
+        known = self._known[component]
+        key = (facts.key, replicas, self._second_copy)
+        found = known.get(key)
+        if found is None:
+            share = Share(0, replicas, self._second_copy)
+            found = known[key] = self.chip.components[component].cost(facts.operator, share)
+        return found
 
-    def segments(self, stage: Stage) -> list[Segment]:
-        """The layers of a stage: a block whose weights are partly streamed becomes two segments."""
+    # -- layers -------------------------------------------------------------------------------------------------
+    def segments(self, stage: Stage, blocks: Sequence[Block]) -> list[Segment]:
+        """The layers of one wave: a block whose weights are partly streamed becomes two segments."""
         result: list[Segment] = []
         entry: Place | None = None
-        for block in stage.blocks:
+        for block in blocks:
             if not block.operators:
                 continue
-            for count, streamed in self._split(block):
-                segment = self._segment(stage, block, count, streamed, entry)
-                entry = segment.executed[segment.layer.output].place
-                result.append(segment)
+            away = min(self._streamed_layers.get(block.name, 0), block.count)
+            for count, streamed in ((block.count - away, False), (away, True)):
+                if count:
+                    segment = self._segment(stage, block, count, streamed, entry)
+                    entry = segment.executions[segment.layer.output].place
+                    result.append(segment)
         return result
 
-    def _split(self, block: Block) -> list[tuple[int, bool]]:
-        away = max((p.layers for p in self.mapping.placements if p.block == block.name and not p.resident), default=0)
-        away = min(away, block.count)
-        return [(count, streamed) for count, streamed in ((block.count - away, False), (away, True)) if count]
-
     def _segment(self, stage: Stage, block: Block, count: int, streamed: bool, entry: Place | None) -> Segment:
-        executed = [self._execute(stage, block, operator, streamed) for operator in block.operators]
-        self._fuse(stage, executed)
-        number = {item.operator.name: index for index, item in enumerate(executed)}
-        output = _output(block)
-        first = entry or executed[output].place
-        self._send(executed, number, first)
-        steps = tuple(self._step(item, executed, number) for item in executed)
+        facts = facts_of(block)
+        executions: list[Execution] = []
+        for fact in facts:
+            executions.append(self._execute(stage, block, fact, streamed, executions))
+        if stage.kind in (StageKind.FORWARD, StageKind.BACKWARD):
+            for index, size_B in block.saved:
+                item = executions[max(index, 0)]
+                if item.component not in self.chip.can.memories:
+                    item.traffic += self.memory.of_saved(size_B, forward=stage.kind is StageKind.FORWARD)
+        self._fuse(stage, executions)
+        output = block.output % len(executions)
+        entry = entry or executions[output].place
+        self._send(executions, facts, entry)
+        steps = tuple(self._step(item, fact) for item, fact in zip(executions, facts, strict=True))
         if self.cycle:
-            steps = with_measured_transfers(self.fabric, executed, steps, first)
-        return Segment(block.name, count, Layer(block.name, steps, output), tuple(executed))
+            steps = with_measured_transfers(self.fabric, executions, steps, entry)
+        return Segment(block, count, Layer(block.name, steps, output), tuple(executions))
 
-    def _execute(self, stage: Stage, block: Block, operator: Operator, streamed: bool) -> Executed:
-        name = self.mapping.component(stage, block.name, operator.name)
+    def _execute(self, stage: Stage, block: Block, facts: Facts, streamed: bool, before: list[Execution]) -> Execution:
+        operator = facts.operator
+        name = self.mapping.component(stage, block, operator)
         if name == INTERCONNECT:
-            place = next(iter(self._places.values()))
-            return Executed(operator, name, collective_cost(self.chip, operator), Traffic(), place, None)
-        component: Any = self.chip.components[name]
-        placement = None
-        for candidate in self.mapping.placements_of(block.name, operator.weight):
-            if candidate.component == name and candidate.resident != streamed and operator.kind is Kind.MATMUL:
-                placement = candidate
-        place = self._places[name]
-        if operator.name.endswith(DEQUANTIZE) and self._in_crossbars(stage, block, operator):
+            source = facts.sources[0][0]
+            place = before[source].place if source != BLOCK_INPUT else next(iter(self._places.values()))
+            across = block.kind is BlockKind.GRADIENTS
+            return Execution(operator, name, self.interconnect.cost(operator, across_copies=across), place)
+        held = self._placements.get((block.name, operator.weight or ""), [])
+        if facts.dequantizes and held:
             # The tile applies the scale in its shift-and-add: nothing is unpacked.
-            return Executed(operator, name, Cost(0.0, 0.0), Traffic(), place, None)
-        replicas, programming = 1, None
+            return Execution(operator, name, _FREE, self._places[name])
+        placement = None
+        if held and facts.matmul and facts.has_weight:
+            placement = next((p for p in held if p.component == name and p.resident != streamed), None)
+        place = self._place(name, placement, facts, before)
+        traffic = NOTHING
+        if name not in self.chip.can.memories:
+            in_cells = placement is not None or (bool(held) and operator.kind is Kind.OPTIMIZER)
+            on_chip = facts.adapter and self.adapters_on_chip
+            refetch = self._refetch(name, facts)
+            traffic = self.memory.of_operator(operator, held=in_cells, on_chip=on_chip, refetch=refetch)
+        made = Execution(
+            operator,
+            name,
+            self.cost(name, facts, placement.replicas if placement is not None else 1),
+            place,
+            traffic,
+            placement,
+        )
+        if placement is not None and not placement.resident:
+            made.programming = self.chip.can.holders[name].programming_cost(placement.crossbars * placement.copies)
+            made.traffic += Traffic(operator.weight_B)
+        return made
+
+    def _refetch(self, name: str, facts: Facts) -> Refetch:
+        known = self._refetched.get(name)
+        if known is None:
+            return ONCE
+        found = known.get(facts.key)
+        if found is None:
+            found = known[facts.key] = self.chip.can.buffers[name].refetch(facts.operator)
+        return found
+
+    def _place(self, name: str, placement: WeightPlacement | None, facts: Facts, before: list[Execution]) -> Place:
+        """The tiles of an execution."""
         if placement is not None:
-            replicas = placement.replicas
-            place = _place(placement)
-            if not placement.resident:
-                programming = component.programming_cost(component.crossbars_for(operator))
-        held = operator.module == "adapter" and self.adapters_on_chip
-        traffic = self.offchip.traffic(operator, placement is not None, held)
-        if programming is not None:
-            traffic = Traffic(traffic.read_B + operator.weight_B, traffic.write_B)
-        return Executed(operator, name, self.cost(name, operator, replicas), traffic, place, placement, programming)
+            found = self._placed.get(id(placement))
+            if found is None:
+                found = self._placed[id(placement)] = self.fabric.place(placement.tiles, placement.resident)
+            return found
+        if not facts.matmul:
+            for source, _, _ in facts.sources:
+                if source != BLOCK_INPUT and before[source].component == name:
+                    return before[source].place
+        return self._places[name]
 
-    def _fuse(self, stage: Stage, executed: list[Executed]) -> None:
+    def _fuse(self, stage: Stage, executions: list[Execution]) -> None:
         """Let each component that can fuse neighbouring operators into one kernel do so."""
-        for name, component in self.chip.components.items():
-            own = [item for item in executed if item.component == name]
-            if own and hasattr(component, "fuse"):
-                for kernel in component.fuse([item.operator for item in own], stage.name == "forward"):
-                    for place, cost in zip(kernel.members, kernel.costs, strict=True):
-                        own[place].cost, own[place].kernel = cost, kernel.name
-
-    def _in_crossbars(self, stage: Stage, block: Block, operator: Operator) -> bool:
-        """Whether the product that an unpacking of weights serves runs where the weights sit."""
-        product = operator.name.removesuffix(DEQUANTIZE)
-        served = next((o for o in block.operators if o.name == product), None)
-        if served is None:
-            return False
-        runs_on = self.mapping.component(stage, block.name, product)
-        return any(p.component == runs_on for p in self.mapping.placements_of(block.name, served.weight))
-
-    def _send(self, executed: list[Executed], number: dict[str, int], entry: Place) -> None:
-        """What one operator sends to one place is sent once; the same bytes to several places are one multicast."""
-        targets: dict[tuple[int, float], dict[str, Place]] = {}
-        takers: dict[tuple[int, str], list[Executed]] = {}
-        for item in executed:
-            for source in _sources(item, number):
-                giver = executed[source] if source != BLOCK_INPUT else None
-                if self.fabric.apart(giver.place if giver else entry, item.place):
-                    if (source, item.place.name) not in takers:
-                        size_B = float(giver.operator.output_B if giver else _entering_B(item.operator))
-                        targets.setdefault((source, size_B), {})[item.place.name] = item.place
-                    takers.setdefault((source, item.place.name), []).append(item)
-        for (source, size_B), places in targets.items():
-            start = executed[source].place if source != BLOCK_INPUT else entry
-            transfer = Transfer(self.fabric.route(start, tuple(places.values())), size_B)
-            for name in places:
-                takers[source, name][0].transfers.append(transfer)
-                for item in takers[source, name]:
-                    item.arriving[source] = transfer
-
-    def _step(self, item: Executed, executed: list[Executed], number: dict[str, int]) -> Step:
-        operator, cost = item.operator, item.cost
-        edges = []
-        for source in _sources(item, number):
-            whole = _needs_all(operator, executed[source].operator if source != BLOCK_INPUT else None)
-            transfer = item.arriving.get(source)
-            if transfer is None:
-                edges.append(Edge(source, whole))
+        for name, fuser in self._fusers.items():
+            own = [item for item in executions if item.component == name]
+            if not own:
                 continue
-            route = transfer.route
-            transfer_s = transfer.size_B * route.seconds_per_B
-            edges.append(Edge(source, whole, route.name, route.head_s, transfer_s, route.own))
-        fetch_s = self.offchip.read_s(item.traffic.read_B)
-        fetch = MEMORY
+            operators = [item.operator for item in own]
+            keeps = stage.kind is StageKind.FORWARD
+            key = (id(fuser), keeps, tuple(map(id, operators)))
+            if key not in _fused:
+                # The objects are kept beside the result, so that their numbers are not given to others.
+                _fused[key] = (fuser.fuse(operators, keeps), fuser, operators)
+            for kernel in _fused[key][0]:
+                for place, cost in zip(kernel.members, kernel.costs, strict=True):
+                    own[place].cost, own[place].kernel = cost, kernel.name
+
+    # -- bytes over the network ---------------------------------------------------------------------------------
+    def _send(self, executions: list[Execution], facts: Sequence[Facts], entry: Place) -> None:
+        """What one operator sends to one place is sent once; the same bytes to several places are one multicast."""
+        if self.fabric.network is None:
+            return
+        targets: dict[tuple[int, float], dict[Place, None]] = {}
+        takers: dict[tuple[int, Place], list[Execution]] = {}
+        for item, fact in zip(executions, facts, strict=True):
+            if item.component == INTERCONNECT:
+                continue
+            for source, _, size_B in fact.sources:
+                start = executions[source].place if source != BLOCK_INPUT else entry
+                if start is item.place or not self.fabric.apart(start, item.place):
+                    continue
+                key = (source, item.place)
+                if key not in takers:
+                    targets.setdefault((source, size_B), {})[item.place] = None
+                    takers[key] = []
+                takers[key].append(item)
+        for (source, size_B), places in targets.items():
+            start = executions[source].place if source != BLOCK_INPUT else entry
+            move = Move(self.fabric.route(start, tuple(places)), size_B)
+            for place in places:
+                takers[source, place][0].moves.append(move)
+                for item in takers[source, place]:
+                    item.arriving[source] = move
+        if self.ports is None:
+            return
+        for item in executions:
+            for size_B, start, goal in (
+                (item.traffic.read_B, self.ports, item.place),
+                (item.traffic.write_B, item.place, self.ports),
+            ):
+                if size_B > 0 and self.fabric.apart(start, goal):
+                    item.moves.append(Move(self.fabric.route(start, (goal,)), size_B))
+
+    def _step(self, item: Execution, facts: Facts) -> Step:
+        cost = item.cost
+        edges = []
+        for source, whole, _ in facts.sources:
+            move = item.arriving.get(source)
+            if move is None:
+                edges.append(Edge(source, whole))
+            else:
+                route = move.route
+                held_s = move.size_B * route.seconds_per_B
+                edges.append(Edge(source, whole, route.name, route.head_s, held_s, route.own))
+        fetch, fetch_s = MEMORY, 0.0
+        if item.traffic.read_B > 0:
+            fetch_s = self.memory.busy_s(Traffic(item.traffic.read_B))
+            if self.ports is not None and self.fabric.apart(self.ports, item.place):
+                way = self.fabric.route(self.ports, (item.place,))
+                fetch_s = max(fetch_s, item.traffic.read_B * way.seconds_per_B)
         if item.programming is not None and item.programming.occupancy_s > fetch_s:
             fetch, fetch_s = PROGRAMMING, item.programming.occupancy_s
         own = item.placement is not None and item.placement.resident
         return Step(
-            operator.name,
-            f"{item.component}: {operator.weight}" if own else item.component,
-            cost.occupancy_s,
-            cost.latency_s - cost.occupancy_s,
-            own,
-            tuple(edges),
-            fetch if fetch_s > 0 else "",
-            fetch_s,
+            name=item.operator.name,
+            resource=f"{item.component}: {item.operator.weight}" if own else item.component,
+            occupancy_s=cost.occupancy_s,
+            tail_s=cost.latency_s - cost.occupancy_s,
+            own=own,
+            after=tuple(edges),
+            fetch=fetch if fetch_s > 0 else "",
+            fetch_s=fetch_s,
         )
-
-
-def _sources(item: Executed, number: dict[str, int]) -> list[int]:
-    """The operators from which an operator takes, by number."""
-    return [number[name] for name in item.operator.after] or [BLOCK_INPUT]
-
-
-def _place(placement: WeightPlacement) -> Place:
-    """The tiles of up to four layers spread over the placement."""
-    tiles = placement.tiles
-    count = min(len(tiles), _SAMPLES)
-    chosen = sorted({round(i * (len(tiles) - 1) / max(count - 1, 1)) for i in range(count)})
-    name = f"{placement.block}/{placement.weight}" + ("" if placement.resident else " (streamed)")
-    return Place(name, tuple(tiles[i] for i in chosen), own=placement.resident)
-
-
-def _output(block: Block) -> int:
-    """The operator whose result the next layer takes: the last that makes the gradient of its input, or the last."""
-    for index in range(len(block.operators) - 1, -1, -1):
-        if any(operand.name == "x.gradient" for operand in block.operators[index].outputs):
-            return index
-    return len(block.operators) - 1
-
-
-def _entering_B(operator: Operator) -> int:
-    """Bytes of the layer's input that the operator reads."""
-    first = next((o for o in operator.inputs if o.role not in (Role.WEIGHT, Role.INDEX)), None)
-    return operator.count * first.size_B if first else 0
-
-
-def _needs_all(operator: Operator, giver: Operator | None) -> bool:
-    """Products of two activations and gradients of weights need all tokens of what they are given.
-
-    The rows of a softmax, and what is done to it element by element, are used as they come.
-    """
-    if operator.kind is not Kind.MATMUL or any(o.role is Role.WEIGHT for o in operator.inputs):
-        return False
-    return giver is None or giver.kind not in _FOLLOWS_CHUNKS

@@ -3,9 +3,9 @@
 All transfers of a layer go through the cycle-level network together, at their real sizes, flit by flit: a transfer
 enters when its operator ends, an operator begins when all that it waits for has arrived; what goes to several places is
 one multicast for each part of the bytes that goes to the same tiles.  The time that each transfer took there, in the
-company of the others, replaces the analytic one in the schedule.  One layer of each kind is simulated, on the tiles of
-its first sample layer.  Memory is charged the bandwidth that the cycle-level controller reaches on a stream of the
-stage's mix of reads and writes.
+company of the others, replaces the analytic one in the schedule.  Of each kind of layer the first, the middle and the
+last one are simulated, on their own tiles, and the mean is taken.  Memory is charged the bandwidth that the cycle-level
+controller reaches on a stream of the stage's mix of reads and writes.
 """
 
 from __future__ import annotations
@@ -20,23 +20,39 @@ from tierform.simulation.schedule import BLOCK_INPUT, Edge, Step
 
 if TYPE_CHECKING:
     from tierform.network import Flow
-    from tierform.simulation.costing import Executed, Transfer
+    from tierform.simulation.costing import Execution, Move
 
 STREAM_REQUESTS = 20_000
+PLAYED = 3
 
 
 def with_measured_transfers(
-    fabric: Fabric, executed: Sequence[Executed], steps: Sequence[Step], entry: Place
+    fabric: Fabric, executed: Sequence[Execution], steps: Sequence[Step], entry: Place
 ) -> tuple[Step, ...]:
-    """The steps with every transfer's time as the cycle-level network gives it."""
-    from tierform.network.flows import Flow, simulate_flows
-
+    """The steps with every transfer's time as the cycle-level network gives it, mean over the layers played."""
     if fabric.network is None:
         return tuple(steps)
+    layers = max(len(place.samples) for place in (entry, *(item.place for item in executed)))
+    played = sorted({0, layers // 2, layers - 1})[:PLAYED]
+    took: dict[tuple[int, str], float] = {}
+    for layer in played:
+        for key, seconds in _play(fabric, executed, steps, entry, layer).items():
+            took[key] = took.get(key, 0.0) + seconds / len(played)
+    return tuple(replace(step, after=tuple(_measured(edge, took) for edge in step.after)) for step in steps)
+
+
+def _play(
+    fabric: Fabric, executed: Sequence[Execution], steps: Sequence[Step], entry: Place, layer: int
+) -> dict[tuple[int, str], float]:
+    """Seconds of every (source, path) of one layer, all its transfers together on the network."""
+    from tierform.network.flows import Flow, simulate_flows
+
+    network = fabric.network
+    assert network is not None
     flows: list[Flow] = []
     sent: dict[tuple[int, str], tuple[int, ...]] = {}  # (source, path) -> its flows
     done: list[int] = []  # operator -> the empty flow that stands for its end
-    here = fabric.nodes(entry.at(0))
+    here = fabric.nodes(entry.at(layer))
     for item, step in zip(executed, steps, strict=True):
         waits: list[int] = []
         for edge in step.after:
@@ -46,7 +62,7 @@ def with_measured_transfers(
                 if key not in sent:
                     transfer = item.arriving[edge.source]
                     giver = entry if edge.source == BLOCK_INPUT else executed[edge.source].place
-                    new = _flows(fabric, giver, transfer, before)
+                    new = _flows(fabric, giver, transfer, before, layer)
                     sent[key] = tuple(range(len(flows), len(flows) + len(new)))
                     flows += new
                 waits += sent[key]
@@ -54,21 +70,19 @@ def with_measured_transfers(
                 waits += before
         flows.append(Flow(here[:1], here[:1], 0.0, tuple(waits), step.occupancy_s + step.tail_s))
         done.append(len(flows) - 1)
-    network = fabric.network
     times = simulate_flows(network.topology, network.routing, network.router, network.clock_Hz, flows)
-    took = {
+    return {
         key: float(max(times.finished_s[number] for number in numbers) - times.released_s[numbers[0]])
         for key, numbers in sent.items()
     }
-    return tuple(replace(step, after=tuple(_measured(edge, took) for edge in step.after)) for step in steps)
 
 
-def _flows(fabric: Fabric, giver: Place, transfer: Transfer, before: tuple[int, ...]) -> list[Flow]:
-    """A transfer in the first sample layer: one flow, or a multicast for each part of the bytes."""
+def _flows(fabric: Fabric, giver: Place, transfer: Move, before: tuple[int, ...], layer: int) -> list[Flow]:
+    """A transfer in a layer: one flow, or a multicast for each part of the bytes."""
     from tierform.network.flows import Flow
 
-    start, targets = fabric.nodes(giver.at(0)), transfer.route.targets
-    groups = [fabric.nodes(group) for group in receivers(giver, targets, 0)]
+    start, targets = fabric.nodes(giver.at(layer)), transfer.route.targets
+    groups = [fabric.nodes(group) for group in receivers(giver, targets, layer)]
     if len(groups) < 2:
         return [Flow(start, groups[0] if groups else start, transfer.size_B, before)]
     return [Flow(start, nodes, part * transfer.size_B, before, multicast=True) for part, nodes in spread(groups)]
@@ -84,7 +98,9 @@ def _measured(edge: Edge, took: dict[tuple[int, str], float]) -> Edge:
 
 def stream_bandwidth_B_per_s(device: Any, read_fraction: float) -> float:
     """What the cycle-level controllers of a DRAM device reach on a stream; other devices have no cycle model."""
-    if not hasattr(device, "spec"):
+    from tierform.memory.device import MemoryDevice
+
+    if not isinstance(device, MemoryDevice):
         return float(device.effective_bandwidth_B_per_s("stream", read_fraction))
     from tierform.memory.cycle import CycleMemory
     from tierform.memory.traffic import requests

@@ -1,8 +1,10 @@
 """The chip's network for the schedule: what a transfer between two places costs, and which links it loads.
 
-A place is a group of tiles, given for a few sample layers, since each layer's weights sit on their own tiles; costs are
-means over the samples.  Two operators on the same group of tiles exchange nothing over the network.  What goes to
-several places is one multicast: each byte to one tile of every place, over each link of the tree of routes once.
+A place is a group of tiles, given for each layer, since each layer's weights sit on their own tiles; a transfer's cost
+is the mean over the layers, so that bytes times layers load every link exactly.  Two operators on the same group of
+tiles exchange nothing over the network.  What goes to several places is one multicast: each byte to one tile of every
+place, over each link of the tree of routes once.  Memory behind the chip is reached through the tiles where it is
+attached.
 """
 
 from __future__ import annotations
@@ -14,25 +16,33 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.description import Chip
-from tierform.network import AnalyticNetwork, RouterParameters, Topology, chiplets, energy_parameters, mesh, mesh_3d
+from tierform.network import AnalyticNetwork
 from tierform.provenance import Assumption
+from tierform.simulation.package_network import network_of
+from tierform.simulation.remember import Bounded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PIPELINE_MINIMUM = 3
+MOST_TREES = 400
+Floats = NDArray[np.float64]
+Tiles = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """A group of tiles by name; `samples` holds the tile numbers for each sample layer."""
+    """A group of tiles; `samples` holds the tile numbers for each layer, or once where all layers share them.
 
-    name: str
-    samples: tuple[tuple[int, ...], ...]
-    own: bool = False
+    `own` says that each layer has tiles or crossbars of its own; `where` (tiles,) is each tile's share of what is done
+    there.  A fabric makes each place once: equal places are the same object.
+    """
 
-    def at(self, index: int) -> tuple[int, ...]:
-        """The tiles of a sample layer."""
+    samples: tuple[Tiles, ...]
+    own: bool
+    where: Floats
+
+    def at(self, index: int) -> Tiles:
+        """The tiles of a layer."""
         return self.samples[min(index, len(self.samples) - 1)]
 
 
@@ -40,8 +50,9 @@ class Place:
 class Route:
     """Mean cost of a transfer from one place to one or more `targets` at once.
 
-    `energy_J_per_B` and `link_share` (the fraction of each byte on each link) are per byte delivered: with several
-    targets each takes an equal part of what the tree costs.
+    `energy_J_per_B`, `link_share` (the fraction of each byte on each link) and `where` (the fraction of the energy
+    that each tile dissipates) are per byte delivered: with several targets each takes an equal part of what the tree
+    costs.
     """
 
     name: str
@@ -49,8 +60,19 @@ class Route:
     head_s: float
     seconds_per_B: float
     energy_J_per_B: float
-    link_share: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    link_share: Floats = field(default_factory=lambda: np.zeros(0))
+    where: Floats | None = None
     own: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _One:
+    """The transfer of one layer."""
+
+    head_s: float
+    seconds_per_B: float
+    energy_J_per_B: float
+    link_share: Floats
 
 
 class Fabric:
@@ -58,55 +80,101 @@ class Fabric:
 
     def __init__(self, chip: Chip) -> None:
         self.network: AnalyticNetwork | None = None
-        self._routes: dict[tuple[str, ...], Route] = {}
+        self._places: dict[tuple[tuple[Tiles, ...], bool], Place] = {}
+        self._apart: dict[tuple[Place, Place], bool] = {}
+        self._routes: dict[tuple[Place, ...], Route] = {}
+        self._ones: dict[tuple[Tiles, ...], _One] = Bounded(200_000)
         self._node: NDArray[np.int32] = np.zeros(1, dtype=np.int32)
-        if chip.network is None or len(chip.tiles) < 2:
-            return
-        spec = chip.network
-        topology, self._node = _topology(chip)
-        router = RouterParameters(
-            flit_bits=round(spec.width.value),
-            routing_delay=max(0, spec.router_cycles - _PIPELINE_MINIMUM),
-            crossbar_delay=1 if spec.router_cycles >= _PIPELINE_MINIMUM else 0,
-        )
-        self.network = AnalyticNetwork(topology, "default", router, spec.clock.value, energy_parameters())
+        self._tiles = len(chip.tiles)
+        made = network_of(chip)
+        if made is not None:
+            self.network, self._node = made
+            self._link_tile = self._tile_of_links()
 
-    def nodes(self, tiles: tuple[int, ...]) -> NDArray[np.int32]:
+    def _tile_of_links(self) -> NDArray[np.int64]:
+        """(links,) the tile at the router that drives each link, or -1."""
+        assert self.network is not None
+        topology = self.network.topology
+        tile_of_router = np.full(topology.routers, -1, dtype=np.int64)
+        for tile, node in enumerate(self._node):
+            tile_of_router[topology.node_router[node]] = tile
+        return tile_of_router[topology.link_source]
+
+    def nodes(self, tiles: Tiles) -> NDArray[np.int32]:
         """The network nodes of tiles."""
         return self._node[list(tiles)]
 
+    def place(self, samples: tuple[Tiles, ...], own: bool = False) -> Place:
+        """The place of these tiles, given for each layer or once for all."""
+        key = (samples, own)
+        found = self._places.get(key)
+        if found is None:
+            where = np.zeros(self._tiles)
+            for tiles in samples:
+                where[list(tiles)] += 1.0 / (len(tiles) * len(samples))
+            found = self._places[key] = Place(samples, own, where)
+        return found
+
     def apart(self, source: Place, target: Place) -> bool:
         """Whether bytes for `target` leave the tiles of `source`."""
-        count = max(len(source.samples), len(target.samples))
-        return self.network is not None and any(receivers(source, (target,), index) for index in range(count))
+        if self.network is None or source is target:
+            return False
+        key = (source, target)
+        found = self._apart.get(key)
+        if found is None:
+            count = max(len(source.samples), len(target.samples))
+            found = self._apart[key] = any(source.at(index) != target.at(index) for index in range(count))
+        return found
 
     def route(self, source: Place, targets: Sequence[Place]) -> Route:
         """The cost of moving the same bytes from one place to all `targets`, which are apart from it."""
-        key = (source.name, *(target.name for target in targets))
-        if key not in self._routes:
-            self._routes[key] = self._cost(source, targets)
-        return self._routes[key]
+        key = (source, *targets)
+        found = self._routes.get(key)
+        if found is None:
+            found = self._routes[key] = self._cost(source, targets)
+        return found
 
     def _cost(self, source: Place, targets: Sequence[Place]) -> Route:
         assert self.network is not None
-        count = max(len(place.samples) for place in (source, *targets))
+        layers = _layers_of(source, targets)
         costs = []
-        for index in range(count):
-            here, goals = source.at(index), receivers(source, targets, index)
-            if len(goals) == 1:
-                costs.append(self.network.flow_cost(self.nodes(here), self.nodes(goals[0])))
-            elif goals:
-                costs.append(self.network.multicast_cost(self.nodes(here), [self.nodes(goal) for goal in goals]))
-        each = count * len(targets)
+        for index in layers:
+            goals = receivers(source, targets, index)
+            if goals:
+                costs.append(self._one(source.at(index), tuple(goals)))
+        count, each = len(layers), len(layers) * len(targets)
+        share = sum((cost.link_share for cost in costs), np.zeros(self.network.topology.links)) / each
         return Route(
-            f"{source.name} > {' + '.join(target.name for target in targets)}",
-            tuple(targets),
-            sum(cost.head_latency_s for cost in costs) / count,
-            sum(cost.seconds_per_B for cost in costs) / count,
-            sum(cost.energy_J_per_B for cost in costs) / each,
-            sum((cost.link_share for cost in costs), np.zeros(self.network.topology.links)) / each,
-            source.own or all(target.own for target in targets),
+            name=f"{number_of(source)} > {' + '.join(number_of(target) for target in targets)}",
+            targets=tuple(targets),
+            head_s=sum(cost.head_s for cost in costs) / count,
+            seconds_per_B=sum(cost.seconds_per_B for cost in costs) / count,
+            energy_J_per_B=sum(cost.energy_J_per_B for cost in costs) / each,
+            link_share=share,
+            where=self._where(share),
+            own=source.own or all(target.own for target in targets),
         )
+
+    def _one(self, here: Tiles, goals: tuple[Tiles, ...]) -> _One:
+        key = (here, *goals)
+        found = self._ones.get(key)
+        if found is None:
+            assert self.network is not None
+            if len(goals) == 1:
+                cost = self.network.flow_cost(self.nodes(here), self.nodes(goals[0]))
+            else:
+                cost = self.network.multicast_cost(self.nodes(here), [self.nodes(goal) for goal in goals])
+            share = np.asarray(cost.link_share, dtype=np.float64)
+            found = _One(cost.head_latency_s, cost.seconds_per_B, cost.energy_J_per_B, share)
+            self._ones[key] = found
+        return found
+
+    def _where(self, share: Floats) -> Floats:
+        """(tiles,) where the energy of a transfer is spent: at the routers whose links it crosses."""
+        at = self._link_tile
+        spent = np.bincount(at[at >= 0], weights=share[at >= 0], minlength=self._tiles)
+        total = spent.sum()
+        return spent / total if total > 0 else np.full(self._tiles, 1.0 / self._tiles)
 
     @property
     def leakage_W(self) -> float:
@@ -119,7 +187,7 @@ class Fabric:
         return self.network.area_m2 if self.network else 0.0
 
     @property
-    def link_B_per_s(self) -> NDArray[np.float64]:
+    def link_B_per_s(self) -> Floats:
         """(links,) bandwidth of each link."""
         return np.asarray(self.network.link_B_per_s if self.network else np.zeros(0), dtype=np.float64)
 
@@ -128,46 +196,25 @@ class Fabric:
         return self.network.energy.assumptions if self.network else ()
 
 
-def receivers(source: Place, targets: Sequence[Place], index: int) -> list[tuple[int, ...]]:
-    """The groups of tiles in a sample layer to which bytes really travel: places on the same tiles are one."""
+def _layers_of(source: Place, targets: Sequence[Place]) -> list[int]:
+    """The layers whose transfers are costed: all, or of very wide multicasts as many as :data:`MOST_TREES` allows.
+
+    A multicast to groups of many tiles is as many trees as its groups have tiles; then evenly chosen layers stand for
+    all.
+    """
+    count = max(len(place.samples) for place in (source, *targets))
+    trees = sum(len(target.at(0)) for target in targets) if len(targets) > 1 else 1
+    chosen = min(count, max(4, MOST_TREES // trees))
+    return sorted({round(index * (count - 1) / max(chosen - 1, 1)) for index in range(chosen)})
+
+
+def number_of(place: Place) -> str:
+    """Tiles of a place in a few characters, for the timeline."""
+    first, last = place.samples[0], place.samples[-1]
+    return f"tile {first[0]}" if first == last and len(first) == 1 else f"tiles {min(first)} to {max(last)}"
+
+
+def receivers(source: Place, targets: Sequence[Place], index: int) -> list[Tiles]:
+    """The groups of tiles in a layer to which bytes really travel: places on the same tiles are one."""
     here = source.at(index)
     return list(dict.fromkeys(target.at(index) for target in targets if target.at(index) != here))
-
-
-def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
-    """The topology of the package, and the network node of each tile."""
-    assert chip.network is not None
-    spec, dies = chip.network, chip.package.dies
-    columns, rows = dies[0].grid
-    width = round(spec.width.value)
-    size = max(chip.die_size_m(die) for die in range(len(dies)))
-    pitch = size[0] / columns
-    if chip.package.kind == "3d" and spec.vertical is not None:
-        topology = mesh_3d(
-            (columns, rows, len(dies)),
-            pitch_m=pitch,
-            width_bits=width,
-            vertical_width_bits=round(spec.vertical.width.value),
-            vertical_latency_cycles=spec.vertical.latency_cycles,
-        )
-        places = [(tile.x, tile.y, tile.die) for tile in chip.tiles]
-    elif chip.package.kind == "2.5d" and spec.interposer is not None:
-        across, down = (max(die.at[axis] for die in dies) + 1 for axis in (0, 1))
-        gap = chip.package.chiplet_gap
-        topology = chiplets(
-            (across, down),
-            (columns, rows),
-            pitch_m=pitch,
-            gap_m=gap.value if gap else 1e-3,
-            width_bits=width,
-            interposer_width_bits=round(spec.interposer.width.value),
-            interposer_latency_cycles=spec.interposer.latency_cycles,
-        )
-        places = [(dies[t.die].at[0] * columns + t.x, dies[t.die].at[1] * rows + t.y) for t in chip.tiles]  # type: ignore[misc]
-    else:
-        topology = mesh((columns, rows), pitch_m=pitch, width_bits=width)
-        places = [(tile.x, tile.y) for tile in chip.tiles]  # type: ignore[misc]
-    assert topology.grid is not None
-    router = {tuple(int(v) for v in place): index for index, place in enumerate(topology.grid.coordinates)}
-    first_node = {int(r): node for node, r in reversed(list(enumerate(topology.node_router)))}
-    return topology, np.array([first_node[router[place]] for place in places], dtype=np.int32)

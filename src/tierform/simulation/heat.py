@@ -1,7 +1,7 @@
 """From the schedule's energies to temperatures and back into leakage.
 
-Each tile's dynamic power is the energy that its operators spent on it over the task's time: weights in crossbars heat
-the tiles that hold them, all else heats its component's tiles evenly, the network heats all tiles evenly.  Tile
+Each tile's dynamic power is the energy that was booked on it over the task's time: weights in crossbars heat the tiles
+that hold them, all else heats its component's tiles evenly, a transfer heats the routers on its way.  Tile
 temperatures are a linear map of tile powers (the influence model of the stack); leakage, which rises with temperature,
 closes the loop.  The fixed point is found to 1 mK.  `transient` follows the stages from the steady state of the mean
 power.
@@ -10,7 +10,7 @@ power.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from tierform.chip.description import Chip
 from tierform.errors import fail
-from tierform.simulation.costing import Executed
+from tierform.simulation.ledger import Ledger
+from tierform.simulation.remember import Bounded
 from tierform.units import format_quantity
 
 TOLERANCE_K = 1e-3
@@ -39,54 +40,21 @@ class Heat:
 
 
 class HeatMap:
-    """Collects energy by tile while a task is booked, and turns it into temperatures."""
+    """Temperatures of a chip from the Ledger's energies by tile.
 
-    def __init__(self, chip: Chip) -> None:
-        self.chip = chip
-        self._tiles = {name: np.array(chip.tiles_of(name), dtype=np.int64) for name in chip.components}
-        self.by_stage: list[tuple[str, float, Powers]] = []
-        self._energy: Powers = np.zeros(len(chip.tiles))
+    With several pipeline `groups` the energy of all layers is spread over as many chips.
+    """
 
-    def add(self, item: Executed, times: int, count: int) -> None:
-        """Energy of `times` executions of an operator in `count` equal layers."""
-        energy = item.cost.total_energy_J * times
-        if item.programming is not None:
-            energy += item.programming.total_energy_J * times
-        placement = item.placement
-        if item.component not in self._tiles:
-            return  # between chips
-        if placement is None or not placement.resident:
-            tiles = self._tiles[item.component]
-            self._energy[tiles] += energy / len(tiles)
-            return
-        each = energy / count
-        for layer in placement.tiles[:count]:
-            for tile in layer:
-                self._energy[tile] += each / len(layer)
+    def __init__(self, chip: Chip, ledger: Ledger, network_leakage_W: float, groups: int = 1) -> None:
+        self.chip, self.ledger, self.groups = chip, ledger, groups
+        self.network_W = network_leakage_W / len(chip.tiles)
 
-    def add_everywhere(self, energy_J: float) -> None:
-        """Energy spent evenly over all tiles (routers and links)."""
-        self._energy += energy_J / len(self._energy)
-
-    def add_component(self, component: str, energy_J: float) -> None:
-        """Energy spent evenly over a component's tiles."""
-        tiles = self._tiles[component]
-        self._energy[tiles] += energy_J / len(tiles)
-
-    def end_stage(self, name: str, seconds: float) -> None:
-        """Close a stage: what was added since the last one is its energy."""
-        self.by_stage.append((name, seconds, self._energy))
-        self._energy = np.zeros(len(self.chip.tiles))
-
-    def steady(self, latency_s: float, network_leakage_W: float, groups: int = 1) -> Heat:
-        """The fixed point of temperature and leakage for the mean power; TierformError on thermal runaway.
-
-        With several pipeline `groups` the energy of all layers is spread over as many chips.
-        """
+    def steady(self) -> Heat:
+        """The fixed point of temperature and leakage for the mean power; TierformError on thermal runaway."""
         chip = self.chip
         model, order = _influence(chip)
-        dynamic: Powers = np.asarray(sum((energy for _, _, energy in self.by_stage), np.zeros(len(chip.tiles))))
-        dynamic = dynamic / (latency_s * groups) + network_leakage_W / len(chip.tiles)
+        dynamic: Powers = sum((entry.tile_J for entry in self.ledger.stages), np.zeros(len(chip.tiles)))
+        dynamic = dynamic / (self.ledger.seconds * self.groups) + self.network_W
         leakage = _Leakage(chip)
         found = model.fixed_point(dynamic[order], lambda kelvin: leakage.total(kelvin, order), tolerance_K=TOLERANCE_K)
         temperature = np.empty(len(chip.tiles))
@@ -98,40 +66,37 @@ class HeatMap:
                 key=chip.name,
                 fix="Improve the cooling in the chip file, lower the load, or simulate with --thermal none.",
             )
+        total = dynamic + leakage.by_tile(temperature)
         return Heat(
-            temperature,
-            dynamic,
-            leakage.by_component(temperature),
-            found.iterations,
-            found.loop_gain,
-            _figures(chip, temperature, dynamic + leakage.by_tile(temperature), found.iterations, found.loop_gain),
+            temperature_K=temperature,
+            dynamic_W=dynamic,
+            leakage_W=leakage.by_component(temperature),
+            iterations=found.iterations,
+            loop_gain=found.loop_gain,
+            figures=_figures(chip, temperature, total, found.iterations, found.loop_gain),
         )
 
-    def transient(self, heat: Heat, latency_s: float, network_leakage_W: float, groups: int = 1) -> dict[str, Any]:
+    def transient(self, heat: Heat) -> dict[str, Any]:
         """Temperature of the hottest tile of each die along the stages of one task, leakage held at its mean."""
         from tierform.thermal import GridModel
 
         model, order = _influence(self.chip)
         grid = GridModel(model.stack, model.rows, model.columns)
-        base = _Leakage(self.chip).by_tile(heat.temperature_K) + network_leakage_W / len(self.chip.tiles)
-        interval = latency_s / TRANSIENT_INTERVALS
-        maps, names = [], []
-        for index in range(TRANSIENT_INTERVALS):
-            middle, end = (index + 0.5) * interval, 0.0
-            for name, seconds, energy in self.by_stage:
-                end += seconds
-                if middle < end or (name, seconds) == self.by_stage[-1][:2]:
-                    maps.append((energy / max(seconds * groups, 1e-30) + base)[order])
-                    names.append(name)
-                    break
+        base = _Leakage(self.chip).by_tile(heat.temperature_K) + self.network_W
+        stages = self.ledger.stages
+        interval = self.ledger.seconds / TRANSIENT_INTERVALS
+        ends = np.cumsum([entry.seconds for entry in stages])
+        middles = (np.arange(TRANSIENT_INTERVALS) + 0.5) * interval
+        inside = np.minimum(np.searchsorted(ends, middles, side="right"), len(stages) - 1)
+        power = [(entry.tile_J / max(entry.seconds * self.groups, 1e-30) + base)[order] for entry in stages]
         start = grid.steady((heat.dynamic_W + _Leakage(self.chip).by_tile(heat.temperature_K))[order])
-        run = grid.transient(maps, interval, start=start)
+        run = grid.transient([power[index] for index in inside], interval, start=start)
         tiles = np.empty_like(run.tiles_K)
         tiles[:, order] = run.tiles_K
         dies = np.array([tile.die for tile in self.chip.tiles])
         return {
             "time_s": [float(t) for t in run.time_s],
-            "stage": names,
+            "stage": [stages[index].stage.name for index in inside],
             "peak_K_by_die": {
                 die.name: [float(v) for v in tiles[:, dies == index].max(axis=1)]
                 for index, die in enumerate(self.chip.package.dies)
@@ -181,34 +146,41 @@ class _Leakage:
         return self.by_tile(kelvin)[order]
 
 
+_models = Bounded(16)  # packages -> (influence model, the chip's tile number of each of its tiles)
+
+
 def _influence(chip: Chip) -> tuple[Any, NDArray[np.int64]]:
     """The influence model of the chip's stack, and the chip's tile number of each of its tiles."""
     from tierform.thermal import InfluenceModel
 
-    model = InfluenceModel(stack_of(chip))
-    number = {f"{chip.package.dies[tile.die].name}[{tile.y},{tile.x}]": tile.number for tile in chip.tiles}
-    return model, np.array([number[tile.region.name] for tile in model.tiles], dtype=np.int64)
+    dies, gap, cooling = chip.package.dies, chip.package.chiplet_gap, chip.cooling
+    key = (
+        chip.package.kind,
+        tuple((die.name, die.grid, die.at, *chip.die_size_m(index)) for index, die in enumerate(dies)),
+        gap.value if gap else None,
+        cooling.ambient.value if cooling.ambient else None,
+        cooling.sink_resistance.value if cooling.sink_resistance else None,
+    )
+    if key not in _models:
+        model = InfluenceModel(stack_of(chip))
+        number = {f"{dies[tile.die].name}[{tile.y},{tile.x}]": tile.number for tile in chip.tiles}
+        _models[key] = (model, np.array([number[tile.region.name] for tile in model.tiles], dtype=np.int64))
+    found: tuple[Any, NDArray[np.int64]] = _models[key]
+    return found
 
 
 def stack_of(chip: Chip) -> Any:
     """The thermal stack of a chip: its dies in the package that the chip file describes."""
-    from tierform.thermal import Die, Tier, default_sink, interposer_2_5d, planar_stack, stacked_3d
+    from tierform.thermal import Die, Sink, Tier, interposer_2_5d, planar_stack, stacked_3d
 
     dies = chip.package.dies
     sizes = [chip.die_size_m(index) for index in range(len(dies))]
     cooling = chip.cooling
     options: dict[str, Any] = {"ambient_K": cooling.ambient.value} if cooling.ambient else {}
     wide, high = max(size[0] for size in sizes), max(size[1] for size in sizes)
-
-    def sink(width: float, height: float) -> dict[str, Any]:
-        if cooling.sink_resistance is None:
-            return {}
-        return {"top": default_sink(width, height, resistance_K_per_W=cooling.sink_resistance.value)}
-
     if chip.package.kind == "3d":
-        tiers = [Tier(die.name, die.grid[1], die.grid[0]) for die in dies]
-        return stacked_3d(wide, high, tiers, **options, **sink(wide, high))
-    if chip.package.kind == "2.5d":
+        stack = stacked_3d(wide, high, [Tier(die.name, die.grid[1], die.grid[0]) for die in dies], **options)
+    elif chip.package.kind == "2.5d":
         gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else 1e-3
         placed = [
             Die(
@@ -222,10 +194,13 @@ def stack_of(chip: Chip) -> Any:
             )
             for die, size in zip(dies, sizes, strict=True)
         ]
-        return interposer_2_5d(placed, **options, **sink(3 * wide, 3 * high))
-    return planar_stack(
-        wide, high, rows=dies[0].grid[1], columns=dies[0].grid[0], name=dies[0].name, **options, **sink(wide, high)
-    )
+        stack = interposer_2_5d(placed, **options)
+    else:
+        die = dies[0]
+        stack = planar_stack(wide, high, rows=die.grid[1], columns=die.grid[0], name=die.name, **options)
+    if cooling.sink_resistance is None or not isinstance(stack.top, Sink):
+        return stack
+    return replace(stack, top=replace(stack.top, resistance_K_per_W=cooling.sink_resistance.value))
 
 
 def _figures(chip: Chip, kelvin: Powers, power_W: Powers, iterations: int, gain: float) -> dict[str, Any]:

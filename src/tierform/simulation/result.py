@@ -1,84 +1,34 @@
 """The outcome of a simulation, as plain figures: what is reported, written to JSON, and compared.
 
 Everything is for the whole task.  Energies by component, by operator class and by stage each sum to `energy_J`.
-The JSON schema is ``tierform.result/1``; docs/result.md lists its keys.
+The JSON schema is ``tierform.result/1``; docs/result.md lists its keys.  Each figure is a function of the finished run
+(:mod:`tierform.simulation.views`), computed when it is first asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tierform.errors import fail
 from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
+from tierform.registry import Registry
+from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
+from tierform.simulation.views import VIEWS, Run
+from tierform.units import format_quantity
 
 SCHEMA = "tierform.result/1"
+# What writes results for people; plug-in packages may add their own.
+WRITERS = Registry(
+    "result writer",
+    "tierform.writers",
+    {"report": "tierform.report.page:write", "trace": "tierform.report.trace:write"},
+)
+
+__all__ = ["SCHEMA", "Bar", "OperatorResult", "Result", "StageResult", "Wear"]
 
 
-@dataclass(frozen=True, slots=True)
-class StageResult:
-    """One stage: its repetitions, time and energy in all, and tokens processed."""
-
-    name: str
-    repeat: int
-    latency_s: float
-    energy_J: float
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorResult:
-    """A distinct operator: where it ran, how often, and what it took in all (its own time, not the schedule's).
-
-    `kernel` names the fused kernel of which it is a part, if there is one.
-    """
-
-    stage: str
-    block: str
-    name: str
-    kind: str
-    component: str
-    times: int
-    busy_s: float
-    energy_J: float
-    operations: float
-    memory_B: float
-    network_B: float
-    utilization: float
-    kernel: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Wear:
-    """What the task writes to non-volatile cells, and how long they last at that rate.
-
-    `writes_per_cell` is the most that any cell is written; lifetimes are None when nothing is written.
-    """
-
-    cell_writes: int
-    writes_per_cell: float
-    endurance_writes: float
-    lifetime_tasks: float | None
-    lifetime_s: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """One bar of the timeline, in the whole task's time; `repeats` > 1 stands for so many equal ones in a row."""
-
-    stage: str
-    resource: str
-    name: str
-    layer: int
-    micro_batch: int
-    start_s: float
-    end_s: float
-    repeats: int
-
-
-@dataclass(frozen=True)
 class Result:
     """A task on a chip; see the module's text."""
 
@@ -86,6 +36,7 @@ class Result:
     chip: str
     task: dict[str, Any]
     fidelity: str
+    runtime: str
     latency_s: float
     energy_J: float
     area_m2: float
@@ -99,6 +50,7 @@ class Result:
     energy_J_by_component: dict[str, float]
     energy_J_by_operator: dict[str, float]
     energy_J_by_part: dict[str, float]
+    energy_J_by_tile: list[float]
     busy_s_by_resource: dict[str, float]
     utilization: dict[str, float]
     stages: tuple[StageResult, ...]
@@ -119,9 +71,32 @@ class Result:
     citations: tuple[Citation, ...]
     notes: tuple[str, ...]
     versions: dict[str, str]
-    thermal: dict[str, Any] | None = None
-    mapping: Mapping | None = field(default=None, repr=False)
-    timeline: tuple[Bar, ...] = field(default=(), repr=False)
+    thermal: dict[str, Any] | None
+    mapping: Mapping | None
+    timeline: tuple[Bar, ...]
+
+    def __init__(self, run: Run) -> None:
+        self._run: Run | None = run
+
+    def __getattr__(self, name: str) -> Any:
+        run = self.__dict__.get("_run")
+        if name not in VIEWS or run is None:
+            raise AttributeError(f"a Result has no {name!r}")
+        value = self.__dict__[name] = VIEWS[name](run)
+        return value
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All figures without the run behind them: what is sent to another process."""
+        return {name: getattr(self, name) for name in VIEWS}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _run=None)
+
+    def __repr__(self) -> str:
+        return (
+            f"<Result: {self.model} on {self.chip}, {format_quantity(self.latency_s, 's')}, "
+            f"{format_quantity(self.energy_J, 'J')}>"
+        )
 
     @property
     def energy_delay_product_Js(self) -> float:
@@ -148,6 +123,7 @@ class Result:
             "chip": self.chip,
             "task": self.task,
             "fidelity": self.fidelity,
+            "runtime": self.runtime,
             "latency_s": self.latency_s,
             "energy_J": self.energy_J,
             "energy_delay_product_Js": self.energy_delay_product_Js,
@@ -164,6 +140,7 @@ class Result:
             "energy_J_by_component": self.energy_J_by_component,
             "energy_J_by_operator": self.energy_J_by_operator,
             "energy_J_by_part": self.energy_J_by_part,
+            "energy_J_by_tile": self.energy_J_by_tile,
             "busy_s_by_resource": self.busy_s_by_resource,
             "utilization": self.utilization,
             "crossbar_writes": self.crossbar_writes,
@@ -225,12 +202,8 @@ class Result:
 
     def report(self, path: Path | str) -> None:
         """Write a self-contained HTML report with pictures."""
-        import importlib
-
-        importlib.import_module("tierform.report.page").write(path, [self])
+        WRITERS.get("report")(path, [self])
 
     def trace(self, path: Path | str) -> None:
         """Write the timeline in the trace-event format that Perfetto opens (needs ``simulate(..., timeline=True)``)."""
-        import importlib
-
-        importlib.import_module("tierform.report.trace").write(path, self)
+        WRITERS.get("trace")(path, self)

@@ -1,29 +1,39 @@
-"""When everything happens: list scheduling of layers, micro-batches and token chunks on resources.
+"""When everything happens: layers, micro-batches and token chunks on resources, in fixed service orders.
 
-A stage is a run of layers; each layer is a list of steps in a valid order.  Micro-batches follow each other through the
-layers as a wave: at tick t, layer l works on micro-batch t - l.  In that order every chunk of a step is put into the
-first gap of its resource that is long enough, so the schedule needs no look-ahead and cannot deadlock.  A step that
-works token by token starts when its first chunk of tokens is there.  A resource of a single layer (crossbars with its
-weights) serves the C chunks of a step one after the other, as one vector:
+A stage is a run of layers; each layer is a list of steps in a valid order.  Every step works chunk by chunk and starts
+when its first chunk of tokens is there, unless it waits for all of them.  A resource of a single layer (crossbars with
+its weights) and a shared one (the systolic arrays, a path of the network) serve their work in a fixed order:
 
-    finish[c] = max(ready[c], finish[c - 1]) + occupancy / C.
+    begin[event] = max(end of what it waits for, end of the resource's event before)
 
-Once a tick repeats the one before, shifted in time, the run of equal ticks is skipped: the state is moved on by whole
-periods, which gives the same times as going through them.  Stages follow each other with a barrier.
+The order is that of a *virtual time* in which a step on a layer's own resource takes `weight` units and any other step
+one, and micro-batches follow each other at a fixed spacing.  It does not depend on any duration.  So all times are
+maxima of sums of durations, and a shorter duration never makes the schedule longer (list scheduling, which fills gaps
+as it meets them, has no such law: Graham, SIAM J. Appl. Math. 17, 1969).  Several orders are tried and the best is
+taken; the minimum of monotone functions is monotone.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Times = NDArray[np.float64]
+Ints = NDArray[np.int64]
 BLOCK_INPUT = -1
-ROUNDING = 1e-6
+BEFORE_INPUT = -2
+# (weight of a step on a layer's own resource, spacing of micro-batches in chunks of that weight): the orders tried.
+_ORDERS = ((1, 0.5), (4, 1.0), (16, 1.0), (64, 1.0))
+_ORDERS_OF_ONE = ((1, 0.0), (4, 0.0), (16, 0.0))
+# Beyond so many micro-batches the schedule is continued with the period that it has reached.
+MOST_MICRO_BATCHES = 64
+_PERIOD = 16
+_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +58,7 @@ class Step:
 
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
     `tail_s` what the result needs beyond that.  `fetch_s` of the resource `fetch` (memory) is spent first, prefetched
-    from the moment at which the step before it starts.
+    while the step that feeds it waits for its turn or works.
     """
 
     name: str
@@ -70,9 +80,12 @@ class Layer:
     output: int = -1
 
 
+Run = Sequence[tuple[Layer, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One bar of the timeline; `repeats` > 1 stands for that many equal ticks that were skipped."""
+    """One bar of the timeline: a step of a layer and micro-batch, from its first chunk to the end of its last one."""
 
     resource: str
     name: str
@@ -80,7 +93,6 @@ class Slice:
     micro_batch: int
     start_s: float
     end_s: float
-    repeats: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,226 +101,290 @@ class StageSchedule:
 
     makespan_s: float
     slices: list[Slice] = field(default_factory=list)
-    ticks_run: int = 0
-
-
-class _Calendar:
-    """The busy intervals of a shared resource, in order, touching ones merged."""
-
-    __slots__ = ("ends", "starts")
-
-    def __init__(self) -> None:
-        self.starts: list[float] = []
-        self.ends: list[float] = []
-
-    def reserve(self, ready: float, length: float) -> float:
-        """Take the first gap of `length` that begins at `ready` or later; the time at which it ends.
-
-        A gap that is too short by rounding alone is long enough.
-        """
-        starts, ends = self.starts, self.ends
-        slack = ROUNDING * length
-        index = bisect_right(ends, ready + slack)
-        begin = ready
-        while index < len(starts) and starts[index] < begin + length - slack:
-            begin = max(begin, ends[index])
-            index += 1
-        end = begin + length
-        joins_left = index > 0 and begin - ends[index - 1] <= slack
-        joins_right = index < len(starts) and starts[index] - end <= slack
-        if joins_left and joins_right:
-            ends[index - 1] = ends[index]
-            del starts[index], ends[index]
-        elif joins_left:
-            ends[index - 1] = end
-        elif joins_right:
-            starts[index] = begin
-        else:
-            starts.insert(index, begin)
-            ends.insert(index, end)
-        return end
-
-    def forget(self, before: float) -> None:
-        """Drop intervals that end before a time that no later request precedes."""
-        index = bisect_right(self.ends, before)
-        if index:
-            del self.starts[:index], self.ends[:index]
-
-
-class _Run:
-    """The state of a stage while it is scheduled."""
-
-    def __init__(self, micro_batches: int, chunks: int, record: bool) -> None:
-        self.chunks = chunks
-        self.ramp = np.arange(chunks, dtype=np.float64)
-        self.calendars: dict[str, _Calendar] = {}
-        self.own_free: dict[tuple[int, str], float] = {}
-        self.out: list[Times] = [np.zeros(chunks) for _ in range(micro_batches)]
-        self.end = 0.0
-        self.slices: list[Slice] | None = [] if record else None
-
-    def share(self, name: str, ready: Times, occupancy_s: float) -> Times:
-        """Finish times of the chunks on a resource that all layers share."""
-        if occupancy_s <= 0.0:
-            return ready
-        calendar = self.calendars.get(name)
-        if calendar is None:
-            calendar = self.calendars[name] = _Calendar()
-        each = occupancy_s / self.chunks
-        first = float(ready[0])
-        if self.chunks > 1 and float(ready[-1]) == first:  # all there at once: one block of work
-            end = calendar.reserve(first, occupancy_s)
-            return (end - occupancy_s) + (self.ramp + 1.0) * each
-        finish = np.empty(self.chunks)
-        last = 0.0
-        for chunk, time in enumerate(ready.tolist()):
-            last = calendar.reserve(max(time, last), each)
-            finish[chunk] = last
-        return finish
-
-    def alone(self, key: tuple[int, str], ready: Times, occupancy_s: float) -> Times:
-        """Finish times of the chunks on a layer's own resource, served in order."""
-        free_s = self.own_free.get(key, 0.0)
-        each = occupancy_s / self.chunks
-        offset = self.ramp * each
-        begin = ready - offset
-        begin[0] = max(float(begin[0]), free_s)
-        finish: Times = np.maximum.accumulate(begin) + offset + each
-        self.own_free[key] = float(finish[-1])
-        return finish
-
-    def layer(self, layer: Layer, index: int, micro_batch: int) -> None:
-        """Put one layer of one micro-batch on its resources."""
-        entry = self.out[micro_batch]
-        done: list[Times] = []
-        arrived: dict[tuple[int, str], Times] = {}
-        before = float(entry[0])
-        for number, step in enumerate(layer.steps):
-            ready: Times | None = None
-            for edge in step.after:
-                given = self._edge(edge, index, entry if edge.source == BLOCK_INPUT else done[edge.source], arrived)
-                if edge.whole:
-                    given = np.full(self.chunks, given[-1])
-                ready = given if ready is None else np.maximum(ready, given)
-            if ready is None:
-                ready = entry
-            if step.fetch:
-                there = self.share(step.fetch, np.full(self.chunks, before), step.fetch_s)
-                ready = np.maximum(ready, there[-1])
-            if step.own:
-                finish = self.alone((index, str(number)), ready, step.occupancy_s)
-            else:
-                finish = self.share(step.resource, ready, step.occupancy_s)
-            before = float(finish[0]) - step.occupancy_s / self.chunks
-            result = finish + step.tail_s if step.tail_s else finish
-            done.append(result)
-            self.end = max(self.end, float(result[-1]))
-            if self.slices is not None:
-                self.slices.append(Slice(step.resource, step.name, index, micro_batch, before, float(finish[-1])))
-        if done:
-            self.out[micro_batch] = done[layer.output]
-
-    def _edge(self, edge: Edge, index: int, given: Times, arrived: dict[tuple[int, str], Times]) -> Times:
-        if not edge.path:
-            return given
-        key = (edge.source, edge.path)
-        if key not in arrived:
-            if edge.own:
-                finish = self.alone((index, edge.path), given, edge.transfer_s)
-            else:
-                finish = self.share(edge.path, given, edge.transfer_s)
-            arrived[key] = finish + edge.head_s
-        return arrived[key]
-
-    def state(self, active: Sequence[tuple[int, int]]) -> tuple[float, Times]:
-        """A base time and everything that decides the future, relative to it."""
-        base = min(float(self.out[micro][0]) for _, micro in active)
-        rank = {layer: position for position, (layer, _) in enumerate(active)}
-        own = sorted((rank[layer], name, free) for (layer, name), free in self.own_free.items() if layer in rank)
-        rest = [free for _, _, free in own]
-        for name in sorted(self.calendars):
-            calendar = self.calendars[name]
-            calendar.forget(base)
-            rest += calendar.starts
-            rest += calendar.ends
-        parts = [self.out[micro] - base for _, micro in active]
-        return base, np.concatenate([*parts, np.maximum(np.array(rest) - base, 0.0)])
-
-    def shift(self, layers: int, seconds: float) -> None:
-        """Move the state on by whole periods."""
-        for calendar in self.calendars.values():
-            calendar.starts = [time + seconds for time in calendar.starts]
-            calendar.ends = [time + seconds for time in calendar.ends]
-        self.own_free = {(layer + layers, name): free + seconds for (layer, name), free in self.own_free.items()}
-        self.end += seconds
 
 
 def schedule_stage(
-    runs: Sequence[tuple[Layer, int]],
-    micro_batches: int = 1,
-    chunks: int = 1,
-    *,
-    record: bool = False,
-    exact: bool = False,
+    waves: Sequence[Run], micro_batches: Sequence[int] = (1,), chunks: int = 1, *, record: bool = False
 ) -> StageSchedule:
-    """Schedule a stage: `runs` of equal layers with their counts.  `exact` goes through every tick (for checking)."""
-    total = sum(count for _, count in runs)
-    run = _Run(micro_batches, chunks, record)
-    kinds: list[int] = [kind for kind, (_, count) in enumerate(runs) for _ in range(count)]
-    run_end = []  # last layer index of the run that a layer belongs to
-    end = -1
-    for _, count in runs:
-        end += count
-        run_end += [end] * count
-    tick, ticks_run = 0, 0
-    before: tuple[float, Times] | None = None
-    pattern: tuple[int, ...] = ()
-    while tick < total + micro_batches - 1:
-        newest, oldest = min(tick, total - 1), max(0, tick - micro_batches + 1)
-        active = [(layer, tick - layer) for layer in range(newest, oldest - 1, -1)]
-        for layer, micro in active:
-            run.layer(runs[kinds[layer]][0], layer, micro)
-        ticks_run += 1
-        now_pattern = tuple(kinds[layer] for layer, _ in active)
-        room = 0
-        if not exact and tick >= micro_batches - 1 and len(set(now_pattern)) == 1 and newest == tick:
-            room = run_end[newest] - newest  # ticks ahead in which the same layers do the same
-            state = run.state(active)
-            if before is not None and pattern == now_pattern and len(state[1]) == len(before[1]) and room > 0:
-                period = state[0] - before[0]
-                if period > 0 and float(np.abs(state[1] - before[1]).max()) <= 1e-9 * period:
-                    _skip(run, room, period, active)
-                    tick += room
-                    before = None
-                    tick += 1
-                    continue
-            before, pattern = state, now_pattern
-        else:
-            before = None
-        if oldest > 0 and active:
-            gone = [key for key in run.own_free if key[0] < oldest]
-            for key in gone:
-                del run.own_free[key]
-        tick += 1
-    return StageSchedule(run.end, run.slices or [], ticks_run)
+    """Schedule a stage.
 
-
-def _skip(run: _Run, ticks: int, period_s: float, active: Sequence[tuple[int, int]]) -> None:
-    if run.slices is not None:
-        newest = active[0][0]
-        shown = [item for item in run.slices if item.layer == newest and item.micro_batch == active[0][1]]
-        run.slices += [
-            Slice(
-                s.resource,
-                f"{s.name} (x{ticks})",
-                s.layer + 1,
-                s.micro_batch,
-                s.start_s + period_s,
-                s.end_s + ticks * period_s,
-                ticks,
-            )
-            for s in shown
+    `waves` holds, for each wave of equal micro-batches, its runs of equal layers with their counts (the same structure
+    in all waves); `micro_batches` how many there are of each.  `record` keeps the timeline.
+    """
+    total = sum(micro_batches)
+    if total > MOST_MICRO_BATCHES and not record:
+        return StageSchedule(_continued(waves, micro_batches, chunks))
+    flat = _Flat(waves, chunks)
+    if not flat.alike:  # waves of other structure wait for each other
+        parts = [
+            schedule_stage([wave], (number,), chunks, record=record)
+            for wave, number in zip(waves, micro_batches, strict=True)
         ]
-    run.shift(ticks, ticks * period_s)
-    for _, micro in active:
-        run.out[micro] = run.out[micro] + ticks * period_s
+        return _one_after_the_other(parts)
+    orders = _ORDERS if total > 1 else _ORDERS_OF_ONE
+    best: tuple[float, Any] | None = None
+    nothing = np.zeros(0)
+    from tierform.simulation.schedule_kernel import play
+
+    for weight, share in orders:
+        spacing = max(1, round(weight * share * chunks))
+        events = _events(flat, tuple(micro_batches), weight, spacing)
+        makespan = play(*events[:4], flat.time, flat.tail, flat.resources, nothing, nothing)
+        if best is None or makespan < best[0] * (1 - 1e-12):
+            best = (float(makespan), events)
+    assert best is not None
+    slices = _slices(flat, best[1], micro_batches) if record else []
+    return StageSchedule(best[0], slices)
+
+
+def _one_after_the_other(parts: Sequence[StageSchedule]) -> StageSchedule:
+    """Schedules that follow each other."""
+    slices: list[Slice] = []
+    clock_s, micro = 0.0, 0
+    for part in parts:
+        slices += [
+            replace(
+                item,
+                micro_batch=item.micro_batch + micro,
+                start_s=item.start_s + clock_s,
+                end_s=item.end_s + clock_s,
+            )
+            for item in part.slices
+        ]
+        clock_s += part.makespan_s
+        micro = 1 + max((item.micro_batch for item in slices), default=-1)
+    return StageSchedule(clock_s, slices)
+
+
+def _continued(waves: Sequence[Run], micro_batches: Sequence[int], chunks: int) -> float:
+    """The makespan of many micro-batches: scheduled for as many as the period needs to settle, then continued."""
+    largest = max(range(len(waves)), key=lambda index: micro_batches[index])
+    excess = sum(micro_batches) - MOST_MICRO_BATCHES
+    few = [
+        number - min(excess, number - 1) if index == largest else number for index, number in enumerate(micro_batches)
+    ]
+    fewer = [max(1, number - _PERIOD) if index == largest else number for index, number in enumerate(few)]
+    long = schedule_stage(waves, few, chunks).makespan_s
+    short = schedule_stage(waves, fewer, chunks).makespan_s
+    return long + (sum(micro_batches) - sum(few)) * (long - short) / (sum(few) - sum(fewer))
+
+
+class _Flat:
+    """The waves as flat arrays: steps, transfers and fetches of every kind of layer, and a key of their structure."""
+
+    def __init__(self, waves: Sequence[Run], chunks: int) -> None:
+        self.chunks = chunks
+        self.shared: dict[str, int] = {}
+        self.names: list[tuple[str, str, bool]] = []
+        kinds: list[int] = []
+        tables: list[_Kind] = []
+        for number, (layer, count) in enumerate(waves[0]):
+            kinds += [number] * count
+            tables.append(_Kind(layer, self.shared))
+        times = [table.times for table in tables]
+        tails = [table.tails for table in tables]
+        self.alike = True
+        for wave in waves[1:]:
+            others = [
+                _Kind(_like(layer, first), self.shared) for (layer, _), (first, _) in zip(wave, waves[0], strict=True)
+            ]
+            self.alike &= [other.structure for other in others] == [table.structure for table in tables]
+            if not self.alike:
+                return
+            times += [table.times for table in others]
+            tails += [table.tails for table in others]
+        self.kinds = tuple(kinds)
+        self.tables = tables
+        once = np.concatenate([np.array(table.once, dtype=np.bool_) for table in tables])
+        all_once = np.concatenate([once] * len(waves))
+        whole = np.concatenate([np.asarray(item, dtype=np.float64) for item in times])
+        self.time: Times = np.where(all_once, whole, whole / chunks)
+        self.tail: Times = np.concatenate([np.asarray(item, dtype=np.float64) for item in tails])
+        self.steps = len(once)
+        most = max(len(table.times) for table in tables)
+        self.resources = len(self.shared) + len(kinds) * most
+        self.key = (self.kinds, chunks, len(self.shared), tuple(table.structure for table in tables))
+
+
+def _like(layer: Layer, first: Layer) -> Layer:
+    """A layer of a smaller micro-batch with the steps of a larger one: what it does not need takes no time."""
+    own = {step.name: step for step in layer.steps}
+    if list(own) == [step.name for step in first.steps]:
+        return layer
+    steps = []
+    for step in first.steps:
+        known = own.get(step.name)
+        if known is None:
+            edges = tuple(replace(edge, head_s=0.0, transfer_s=0.0) for edge in step.after)
+            steps.append(replace(step, occupancy_s=0.0, tail_s=0.0, fetch_s=0.0, after=edges))
+        else:
+            steps.append(replace(known, after=_edges_like(known, step, layer, first)))
+    return Layer(layer.name, tuple(steps), first.output)
+
+
+def _edges_like(known: Step, step: Step, layer: Layer, first: Layer) -> tuple[Edge, ...]:
+    """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
+
+    def giver(edge: Edge, of: Layer) -> str:
+        return "" if edge.source == BLOCK_INPUT else of.steps[edge.source].name
+
+    times = {(giver(edge, layer), edge.path): edge for edge in known.after}
+    found = []
+    for edge in step.after:
+        same = times.get((giver(edge, first), edge.path))
+        head_s, transfer_s = (same.head_s, same.transfer_s) if same else (0.0, 0.0)
+        found.append(replace(edge, head_s=head_s, transfer_s=transfer_s))
+    return tuple(found)
+
+
+class _Kind:
+    """One kind of layer: its steps with the transfers and fetches that they need as steps of their own."""
+
+    __slots__ = ("edges", "names", "once", "output", "own", "resource", "shown", "structure", "tails", "times")
+
+    def __init__(self, layer: Layer, shared: dict[str, int]) -> None:
+        self.times: list[float] = []
+        self.tails: list[float] = []
+        self.once: list[bool] = []
+        self.own: list[bool] = []
+        self.resource: list[int] = []
+        self.edges: list[tuple[tuple[int, bool], ...]] = []
+        self.names: list[tuple[str, str]] = []
+        self.shown: list[int] = []
+        place: list[int] = []
+        sent: dict[tuple[int, str], int] = {}
+        for step in layer.steps:
+            edges: list[tuple[int, bool]] = []
+            for edge in step.after or (Edge(BLOCK_INPUT),):
+                source = place[edge.source] if edge.source != BLOCK_INPUT else BLOCK_INPUT
+                if edge.path:
+                    key = (edge.source, edge.path)
+                    if key not in sent:
+                        sent[key] = self._add(
+                            edge.path, edge.own, edge.transfer_s, edge.head_s, ((source, False),), shared
+                        )
+                    source = sent[key]
+                edges.append((source, edge.whole))
+            waits = tuple(dict.fromkeys(edges))
+            needed = waits
+            if step.fetch:
+                giver = waits[0][0]
+                before = (
+                    ((BEFORE_INPUT, False),)
+                    if giver == BLOCK_INPUT
+                    else tuple((e, False) for e, _ in self.edges[giver])
+                )
+                fetch = self._add(step.fetch, False, step.fetch_s, 0.0, before, shared, once=True)
+                needed = (*waits, (fetch, False))
+            place.append(self._add(step.resource, step.own, step.occupancy_s, step.tail_s, needed, shared))
+            self.names[-1] = (step.resource, step.name)
+            self.shown.append(place[-1])
+        self.output = place[layer.output % len(place)]
+        self.structure = (tuple(self.resource), tuple(self.once), tuple(self.own), tuple(self.edges), self.output)
+
+    def _add(
+        self,
+        resource: str,
+        own: bool,
+        time_s: float,
+        tail_s: float,
+        edges: tuple[tuple[int, bool], ...],
+        shared: dict[str, int],
+        once: bool = False,
+    ) -> int:
+        self.times.append(time_s)
+        self.tails.append(tail_s)
+        self.once.append(once)
+        self.own.append(own)
+        self.resource.append(-1 if own else shared.setdefault(resource, len(shared)))
+        self.edges.append(edges)
+        self.names.append((resource, ""))
+        return len(self.times) - 1
+
+    def levels(self, weight: int, chunks: int, heavy: Sequence[bool]) -> list[int]:
+        """Virtual time of each step's first chunk after the layer's start."""
+        levels: list[int] = []
+        for edges in self.edges:
+            level = 0
+            for source, whole in edges:
+                given = levels[source] + (weight if heavy[source] else 1) if source >= 0 else 0
+                level = max(level, given + (weight * (chunks - 1) if whole else 0))
+            levels.append(level)
+        return levels
+
+
+_orders: OrderedDict[Any, Any] = OrderedDict()
+
+
+def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Any:
+    """The events of a structure in one service order; remembered, since it depends on no duration."""
+    key = (flat.key, micro_batches, weight, spacing)
+    found = _orders.get(key)
+    if found is not None:
+        _orders.move_to_end(key)
+        return found
+    from tierform.simulation.schedule_kernel import order_events
+
+    chunks, levels, leave = flat.chunks, [], []
+    for table in flat.tables:
+        # Transfers hold own paths for much shorter than own crossbars are held: only steps of operators are heavy.
+        shown = set(table.shown)
+        heavy = [own and number in shown for number, own in enumerate(table.own)]
+        own_levels = table.levels(weight, chunks, heavy)
+        levels += own_levels
+        leave.append(own_levels[table.output] + (weight if heavy[table.output] else 1))
+    start, at = [], 0
+    for kind in flat.kinds:
+        start.append(at)
+        at += leave[kind]
+    edges = [edges for table in flat.tables for edges in table.edges]
+    flat_edges = [edge for group in edges for edge in group]
+    step_at = np.cumsum([0, *(len(table.times) for table in flat.tables)])
+    wave_of = np.repeat(np.arange(len(micro_batches)), micro_batches)
+    found = order_events(
+        np.array(flat.kinds, dtype=np.int64),
+        np.array(start, dtype=np.int64),
+        sum(micro_batches),
+        chunks,
+        step_at.astype(np.int64),
+        np.array(levels, dtype=np.int64),
+        np.array([once for table in flat.tables for once in table.once], dtype=np.bool_),
+        np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
+        np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
+        np.array([source for source, _ in flat_edges], dtype=np.int64),
+        np.array([whole for _, whole in flat_edges], dtype=np.bool_),
+        np.array([table.output for table in flat.tables], dtype=np.int64),
+        wave_of.astype(np.int64),
+        flat.steps,
+        weight,
+        spacing,
+        len(flat.shared),
+    )
+    _orders[key] = found
+    if len(_orders) > _REMEMBERED:
+        _orders.popitem(last=False)
+    return found
+
+
+def _slices(flat: _Flat, events: Any, micro_batches: Sequence[int]) -> list[Slice]:
+    """The bars of the timeline, in order of micro-batch, layer and step."""
+    from tierform.simulation.schedule_kernel import play
+
+    number = len(events[0])
+    begin, end = np.zeros(number), np.zeros(number)
+    play(*events[:4], flat.time, flat.tail, flat.resources, begin, end)
+    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
+    size = sum(micro_batches) * layers * most
+    first, last = np.full(size, np.inf), np.zeros(size)
+    row = events[4] // flat.chunks
+    np.minimum.at(first, row, begin)
+    np.maximum.at(last, row, end)
+    found = []
+    for micro in range(sum(micro_batches)):
+        for layer, kind in enumerate(flat.kinds):
+            table = flat.tables[kind]
+            at = (micro * layers + layer) * most
+            for step in table.shown:
+                resource, name = table.names[step]
+                found.append(Slice(resource, name, layer, micro, float(first[at + step]), float(last[at + step])))
+    return found

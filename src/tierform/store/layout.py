@@ -18,7 +18,7 @@ from tierform.errors import fail
 from tierform.store.elements import BLOCK_WEIGHTS, BY_CODE, PAGE_BLOCKS, PLANE_BYTES, Element
 
 MAGIC = b"\x89TFS\r\n\x1a\n"
-MAJOR, MINOR = 1, 0
+MAJOR, MINOR = 1, 1  # 1.1: a compressed plane carries a checksum of its stored bytes
 HEADER = struct.Struct("<8sHHI6QIIIIQ32xQ")
 HEADER_BYTES = 128
 CHUNK_BLOCKS = 2048  # blocks whose planes lie together: 128 KiB a plane
@@ -26,7 +26,8 @@ ALIGNMENT = 64
 PAGE_BYTES = 4096
 MAX_RANK = 32
 MAX_CHUNK_BLOCKS = 1 << 20
-RAW, ZSTD = 0, 1
+RAW, ZSTD, SUMMED_ZSTD = 0, 1, 2
+SUM_BYTES = 8  # of the checksum before a zstd frame
 SEGMENT = struct.Struct("<QII")
 _TENSOR = struct.Struct("<IBBBBBBHI5Q")
 _ATTACHMENT = struct.Struct("<IB5xHI3Q")
@@ -55,6 +56,7 @@ class Header:
     attachments: int
     chunk_blocks: int
     tensor_bytes: int
+    minor: int = MINOR
 
     def to_bytes(self) -> bytes:
         """The header as it stands in the file, its checksum included."""
@@ -63,7 +65,7 @@ class Header:
         body = HEADER.pack(
             MAGIC,
             MAJOR,
-            MINOR,
+            self.minor,
             HEADER_BYTES,
             self.file_size,
             self.directory_offset,
@@ -247,7 +249,15 @@ def parse_header(content: bytes, size: int, file: str) -> Header:
     if smallest > directory_bytes:
         bad("the directory is too small for its entries", 48, (tensors, attachments))
     return Header(
-        file_size, directory_offset, directory_bytes, directory_xxh64, tensors, attachments, chunk_blocks, tensor_bytes
+        file_size,
+        directory_offset,
+        directory_bytes,
+        directory_xxh64,
+        tensors,
+        attachments,
+        chunk_blocks,
+        tensor_bytes,
+        minor,
     )
 
 

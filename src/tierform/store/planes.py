@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tierform.errors import fail
 from tierform.store.checksum import xxh64
 from tierform.store.elements import PAGE_BLOCKS, PLANE_BYTES
-from tierform.store.layout import PAGE_BYTES, RAW, ZSTD, Attachment, TensorEntry
+from tierform.store.layout import PAGE_BYTES, RAW, SUM_BYTES, SUMMED_ZSTD, ZSTD, Attachment, TensorEntry
 
 if TYPE_CHECKING:
     from tierform.store.plane_file import PlaneFile
@@ -118,7 +118,8 @@ class PlaneReader:
             right = (offsets >= begin) & (offsets <= end) & (offsets % np.uint64(8) == 0)
             right &= sizes <= np.where(right, end - offsets, 0)
             is_raw = segments["coding"] == RAW
-            right &= np.where(is_raw, sizes == raw_sizes, (segments["coding"] == ZSTD) & (sizes < raw_sizes))
+            coded = (segments["coding"] == ZSTD) | (segments["coding"] == SUMMED_ZSTD)
+            right &= np.where(is_raw, sizes == raw_sizes, coded & (sizes < raw_sizes))
         if not right.all():
             wrong = int(np.argmin(right))
             self.bad(f"plane {plane} of chunk {wrong} does not lie where it can", at + 16 * wrong, entry.name)
@@ -271,13 +272,20 @@ class PlaneReader:
             if segment["coding"] == RAW:
                 content[plane] = frame.view(np.uint64)
             else:
-                content[plane] = np.frombuffer(self._decompress(entry, offset, frame.tobytes(), size), np.uint64)
+                summed = segment["coding"] == SUMMED_ZSTD
+                plain = self._decompress(entry, offset, frame.tobytes(), size, summed)
+                content[plane] = np.frombuffer(plain, np.uint64)
         return content
 
-    def _decompress(self, entry: TensorEntry, offset: int, frame: bytes, size: int) -> bytes:
+    def _decompress(self, entry: TensorEntry, offset: int, frame: bytes, size: int, summed: bool) -> bytes:
+        from tierform.store.checksum import xxh64
         from tierform.store.writer import _zstd
 
         zstd = _zstd()
+        if summed:
+            stated, frame = int.from_bytes(frame[:SUM_BYTES], "little"), frame[SUM_BYTES:]
+            if xxh64(frame) != stated:
+                self.bad("a compressed plane does not match its checksum", offset, entry.name)
         try:
             if zstd.frame_content_size(frame) != size:
                 self.bad("a compressed plane has a wrong size", offset, entry.name)

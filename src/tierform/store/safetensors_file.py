@@ -18,6 +18,7 @@ from typing import Any
 
 from tierform.errors import TierformError, fail
 from tierform.store.elements import BY_SAFETENSORS, Element
+from tierform.store.links import followed
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_RANK = 32
@@ -125,7 +126,7 @@ def find_files(model: Path | str) -> list[Path]:
         others = [other.name for other in path.iterdir() if other.suffix in (".bin", ".pt", ".pth", ".ckpt")]
         hint = f"{others[0]} is a pickle, which is never opened. " if others else ""
         fail("no safetensors file in this folder", file=str(path), fix=hint + "Save the model as safetensors first.")
-    return files
+    return [followed(file, path) for file in files]
 
 
 def open_model(model: Path | str) -> list[SafetensorsFile]:

@@ -2,9 +2,13 @@
 
 Paths: ``/`` lists the windows as JSON; ``/bits-6/model.safetensors`` is the model at 6 bits in its own types;
 ``/planes-6/model.safetensors`` has its plane rows; both take single byte ranges.  Attached files (configuration,
-tokenizer) stand beside each.  Only GET and HEAD; only these names; no file system is reachable.  Each connection has a
-thread, a read and a write timeout; above the limit of connections a client gets 503.  Bound to loopback unless told.
-Sources: RFC 9110 (HTTP semantics, range requests), RFC 9112 (HTTP/1.1).
+tokenizer) stand beside each.  Only GET and HEAD; only these names; no file system is reachable.  Every answer has an
+entity tag made of the store's checksums, so that a download goes on only on the same bytes (If-Range), and a copy is
+asked for only if it changed (If-None-Match).  Each connection has a thread; a request's head must arrive within the
+timeout, and a client that takes nothing of an answer for that long is cut off, however slow the others are.  Above the
+limit of connections a client gets 503.  Bound to loopback unless told.
+Limits: no encryption, no accounts: on an open network a server with TLS stands in front of it.
+Sources: RFC 9110 (HTTP semantics, range requests, preconditions), RFC 9112 (HTTP/1.1).
 """
 
 from __future__ import annotations
@@ -29,7 +33,8 @@ if TYPE_CHECKING:
     from tierform.store.reader import Fill, Store
 
 PIECE_BYTES = 4 * 2**20  # decoded and sent at a time: what one connection holds in memory
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+SEND_BYTES = 256 * 2**10  # handed to the system at a time: a client that takes some of it makes progress
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)")
 _PATH = re.compile(r"/(bits|planes)-([1-9]\d?)/([A-Za-z0-9_][A-Za-z0-9._-]*)")
 
 
@@ -139,10 +144,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, body: bool) -> None:
         self.server.deadlines.pop(self.connection, None)  # the head is here; each write has its own timeout
-        length = self.headers.get("Content-Length", "0")
-        if length.strip() not in ("", "0") or self.headers.get("Transfer-Encoding"):
+        lengths = self.headers.get_all("Content-Length", ["0"])
+        if [one.strip() for one in lengths] not in ([""], ["0"]) or self.headers.get("Transfer-Encoding") is not None:
             self.close_connection = True  # a body is not read, so nothing after it can be
-            self._text(HTTPStatus.BAD_REQUEST, "a request has no body", body)
+            self._text(HTTPStatus.BAD_REQUEST, "a request has no body, and states one length at most", body)
             return
         try:
             path = unquote(self.path.split("?", 1)[0], errors="strict")
@@ -157,11 +162,16 @@ class _Handler(BaseHTTPRequestHandler):
                 self._text(HTTPStatus.NOT_FOUND, "no such window; / lists them", body)
                 return
             name = match.group(3)
+            store = self.server.store
             if name == "model.safetensors":
-                view = VIEWS[0] if match.group(1) == "bits" else VIEWS[1]
-                self._ranged(self.server.window(view, int(match.group(2))), body)
-            elif name in self.server.store.attachments and name != METADATA_NAME:
-                self._bytes(self.server.store.attachment(name), "application/octet-stream", body)
+                view, bits = VIEWS[0] if match.group(1) == "bits" else VIEWS[1], int(match.group(2))
+                tag = f'"{store.header.directory_xxh64:016x}-{view}-{bits}-{self.server.fill}"'
+                if not self._settled(tag):
+                    self._ranged(self.server.window(view, bits), tag, body)
+            elif name in store.attachments and name != METADATA_NAME:
+                tag = f'"{store.attachments[name].xxh64:016x}"'
+                if not self._settled(tag):
+                    self._bytes(store.attachment(name), "application/octet-stream", body, tag=tag)
             else:
                 self._text(HTTPStatus.NOT_FOUND, "no such file", body)
         except TierformError as error:
@@ -178,8 +188,23 @@ class _Handler(BaseHTTPRequestHandler):
         files = [name for name in store.attachments if name != METADATA_NAME]
         return {"schema": "tierform.store-windows/1", "tensors": len(store), "windows": windows, "files": files}
 
-    def _ranged(self, window: Window, body: bool) -> None:
-        found = parse_range(self.headers.get("Range"), window.size)
+    def _settled(self, tag: str) -> bool:
+        """Whether a precondition answers the request without the content (304, 412)."""
+        wanted, known = self.headers.get("If-Match"), self.headers.get("If-None-Match")
+        if wanted is not None and not _matches(tag, wanted):
+            self._text(HTTPStatus.PRECONDITION_FAILED, "the store has changed", body=self.command == "GET")
+            return True
+        if known is not None and _matches(tag, known.replace("W/", "")):
+            self.send_response(HTTPStatus.NOT_MODIFIED)
+            self.send_header("ETag", tag)
+            self.end_headers()
+            return True
+        return False
+
+    def _ranged(self, window: Window, tag: str, body: bool) -> None:
+        condition = self.headers.get("If-Range")
+        same = condition is None or condition.strip() == tag
+        found = parse_range(self.headers.get("Range") if same else None, window.size)
         if found is None:
             self.send_response(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
             self.send_header("Content-Range", f"bytes */{window.size}")
@@ -191,20 +216,27 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Accept-Ranges", "bytes")
+        self.send_header("ETag", tag)
         self.send_header("Content-Length", str(end - start))
         if partial:
             self.send_header("Content-Range", f"bytes {start}-{end - 1}/{window.size}")
         self.end_headers()
         if not body:
             return
-        self.wfile.write(first)
+        self._send(first)
         for at in range(start + PIECE_BYTES, end, PIECE_BYTES):
             try:
                 piece = window.read(at, min(at + PIECE_BYTES, end))
             except TierformError:
                 self.close_connection = True  # the promised length is not reached: the client sees the break
                 return
-            self.wfile.write(piece)
+            self._send(piece)
+
+    def _send(self, content: bytes | memoryview) -> None:
+        """Send, with the timeout beginning anew whenever the client takes something."""
+        left = memoryview(content).cast("B")
+        while left:
+            left = left[self.connection.send(left[:SEND_BYTES]) :]
 
     def _json(self, content: Any, body: bool) -> None:
         self._bytes(json.dumps(content).encode(), "application/json", body)
@@ -212,15 +244,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _text(self, status: HTTPStatus, text: str, body: bool) -> None:
         self._bytes(text.encode() + b"\n", "text/plain; charset=utf-8", body, status)
 
-    def _bytes(self, content: bytes, kind: str, body: bool, status: HTTPStatus = HTTPStatus.OK) -> None:
+    def _bytes(
+        self, content: bytes, kind: str, body: bool, status: HTTPStatus = HTTPStatus.OK, *, tag: str | None = None
+    ) -> None:
         self.send_response(status)
+        if tag is not None:
+            self.send_header("ETag", tag)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(content)))
         if self.close_connection:
             self.send_header("Connection", "close")
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self._send(content)
+
+
+def _matches(tag: str, condition: str) -> bool:
+    return condition.strip() == "*" or tag in [one.strip() for one in condition.split(",")]
 
 
 def parse_range(text: str | None, size: int) -> tuple[int, int, bool] | None:
@@ -235,7 +275,13 @@ def parse_range(text: str | None, size: int) -> tuple[int, int, bool] | None:
         return None
     first, last = match.groups()
     if not first:  # the last so many bytes
-        start, end = max(size - int(last), 0), size
+        start, end = size - _clamped(last, size), size
     else:
-        start, end = int(first), (min(int(last) + 1, size) if last else size)
+        start, end = _clamped(first, size), (min(_clamped(last, size) + 1, size) if last else size)
     return (start, end, True) if start < end else None
+
+
+def _clamped(digits: str, size: int) -> int:
+    """The number, at most `size`, however many digits it has."""
+    digits = digits.lstrip("0")
+    return min(int(digits or "0"), size) if len(digits) < 20 else size

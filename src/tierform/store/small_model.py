@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from tierform.errors import TierformError, fail
+from tierform.files import make_folder
 from tierform.store.language_model import Say, TextModel, rounded
 from tierform.store.reader import Store
 from tierform.store.writer import pack_tensors
@@ -100,6 +101,7 @@ def trained_small(
     text = train_small(train, test, made, say)
     weights = ((name, one.half().numpy()) for name, one in text.model.state_dict().items())
     try:
+        make_folder(path.parent, parents=True)
         pack_tensors(weights, path)
     except TierformError as error:
         if say is not None:

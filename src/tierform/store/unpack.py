@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tierform.errors import fail
-from tierform.files import atomic_path
+from tierform.files import atomic_path, make_folder
 from tierform.store.elements import BLOCK_WEIGHTS
 from tierform.store.layout import is_file_name
 from tierform.store.safetensors_file import build_header
@@ -61,6 +61,7 @@ def unpack_store(
         ((entry.name, entry.element.safetensors, entry.shape, entry.tensor_bytes) for entry in entries),
         metadata_of(store),
     )
+    make_folder(target)
     with atomic_path(target / "model.safetensors") as temporary, temporary.open("wb") as out:
         out.write(header)
         for entry in entries:

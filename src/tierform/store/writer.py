@@ -34,7 +34,8 @@ from tierform.store.layout import (
     PAGE_BYTES,
     RAW,
     SEGMENT,
-    ZSTD,
+    SUM_BYTES,
+    SUMMED_ZSTD,
     Attachment,
     Codec,
     Header,
@@ -43,6 +44,7 @@ from tierform.store.layout import (
     align,
     is_file_name,
 )
+from tierform.store.links import followed
 
 if TYPE_CHECKING:
     from tierform.store.safetensors_file import SafetensorsFile
@@ -147,8 +149,8 @@ class StoreWriter:
         self._attachments.append(Attachment(name, self._at, len(content), xxh64(content)))
         self._write(content)
 
-    def finish(self) -> None:
-        """Write the directory and, last of all, the header."""
+    def finish(self) -> int:
+        """Write the directory and, last of all, the header; the size of the file in bytes."""
         self._pad(8)
         directory = b"".join(entry.to_bytes() for entry in self._tensors)
         directory += b"".join(item.to_bytes() for item in self._attachments)
@@ -169,6 +171,7 @@ class StoreWriter:
         self._file.write(header.to_bytes())
         self._file.flush()
         os.fsync(self._file.fileno())
+        return self._at
 
     def _check(self, entry: TensorEntry, given: int) -> None:
         size = len(entry.name.encode("utf-8", "surrogatepass"))
@@ -200,10 +203,7 @@ class StoreWriter:
                     future.cancel()
 
     def _write(self, content: bytes | memoryview) -> None:
-        try:
-            self._file.write(content)
-        except OSError as error:
-            fail(f"cannot write the store: {error.strerror or error}", file=getattr(self._file, "name", None))
+        self._file.write(content)
         self._at += len(content)
 
     def _pad(self, to: int) -> None:
@@ -239,12 +239,13 @@ def pack_chunk(entry: TensorEntry, flat: NDArray[np.uint8], number: int, level: 
     parts, segments, at = [], [], 0
     for plane in range(planes):
         raw = content[plane * size : (plane + 1) * size]
-        coded = compressor.compress(raw)
+        frame = compressor.compress(raw)
+        coded = xxh64(frame).to_bytes(SUM_BYTES, "little") + frame
         if len(coded) > size - size // 32:  # not worth a decompression
             segments.append((at, size, RAW))
             parts.append(bytes(raw))
         else:
-            segments.append((at, len(coded), ZSTD))
+            segments.append((at, len(coded), SUMMED_ZSTD))
             parts.append(coded.ljust(align(len(coded)), b"\0"))
         at += len(parts[-1])
     return Chunk(b"".join(parts), tuple(segments), checksums)
@@ -306,8 +307,8 @@ def pack_model(
     *,
     int4: Iterable[str] = (),
     progress: Progress | None = None,
-) -> None:
-    """Pack a folder of safetensors files (or one file) into the store `path`, streaming.
+) -> int:
+    """Pack a folder of safetensors files (or one file) into the store `path`, streaming; the store's size in bytes.
 
     `int4` has patterns of int8 tensors to be kept as four planes (their values must be -8 to 7).  The model's small
     files (configuration, tokenizer) are kept with it.  `progress` is told the bytes of each chunk done.
@@ -328,7 +329,7 @@ def pack_model(
                 writer.attach(METADATA_NAME, json.dumps(metadata, ensure_ascii=False, sort_keys=True).encode("utf-8"))
             for file in _small_files(Path(model)):
                 writer.attach(file.name, file.read_bytes())
-            writer.finish()
+            return writer.finish()
     finally:
         for one in opened:
             one.close()
@@ -351,5 +352,5 @@ def _small_files(folder: Path) -> list[Path]:
     for file in sorted(folder.iterdir()):
         wanted = file.suffix in ATTACHED_SUFFIXES and not file.name.endswith(".index.json") and is_file_name(file.name)
         if wanted and file.is_file() and file.stat().st_size <= MAX_ATTACHMENT_BYTES and file.name != METADATA_NAME:
-            found.append(file)
+            found.append(followed(file, folder))
     return found

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tierform.chip.component import WeightHolder
 from tierform.errors import fail
 from tierform.files import read_json
 from tierform.provenance import Assumption
@@ -110,7 +111,7 @@ def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[St
             for p in (low.mapping.placements if low.mapping else ())
             if p.resident and p.component == component_name
         )
-        if count and hasattr(component, "programming_cost"):
+        if count and isinstance(component, WeightHolder):
             one = component.programming_cost(count)
             move_s, move_J, reprogrammed = move_s + one.latency_s, move_J + one.total_energy_J, reprogrammed + count
     costs = StepCosts(

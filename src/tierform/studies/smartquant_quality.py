@@ -274,7 +274,7 @@ def number(options: StudyOptions, key: str, default: int) -> int:
     text = options.settings.get(key)
     if text is None:
         return default
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         fail("a whole number of at least 1 is needed", key=key, value=text)
     return int(text)
 

@@ -67,7 +67,7 @@ class StudyOptions:
         text = self.settings.get(key)
         if text is None:
             return default
-        if not all(part.strip().isdigit() and int(part) > 0 for part in text.split(",")):
+        if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
             fail("whole numbers of at least 1 are needed", key=key, value=text, fix=f"For example {key}=128,512.")
         return tuple(int(part) for part in text.split(","))
 

@@ -199,10 +199,11 @@ def _read(path: Path | None, tiles: int) -> Array | None:
 def _write(path: Path | None, both: Array) -> None:
     if path is None:
         return
-    from tierform.files import atomic_path
+    from tierform.files import atomic_path, make_folder
 
     # A cache that cannot be written costs time, not the result.
     try:
+        make_folder(path.parent, parents=True)
         with atomic_path(path) as temporary, temporary.open("wb") as out:
             np.save(out, both, allow_pickle=False)
     except (OSError, TierformError):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,19 @@ from torch import nn
 from transformers import TrainerCallback
 
 from tierform.errors import fail
+from tierform.files import make_folder
 from tierform.tuning import checkpoint as files
-from tierform.tuning.journal import Journal
-from tierform.tuning.lowrank import LowRank, attach, change_norm, choose_ranks, low_rank_copy, watched_weights
+from tierform.tuning.checkpoint_check import Checked, described, state_names
+from tierform.tuning.journal import PHASES, Journal
+from tierform.tuning.lowrank import (
+    LowRank,
+    attach,
+    change_norm,
+    choose_ranks,
+    low_rank_copy,
+    target_modules,
+    watched_weights,
+)
 from tierform.tuning.rule import SwitchRule, Window
 from tierform.tuning.side import ADAMW, MakeOptimizer, fingerprint
 
@@ -62,30 +71,52 @@ class SwitchCallback(TrainerCallback):
         After the switch the adapters are put into the Trainer's model here, so that its weights and optimizer fit.
         """
         path = Path(folder) / FILE
-        found = files.read(path)
+        found = Checked(files.read(path), str(path))
         self._shape = fingerprint(trainer.model)
-        files.compare(found["settings"], self._settings(), str(path))
-        self.phase, self._step = found["phase"], int(found["step"])
-        self._ranks = {name: int(rank) for name, rank in found["ranks"].items()}
-        self.rule.restore(found["rule"])
-        self.journal.restore(found["journal"])
-        self._losses, self._pair = list(found["losses"]), (list(found["pair"][0]), list(found["pair"][1]))
+        files.compare(found("settings", dict), self._settings(), str(path))
+        self._check(found, trainer.model)
+        self.phase, self._step = found("phase", str), found("step", int)
+        self._ranks = dict(found("ranks", dict))
+        self.rule.restore(found("rule", dict))
+        self.journal.restore(found("journal", dict))
+        self._losses, (first, second) = list(found("losses", list)), found("pair", list)
+        self._pair = (list(first), list(second))
         device = next(trainer.model.parameters()).device
-        self._before = {name: one.to(device) for name, one in found["before"].items()}
-        self._changes = {n: one.to(device) for n, one in found["changes"].items()} if found["changes"] else None
+        self._before = {name: one.to(device) for name, one in found("before", dict).items()}
+        changes = found.content["changes"]
+        self._changes = {n: one.to(device) for n, one in changes.items()} if changes else None
         if self.phase == "low":
             attach(trainer.model, self.low_rank, self._ranks)
         elif self.phase == "trial":
             self._copy(trainer.model)
             assert self._low is not None and self._low_optimizer is not None
-            self._low.load_state_dict(found["low"]["model"])
-            self._low_optimizer.load_state_dict(found["low"]["optimizer"])
+            low = found.side("low", self._low, self._low_optimizer, None, state_names(self._make))
+            self._low.load_state_dict(low["model"])
+            self._low_optimizer.load_state_dict(low["optimizer"])
+
+    def _check(self, found: Checked, model: nn.Module) -> None:
+        """Refuse a state that no run of these settings could have written."""
+        phase, step = found("phase", str), found.whole(found.content.get("step"), "step")
+        if phase not in PHASES or (found.content.get("low") is not None) != (phase == "trial"):
+            found.refuse("phase", phase)
+        low = self.low_rank
+        bounds = (low.least, low.most) if low.rank == "spectrum" else (low.rank, low.rank)
+        if not found.ranks(target_modules(model, low.targets), *bounds) and phase != "full":
+            found.refuse("ranks")
+        found.rule(self.rule.state(), 10**4)
+        found.journal(step)
+        found.numbers(found.content.get("losses"), "losses", self.rule.window - 1)
+        found.pair(self.rule.window)
+        weights = watched_weights(model, low.targets, self.layer)
+        for key in ("before", "changes"):
+            if found.content.get(key):
+                found.tensors(found.content[key], key, weights)
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Put the switch's own state beside the Trainer's."""
         low = None
         if self._low is not None and self._low_optimizer is not None:
-            low = {"model": self._low.state_dict(), "optimizer": self._low_optimizer.state_dict()}
+            low = {"model": self._low.state_dict(), "optimizer": self._low_optimizer.state_dict(), "schedule": None}
         content = {
             "settings": self._settings(),
             "phase": self.phase,
@@ -99,18 +130,12 @@ class SwitchCallback(TrainerCallback):
             "changes": self._changes,
             "low": low,
         }
-        files.write(Path(args.output_dir) / f"checkpoint-{state.global_step}" / FILE, content)
+        folder = make_folder(Path(args.output_dir) / f"checkpoint-{state.global_step}", parents=True)
+        files.write(folder / FILE, content)
 
     def _settings(self) -> dict[str, Any]:
-        low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
-        return {
-            "model": self._shape,
-            "rule": type(self.rule).__name__,
-            "window": self.rule.window,
-            **low,
-            "layer": self.layer,
-            **self.rule.thresholds(),
-        }
+        settings = files.settings(self._shape, self.rule, self.low_rank, self.layer)
+        return {**settings, "low_optimizer": described(self._make, None)}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, *, model: Any = None, **_: Any) -> None:
         """Check the targets and watch the model's batches and losses."""

@@ -10,6 +10,7 @@ import hashlib
 import io
 import random
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import torch
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import atomic_path
 
-MAGIC = b"tierform.tuning/1 "
+MAGIC = b"tierform.tuning/2 "
 
 
 def write(path: Path | str, content: Mapping[str, Any]) -> None:
@@ -41,6 +42,9 @@ def read(path: Path | str) -> dict[str, Any]:
             payload = file.read()
     except OSError as error:
         fail(f"the checkpoint cannot be read: {error.strerror or error}", file=str(path))
+    if head.startswith(b"tierform.tuning/") and not head.startswith(MAGIC):
+        what = "the checkpoint has another format: it does not name everything that decided its run"
+        fail(what, file=str(path), fix="Finish that run with the version that began it, or begin anew with --fresh.")
     if not head.startswith(MAGIC):
         fail("this is not a checkpoint of tierform tune", file=str(path))
     if hashlib.sha256(payload).hexdigest().encode() != head[len(MAGIC) :].strip():
@@ -49,7 +53,22 @@ def read(path: Path | str) -> dict[str, Any]:
         content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
         fail(f"the checkpoint cannot be read: {str(error).splitlines()[0]}", file=str(path))
+    if not isinstance(content, dict):
+        fail("the checkpoint does not hold a run", file=str(path))
     return content
+
+
+def settings(shape: str, rule: Any, low_rank: Any, layer: int | None) -> dict[str, Any]:
+    """What of a model, a rule and a low-rank mode decides a run, as plain values."""
+    low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(low_rank).items()}
+    return {
+        "model": shape,
+        "rule": type(rule).__name__,
+        "window": rule.window,
+        **low,
+        "layer": layer,
+        **rule.thresholds(),
+    }
 
 
 def compare(found: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
@@ -59,14 +78,22 @@ def compare(found: Mapping[str, Any], here: Mapping[str, Any], file: str) -> Non
             "the checkpoint was written by a run with another setting",
             file,
             key=key,
-            value=found.get(key),
-            fix=f"Here it is {here[key]!r}.",
+            value=found.get(key, "none"),
+            fix=f"Here it is {here.get(key)!r}; begin anew with --fresh, or set it back.",
         )
-        for key in here
-        if found.get(key) != here[key]
+        for key in {**here, **{str(one): None for one in found}}
+        if not _equal(found.get(key), here.get(key))
     ]
     if problems:
         raise TierformError(problems)
+
+
+def _equal(one: object, other: object) -> bool:
+    """Whether two plain values are the same; a tensor or another thing of a forged file never is."""
+    try:
+        return type(one) is type(other) and bool(one == other)
+    except (RuntimeError, ValueError, TypeError):
+        return False
 
 
 def random_state() -> dict[str, Any]:

@@ -16,8 +16,11 @@ from tierform.files import read_yaml
 from tierform.schema import FileModel, validate
 from tierform.tuning.rule import FixedStep, HpTRule, IntrinsicDimension, LossPlateau, SwitchRule
 
-_Share = Annotated[float, Field(gt=0, lt=1)]
-_Count = Annotated[int, Field(ge=1)]
+_Share = Annotated[float, Field(strict=True, gt=0, lt=1)]
+_Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
+_Row = Annotated[int, Field(strict=True, ge=0, le=10**9)]
+_Rate = Annotated[float, Field(strict=True, gt=0, le=1e3)]
+_Threshold = Annotated[float, Field(strict=True, ge=-1e6, le=1e6)]
 
 
 class DataFile(FileModel):
@@ -26,7 +29,7 @@ class DataFile(FileModel):
     series: Path | None = None
     history: _Count | None = None
     horizon: _Count = 1
-    test_rows: tuple[int, int] | None = None
+    test_rows: tuple[_Row, _Row] | None = None
     stations: Path | None = None
     time: str = "date"
     station: str = "station"
@@ -57,7 +60,7 @@ class OptimizerFile(FileModel):
     """An optimizer and its learning rate; `decay` is (steps, factor)."""
 
     kind: Literal["adamw", "adam", "sgd"] = "adamw"
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: _Rate = 1e-4
     decay: tuple[_Count, _Share] | None = None
 
 
@@ -65,11 +68,11 @@ class LowRankFile(FileModel):
     """As :class:`tierform.tuning.lowrank.LowRank`."""
 
     rank: _Count | Literal["spectrum"] = 8
-    alpha: Annotated[float, Field(gt=0)] = 64
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    alpha: Annotated[float, Field(strict=True, gt=0, le=1e6)] = 64
+    dropout: Annotated[float, Field(strict=True, ge=0, lt=1)] = 0.1
     targets: tuple[str, ...] | None = None
     also_train: tuple[str, ...] | None = None
-    share: Annotated[float, Field(gt=0, le=1)] = 0.9
+    share: Annotated[float, Field(strict=True, gt=0, le=1)] = 0.9
     least: _Count = 1
     most: _Count = 64
 
@@ -80,10 +83,10 @@ class RuleFile(FileModel):
     kind: Literal["hpt", "fixed", "plateau", "intrinsic", "never"] = "hpt"
     window: _Count | None = None
     alpha: _Share | None = None
-    loss_threshold: float | None = None
-    weight_threshold: float | None = None
+    loss_threshold: _Threshold | None = None
+    weight_threshold: _Threshold | None = None
     step: _Count | None = None
-    threshold: Annotated[float, Field(ge=0, lt=1)] | None = None
+    threshold: Annotated[float, Field(strict=True, ge=0, lt=1)] | None = None
     patience: _Count | None = None
     dimension: _Count | None = None
     trial: bool | None = None
@@ -107,7 +110,8 @@ class RuleFile(FileModel):
 
     def make(self, window: int) -> SwitchRule:
         """The rule; `window` where the file gives none."""
-        given: dict[str, Any] = {key: getattr(self, key) for key in self.model_fields_set - {"kind", "window"}}
+        named = {key: getattr(self, key) for key in sorted(self.model_fields_set - {"kind", "window"})}
+        given: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         if self.kind == "never":
             return FixedStep(10**12, window=1)
         if self.kind == "fixed":
@@ -126,15 +130,15 @@ class TuneFile(FileModel):
     loss: str | None = None
     steps: _Count
     batch: _Count = 1
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
     start: Literal["full", "low"] = "full"
-    layer: int | None = None
+    layer: Annotated[int, Field(strict=True, ge=-1000, le=1000)] | None = None
     optimizer: OptimizerFile = OptimizerFile()
     low_optimizer: OptimizerFile | None = None
     low_rank: LowRankFile = LowRankFile()
     rule: RuleFile = RuleFile()
     checkpoint_every: _Count = 500
-    threads: _Count | None = None
+    threads: Annotated[int, Field(strict=True, ge=1, le=1024)] | None = None
     output: Path
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ Limits: units are not converted (samples are scaled by their own deviation).
 from __future__ import annotations
 
 import csv
-import math
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from tierform.files import read_text
 
 MAX_TABLE_B = 2 * 2**30
 MOST_PROBLEMS = 10
+LARGEST = 1e12  # squares of such values, and sums of many of them, are still finite in 32 bits
 GAPS = ("", "NA", "N/A", "NaN", "nan", "null")
 Floats = NDArray[np.float32]
 Row = tuple[int, list[str]]
@@ -211,7 +211,7 @@ def _numbers(
                 if text in missing:
                     continue
                 if value is None:
-                    what = "a value is missing or not a finite number"
+                    what = f"a value is missing or not a finite number of at most {LARGEST:.0e}"
                     problems.append(Problem(what, str(path), line, f"column {column + 1}", text))
                 else:
                     values[index, place] = value
@@ -227,7 +227,7 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if abs(value) <= LARGEST else None
 
 
 def _is_number(text: str) -> bool:

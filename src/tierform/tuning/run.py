@@ -6,6 +6,8 @@ The output folder gets ``run.tft`` (the checkpoint), ``log.csv``, ``log.json``, 
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import importlib
 import importlib.util
 import sys
@@ -13,10 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tierform.errors import fail
-from tierform.files import atomic_path, write_json
+from tierform.files import atomic_path, folder_lock, make_folder, read_text, write_json
 from tierform.tuning.applications import APPLICATIONS, Application, build, low_rank_settings
 from tierform.tuning.config import OptimizerFile, TuneFile
 from tierform.tuning.feeding import ShuffledBatches, error_on, squared_error
@@ -102,6 +105,7 @@ def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[
         application = APPLICATIONS.get(file.model)
         model = build(file.model, file.seed)
     loss = user_function(file.loss, folder) if file.loss else squared_error
+    identity = _identity(file, None)
     if file.data.module is not None:
         made = user_function(file.data.module, folder)()
         batches, evaluate = made if isinstance(made, tuple) else (made, None)
@@ -115,6 +119,7 @@ def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[
         fail("samples of this kind need a registered application", key="data", fix="Use data: {module: ...}.")
     else:
         split = load_split(file, load_model(application.model))
+        identity = _identity(file, split)
         batches = ShuffledBatches(split.train, file.batch, file.seed)
 
         def evaluate(model: Any) -> dict[str, float]:
@@ -144,8 +149,59 @@ def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[
         low_optimizer=optimizer(second.kind, second.learning_rate),
         schedule=_schedule(file.optimizer),
         low_schedule=_schedule(second),
+        identity=identity,
     )
     return trainer, batches, evaluate
+
+
+def _identity(file: TuneFile, split: Split | None) -> dict[str, Any]:
+    """What of a file decides a run beside model, rule, optimizers and seed: names of functions, batch, samples."""
+    found: dict[str, Any] = {"model": file.model, "loss": file.loss, "start": file.start, "batch": file.batch}
+    if split is None:
+        return found | {"data": file.data.module}
+    digest = hashlib.sha256()
+    for samples in (split.train, split.test):
+        digest.update(repr((samples.inputs.shape, samples.targets.shape, samples.scale)).encode())
+        digest.update(np.ascontiguousarray(samples.inputs).data)
+        digest.update(np.ascontiguousarray(samples.targets).data)
+    return found | {"data": digest.hexdigest()}
+
+
+def check(file: TuneFile, folder: Path) -> list[str]:
+    """Everything that can be found wrong without running a user's code; what was not run is told."""
+    own = [one for one in (file.model, file.loss, file.data.module) if one is not None and ":" in one]
+    if not own:
+        prepare(file, folder)
+        return []
+    for one in own:
+        _find(one, folder)
+    return [f"{one} was found and not run" for one in dict.fromkeys(own)]
+
+
+def _find(target: str, folder: Path) -> None:
+    """Whether a file defines a name at its top, told by its syntax tree; of a package only that it is installed."""
+    place, _, name = target.rpartition(":")
+    if not place.endswith(".py"):
+        if importlib.util.find_spec(place.split(".")[0]) is None:
+            fail("the module cannot be imported: no such package", value=target)
+        return
+    path = (folder / place).resolve()
+    text = read_text(path)
+    try:
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = getattr(error, "lineno", None)
+        fail(f"this is no Python: {getattr(error, 'msg', None) or error}", file=str(path), line=line)
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {(one.asname or one.name).split(".")[0] for one in node.names}
+    if name not in names and "*" not in names:
+        fail("the module has no such name", value=name, choices=names, file=str(path))
 
 
 def run(
@@ -155,6 +211,11 @@ def run(
 
     KeyboardInterrupt after Ctrl-C, with the checkpoint and the log written.
     """
+    with folder_lock(make_folder(file.output)):
+        return _run(file, folder, fresh, tell)
+
+
+def _run(file: TuneFile, folder: Path, fresh: bool, tell: Callable[[HybridTrainer], None]) -> dict[str, Any]:
     path = file.output / "run.tft"
     trainer, batches, evaluate = prepare(file, folder)
     if path.exists() and not fresh:
@@ -171,8 +232,13 @@ def run(
     summary["decisions"] = trainer.journal.to_dict()["decisions"]
     summary["loss_points"] = trainer.journal.loss_points()
     write_json(file.output / "summary.json", summary)
+    from safetensors import SafetensorError
     from safetensors.torch import save_model
 
-    with atomic_path(file.output / "model.safetensors") as temporary:
-        save_model(trainer.merged().cpu(), str(temporary))
+    target = file.output / "model.safetensors"
+    try:
+        with atomic_path(target) as temporary:
+            save_model(trainer.merged().cpu(), str(temporary))
+    except SafetensorError as error:
+        fail(f"cannot write here: {error}", file=str(target))
     return summary

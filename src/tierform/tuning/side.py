@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tierform.errors import fail
+from tierform.tuning.checkpoint_check import plain_state
 
 MakeOptimizer = Callable[[Any], torch.optim.Optimizer]
 MakeSchedule = Callable[[torch.optim.Optimizer], Any]
@@ -44,9 +45,11 @@ class Side:
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint."""
-        schedule = self.schedule.state_dict() if self.schedule is not None else None
-        kept = {k: v for k, v in schedule.items() if isinstance(v, (int, float, list))} if schedule else None
-        return {"model": self.plain.state_dict(), "optimizer": self.optimizer.state_dict(), "schedule": kept}
+        return {
+            "model": self.plain.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": plain_state(self.schedule),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         """From a checkpoint."""
@@ -77,3 +80,26 @@ def fingerprint(model: nn.Module) -> str:
     """A digest of the names, shapes and types of a module's parameters."""
     text = repr([(name, tuple(one.shape), str(one.dtype)) for name, one in model.named_parameters()])
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def accelerated() -> Any:
+    """Accelerate's way to devices and processes; mixed precision is refused."""
+    from accelerate import Accelerator
+
+    made = Accelerator()
+    if made.mixed_precision != "no":
+        fail(
+            "mixed precision is not accelerate's affair here",
+            key="mixed_precision",
+            value=made.mixed_precision,
+            fix="Use torch.autocast inside the loss function.",
+        )
+    return made
+
+
+def mean(value: Tensor, accelerator: Any) -> float:
+    """A loss, its mean over all processes."""
+    value = value.detach().float()
+    if accelerator.num_processes > 1:
+        value = accelerator.reduce(value, "mean")
+    return float(value)

@@ -12,11 +12,7 @@ Limits: mixed precision is the loss function's affair (not accelerate's); copies
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +21,8 @@ from torch import Tensor, nn
 
 from tierform.errors import fail
 from tierform.tuning import checkpoint as files
+from tierform.tuning.checkpoint_check import Checked, described, state_names
+from tierform.tuning.interrupts import interrupts
 from tierform.tuning.intrinsic import intrinsic_dimension
 from tierform.tuning.journal import Journal
 from tierform.tuning.lowrank import (
@@ -41,7 +39,7 @@ from tierform.tuning.lowrank import (
 )
 from tierform.tuning.meter import Clock, EnergyCounter
 from tierform.tuning.rule import SwitchRule, Window
-from tierform.tuning.side import ADAMW, MakeOptimizer, MakeSchedule, Side, fingerprint, on_device
+from tierform.tuning.side import ADAMW, MakeOptimizer, MakeSchedule, Side, accelerated, fingerprint, mean, on_device
 
 Loss = Callable[[Any, Any], Tensor]
 RECENT = 8  # batches kept for the intrinsic dimension
@@ -58,8 +56,9 @@ class HybridTrainer:
     """Trains `model` on `loss(model, batch)`; `phase` is "full", "trial" or "low".
 
     `layer` is the layer whose target weights the rule watches (None: all).  `schedule` makes a learning-rate schedule,
-    stepped every step, for the full phase; `low_schedule` for the low-rank one.  Raises TierformError for targets that
-    the model does not have and for a loss that is not finite.
+    stepped every step, for the full phase; `low_schedule` for the low-rank one.  `identity` names, as plain values,
+    what else decides the run (data, batch): a checkpoint of a run with another one is refused.  Raises TierformError
+    for targets that the model does not have and for a loss that is not finite.
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class HybridTrainer:
         accelerator: Any = None,
         dimensions: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64),
         seed: int = 0,
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.low_rank = low_rank or LowRank()
         watched_weights(model, self.low_rank.targets, layer)
@@ -84,15 +84,8 @@ class HybridTrainer:
         self.dimensions = dimensions
         self._make = (optimizer or ADAMW, low_optimizer or optimizer or ADAMW)
         self._make_schedule = (schedule, low_schedule)
-        self.accelerator = accelerator or _accelerator()
-        if self.accelerator.mixed_precision != "no":
-            found = self.accelerator.mixed_precision
-            fail(
-                "mixed precision is not accelerate's affair here",
-                key="mixed_precision",
-                value=found,
-                fix="Use torch.autocast inside the loss function.",
-            )
+        self.identity = {f"run.{key}": value for key, value in (identity or {}).items()}
+        self.accelerator = accelerator or accelerated()
         self.phase = "full"
         self.step_number = 0
         self.journal = Journal()
@@ -144,7 +137,7 @@ class HybridTrainer:
             value = self.loss(side.wrapped, batch)
             losses.append(value)
             times[0] += clock.lap()
-        values = [self._mean(value) for value in losses]
+        values = [mean(value, self.accelerator) for value in losses]
         if not all(math.isfinite(one) for one in values):
             torch.set_rng_state(generator)
             fail(
@@ -207,7 +200,7 @@ class HybridTrainer:
                 fix=f"Use at most {steps} steps, or a longer run.",
             )
         self.journal.steps = steps
-        with _interrupts() as stop:
+        with interrupts() as stop:
             while self.step_number < steps and not stop:
                 self.step(batches(self.step_number))
                 if checkpoint and every and self.step_number % every == 0:
@@ -242,28 +235,32 @@ class HybridTrainer:
 
     def resume(self, path: Path | str) -> None:
         """Continue from a checkpoint of a run with the same model and settings."""
-        found = files.read(path)
-        files.compare(found["settings"], self._settings(), str(path))
+        found = Checked(files.read(path), str(path))
+        files.compare(found("settings", dict), self._settings(), str(path))
         start = self._full
         if start is None or self.step_number:
             fail("a run continues from a checkpoint before its first step", file=str(path))
-        self.ranks = {name: int(rank) for name, rank in found["ranks"].items()}
-        self.phase, self.step_number = found["phase"], int(found["step"])
+        low, names = self.low_rank, target_modules(start.plain, self.low_rank.targets)
+        bounds = (low.least, low.most) if low.rank == "spectrum" else (low.rank, low.rank)
+        found.run(self.rule.state(), self.rule.window, found.ranks(names, *bounds), self._weights(), RECENT)
+        self.ranks = dict(found("ranks", dict))
+        self.phase, self.step_number = found("phase", str), found("step", int)
         if self.phase == "trial":
             self._low = self._side(low_rank_copy(start.plain, self.low_rank, self.ranks), 1)
         elif self.phase == "low":
             plain = start.plain
             self._release("_full")
             self._low = self._side(attach(plain, self.low_rank, self.ranks), 1)
-        for side, state in ((self._full, found["full"]), (self._low, found["low"])):
+        for index, (key, side) in enumerate((("full", self._full), ("low", self._low))):
             if side is not None:
-                side.restore(state)
-        self.rule.restore(found["rule"])
-        self.journal.restore(found["journal"])
-        self._window, self._pair = list(found["window"]), (list(found["pair"][0]), list(found["pair"][1]))
-        self._before = {name: one.to(self.device) for name, one in found["before"].items()}
-        self._recent = [on_device(one, self.device) for one in found["recent"]]
-        files.set_random_state(found["random"])
+                states = state_names(self._make[index])
+                side.restore(found.side(key, side.plain, side.optimizer, side.schedule, states))
+        self.rule.restore(found("rule", dict))
+        self.journal.restore(found("journal", dict))
+        self._window, self._pair = list(found("window", list)), tuple(map(list, found("pair", list)))  # type: ignore[assignment]
+        self._before = {name: one.to(self.device) for name, one in found("before", dict).items()}
+        self._recent = [on_device(one, self.device) for one in found("recent", list)]
+        files.set_random_state(found("random", dict))
 
     def summary(self) -> dict[str, Any]:
         """Switch step, phases, parameters, projected savings, energy and memory of the run so far."""
@@ -382,12 +379,6 @@ class HybridTrainer:
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
 
-    def _mean(self, value: Tensor) -> float:
-        value = value.detach().float()
-        if self.accelerator.num_processes > 1:
-            value = self.accelerator.reduce(value, "mean")
-        return float(value)
-
     def _note_memory(self) -> None:
         if self.device.type == "cuda":
             phase = self.journal.rows[-1][1]
@@ -395,39 +386,10 @@ class HybridTrainer:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def _settings(self) -> dict[str, Any]:
-        low = {key: list(one) if isinstance(one, tuple) else one for key, one in asdict(self.low_rank).items()}
         return {
-            "model": self._shape,
-            "rule": type(self.rule).__name__,
-            "window": self.rule.window,
-            **low,
-            "layer": self.layer,
-            **self.rule.thresholds(),
+            **files.settings(self._shape, self.rule, self.low_rank, self.layer),
+            "seed": self.seed,
+            "optimizer": described(self._make[0], self._make_schedule[0]),
+            "low_optimizer": described(self._make[1], self._make_schedule[1]),
+            **self.identity,
         }
-
-
-def _accelerator() -> Any:
-    from accelerate import Accelerator
-
-    return Accelerator()
-
-
-@contextmanager
-def _interrupts() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM instead of breaking a step in two; a second one breaks."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught
-        return
-
-    def note(number: int, frame: Any) -> None:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)

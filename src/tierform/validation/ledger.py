@@ -125,24 +125,15 @@ class Ledger:
         groups: dict[tuple[str, bool], list[Point]] = {}
         for point in self.points:
             groups.setdefault((point.quantity, not point.fitted), []).append(point)
-        result = []
-        for (quantity, held_out), points in groups.items():
-            signed = sorted(point.relative_error for point in points)
-            absolute = sorted(abs(value) for value in signed)
-            failed = sum(point.passed is False for point in points)
-            result.append(
-                Summary(
-                    quantity,
-                    held_out,
-                    len(points),
-                    failed,
-                    _quantile(absolute, 0.5),
-                    _quantile(absolute, 0.9),
-                    _quantile(signed, 0.5),
-                    absolute[-1],
-                )
-            )
-        return result
+        return [
+            _summary(quantity, held_out, points, len(points), sum(point.passed is False for point in points))
+            for (quantity, held_out), points in groups.items()
+        ]
+
+    def overall(self) -> Summary:
+        """One line over all points that have a tolerance and a reference that is not zero."""
+        judged = [point for point in self.points if point.passed is not None and point.reference]
+        return _summary("all", True, judged, len(self.points), len(self.failures))
 
     def to_dict(self) -> dict[str, object]:
         """Everything, for JSON."""
@@ -158,6 +149,21 @@ class Ledger:
             "summaries": [asdict(summary) for summary in self.summaries()],
             "remarks": list(self.remarks),
         }
+
+
+def _summary(quantity: str, held_out: bool, points: Sequence[Point], count: int, failed: int) -> Summary:
+    signed = sorted(point.relative_error for point in points) or [0.0]
+    absolute = sorted(abs(value) for value in signed)
+    return Summary(
+        quantity=quantity,
+        held_out=held_out,
+        points=count,
+        failed=failed,
+        median=_quantile(absolute, 0.5),
+        percentile_90=_quantile(absolute, 0.9),
+        bias=_quantile(signed, 0.5),
+        worst=absolute[-1],
+    )
 
 
 def _quantile(ordered: Sequence[float], fraction: float) -> float:

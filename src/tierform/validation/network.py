@@ -14,17 +14,20 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import lru_cache
 from math import ceil, sqrt
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from tierform.compat.booksim import case_from_settings, read_config
 from tierform.errors import fail
-from tierform.files import read_text
-from tierform.network import AnalyticNetwork, Flow, RouterParameters, from_graph, mesh, simulate_flows, simulate_traffic
-from tierform.network.booksim import BookSimCase, case_from_settings, read_config
-from tierform.network.cycle import CycleResult
+from tierform.files import read_text, read_yaml
+from tierform.network import AnalyticNetwork, Flow, RouterParameters, from_graph, mesh, simulate_flows
+from tierform.network.case import TrafficCase
+from tierform.network.cycle.result import CycleResult
+from tierform.network.cycle.sampling import simulate_case
 from tierform.validation.ledger import Ledger, Point, Tolerance
 
 TABLES = Path(__file__).parent / "tables"
@@ -34,34 +37,21 @@ SEEDS = 3
 ENOUGH_PACKETS = 150_000
 NEAR_SEEDS = 8
 
-_ROUTER = {
-    "num_vcs": 4,
-    "vc_buf_size": 8,
-    "wait_for_tail_credit": 0,
-    "vc_allocator": "islip",
-    "sw_allocator": "islip",
-    "alloc_iters": 1,
-    "credit_delay": 1,
-    "routing_delay": 1,
-    "vc_alloc_delay": 1,
-    "sw_alloc_delay": 1,
-    "st_final_delay": 1,
-    "injection_rate_uses_flits": 1,
-    "sample_period": 5000,
-    "warmup_periods": 3,
-    "max_samples": 10,
-}
-_MESH8 = {"topology": "mesh", "k": 8, "n": 2, "routing_function": "dor"}
-_MESH4 = {"topology": "mesh", "k": 4, "n": 3, "routing_function": "dor"}
-CASES: dict[str, dict[str, Any]] = {
-    "mesh8x8_uniform_p1": {**_MESH8, "traffic": "uniform"},
-    "mesh8x8_uniform_p5": {**_MESH8, "traffic": "uniform", "packet_size": 5},
-    "mesh8x8_transpose_p1": {**_MESH8, "traffic": "transpose"},
-    "mesh4x4x4_uniform_p1": {**_MESH4, "traffic": "uniform"},
-    "mesh4x4x4_transpose_p1": {**_MESH4, "traffic": "transpose"},
-    "mesh4x4x4_hotspot4_p1": {**_MESH4, "traffic": "hotspot({{21,22,41,42},{1,1,1,1}})"},
-    "anynet_any_irr16_p1": {"topology": "anynet", "routing_function": "min", "traffic": "uniform"},
-}
+
+@lru_cache(maxsize=1)
+def settings() -> dict[str, dict[str, Any]]:
+    """BookSim2's settings of every case of the built-in tables, by name."""
+    content = read_yaml(TABLES / "network_cases.yaml").content
+    return {name: {**content["router"], **own} for name, own in content["cases"].items()}
+
+
+def _case(name: str, **changes: Any) -> TrafficCase:
+    """A case of the built-in tables."""
+    irregular = None
+    if settings()[name]["topology"] == "anynet":
+        links = _read_table(TABLES / "network_irregular.csv")
+        irregular = from_graph(range(16), [(int(r["source"]), int(r["target"]), int(r["cycles"])) for r in links])
+    return case_from_settings({**settings()[name], **changes}, irregular)
 
 
 def ledger(folder: Path | None = None) -> Ledger:
@@ -90,23 +80,20 @@ def ledger(folder: Path | None = None) -> Ledger:
     return Ledger("network", points, remarks)
 
 
-def _measured_packets(case: BookSimCase, rate: float) -> float:
+def _measured_packets(case: TrafficCase, rate: float) -> float:
     """Packets that a BookSim2 run measures: its three periods at least."""
     return 3 * case.sampling.period * case.topology.nodes * rate / case.injection.mean_flits
 
 
-def _seeds(case: BookSimCase, rate: float) -> int:
+def _seeds(case: TrafficCase, rate: float) -> int:
     """How many of our runs are averaged: short ones (low rates) so many that chance stays well below the bounds."""
     return max(SEEDS, ceil(ENOUGH_PACKETS / max(_measured_packets(case, rate), 1)))
 
 
 def _built_in() -> list[dict[str, Any]]:
-    links = _read_table(TABLES / "network_irregular.csv")
-    irregular = from_graph(range(16), [(int(r["source"]), int(r["target"]), int(r["cycles"])) for r in links])
-    cases = {
-        name: case_from_settings({**_ROUTER, **settings}, irregular if settings["topology"] == "anynet" else None)
-        for name, settings in CASES.items()
-    }
+    tables = [_read_table(TABLES / f"network_booksim2{kind}.csv") for kind in ("", "_more")]
+    rows = [row for table in tables for row in table]
+    cases = {name: _case(name) for name in dict.fromkeys(row["case"] for row in rows)}
     return [
         {
             "case": row["case"],
@@ -122,13 +109,13 @@ def _built_in() -> list[dict[str, Any]]:
             "single": False,
             "label": f"{row['case']} at {row['flit_rate']}",
         }
-        for row in _read_table(TABLES / "network_booksim2.csv")
+        for row in rows
     ]
 
 
 def _from_folder(folder: Path) -> list[dict[str, Any]]:
     rows = []
-    cases: dict[str, BookSimCase] = {}
+    cases: dict[str, TrafficCase] = {}
     for row in _read_table(folder / "booksim2.csv"):
         name = row["config"]
         if name not in cases:
@@ -164,22 +151,12 @@ def _number(text: str) -> float | None:
     return float(text) if text else None
 
 
-def _simulate(case: BookSimCase, rate: float, seed: int) -> CycleResult:
-    chosen = case.at_flit_rate(rate)
-    return simulate_traffic(
-        chosen.topology,
-        chosen.traffic,
-        chosen.injection,
-        routing=chosen.routing,
-        router_parameters=chosen.router,
-        sampling=chosen.sampling,
-        seed=seed,
-        balanced_rings=chosen.balanced_rings,
-    )
+def _simulate(case: TrafficCase, rate: float, seed: int) -> CycleResult:
+    return simulate_case(replace(case.at_flit_rate(rate), seed=seed))
 
 
 def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> list[Point]:
-    case: BookSimCase = row["config"]
+    case: TrafficCase = row["config"]
     verdict = float(np.mean([result.stable for result in ours]) > 0.5)
     points = [
         Point(row["label"], "verdict stable", "", float(row["stable"]), verdict, Tolerance(), SOURCE, "simulator")
@@ -281,7 +258,7 @@ def _analytic() -> list[Point]:
         "mesh4x4x4_uniform_p1",
         "mesh4x4x4_hotspot4_p1",
     ):
-        case = case_from_settings({**_ROUTER, **CASES[name]})
+        case = _case(name)
         network = AnalyticNetwork(case.topology, case.routing, case.router)
         matrix = case.traffic.matrix()
         limit = network.saturation(matrix)
@@ -307,9 +284,8 @@ def _saturation() -> list[Point]:
     """Accepted rate with sources that always have a packet, as BookSim2's throughput mode measures it."""
     points = []
     for row in _read_table(TABLES / "network_booksim2_saturation.csv"):
-        case = case_from_settings({**_ROUTER, **CASES[row["case"]], "sample_period": 2000, "sim_type": "throughput"})
-        full = replace(case, injection=replace(case.injection, rate=1.0 / case.injection.mean_flits))
-        result = _simulate(full, 1.0, 1)
+        case = _case(row["case"], sample_period=2000, sim_type="throughput")
+        result = _simulate(case, 1.0, 1)
         points.append(
             Point(
                 row["case"],

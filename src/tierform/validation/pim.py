@@ -1,6 +1,7 @@
 """DRAM with arithmetic against the memory engine and against what its designs publish.
 
-- One bank streamed row after row: the component's closed form and the cycle engine on the same DRAM (a simulator).
+- Banks streamed row after row by a product with one vector, as it is charged, and one bank of the same DRAM in the
+  cycle engine (a simulator).
 - Published of TransPIM and HAIMA: the ratio of their speeds, TransPIM's power as its speed and energy ratios imply it.
 
 There is no measured silicon in it, and no user's data can replace the built-in points.
@@ -17,9 +18,12 @@ import numpy as np
 
 from tierform.chip.description import load_component
 from tierform.chip.pim import DramPim
+from tierform.chip.sample_operators import product
 from tierform.errors import fail
 from tierform.memory import CycleMemory, Trace, load_dram
+from tierform.simulation import charge
 from tierform.simulation.simulate import simulate
+from tierform.validation.charged import chip_of
 from tierform.validation.ledger import Ledger, Point, Tolerance
 from tierform.workload import Inference
 
@@ -44,7 +48,7 @@ def ledger(folder: Path | None = None) -> Ledger:
 
 
 def _streamed(component: str, memory: str) -> Point:
-    """Bytes a second of one bank whose rows are read one after the other."""
+    """Bytes a second of one bank while a matrix that fills so many rows of every bank is multiplied by one vector."""
     spec = load_dram(memory).with_channels(1)
     spec = replace(spec, controller=replace(spec.controller, refresh="all-bank"))
     position = spec.address_map().position
@@ -53,12 +57,16 @@ def _streamed(component: str, memory: str) -> Point:
     nothing = np.zeros(address.size, np.int64)
     run = CycleMemory(spec).run(Trace(nothing, address, nothing.astype(bool)))
     part = cast(DramPim, load_component(component, 1, component))
+    held_B = _ROWS * part.parameters.banks * int(part.parameters.timing.row_bytes.value)
+    edge = math.isqrt(held_B)
+    operator = product(1, held_B // edge, edge)
+    (cost,) = charge(chip_of(part), (operator,))
     return Point(
         f"{component}, {_ROWS} rows of one bank",
         "bandwidth of a bank",
         "GB/s",
         run.bandwidth_B_per_s / 1e9,
-        part.bandwidth_B_per_s / 1e9,
+        cost.memory_read_B / part.parameters.banks / cost.occupancy_s / 1e9,
         _STREAM,
         "cycle engine of this project, itself held against DRAMsim3",
         "simulator",

@@ -14,12 +14,19 @@ import csv
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
+from tierform.chip.description import load_component
+from tierform.chip.sample_operators import product
+from tierform.chip.systolic import SystolicArrays
 from tierform.chip.systolic.folds import DENSE, Sparsity
-from tierform.chip.systolic.scalesim import hardware, scale_sim
-from tierform.chip.systolic.scalesim_files import Configuration, LayerShape
+from tierform.compat.scalesim.accounting import scale_sim
+from tierform.compat.scalesim.files import Configuration, LayerShape
+from tierform.compat.scalesim.hardware import hardware
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
+from tierform.simulation import charge
+from tierform.validation.charged import chip_of
 from tierform.validation.ledger import Ledger, Point, Tolerance
 
 _SOURCE = "scale-sim-v3"
@@ -48,6 +55,8 @@ def ledger(folder: Path | None = None) -> Ledger:
     remarks = (
         "'hardware cycles' is what an array with double-buffered stationary registers takes: no load between folds, "
         "and output-stationary results leave through the array, which SCALE-Sim does not charge.",
+        "'cycles as charged' and 'DRAM reads as charged': a chip's component with the same array, behind one "
+        "buffer of all three sizes, with the best tiling: memory's own time is charged apart.",
         "SCALE-Sim numbers the last cycle, so its total is one less than a count of cycles.",
         "Its output-stationary SRAM writes count one row and one column of the array extra for every fold, and a "
         "half-filled line that leaves its write buffer early counts as a whole one (589,951 words for 589,824).",
@@ -115,6 +124,33 @@ def _compared(
         yield Point(case, column, unit, value, ours[column], tolerance, _SOURCE, "simulator")
     real = hardware(layer, configuration).figures
     yield Point(case, "hardware cycles", "cycle", reference["cycles"], real["Total Cycles"], None, _SOURCE, "simulator")
+    yield from _as_charged(case, layer, configuration, reference)
+
+
+def _as_charged(
+    case: str, layer: LayerShape, configuration: Configuration, reference: dict[str, float]
+) -> Iterator[Point]:
+    """Cycles and memory words of the layer as a product on a component of one array, for information."""
+    c, sparse = configuration, layer.sparsity != DENSE
+    changes: dict[str, object] = {
+        "rows": c.rows,
+        "columns": c.columns,
+        "dataflow": c.dataflow,
+        "sram_capacity": f"{c.ifmap_words + c.filter_words + c.ofmap_words} B",
+    }
+    if sparse:
+        changes["weight_sparsity"] = {"kept": layer.sparsity.kept, "block": layer.sparsity.block}
+    array = cast(SystolicArrays, load_component("array", 1, "systolic-128x32-10nm", changes))
+    operator = product(layer.m, layer.n, layer.k)
+    (cost,) = charge(chip_of(array), (operator,))
+    cycles = cost.occupancy_s * array.parameters.clock.value
+    yield Point(case, "cycles as charged", "cycle", reference["cycles"], cycles, None, _SOURCE, "simulator")
+    if sparse or layer.window is not None:
+        return
+    found = array.refetch(operator)
+    words = layer.m * layer.k * found.first + layer.k * layer.n * found.second
+    theirs = reference["dram_input_reads"] + reference["dram_weight_reads"]
+    yield Point(case, "DRAM reads as charged", "word", theirs, words, None, _SOURCE, "simulator")
 
 
 def _folder(path: Path) -> Iterator[Point]:

@@ -17,12 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tierform.compat.hotspot import run as hotspot
+from tierform.compat.hotspot.files import read_power_trace, read_temperatures
 from tierform.errors import fail
 from tierform.files import read_text
-from tierform.thermal import hotspot
 from tierform.thermal.block import BlockModel
 from tierform.thermal.grid import GridModel
-from tierform.thermal.hotspot_files import read_power_trace, read_temperatures
 from tierform.thermal.materials import Material
 from tierform.thermal.network import Array
 from tierform.thermal.stack import Channels, Layer, Plate, Region, Sink, Stack

@@ -1,9 +1,11 @@
 """What is computed: models, tasks, number formats, and the operators that a task becomes."""
 
 from tierform.workload.expand import expand
-from tierform.workload.graph import Block, Footprint, Stage, Weight, Workload
+from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
+from tierform.workload.memory import BlockKind, BlockMemory, Footprint
 from tierform.workload.models import Model, load_model, model_from_config
-from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
+from tierform.workload.operator import Attention, Kind, Operand, Operator, Origin, Phase, Role, Shard
+from tierform.workload.parallel import MicroBatches, Parallelism
 from tierform.workload.precision import PRECISIONS, PrecisionPlan, bits
 from tierform.workload.task import (
     Adapters,
@@ -14,17 +16,23 @@ from tierform.workload.task import (
     LastLayers,
     LoRA,
     QLoRA,
+    SequenceGroup,
+    Step,
     Task,
     Training,
     describe,
     is_training,
+    resolved_precision,
 )
-from tierform.workload.trace import trace
+from tierform.workload.tracing import load_traced, trace
 
 __all__ = [
     "Adapters",
+    "Attention",
     "BitFit",
     "Block",
+    "BlockKind",
+    "BlockMemory",
     "FineTuning",
     "Footprint",
     "Full",
@@ -32,17 +40,25 @@ __all__ = [
     "Kind",
     "LastLayers",
     "LoRA",
+    "MicroBatches",
     "Model",
     "Operand",
     "Operator",
+    "Origin",
     "PRECISIONS",
+    "Parallelism",
     "Phase",
     "PrecisionPlan",
     "QLoRA",
     "Role",
+    "SequenceGroup",
+    "Shard",
     "Stage",
+    "StageKind",
+    "Step",
     "Task",
     "Training",
+    "Wave",
     "Weight",
     "Workload",
     "bits",
@@ -50,6 +66,8 @@ __all__ = [
     "expand",
     "is_training",
     "load_model",
+    "load_traced",
     "model_from_config",
+    "resolved_precision",
     "trace",
 ]

@@ -45,14 +45,15 @@ class Config:
         """Note a mistake; :meth:`finish` raises it with all others."""
         shown = value if isinstance(value, (str, int, float, bool)) else None
         shown = type(value).__name__ if shown is None and value is not None else shown
-        self.problems.append(Problem(what, self.file, self._line(key), key, shown, near, fix))
+        self.problems.append(Problem(what, self.file, self._line(key), key, shown, nearest=near, fix=fix))
 
     def _line(self, key: str) -> int | None:
         return self._document.line_of(("config", key)) if self._document else None
 
     def fail(self, what: str, key: str, value: object, choices: list[str], fix: str) -> NoReturn:
         """Raise at once: nothing more can be read."""
-        raise TierformError([Problem(what, self.file, self._line(key), key, value, nearest(str(value), choices), fix)])
+        near = nearest(str(value), choices)
+        raise TierformError([Problem(what, self.file, self._line(key), key, value, nearest=near, fix=fix)])
 
     def has(self, key: str) -> bool:
         """Whether the key stands there with a value."""

@@ -6,13 +6,15 @@ for inference and every fine-tuning method and checks each.  Both raise Assertio
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tierform.errors import TierformError
 from tierform.workload.expand import expand
-from tierform.workload.graph import Block, Workload
+from tierform.workload.graph import Block, Stage, Workload
 from tierform.workload.models import model_from_config
-from tierform.workload.operator import Kind
+from tierform.workload.operator import Kind, Operand, Operator
 from tierform.workload.task import Adapters, BitFit, FineTuning, Full, Inference, LastLayers, LoRA, Method, QLoRA
 
 
@@ -24,9 +26,9 @@ def check_workload(workload: Workload) -> None:
         _demand(len(set(names)) == len(names), f"{stage.name}: two blocks of one name in {names}")
         for block in stage.blocks:
             _check_block(f"{stage.name}/{block.name}", block, weights)
-    trained = sum(weight.total for weight in workload.weights if weight.trainable)
+    trained = sum(weight.whole_total for weight in workload.weights if weight.trainable)
     _demand(trained == workload.trainable_parameters, "the trainable weights do not sum to trainable_parameters")
-    total = sum(weight.total for weight in workload.weights)
+    total = sum(weight.whole_total for weight in workload.weights)
     _demand(total == workload.parameters, "the weights do not sum to parameters")
 
 
@@ -65,6 +67,40 @@ def check_family(config: dict[str, Any], *, batch: int = 2, sequence: int = 16) 
             check_workload(workload)
             if isinstance(method, Full):
                 _demand(workload.trainable_parameters == model.parameters, "full fine-tuning leaves weights frozen")
+
+
+def renamed(workload: Workload, rename: Callable[[str], str]) -> Workload:
+    """The same workload under other names: of stages, blocks, operators, operands and weights.
+
+    Nothing that is computed from a workload may depend on its names; `rename` must keep different names different.
+    """
+
+    def operand(item: Operand) -> Operand:
+        return replace(item, name=rename(item.name))
+
+    def operator(item: Operator) -> Operator:
+        return replace(
+            item,
+            name=rename(item.name),
+            inputs=tuple(map(operand, item.inputs)),
+            outputs=tuple(map(operand, item.outputs)),
+            after=tuple(map(rename, item.after)),
+            weight=None if item.weight is None else rename(item.weight),
+        )
+
+    def block(item: Block) -> Block:
+        return replace(item, name=rename(item.name), operators=tuple(map(operator, item.operators)))
+
+    def stage(item: Stage) -> Stage:
+        waves = tuple(replace(wave, blocks=tuple(map(block, wave.blocks))) for wave in item.waves)
+        return replace(item, name=rename(item.name), waves=waves)
+
+    return replace(
+        workload,
+        stages=tuple(map(stage, workload.stages)),
+        weights=tuple(replace(w, name=rename(w.name), block=rename(w.block)) for w in workload.weights),
+        memory=tuple(replace(item, block=rename(item.block)) for item in workload.memory),
+    )
 
 
 def _demand(condition: bool, message: str) -> None:

@@ -1,142 +1,238 @@
 """Turns a model and a task into operators: the forward pass, its backward pass, the optimizer's update.
 
-Each distinct layer is laid out once.  Layers differ where the flow of gradients differs (under LoRA the lowest layer
-needs no input gradient), so runs of equal layers become one block with a count.  Passes: inference is one prefill and
-runs of decode steps; training is forward, backward and update of one optimizer step, in which forward and backward run
-`micro_batches` times gradient accumulation.
+Passes: inference is one prefill and runs of decode steps; a step is one pass over given sequences; training is
+forward, backward and update of one optimizer step.  The batch of a pass is cut into micro-batches; where they are
+uneven they form waves of equal ones.  Gradient accumulation repeats the forward and backward stages; between the
+groups of a pipeline its parts follow each other as more micro-batches of one pass.
 
 Choices, stated: prefill computes the logits of each sequence's last token only, attention behind a sliding window is
-counted within the window, and decoding with latent attention absorbs its up-projections; ``eager=True`` counts what
-the Hugging Face eager code computes instead.  Embedding gradients are dense, as in PyTorch.
+counted within the window, and sequences with a past use latent attention with absorbed up-projections; ``eager=True``
+counts what the Hugging Face eager code computes instead.  Embedding gradients are dense, as in PyTorch.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import lru_cache
+from typing import Literal
 
 from tierform.errors import Problem, TierformError, fail
-from tierform.workload.backward import Reverse, kept_and_recomputed
-from tierform.workload.families import FAMILIES
-from tierform.workload.footprint import footprint, peak_B
-from tierform.workload.graph import Block, Stage, Weight, Workload
-from tierform.workload.layers import Pass, Section, Streams
-from tierform.workload.methods import learning
-from tierform.workload.operator import Operator, Role
-from tierform.workload.precision import PrecisionPlan, bits
-from tierform.workload.tape import Formats, Learning, Parameter, Step, Tape, Value
-from tierform.workload.task import FineTuning, Inference, Task
-from tierform.workload.update import update_operators
+from tierform.workload.experts import shares
+from tierform.workload.footprint import kv_layer_B, states_of
+from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
+from tierform.workload.layers import Pass
+from tierform.workload.layout import Plan, Segment, lay_out, reduction_blocks, weights_of
+from tierform.workload.memory import BlockMemory, even_cut
+from tierform.workload.models import Model
+from tierform.workload.operator import Role
+from tierform.workload.ops.optimizer import update_operators
+from tierform.workload.parallel import ALONE, ONE_PART, MicroBatches, Parallelism, check_tensor, parts_of
+from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
 
-if TYPE_CHECKING:
-    from tierform.workload.models import Model
-
+AttentionMemory = Literal["fused", "tiled", "eager"]
+ATTENTIONS = ("fused", "tiled", "eager")
 DECODE_RUNS = 16  # decode steps are grouped in about this many runs
+REMEMBERED = 256  # workloads
+Memory = tuple[BlockMemory, ...]
 
 
-@dataclass(slots=True)
-class Layout:
-    """One distinct layer, laid out: its tape, the streams through it, its backward pass."""
+def expand(
+    model: Model,
+    task: Task,
+    micro_batches: MicroBatches = ONE_PART,
+    *,
+    parallelism: Parallelism = ALONE,
+    eager: bool = False,
+    attention: AttentionMemory = "tiled",
+) -> Workload:
+    """The operators of `task` on `model`, as one of the chips of one copy runs them.
 
-    tape: Tape
-    entering: Streams
-    leaving: Streams
-    kept_B: int = 0
-    peak_B: int = 0
-    recompute: tuple[Step, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A run of `count` equal layers of a section: one layout forward, one backward."""
-
-    name: str
-    count: int
-    layout: Layout
-    backward: tuple[Operator, ...]
-    layered: bool
-
-
-def expand(model: Model, task: Task, micro_batches: int = 1, *, eager: bool = False) -> Workload:
-    """The operators of `task` on `model`.
-
-    With `micro_batches` M the operators of forward and backward (or prefill and decode) are those of batch/M sequences
-    and run M times; training's gradient accumulation multiplies this.  Raises TierformError where M does not divide the
-    batch, the sequence does not fit the model, or nothing would learn.
+    `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
+    memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
+    keeps neither, ``eager`` holds whole scores.  Raises TierformError, with every problem, where parts or chips do not
+    divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
+    object: it is remembered.
     """
-    _check(model, task, micro_batches)
-    if isinstance(task, Inference):
-        return _inference(model, task, micro_batches, eager)
-    return _training(model, task, micro_batches, eager)
+    if attention not in ATTENTIONS:
+        fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
+    return _expand(model, task, micro_batches, parallelism, eager, attention)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _expand(
+    model: Model, task: Task, micro_batches: MicroBatches, parallelism: Parallelism, eager: bool, attention: str
+) -> Workload:
+    _check(model, task, micro_batches, parallelism)
+    plan = Plan(model, task, resolved_precision(task), parallelism, attention)
+    if isinstance(task, FineTuning):
+        return _training(plan, task, micro_batches.training, eager)
+    if isinstance(task, Step):
+        return _step(plan, task, micro_batches, eager)
+    return _inference(plan, task, micro_batches, eager)
 
 
 def count_parameters(model: Model) -> tuple[int, int]:
     """(all parameters, those that one token uses) of a model without adapters."""
-    segments = _lay_out(model, Inference(batch=1, sequence=1), Pass(1, 1, 1, 1))
-    weights = _weights(segments)
+    task = Inference(batch=1, sequence=1)
+    segments = lay_out(Plan(model, task, resolved_precision(task)), Pass((SequenceGroup(),), encoder_tokens=1))
+    weights = weights_of(segments)
     return sum(w.total for w in weights), sum(w.elements * w.active * w.layers for w in weights)
 
 
-def _check(model: Model, task: Task, micro_batches: int) -> None:
-    problems = []
-    if micro_batches < 1 or task.batch % micro_batches:
-        problems.append(Problem(f"must divide the batch ({task.batch})", key="micro_batches", value=micro_batches))
-    length = task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
-    if not model.fixed_tokens and model.positions == "learned" and length > model.max_positions:
-        problems.append(
-            Problem(
-                f"{model.name} has learned positions for at most {model.max_positions} tokens",
-                key="sequence",
-                value=length,
-                fix="Shorten the sequence (with its decoded tokens).",
-            )
-        )
-    if isinstance(task, Inference) and not model.generative:
-        if task.decode:
-            problems.append(
-                Problem(
-                    f"{model.name} does not generate tokens", key="decode", value=task.decode, fix="Leave decode at 0."
-                )
-            )
-        if not task.prefill:
-            problems.append(Problem(f"{model.name} has no decode phase to leave prefill out for", key="prefill"))
-    if isinstance(task, Inference) and not task.prefill and not task.decode:
-        problems.append(Problem("neither prefill nor decode is asked for", key="decode", value=task.decode))
+# -- checks ------------------------------------------------------------------------------------------------------
+def _check(model: Model, task: Task, micro_batches: MicroBatches, split: Parallelism) -> None:
+    problems = [*_batch_problems(task, micro_batches, split), *_length_problems(model, task)]
+    if isinstance(task, Inference):
+        problems += _phase_problems(model, task)
+    if isinstance(task, Step):
+        problems += _step_problems(model, task)
+    if split.tensor > 1:
+        try:
+            check_tensor(model, split.tensor)
+        except TierformError as error:
+            problems += error.problems
     if problems:
         raise TierformError(dict.fromkeys(problems))
 
 
+def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
+    groups = task.groups if isinstance(task, Step) else (SequenceGroup(task.batch),)
+    problems = [
+        Problem(f"a batch of {group.sequences} does not divide among {split.data} copies", key="data", value=split.data)
+        for group in groups
+        if group.sequences % split.data
+    ]
+    if problems:
+        return problems
+    batch = sum(group.sequences for group in groups) // split.data
+    for phase in _phases(task):
+        parts = getattr(micro_batches, phase)
+        if parts > batch:
+            problems.append(
+                Problem(
+                    f"a batch of {batch} cannot be cut into {parts} micro-batches",
+                    key=f"micro_batches.{phase}",
+                    value=parts,
+                    fix=f"Choose at most {batch}.",
+                )
+            )
+    return problems
+
+
+def _phases(task: Task) -> tuple[str, ...]:
+    if isinstance(task, FineTuning):
+        return ("training",)
+    if isinstance(task, Step):
+        return ("decode" if all(group.past for group in task.groups) else "prefill",)
+    return (*(("prefill",) if task.prefill else ()), *(("decode",) if task.decode else ()))
+
+
+def _length_problems(model: Model, task: Task) -> list[Problem]:
+    length = task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
+    if model.fixed_tokens or model.positions != "learned" or length <= model.max_positions:
+        return []
+    what = f"{model.name} has learned positions for at most {model.max_positions} tokens"
+    return [Problem(what, key="sequence", value=length, fix="Shorten the sequence (with its decoded tokens).")]
+
+
+def _phase_problems(model: Model, task: Inference) -> list[Problem]:
+    problems = []
+    if not model.generative:
+        if task.decode:
+            what = f"{model.name} does not generate tokens"
+            problems.append(Problem(what, key="decode", value=task.decode, fix="Leave decode at 0."))
+        if not task.prefill:
+            problems.append(Problem(f"{model.name} has no decode phase to leave prefill out for", key="prefill"))
+    if not task.prefill and not task.decode:
+        problems.append(Problem("neither prefill nor decode is asked for", key="decode", value=task.decode))
+    return problems
+
+
+def _step_problems(model: Model, task: Step) -> list[Problem]:
+    problems = []
+    if model.kind == "encoder-decoder":
+        what = f"{model.name} reads a sequence and writes another: a step of sequence groups cannot say both"
+        problems.append(Problem(what, key="groups", fix="Use Inference(batch, sequence, decode)."))
+    elif not model.generative and any(group.past for group in task.groups):
+        problems.append(Problem(f"{model.name} has no cache of past tokens", key="groups", fix="Leave past at 0."))
+    if model.fixed_tokens and any(group.new != model.fixed_tokens for group in task.groups):
+        what = f"{model.name} takes {model.fixed_tokens} tokens of a sample, no other number"
+        problems.append(Problem(what, key="groups", fix=f"Set new to {model.fixed_tokens}."))
+    return problems
+
+
 # -- inference ---------------------------------------------------------------------------------------------------
-def _inference(model: Model, task: Inference, micro_batches: int, eager: bool) -> Workload:
-    batch = task.batch // micro_batches
+def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool) -> Workload:
+    model = plan.model
+    batch = task.batch // plan.parallelism.data
     sequence = model.fixed_tokens or task.sequence
-    cached = model.generative
-    queries = 1 if model.kind == "encoder-decoder" and not eager else sequence
-    segments = _lay_out(model, task, Pass(batch, queries, queries, sequence, cached=cached, eager=eager))
-    stages, largest = [], 0
-    if task.prefill:
-        stages.append(Stage("prefill", _blocks(segments), 1, batch * sequence))
-        largest = max(s.layout.peak_B for s in segments)
-    start = 1 if model.kind == "encoder-decoder" else sequence
-    for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
-        p = Pass(batch, 1, first + count // 2, sequence, cached=True, decode=True, eager=eager)
-        runs = _lay_out(model, task, p)
-        name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
-        stages.append(Stage(name, _blocks(runs), count, batch))
-        largest = max(largest, *(s.layout.peak_B for s in runs))
-    weights = _weights(segments)
-    memory = footprint(model, task, weights, largest, eager=eager)
-    return Workload(
-        model,
-        task,
-        tuple(stages),
-        sum(w.total for w in weights),
-        0,
-        memory,
-        micro_batches,
-        weights,
-        _notes(model, task, eager),
+    two = model.kind == "encoder-decoder"
+    prompt = Pass(
+        (SequenceGroup(batch, 1 if two and not eager else sequence),),
+        encoder_tokens=sequence,
+        cached=model.generative,
+        eager=eager,
     )
+    found = [
+        _run(plan, prompt, "prefill", StageKind.PREFILL, 1, micro_batches.prefill if task.prefill else 1, sequence)
+    ]
+    start = 1 if two else sequence
+    for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
+        p = replace(prompt, groups=(SequenceGroup(batch, 1, first + count // 2 - 1),))
+        name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
+        found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
+    used = found if task.prefill else found[1:]
+    return _without_update(plan, used, found[0][1][0], eager)
+
+
+def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> Workload:
+    data = plan.parallelism.data
+    groups = tuple(replace(group, sequences=group.sequences // data) for group in task.groups)
+    p = Pass(groups, cached=plan.model.generative, every_logit=task.logits == "all", eager=eager)
+    kind = StageKind.DECODE if p.continues else StageKind.PREFILL
+    parts = micro_batches.decode if p.continues else micro_batches.prefill
+    stage, waves = _run(plan, p, "step", kind, 1, parts)
+    return _without_update(plan, [(stage, waves)], waves[0], eager)
+
+
+def _run(
+    plan: Plan, p: Pass, name: str, kind: StageKind, repeat: int, parts: int, fixed: int = 0
+) -> tuple[Stage, list[list[Segment]]]:
+    """A stage of inference; `fixed` tokens of each sequence count for rates (an encoder's), else its new ones."""
+    waves, laid_out = [], []
+    for part, number in _parts(plan, p, parts):
+        segments = lay_out(plan, part)
+        tokens = part.sequences * fixed if fixed else part.tokens
+        waves.append(Wave(tuple(_forward(segments)), number, tokens))
+        laid_out.append(segments)
+    return Stage(name, kind, tuple(waves), repeat), laid_out
+
+
+def _parts(plan: Plan, p: Pass, parts: int) -> list[tuple[Pass, int]]:
+    """[(pass of one micro-batch, how many)], all with the same operators."""
+    made = [
+        (
+            replace(
+                p,
+                groups=tuple(
+                    replace(group, sequences=sequences)
+                    for group, sequences in zip(p.groups, numbers, strict=True)
+                    if sequences
+                ),
+            ),
+            number,
+        )
+        for numbers, number in parts_of([group.sequences for group in p.groups], parts)
+    ]
+    if not plan.model.experts or len(made) == 1:
+        return made
+    experts, chosen = plan.model.experts, plan.model.experts_per_token
+    split = any(len(shares(part.tokens, experts, chosen)) > 1 for part, _ in made)
+    return [(replace(part, split_experts=split), number) for part, number in made]
+
+
+def _forward(segments: list[Segment]) -> list[Block]:
+    return [segment.forward() for segment in segments if segment.layout.tape.operators]
 
 
 def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
@@ -154,203 +250,119 @@ def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
 
 
 # -- training ----------------------------------------------------------------------------------------------------
-def _training(model: Model, task: FineTuning, micro_batches: int, eager: bool) -> Workload:
-    batch = task.batch // micro_batches
+def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload:
+    model, split = plan.model, plan.parallelism
     sequence = model.fixed_tokens or task.sequence
-    passes = micro_batches * task.gradient_accumulation
-    p = Pass(batch, sequence, sequence, sequence, training=True, eager=eager)
-    segments = _lay_out(model, task, p, accumulate=passes > 1)
-    weights = _weights(segments)
-    trainable = sum(w.total for w in weights if w.trainable)
-    if trainable == 0:
+    repeat, more = task.gradient_accumulation, 1
+    if split.pipeline > 1:
+        repeat, more = 1, task.gradient_accumulation
+    plan = replace(plan, accumulate=parts * task.gradient_accumulation > 1)
+    group = SequenceGroup(task.batch // split.data, sequence)
+    whole = Pass((group,), encoder_tokens=sequence, training=True, eager=eager)
+    forward, backward, laid_out = [], [], []
+    for p, number in _parts(plan, whole, parts):
+        segments = lay_out(plan, p)
+        laid_out.append(segments)
+        forward.append(Wave(tuple(_forward(segments)), number * more, p.tokens))
+        reverse = tuple(s.backward() for s in reversed(segments) if s.gradients.operators)
+        backward.append(Wave(reverse, number * more, p.tokens))
+    weights = weights_of(laid_out[0])
+    if not any(w.trainable for w in weights):
         fail(
             f"nothing would learn: {model.name} has no parameter that {type(task.method).__name__} trains",
             key="method",
             value=type(task.method).__name__,
             fix="Choose other targets or another method, for example LoRA on q and v.",
         )
-    reverse = tuple(Block(s.name, s.count, s.backward) for s in reversed(segments) if s.backward)
-    update = []
+    memory = _memory(plan, [laid_out], laid_out[0], weights, eager)
+    update = _update(plan, task, laid_out[0], weights, memory)
+    stages = [
+        Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
+        Stage("backward", StageKind.BACKWARD, tuple(backward), repeat),
+        Stage("update", StageKind.UPDATE, (Wave(update),)),
+    ]
+    return _workload(plan, stages, weights, memory, eager)
+
+
+def _update(
+    plan: Plan, task: FineTuning, segments: list[Segment], weights: tuple[Weight, ...], memory: Memory
+) -> tuple[Block, ...]:
+    blocks = []
     for segment in segments:
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
-            update.append(Block(segment.name, segment.count, update_operators(own, task)))
-    tokens = batch * sequence
-    stages = (
-        Stage("forward", _blocks(segments), 1, tokens),
-        Stage("backward", reverse, 1, tokens),
-        Stage("update", tuple(update), 1, 0),
-    )
-    kept = sum(s.layout.kept_B * s.count for s in segments)
-    rerun = max((_recomputed_B(s.layout) for s in segments), default=0)
-    memory = footprint(model, task, weights, kept + rerun, eager=eager)
+            operators = update_operators(own, task.optimizer, plan.precision)
+            blocks.append(Block(segment.name, segment.count, operators, segment.kind))
+    return (*reduction_blocks(weights, memory, plan.precision, plan.parallelism), *blocks)
+
+
+# -- the whole ---------------------------------------------------------------------------------------------------
+def _without_update(
+    plan: Plan, found: list[tuple[Stage, list[list[Segment]]]], segments: list[Segment], eager: bool
+) -> Workload:
+    """The workload of inference stages; `segments` has every block."""
+    weights = weights_of(segments)
+    memory = _memory(plan, [waves for _, waves in found], segments, weights, eager)
+    return _workload(plan, [stage for stage, _ in found], weights, memory, eager)
+
+
+def _workload(plan: Plan, stages: list[Stage], weights: tuple[Weight, ...], memory: Memory, eager: bool) -> Workload:
+    even_cut(memory, plan.parallelism.pipeline)
     return Workload(
-        model,
-        task,
-        stages,
-        sum(w.total for w in weights),
-        trainable,
-        memory,
-        passes,
-        weights,
-        _notes(model, task, eager),
+        model=plan.model,
+        task=plan.task,
+        stages=tuple(stages),
+        parameters=sum(w.whole_total for w in weights),
+        trainable_parameters=sum(w.whole_total for w in weights if w.trainable),
+        weights=weights,
+        memory=memory,
+        parallelism=plan.parallelism,
+        notes=_notes(plan, eager),
     )
 
 
-def _recomputed_B(layout: Layout) -> int:
-    """Bytes that one layer's recomputed tensors take while its backward runs."""
-    return sum(step.output.operand().size_B for step in layout.recompute)
-
-
-# -- laying out --------------------------------------------------------------------------------------------------
-def _lay_out(model: Model, task: Task, p: Pass, *, accumulate: bool = False) -> list[Segment]:
-    """The model's sections as runs of equal layers, forward and backward."""
-    sections: tuple[Section, ...] = FAMILIES.get(model.family).plan(model, p)
-    formats = _formats(task.precision, p.training)
-    total = sum(section.count for section in sections if section.start is not None)
-    recomputation = task.recomputation if isinstance(task, FineTuning) else "none"
-    cache: dict[object, Layout] = {}
-    chain: list[tuple[Section, int, Layout]] = []
-    streams: Streams = {}
-    for section in sections:
-        layered = section.start is not None
-        for index in range(section.count):
-            part: int | str = (
-                section.start + index
-                if section.start is not None
-                else ("head" if section is sections[-1] else "embedding")
-            )
-            rule = learning(task, model, part, total)
-            key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
-            if key not in cache:
-                cache[key] = _layout(section, streams, formats, rule, p, recomputation if layered else "none")
-            layout = cache[key]
-            chain.append((section, index, layout))
-            streams = layout.leaving
-    return _segments(chain, p.training, accumulate)
-
-
-def _layout(
-    section: Section, streams: Streams, formats: Formats, rule: Learning, p: Pass, recomputation: str
-) -> Layout:
-    tape = Tape(formats, rule, p.training)
-    entering = {n: Value(n, v.shape, v.precision, v.role, v.grad) for n, v in streams.items()}
-    leaving = section.build(tape, dict(entering))
-    layout = Layout(tape, entering, leaving)
-    if p.training:
-        kept, layout.recompute = kept_and_recomputed(tape, recomputation)
-        layout.kept_B = sum(value.operand().size_B for value in kept)
-    else:
-        layout.peak_B = peak_B(tape.operators)
-    return layout
-
-
-def _segments(chain: list[tuple[Section, int, Layout]], training: bool, accumulate: bool) -> list[Segment]:
-    """Groups the chain into runs of equal (forward, backward) layers, walking it backwards for the gradients."""
-    cache: dict[object, tuple[tuple[Operator, ...], frozenset[str]]] = {}
-    arriving: frozenset[str] = frozenset()
-    backwards: list[tuple[Operator, ...]] = []
-    for position in range(len(chain) - 1, -1, -1):
-        layout = chain[position][2]
-        if not training:
-            backwards.append(())
-            continue
-        if position == len(chain) - 1:
-            arriving = frozenset(name for name, value in layout.leaving.items() if value.grad)
-        key = (id(layout), arriving)
-        if key not in cache:
-            cache[key] = _reverse(layout, arriving, accumulate)
-        operators, arriving = cache[key]
-        backwards.append(operators)
-    backwards.reverse()
-    runs: list[list[object]] = []
-    for (section, index, layout), operators in zip(chain, backwards, strict=True):
-        last = runs[-1] if runs else None
-        if last and last[0] is section and last[3] is layout and last[4] is operators:
-            last[2] = index
-        else:
-            runs.append([section, index, index, layout, operators])
-    names = [section.name for section, index, _ in chain if index == 0]
-    segments = []
-    for section_, first, end, layout_, operators_ in runs:
-        alone = names.count(section_.name) == 1  # type: ignore[attr-defined]
-        segments.append(_segment(section_, first, end, layout_, operators_, alone))  # type: ignore[arg-type]
-    return segments
-
-
-def _segment(
-    section: Section, first: int, end: int, layout: Layout, operators: tuple[Operator, ...], alone: bool
-) -> Segment:
-    name, count = section.name, end - first + 1
-    if not alone or count < section.count:
-        base = section.numbered_from if section.numbered_from is not None else section.start or 0
-        name += f"[{base + first}]" if count == 1 else f"[{base + first}..{base + end}]"
-    return Segment(name, count, layout, operators, section.start is not None)
-
-
-def _reverse(layout: Layout, arriving: frozenset[str], accumulate: bool) -> tuple[tuple[Operator, ...], frozenset[str]]:
-    """The backward operators of a layer, and the streams that a gradient leaves through."""
-    reverse = Reverse(layout.tape, accumulate)
-    gradients = {}
-    for name in sorted(arriving):
-        value = layout.leaving[name]
-        gradients[id(value)] = Value(f"{name}.gradient", value.shape, layout.tape.formats.gradients, Role.GRADIENT)
-    reverse.run(gradients, layout.recompute)
-    onward = frozenset(name for name, value in layout.entering.items() if value.grad and id(value) in reverse.gradients)
-    return tuple(reverse.operators), onward
-
-
-def _blocks(segments: list[Segment]) -> tuple[Block, ...]:
-    return tuple(Block(s.name, s.count, tuple(s.layout.tape.operators)) for s in segments if s.layout.tape.operators)
-
-
-def _weights(segments: list[Segment]) -> tuple[Weight, ...]:
-    shared: dict[str, Parameter] = {}
+def _memory(
+    plan: Plan,
+    laid_out: list[list[list[Segment]]],
+    segments: list[Segment],
+    weights: tuple[Weight, ...],
+    eager: bool,
+) -> Memory:
+    """What a layer of each block keeps; `laid_out` has the waves of each stage."""
+    model, task, split = plan.model, plan.task, plan.parallelism
+    cache = kv_layer_B(model, task, plan.precision, tensor=split.tensor, data=split.data, eager=eager)
+    workspace: dict[str, int] = {}
+    for waves in laid_out:
+        for segment in (segment for wave in waves for segment in wave):
+            workspace[segment.name] = max(workspace.get(segment.name, 0), segment.workspace_B)
+    saved: dict[str, tuple[int, ...]] = {}
+    if isinstance(task, FineTuning):
+        for parts in zip(*laid_out[0], strict=True):
+            saved[parts[0].name] = tuple(segment.layout.saved_B for segment in parts)
     found = []
     for segment in segments:
-        for name, w in segment.layout.tape.parameters.items():
-            if not segment.layered:
-                if name in shared:
-                    continue
-                shared[name] = w
-            made = Weight(
-                name,
-                segment.name,
-                w.shape,
-                segment.count,
-                w.groups,
-                w.active,
-                w.module,
-                w.precision,
-                w.trainable,
-                w.matrix,
-                w.adapter,
-            )
-            found.append(made)
+        own = [w for w in weights if w.block == segment.name]
+        held = cache if _writes_cache(segment) and model.generative else 0
+        states = states_of(own, task, plan.precision, held)
+        kept, space = saved.get(segment.name, ()), workspace.get(segment.name, 0)
+        found.append(BlockMemory(segment.name, segment.kind, segment.count, states, kept, space))
     return tuple(found)
 
 
-def _formats(plan: PrecisionPlan, training: bool) -> Formats:
-    narrow = bits(plan.weights) < 16
-    return Formats(
-        plan.activations,
-        plan.gradients,
-        plan.kv_cache if not training else plan.activations,
-        plan.adapters,
-        plan.weights,
-        plan.weight_precision("attention"),
-        plan.weight_precision("ffn"),
-        plan.activations if narrow else plan.weights,
-        "fp32" if bits(plan.activations) < 32 else plan.activations,
-    )
+def _writes_cache(segment: Segment) -> bool:
+    return any(operand.role is Role.KV_CACHE for o in segment.layout.tape.operators for operand in o.outputs)
 
 
-def _notes(model: Model, task: Task, eager: bool) -> tuple[str, ...]:
+def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
+    model, task = plan.model, plan.task
     notes = []
-    if model.fixed_tokens and task.sequence != model.fixed_tokens:
+    if model.fixed_tokens and not isinstance(task, Step) and task.sequence != model.fixed_tokens:
         notes.append(f"{model.name} fixes its sequence at {model.fixed_tokens} tokens")
     if model.experts:
         notes.append("experts touched: expected number under uniform independent routing")
-    if isinstance(task, Inference) and model.generative and not eager:
+    last = isinstance(task, Inference) or (isinstance(task, Step) and task.logits == "last")
+    if last and model.generative and not eager:
         notes.append("logits of the last token only")
+    if plan.attention == "fused" and plan.recomputation == "selective":
+        notes.append("fused attention already rebuilds its scores: selective recomputation adds nothing")
     return tuple(notes)

@@ -2,21 +2,21 @@
 
 How many distinct experts a pass touches is its expected value when each token picks k of E experts uniformly and
 independently: E (1 - (1 - k/E)^tokens), rounded.  The tokens * k assignments are shared out evenly, so that the number
-of multiply-accumulates is exact; where they do not divide, some experts take one row more (operators named ``.rest``).
-Real routing is less even: fewer experts are touched, and the busiest takes more rows.
+of multiply-accumulates is exact; where they do not divide, some experts take one row more and are operators of their
+own. Real routing is less even: fewer experts are touched, and the busiest takes more rows.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tierform.workload import arithmetic
-from tierform.workload.layers import feed_forward
-from tierform.workload.operator import Kind
+from tierform.workload.layers import Pass, feed_forward_part
+from tierform.workload.operator import Shard
+from tierform.workload.ops import activation, add, combine, dispatch, enter, leave, linear, multiply, route
+from tierform.workload.ops.linear import Experts
 from tierform.workload.tape import Tape, Value
 
 if TYPE_CHECKING:
-    from tierform.workload.backward import Reverse
     from tierform.workload.models import Model
 
 
@@ -26,106 +26,73 @@ def experts_touched(tokens: int, experts: int, per_token: int) -> int:
     return max(per_token, min(experts, round(expected)))
 
 
-def shares(tokens: int, experts: int, per_token: int) -> list[tuple[int, int]]:
-    """[(number of experts, rows for each)]: all tokens * per_token assignments, evenly."""
+def shares(tokens: int, experts: int, per_token: int, split: bool = False) -> list[tuple[int, int]]:
+    """[(number of experts, rows for each)]: all tokens * per_token assignments, evenly.
+
+    `split` gives two groups even where all experts take the same number of rows.
+    """
     touched = experts_touched(tokens, experts, per_token)
     rows, rest = divmod(tokens * per_token, touched)
+    if split and touched > 1 and not rest:
+        return [(touched - 1, rows), (1, rows)]
     return [(count, size) for count, size in ((touched - rest, rows), (rest, rows + 1)) if count and size]
 
 
-def mixture(tape: Tape, model: Model, x: Value) -> Value:
+def mixture(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Routed experts and, where the model has them, shared ones beside."""
-    y = _routed(tape, model, x)
-    if not model.shared_ffn_size:
-        return y
-    shared = feed_forward(tape, model, x, model.shared_ffn_size, name="ffn.shared", gated=True)
-    if model.shared_gate:
-        gate = tape.linear(x, "ffn.shared_gate", 1, "ffn", quantizable=False)
-        gate = tape.activation(gate, "ffn.shared_gate.sigmoid", "sigmoid", "ffn")
-        shared = tape.multiply(shared, gate, "ffn.shared_gate.multiply", "ffn")
-    return tape.add(y, shared, "ffn.shared_add", "ffn")
+    inside = enter(tape, x, p.tokens, "ffn")
+    y = _routed(tape, model, p, inside, x)
+    if model.shared_ffn_size:
+        shared = feed_forward_part(tape, model, inside, model.shared_ffn_size, name="ffn.shared", gated=True)
+        if model.shared_gate:
+            gate = linear(tape, x, "ffn.shared_gate", 1, "ffn", quantizable=False)
+            gate = activation(tape, gate, "ffn.shared_gate.sigmoid", "sigmoid", "ffn")
+            gate = enter(tape, gate, p.tokens, "ffn.shared_gate")
+            shared = multiply(tape, shared, gate, "ffn.shared_gate.multiply", "ffn")
+        y = add(tape, y, shared, "ffn.shared_add", "ffn")
+    return leave(tape, y, p.tokens, "ffn")
 
 
-def _routed(tape: Tape, model: Model, x: Value) -> Value:
-    experts, chosen, d, width = model.experts, model.experts_per_token, model.hidden_size, model.expert_ffn_size
-    tokens = x.operand().elements // d
-    logits = tape.linear(x, "ffn.router", experts, "ffn", quantizable=False)
-    gates = tape.value("ffn.gates", (tokens, chosen))
-    cost = arithmetic.ROUTING * experts / chosen
-    tape.emit(
-        "ffn.routing",
-        Kind.ROUTING,
-        "ffn",
-        (logits,),
-        gates,
-        saved=(gates,),
-        per_element=cost,
-        backward=lambda reverse, gradient: reverse.unary(
-            "ffn.routing.grad_input", Kind.ROUTING, "ffn", logits, (gates,), gradient, arithmetic.SOFTMAX_BACKWARD
-        ),
-    )
-    parts = [
-        _group(tape, model, x, gates, count, rows, width, "" if index == 0 else ".rest")
-        for index, (count, rows) in enumerate(shares(tokens, experts, chosen))
-    ]
-    y = tape.value("ffn.combined", x.shape)
+def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
+    """This chip's part of the routed experts' sum; the router sees `seen`, the tokens that this chip has outside."""
+    chosen = model.experts_per_token
+    logits = linear(tape, seen, "ffn.router", model.experts, "ffn", quantizable=False)
+    gates = enter(tape, route(tape, logits, "ffn.routing", chosen), p.tokens, "ffn.gates")
+    groups = shares(p.tokens, model.experts, chosen, p.split_experts)
+    suffixes = ["", *(f".rest{'' if index == 1 else index}" for index in range(1, len(groups)))]
+    ways = [(count, rows, suffix) for (count, rows), suffix in zip(groups, suffixes, strict=True)]
 
-    def backward(reverse: Reverse, gradient: Value) -> None:
-        for part in parts:
-            reverse.unary(
-                "ffn.combine.grad_experts", Kind.ELEMENTWISE, "ffn", part, (gates,), gradient, arithmetic.MULTIPLY
-            )
-        reverse.unary("ffn.combine.grad_gates", Kind.ELEMENTWISE, "ffn", gates, tuple(parts), gradient, 2.0 * d)
+    def product(sources: list[Value], which: str, n: int, shard: Shard) -> list[Value]:
+        with tape.at_once():
+            return [
+                linear(
+                    tape,
+                    source,
+                    f"ffn.experts.{which}{suffix}",
+                    n,
+                    "ffn",
+                    rows=rows,
+                    experts=Experts(model.experts, chosen, count),
+                    weight=f"ffn.experts.{which}",
+                    target=which,
+                    shard=shard,
+                )
+                for (count, rows, suffix), source in zip(ways, sources, strict=True)
+            ]
 
-    saved = (gates, *parts) if gates.grad else (gates,)
-    return tape.emit(
-        "ffn.combine",
-        Kind.ELEMENTWISE,
-        "ffn",
-        (*parts, gates),
-        y,
-        saved=saved,
-        backward=backward,
-        per_element=2.0 * chosen,
-    )
-
-
-def _group(tape: Tape, model: Model, x: Value, gates: Value, count: int, rows: int, width: int, suffix: str) -> Value:
-    """`count` experts on `rows` gathered tokens each."""
-    d, name = model.hidden_size, "ffn.experts"
-    total = count * rows
-    sent = tape.value(f"ffn.dispatched{suffix}", (total, d))
-    scatter = total * d / x.operand().elements
-    tape.emit(
-        f"ffn.dispatch{suffix}",
-        Kind.ELEMENTWISE,
-        "ffn",
-        (x,),
-        sent,
-        waits=(gates,),
-        per_element=arithmetic.GATHER,
-        backward=lambda reverse, gradient: reverse.unary(
-            f"ffn.dispatch{suffix}.grad_input", Kind.ELEMENTWISE, "ffn", x, (), gradient, scatter
-        ),
-    )
-
-    def product(source: Value, part: str, n: int) -> Value:
-        return tape.linear(
-            source,
-            f"{name}.{part}{suffix}",
-            n,
-            "ffn",
-            rows=rows,
-            count=count,
-            groups=model.experts,
-            active=model.experts_per_token,
-            shape=(total, n),
-            weight=f"{name}.{part}",
-            target=part,
-        )
-
-    gate = product(sent, "gate", width)
-    up = product(sent, "up", width)
-    active = tape.activation(gate, f"{name}.activation{suffix}", model.activation, "ffn")
-    hidden = tape.multiply(active, up, f"{name}.multiply{suffix}", "ffn")
-    return product(hidden, "down", d)
+    with tape.at_once():
+        sent = [dispatch(tape, x, gates, "ffn.dispatch", count * rows, suffix) for count, rows, suffix in ways]
+    gate = product(sent, "gate", model.expert_ffn_size, Shard.OUTPUT)
+    up = product(sent, "up", model.expert_ffn_size, Shard.OUTPUT)
+    with tape.at_once():
+        active = [
+            activation(tape, value, f"ffn.experts.activation{suffix}", model.activation, "ffn")
+            for value, suffix in zip(gate, suffixes, strict=True)
+        ]
+    with tape.at_once():
+        hidden = [
+            multiply(tape, a, b, f"ffn.experts.multiply{suffix}", "ffn")
+            for a, b, suffix in zip(active, up, suffixes, strict=True)
+        ]
+    down = product(hidden, "down", model.hidden_size, Shard.INPUT)
+    return combine(tape, tuple(down), gates, "ffn.combine", x)

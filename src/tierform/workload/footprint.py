@@ -1,21 +1,25 @@
-"""How many bytes a task keeps: weights, adapters, gradients, optimizer states, activations, KV cache.
+"""What the layers of a task keep: model states, KV cache, saved tensors, workspace.
 
-Activations in training are what backward keeps of every layer (each kept tensor counted once, from the operators'
-own list; Korthikanti et al., 2022, give the closed form for one architecture) plus what one layer recomputes;
-micro-batches are taken one after the other.  In inference they are the largest set alive at one operator of one layer.
-NormalFloat weights carry 0.127 bit each for their double-quantized block scales (Dettmers et al., 2023).
+Saved tensors are those that the backward rules read, each counted once, from the operators' own list (Korthikanti et
+al., 2022, give the closed form for one architecture).  Workspace is the largest set of tensors alive at one operator
+of a layer, forward or backward, that is not saved.  Attention scores are whole in memory with eager attention only:
+tiled attention makes them block by block (but training keeps the probabilities), fused attention keeps a log-sum-exp
+for each row.  NormalFloat weights carry 0.127 bit each for their double-quantized block scales (Dettmers et al.,
+2023).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tierform.workload.arithmetic import OPTIMIZER_STATES
-from tierform.workload.graph import Footprint, Weight
+from tierform.workload.graph import Weight
+from tierform.workload.memory import Footprint
 from tierform.workload.operator import Operator, Role
-from tierform.workload.precision import bits
-from tierform.workload.task import FineTuning, Inference, Task
-from tierform.workload.update import master_format
+from tierform.workload.ops.optimizer import master_format
+from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.task import FineTuning, Inference, Step, Task
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -23,69 +27,97 @@ if TYPE_CHECKING:
 BLOCK_SCALE_BITS = 0.127
 
 
-def footprint(model: Model, task: Task, weights: tuple[Weight, ...], activations_B: int, *, eager: bool) -> Footprint:
-    """The task's memory by part, in bytes."""
-    base = sum(_stored_B(w) for w in weights if not w.adapter)
-    adapters = sum(_stored_B(w) for w in weights if w.adapter)
-    if isinstance(task, Inference):
-        cache = kv_cache_B(model, task, eager=eager) if model.generative else 0
-        return Footprint(weights=base, adapters=adapters, activations=activations_B, kv_cache=cache)
-    learned = [w for w in weights if w.trainable]
-    total = sum(w.total for w in learned)
-    plan = task.precision
-    return Footprint(
-        weights=base,
-        adapters=adapters,
-        gradients=_bytes(total, plan.gradients),
-        optimizer_states=OPTIMIZER_STATES[task.optimizer] * _bytes(total, plan.optimizer_states),
-        master_weights=sum(_bytes(w.total, master) for w in learned if (master := master_format(w, task))),
-        activations=activations_B,
-    )
-
-
-def kv_cache_B(model: Model, task: Inference, *, eager: bool = False) -> int:
-    """Bytes of the cache when the last token has been decoded.
-
-    Per token and layer 2 * kv_heads * head_dim values; latent attention keeps kv_lora_rank + qk_rope_head_dim
-    (DeepSeek-V2, 2024); a sliding window keeps no more than its width; an encoder-decoder also keeps the keys and
-    values of its cross-attention.
-    """
-    pair = 2 * model.kv_heads * model.head_dim
-    if model.kind == "encoder-decoder":
-        values = model.decoder_layers * pair * (1 + task.decode + task.sequence)
-        return _bytes(task.batch * values, task.precision.kv_cache)
-    length = task.sequence + task.decode
-    if model.sliding_window and not eager:
-        length = min(length, model.sliding_window)
-    per_token = model.kv_lora_rank + model.qk_rope_head_dim if model.latent_attention else pair
-    return _bytes(task.batch * model.layers * length * per_token, task.precision.kv_cache)
-
-
-def peak_B(operators: list[Operator]) -> int:
-    """The largest number of bytes of activations alive at one operator of a layer."""
-    last: dict[str, int] = {}
-    for index, operator in enumerate(operators):
-        for operand in operator.inputs:
-            last[operand.name] = index
-    alive: dict[str, int] = {}
-    peak = 0
-    for index, operator in enumerate(operators):
-        for operand in (*operator.inputs, *operator.outputs):
-            if operand.role is Role.ACTIVATION:
-                size = operand.size_B * operator.count
-                alive[operand.name] = max(alive.get(operand.name, 0), size)
-        peak = max(peak, sum(alive.values()))
-        alive = {name: size for name, size in alive.items() if last.get(name, -1) > index}
-    return peak
+def states_of(weights: Iterable[Weight], task: Task, plan: PrecisionPlan, kv_cache_B: int = 0) -> Footprint:
+    """What one layer with these weights keeps for the whole task."""
+    own = list(weights)
+    parts = {
+        "weights": sum(_stored_B(w) for w in own if not w.adapter),
+        "adapters": sum(_stored_B(w) for w in own if w.adapter),
+        "kv_cache": kv_cache_B,
+    }
+    if isinstance(task, FineTuning):
+        learned = [w for w in own if w.trainable]
+        numbers = sum(w.elements * w.groups for w in learned)
+        parts |= {
+            "gradients": _bytes(numbers, plan.weight_gradients),
+            "optimizer_states": OPTIMIZER_STATES[task.optimizer] * _bytes(numbers, plan.optimizer_states),
+            "master_weights": sum(
+                _bytes(w.elements * w.groups, master) for w in learned if (master := master_format(w, plan))
+            ),
+        }
+    return Footprint(**parts)
 
 
 def _stored_B(weight: Weight) -> int:
-    extra = int(weight.total * BLOCK_SCALE_BITS / 8) if weight.precision == "nf4" else 0
-    return weight.size_B + extra
+    numbers = weight.elements * weight.groups
+    extra = int(numbers * BLOCK_SCALE_BITS / 8) if weight.precision == "nf4" else 0
+    return _bytes(numbers, weight.precision) + extra
 
 
 def _bytes(number: int, precision: str) -> int:
     return -(-number * bits(precision) // 8)
 
 
-__all__ = ["FineTuning", "footprint", "kv_cache_B", "peak_B"]
+def kv_layer_B(model: Model, task: Task, plan: PrecisionPlan, *, tensor: int = 1, data: int = 1, eager: bool) -> int:
+    """Bytes of one decoder layer's cache on one chip when the task ends.
+
+    Per token 2 * kv_heads * head_dim values, of which a chip has its heads, at least one; latent attention keeps
+    kv_lora_rank + qk_rope_head_dim (DeepSeek-V2, 2024), on every chip; a sliding window keeps no more than its width;
+    an encoder-decoder also keeps the keys and values of its cross-attention.
+    """
+    values = 2 * max(1, model.kv_heads // tensor) * model.head_dim
+    if model.latent_attention:
+        values = model.kv_lora_rank + model.qk_rope_head_dim
+    window = model.sliding_window if not eager else 0
+    tokens = 0
+    for sequences, length in _lengths(model, task):
+        tokens += sequences // data * (min(length, window) if window else length)
+    return _bytes(tokens * values, plan.kv_cache)
+
+
+def _lengths(model: Model, task: Task) -> list[tuple[int, int]]:
+    """[(sequences, tokens in the cache of each)] at the end of the task."""
+    if isinstance(task, Step):
+        return [(group.sequences, group.past + group.new) for group in task.groups]
+    if not isinstance(task, Inference):
+        return []
+    if model.kind == "encoder-decoder":
+        return [(task.batch, 1 + task.decode + task.sequence)]
+    return [(task.batch, task.sequence + task.decode)]
+
+
+def peak_B(
+    operators: Sequence[Operator],
+    together: Sequence[int],
+    *,
+    kept: frozenset[str] = frozenset(),
+    hidden: frozenset[str] = frozenset(),
+) -> int:
+    """The largest number of bytes of activations and their gradients alive at one operator of a layer.
+
+    Neighbours with one number `together` (not 0) run at once.  `kept` tensors are counted elsewhere, `hidden` ones
+    never lie in memory whole.
+    """
+    skipped = kept | hidden
+    spans: dict[str, tuple[int, int, int]] = {}  # first and last operator, bytes
+    index, before = -1, 0
+    for operator, group in zip(operators, together, strict=True):
+        index, before = index + (not group or group != before), group
+        for operand in (*operator.inputs, *operator.outputs):
+            role = operand.role
+            if role is not Role.ACTIVATION and (role is not Role.GRADIENT or operand.trainable):
+                continue
+            name = operand.name
+            if name in skipped:
+                continue
+            first, _, size = spans.get(name, (index, index, 0))
+            spans[name] = (first, index, max(size, operand.size_B * operator.count))
+    change = [0] * (index + 2)
+    for first, last, size in spans.values():
+        change[first] += size
+        change[last + 1] -= size
+    total = peak = 0
+    for size in change:
+        total += size
+        peak = max(peak, total)
+    return peak

@@ -1,142 +1,153 @@
 """Multi-head latent attention: keys and values rebuilt from one small latent per token (DeepSeek-V2, 2024).
 
-A pass over many tokens expands the latent to keys and values per head, as published code does.  A decode step keeps
-only the latent and the shared rotary key in its cache and absorbs the up-projections into query and output (the
+A prompt's pass expands the latent to keys and values per head, as published code does.  Sequences with a past keep only
+the latent and the shared rotary key in their cache, and absorb the up-projections into query and output (the
 paper's section 2.1): the query is multiplied with the key up-projection, scores and weighted sums run on the latent,
-and the value up-projection follows.
+and the value up-projection follows.  All heads then read one latent.  Tensor parallelism cuts heads; the latent is the
+same on every chip.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tierform.workload import arithmetic
-from tierform.workload.layers import Pass
-from tierform.workload.operator import Kind, Operand, Role
-from tierform.workload.tape import Parameter, Tape, Value
+from tierform.workload.layers import Pass, joined, rows_of
+from tierform.workload.operator import Attention, Kind, Operand, Role, Shard
+from tierform.workload.ops import attention_core, concatenate, enter, leave, linear, normalization, rotary
+from tierform.workload.tape import Parameter, Product, Tape, Value
+from tierform.workload.task import SequenceGroup
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
 
 
+@dataclass(frozen=True, slots=True)
+class _Latent:
+    """What the cores of one layer share."""
+
+    tape: Tape
+    model: Model
+    p: Pass
+    q: Value
+    latent: Value
+    turned: Value
+
+    @property
+    def heads(self) -> int:
+        return self.tape.share(self.model.heads)
+
+
 def latent_attention(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Attention of x on itself through the latent, with its output projection."""
-    b, s, h = p.batch, p.queries, model.heads
-    nope, rope, vd, rank = model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim, model.kv_lora_rank
+    nope, rope, bias = model.qk_nope_head_dim, model.qk_rope_head_dim, model.attention_bias
     role, precision = (Role.KV_CACHE, tape.formats.kv_cache) if p.cached else (Role.ACTIVATION, None)
-    width = h * (nope + rope)
+    low = x
     if model.q_lora_rank:
-        low = tape.linear(x, "attention.q_a", model.q_lora_rank, "attention", bias=model.attention_bias)
-        low = tape.normalization(low, "attention.q_a_norm", model.norm)
-        q = tape.linear(low, "attention.q", width, "attention", target="q")
-    else:
-        q = tape.linear(x, "attention.q", width, "attention", target="q")
-    q = tape.rotary(q, "attention.q_rotary", size=b * s * h * rope)
-    latent = tape.linear(x, "attention.kv_a", rank, "attention", bias=model.attention_bias)
-    latent = tape.normalization(latent, "attention.kv_a_norm", model.norm, role=role, precision=precision)
-    turned = tape.linear(x, "attention.k_rope", rope, "attention", bias=model.attention_bias)
-    turned = tape.rotary(turned, "attention.k_rotary", role=role, precision=precision)
-    if p.decode:
-        mixed = _absorbed(tape, model, p, q, latent, turned)
-    else:
-        keys = tape.linear(latent, "attention.k_b", h * nope, "attention", target="k")
-        values = tape.linear(latent, "attention.v_b", h * vd, "attention", target="v")
-        whole = tape.value("attention.keys", (b, s, h, nope + rope))
-        tape.emit(
-            "attention.k_concat",
-            Kind.ELEMENTWISE,
-            "attention",
-            (keys, turned),
-            whole,
-            per_element=arithmetic.GATHER,
-            backward=lambda reverse, gradient: reverse.add((keys, turned), gradient),
-        )
-        causal = s > 1 and s == p.context
-        scores = tape.matmul(
-            q,
-            whole,
-            "attention.scores",
-            "attention",
-            batch=b * h,
-            m=s,
-            n=p.context,
-            k=nope + rope,
-            shape=(b, h, s, p.context),
-            causal=causal,
-        )
-        weights = tape.softmax(scores, "attention.softmax", "attention", causal=causal)
-        weights = tape.dropout(weights, "attention.dropout", "attention", model.attention_dropout, attention_core=True)
-        mixed = tape.matmul(
-            weights,
-            values,
-            "attention.context",
-            "attention",
-            batch=b * h,
-            m=s,
-            n=vd,
-            k=p.context,
-            shape=(b, s, h * vd),
-            causal=causal,
-        )
-    return tape.linear(mixed, "attention.o", model.hidden_size, "attention", bias=model.attention_bias, target="o")
+        low = linear(tape, x, "attention.q_a", model.q_lora_rank, "attention", bias=bias)
+        low = normalization(tape, low, "attention.q_a_norm", model.norm)
+    low = enter(tape, low, p.tokens, "attention.q_a")
+    width = model.heads * (nope + rope)
+    q = linear(tape, low, "attention.q", width, "attention", target="q", shard=Shard.OUTPUT)
+    q = rotary(tape, q, "attention.q_rotary", size=p.tokens * tape.share(model.heads) * rope)
+    latent = linear(tape, x, "attention.kv_a", model.kv_lora_rank, "attention", bias=bias)
+    latent = normalization(tape, latent, "attention.kv_a_norm", model.norm, role=role, precision=precision)
+    latent = enter(tape, latent, p.tokens, "attention.kv_a")
+    turned = linear(tape, x, "attention.k_rope", rope, "attention", bias=bias)
+    turned = rotary(tape, turned, "attention.k_rotary", role=role, precision=precision)
+    turned = enter(tape, turned, p.tokens, "attention.k_rope")
+    parts = _Latent(tape, model, p, q, latent, turned)
+    results = [_absorbed(parts, group) if group.past else _expanded(parts, group) for group in p.groups]
+    mixed = joined(p, results, "attention.context")
+    y = linear(tape, mixed, "attention.o", model.hidden_size, "attention", bias=bias, target="o", shard=Shard.INPUT)
+    return leave(tape, y, p.tokens, "attention.o")
 
 
-def _absorbed(tape: Tape, model: Model, p: Pass, q: Value, latent: Value, turned: Value) -> Value:
-    """One decode step on the cached latents: (batch, 1, heads * v_head_dim)."""
-    b, h, c = p.batch, model.heads, p.context
+def _core(parts: _Latent, group: SequenceGroup, kv_heads: int, head_dim: int, value_dim: int) -> Attention:
+    parts.tape.cores += 1
+    return Attention(
+        number=parts.tape.cores,
+        sequences=group.sequences,
+        queries=group.new,
+        keys=group.past + group.new,
+        heads=parts.heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        value_dim=value_dim,
+        causal=group.new > 1,
+    )
+
+
+def _expanded(parts: _Latent, group: SequenceGroup) -> Value:
+    """A prompt: keys and values of every head, rebuilt from the latent of its own tokens."""
+    tape, model, p, h = parts.tape, parts.model, parts.p, parts.heads
+    nope, rope, vd = model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim
+    latent, turned = rows_of(p, parts.latent, group), rows_of(p, parts.turned, group)
+    rows = group.sequences * group.new
+    keys = linear(tape, latent, "attention.k_b", model.heads * nope, "attention", target="k", shard=Shard.OUTPUT)
+    values = linear(tape, latent, "attention.v_b", model.heads * vd, "attention", target="v", shard=Shard.OUTPUT)
+    shape = (rows, h * (nope + rope))
+    whole = concatenate(tape, keys, turned, "attention.k_concat", "attention", shape, result="attention.keys")
+    return attention_core(
+        tape,
+        rows_of(p, parts.q, group),
+        whole,
+        values,
+        _core(parts, group, h, nope + rope, vd),
+        "attention",
+        shape=(rows, h * vd),
+        dropout_probability=model.attention_dropout,
+    )
+
+
+def _absorbed(parts: _Latent, group: SequenceGroup) -> Value:
+    """New tokens on the cached latents of their past: (tokens, heads * v_head_dim)."""
+    tape, model, p, h = parts.tape, parts.model, parts.p, parts.heads
     nope, rope, vd, rank = model.qk_nope_head_dim, model.qk_rope_head_dim, model.v_head_dim, model.kv_lora_rank
-    k_b = tape.parameter("attention.k_b", (h * nope, rank), "attention", matrix=True)
-    v_b = tape.parameter("attention.v_b", (h * vd, rank), "attention", matrix=True)
-    absorbed = tape.value("attention.q_absorbed", (b, h, rank + rope))
-    _per_head(tape, "attention.k_b", q, absorbed, k_b, (nope, rank), b, rank, nope, h, transposed=True)
-    kept = Value(
-        "attention.latent.cache",
-        (b, c, rank + rope),
-        tape.formats.kv_cache,
-        Role.KV_CACHE,
-        False,
-        (*latent.after, *turned.after),
+    b, rows, c = group.sequences, group.sequences * group.new, group.past + group.new
+    k_b = _up_projection(parts, "attention.k_b", nope)
+    v_b = _up_projection(parts, "attention.v_b", vd)
+    absorbed = tape.value("attention.q_absorbed", (b, h, group.new * (rank + rope)), cut=True)
+    q = rows_of(p, parts.q, group)
+    _per_head(parts, "attention.k_b", q, absorbed, k_b, Product(rows, rank, nope, count=h), transposed=True)
+    form, after = tape.formats.kv_cache, (*parts.latent.after, *parts.turned.after)
+    kept = Value("attention.latent.cache", (b, c, rank + rope), form, Role.KV_CACHE, after=after)
+    values = Value("attention.latent.cache", (b, c, rank), form, Role.KV_CACHE, after=parts.latent.after)
+    mixed = attention_core(
+        tape,
+        absorbed,
+        kept,
+        values,
+        _core(parts, group, 1, rank + rope, rank),
+        "attention",
+        shape=(b, h, group.new * rank),
+        shared_latent=True,
     )
-    scores = tape.matmul(
-        absorbed, kept, "attention.scores", "attention", batch=b, m=h, n=c, k=rank + rope, shape=(b, h, 1, c)
-    )
-    weights = tape.softmax(scores, "attention.softmax", "attention")
-    values = Value("attention.latent.cache", (b, c, rank), tape.formats.kv_cache, Role.KV_CACHE, False, latent.after)
-    mixed = tape.matmul(
-        weights, values, "attention.context", "attention", batch=b, m=h, n=rank, k=c, shape=(b, h, rank)
-    )
-    out = tape.value("attention.values", (b, 1, h * vd))
-    return _per_head(tape, "attention.v_b", mixed, out, v_b, (vd, rank), b, vd, rank, h, transposed=False)
+    out = tape.value("attention.values", (rows, h * vd), cut=True)
+    return _per_head(parts, "attention.v_b", mixed, out, v_b, Product(rows, vd, rank, count=h), transposed=False)
+
+
+def _up_projection(parts: _Latent, name: str, per_head: int) -> Parameter:
+    rank, whole = parts.model.kv_lora_rank, parts.model.heads * per_head * parts.model.kv_lora_rank
+    return parts.tape.parameter(name, (parts.heads * per_head, rank), "attention", matrix=True, whole=whole)
 
 
 def _per_head(
-    tape: Tape,
-    name: str,
-    x: Value,
-    y: Value,
-    w: Parameter,
-    slice_shape: tuple[int, int],
-    m: int,
-    n: int,
-    k: int,
-    heads: int,
-    *,
-    transposed: bool,
+    parts: _Latent, name: str, x: Value, y: Value, w: Parameter, sizes: Product, *, transposed: bool
 ) -> Value:
     """One product per head with that head's rows of a weight."""
-    weight = Operand(w.name, slice_shape, w.precision, Role.WEIGHT, not w.trainable, w.trainable)
-    return tape.emit(
+    shape = (w.shape[0] // sizes.count, w.shape[1])
+    weight = Operand(w.name, shape, w.precision, Role.WEIGHT, static=not w.trainable, trainable=w.trainable)
+    return parts.tape.emit(
         name,
         Kind.MATMUL,
         "attention",
         (x,),
         y,
-        operands=(x.operand((m, k)), weight),
-        outputs=(y.operand((m, n)),),
-        m=m,
-        n=n,
-        k=k,
-        count=heads,
+        operands=(x.operand((sizes.m, sizes.k)), weight),
+        outputs=(y.operand((sizes.m, sizes.n)),),
+        sizes=sizes,
         weight=w.name,
         transposed=transposed,
+        shard=Shard.HEADS,
     )

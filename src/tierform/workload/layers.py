@@ -1,8 +1,8 @@
-"""The parts that transformers are made of, laid out on a :class:`~tierform.workload.tape.Tape`.
+"""The parts that transformers are made of, laid out with the operators of :mod:`tierform.workload.ops`.
 
 Attention (multi-head, grouped-query, cross, sliding window), feed-forward networks, embeddings and the passes that use
 them.  Experts are in :mod:`tierform.workload.experts`, multi-head latent attention in :mod:`tierform.workload.latent`.
-Attention is written as scores, softmax, weighted values; keys and values are shared by their query group, not repeated.
+Activations have the shape (tokens, features): the new tokens of all sequences of a pass, one after the other.
 """
 
 from __future__ import annotations
@@ -11,8 +11,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tierform.workload.operator import Role
-from tierform.workload.tape import Shape, Tape, Value
+from tierform.workload.operator import Attention, Role, Shard
+from tierform.workload.ops import (
+    activation,
+    adapter,
+    add,
+    attention_core,
+    dropout,
+    enter,
+    leave,
+    linear,
+    multiply,
+    normalization,
+    rotary,
+)
+from tierform.workload.ops.collective import gather_features
+from tierform.workload.tape import Product, Tape, Value
+from tierform.workload.task import SequenceGroup
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -22,25 +37,40 @@ Streams = dict[str, Value]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What goes through the model once: `batch` sequences of `queries` new tokens, each seeing `context` tokens.
+    """What goes through the model once: groups of equal sequences.
 
-    `encoder_tokens` is the encoder's length in an encoder-decoder.  `decode` passes take earlier keys and values from
-    the cache; `cached` passes write theirs to it.  `eager` counts masked attention in full and every token's logits.
+    `encoder_tokens` is the encoder's length in an encoder-decoder.  `cached` passes write their keys and values to the
+    cache; groups with a past read earlier ones from it.  `every_logit`: not of the last tokens only.  `eager` counts
+    what Hugging Face's eager code computes.  `split_experts` lays experts out in two groups even where one would do.
     """
 
-    batch: int
-    queries: int
-    context: int
+    groups: tuple[SequenceGroup, ...]
     encoder_tokens: int = 0
     training: bool = False
     cached: bool = False
-    decode: bool = False
+    every_logit: bool = False
     eager: bool = False
+    split_experts: bool = False
+
+    @property
+    def sequences(self) -> int:
+        """Sequences of all groups."""
+        return sum(group.sequences for group in self.groups)
 
     @property
     def tokens(self) -> int:
-        """New tokens in all sequences."""
-        return self.batch * self.queries
+        """New tokens of all sequences."""
+        return sum(group.sequences * group.new for group in self.groups)
+
+    @property
+    def positions(self) -> int:
+        """Different places of new tokens; sequences of a group share theirs."""
+        return sum(group.new for group in self.groups)
+
+    @property
+    def continues(self) -> bool:
+        """Whether all sequences have a past: decode steps and their kin."""
+        return all(group.past for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,108 +100,135 @@ def attention(
     source: Value | None = None,
     bias: Value | None = None,
     causal: bool | None = None,
-    rotary: bool = False,
+    rotated: bool = False,
     window: int = 0,
 ) -> Value:
     """Multi-head attention of x on itself, or on `source` (cross-attention), through its output projection.
 
-    `bias` is added to the scores (relative positions).  Result: (batch, queries, hidden).
+    `bias` is added to the scores (relative positions).  Result: (tokens, hidden).
     """
-    b, h, kv, hd = p.batch, model.heads, model.kv_heads, model.head_dim
-    keys = p.encoder_tokens if source is not None else p.context
-    if window and not p.eager:
-        keys = min(keys, window)
-    if causal is None:
-        causal = model.kind == "decoder"
-    full = p.queries > 1 and p.queries == keys
+    hd, late = model.head_dim, rotated or model.qk_norm
+    kv = max(1, model.kv_heads // tape.tensor)  # below the tensor degree each chip keeps one, which others have, too
+    across = source is not None
     role, precision = (Role.KV_CACHE, tape.formats.kv_cache) if p.cached else (Role.ACTIVATION, None)
-    late = rotary or model.qk_norm
-    q = tape.linear(x, f"{name}.q", h * hd, "attention", bias=model.attention_bias, target="q")
-    if source is not None and p.decode:
-        k = _cache(tape, f"{name}.k", (b, kv, keys, hd), ())
-        v = _cache(tape, f"{name}.v", (b, kv, keys, hd), ())
-        _declare_unused(tape, name, model, source)
-    else:
-        origin = x if source is None else source
-        k = tape.linear(
+    inside = enter(tape, x, p.tokens, name)
+    q = linear(
+        tape,
+        inside,
+        f"{name}.q",
+        model.heads * hd,
+        "attention",
+        bias=model.attention_bias,
+        target="q",
+        shard=Shard.OUTPUT,
+    )
+
+    def project(origin: Value, which: str, finished: bool) -> Value:
+        return linear(
+            tape,
             origin,
-            f"{name}.k",
-            kv * hd,
-            "attention",
-            bias=key_bias(model),
-            target="k",
-            role=Role.ACTIVATION if late else role,
-            precision=None if late else precision,
-        )
-        v = tape.linear(
-            origin,
-            f"{name}.v",
-            kv * hd,
+            f"{name}.{which}",
+            model.kv_heads * hd,
             "attention",
             bias=model.attention_bias,
-            target="v",
-            role=role,
-            precision=precision,
+            target=which,
+            shard=Shard.OUTPUT,
+            held=kv * hd,
+            role=role if finished else Role.ACTIVATION,
+            precision=precision if finished else None,
         )
+
+    if across and p.continues:
+        for which in ("k", "v"):
+            tape.parameter(
+                f"{name}.{which}",
+                (kv * hd, model.hidden_size),
+                "attention",
+                matrix=True,
+                whole=model.kv_heads * hd * model.hidden_size,
+            )
+        k = v = tape.value(f"{name}.unused", (1,))
+    else:
+        origin = inside if source is None else enter(tape, source, p.sequences * p.encoder_tokens, f"{name}.source")
+        k, v = project(origin, "k", not late), project(origin, "v", True)
     if model.qk_norm:
-        q = tape.normalization(q, f"{name}.q_norm", model.norm, size=hd)
-        k = tape.normalization(k, f"{name}.k_norm", model.norm, size=hd)
-    if rotary:
-        q = tape.rotary(q, f"{name}.q_rotary")
-        k = tape.rotary(k, f"{name}.k_rotary", role=role, precision=precision)
-    if p.decode and source is None:
-        k = _cache(tape, f"{name}.k", (b, kv, keys, hd), k.after)
-        v = _cache(tape, f"{name}.v", (b, kv, keys, hd), v.after)
-    mask = causal and full and source is None
-    scores = tape.matmul(
-        q,
-        k,
-        f"{name}.scores",
-        "attention",
-        batch=b * h,
-        m=p.queries,
-        n=keys,
-        k=hd,
-        shape=(b, h, p.queries, keys),
-        causal=mask,
+        q = normalization(tape, q, f"{name}.q_norm", model.norm, size=hd)
+        k = normalization(tape, k, f"{name}.k_norm", model.norm, size=hd)
+    if rotated:
+        q = rotary(tape, q, f"{name}.q_rotary")
+        k = rotary(tape, k, f"{name}.k_rotary", role=role, precision=precision)
+    masked = (model.kind == "decoder" if causal is None else causal) and not across
+    results = []
+    for group in p.groups:
+        core = _core(tape, model, p, group, across=across, masked=masked, window=0 if p.eager else window)
+        keys, values = (
+            _cache(tape, f"{name}.{which}", core, value) if group.past else rows_of(p, value, group)
+            for which, value in (("k", k), ("v", v))
+        )
+        results.append(
+            attention_core(
+                tape,
+                rows_of(p, q, group),
+                keys,
+                values,
+                core,
+                name,
+                shape=(group.sequences * group.new, core.heads * hd),
+                bias=bias,
+                dropout_probability=model.attention_dropout,
+            )
+        )
+    mixed = joined(p, results, f"{name}.context")
+    y = linear(
+        tape, mixed, f"{name}.o", model.hidden_size, "attention", bias=model.output_bias, target="o", shard=Shard.INPUT
     )
-    if bias is not None:
-        scores = tape.add(scores, bias, f"{name}.bias_add", "attention")
-    weights = tape.softmax(scores, f"{name}.softmax", "attention", causal=mask)
-    weights = tape.dropout(weights, f"{name}.dropout", "attention", model.attention_dropout, attention_core=True)
-    mixed = tape.matmul(
-        weights,
-        v,
-        f"{name}.context",
-        "attention",
-        batch=b * h,
-        m=p.queries,
-        n=hd,
-        k=keys,
-        shape=(b, p.queries, h * hd),
-        causal=mask,
+    return leave(tape, y, p.tokens, f"{name}.o")
+
+
+def _core(
+    tape: Tape, model: Model, p: Pass, group: SequenceGroup, *, across: bool, masked: bool, window: int
+) -> Attention:
+    keys = p.encoder_tokens if across else group.past + group.new
+    beyond = bool(window) and keys > window
+    tape.cores += 1
+    return Attention(
+        number=tape.cores,
+        sequences=group.sequences,
+        queries=group.new,
+        keys=window if beyond else keys,
+        heads=tape.share(model.heads),
+        kv_heads=max(1, model.kv_heads // tape.tensor),
+        head_dim=model.head_dim,
+        value_dim=model.head_dim,
+        causal=masked and group.new > 1 and not beyond,
     )
-    return tape.linear(mixed, f"{name}.o", model.hidden_size, "attention", bias=model.output_bias, target="o")
 
 
-def key_bias(model: Model) -> bool:
-    """Whether the key projection has a bias (as the others do, in all families so far)."""
-    return model.attention_bias
+def rows_of(p: Pass, x: Value, group: SequenceGroup) -> Value:
+    """What of x belongs to a group's tokens."""
+    if len(p.groups) == 1:
+        return x
+    return x.view((group.sequences * group.new, *x.shape[1:]))
 
 
-def _cache(tape: Tape, name: str, shape: Shape, after: tuple[str, ...]) -> Value:
-    return Value(f"{name}.cache", shape, tape.formats.kv_cache, Role.KV_CACHE, False, after)
+def joined(p: Pass, results: list[Value], name: str) -> Value:
+    """The groups' results, one after the other: each kernel writes into its part of one tensor."""
+    if len(results) == 1:
+        return results[0]
+    after = tuple(dict.fromkeys(source for value in results for source in value.after))
+    first = results[0]
+    return Value(name, (p.tokens, first.shape[-1]), first.precision, first.role, after=after, cut=first.cut)
 
 
-def _declare_unused(tape: Tape, name: str, model: Model, source: Value) -> None:
-    width = model.kv_heads * model.head_dim
-    for part in ("k", "v"):
-        tape.parameter(f"{name}.{part}", (width, source.shape[-1]), "attention", matrix=True)
+def _cache(tape: Tape, name: str, core: Attention, new: Value) -> Value:
+    shape = (core.sequences, core.kv_heads, core.keys, core.head_dim)
+    return Value(f"{name}.cache", shape, tape.formats.kv_cache, Role.KV_CACHE, after=new.after, cut=True)
 
 
 def feed_forward(
     tape: Tape,
     model: Model,
+    p: Pass,
     x: Value,
     width: int,
     *,
@@ -181,18 +238,38 @@ def feed_forward(
     inner_dropout: float = 0.0,
 ) -> Value:
     """down(f(up x)), or gated: down(f(gate x) * up x)."""
+    inside = enter(tape, x, p.tokens, name)
+    y = feed_forward_part(tape, model, inside, width, name=name, gated=gated, bias=bias, inner_dropout=inner_dropout)
+    return leave(tape, y, p.tokens, f"{name}.down")
+
+
+def feed_forward_part(
+    tape: Tape,
+    model: Model,
+    x: Value,
+    width: int,
+    *,
+    name: str,
+    gated: bool | None = None,
+    bias: bool | None = None,
+    inner_dropout: float = 0.0,
+) -> Value:
+    """This chip's part of a feed-forward network: its sum over the chips is the result."""
     bias = model.ffn_bias if bias is None else bias
     gated = model.gated if gated is None else gated
+
+    def widen(which: str) -> Value:
+        return linear(tape, x, f"{name}.{which}", width, "ffn", bias=bias, target=which, shard=Shard.OUTPUT)
+
     if gated:
-        gate = tape.linear(x, f"{name}.gate", width, "ffn", bias=bias, target="gate")
-        up = tape.linear(x, f"{name}.up", width, "ffn", bias=bias, target="up")
-        active = tape.activation(gate, f"{name}.activation", model.activation, "ffn")
-        hidden = tape.multiply(active, up, f"{name}.multiply", "ffn")
+        gate, up = widen("gate"), widen("up")
+        active = activation(tape, gate, f"{name}.activation", model.activation, "ffn")
+        hidden = multiply(tape, active, up, f"{name}.multiply", "ffn")
     else:
-        up = tape.linear(x, f"{name}.up", width, "ffn", bias=bias, target="up")
-        hidden = tape.activation(up, f"{name}.activation", model.activation, "ffn")
-    hidden = tape.dropout(hidden, f"{name}.inner_dropout", "ffn", inner_dropout)
-    return tape.linear(hidden, f"{name}.down", model.hidden_size, "ffn", bias=bias, target="down")
+        hidden = activation(tape, widen("up"), f"{name}.activation", model.activation, "ffn")
+    hidden = dropout(tape, hidden, f"{name}.inner_dropout", "ffn", inner_dropout)
+    down = f"{name}.down"
+    return linear(tape, hidden, down, model.hidden_size, "ffn", bias=bias, target="down", shard=Shard.INPUT)
 
 
 def bottleneck(tape: Tape, model: Model, x: Value, name: str) -> Value:
@@ -200,46 +277,46 @@ def bottleneck(tape: Tape, model: Model, x: Value, name: str) -> Value:
     size = tape.learning.bottleneck
     if not size:
         return x
-    rows, d = x.operand().elements // model.hidden_size, model.hidden_size
-    down = tape.adapter(x, f"{name}.down", rows, size, d, bias=True)
-    hidden = tape.activation(down, f"{name}.activation", "gelu", "adapter")
-    up = tape.adapter(hidden, f"{name}.up", rows, d, size, bias=True, shape=x.shape)
-    return tape.add(x, up, f"{name}.add", "adapter")
+    rows, d = x.elements // model.hidden_size, model.hidden_size
+    down = adapter(tape, x, f"{name}.down", Product(rows, size, d), bias=True)
+    hidden = activation(tape, down, f"{name}.activation", "gelu", "adapter")
+    up = adapter(tape, hidden, f"{name}.up", Product(rows, d, size), bias=True, shape=x.shape)
+    return add(tape, x, up, f"{name}.add", "adapter")
 
 
 def residual(
-    tape: Tape, model: Model, x: Value, part: Callable[[Value], Value], name: str, *, norm_bias: bool | None = None
+    tape: Tape, model: Model, x: Value, branch: Callable[[Value], Value], name: str, *, part: str = "attention"
 ) -> Value:
-    """A residual branch: x + part(norm(x)) for pre-normalization, norm(x + part(x)) for post-normalization."""
-    norm = f"{name}_norm"
-    inside = x if model.norm_position == "post" else tape.normalization(x, norm, model.norm, bias=norm_bias)
-    y = tape.dropout(
-        part(inside), f"{name}.output_dropout", "ffn" if name.startswith("ffn") else "attention", model.dropout
-    )
+    """A residual branch: x + branch(norm(x)) for pre-normalization, norm(x + branch(x)) for post-normalization."""
+    norm, after = f"{name}_norm", model.norm_position == "post"
+    y = branch(x if after else normalization(tape, x, norm, model.norm))
+    y = dropout(tape, y, f"{name}.output_dropout", part, model.dropout)
     y = bottleneck(tape, model, y, f"{name}.adapter")
-    total = tape.add(x, y, f"{name}.residual", "other")
-    if model.norm_position == "post":
-        return tape.normalization(total, norm, model.norm, bias=norm_bias)
-    return total
+    total = add(tape, x, y, f"{name}.residual", "other")
+    return normalization(tape, total, norm, model.norm) if after else total
 
 
 def tied_or_own_head(tape: Tape, model: Model, p: Pass, x: Value, *, bias: bool = False, width: int = 0) -> Value:
     """Logits over the vocabulary: every token's in training, one per sequence (the last) in inference."""
     width = width or model.hidden_size
-    every = p.training or p.eager or model.kind not in ("decoder", "encoder-decoder")
-    rows = p.tokens if every else p.batch
+    every = p.training or p.eager or p.every_logit or model.kind not in ("decoder", "encoder-decoder")
+    rows = p.tokens if every else p.sequences
     weight = None
     if model.tied_embeddings:
         weight = "embedding.word"
-        tape.parameter(weight, (model.vocabulary, width), "embedding", matrix=True)
-    return tape.linear(
-        x,
+        held, whole = (tape.share(model.vocabulary), width), model.vocabulary * width
+        tape.parameter(weight, held, "embedding", matrix=True, whole=whole)
+    logits = linear(
+        tape,
+        enter(tape, x, p.tokens, "head"),
         "head.logits",
         model.vocabulary,
         "head",
         bias=bias,
         rows=rows,
         weight=weight,
-        shape=(p.batch, rows // p.batch, model.vocabulary),
+        shape=(rows, tape.share(model.vocabulary)),
         quantizable=False,
+        shard=Shard.OUTPUT,
     )
+    return logits if p.training else gather_features(tape, logits, model.vocabulary, "head.logits")

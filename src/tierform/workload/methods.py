@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tierform.errors import fail
 from tierform.workload.tape import Learning
-from tierform.workload.task import Adapters, BitFit, Full, Inference, LoRA, QLoRA, Task
+from tierform.workload.task import Adapters, BitFit, FineTuning, Full, LoRA, QLoRA, Task
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -23,7 +23,7 @@ NEW_HEADS = ("sequence-classification", "token-classification", "question-answer
 
 def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning:
     """What learns in layer `part` of `layers`, or in the parts before (``embedding``) or after them (``head``)."""
-    if isinstance(task, Inference):
+    if not isinstance(task, FineTuning):
         return Learning()
     method = task.method
     new_head = model.head in NEW_HEADS

@@ -23,6 +23,7 @@ class Role(StrEnum):
     KV_CACHE = "kv_cache"
     GRADIENT = "gradient"
     OPTIMIZER_STATE = "optimizer_state"
+    MASTER_WEIGHT = "master_weight"
     INDEX = "index"
 
 
@@ -50,9 +51,61 @@ class Phase(StrEnum):
     UPDATE = "update"
 
 
+class Origin(StrEnum):
+    """How an operator came to be."""
+
+    MODEL = "model"  # laid out by the model's family, or traced
+    RECOMPUTED = "recomputed"  # a forward operator, run again in the backward pass
+    INPUT_GRADIENT = "input_gradient"
+    WEIGHT_GRADIENT = "weight_gradient"
+    GRADIENT_SUM = "gradient_sum"  # gradients that meet are added
+    DEQUANTIZE = "dequantize"  # unpacks a weight for the product that follows
+    UPDATE = "update"
+    COLLECTIVE = "collective"
+
+
+class Shard(StrEnum):
+    """How tensor parallelism cuts an operator (Shoeybi et al., Megatron-LM, 2019)."""
+
+    WHOLE = "whole"  # repeated on every chip; with sequence parallelism each chip has its part of the tokens
+    OUTPUT = "output"  # a matmul by output features
+    INPUT = "input"  # a matmul by input features: its result is a partial sum
+    HEADS = "heads"  # attention by heads
+    ELEMENTS = "elements"  # light operators on tensors that are cut
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The attention core to which an operator belongs: what a fused kernel needs to know of it.
+
+    `number` tells the cores of one block apart.  Each of `queries` new tokens of a sequence may see `keys` tokens, its
+    own and earlier new ones included; `causal`: the last query sees all keys, each one before it one key less.
+    `heads` and `kv_heads` are those of one chip.
+    """
+
+    number: int
+    sequences: int
+    queries: int
+    keys: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    value_dim: int
+    causal: bool = False
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of a query and a key that are used, of one head of one sequence."""
+        hidden = self.queries * (self.queries - 1) // 2 if self.causal else 0
+        return self.queries * self.keys - hidden
+
+
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor: name, shape, number format, role; `static` when its values do not change during the task."""
+    """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
+
+    `trainable` marks a weight that learns, and its gradient.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -79,16 +132,19 @@ class Operator:
     Matmuls: `count` independent groups (for example experts) of `batch` products (m, k) x (k, n).  Other kinds have
     m = n = k = 0 and are sized by their operands; `operations_per_element` counts scalar operations per output value.
     `after` names the operators of the same block that must end first; an empty tuple means the block's input.
-    `module` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
+    `part` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
     `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
-    A collective names its `collective` (all_reduce, send) among so many `participants`.
-    `transposed` marks a product with the transposed weight (input gradient); `causal` marks attention of which only
-    the lower triangle is useful.
+    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`.
+    `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
+    core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
+    `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on
+    square scores of which only the lower triangle is useful (`attention.pairs` counts what is useful of any shape).
+    Sizes are those of one chip.
     """
 
     name: str
     kind: Kind
-    module: str
+    part: str
     phase: Phase
     inputs: tuple[Operand, ...]
     outputs: tuple[Operand, ...]
@@ -104,6 +160,9 @@ class Operator:
     causal: bool = False
     collective: str = ""
     participants: int = 1
+    origin: Origin = Origin.MODEL
+    shard: Shard = Shard.WHOLE
+    attention: Attention | None = None
 
     @property
     def macs(self) -> int:

@@ -1,13 +1,14 @@
 """Tasks: what is done with a model.
 
-:class:`Inference` (prefill, decode with a growing KV cache, or both), :class:`FineTuning` and :class:`Training`, with
-the method that says which parameters learn: :class:`Full`, :class:`LoRA`, :class:`QLoRA`, :class:`Adapters`,
-:class:`BitFit`, :class:`LastLayers`.  A training task is one optimizer step; `steps` scales totals and lifetime.
+:class:`Inference` (prefill, decode with a growing KV cache, or both), :class:`Step` (one pass over any sequences, as
+serving engines make them), :class:`FineTuning` and :class:`Training`, with the method that says which parameters learn:
+:class:`Full`, :class:`LoRA`, :class:`QLoRA`, :class:`Adapters`, :class:`BitFit`, :class:`LastLayers`.  A training task
+is one optimizer step; `steps` scales totals and lifetime.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
@@ -85,17 +86,67 @@ Method = Full | LoRA | QLoRA | Adapters | BitFit | LastLayers
 
 @dataclass(frozen=True, slots=True)
 class Inference:
-    """`batch` prompts of `sequence` tokens, then `decode` generated tokens each; `prefill` may be left out."""
+    """`batch` prompts of `sequence` tokens, then `decode` generated tokens each; `prefill` may be left out.
+
+    `precision` None, here and in the other tasks: the chip's own formats, or :func:`resolved_precision` without one.
+    """
 
     batch: int = 1
     sequence: int = 512
     decode: int = 0
     prefill: bool = True
-    precision: PrecisionPlan = field(default_factory=lambda: PrecisionPlan(master_weights=None))
+    precision: PrecisionPlan | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
         _check_positive(self, "decode", minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceGroup:
+    """`sequences` equal sequences: `new` tokens of each go through the model, `past` ones are in its KV cache."""
+
+    sequences: int = 1
+    new: int = 1
+    past: int = 0
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "sequences", "new")
+        _check_positive(self, "past", minimum=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One pass of the model over a list of sequence groups.
+
+    Decoding is (batch, 1, context), a prompt (batch, tokens, 0), a chunk of a prompt (1, chunk, what came before), the
+    verification of k drafted tokens (batch, k, context); a mixed batch has several groups.  Groups of equal lengths
+    become one.  `logits` are computed of each sequence's last token, or of all new tokens (verification needs them).
+    """
+
+    groups: tuple[SequenceGroup, ...]
+    logits: Literal["last", "all"] = "last"
+    precision: PrecisionPlan | None = None
+
+    def __post_init__(self) -> None:
+        _check_choice(self.logits, ("last", "all"), "logits")
+        if not self.groups:
+            raise TierformError([Problem("at least one group of sequences is needed", key="groups")])
+        merged: dict[tuple[int, int], int] = {}
+        for group in self.groups:
+            merged[group.new, group.past] = merged.get((group.new, group.past), 0) + group.sequences
+        equal = tuple(SequenceGroup(number, new, past) for (new, past), number in merged.items())
+        object.__setattr__(self, "groups", equal)
+
+    @property
+    def batch(self) -> int:
+        """Sequences of all groups."""
+        return sum(group.sequences for group in self.groups)
+
+    @property
+    def sequence(self) -> int:
+        """The longest sequence, its new tokens included."""
+        return max(group.new + group.past for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +160,7 @@ class FineTuning:
     optimizer: Literal["adamw", "sgd", "sgd-momentum"] = "adamw"
     gradient_accumulation: int = 1
     recomputation: Literal["none", "selective", "full"] = "none"
-    precision: PrecisionPlan = field(default_factory=PrecisionPlan)
+    precision: PrecisionPlan | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence", "steps", "gradient_accumulation")
@@ -122,12 +173,30 @@ class Training(FineTuning):
     """One optimizer step of training from random weights; the same computation as full fine-tuning."""
 
 
-Task = Inference | FineTuning | Training
+Task = Inference | Step | FineTuning | Training
+
+# The names that files and commands use.
+TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
+METHODS: dict[str, type] = {
+    "full": Full,
+    "lora": LoRA,
+    "qlora": QLoRA,
+    "adapters": Adapters,
+    "bitfit": BitFit,
+    "last-layers": LastLayers,
+}
 
 
 def is_training(task: Task) -> bool:
     """True for tasks with a backward pass."""
     return isinstance(task, FineTuning)
+
+
+def resolved_precision(task: Task) -> PrecisionPlan:
+    """The task's number formats; where it states none, bf16 with 32-bit master weights and optimizer states."""
+    if task.precision is not None:
+        return task.precision
+    return PrecisionPlan() if is_training(task) else PrecisionPlan(master_weights=None)
 
 
 def _check_positive(owner: object, *names: str, minimum: int = 1) -> None:
@@ -175,10 +244,13 @@ def _check_choice(value: str, choices: tuple[str, ...], key: str) -> None:
 
 def describe(task: Task) -> dict[str, object]:
     """The task as plain data, for reports and JSON."""
-    result: dict[str, object] = {"task": type(task).__name__}
-    for item in fields(task):
-        value = getattr(task, item.name)
-        if hasattr(value, "__dataclass_fields__"):
-            value = {"name": type(value).__name__, **{f.name: getattr(value, f.name) for f in fields(value)}}
-        result[item.name] = value
-    return result
+    return {"task": type(task).__name__, **{item.name: _plain(getattr(task, item.name)) for item in fields(task)}}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        own = {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        return {"name": type(value).__name__, **own}
+    return value

@@ -1,12 +1,8 @@
 """Compute-in-memory tiles as a component: bit-sliced weights, one pass of input vectors, energy by part, writing.
 
-A (k, n) weight of b bits takes s = ceil(b / cell bits) cells (twice ceil((b - 1) / cell bits) with differential
-columns), beside each other in a crossbar (`slices: columns`) or one slice in each of s crossbars (`slices: crossbars`):
-
-    crossbars = ceil(k / R) * ceil(n / floor(C / (s + guard columns)))        or        s * ceil(k / R) * ceil(n / C)
-
-(the first reads ceil(k / R) * ceil(n s / C) without guard columns, a weight's cells continuing in the next crossbar).
-All crossbars of a weight are read at once, vectors follow each other without gaps, `replicas` copies take turns
+A weight of b bits takes s = ceil(b / cell bits) cells (twice ceil((b - 1) / cell bits) with differential columns),
+beside each other in a crossbar or one in each of s crossbars: :mod:`tierform.chip.crossbar.layout`.  All crossbars of a
+weight are read at once, vectors follow each other without gaps, `replicas` copies take turns
 (Shafiee et al., ISAAC, ISCA 2016).  Unused rows and columns are neither driven nor converted.
 
 Products with the transposed weight drive the columns and read the rows of the same cells.  With slices beside each
@@ -14,15 +10,17 @@ other the slices of a row would add up with the same weight, so they are read on
 A second copy (`Share.second_copy`) or slices in separate crossbars avoid that.
 
 Tiles whose cells may be rewritten freely (`dynamic_operands`, SRAM) also run products of two activations: the second
-operand is written first, for every product.
+operand is written first, for every product, in waves over the crossbars there are.  A tile writes `parallel_writes`
+crossbars at a time, and only those that the products take; a wave takes at least one round of writing.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
+from tierform.chip.component import WHOLE, Cost, Costs, Kelvin, Share, cmos_leakage_W, remember
+from tierform.chip.crossbar.layout import Layout
 from tierform.chip.crossbar.parameters import CHARGES, CrossbarParameters
 from tierform.chip.crossbar.readout import Reading, cycle_s, needed_adc_bits, read
 from tierform.chip.parameters import evidence
@@ -39,6 +37,7 @@ class CrossbarTiles:
     name: str
     units: int
     parameters: CrossbarParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = CrossbarParameters
 
@@ -62,6 +61,8 @@ class CrossbarTiles:
             )
             if getattr(p, key) is not None and getattr(p, key) < 1
         ]
+        if p.parallel_writes.value < 1:
+            problems.append(Problem("must be at least 1", key=f"{name}.parallel_writes", value=p.parallel_writes.value))
         if p.active_rows and p.active_rows > p.rows:
             problems.append(Problem(f"an array has {p.rows} rows", key=f"{name}.active_rows", value=p.active_rows))
         if p.adc_kind != "none" and p.adc_bits < 1:
@@ -111,17 +112,35 @@ class CrossbarTiles:
             return self._fits(*self._bits(operator))
         return operator.kind is Kind.ACTIVATION and self._activation_J is not None
 
+    def why_not(self, operator: Operator) -> str:
+        """Why it cannot hold a weight that may stay in cells; empty otherwise."""
+        if operator.kind is not Kind.MATMUL or not self._stays(operator) or self.supports(operator):
+            return ""
+        return f"{self.name}: {self._limits(operator)}"
+
+    def _limits(self, operator: Operator) -> str:
+        p = self.parameters
+        weight_bits, input_bits = self._bits(operator)
+        most = [
+            f"{what} of at most {limit} bits"
+            for what, limit in (("weights", p.max_weight_bits), ("inputs", p.max_input_bits))
+            if limit is not None
+        ]
+        wide = self.layout(weight_bits).columns_per_weight
+        here = f"here are weights of {weight_bits} bits ({wide} columns each) and inputs of {input_bits} bits"
+        return f"its crossbars take {', '.join([*most, f'weights of at most {p.columns} columns'])}; {here}."
+
     @staticmethod
     def _stays(operator: Operator) -> bool:
         """Whether the product has a weight that may stay in cells."""
-        return operator.weight is not None and operator.module != "adapter" and _operands(operator) is not None
+        return operator.weight is not None and operator.part != "adapter" and _operands(operator) is not None
 
     def _fits(self, weight_bits: int, input_bits: int) -> bool:
         p = self.parameters
         return (
             (p.max_weight_bits is None or weight_bits <= p.max_weight_bits)
             and (p.max_input_bits is None or input_bits <= p.max_input_bits)
-            and (p.slices == "crossbars" or self.slices(weight_bits) + p.guard_columns <= p.columns)
+            and self.layout(weight_bits).weights_per_row >= 1
         )
 
     @staticmethod
@@ -142,14 +161,10 @@ class CrossbarTiles:
         """Crossbars of all tiles."""
         return self.units * self.parameters.crossbars
 
-    def _arrays(self, k: int, n: int, cells: int) -> int:
+    def layout(self, weight_bits: int) -> Layout:
+        """How weights of so many bits lie in the crossbars."""
         p = self.parameters
-        down = -(-k // p.rows)
-        if p.slices == "crossbars":
-            return cells * down * -(-n // p.columns)
-        if p.guard_columns:
-            return down * -(-n // (p.columns // (cells + p.guard_columns)))
-        return down * -(-n * cells // p.columns)
+        return Layout(p.rows, p.columns, self.slices(weight_bits), p.slices, p.guard_columns)
 
     def crossbars_for(self, operator: Operator) -> int:
         """Crossbars that one copy of the operator's weight takes (all `count` groups)."""
@@ -160,15 +175,14 @@ class CrossbarTiles:
 
     def _crossbars_of(self, operator: Operator, weight_bits: int, input_bits: int) -> int:
         if not self._fits(weight_bits, input_bits):
-            most = self.parameters.max_weight_bits, self.parameters.max_input_bits
             fail(
-                f"the component {self.name!r} holds weights of at most {most[0] or 'any'} bits and takes inputs of at "
-                f"most {most[1] or 'any'}",
+                f"the component {self.name!r} cannot hold this weight",
                 key=operator.name,
                 value=f"weights of {weight_bits}, inputs of {input_bits} bits",
+                fix=self._limits(operator),
             )
         rows, columns = (operator.n, operator.k) if operator.transposed else (operator.k, operator.n)
-        return operator.count * self._arrays(rows, columns, self.slices(weight_bits))
+        return operator.count * self.layout(weight_bits).crossbars(rows, columns)
 
     @cached_property
     def _charged(self) -> tuple[tuple[str, int, float], ...]:
@@ -188,21 +202,24 @@ class CrossbarTiles:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """One pass of all input vectors; see the module's text."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         p = self.parameters
         if operator.kind is not Kind.MATMUL or not self._stays(operator):
             return self._other(operator, share)
         weight_bits, input_bits = self._bits(operator)
         arrays = self._crossbars_of(operator, weight_bits, input_bits)
-        cells = self.slices(weight_bits)
+        layout = self.layout(weight_bits)
         vectors = operator.batch * operator.m
         reading = self._reading(input_bits, operator.n if operator.transposed else operator.k)
-        slow = cells if operator.transposed and p.slices == "columns" and not share.second_copy else 1
+        slow = layout.cells if operator.transposed and p.slices == "columns" and not share.second_copy else 1
         occupancy = -(-vectors // share.replicas) * reading.seconds * slow
-        stored = operator.count * operator.k * operator.n * (cells + p.guard_columns)
+        stored = operator.count * operator.k * operator.n * layout.stacked * layout.columns_per_weight
         return Cost(
             latency_s=occupancy + p.pipeline_cycles * p.cycle.value,
             occupancy_s=occupancy,
-            energy_J=self._energy(operator, reading, arrays, cells, vectors, slow),
+            energy_J=self._energy(operator, reading, layout, arrays, vectors, slow),
             operations=operator.operations,
             utilization=stored / (arrays * p.rows * p.columns),
         )
@@ -213,7 +230,7 @@ class CrossbarTiles:
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
         if operator.kind is Kind.MATMUL:
             weight_bits, input_bits = self._bits(operator)
-            return self._dynamic(operator, share, self.slices(weight_bits), input_bits)
+            return self._dynamic(operator, share, self.layout(weight_bits), input_bits)
         assert self._activation_J is not None and self.parameters.activation_rate is not None
         elements = operator.count * sum(operand.elements for operand in operator.outputs)
         seconds = elements / (self.parameters.activation_rate.value * (share.units or self.units))
@@ -231,13 +248,14 @@ class CrossbarTiles:
         return self._readings[key]
 
     def _energy(
-        self, operator: Operator, reading: Reading, arrays: int, cells: int, vectors: int, slow: int
+        self, operator: Operator, reading: Reading, layout: Layout, arrays: int, vectors: int, slow: int
     ) -> dict[str, float]:
         p = self.parameters
         rows, columns = (operator.n, operator.k) if operator.transposed else (operator.k, operator.n)
         along, across = -(-rows // p.rows), arrays / (operator.count * -(-rows // p.rows))
         driven = float(operator.count * vectors * slow) * (rows * across)
-        sampled = float(operator.count * vectors * slow) * (columns * (cells + p.guard_columns) * along)
+        read_columns = columns * layout.stacked * layout.columns_per_weight * along
+        sampled = float(operator.count * vectors * slow) * read_columns
         if operator.transposed:  # columns are driven and rows are read
             driven, sampled = sampled / slow, float(driven)
         reads = arrays * vectors * slow * reading.cycles
@@ -258,18 +276,20 @@ class CrossbarTiles:
         )
         return {name: counts[charge] * energy for name, charge, energy in self._charged}
 
-    def _dynamic(self, operator: Operator, share: Share, cells: int, input_bits: int) -> Cost:
-        """Products whose second operand is written into the cells first, in waves over the crossbars there are."""
+    def _dynamic(self, operator: Operator, share: Share, layout: Layout, input_bits: int) -> Cost:
+        """Products whose second operand is written into the cells first; see the module's text."""
         p, units = self.parameters, share.units or self.units
         products = operator.count * operator.batch
-        each = self._arrays(operator.k, operator.n, cells)
-        waves = -(-products * each // (units * p.crossbars))
+        each = layout.crossbars(operator.k, operator.n)
+        busiest = -(-products * each // units)  # crossbars that one tile writes in all
+        waves = -(-busiest // p.crossbars)
         reading = self._reading(input_bits, operator.k)
-        write_rows = min(operator.k, p.rows) * -(-p.crossbars // int(p.parallel_writes.value))
-        write_s = write_rows * p.write_pulse.value * p.write_pulses.value
-        occupancy = waves * (write_s + operator.m * reading.seconds)
-        energy = self._energy(operator, reading, each * operator.count, cells, operator.batch * operator.m, 1)
-        written = products * operator.k * operator.n * cells
+        rounds = max(waves, -(-busiest // int(p.parallel_writes.value)))
+        write_s = min(operator.k, p.rows) * p.write_pulse.value * p.write_pulses.value
+        occupancy = rounds * write_s + waves * operator.m * reading.seconds
+        vectors = operator.batch * operator.m
+        energy = self._energy(operator, reading, layout, each * operator.count, vectors, 1)
+        written = products * operator.k * operator.n * layout.cells
         energy["writing"] = written * self._write_J
         capacity = waves * units * p.crossbars * p.rows * p.columns
         return Cost(
@@ -279,7 +299,7 @@ class CrossbarTiles:
             operations=operator.operations,
             cell_writes=0 if p.technology == "sram" else written,
             writes_per_cell=0.0 if p.technology == "sram" else float(waves),
-            utilization=min(1.0, products * operator.k * operator.n * cells / capacity),
+            utilization=min(1.0, written / capacity),
         )
 
     @property
@@ -307,6 +327,16 @@ class CrossbarTiles:
     def endurance_writes(self) -> float:
         """Writes that a cell survives."""
         return self.parameters.endurance.value
+
+    @property
+    def cells_per_crossbar(self) -> int:
+        """Cells of one crossbar."""
+        return self.parameters.rows * self.parameters.columns
+
+    def refreshes(self, seconds: float) -> int:
+        """How often weights are written anew in so many seconds to stay within the retention; 0 without one."""
+        retention = self.parameters.retention
+        return int(seconds // retention.value) if retention else 0
 
     @property
     def area_m2(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tierform.chip.crossbar.layout import Layout
 from tierform.chip.crossbar.parameters import CrossbarParameters, PartFile
 from tierform.chip.crossbar.readout import cycle_s, read
 
@@ -63,12 +64,9 @@ class Peak:
         return 1.0 / self.energy_per_operation_J
 
 
-def weights_per_crossbar(parameters: CrossbarParameters, cells: int) -> float:
-    """Weights of so many cells that fill one crossbar."""
-    p = parameters
-    if p.slices == "columns" and p.guard_columns:
-        return p.rows * float(p.columns // (cells + p.guard_columns))
-    return p.rows * p.columns / cells
+def weights_per_crossbar(parameters: CrossbarParameters, layout: Layout) -> float:
+    """Weights that fill one crossbar (a share of them where their slices are apart)."""
+    return parameters.rows * layout.weights_per_row / layout.stacked
 
 
 def peak(parameters: CrossbarParameters, weight_bits: int, input_bits: int, *, bytes_moved: bool = False) -> Peak:
@@ -80,10 +78,10 @@ def peak(parameters: CrossbarParameters, weight_bits: int, input_bits: int, *, b
     from tierform.chip.crossbar.component import CrossbarTiles
 
     p = parameters
-    cells = CrossbarTiles("tile", 1, p).slices(weight_bits)
+    layout = CrossbarTiles("tile", 1, p).layout(weight_bits)
     reading = read(p, input_bits, p.rows)
-    weights = weights_per_crossbar(p, cells)
-    used = weights / p.rows * (cells + p.guard_columns)
+    weights = weights_per_crossbar(p, layout)
+    used = float(layout.weights_per_row * layout.columns_per_weight)
     counts = {
         "read": float(reading.cycles),
         "row": p.rows * reading.cycles,
@@ -107,7 +105,7 @@ def mac_energy_at_full_load(parameters: CrossbarParameters, weight_bits: int, in
     """Joules a MAC when the tile draws its full-load power: power * time of a vector / MACs of all its arrays."""
     from tierform.chip.crossbar.component import CrossbarTiles
 
-    cells = CrossbarTiles("tile", 1, parameters).slices(weight_bits)
+    layout = CrossbarTiles("tile", 1, parameters).layout(weight_bits)
     seconds = read(parameters, input_bits, parameters.rows).seconds
-    macs = parameters.crossbars * weights_per_crossbar(parameters, cells)
+    macs = parameters.crossbars * weights_per_crossbar(parameters, layout)
     return sum(power_by_part(parameters).values()) * seconds / macs

@@ -1,18 +1,18 @@
-"""How worn each crossbar is, how long cells last, and when they must be refreshed.
+"""How worn each crossbar is, and how long cells last.
 
 Counts programming passes of every crossbar (a pass writes each cell `writes_per_cell` times).  Lifetime is endurance
 over the writes of the most worn crossbar; rotating the places that are rewritten over all crossbars (`levelled`) is the
-bound that wear levelling can reach.  Retention gives how often stored weights have to be written again.
+bound that wear levelling can reach.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.chip.component import Wearing
 from tierform.errors import fail
 
 
@@ -31,10 +31,9 @@ class WearLedger:
         self.writes = np.zeros(self.crossbars)
 
     @classmethod
-    def of(cls, component: Any) -> WearLedger:
-        """A fresh ledger for a component that holds weights."""
-        p = component.parameters
-        return cls(component.crossbars, component.endurance_writes, p.rows * p.columns)
+    def of(cls, component: Wearing) -> WearLedger:
+        """A fresh ledger for a component whose cells wear."""
+        return cls(component.crossbars, component.endurance_writes, component.cells_per_crossbar)
 
     def write(self, first: int, count: int, writes_per_cell: float = 1.0) -> None:
         """Book a programming pass over `count` crossbars from `first` on."""
@@ -74,8 +73,3 @@ class WearLedger:
         """Time until cells wear out when what is booked took so many seconds and goes on; infinite without writes."""
         worn = float(self.writes.mean()) if levelled else self.most
         return seconds_booked * self.endurance / worn if worn else float("inf")
-
-
-def refreshes(retention_s: float | None, seconds: float) -> int:
-    """How often weights are written anew in so many seconds to stay within the retention; 0 when it is not limited."""
-    return 0 if not retention_s else int(seconds // retention_s)

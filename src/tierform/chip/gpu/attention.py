@@ -84,7 +84,9 @@ class PrefillModel:
         last = size if value_size is None else np.asarray(value_size, dtype=np.float64)
         sheet, (rows, columns) = self.sheet, self.tile
         row_tiles, column_tiles = np.ceil(queries / rows), np.ceil(keys / columns)
-        visited = row_tiles * (row_tiles + 1) / 2 * (rows / columns) if causal else row_tiles * column_tiles
+        past = np.maximum(keys - queries, 0.0)  # keys before the first query, which every query sees
+        triangle = row_tiles * (row_tiles + 1) / 2 * (rows / columns) + row_tiles * (past / columns)
+        visited = triangle if causal else row_tiles * column_tiles
         per_sm = sheet.peak_per_s / sheet.multiprocessors * efficiency
         tile_s = 2.0 * rows * columns * (size + last) / per_sm
         setup_s = setup / sheet.clock_Hz
@@ -98,7 +100,7 @@ class PrefillModel:
         moved = np.maximum(moved_B / on_chip, moved_B / bandwidth * missed)
         cache: Array | float = 0.0
         if writes_cache:
-            written_B = 2.0 * batch * keys * kv_heads * (size + last) * value_B
+            written_B = 2.0 * batch * np.minimum(queries, keys) * kv_heads * (size + last) * value_B
             cache = np.maximum(written_B / on_chip, written_B / bandwidth * missed) * written
         result: Array = launch / sheet.clock_Hz + cache + (together**p + longest**p + moved**p) ** (1.0 / p)
         return result

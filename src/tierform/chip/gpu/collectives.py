@@ -23,6 +23,8 @@ from tierform.errors import fail
 
 Array = NDArray[np.float64]
 KINDS = ("all_reduce", "all_gather", "reduce_scatter", "alltoall")
+# GPUs of the largest collective that was measured.
+MOST_GPUS = 8
 FITTED = ("launch", "step", "share", "bulk_start", "bulk_step", "bulk_share")
 
 

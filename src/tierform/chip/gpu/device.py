@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share
+from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
-from tierform.chip.gpu.fusion import FusedKernel, find_fused
+from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
+from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
 from tierform.chip.gpu.parameters import GpuParameters, Sheet
 from tierform.chip.parameters import evidence, value_by_precision
@@ -28,17 +29,26 @@ from tierform.provenance import Assumption
 from tierform.workload.operator import Kind, Operator, Role
 from tierform.workload.precision import bits
 
-_USED_ONCE = 1e6  # as many distinct weights as defeat any cache
+_MANY = 1e6  # as many distinct weights as defeat any cache
+_FUSED_KEPT = 512  # blocks whose fused kernels are remembered
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU (or `units` of them side by side, each with its own share of the work)."""
+    """One GPU (or `units` of them side by side, each with its own share of the work).
+
+    `weights_in_turn`: as many weights of a product's size are used before one is used again.  A model has more than any
+    cache holds; a benchmark that turns through a few leaves small ones in the L2.
+    """
 
     name: str
     units: int
     parameters: GpuParameters
-    _remembered: dict[tuple[object, ...], Cost] = field(default_factory=dict, repr=False, compare=False)
+    weights_in_turn: float = _MANY
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
+    _fused: dict[tuple[int, ...], tuple[tuple[Operator, ...], list[FusedKernel]]] = field(
+        init=False, default_factory=dict, repr=False, compare=False
+    )
 
     schema = GpuParameters
 
@@ -89,13 +99,9 @@ class Gpu:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Time, energy by part and memory traffic of the operator as a kernel of its own."""
-        key = (operator.shape_key, share)
-        found = self._remembered.get(key)
-        if found is None:
-            found = self._remembered[key] = self._cost(operator)
-        return found
+        return remember(self._costs, operator, share, self._cost)
 
-    def _cost(self, operator: Operator) -> Cost:
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         if not self.supports(operator):
             fail(
                 f"the GPU {self.name!r} has no peak rate for this operator's format",
@@ -112,26 +118,43 @@ class Gpu:
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters
         if operator.kind is Kind.MATMUL and self.products is not None:
-            rate = self.rate(operator) or 0.0
-            first, second = operator.inputs[0], operator.inputs[1]
-            once = second.role in (Role.WEIGHT, Role.KV_CACHE)
-            groups = operator.batch * operator.count
-            m = -(-operator.m // self.units) if groups < self.units else operator.m
-            return float(
-                self.products.seconds(
-                    m,
-                    operator.n,
-                    operator.k,
-                    batch=float(groups if groups < self.units else -(-groups // self.units)),
-                    copies=_USED_ONCE if once else 1.0,
-                    input_B=bits(first.precision) / 8,
-                    weight_B=bits(second.precision) / 8,
-                    speedup=rate / self.sheet.peak_per_s,
-                )[0]
-            )
+            return self._product_s(operator, self.products)
         peak = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         arithmetic_s = operator.operations / ((peak or 1.0) * p.compute_efficiency.value * self.units)
         return p.launch.value + max(arithmetic_s, self.memory_s(read_B + operator.output_B))
+
+    def _product_s(self, operator: Operator, products: ProductModel) -> float:
+        """A product on as many of the units, and in a kernel for as wide a weight, as is fastest.
+
+        The library's heuristic may choose worse for the smaller shape or the narrower weight; nobody has to use them.
+        """
+        first, second = operator.inputs[0], operator.inputs[1]
+        once = second.role in (Role.WEIGHT, Role.KV_CACHE)
+        groups = operator.batch * operator.count
+        input_B, weight_B = bits(first.precision) / 8, bits(second.precision) / 8
+        widths = [weight_B]
+        while 2 * widths[-1] <= input_B:
+            widths.append(2 * widths[-1])
+        shares = {
+            (groups, -(-operator.m // units)) if groups < units else (-(-groups // units), operator.m)
+            for units in range(1, self.units + 1)
+        }
+        return min(
+            float(
+                products.seconds(
+                    m,
+                    operator.n,
+                    operator.k,
+                    batch=float(batch),
+                    copies=self.weights_in_turn if once else 1.0,
+                    input_B=input_B,
+                    weight_B=width,
+                    speedup=(self.rate(operator) or 0.0) / self.sheet.peak_per_s,
+                )[0]
+            )
+            for batch, m in shares
+            for width in widths
+        )
 
     def memory_s(self, size_B: float) -> float:
         """How long so many bytes take to or from memory, streamed."""
@@ -149,8 +172,7 @@ class Gpu:
         """A cost from its parts; stretched where its power would exceed the board's limit."""
         p = self.parameters
         energy = {"arithmetic": arithmetic_J, "memory": (read_B + write_B) * p.memory_energy.value}
-        limit_W = (p.board_power.value - p.idle_power.value) * self.units
-        seconds = max(seconds, (energy["arithmetic"] + energy["memory"]) / limit_W)
+        seconds = max(seconds, self.least_s(energy["arithmetic"] + energy["memory"]))
         rate = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         return Cost(
             latency_s=seconds,
@@ -162,15 +184,39 @@ class Gpu:
             utilization=operator.operations / ((rate or 1.0) * self.units * seconds),
         )
 
-    def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
-        """The kernels into which a library would fuse some of these operators (of one layer, in order).
+    def least_s(self, energy_J: float) -> float:
+        """The least time in which a kernel may spend so much energy without exceeding the board's power."""
+        return energy_J / ((self.parameters.board_power.value - self.parameters.idle_power.value) * self.units)
 
-        Operators, energies of arithmetic and operations stay; the kernel's time and traffic are divided among its
-        members.  `keeps_activations`: intermediate values are written because a backward pass reads them.
+    def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
+        """The kernels into which a library would fuse some of these operators (of one block, in order).
+
+        The kernel's time, energy and traffic are divided among its members.  `keeps_activations`: intermediate values
+        are written because a backward pass reads them.  The same operators are looked at once.
         """
         if not self.parameters.fusion:
             return []
-        return find_fused(self, operators, keeps_activations)
+        key = (keeps_activations, *map(id, operators))
+        found = self._fused.get(key)
+        if found is None:
+            kernels = find_fused(self, operators, keeps_activations)
+            # The operators are kept, so that no other can take over one of their identities.
+            found = self._fused[key] = (tuple(operators), kernels)
+            while len(self._fused) > _FUSED_KEPT:
+                del self._fused[next(iter(self._fused))]
+        return list(found[1])
+
+    @property
+    def fuses_attention(self) -> bool:
+        """Whether the file has fused attention, and fusion is on."""
+        return self.parameters.fusion and self.prefill is not None and self.decode is not None
+
+    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
+        """Seconds of a collective inside a node, where the file has them fitted and not beyond the fit's GPUs."""
+        link = self.parameters.links
+        if link is None or kind not in KINDS or members > MOST_GPUS:
+            return None
+        return float(CollectiveModel.of(link).seconds(kind, members, size_B))
 
     @property
     def memory_capacity_B(self) -> int:
@@ -192,7 +238,7 @@ class Gpu:
 
     def at(self, **changes: object) -> Gpu:
         """The same GPU with parameters exchanged (for what-if studies and for carrying a fit to another device)."""
-        return replace(self, parameters=self.parameters.model_copy(update=changes), _remembered={})
+        return replace(self, parameters=self.parameters.model_copy(update=changes))
 
 
 def _format(operator: Operator) -> str:

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from pydantic import Field
+
 from tierform.provenance import Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Count, FileModel, quantity
 
 _Ratio = Annotated[Constant, quantity("1", above=0)]
 _Count = Annotated[Constant, quantity("1", minimum=0)]
@@ -22,107 +24,153 @@ _Rate = Annotated[Constant, quantity("1/s", above=0)]
 class ProductParameters(FileModel):
     """Kernel parameters of matrix products; times are in clock cycles.  See `tierform.chip.gpu.gemm` for the model."""
 
-    tensor_efficiency: _Ratio
-    memory_efficiency: _Ratio
-    launch: _Count
-    prologue: _Count
-    miss_latency: _Count
-    miss_prologue: _Count
-    miss_step: _Count
-    operand_feed: _Ratio
-    step: _Count
-    epilogue: _Ratio
-    half_tile: _Count
-    resident_outputs: _Ratio
-    overlap: _Ratio
-    reduction: _Count
-    reduction_bandwidth: _Ratio
-    chosen_half_tile: _Count
-    chosen_prologue: _Count
-    chosen_reduction: _Count
-    chosen_reduction_bandwidth: _Ratio
-    smallest_grid: _Count
-    small_grid_reduction: _Count
-    sustained_efficiency: _Ratio
-    boost_time: _Count
-    l2_share: _Ratio
-    tiles: list[tuple[int, int]]
-    tile_step: tuple[int, int] | None = None
+    tensor_efficiency: _Ratio = Field(
+        description="Share of the peak that the inner loop reaches; above 1 where the clock boosts above the data sheet"
+    )
+    memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that operands stream at")
+    launch: _Count = Field(description="Cycles of starting a kernel")
+    prologue: _Count = Field(description="Cycles before a block of threads computes")
+    miss_latency: _Count = Field(description="Cycles that a weight missing in the L2 adds to its traffic")
+    miss_prologue: _Count = Field(description="Cycles that a missing weight adds to the start of a round")
+    miss_step: _Count = Field(description="Share by which missing weights slow each step along k")
+    operand_feed: _Ratio = Field(
+        description="Bytes of operands that a multiprocessor takes for each multiply-accumulate that it could do"
+    )
+    step: _Count = Field(description="Cycles of the chain of k for each value of it")
+    epilogue: _Ratio = Field(description="Bytes a cycle at which a finished tile is written")
+    half_tile: _Count = Field(description="Edge of the tile at which half of the tensor cores wait")
+    resident_outputs: _Ratio = Field(description="Outputs that a multiprocessor works on at a time")
+    overlap: _Ratio = Field(description="Exponent with which computing and memory overlap; large is perfect")
+    reduction: _Count = Field(description="Cycles of the kernel that adds up a split k")
+    reduction_bandwidth: _Ratio = Field(description="Bandwidth of the partial sums over that of the memory")
+    chosen_half_tile: _Count = Field(description="As half_tile, in the estimate by which the library chooses")
+    chosen_prologue: _Count = Field(description="As prologue, in the estimate by which the library chooses")
+    chosen_reduction: _Count = Field(description="As reduction, in the estimate by which the library chooses")
+    chosen_reduction_bandwidth: _Ratio = Field(
+        description="As reduction_bandwidth, in the estimate by which the library chooses"
+    )
+    smallest_grid: _Count = Field(description="Outputs below which the library adds a reduction kernel in any case")
+    small_grid_reduction: _Count = Field(description="Cycles of that reduction over those of reduction")
+    sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
+    boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
+    l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
+    tiles: Annotated[list[tuple[Count, Count]], Field(min_length=1, max_length=100)] = Field(
+        description="Tile shapes (rows, columns) among which the library chooses"
+    )
+    tile_step: tuple[Count, Count] | None = Field(
+        None, description="Steps in which tiles shrink to the shape; fixed tiles when left out"
+    )
 
 
 class PrefillParameters(FileModel):
     """Kernel parameters of fused attention over many queries; see `tierform.chip.gpu.attention`."""
 
-    launch: _Count
-    tensor_efficiency: _Ratio
-    lone_block: _Ratio
-    block_setup: _Count
-    bytes_per_cycle: _Ratio
-    memory_efficiency: _Ratio
-    overlap: _Ratio
-    cache_write: _Count
+    launch: _Count = Field(description="Cycles of starting the kernel")
+    tensor_efficiency: _Ratio = Field(description="Share of the peak that all blocks reach together")
+    lone_block: _Ratio = Field(description="Time of the longest block over that of its tiles at the mean rate")
+    block_setup: _Count = Field(description="Cycles of setting up a block of queries")
+    bytes_per_cycle: _Ratio = Field(description="Bytes a cycle that a multiprocessor takes from the L2")
+    memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that keys and values stream at")
+    overlap: _Ratio = Field(description="Exponent with which computing, the longest block and memory overlap")
+    cache_write: _Count = Field(
+        description="Time of appending keys and values to a paged cache over that of streaming them"
+    )
 
 
 class DecodeParameters(FileModel):
     """Kernel parameters of fused attention of one query over a cache; see `tierform.chip.gpu.attention`."""
 
-    launch: _Count
-    combine: _Count
-    block: _Count
-    memory_efficiency: _Ratio
-    overlap: _Ratio
-    block_setup: _Count
-    regroup: _Count
-    blocks_per_multiprocessor: _Ratio
-    splits_ungrouped: bool = False
+    launch: _Count = Field(description="Cycles of starting the kernel")
+    combine: _Count = Field(description="Cycles of combining the parts of keys that were split")
+    block: _Count = Field(description="Cycles of one tile of keys in one block")
+    memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that the cache streams at")
+    overlap: _Ratio = Field(description="Exponent with which the chain, memory and the setting-up of blocks overlap")
+    block_setup: _Count = Field(description="Cycles of setting up a block")
+    regroup: _Count = Field(description="Cycles of regrouping queries that share keys")
+    blocks_per_multiprocessor: _Ratio = Field(description="Blocks that a multiprocessor works on at a time")
+    splits_ungrouped: bool = Field(
+        False, description="Whether keys are split also where every head of queries has its own keys"
+    )
 
 
 class AttentionParameters(FileModel):
     """Fused attention: tile of queries and keys, and the parameters of both phases."""
 
-    tile: tuple[int, int]
-    prefill: PrefillParameters
-    decode: DecodeParameters
+    tile: tuple[Count, Count] = Field(description="Queries and keys of a tile of the prefill kernel")
+    prefill: PrefillParameters = Field(description="The kernel of many queries")
+    decode: DecodeParameters = Field(description="The kernel of one query over a cache")
 
 
 class LinkParameters(FileModel):
     """Links to other GPUs of the node: bandwidth per direction; see `tierform.chip.gpu.collectives`."""
 
-    bandwidth: Annotated[Constant, quantity("B/s", above=0)]
-    launch: Annotated[Constant, quantity("s", minimum=0)]
-    step: Annotated[Constant, quantity("s", minimum=0)]
-    share: _Ratio
-    bulk_start: Annotated[Constant, quantity("s", minimum=0)]
-    bulk_step: Annotated[Constant, quantity("s", minimum=0)]
-    bulk_share: _Ratio
+    bandwidth: Annotated[Constant, quantity("B/s", above=0)] = Field(
+        description="Bytes a second of one GPU in one direction"
+    )
+    launch: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of starting a collective")
+    step: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of a step of the low-latency protocol"
+    )
+    share: _Ratio = Field(description="Share of the bandwidth of the low-latency protocol")
+    bulk_start: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of starting the bulk protocol")
+    bulk_step: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of a step of the bulk protocol")
+    bulk_share: _Ratio = Field(description="Share of the bandwidth of the bulk protocol")
 
 
 class GpuParameters(FileModel):
     """The data file of a GPU."""
 
-    type: Literal["gpu"]
-    description: str = ""
-    multiprocessors: Annotated[Constant, quantity("1", above=0)]
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    peak_rate: dict[str, _Rate]
-    vector_rate: _Rate
-    memory_bandwidth: Annotated[Constant, quantity("B/s", above=0)]
-    memory_capacity: Annotated[Constant, quantity("B", above=0)]
-    l2_capacity: Annotated[Constant, quantity("B", above=0)]
-    l2_partitions: Annotated[Constant, quantity("1", above=0)]
-    compute_efficiency: _Ratio
-    memory_efficiency: _Ratio
-    launch: Annotated[Constant, quantity("s", minimum=0)]
-    operation_energy: dict[str, _Energy]
-    memory_energy: Annotated[Constant, quantity("J/B", minimum=0)]
-    idle_power: Annotated[Constant, quantity("W", minimum=0)]
-    board_power: Annotated[Constant, quantity("W", above=0)]
-    die_area: Annotated[Constant, quantity("m^2", above=0)]
-    fusion: bool = True
-    products: ProductParameters | None = None
-    attention: AttentionParameters | None = None
-    links: LinkParameters | None = None
-    held_out_error: dict[str, _Count] = {}
+    type: Literal["gpu"] = Field(description="The kind of component; it decides which other keys there are")
+    description: str = Field("", description="One line for people; changes no figure")
+    multiprocessors: Annotated[Constant, quantity("1", above=0)] = Field(
+        description="Multiprocessors (threads of a CPU); changes waves of tiles and blocks"
+    )
+    clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
+        description="Clock in which kernel parameters count cycles"
+    )
+    peak_rate: dict[str, _Rate] = Field(
+        description="Operations a second of matrix units by format, dense; a format without one uses the next wider"
+    )
+    vector_rate: _Rate = Field(description="Operations a second of vector units in fp32")
+    memory_bandwidth: Annotated[Constant, quantity("B/s", above=0)] = Field(description="Bytes a second of the memory")
+    memory_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
+        description="Bytes of the memory; changes what fits"
+    )
+    l2_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
+        description="Bytes of the last-level cache; changes which operands come from memory"
+    )
+    l2_partitions: Annotated[Constant, quantity("1", above=0)] = Field(
+        description="Partitions of the cache, one of which an access can fill"
+    )
+    compute_efficiency: _Ratio = Field(description="Share of the peak that kernels without a fitted model reach")
+    memory_efficiency: _Ratio = Field(description="Share of the bandwidth that kernels without a fitted model reach")
+    launch: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of starting a kernel without a fitted model"
+    )
+    operation_energy: dict[str, _Energy] = Field(description="Energy of an operation by number format")
+    memory_energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of a byte from or to the memory"
+    )
+    idle_power: Annotated[Constant, quantity("W", minimum=0)] = Field(
+        description="Power of the board while it does nothing; drawn all the time"
+    )
+    board_power: Annotated[Constant, quantity("W", above=0)] = Field(
+        description="Power limit of the board; a kernel that would exceed it is stretched"
+    )
+    die_area: Annotated[Constant, quantity("m^2", above=0)] = Field(description="Area of the die, memory not counted")
+    fusion: bool = Field(True, description="Whether attention cores and chains of light operators run as one kernel")
+    products: ProductParameters | None = Field(
+        None, description="Fitted kernels of matrix products; a plain roofline when left out"
+    )
+    attention: AttentionParameters | None = Field(
+        None, description="Fitted kernels of attention; separate products and softmax when left out"
+    )
+    links: LinkParameters | None = Field(
+        None, description="Links to other GPUs of the node; no collectives when left out"
+    )
+    held_out_error: dict[str, _Count] = Field(
+        {}, description="Errors of the fit on rows held out, for people; changes no figure"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import csv
 import io
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +23,7 @@ from typing import Literal
 from tierform.errors import Problem, TierformError
 from tierform.files import read_text
 
+LARGEST = 10**12  # of a size and of a time in ms
 SampleKind = Literal["product", "prefill", "decode", "collective"]
 _INTEGERS = {
     "product": ("m", "n", "k"),
@@ -72,7 +73,10 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     lines = [line if not line.startswith("#") else "" for line in text.splitlines()]
     start = next((number for number, line in enumerate(lines) if line.strip()), 0)
     reader = csv.DictReader(io.StringIO("\n".join(lines[start:])), skipinitialspace=True)
-    columns = list(reader.fieldnames or [])
+    try:
+        columns = list(reader.fieldnames or [])
+    except csv.Error as error:
+        raise TierformError([Problem(f"this is not a table: {error}", str(path), start + 1)]) from None
     family = _family(columns)
     time_column = "latency_ms" if "latency_ms" in columns else "latency"
     if family is None or time_column not in columns:
@@ -93,7 +97,7 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     samples: list[Sample] = []
     problems: list[Problem] = []
     seen: dict[tuple[object, ...], int] = {}
-    for row in reader:
+    for row in _rows(reader, str(path), start):
         line = start + reader.line_num
         sample = _sample(row, family, time_column, device, str(path), line, problems)
         if sample is None:
@@ -120,6 +124,13 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
     return samples
 
 
+def _rows(reader: csv.DictReader[str], file: str, start: int) -> Iterator[dict[str, str]]:
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise TierformError([Problem(f"this is not a table: {error}", file, start + reader.line_num)]) from None
+
+
 def _family(columns: Sequence[str]) -> str | None:
     for family, needed in _INTEGERS.items():
         if all(column in columns for column in needed):
@@ -139,13 +150,14 @@ def _sample(
             return None
         integer = column != time_column
         least = 0 if column == "step" else 1
-        if not math.isfinite(number) or (integer and (number != int(number) or number < least)):
-            problems.append(Problem(f"a whole number of at least {least} is needed", file, line, column, row[column]))
+        if not math.isfinite(number) or (integer and (number != int(number) or not least <= number <= LARGEST)):
+            what = f"a whole number of {least} to {LARGEST:.0e} is needed"
+            problems.append(Problem(what, file, line, column, row[column]))
             return None
-        if not integer and number <= 0:
+        if not integer and not 0 < number <= LARGEST:
             problems.append(
                 Problem(
-                    "a time must be greater than zero",
+                    "a time must be greater than zero" if number <= 0 else f"a time is at most {LARGEST:.0e} ms",
                     file,
                     line,
                     column,

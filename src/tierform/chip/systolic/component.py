@@ -6,22 +6,36 @@ and weights are read at their own width, partial sums are written and read back 
 weights (`weight_sparsity`) pack k, save their MACs and SRAM bytes, and cost an index per kept weight.
 
 Energies and area come from the data file, or from a process file (`process`, see :mod:`tierform.chip.process`) for
-what the data file leaves out.  The memory behind the chip is not charged here.
+what the data file leaves out.  The memory behind the chip is not charged here; `refetch` tells how often operands come
+from it (:mod:`tierform.chip.systolic.refetch`).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal
 
-from tierform.chip.component import WHOLE, Cost, Kelvin, Share, cmos_leakage_W
+from pydantic import Field
+
+from tierform.chip.component import (
+    ONCE,
+    WHOLE,
+    Cost,
+    Costs,
+    Kelvin,
+    Refetch,
+    Refetches,
+    Share,
+    cmos_leakage_W,
+    remember,
+)
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
-from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses
+from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
-from tierform.schema import FileModel, quantity
+from tierform.schema import Bits, Count, FileModel, quantity
 from tierform.workload.operator import Kind, Operand, Operator, Role
 from tierform.workload.precision import bits
 
@@ -31,29 +45,53 @@ _Energy = Annotated[Constant, quantity("J", minimum=0)]
 class SparsityFile(FileModel):
     """N:M sparsity of static weights: `kept` of every `block` along k."""
 
-    kept: int
-    block: int
+    kept: Count = Field(description="Weights kept of every block along k")
+    block: Count = Field(description="Weights of a block along k")
 
 
 class SystolicParameters(FileModel):
     """The data file of a systolic array (one array with its SRAM)."""
 
-    type: Literal["systolic"]
-    description: str = ""
-    rows: int
-    columns: int
-    dataflow: Literal["ws", "os", "is", "best"] = "best"
-    overlap: Overlap = "double-buffered"
-    accumulator_bits: int = 32
-    weight_sparsity: SparsityFile | None = None
-    process: str | None = None
-    clock: Annotated[Constant, quantity("Hz", above=0)]
-    mac_energy: dict[str, _Energy] = {}
-    sram_energy: Annotated[Constant, quantity("J/B", minimum=0)] | None = None
-    sram_capacity: Annotated[Constant, quantity("B", above=0)]
-    array_area: Annotated[Constant, quantity("m^2", above=0)] | None = None
-    leakage: Annotated[Constant, quantity("W", minimum=0)] | None = None
-    idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = None
+    type: Literal["systolic"] = Field(description="The kind of component; it decides which other keys there are")
+    description: str = Field("", description="One line for people; changes no figure")
+    rows: Count = Field(description="Rows of processing elements; changes cycles, peak and area of a process")
+    columns: Count = Field(description="Columns of processing elements; changes cycles, peak and area of a process")
+    dataflow: Literal["ws", "os", "is", "best"] = Field(
+        "best",
+        description="What stays in the elements: weights (ws), outputs (os), inputs (is), or the fastest (best)",
+    )
+    overlap: Overlap = Field(
+        "double-buffered",
+        description="What is hidden: nothing (serial, which uses all of its SRAM), loads, or wavefronts, too",
+    )
+    accumulator_bits: Bits = Field(
+        32, description="Width of a partial sum; changes the energy of SRAM and the traffic of sums that do not fit"
+    )
+    weight_sparsity: SparsityFile | None = Field(None, description="N:M sparsity of static weights; none when left out")
+    process: str | None = Field(
+        None, description="Process node that gives the energies, area and leakage which this file leaves out"
+    )
+    clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
+        description="Clock of the array; changes every time, and the leakage of a process"
+    )
+    mac_energy: dict[str, _Energy] = Field(
+        {}, description="Energy of a multiply-accumulate by number format; a format without one uses the next wider"
+    )
+    sram_energy: Annotated[Constant, quantity("J/B", minimum=0)] | None = Field(
+        None, description="Energy of a byte read from or written to the SRAM of the array"
+    )
+    sram_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
+        description="SRAM of one array; decides how often operands come from memory, and the area of a process"
+    )
+    array_area: Annotated[Constant, quantity("m^2", above=0)] | None = Field(
+        None, description="Area of one array with its SRAM"
+    )
+    leakage: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
+        None, description="Static power of one array at 300 K; doubles every 30 K"
+    )
+    idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
+        None, description="Power of the clock of one array, whatever the temperature; none when left out"
+    )
 
 
 @dataclass(frozen=True)
@@ -63,6 +101,8 @@ class SystolicArrays:
     name: str
     units: int
     parameters: SystolicParameters
+    _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
+    _refetches: Refetches = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = SystolicParameters
 
@@ -121,6 +161,9 @@ class SystolicArrays:
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Cycles of the best (or the given) dataflow on the arrays of the share; energy of MACs and SRAM."""
+        return remember(self._costs, operator, share, self._cost)
+
+    def _cost(self, operator: Operator, share: Share) -> Cost:
         mac_energy = self._mac_energy_J(operator) if operator.kind is Kind.MATMUL else None
         if mac_energy is None:
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
@@ -165,6 +208,40 @@ class SystolicArrays:
     def sram_capacity_B(self) -> float:
         """SRAM of all arrays."""
         return self.units * self.parameters.sram_capacity.value
+
+    def refetch(self, operator: Operator, share: Share = WHOLE) -> Refetch:
+        """How often operands cross to memory, by the SRAM of the arrays that work on one product.
+
+        The rows of products that share their second operand (queries of one head of keys) follow each other.  Half of
+        the SRAM holds what is in use; a `serial` array has nothing to hide and uses all of it.
+        """
+        return remember(self._refetches, operator, share, self._refetch)
+
+    def _refetch(self, operator: Operator, share: Share) -> Refetch:
+        from tierform.chip.systolic.refetch import Widths, best_refetch
+
+        if not self.supports(operator):
+            return ONCE
+        p, units = self.parameters, share.units or self.units
+        sparsity = self._sparsity(operator)
+        m, n, k = operator.m, operator.n, sparsity.depth(operator.k)
+        products = operator.count * operator.batch
+        cut, dataflow = self._cut(m, n, k, products, units)
+        first, second = _matrix_operands(operator)
+        together = max(1, round(operator.batch * operator.k * operator.n / max(second.elements, 1)))
+        arrays = 1
+        if cut.m_parts * cut.n_parts == 1:  # folds of one product may run on several arrays, which then share it
+            arrays = min(max(1, units // products), fold_count(dataflow, m, n, k, p.rows, p.columns))
+        room_B = arrays * p.sram_capacity.value / (1 if p.overlap == "serial" else 2)
+        result_bits = bits(operator.outputs[0].precision) if operator.outputs else p.accumulator_bits
+        widths = Widths(
+            first=bits(first.precision) / 8,
+            second=(bits(second.precision) + sparsity.index_bits) / 8,
+            result=result_bits / 8,
+            partial=p.accumulator_bits / 8,
+        )
+        m, n = -(-together * m // cut.m_parts), -(-n // cut.n_parts)
+        return best_refetch(dataflow, m, n, k, p.rows, p.columns, room_B, widths)
 
     @property
     def peak_macs_per_s(self) -> float:

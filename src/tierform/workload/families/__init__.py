@@ -58,8 +58,10 @@ def family_of(config: Config) -> Family:
     if not isinstance(name, str) or name not in FAMILIES:
         known = FAMILIES.names()
         what = "this model_type is not supported" if name is not None else "the key is missing"
-        config.fail(
-            what, "model_type", name, known, f"Supported: {', '.join(known)}. Other modules: tierform.workload.trace."
+        fix = (
+            f"Supported: {', '.join(known)}. Any other model can be traced: `tierform simulate FOLDER --traced`, or "
+            "tierform.workload.trace(module, inputs) in Python."
         )
+        config.fail(what, "model_type", name, known, fix)
     family: Family = FAMILIES.get(name)
     return family

@@ -5,8 +5,19 @@ from __future__ import annotations
 from tierform.workload.config import Config
 from tierform.workload.families import Family
 from tierform.workload.layers import Pass, Section, Streams, attention, feed_forward, residual, tied_or_own_head
-from tierform.workload.losses import cross_entropy, squared_error
 from tierform.workload.models import Model
+from tierform.workload.operator import Shard
+from tierform.workload.ops import (
+    activation,
+    add,
+    collect,
+    cross_entropy,
+    dropout,
+    embedding,
+    linear,
+    normalization,
+    squared_error,
+)
 from tierform.workload.tape import Tape, Value
 
 HEADS = ("none", "masked-lm", "sequence-classification", "token-classification", "question-answering")
@@ -60,55 +71,62 @@ def read_encoder(config: Config, name: str, family: str, offset: int, pooled: di
 
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
     """Word, segment and position embeddings, added and normalized."""
-    x = tape.embedding(
-        "embedding.word",
-        model.vocabulary,
-        model.hidden_size,
-        (p.batch, p.queries),
-        shared=model.tied_embeddings and model.head == "masked-lm",
-    )
+    x = words(tape, model, p, model.hidden_size, shared=model.tied_embeddings and model.head == "masked-lm")
     if model.type_vocabulary:
-        kinds = tape.embedding("embedding.type", model.type_vocabulary, model.hidden_size, (p.batch, p.queries))
-        x = tape.add(x, kinds, "embedding.type_add", "embedding")
-    places = tape.embedding(
-        "embedding.position", model.max_positions + model.position_offset, model.hidden_size, (1, p.queries)
-    )
-    x = tape.add(x, places, "embedding.position_add", "embedding")
-    x = tape.normalization(x, "embedding.norm", model.norm)
-    return tape.dropout(x, "embedding.dropout", "embedding", model.embedding_dropout)
+        kinds = embedding(tape, "embedding.type", model.type_vocabulary, model.hidden_size, (tape.local(p.tokens),))
+        x = add(tape, x, kinds, "embedding.type_add", "embedding")
+    x = add(tape, x, places(tape, model, p), "embedding.position_add", "embedding")
+    x = normalization(tape, x, "embedding.norm", model.norm)
+    return dropout(tape, x, "embedding.dropout", "embedding", model.embedding_dropout)
+
+
+def words(tape: Tape, model: Model, p: Pass, width: int, *, shared: bool) -> Value:
+    """A row of the word table for each token; `shared` with the head."""
+    return embedding(tape, "embedding.word", model.vocabulary, width, (p.tokens,), shared=shared, shard=Shard.INPUT)
+
+
+def places(tape: Tape, model: Model, p: Pass) -> Value:
+    """A row of the learned positions for each different place."""
+    rows = model.max_positions + model.position_offset
+    return embedding(tape, "embedding.position", rows, model.hidden_size, (tape.local(p.positions),))
 
 
 def layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Attention and FFN, each followed by residual and normalization."""
     x = residual(tape, model, x, lambda inner: attention(tape, model, p, inner), "attention")
-    return residual(tape, model, x, lambda inner: feed_forward(tape, model, inner, model.ffn_size), "ffn")
+    return residual(
+        tape, model, x, lambda inner: feed_forward(tape, model, p, inner, model.ffn_size), "ffn", part="ffn"
+    )
 
 
 def pool(tape: Tape, model: Model, p: Pass, x: Value, *, name: str = "head.pooler") -> Value:
     """The tanh of a dense layer on each sequence's first token."""
-    d = model.hidden_size
-    dense = tape.linear(x, name, d, "head", bias=True, rows=p.batch, shape=(p.batch, d), quantizable=False)
-    return tape.activation(dense, f"{name}.tanh", "tanh", "head")
+    d, rows = model.hidden_size, p.sequences
+    x = collect(tape, x, p.tokens, name)
+    dense = linear(tape, x, name, d, "head", bias=True, rows=rows, shape=(rows, d), quantizable=False)
+    return activation(tape, dense, f"{name}.tanh", "tanh", "head")
 
 
 def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
     """The outputs under the model's head."""
     d, labels = model.hidden_size, model.labels
-    if model.head == "masked-lm":
-        dense = tape.linear(x, "head.transform", d, "head", bias=True, quantizable=False)
-        active = tape.activation(dense, "head.transform.activation", model.activation, "head")
-        active = tape.normalization(active, "head.transform.norm", model.norm)
-        return [tied_or_own_head(tape, model, p, active, bias=True)]
-    if model.head == "none":
-        return [x, pool(tape, model, p, x)] if model.pooler else [x]
-    if model.head == "sequence-classification":
-        pooled = pool(tape, model, p, x)
-        pooled = tape.dropout(pooled, "head.dropout", "head", model.dropout)
-        return [tape.linear(pooled, "head.classifier", labels, "head", bias=True, quantizable=False)]
-    if model.head == "question-answering":
-        return [tape.linear(x, "head.spans", 2, "head", bias=True, quantizable=False)]
-    x = tape.dropout(x, "head.dropout", "head", model.dropout)
-    return [tape.linear(x, "head.classifier", labels, "head", bias=True, quantizable=False)]
+
+    def dense(source: Value, name: str, width: int) -> Value:
+        return linear(tape, source, name, width, "head", bias=True, quantizable=False)
+
+    match model.head:
+        case "masked-lm":
+            y = activation(tape, dense(x, "head.transform", d), "head.transform.activation", model.activation, "head")
+            y = normalization(tape, y, "head.transform.norm", model.norm)
+            return [tied_or_own_head(tape, model, p, y, bias=True)]
+        case "none":
+            return [x, pool(tape, model, p, x)] if model.pooler else [x]
+        case "sequence-classification":
+            pooled = dropout(tape, pool(tape, model, p, x), "head.dropout", "head", model.dropout)
+            return [dense(pooled, "head.classifier", labels)]
+        case "question-answering":
+            return [dense(x, "head.spans", 2)]
+    return [dense(dropout(tape, x, "head.dropout", "head", model.dropout), "head.classifier", labels)]
 
 
 def finish(tape: Tape, model: Model, outputs: list[Value]) -> Streams:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tierform.workload.families.bert import finish
+from tierform.workload.families.bert import finish, places, words
 from tierform.workload.layers import Pass, Section, tied_or_own_head
 from tierform.workload.models import Model
+from tierform.workload.ops import add, dropout, linear, normalization
 from tierform.workload.tape import Tape, Value
 
 HEADS = ("causal-lm", "none", "sequence-classification")
@@ -13,36 +14,27 @@ HEADS = ("causal-lm", "none", "sequence-classification")
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
     """Word embeddings, projected where their width differs from the model's; learned positions where it has them."""
     width = model.embedding_size or model.hidden_size
-    x = tape.embedding(
-        "embedding.word",
-        model.vocabulary,
-        width,
-        (p.batch, p.queries),
-        shared=model.tied_embeddings and model.head == "causal-lm",
-    )
+    x = words(tape, model, p, width, shared=model.tied_embeddings and model.head == "causal-lm")
     if width != model.hidden_size:
-        x = tape.linear(x, "embedding.project_in", model.hidden_size, "embedding", quantizable=False)
+        x = linear(tape, x, "embedding.project_in", model.hidden_size, "embedding", quantizable=False)
     if model.positions == "learned":
-        places = tape.embedding(
-            "embedding.position", model.max_positions + model.position_offset, model.hidden_size, (1, p.queries)
-        )
-        x = tape.add(x, places, "embedding.position_add", "embedding")
+        x = add(tape, x, places(tape, model, p), "embedding.position_add", "embedding")
     if model.embedding_norm:
-        x = tape.normalization(x, "embedding.norm", model.norm)
-    return tape.dropout(x, "embedding.dropout", "embedding", model.embedding_dropout)
+        x = normalization(tape, x, "embedding.norm", model.norm)
+    return dropout(tape, x, "embedding.dropout", "embedding", model.embedding_dropout)
 
 
 def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
     """Final normalization, then logits or the hidden states themselves."""
     if model.final_norm:
-        x = tape.normalization(x, "head.norm", model.norm)
+        x = normalization(tape, x, "head.norm", model.norm)
     width = model.embedding_size or model.hidden_size
     if width != model.hidden_size:
-        x = tape.linear(x, "head.project_out", width, "head", quantizable=False)
+        x = linear(tape, x, "head.project_out", width, "head", quantizable=False)
     if model.head == "none":
         return [x]
     if model.head == "sequence-classification":
-        return [tape.linear(x, "head.score", model.labels, "head", quantizable=False)]
+        return [linear(tape, x, "head.score", model.labels, "head", quantizable=False)]
     return [tied_or_own_head(tape, model, p, x, width=width)]
 
 

@@ -86,8 +86,10 @@ def layer(tape: Tape, model: Model, p: Pass, x: Value, *, dense: bool) -> Value:
     """Latent attention, then a dense FFN (first layers) or experts."""
     x = residual(tape, model, x, lambda inner: latent_attention(tape, model, p, inner), "attention")
     if dense:
-        return residual(tape, model, x, lambda inner: feed_forward(tape, model, inner, model.ffn_size), "ffn")
-    return residual(tape, model, x, lambda inner: mixture(tape, model, inner), "ffn")
+        return residual(
+            tape, model, x, lambda inner: feed_forward(tape, model, p, inner, model.ffn_size), "ffn", part="ffn"
+        )
+    return residual(tape, model, x, lambda inner: mixture(tape, model, p, inner), "ffn", part="ffn")
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

@@ -46,7 +46,9 @@ def read(config: Config, name: str) -> Model:
 def layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Pre-normalized attention and FFN."""
     x = residual(tape, model, x, lambda inner: attention(tape, model, p, inner), "attention")
-    return residual(tape, model, x, lambda inner: feed_forward(tape, model, inner, model.ffn_size), "ffn")
+    return residual(
+        tape, model, x, lambda inner: feed_forward(tape, model, p, inner, model.ffn_size), "ffn", part="ffn"
+    )
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

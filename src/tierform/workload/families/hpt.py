@@ -9,13 +9,12 @@ shapes (attention over a batch of single stations) is not repeated.
 
 from __future__ import annotations
 
-from tierform.workload import arithmetic
 from tierform.workload.config import Config
 from tierform.workload.families import Family
 from tierform.workload.families.bert import finish, layer
 from tierform.workload.layers import Pass, Section, Streams
 from tierform.workload.models import Model
-from tierform.workload.operator import Kind
+from tierform.workload.ops import activation, add, collect, concatenate, dropout, linear
 from tierform.workload.tape import Tape, Value
 
 HEADS = ("regression",)
@@ -54,43 +53,35 @@ def read(config: Config, name: str) -> Model:
     )
 
 
-def _dense(tape: Tape, x: Value, widths: tuple[int, ...], prefix: str, function: str, *, last: bool) -> Value:
+def _dense(tape: Tape, x: Value, widths: tuple[int, ...], name: str, function: str, part: str, *, last: bool) -> Value:
     """Dense layers of these widths with an activation between them (and after the last where `last`)."""
-    module = "embedding" if prefix.startswith("embedding") else "head"
     for index, width in enumerate(widths, 1):
-        x = tape.linear(x, f"{prefix}_{index}", width, module, bias=True, quantizable=False)
+        x = linear(tape, x, f"{name}_{index}", width, part, bias=True, quantizable=False)
         if last or index < len(widths):
-            x = tape.activation(x, f"{prefix}_{index}.activation", function, module)
+            x = activation(tape, x, f"{name}_{index}.activation", function, part)
     return x
 
 
 def _start(tape: Tape, model: Model, p: Pass) -> Streams:
-    inputs = tape.value("stations", (p.batch, model.fixed_tokens, model.input_size))
-    x = _dense(tape, inputs, (*model.embedding_widths, model.hidden_size), "embedding.input", "gelu", last=True)
-    places = tape.value("embedding.sinusoids", (model.fixed_tokens, model.hidden_size))
-    y = tape.add(x, places, "embedding.position_add", "embedding")
-    return {"x": tape.dropout(y, "embedding.dropout", "embedding", model.embedding_dropout), "skip": x}
+    inputs = tape.value("stations", (tape.local(p.tokens), model.input_size))
+    widths = (*model.embedding_widths, model.hidden_size)
+    x = _dense(tape, inputs, widths, "embedding.input", "gelu", "embedding", last=True)
+    places = tape.value("embedding.sinusoids", (tape.local(model.fixed_tokens), model.hidden_size))
+    y = add(tape, x, places, "embedding.position_add", "embedding")
+    return {"x": dropout(tape, y, "embedding.dropout", "embedding", model.embedding_dropout), "skip": x}
 
 
 def _end(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
     x, skip = s["x"], s["skip"]
     if model.skip == "add":
-        x = tape.add(x, skip, "head.skip_add", "head")
+        x = add(tape, x, skip, "head.skip_add", "head")
     else:
-        joined = tape.value("head.joined", (*x.shape[:-1], 2 * model.hidden_size))
-        parts = (x, skip)
-        x = tape.emit(
-            "head.skip_concat",
-            Kind.ELEMENTWISE,
-            "head",
-            parts,
-            joined,
-            per_element=arithmetic.GATHER,
-            backward=lambda reverse, gradient: reverse.add(parts, gradient),
-        )
-    x = _dense(tape, x, model.reduction_widths, "head.reduction", "relu", last=True)
-    x.shape = (p.batch, model.fixed_tokens * model.reduction_widths[-1])
-    x = _dense(tape, x, model.decoder_widths, "head.decoder", "gelu", last=False)
+        shape = (x.shape[0], 2 * model.hidden_size)
+        x = concatenate(tape, x, skip, "head.skip_concat", "head", shape, result="head.joined")
+    x = _dense(tape, x, model.reduction_widths, "head.reduction", "relu", "head", last=True)
+    x = collect(tape, x, p.tokens, "head.decoder")
+    x.shape = (p.sequences, model.fixed_tokens * model.reduction_widths[-1])
+    x = _dense(tape, x, model.decoder_widths, "head.decoder", "gelu", "head", last=False)
     return finish(tape, model, [x])
 
 

@@ -60,10 +60,12 @@ def layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
         tape,
         model,
         x,
-        lambda inner: attention(tape, model, p, inner, rotary=True, window=model.sliding_window),
+        lambda inner: attention(tape, model, p, inner, rotated=True, window=model.sliding_window),
         "attention",
     )
-    return residual(tape, model, x, lambda inner: feed_forward(tape, model, inner, model.ffn_size), "ffn")
+    return residual(
+        tape, model, x, lambda inner: feed_forward(tape, model, p, inner, model.ffn_size), "ffn", part="ffn"
+    )
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

@@ -43,10 +43,10 @@ def expert_layer(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
         tape,
         model,
         x,
-        lambda inner: attention(tape, model, p, inner, rotary=True, window=model.sliding_window),
+        lambda inner: attention(tape, model, p, inner, rotated=True, window=model.sliding_window),
         "attention",
     )
-    return residual(tape, model, x, lambda inner: mixture(tape, model, inner), "ffn")
+    return residual(tape, model, x, lambda inner: mixture(tape, model, p, inner), "ffn", part="ffn")
 
 
 def _run(

@@ -7,6 +7,7 @@ from tierform.workload.families import Family
 from tierform.workload.families.bert import HEADS, embeddings, finish, head, layer, pool, read_encoder
 from tierform.workload.layers import Pass, Section
 from tierform.workload.models import Model
+from tierform.workload.ops import linear
 from tierform.workload.tape import Tape, Value
 
 POOLED = {"none": True}
@@ -22,7 +23,7 @@ def outputs(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
     if model.head != "sequence-classification":
         return head(tape, model, p, x)
     dense = pool(tape, model, p, x, name="head.dense")
-    return [tape.linear(dense, "head.classifier", model.labels, "head", bias=True, quantizable=False)]
+    return [linear(tape, dense, "head.classifier", model.labels, "head", bias=True, quantizable=False)]
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

@@ -10,13 +10,17 @@ from dataclasses import replace
 
 from tierform.workload.config import Config
 from tierform.workload.families import Family
-from tierform.workload.families.bert import finish
+from tierform.workload.families.bert import finish, words
 from tierform.workload.layers import Pass, Section, Streams, attention, feed_forward, residual, tied_or_own_head
 from tierform.workload.models import Model
+from tierform.workload.operator import Shard
+from tierform.workload.ops import dropout, embedding, normalization
 from tierform.workload.tape import Tape, Value
+from tierform.workload.task import SequenceGroup
 
 HEADS = ("seq2seq-lm", "none")
 FEED_FORWARDS = {"relu": "relu", "gated-gelu": "gelu_new", "gated-silu": "silu", "gelu": "gelu"}
+GATED = ("gated-gelu", "gated-silu")
 
 
 def read(config: Config, name: str) -> Model:
@@ -24,7 +28,7 @@ def read(config: Config, name: str) -> Model:
     heads, layers = config.integer("num_heads"), config.layers("num_layers")
     config.ignore("relative_attention_max_distance", "layer_norm_epsilon", "is_gated_act", "dense_act_fn")
     activation = config.choice("feed_forward_proj", FEED_FORWARDS, "relu")
-    gated = str(config.values.get("feed_forward_proj", "relu")).startswith("gated-")
+    gated = config.values.get("feed_forward_proj", "relu") in GATED
     dropout = config.number("dropout_rate", default=0.1)
     return Model(
         name=name,
@@ -51,17 +55,19 @@ def read(config: Config, name: str) -> Model:
     )
 
 
-def _embed(tape: Tape, model: Model, p: Pass, stack: str, keys: int) -> tuple[Value, Value]:
-    x = tape.embedding("embedding.word", model.vocabulary, model.hidden_size, (p.batch, p.queries), shared=True)
-    x = tape.dropout(x, f"{stack}.embedding_dropout", "embedding", model.embedding_dropout)
-    bias = tape.embedding(f"{stack}.relative_bias", model.relative_buckets, model.heads, (p.queries, keys))
+def _embed(tape: Tape, model: Model, p: Pass, stack: str) -> tuple[Value, Value]:
+    group = p.groups[0]
+    x = words(tape, model, p, model.hidden_size, shared=True)
+    x = dropout(tape, x, f"{stack}.embedding_dropout", "embedding", model.embedding_dropout)
+    lead = (group.new, group.past + group.new)
+    bias = embedding(tape, f"{stack}.relative_bias", model.relative_buckets, model.heads, lead, shard=Shard.HEADS)
     return x, bias
 
 
 def _encoder_layer(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
     x, bias = s["encoder"], s["bias"]
     x = residual(tape, model, x, lambda y: attention(tape, model, p, y, bias=bias, causal=False), "attention")
-    x = _ffn(tape, model, x)
+    x = _ffn(tape, model, p, x)
     return {"encoder": x, "bias": bias}
 
 
@@ -75,18 +81,19 @@ def _decoder_layer(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
         lambda y: attention(tape, model, p, y, name="cross_attention", source=encoder),
         "cross_attention",
     )
-    return {"x": _ffn(tape, model, x), "bias": bias, "encoder": encoder}
+    return {"x": _ffn(tape, model, p, x), "bias": bias, "encoder": encoder}
 
 
-def _ffn(tape: Tape, model: Model, x: Value) -> Value:
-    return residual(
-        tape, model, x, lambda y: feed_forward(tape, model, y, model.ffn_size, inner_dropout=model.dropout), "ffn"
-    )
+def _ffn(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
+    def branch(y: Value) -> Value:
+        return feed_forward(tape, model, p, y, model.ffn_size, inner_dropout=model.dropout)
+
+    return residual(tape, model, x, branch, "ffn", part="ffn")
 
 
 def _end(tape: Tape, model: Model, x: Value, stack: str) -> Value:
-    x = tape.normalization(x, f"{stack}.norm", model.norm)
-    return tape.dropout(x, f"{stack}.output_dropout", "other", model.dropout)
+    x = normalization(tape, x, f"{stack}.norm", model.norm)
+    return dropout(tape, x, f"{stack}.output_dropout", "other", model.dropout)
 
 
 def _head(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
@@ -97,15 +104,15 @@ def _head(tape: Tape, model: Model, p: Pass, s: Streams) -> Streams:
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:
     """Encoder (not in decode steps), decoder, head."""
-    inner = replace(p, queries=p.encoder_tokens, context=p.encoder_tokens, cached=False, decode=False)
+    inner = replace(p, groups=(SequenceGroup(p.sequences, p.encoder_tokens),), cached=False)
 
     def start_encoder(tape: Tape, _: Streams) -> Streams:
-        x, bias = _embed(tape, model, inner, "encoder", inner.context)
+        x, bias = _embed(tape, model, inner, "encoder")
         return {"encoder": x, "bias": bias}
 
     def start_decoder(tape: Tape, s: Streams) -> Streams:
-        x, bias = _embed(tape, model, p, "decoder", p.context)
-        encoder = s.get("encoder") or tape.value("encoder.out", (p.batch, p.encoder_tokens, model.hidden_size))
+        x, bias = _embed(tape, model, p, "decoder")
+        encoder = s.get("encoder") or tape.value("encoder.out", (tape.local(inner.tokens), model.hidden_size))
         return {"x": x, "bias": bias, "encoder": encoder}
 
     encoder = (
@@ -124,7 +131,7 @@ def plan(model: Model, p: Pass) -> tuple[Section, ...]:
         ),
         Section("head", 1, lambda tape, s: _head(tape, model, p, s)),
     )
-    return decoder if p.decode else (*encoder, *decoder)
+    return decoder if p.continues else (*encoder, *decoder)
 
 
 T5 = Family("t5", read, plan, HEADS)

@@ -10,6 +10,7 @@ from tierform.workload.families import Family
 from tierform.workload.families.bert import ACTIVATIONS, finish, layer, pool
 from tierform.workload.layers import Pass, Section
 from tierform.workload.models import Model
+from tierform.workload.ops import add_parameter, collect, dropout, linear, normalization
 from tierform.workload.tape import Tape, Value
 
 HEADS = ("image-classification", "none")
@@ -57,30 +58,23 @@ def read(config: Config, name: str) -> Model:
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
     """Patches projected, a class token in front, positions added."""
     patches, d = model.fixed_tokens - 1, model.hidden_size
-    pixels = tape.value("pixels", (p.batch, patches, model.channels * model.patch_size**2))
-    x = tape.linear(pixels, "embedding.patch", d, "embedding", bias=True, quantizable=False)
-    x = tape.add_parameter(x, "embedding.class_token", (1, d), (p.batch, patches + 1, d), copies=p.batch)
-    x = tape.add_parameter(x, "embedding.position", (patches + 1, d), x.shape, copies=p.batch)
-    return tape.dropout(x, "embedding.dropout", "embedding", model.embedding_dropout)
+    pixels = tape.value("pixels", (tape.local(p.sequences * patches), model.channels * model.patch_size**2))
+    x = linear(tape, pixels, "embedding.patch", d, "embedding", bias=True, quantizable=False)
+    result = (tape.local(p.tokens), d)
+    x = add_parameter(tape, x, "embedding.class_token", (1, d), result, copies=p.sequences)
+    x = add_parameter(tape, x, "embedding.position", (patches + 1, d), result, copies=p.sequences)
+    return dropout(tape, x, "embedding.dropout", "embedding", model.embedding_dropout)
 
 
 def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
     """Final normalization; class logits from the class token, or hidden states and pooler."""
-    x = tape.normalization(x, "head.norm", model.norm)
+    x = normalization(tape, x, "head.norm", model.norm)
     if model.head == "none":
         return [x, pool(tape, model, p, x)] if model.pooler else [x]
-    return [
-        tape.linear(
-            x,
-            "head.classifier",
-            model.labels,
-            "head",
-            bias=True,
-            rows=p.batch,
-            shape=(p.batch, model.labels),
-            quantizable=False,
-        )
-    ]
+    x = collect(tape, x, p.tokens, "head")
+    rows, labels = p.sequences, model.labels
+    name, shape = "head.classifier", (rows, labels)
+    return [linear(tape, x, name, labels, "head", bias=True, rows=rows, shape=shape, quantizable=False)]
 
 
 def plan(model: Model, p: Pass) -> tuple[Section, ...]:

@@ -1,0 +1,140 @@
+"""The options that say how a task is run, shared by the commands that simulate, and the jobs they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from tierform.errors import Problem, TierformError
+
+if TYPE_CHECKING:
+    from tierform.simulation.job import Job
+    from tierform.workload.parallel import MicroBatches
+
+F = TypeVar("F", bound=Callable[..., Any])
+FILE = click.Path(path_type=Path, dir_okay=False)
+PHASES = ("prefill", "decode", "training")
+
+_OPTIONS = [
+    click.option("--fidelity", type=click.Choice(["analytic", "cycle"]), default="analytic", show_default=True),
+    click.option("--thermal", type=click.Choice(["none", "steady", "transient"]), default="steady", show_default=True),
+    click.option("--runtime", default="ideal", show_default=True, help="What the software adds: a name, or a file."),
+    click.option(
+        "--mapping", help="A mapping file, 'best' (of several that are tried) or 'plain' (the first).  [default: best]"
+    ),
+    click.option(
+        "--overflow",
+        type=click.Choice(["stream", "refuse"]),
+        default="stream",
+        show_default=True,
+        help="Weights that do not fit in crossbars.",
+    ),
+    click.option(
+        "--micro-batches",
+        help="Parts that the batch is cut into: 4, or by phase prefill=8,decode=1.  [default: the best of several]",
+    ),
+    click.option("--tensor", type=int, default=1, show_default=True, help="Chips that share every layer."),
+    click.option(
+        "--pipeline", type=int, default=1, show_default=True, help="Groups of chips, each with some of the layers."
+    ),
+    click.option(
+        "--data", type=int, default=1, show_default=True, help="Copies of the model, each with part of the batch."
+    ),
+    click.option("--sequence-parallel", is_flag=True, help="Share tokens, too, among the chips of --tensor."),
+]
+
+
+def run_options(command: F) -> F:
+    """Add the options of a run to a command; they arrive as keyword arguments for :func:`make_jobs`."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bool = False) -> list[Job]:
+    """One job for each chip from a command's options; TierformError with the mistakes of all of them at once.
+
+    `given` holds the options of :func:`run_options` and of :func:`tierform.cli.task_options.task_options`.  `traced`
+    traces the module of the folder `model`; its batch is not cut, so it runs as one micro-batch.
+    """
+    from tierform.chip.description import load_chip
+    from tierform.cli.task_options import make_task
+    from tierform.simulation.choose import task_on
+    from tierform.simulation.job import Job
+    from tierform.workload import load_model, load_traced
+    from tierform.workload.parallel import Parallelism
+
+    run = {
+        name: given.pop(name)
+        for name in ("fidelity", "thermal", "runtime", "mapping", "overflow", "micro_batches")
+        if name in given
+    }
+    split = {name: given.pop(name) for name in ("tensor", "pipeline", "data")}
+    sequence = given.pop("sequence_parallel")
+    problems: list[Problem] = []
+
+    def attempt(make: Callable[[], Any]) -> Any:
+        try:
+            return make()
+        except TierformError as error:
+            problems.extend(problem for problem in error.problems if problem not in problems)
+            return None
+
+    loaded = None if traced else attempt(lambda: load_model(model))
+    parallelism = attempt(lambda: Parallelism(**split, sequence=sequence))
+    micro_batches = attempt(lambda: read_micro_batches(run.pop("micro_batches")))
+    jobs = []
+    for name in chips:
+        chip = attempt(lambda name=name: load_chip(name))  # type: ignore[misc]
+        task = attempt(lambda chip=chip: make_task(chip.precision if chip else None, **given))  # type: ignore[misc]
+        if problems:
+            continue
+        given_model: Any
+        options = {**run, "mapping": run.get("mapping") or "best"}
+        if traced:
+            task = attempt(lambda chip=chip, task=task: task_on(task, chip))  # type: ignore[misc]
+            given_model = attempt(lambda task=task: load_traced(model, task, parallelism=parallelism))  # type: ignore[misc]
+            task = None
+        else:
+            given_model = loaded
+        jobs.append(
+            attempt(
+                lambda chip=chip, task=task, options=options, asked=given_model: Job(  # type: ignore[misc]
+                    asked, task, chip, parallelism=parallelism, micro_batches=micro_batches, **options
+                ).loaded()
+            )
+        )
+    if problems:
+        raise TierformError(problems)
+    return jobs
+
+
+def read_micro_batches(text: str | None) -> int | MicroBatches | None:
+    """``4``, or ``prefill=8,decode=1``; TierformError with every part that is neither."""
+    from tierform.errors import nearest
+    from tierform.workload.parallel import MicroBatches
+
+    if text is None:
+        return None
+    if "=" not in text:
+        try:
+            return int(text)
+        except ValueError:
+            fix = f"Give a whole number, or one for each of {', '.join(PHASES)}: prefill=8,decode=1."
+            raise TierformError([Problem("not a whole number", key="--micro-batches", value=text, fix=fix)]) from None
+    problems, found = [], {}
+    for part in text.split(","):
+        phase, _, number = part.partition("=")
+        if phase.strip() not in PHASES:
+            close = nearest(phase.strip(), PHASES)
+            problems.append(Problem("not a phase", key="--micro-batches", value=phase, nearest=close))
+        elif not number.strip().isdecimal():
+            problems.append(Problem("not a whole number", key=f"--micro-batches {phase.strip()}", value=number))
+        else:
+            found[phase.strip()] = int(number)
+    if problems:
+        raise TierformError(problems)
+    return MicroBatches(**found)

@@ -1,0 +1,1 @@
+"""DRAMsim3's configurations and traces."""

@@ -1,0 +1,1 @@
+"""HotSpot's files as stacks, and temperatures by its names."""

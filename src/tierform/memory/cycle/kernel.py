@@ -1,0 +1,275 @@
+# mypy: ignore-errors
+"""The cycle engine's main loop: controllers and devices of all channels, fed by one trace or several, each in order.
+
+Each visited cycle, every channel that has something to do (1) starts a refresh that is due, (2) issues the first ready
+command, (3) moves one transaction into a command queue; then each front hands over its next requests, at most as many
+as it may in a cycle.  Cycles in which nothing can happen are skipped.  A request handed over in cycle t is moved to a
+command queue in t + 1 and its first command may go in t + 2.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from tierform.memory.cycle.commands import change_state, forbid, ready_at
+from tierform.memory.cycle.queues import choose, move_transaction, serve
+from tierform.memory.cycle.refresh import add_due_refreshes, answer_alert, power_step, refresh_step
+from tierform.memory.cycle.state import (
+    ACCEPTED,
+    ADDRESS,
+    ALERT,
+    ALERT_AT,
+    BANKS,
+    BLOCKED_FRONTS,
+    BURST,
+    CHANNELS,
+    COMPLETED,
+    DIRTY,
+    DRAIN_LOW,
+    DUAL,
+    DUE_N,
+    FIELDS,
+    FRONT_AT,
+    FRONT_END,
+    FRONT_NEXT,
+    FRONTS,
+    IS_WRITE,
+    ISSUE,
+    LAST_DONE,
+    LIMIT,
+    N_DUAL,
+    NEVER,
+    NEXT_REFRESH,
+    OUTSTANDING,
+    PER_BANK,
+    PER_GROUP,
+    POWER_DOWN_AFTER,
+    QUEUED,
+    RANKS,
+    REQUEST_BANK,
+    REQUEST_ROW,
+    SAME_BEFORE,
+    SELF_REFRESH_AFTER,
+    TRANSACTION_QUEUE,
+    TURN,
+    TURN_OF_FRONTS,
+    UNIFIED,
+    UNREAD,
+    WAITING_READ,
+    WAITING_READS,
+    WAITING_WRITE,
+    WAITS_BEHIND,
+    WAITS_SINCE,
+    WAKE,
+    channel_at,
+    data_pointer,
+    front_at,
+    pending_at,
+    queue_at,
+    request_at,
+    waiting_at,
+)
+
+_FIRST_COLUMN, _LAST_COLUMN = 2, 5
+
+
+@njit(cache=True)
+def unique_ids(address, shift):
+    """A small number for each request, equal for equal addresses; open addressing in a table of 2**shift entries."""
+    size = 1 << shift
+    keys = np.full(size, -1, np.int64)
+    ids = np.empty(size, np.int32)
+    out = np.empty(address.size, np.int32)
+    found = 0
+    for i in range(address.size):
+        key = address[i]
+        slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - shift))
+        while keys[slot] != -1 and keys[slot] != key:
+            slot += 1
+            if slot == size:
+                slot = 0
+        if keys[slot] == -1:
+            keys[slot] = key
+            ids[slot] = found
+            found += 1
+        out[i] = ids[slot]
+    return out, found
+
+
+@njit(cache=True, forceinline=True)
+def _field(m, burst, field):
+    return (burst >> m[FIELDS + 2 * field]) & ((1 << m[FIELDS + 2 * field + 1]) - 1)
+
+
+@njit(cache=True, forceinline=True)
+def _tick(m, c, t):
+    """Cycle `t` of channel `c`; returns the next cycle in which it has something to do."""
+    at = channel_at(m, c)
+    if m[at + NEXT_REFRESH] <= t:
+        add_due_refreshes(m, c, t)
+    soonest = m[at + NEXT_REFRESH]
+    if m[at + ALERT] == 1:
+        if m[at + ALERT_AT] <= t:
+            answer_alert(m, c)
+        else:
+            soonest = min(soonest, m[at + ALERT_AT])
+    issued, row_slot_used, column_slot_used = 0, False, False
+    if m[at + DUE_N] > 0:
+        issued, when = refresh_step(m, c, t)
+        row_slot_used = issued > 0
+        soonest = min(soonest, when)
+    while m[at + QUEUED] > 0 and (issued == 0 or (m[DUAL] == 1 and issued == 1)):
+        q, entry, command, when = choose(m, c, t)
+        if q < 0:
+            soonest = min(soonest, when)
+            break
+        m[at + TURN] = q
+        column = _FIRST_COLUMN <= command <= _LAST_COLUMN
+        # The second slot of a cycle takes only the other kind of command; the queue's turn has passed all the same.
+        if (column and column_slot_used) or (not column and row_slot_used):
+            break
+        serve(m, c, q, entry, command, t)
+        if issued == 1:
+            m[at + N_DUAL] += 1
+        issued += 1
+        if column:
+            column_slot_used = True
+        else:
+            row_slot_used = True
+    if issued > 0:
+        soonest = t + 1
+    if m[POWER_DOWN_AFTER] > 0 or m[SELF_REFRESH_AFTER] > 0:
+        soonest = min(soonest, power_step(m, c, t, issued > 0))
+    if m[at + DIRTY] == 1:
+        m[at + DIRTY] = move_transaction(m, c, t)
+        if m[at + DIRTY] == 1:
+            soonest = t + 1
+    return soonest
+
+
+@njit(cache=True, forceinline=True)
+def _accept(m, c, i, burst, t):
+    """Take request `i` into channel `c` at cycle `t`; False when its queue is full."""
+    request, at = request_at(m, i), channel_at(m, c)
+    write = m[request + IS_WRITE] == 1
+    side = 1 if write and m[UNIFIED] == 0 else 0
+    count = m[at + WAITING_READS + side]
+    if count >= m[TRANSACTION_QUEUE]:
+        return False
+    rank = _field(m, burst, 1)
+    m[request + REQUEST_ROW] = _field(m, burst, 4)
+    m[request + REQUEST_BANK] = rank * m[BANKS] + _field(m, burst, 2) * m[PER_GROUP] + _field(m, burst, 3)
+    m[request + ACCEPTED] = t + 1
+    m[request + BURST] = burst
+    same = pending_at(m, m[request + ADDRESS])
+    enqueue = False
+    if write or m[same + WAITING_WRITE] >= 0:
+        # A write is done when it is buffered; a read of a buffered write is answered from the buffer.
+        m[request + COMPLETED] = t + 2
+        m[LAST_DONE] = max(m[LAST_DONE], t + 2)
+        if write and m[same + WAITING_WRITE] < 0:
+            m[same + WAITING_WRITE] = i
+            enqueue = True
+    else:
+        # Reads of the same address are answered together.
+        enqueue = m[same + WAITING_READ] < 0
+        m[request + SAME_BEFORE] = m[same + WAITING_READ]
+        m[same + WAITING_READ] = i
+        if not enqueue:
+            m[OUTSTANDING] += 1
+    if enqueue:
+        waiting = waiting_at(m, c, side) + 2 * count
+        m[waiting] = i
+        m[waiting + 1] = queue_at(m, c, m[request + REQUEST_BANK] if m[PER_BANK] == 1 else rank)
+        m[at + WAITING_READS + side] = count + 1
+        m[OUTSTANDING] += 1
+        m[at + DIRTY] = 1
+        m[at + WAKE] = min(m[at + WAKE], t + 1)
+    return True
+
+
+@njit(cache=True, forceinline=True)
+def _hand_over(m, f, arrival, bursts, t):
+    """Front `f` hands over what is due at cycle `t` until its port or a queue is full; how many were taken."""
+    front = front_at(m, f)
+    i = m[front + FRONT_NEXT]
+    taken = 0
+    while taken < m[ISSUE] and i < m[front + FRONT_END] and arrival[i] <= t:
+        c = _field(m, bursts[i], 0)
+        if not _accept(m, c, i, bursts[i], t):
+            at = channel_at(m, c) + BLOCKED_FRONTS
+            m[front + WAITS_BEHIND] = m[at]
+            m[at] = f
+            m[front + WAITS_SINCE] = t
+            m[front + FRONT_AT] = NEVER
+            m[front + FRONT_NEXT] = i
+            return taken
+        taken += 1
+        i += 1
+    m[front + FRONT_NEXT] = i
+    m[front + FRONT_AT] = max(t + 1, arrival[i]) if i < m[front + FRONT_END] else NEVER
+    return taken
+
+
+@njit(cache=True)
+def run(memory, arrival, bursts, limit):
+    """Run the trace for `limit` cycles (-1: until it is done); returns the number of cycles and whether it stalled."""
+    m = data_pointer(memory)
+    m[LIMIT] = limit
+    for f in range(m[FRONTS]):
+        front = front_at(m, f)
+        m[front + FRONT_AT] = arrival[m[front + FRONT_NEXT]] if m[front + FRONT_NEXT] < m[front + FRONT_END] else NEVER
+    at = np.int64(0)
+    stalled = False
+    while True:
+        if limit < 0 and m[UNREAD] == 0 and m[OUTSTANDING] == 0:
+            break
+        t = np.int64(NEVER)
+        for f in range(m[FRONTS]):
+            t = min(t, m[front_at(m, f) + FRONT_AT])
+        for c in range(m[CHANNELS]):
+            t = min(t, m[channel_at(m, c) + WAKE])
+        if limit >= 0 and t >= limit:
+            break
+        if t >= NEVER:
+            stalled = m[OUTSTANDING] > 0 or m[UNREAD] > 0
+            break
+        for c in range(m[CHANNELS]):
+            at = channel_at(m, c) + WAKE
+            if m[at] <= t:
+                m[at] = _tick(m, c, t)
+        # Fronts take turns; one that was blocked may have been let go in this cycle.
+        f = m[TURN_OF_FRONTS]
+        taken = 0
+        for _ in range(m[FRONTS]):
+            if m[front_at(m, f) + FRONT_AT] <= t:
+                taken += _hand_over(m, f, arrival, bursts, t)
+            f = f + 1 if f + 1 < m[FRONTS] else 0
+        if taken > 0:
+            m[TURN_OF_FRONTS] = f + 1 if f + 1 < m[FRONTS] else 0
+            m[UNREAD] -= taken
+            if m[UNREAD] == 0 and limit < 0:
+                # No more will come to fill the write buffers: what is in them goes as soon as nothing is queued.
+                m[DRAIN_LOW] = 0
+                for k in range(m[CHANNELS]):
+                    at = channel_at(m, k)
+                    m[at + DIRTY] = 1
+                    m[at + WAKE] = min(m[at + WAKE], t + 1)
+    end = limit if limit >= 0 else m[LAST_DONE] + 1
+    for c in range(m[CHANNELS]):
+        for rank in range(m[RANKS]):
+            change_state(m, c, rank, end)
+    return end, stalled
+
+
+@njit(cache=True)
+def forbid_alone(memory, command, t, bank):
+    """One command issued by hand in channel 0."""
+    forbid(data_pointer(memory), command, t, 0, bank)
+
+
+@njit(cache=True)
+def ready_alone(memory, command, bank):
+    """First cycle for a command by hand in channel 0."""
+    return ready_at(data_pointer(memory), command, 0, bank)

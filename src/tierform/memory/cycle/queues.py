@@ -1,0 +1,389 @@
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+"""Kernels of the controller's queues: which command is next, and how requests get into the command queues.
+
+With one command queue per bank, four bit masks per rank say which banks want to open a row, read or write in the open
+row, or close it.  A cycle then asks only for the kinds that the rank's shared timing allows, and takes the first ready
+bank in turn.  Within a queue, the first ready entry goes: row hits may overtake, a conflict closes the row only for the
+oldest entry of its bank, when no hit waits or the row has had its share of hits.
+"""
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from tierform.memory.cycle.commands import issue, ready_at
+from tierform.memory.cycle.state import (
+    ADDRESS,
+    BANK_RECORD,
+    BANKS,
+    BLOCKED_FRONTS,
+    BURST,
+    CLOSE_ROW,
+    COMMAND_QUEUE,
+    COMPLETED,
+    DIRTY,
+    DRAIN_LOW,
+    DRAINING,
+    ENTRY,
+    ENTRY_BANK,
+    ENTRY_BURST,
+    ENTRY_REQUEST,
+    ENTRY_ROW,
+    ENTRY_WRITE,
+    FRONT_AT,
+    GROUP_RECORD,
+    GROUP_SHIFT,
+    HELD_BANK,
+    HELD_RANK,
+    HIT_LIMIT,
+    HITS,
+    IS_WRITE,
+    LAST_DONE,
+    LIMIT,
+    N_MOVED,
+    N_READ,
+    N_WRITE,
+    NEVER,
+    NOT_BEFORE,
+    OPEN_ROWS,
+    OUTSTANDING,
+    PER_BANK,
+    PER_GROUP,
+    POWER,
+    QUEUED,
+    QUEUED_HERE,
+    QUEUES,
+    RANK_SHIFT,
+    RANKS,
+    READ_COMMAND,
+    READ_DELAY,
+    READ_HIT,
+    READ_HITS,
+    REFRESH,
+    REQUEST_BANK,
+    REQUEST_ROW,
+    ROW,
+    SAME_BANK,
+    SAME_BEFORE,
+    STUCK_READS,
+    STUCK_WRITES,
+    TRANSACTION_QUEUE,
+    TURN,
+    UNIFIED,
+    WAITED,
+    WAITING_READ,
+    WAITING_READS,
+    WAITING_WRITE,
+    WAITING_WRITES,
+    WAITS_BEHIND,
+    WAITS_SINCE,
+    WRITE_COMMAND,
+    WRITE_DELAY,
+    WRITE_HIT,
+    WRITE_HITS,
+    bank_at,
+    channel_at,
+    front_at,
+    group_at,
+    pending_at,
+    queue_at,
+    rank_at,
+    request_at,
+    waiting_at,
+)
+
+_ACT, _PRE, _RD, _RDA, _WR, _WRA = range(6)
+
+
+@intrinsic
+def lowest_bit(typingctx, mask):
+    """Number of the lowest set bit of a mask that is not zero."""
+
+    def codegen(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.int64), codegen
+
+
+@njit(cache=True, forceinline=True)
+def classify(m, c, bank):
+    """Renew what `bank`'s own queue wants next."""
+    rank = bank >> m[RANK_SHIFT]
+    bit = 1 << (bank - rank * m[BANKS])
+    at_rank, at_bank, queue = rank_at(m, c, rank), bank_at(m, c, bank), queue_at(m, c, bank)
+    opens, reads, writes, closes = 0, 0, 0, 0
+    count = m[queue]
+    if count > 0:
+        row = m[at_bank + ROW]
+        if row < 0:
+            opens = bit
+        else:
+            for e in range(count):
+                entry = queue + 1 + e * ENTRY
+                if m[entry + ENTRY_ROW] == row:
+                    if m[entry + ENTRY_WRITE] == 0:
+                        reads = bit
+                    elif not _waits_for_read(m, queue, e):
+                        writes = bit
+            # A write that waits for a read of its burst is a hit beside that read.
+            if m[queue + 1 + ENTRY_ROW] != row and ((reads == 0 and writes == 0) or m[at_bank + HITS] >= m[HIT_LIMIT]):
+                closes = bit
+    _want(m, at_rank + OPEN_ROWS, bit, opens, m[at_bank + _ACT])
+    _want(m, at_rank + READ_HIT, bit, reads, m[at_bank + m[READ_COMMAND]])
+    _want(m, at_rank + WRITE_HIT, bit, writes, m[at_bank + m[WRITE_COMMAND]])
+    _want(m, at_rank + CLOSE_ROW, bit, closes, m[at_bank + _PRE])
+
+
+@njit(cache=True, forceinline=True)
+def _want(m, at, bit, wanted, when):
+    """Set or clear a bank's bit in the mask at `at`; it cannot have its wish before `when`."""
+    m[at] = (m[at] & ~bit) | wanted
+    if wanted != 0:
+        m[at + NOT_BEFORE] = min(m[at + NOT_BEFORE], when)
+
+
+@njit(cache=True, forceinline=True)
+def _waits_for_read(m, queue, e):
+    burst = m[queue + 1 + e * ENTRY + ENTRY_BURST]
+    for k in range(e):
+        entry = queue + 1 + k * ENTRY
+        if m[entry + ENTRY_BURST] == burst and m[entry + ENTRY_WRITE] == 0:
+            return True
+    return False
+
+
+@njit(cache=True, forceinline=True)
+def _first_ready(m, c, q, t):
+    """The first ready entry of queue `q`: (entry, command, cycle); entry -1 when none is ready before `cycle`."""
+    soonest = NEVER
+    queue = queue_at(m, c, q)
+    count = m[queue]
+    for e in range(count):
+        entry = queue + 1 + e * ENTRY
+        bank = m[entry + ENTRY_BANK]
+        at_bank = bank_at(m, c, bank)
+        row = m[at_bank + ROW]
+        if row < 0:
+            command = _ACT
+        elif row == m[entry + ENTRY_ROW]:
+            command = m[READ_COMMAND]
+            if m[entry + ENTRY_WRITE] == 1:
+                command = m[WRITE_COMMAND]
+                if _waits_for_read(m, queue, e):
+                    continue
+        else:
+            command = _PRE
+            blocked = False
+            for k in range(e):
+                if m[queue + 1 + k * ENTRY + ENTRY_BANK] == bank:
+                    blocked = True
+                    break
+            if not blocked and m[at_bank + HITS] < m[HIT_LIMIT]:
+                for k in range(e + 1, count):
+                    other = queue + 1 + k * ENTRY
+                    if m[other + ENTRY_ROW] == row and m[other + ENTRY_BANK] == bank:
+                        blocked = True
+                        break
+            if blocked:
+                continue
+        when = ready_at(m, command, c, bank)
+        if when <= t:
+            return e, command, t
+        soonest = min(soonest, when)
+        if command == _ACT and m[PER_BANK] == 1:
+            break
+    return -1, -1, soonest
+
+
+@njit(cache=True, forceinline=True)
+def _ready_kind(m, c, rank, at_rank, at_channel, kind, command, t, found, soonest):
+    """Add the banks of `rank` that want `kind` and are ready to `found`; else move `soonest` to when one will be."""
+    mask = m[at_rank + kind]
+    if mask != 0:
+        shared = max(m[at_rank + command], m[at_channel + command], m[at_rank + kind + NOT_BEFORE])
+        if shared > t:
+            soonest = min(soonest, shared)
+        else:
+            first = rank * m[BANKS]
+            banks, groups = bank_at(m, c, first) + command, group_at(m, c, first) + command
+            shift = m[GROUP_SHIFT]
+            soonest_here, ready = NEVER, 0
+            while mask != 0:
+                number = lowest_bit(mask)
+                when = max(m[banks + number * BANK_RECORD], m[groups + (number >> shift) * GROUP_RECORD])
+                if when <= t:
+                    ready |= 1 << number
+                else:
+                    soonest_here = min(soonest_here, when)
+                mask &= mask - 1
+            # Waiting only grows longer, so this holds until a bank's wish changes.
+            m[at_rank + kind + NOT_BEFORE] = t if ready != 0 else soonest_here
+            found |= ready
+            soonest = min(soonest, soonest_here)
+    return found, soonest
+
+
+@njit(cache=True, forceinline=True)
+def _ready_banks(m, c, rank, t, soonest):
+    """The banks of `rank` with a command that is ready, as a mask, and when the next will be."""
+    found = 0
+    at_rank, at_channel = rank_at(m, c, rank), channel_at(m, c)
+    if m[at_channel + HELD_RANK] == rank or m[at_rank + POWER] != 0:
+        return found, soonest
+    found, soonest = _ready_kind(m, c, rank, at_rank, at_channel, READ_HIT, m[READ_COMMAND], t, found, soonest)
+    found, soonest = _ready_kind(m, c, rank, at_rank, at_channel, WRITE_HIT, m[WRITE_COMMAND], t, found, soonest)
+    found, soonest = _ready_kind(m, c, rank, at_rank, at_channel, OPEN_ROWS, _ACT, t, found, soonest)
+    found, soonest = _ready_kind(m, c, rank, at_rank, at_channel, CLOSE_ROW, _PRE, t, found, soonest)
+    held = m[at_channel + HELD_BANK]
+    if held >= 0 and held >> m[RANK_SHIFT] == rank:
+        step = m[PER_GROUP] if m[REFRESH] == SAME_BANK else m[BANKS]
+        for number in range(held % m[BANKS], m[BANKS], step):
+            found &= ~(1 << number)
+    return found, soonest
+
+
+@njit(cache=True, forceinline=True)
+def choose(m, c, t):
+    """The next command of channel `c`: (queue, entry, command, cycle); queue -1 when none is ready before `cycle`.
+
+    Queues are asked in turn from the one after the last served.
+    """
+    soonest = NEVER
+    at_channel = channel_at(m, c)
+    start = m[at_channel + TURN] + 1
+    if start == m[QUEUES]:
+        start = 0
+    if m[PER_BANK] == 1:
+        first = start >> m[RANK_SHIFT]
+        rank = first
+        found, soonest = _ready_banks(m, c, rank, t, soonest)
+        before = found & ((1 << (start - rank * m[BANKS])) - 1)
+        found ^= before
+        while found == 0:
+            rank += 1
+            if rank == m[RANKS]:
+                rank = 0
+            if rank == first:
+                found = before
+                break
+            found, soonest = _ready_banks(m, c, rank, t, soonest)
+        if found == 0:
+            return -1, -1, -1, soonest
+        q = rank * m[BANKS] + lowest_bit(found)
+        entry, command, when = _first_ready(m, c, q, t)
+        return q, entry, command, when
+    q = start
+    for _ in range(m[QUEUES]):
+        held = m[at_channel + HELD_BANK]
+        free = m[at_channel + HELD_RANK] != q and (held < 0 or held >> m[RANK_SHIFT] != q)
+        if m[queue_at(m, c, q)] > 0 and free and m[rank_at(m, c, q) + POWER] == 0:
+            entry, command, when = _first_ready(m, c, q, t)
+            if entry >= 0:
+                return q, entry, command, when
+            soonest = min(soonest, when)
+        q += 1
+        if q == m[QUEUES]:
+            q = 0
+    return -1, -1, -1, soonest
+
+
+@njit(cache=True, forceinline=True)
+def serve(m, c, q, e, command, t):
+    """Issue the chosen command; a column command finishes its requests and frees the entry."""
+    queue, at_channel = queue_at(m, c, q), channel_at(m, c)
+    entry = queue + 1 + e * ENTRY
+    bank = m[entry + ENTRY_BANK]
+    hit = 1 if m[bank_at(m, c, bank) + HITS] > 0 else 0
+    issue(m, command, t, c, bank, m[entry + ENTRY_ROW], m[entry + ENTRY_REQUEST])
+    if command != _ACT and command != _PRE:
+        pending = pending_at(m, m[request_at(m, m[entry + ENTRY_REQUEST]) + ADDRESS])
+        if m[entry + ENTRY_WRITE] == 1:
+            done = t + m[WRITE_DELAY]
+            m[at_channel + N_WRITE] += 1
+            m[at_channel + WRITE_HITS] += hit
+            m[pending + WAITING_WRITE] = -1
+            m[OUTSTANDING] -= 1
+        else:
+            m[at_channel + N_READ] += 1
+            m[at_channel + READ_HITS] += hit
+            done = t + m[READ_DELAY]
+            k = m[pending + WAITING_READ]
+            while k >= 0:
+                request = request_at(m, k)
+                m[request + COMPLETED] = done
+                m[OUTSTANDING] -= 1
+                k = m[request + SAME_BEFORE]
+            m[pending + WAITING_READ] = -1
+        m[LAST_DONE] = max(m[LAST_DONE], done)
+        if m[LIMIT] < 0 or done <= m[LIMIT]:
+            m[at_channel + N_MOVED] += 1
+        count = m[queue] - 1
+        m[queue] = count
+        m[at_channel + QUEUED] -= 1
+        m[rank_at(m, c, bank >> m[RANK_SHIFT]) + QUEUED_HERE] -= 1
+        for k in range(entry, queue + 1 + count * ENTRY):
+            m[k] = m[k + ENTRY]
+        m[at_channel + DIRTY] = 1
+        m[at_channel + STUCK_READS] = 0
+        m[at_channel + STUCK_WRITES] = 0
+    if m[PER_BANK] == 1:
+        classify(m, c, bank)
+
+
+@njit(cache=True, forceinline=True)
+def move_transaction(m, c, t):
+    """Move the oldest transaction whose command queue has room; 1 when the next cycle must look again.
+
+    Writes wait until their buffer is full, or more than `drain_low` wait and no command is queued; then as many as wait
+    are drained.  A write behind a read of the same address stops the draining.
+    """
+    at_channel = channel_at(m, c)
+    if m[UNIFIED] == 0 and m[at_channel + DRAINING] == 0:
+        writes = m[at_channel + WAITING_WRITES]
+        if writes >= m[TRANSACTION_QUEUE] or (writes > m[DRAIN_LOW] and m[at_channel + QUEUED] == 0):
+            m[at_channel + DRAINING] = writes
+    side = 1 if m[UNIFIED] == 0 and m[at_channel + DRAINING] > 0 else 0
+    waiting = waiting_at(m, c, side)
+    count = m[at_channel + WAITING_READS + side]
+    room = m[COMMAND_QUEUE]
+    for k in range(m[at_channel + STUCK_READS + side], count):
+        queue = m[waiting + 2 * k + 1]
+        at = m[queue]
+        if at >= room:
+            continue
+        i = m[waiting + 2 * k]
+        request = request_at(m, i)
+        bank = m[request + REQUEST_BANK]
+        if side == 1:
+            if m[pending_at(m, m[request + ADDRESS]) + WAITING_READ] >= 0:
+                m[at_channel + DRAINING] = 0
+                return 1
+            m[at_channel + DRAINING] -= 1
+        entry = queue + 1 + at * ENTRY
+        m[entry + ENTRY_REQUEST] = i
+        m[entry + ENTRY_BANK] = bank
+        m[entry + ENTRY_ROW] = m[request + REQUEST_ROW]
+        m[entry + ENTRY_BURST] = m[request + BURST]
+        m[entry + ENTRY_WRITE] = m[request + IS_WRITE]
+        m[queue] = at + 1
+        m[at_channel + QUEUED] += 1
+        m[rank_at(m, c, bank >> m[RANK_SHIFT]) + QUEUED_HERE] += 1
+        if m[PER_BANK] == 1:
+            classify(m, c, bank)
+        m[at_channel + WAITING_READS + side] = count - 1
+        for later in range(waiting + 2 * k, waiting + 2 * (count - 1)):
+            m[later] = m[later + 2]
+        # Nothing before this entry can move until a queue has room again.
+        m[at_channel + STUCK_READS + side] = k
+        f = m[at_channel + BLOCKED_FRONTS]
+        while f >= 0:
+            front = front_at(m, f)
+            m[front + FRONT_AT] = t
+            m[front + WAITED] += t - m[front + WAITS_SINCE]
+            f = m[front + WAITS_BEHIND]
+        m[at_channel + BLOCKED_FRONTS] = -1
+        return 1
+    m[at_channel + STUCK_READS + side] = count
+    return 0

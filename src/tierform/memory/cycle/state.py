@@ -1,0 +1,346 @@
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+"""What the cycle engine's kernels work on: one flat array of 64-bit integers, laid out in records.
+
+The array starts with the setup and the run's counters; areas of equal records follow, for channels, ranks, bank groups,
+banks, command queues, transaction queues, due refreshes, constraints, activation windows, requests, pending addresses,
+the command log and fronts.  The kernels pass the array's address among them (:func:`data_pointer`): counting references
+to arrays at every call would cost more than the kernels' own work.  Times are clock cycles.  A bank is numbered within
+its channel: rank, then bank group, then bank.  Commands are numbered as in
+:data:`tierform.memory.constraints.COMMANDS`.  Nothing here is seen outside the engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit, types
+from numba.extending import intrinsic
+
+Int64 = npt.NDArray[np.int64]
+
+NEVER = 1 << 60
+N_COMMANDS = 13
+# Refresh policies: none, ranks in turn, all ranks at once, banks in turn, the same bank of all groups in turn.
+SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
+
+# ---- the head of the array: the setup (in the order of Setup's fields), areas, the run
+(
+    CHANNELS,
+    RANKS,
+    GROUPS,
+    PER_GROUP,
+    BANKS,
+    QUEUES,
+    PER_BANK,
+    COMMAND_QUEUE,
+    TRANSACTION_QUEUE,
+    UNIFIED,
+    READ_COMMAND,
+    WRITE_COMMAND,
+    HIT_LIMIT,
+    DRAIN_LOW,
+    DUAL,
+    REFRESH,
+    REFRESH_EVERY,
+    REFRESH_UNITS,
+    POWER_DOWN_AFTER,
+    SELF_REFRESH_AFTER,
+    READ_DELAY,
+    WRITE_DELAY,
+    ISSUE,
+    RFM_THRESHOLD,
+    PRAC_THRESHOLD,
+    PRAC_RECOVERY,
+    PRAC_DELAY,
+    ALERT_CYCLES,
+) = range(28)
+(
+    CHANNEL_AREA,
+    RANK_AREA,
+    GROUP_AREA,
+    BANK_AREA,
+    QUEUE_AREA,
+    WAITING_AREA,
+    DUE_AREA,
+    RULE_AREA,
+    RULE_LENGTH,
+    WINDOW_AREA,
+    N_WINDOWS,
+    WINDOW_DEPTH,
+    REQUEST_AREA,
+    PENDING_AREA,
+    LOG_AREA,
+    LOG_SIZE,
+    DUE_SIZE,
+    QUEUE_RECORD,
+    FRONT_AREA,
+    FRONTS,
+    ROW_NUMBER_AREA,
+    ROW_COUNT_AREA,
+) = range(28, 50)
+OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT = range(50, 56)
+RANK_SHIFT, GROUP_SHIFT = 56, 57  # bank >> shift: its rank, its bank group
+FIELDS = 58  # position and width in the burst's number of ch, ra, bg, ba, ro, co
+HEAD = 72
+# ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
+(
+    TURN,
+    QUEUED,
+    WAITING_READS,
+    WAITING_WRITES,
+    STUCK_READS,
+    STUCK_WRITES,
+    DRAINING,
+    DIRTY,
+    DUE_FROM,
+    DUE_N,
+    NEXT_REFRESH,
+    NEXT_UNIT,
+    HELD_RANK,
+    HELD_BANK,
+    WAKE,
+    BLOCKED_FRONTS,
+    ALERT,
+    ALERT_AT,
+    ALERT_LEFT,
+) = range(N_COMMANDS, N_COMMANDS + 19)
+(
+    N_ACT,
+    N_PRE,
+    N_READ,
+    N_WRITE,
+    N_REF,
+    N_REFB,
+    READ_HITS,
+    WRITE_HITS,
+    N_SRE,
+    N_PDE,
+    N_DUAL,
+    N_MOVED,
+    N_RFM,
+    N_ALERT,
+) = range(ALERT_LEFT + 1, ALERT_LEFT + 15)
+CHANNEL_RECORD = N_ALERT + 1
+OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM, RFM_DUE = range(N_COMMANDS, N_COMMANDS + 6)
+ACTIVE, PRECHARGED, PD_ACTIVE, PD_PRECHARGED, SELF_REFRESH = range(RFM_DUE + 1, RFM_DUE + 6)
+# What the banks' queues want next: bit masks, and before which cycle none of them can have it.
+OPEN_ROWS, READ_HIT, WRITE_HIT, CLOSE_ROW = range(SELF_REFRESH + 1, SELF_REFRESH + 5)
+NOT_BEFORE = 4
+RANK_RECORD = CLOSE_ROW + NOT_BEFORE + 1
+GROUP_RECORD = N_COMMANDS
+# The open row and its hits; activations since the last refresh management; the numbers of the rows that the trace asks
+# for in this bank (from, end), and of those the one that was activated most.
+ROW, HITS, ACTIVATIONS, ROWS_FROM, ROWS_END, HOTTEST = range(N_COMMANDS, N_COMMANDS + 6)
+BANK_RECORD = N_COMMANDS + 6
+# On the list of due refreshes, a rank's refresh management is its number and this.
+MANAGEMENT = 1 << 32
+ENTRY_REQUEST, ENTRY_BANK, ENTRY_ROW, ENTRY_BURST, ENTRY_WRITE = range(5)  # after the queue's count
+ENTRY = 5
+COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, ADDRESS, SAME_BEFORE, BURST = range(8)
+REQUEST = 8
+WAITING_READ, WAITING_WRITE = range(2)
+LOG_ENTRY = 6
+# A front hands over its part of the trace in order: when next, which request, where it ends; the next of those that
+# wait for the same channel, since when it waits, and for how long it has waited.
+FRONT_AT, FRONT_NEXT, FRONT_END, WAITS_BEHIND, WAITS_SINCE, WAITED = range(6)
+FRONT_RECORD = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """Numbers that do not change during a run, in the order in which they head the array."""
+
+    channels: int
+    ranks: int
+    groups: int
+    per_group: int
+    banks: int
+    queues: int
+    per_bank: int
+    command_queue: int
+    transaction_queue: int
+    unified: int
+    read_command: int
+    write_command: int
+    hit_limit: int
+    drain_low: int
+    dual: int
+    refresh: int
+    refresh_every: int
+    refresh_units: int
+    power_down_after: int
+    self_refresh_after: int
+    read_delay: int
+    write_delay: int
+    issue: int
+    rfm_threshold: int
+    prac_threshold: int
+    prac_recovery: int
+    prac_delay: int
+    alert_cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The different rows of a trace: `number` by request, numbered bank by bank; `ends` of each bank's numbers."""
+
+    number: Int64
+    ends: Int64
+
+
+def allocate(
+    setup: Setup,
+    rules: list[list[tuple[int, int, int]]],
+    windows: Int64,
+    ids: Int64,
+    n_ids: int,
+    fronts: Int64,
+    is_write: npt.NDArray[np.bool_],
+    bits: Int64,
+    log: int,
+    rows: Rows | None = None,
+) -> Int64:
+    """Fresh state for a run of ``ids.size`` requests to `n_ids` different addresses.
+
+    `fronts`: first request and end of each part of the trace that is handed over by itself.  `rows` where
+    activations are counted row by row.
+    `rules` by earlier command: (scope, later command, cycles); `windows`: (count, cycles) of activations in a rank;
+    `bits`: position and width of the address fields.
+    """
+    g = setup
+    all_ranks, longest = g.channels * g.ranks, max(1, max(map(len, rules)))
+    depth = int(windows[:, 0].max()) if windows.shape[0] else 1
+    due = max(64, 4 * g.ranks * g.banks)
+    queue_record = 1 + ENTRY * g.command_queue
+    sizes = {
+        CHANNEL_AREA: g.channels * CHANNEL_RECORD,
+        RANK_AREA: all_ranks * RANK_RECORD,
+        GROUP_AREA: all_ranks * g.groups * GROUP_RECORD,
+        BANK_AREA: all_ranks * g.banks * BANK_RECORD,
+        QUEUE_AREA: g.channels * g.queues * queue_record,
+        WAITING_AREA: g.channels * 4 * g.transaction_queue,
+        DUE_AREA: g.channels * due,
+        RULE_AREA: N_COMMANDS * (1 + 3 * longest),
+        WINDOW_AREA: windows.shape[0] * (2 + all_ranks * (depth + 1)),
+        REQUEST_AREA: ids.size * REQUEST,
+        PENDING_AREA: n_ids * 2,
+        LOG_AREA: log * LOG_ENTRY,
+        FRONT_AREA: fronts.shape[0] * FRONT_RECORD,
+        ROW_NUMBER_AREA: rows.number.size if rows else 0,
+        ROW_COUNT_AREA: int(rows.ends[-1]) if rows else 0,
+    }
+    m = np.zeros(HEAD + sum(sizes.values()), np.int64)
+    m[: len(fields(g))] = [getattr(g, field.name) for field in fields(g)]
+    at = HEAD
+    for area, size in sizes.items():
+        m[area] = at
+        at += size
+    m[FIELDS : FIELDS + 12] = bits.reshape(-1)
+    m[RULE_LENGTH], m[N_WINDOWS], m[WINDOW_DEPTH] = longest, windows.shape[0], depth
+    m[RANK_SHIFT], m[GROUP_SHIFT] = g.banks.bit_length() - 1, g.per_group.bit_length() - 1
+    m[LOG_SIZE], m[DUE_SIZE], m[QUEUE_RECORD], m[UNREAD] = log, due, queue_record, ids.size
+    channels = view(m, CHANNEL_AREA, (g.channels, CHANNEL_RECORD))
+    channels[:, NEXT_REFRESH] = g.refresh_every if g.refresh else NEVER
+    channels[:, WAKE] = 0 if g.power_down_after or g.self_refresh_after else channels[:, NEXT_REFRESH]
+    channels[:, HELD_RANK] = channels[:, HELD_BANK] = channels[:, BLOCKED_FRONTS] = -1
+    banks = view(m, BANK_AREA, (all_ranks * g.banks, BANK_RECORD))
+    banks[:, ROW] = -1
+    if rows:
+        m[m[ROW_NUMBER_AREA] : m[ROW_NUMBER_AREA] + rows.number.size] = rows.number
+        banks[:, ROWS_END] = rows.ends
+        banks[1:, ROWS_FROM] = rows.ends[:-1]
+        banks[:, HOTTEST] = banks[:, ROWS_FROM]
+    table = view(m, RULE_AREA, (N_COMMANDS, 1 + 3 * longest))
+    for command, entries in enumerate(rules):
+        table[command, 0] = len(entries)
+        for k, entry in enumerate(entries):
+            table[command, 1 + 3 * k : 4 + 3 * k] = entry
+    for w in range(windows.shape[0]):
+        base = int(m[WINDOW_AREA]) + w * (2 + all_ranks * (depth + 1))
+        m[base : base + 2] = windows[w]
+        m[base + 2 : base + 2 + all_ranks * (depth + 1)].reshape(all_ranks, depth + 1)[:, 1:] = -NEVER
+    requests = view(m, REQUEST_AREA, (ids.size, REQUEST))
+    requests[:, COMPLETED] = requests[:, ACCEPTED] = requests[:, SAME_BEFORE] = -1
+    requests[:, ADDRESS] = ids
+    requests[:, IS_WRITE] = is_write
+    view(m, PENDING_AREA, (n_ids, 2))[:] = -1
+    m[FRONTS] = fronts.shape[0]
+    records = view(m, FRONT_AREA, (fronts.shape[0], FRONT_RECORD))
+    records[:, FRONT_NEXT : FRONT_END + 1] = fronts
+    records[:, WAITS_BEHIND] = -1
+    return m
+
+
+def view(m: Int64, area: int, shape: tuple[int, int]) -> Int64:
+    """One area of the array as a table."""
+    at = int(m[area])
+    return m[at : at + shape[0] * shape[1]].reshape(shape)
+
+
+@intrinsic
+def data_pointer(typingctx, array):
+    """The address of an array's first element; the caller keeps the array alive."""
+
+    def codegen(context, builder, signature, arguments):
+        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+    return types.CPointer(array.dtype)(array), codegen
+
+
+# ---- where a record begins
+
+
+@njit(cache=True, forceinline=True)
+def channel_at(m, c):
+    """The record of channel `c`."""
+    return m[CHANNEL_AREA] + c * CHANNEL_RECORD
+
+
+@njit(cache=True, forceinline=True)
+def rank_at(m, c, rank):
+    """The record of a rank."""
+    return m[RANK_AREA] + (c * m[RANKS] + rank) * RANK_RECORD
+
+
+@njit(cache=True, forceinline=True)
+def group_at(m, c, bank):
+    """The record of the bank group of `bank`."""
+    return m[GROUP_AREA] + (c * m[RANKS] * m[GROUPS] + (bank >> m[GROUP_SHIFT])) * GROUP_RECORD
+
+
+@njit(cache=True, forceinline=True)
+def bank_at(m, c, bank):
+    """The record of a bank."""
+    return m[BANK_AREA] + (c * m[RANKS] * m[BANKS] + bank) * BANK_RECORD
+
+
+@njit(cache=True, forceinline=True)
+def queue_at(m, c, q):
+    """The record of a command queue: its count, then its entries."""
+    return m[QUEUE_AREA] + (c * m[QUEUES] + q) * m[QUEUE_RECORD]
+
+
+@njit(cache=True, forceinline=True)
+def waiting_at(m, c, side):
+    """Transactions waiting in channel `c` (request, its command queue's record): side 0 reads (or all), 1 writes."""
+    return m[WAITING_AREA] + (c * 2 + side) * 2 * m[TRANSACTION_QUEUE]
+
+
+@njit(cache=True, forceinline=True)
+def request_at(m, i):
+    """The record of request `i`."""
+    return m[REQUEST_AREA] + i * REQUEST
+
+
+@njit(cache=True, forceinline=True)
+def pending_at(m, address):
+    """What waits at an address: the last read, the write."""
+    return m[PENDING_AREA] + address * 2
+
+
+@njit(cache=True, forceinline=True)
+def front_at(m, f):
+    """The record of a front."""
+    return m[FRONT_AREA] + f * FRONT_RECORD

@@ -1,0 +1,83 @@
+# mypy: disable-error-code="untyped-decorator"
+"""What route computation is made of: ports by table and by coordinates, turns on rings, loads, candidates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tierform.network.cycle import state as s
+from tierform.network.cycle.draws import below
+from tierform.network.cycle.jit import compiled, inlined
+
+# Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
+U = np.uint64
+
+
+@compiled
+def ring_turn(c: Any, size: int, here: int, there: int, balanced: bool) -> Any:
+    """Direction (0 forwards, 1 backwards) and virtual-channel class for a packet that enters a ring."""
+    twice = size - 2 * ((there - here + size) % size)
+    direction = 0 if twice > 0 or (twice == 0 and below(c, 2) == 1) else 1
+    if balanced:
+        half = (size - 1) // 2
+        if (direction == 0 and here > there) or (direction == 1 and here < there):
+            return direction, 1
+        if (direction == 0 and here <= half < there) or (direction == 1 and there <= half < here):
+            return direction, 0
+        return direction, below(c, 2)
+    return direction, (1 if here > there else 0)
+
+
+@inlined
+def port_to(m: Any, table: Any, part: int, router: int, home: int) -> Any:
+    """The output port of `router` that leads to router `home`, by a routing table."""
+    return m[U(m[s.AT_FIRST_OUT] + router)] + table[U(part), U(router), U(home)] * m[s.OUT_SIZE]
+
+
+@inlined
+def port_by_place(m: Any, router: int, home: int) -> Any:
+    """The output port towards another router in dimension order, from coordinates.
+
+    They stay in the cache, where a large network's table does not.
+    """
+    axes = m[s.AXES]
+    axis = 0
+    place, goal = m[s.AT_PLACE] + router * axes, m[s.AT_PLACE] + home * axes
+    while m[U(place + axis)] == m[U(goal + axis)]:
+        axis += 1
+    step = 2 * axis + (0 if m[U(place + axis)] < m[U(goal + axis)] else 1)
+    return m[U(m[s.AT_AXIS_PORT] + step * m[s.ALL_ROUTERS] + router)]
+
+
+@inlined
+def set_route(m: Any, channel: int, number: int, port: int, low: int, high: int, priority: int) -> None:
+    """Write candidate `number` of a channel."""
+    at = channel + s.C_ROUTE - s.ROUTE_SIZE * number
+    m[U(at)] = port
+    m[U(at + 1)] = low
+    m[U(at + 2)] = high
+    m[U(at + 3)] = priority
+
+
+@compiled
+def used_behind(m: Any, port: int) -> Any:
+    """How many flits the buffer behind an output port holds, as far as its credits tell."""
+    used = np.int64(0)
+    first = m[U(port + s.O_OWN)]
+    for own in range(first, first + m[s.VCS] * s.W_SIZE, s.W_SIZE):
+        used += m[U(own + s.W_USED)]
+    return used
+
+
+@compiled
+def any_router(m: Any, c: Any, router: int) -> Any:
+    """A random router of the subnet in which `router` is."""
+    return router - router % m[s.ROUTERS] + below(c, m[s.ROUTERS])
+
+
+@compiled
+def axis_port(m: Any, axis: int, direction: int, router: int) -> Any:
+    """The output port of `router` along an axis, forwards (0) or backwards (1)."""
+    return m[U(m[s.AT_AXIS_PORT] + (2 * axis + direction) * m[s.ALL_ROUTERS] + router)]

@@ -1,0 +1,59 @@
+"""From timed stages to the Ledger: every execution, transfer and byte booked once."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.simulation.costing import Costing
+from tierform.simulation.ledger import LINKS, Ledger
+from tierform.simulation.stages import Stages, Timed, learning_crossbars
+from tierform.workload.graph import StageKind
+
+Floats = NDArray[np.float64]
+
+
+def book(costing: Costing, stages: Stages, timed: list[Timed]) -> Ledger:
+    """The Ledger of the whole task."""
+    ledger = Ledger(len(costing.chip.tiles), len(costing.fabric.link_B_per_s))
+    for made in timed:
+        _book_stage(ledger, costing, stages, made)
+    return ledger
+
+
+def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -> None:
+    stage, memory = made.stage, costing.memory
+    for wave, segments in zip(stage.waves, made.waves, strict=True):
+        for segment in segments:
+            times = stage.repeat * segment.count * wave.micro_batches
+            for execution in segment.executions:
+                ledger.book(stage, segment.block, execution, times)
+    ledger.book_memory(
+        made.moved.times(stage.repeat), made.busy_s * stage.repeat, memory.energy_J(made.moved) * stage.repeat
+    )
+    for tier, moved in made.spilled.items():
+        name, _, energy = memory.spill_cost(tier, moved)
+        ledger.spill_B[name] += moved.total_B * stage.repeat
+        ledger.add(name, "memory", "transfers", energy * stage.repeat)
+    if made.sends:
+        split = stages.workload.parallelism
+        energy = costing.interconnect.send(made.send_B, split.tensor * split.data)[2]
+        ledger.add(LINKS, "collective", "sends between groups", energy * made.sends * stage.repeat)
+    if stage.kind is StageKind.UPDATE:
+        _book_rewriting(ledger, costing, stages)
+    ledger.end_stage(stage, made.seconds * stage.repeat)
+
+
+def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:
+    """Weights that learn and sit in crossbars are written anew by the update."""
+    for name, part in costing.chip.can.holders.items():
+        crossbars = learning_crossbars(stages.mapping, name)
+        if not crossbars:
+            continue
+        cost = part.programming_cost(crossbars)
+        where: Floats = np.zeros(len(costing.chip.tiles))
+        tiles = costing.chip.tiles_of(name)
+        where[list(tiles)] = 1.0 / len(tiles)
+        for kind, energy in cost.energy_J.items():
+            ledger.add(name, "programming", kind, energy, where)
+        ledger.cell_writes[name] += cost.cell_writes

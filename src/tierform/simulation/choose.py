@@ -1,0 +1,234 @@
+"""The best of a few: numbers of micro-batches by phase, and mappings.
+
+A pipelined chip, or a pipeline of chips, works on several micro-batches at once; too few leave it empty, too many cost
+more in starts and rewritten weights.  Where the user names no number, those of :data:`CANDIDATES` that the batch
+allows are tried from the largest down, phase by phase, until it gets slower, and the fastest is taken (the smaller
+number where it makes no difference).  Where
+spare crossbars replicate weights, the mapping without replicas is tried, too.  The same rule holds for every chip, so
+that both sides of a comparison run at their best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tierform.chip.description import Chip
+from tierform.mapping import Mapping, completed, default_mapping, load_mapping
+from tierform.simulation.costing import Costing
+from tierform.simulation.fabric import Fabric
+from tierform.simulation.job import Job
+from tierform.simulation.remember import Bounded
+from tierform.simulation.runtime import Runtime
+from tierform.simulation.stages import Stages, Timed, held_B
+from tierform.simulation.traffic import MemoryBehind
+from tierform.units import format_quantity
+from tierform.workload import Model, Task, Workload, expand, is_training
+from tierform.workload.graph import StageKind
+from tierform.workload.memory import Footprint
+from tierform.workload.parallel import MicroBatches
+
+CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
+# A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
+WORTHWHILE = 1e-3
+PHASES = {
+    StageKind.PREFILL: "prefill",
+    StageKind.DECODE: "decode",
+    StageKind.FORWARD: "training",
+    StageKind.BACKWARD: "training",
+    StageKind.UPDATE: "training",
+}
+
+_fabrics: Bounded = Bounded(32)
+
+
+@dataclass(slots=True)
+class Trial:
+    """A mapped workload with its stages timed."""
+
+    workload: Workload
+    mapping: Mapping
+    costing: Costing
+    stages: Stages
+    timed: list[Timed]
+    placement: Any
+    footprint: Footprint
+    notes: tuple[str, ...] = ()
+
+    def seconds(self, phase: str) -> float:
+        """Time of all stages of a phase."""
+        return sum(made.seconds * made.stage.repeat for made in self.timed if PHASES[made.stage.kind] == phase)
+
+    @property
+    def total_s(self) -> float:
+        """Time of all stages."""
+        return sum(made.seconds * made.stage.repeat for made in self.timed)
+
+
+def choose(job: Job, *, timeline: bool = False) -> Trial:
+    """The trial that is booked: what the job says, or the best of what it leaves open."""
+    return _Choice(job).best(timeline)
+
+
+class _Choice:
+    """The trials of one job."""
+
+    def __init__(self, job: Job) -> None:
+        assert isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
+        self.job, self.chip, self.runtime = job, job.chip, job.runtime
+        self.cycle = job.fidelity == "cycle"
+        self.fabric = fabric_of(self.chip)
+        self.model = job.model
+
+    def workload(self, split: MicroBatches) -> Workload:
+        """The operators of one chip for these micro-batches."""
+        if isinstance(self.model, Workload):
+            return self.model
+        assert isinstance(self.model, Model) and self.job.task is not None
+        task = task_on(self.job.task, self.chip)
+        attention = self.runtime.attention_on(self.chip)
+        return expand(self.model, task, split, parallelism=self.job.parallelism, attention=attention)
+
+    # -- what is left open ------------------------------------------------------------------------------------
+    def best(self, timeline: bool) -> Trial:
+        """Try, choose, and time the choice once more with its timeline where one is asked for."""
+        split = self._given()
+        numbers = self._numbers()
+        if isinstance(self.job.mapping, Mapping):
+            given = self.job.mapping
+            return self._trial(self.workload(given.micro_batches), given, timeline)
+        plain = self.job.mapping == "plain"
+        if self.job.mapping not in ("best", "plain"):
+            return self._from_file(split or _even(numbers[-1]), timeline)
+        first = split or _even(numbers[-1])
+        workload = self.workload(first)
+        mapping = default_mapping(self.chip, workload, overflow=self.job.overflow, micro_batches=first)
+        trial = self._trial(workload, mapping)
+        notes: list[str] = []
+        if split is None and len(numbers) > 1:
+            trial = self._over_micro_batches(trial, numbers, notes)
+        if not plain and any(p.replicas > 1 for p in trial.mapping.placements):
+            trial = self._without_replicas(trial, notes)
+        if timeline:
+            trial = self._trial(trial.workload, trial.mapping, True)
+        trial.notes = tuple(notes)
+        return trial
+
+    def _given(self) -> MicroBatches | None:
+        """The numbers of micro-batches that the job names."""
+        given = self.job.micro_batches
+        return _even(given) if isinstance(given, int) else given
+
+    def _numbers(self) -> list[int]:
+        """The numbers of micro-batches to try, smallest first."""
+        if isinstance(self.model, Workload):
+            return [1]
+        assert self.job.task is not None
+        batch = self.job.task.batch // self.job.parallelism.data
+        groups = self.job.parallelism.pipeline
+        if not self.chip.pipelined and groups == 1:
+            return [1]
+        wanted = {*CANDIDATES, *(groups * factor for factor in (1, 2, 4, 8) if groups > 1)}
+        # The batch itself is tried, too, as parts of one sequence: 17 sequences do well in 17 parts.
+        return sorted({min(number, max(batch, 1)) for number in wanted})
+
+    def _from_file(self, split: MicroBatches, timeline: bool) -> Trial:
+        workload = self.workload(split)
+        mapping = load_mapping(str(self.job.mapping), self.chip, workload)
+        if self.job.micro_batches is not None:
+            mapping = replace(mapping, micro_batches=split)
+        return self._trial(self.workload(mapping.micro_batches), mapping, timeline)
+
+    # -- trials -----------------------------------------------------------------------------------------------
+    def _trial(self, workload: Workload, mapping: Mapping, timeline: bool = False) -> Trial:
+        memory = MemoryBehind(self.chip, self.cycle)
+        resident_B = float(workload.footprint.adapters)
+        placement = memory.place(workload.footprint, held_B(workload, mapping))
+        costing = Costing(
+            self.chip,
+            mapping,
+            self.fabric,
+            memory,
+            resident_B=resident_B,
+            runtime=self.runtime,
+            split=workload.parallelism,
+            cycle=self.cycle,
+        )
+        stages = Stages(costing, workload, mapping, record=timeline)
+        timed = stages.all()
+        footprint = workload.footprint
+        if stages.bounds:
+            groups = workload.group_footprints(stages.cut)
+            footprint = max(groups, key=lambda group: group.total)
+            placement = memory.place(footprint, held_B(workload, mapping) // self.job.parallelism.pipeline)
+        return Trial(workload, mapping, costing, stages, timed, placement, footprint)
+
+    def _over_micro_batches(self, first: Trial, numbers: list[int], notes: list[str]) -> Trial:
+        """Time smaller and smaller numbers with the mapping of the first trial, until every phase gets slower.
+
+        The best of each phase is taken.
+        """
+        trials = {numbers[-1]: first}
+        phases = list(dict.fromkeys(PHASES[made.stage.kind] for made in first.timed))
+        falling = set(phases)
+        for number, larger in zip(reversed(numbers[:-1]), reversed(numbers), strict=False):
+            trials[number] = self._again(first.mapping, _even(number))
+            falling = {phase for phase in falling if trials[number].seconds(phase) <= trials[larger].seconds(phase)}
+            if not falling:
+                break
+        numbers = sorted(trials)
+        chosen: dict[str, int] = {}
+        for phase in phases:
+            seconds = {number: trials[number].seconds(phase) for number in numbers}
+            least = min(seconds.values())
+            chosen[phase] = min(n for n in numbers if seconds[n] <= least * (1 + WORTHWHILE))
+            tried = ", ".join(f"{n}: {format_quantity(value, 's')}" for n, value in seconds.items())
+            notes.append(f"micro-batches of {phase}: {chosen[phase]}, the best of those tried ({tried})")
+        if len(set(chosen.values())) == 1:
+            return trials[next(iter(chosen.values()))]
+        split = MicroBatches(**{**dict.fromkeys(("prefill", "decode", "training"), 1), **chosen})
+        return self._again(first.mapping, split)
+
+    def _again(self, mapping: Mapping, split: MicroBatches) -> Trial:
+        """The same mapping for other micro-batches."""
+        workload = self.workload(split)
+        return self._trial(workload, replace(completed(mapping, self.chip, workload), micro_batches=split))
+
+    def _without_replicas(self, trial: Trial, notes: list[str]) -> Trial:
+        """The same without copies of weights in spare crossbars, if that is faster."""
+        split = trial.mapping.micro_batches
+        mapping = default_mapping(
+            self.chip, trial.workload, overflow=self.job.overflow, micro_batches=split, replicate=False
+        )
+        other = self._trial(trial.workload, mapping)
+        if other.total_s < trial.total_s * (1 - WORTHWHILE):
+            notes.append(
+                f"no copies of weights in spare crossbars: they would make it {format_quantity(trial.total_s, 's')}"
+            )
+            return other
+        return trial
+
+
+def task_on(task: Task, chip: Chip) -> Task:
+    """The task in the chip's own number formats, where it names none."""
+    if task.precision is not None or chip.precision is None:
+        return task
+    master = chip.precision.master_weights if is_training(task) else None
+    return replace(task, precision=replace(chip.precision, master_weights=master))
+
+
+def _even(number: int) -> MicroBatches:
+    return MicroBatches(number, number, number)
+
+
+def fabric_of(chip: Chip) -> Fabric:
+    """The network of a chip; chips with equal packages, networks and tiles share one."""
+    dies = tuple((die.name, die.grid, die.at) for die in chip.package.dies)
+    sizes = tuple(chip.die_size_m(index) for index in range(len(dies)))
+    gap = chip.package.chiplet_gap
+    key = (chip.package.kind, dies, sizes, gap.value if gap else None, repr(chip.network))
+    found = _fabrics.get(key)
+    if found is None:
+        found = _fabrics[key] = Fabric(chip)
+    made: Fabric = found
+    return made

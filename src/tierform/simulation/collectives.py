@@ -1,0 +1,97 @@
+"""What collectives and sends between chips take: time and energy, over a network of two levels.
+
+A ring all-reduce of S bytes among p chips takes 2 (p - 1) steps of S / p bytes (Patarasuk and Yuan, J. Parallel
+Distrib. Comput. 69, 2009): 2 (p - 1) / p * S / bandwidth + 2 (p - 1) * latency; an all-gather or a reduce-scatter half
+of that.  Where a component's file has collectives fitted to measurements inside a node, those are used there.
+
+Chips stand in nodes of `node.chips`; links between nodes are those of `node`.  A collective whose members are in
+several nodes is done level by level: reduce-scatter in the node, all-reduce of each part between the nodes, all-gather
+in the node (Thakur, Rabenseifner, Gropp, IJHPCA 2005).  Without `node` all chips are joined by the one kind of links
+that the file describes.
+"""
+
+from __future__ import annotations
+
+from tierform.chip.chip_file import ClusterFile, LevelFile
+from tierform.chip.component import Cost
+from tierform.chip.description import Chip
+from tierform.errors import fail
+from tierform.workload.operator import Operator
+from tierform.workload.parallel import Parallelism
+
+# Times that each byte crosses a chip's link, and rounds of steps: reduce-scatter and all-gather, or one of them.
+_ROUNDS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
+
+
+def require_cluster(chip: Chip, chips: int) -> ClusterFile:
+    """The description of what joins several chips; TierformError when the chip file has none."""
+    if chip.cluster is None:
+        fail(
+            f"{chips} chips are asked for, and the chip file does not say what joins them",
+            key=chip.name,
+            fix="Add 'cluster' with bandwidth, latency and energy to the chip file.",
+        )
+    return chip.cluster
+
+
+class Interconnect:
+    """The links between several of these chips."""
+
+    def __init__(self, chip: Chip, split: Parallelism | None = None) -> None:
+        self.chip = chip
+        self.split = split or Parallelism()
+        self._timer = next(iter(chip.can.timers.values()), None)
+
+    def cost(self, operator: Operator, *, across_copies: bool) -> Cost:
+        """Time and energy of a collective, per chip that takes part.
+
+        Members of a tensor group are neighbours; copies of the model (`across_copies`) are a tensor group apart.
+        """
+        stride = self.split.tensor if across_copies else 1
+        size_B = float(max(operator.input_B, operator.output_B))  # of an all-gather what it gives
+        seconds, energy = self._collective(operator.collective, operator.participants, stride, size_B)
+        return Cost(seconds, seconds, {"links": energy})
+
+    def _collective(self, kind: str, members: int, stride: int, size_B: float) -> tuple[float, float]:
+        cluster = require_cluster(self.chip, members)
+        if kind not in _ROUNDS:
+            fail("unknown collective", value=kind, choices=_ROUNDS, fix=f"Known: {', '.join(_ROUNDS)}.")
+        inside = self._inside(members, stride)
+        outside = members // inside
+        if outside == 1 or cluster.node is None:
+            return self._ring(kind, members, size_B, cluster, measured=True)
+        part_B = size_B / inside
+        between = self._ring(kind, outside, part_B, cluster.node, measured=False)
+        if inside == 1:
+            return between
+        within = self._ring(kind, inside, size_B, cluster, measured=True)
+        return within[0] + between[0], within[1] + between[1]
+
+    def _inside(self, members: int, stride: int) -> int:
+        """Members of a collective that share a node: the largest equal part of them that fits."""
+        cluster = self.chip.cluster
+        if cluster is None or cluster.node is None:
+            return members
+        room = max(1, cluster.node.chips // stride)
+        return max(size for size in range(1, min(room, members) + 1) if members % size == 0)
+
+    def _ring(
+        self, kind: str, members: int, size_B: float, level: ClusterFile | LevelFile, *, measured: bool
+    ) -> tuple[float, float]:
+        if members == 1:
+            return 0.0, 0.0
+        rounds = _ROUNDS[kind]
+        moved_B = rounds * (members - 1) / members * size_B
+        seconds = moved_B / level.bandwidth.value + rounds * (members - 1) * level.latency.value
+        if measured and self._timer is not None:
+            found = self._timer.collective_s(kind, members, size_B)
+            seconds = seconds if found is None else found
+        return seconds, moved_B * level.energy.value
+
+    def send(self, size_B: float, neighbour: int = 1) -> tuple[float, float, float]:
+        """(seconds that the link is held, latency on top, energy) of bytes to a chip `neighbour` places further."""
+        cluster = require_cluster(self.chip, 2)
+        level: ClusterFile | LevelFile = cluster
+        if cluster.node is not None and neighbour >= cluster.node.chips:
+            level = cluster.node
+        return size_B / level.bandwidth.value, level.latency.value, size_B * level.energy.value

@@ -1,0 +1,88 @@
+"""What the schedule and the traffic need to know of a block's operators, read off them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tierform.simulation.remember import Bounded
+from tierform.workload.graph import Block
+from tierform.workload.operator import Kind, Operator, Origin, Role
+
+BLOCK_INPUT = -1
+_FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Of one operator of a block.
+
+    `sources`: (place of the operator from which it takes, or BLOCK_INPUT; whether it needs all of its chunks; bytes
+    that come from there).  `key` stands for everything that its cost depends on.
+    """
+
+    operator: Operator
+    sources: tuple[tuple[int, bool, float], ...]
+    key: int
+    matmul: bool
+    has_weight: bool
+    adapter: bool
+    dequantizes: bool
+    collective: bool
+
+
+_facts: Bounded = Bounded(4096)  # block -> (the block, its facts)
+_keys: dict[object, int] = {}  # shape -> a small number that stands for it
+
+
+def facts_of(block: Block) -> tuple[Facts, ...]:
+    """The facts of a block's operators, in order."""
+    known = _facts.get(id(block))
+    if known is None or known[0] is not block:
+        known = _facts[id(block)] = (block, _read(block))
+    found: tuple[Facts, ...] = known[1]
+    return found
+
+
+def _read(block: Block) -> tuple[Facts, ...]:
+    number: dict[str, int] = {}
+    found: list[Facts] = []
+    for place, operator in enumerate(block.operators):
+        sources = [number[name] for name in operator.after] or [BLOCK_INPUT]
+        waits = tuple(
+            (
+                source,
+                _needs_all(operator, block.operators[source] if source != BLOCK_INPUT else None),
+                float(block.operators[source].output_B if source != BLOCK_INPUT else _entering_B(operator)),
+            )
+            for source in sources
+        )
+        number[operator.name] = place
+        found.append(
+            Facts(
+                operator=operator,
+                sources=waits,
+                key=_keys.setdefault(operator.shape_key, len(_keys)),
+                matmul=operator.kind is Kind.MATMUL,
+                has_weight=any(operand.role is Role.WEIGHT for operand in operator.inputs),
+                adapter=operator.part == "adapter",
+                dequantizes=operator.origin is Origin.DEQUANTIZE,
+                collective=operator.kind is Kind.COLLECTIVE,
+            )
+        )
+    return tuple(found)
+
+
+def _entering_B(operator: Operator) -> int:
+    """Bytes of the layer's input that the operator reads."""
+    first = next((o for o in operator.inputs if o.role not in (Role.WEIGHT, Role.INDEX)), None)
+    return operator.count * first.size_B if first else 0
+
+
+def _needs_all(operator: Operator, giver: Operator | None) -> bool:
+    """Products of two activations and gradients of weights need all tokens of what they are given.
+
+    The rows of a softmax, and what is done to it element by element, are used as they come.
+    """
+    if operator.kind is not Kind.MATMUL or any(o.role is Role.WEIGHT for o in operator.inputs):
+        return False
+    return giver is None or giver.kind not in _FOLLOWS_CHUNKS

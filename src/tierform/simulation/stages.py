@@ -1,0 +1,185 @@
+"""How long each stage takes on a mapped chip, and what it moves: everything but the booking.
+
+A stage takes as long as its schedule; where its traffic needs longer than that on the busiest link, on the memory or on
+a tier beyond it, it takes that long.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.mapping import Mapping
+from tierform.simulation.costing import Costing, Segment
+from tierform.simulation.pipeline import Bounds, cut_by_time, parts_of_run, schedule_groups, side_by_side
+from tierform.simulation.schedule import StageSchedule, schedule_stage
+from tierform.simulation.traffic import NOTHING, Traffic
+from tierform.workload.graph import Stage, StageKind, Workload
+from tierform.workload.memory import BlockKind
+from tierform.workload.operator import Kind
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(slots=True)
+class Timed:
+    """One pass of a stage: its waves of segments, its schedule, its traffic by pass, and its time."""
+
+    stage: Stage
+    waves: list[list[Segment]]
+    schedule: StageSchedule
+    moved: Traffic = NOTHING
+    spilled: dict[int, Traffic] = field(default_factory=dict)
+    busy_s: float = 0.0
+    seconds: float = 0.0
+    send_B: float = 0.0
+    sends: int = 0
+    programming_s: float = 0.0
+
+
+class Stages:
+    """The stages of a workload on a mapped chip."""
+
+    def __init__(self, costing: Costing, workload: Workload, mapping: Mapping, *, record: bool = False) -> None:
+        self.costing, self.workload, self.mapping, self.record = costing, workload, mapping, record
+        self.groups = workload.parallelism.pipeline
+        self.bounds: Bounds = ()
+
+    def all(self) -> list[Timed]:
+        """Every stage, in order."""
+        segmented = [self._segments(stage) for stage in self.workload.stages]
+        if self.groups > 1:
+            self.bounds = self._cut(segmented)
+        return [self._timed(stage, waves) for stage, waves in zip(self.workload.stages, segmented, strict=True)]
+
+    def _segments(self, stage: Stage) -> list[list[Segment]]:
+        return [self.costing.segments(stage, wave.blocks) for wave in stage.waves]
+
+    @property
+    def cut(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """For each pipeline group its blocks and how many layers of each it has."""
+        if not self.bounds:
+            return (tuple((block.name, block.count) for block in self.workload.stages[0].blocks),)
+        groups, first = [], 0
+        for end in self.bounds:
+            part, start = [], 0
+            for block in self.workload.stages[0].blocks:
+                inside = min(end, start + block.count) - max(first, start)
+                if inside > 0:
+                    part.append((block.name, inside))
+                start += block.count
+            groups.append(tuple(part))
+            first = end
+        return tuple(groups)
+
+    def _cut(self, segmented: list[list[list[Segment]]]) -> Bounds:
+        """Cut the layers by the time that one takes, forward and backward together."""
+        chunks = self.mapping.chunks
+        seconds: dict[str, float] = {}
+        for stage, waves in zip(self.workload.stages, segmented, strict=True):
+            if stage.kind is StageKind.UPDATE:
+                continue
+            for segment in waves[0]:
+                one = schedule_stage([[(segment.layer, 1)]], (1,), chunks).makespan_s
+                seconds[segment.block.name] = seconds.get(segment.block.name, 0.0) + one * stage.repeat
+        blocks = self.workload.stages[0].blocks
+        return cut_by_time(
+            [(seconds.get(b.name, 0.0), b.count, b.kind is BlockKind.LAYER) for b in blocks], self.groups
+        )
+
+    def _timed(self, stage: Stage, waves: list[list[Segment]]) -> Timed:
+        update = stage.kind is StageKind.UPDATE
+        chunks = 1 if update else self.mapping.chunks
+        micro = [wave.micro_batches for wave in stage.waves]
+        runs = [[(segment.layer, segment.count) for segment in segments] for segments in waves]
+        made = Timed(stage, waves, StageSchedule(0.0))
+        if self.groups > 1 and update:
+            parts = [[(s.layer, s.count)] for s in waves[0]]
+            made.schedule = side_by_side(self._grouped(stage, runs[0]), chunks) if parts else StageSchedule(0.0)
+        elif self.groups > 1:
+            made.send_B = float(_handed_on_B(waves[0]))
+            made.sends = (self.groups - 1) * sum(micro)
+            # Groups are as far apart as a tensor group and its copies.
+            split = self.workload.parallelism
+            held_s, latency_s, _ = self.costing.interconnect.send(made.send_B, split.tensor * split.data)
+            grouped = [self._grouped(stage, run) for run in runs]
+            made.schedule = schedule_groups(grouped, micro, chunks, (held_s, latency_s))
+        elif any(runs):
+            made.schedule = schedule_stage(runs, micro, chunks, record=self.record)
+        self._traffic(made)
+        return made
+
+    def _grouped(self, stage: Stage, run: list) -> list:  # type: ignore[type-arg]
+        return parts_of_run(run, self.bounds, reverse=stage.kind is StageKind.BACKWARD)
+
+    def _traffic(self, made: Timed) -> None:
+        """Sum the traffic of a pass and lengthen the stage where it needs longer than the schedule."""
+        memory, fabric = self.costing.memory, self.costing.fabric
+        read = write = 0.0
+        links = np.zeros(len(fabric.link_B_per_s))
+        for wave, segments in zip(made.stage.waves, made.waves, strict=True):
+            for segment in segments:
+                times = segment.count * wave.micro_batches
+                for item in segment.executions:
+                    read += item.traffic.read_B * times
+                    write += item.traffic.write_B * times
+                    for tier, moved in memory.spilled(item.operator).items():
+                        made.spilled[tier] = made.spilled.get(tier, NOTHING) + moved.times(times)
+                    for move in item.moves:
+                        links += move.route.link_share * (move.size_B * times)
+        forward = made.stage.kind is StageKind.FORWARD
+        for wave in made.stage.waves if forward or made.stage.kind is StageKind.BACKWARD else ():
+            saved = sum(size * block.count for block in wave.blocks for _, size in block.saved) * wave.micro_batches
+            moved = Traffic(0.0, saved) if forward else Traffic(saved, 0.0)
+            for tier, away in memory.spilled_saved(moved).items():
+                made.spilled[tier] = made.spilled.get(tier, NOTHING) + away
+        moved = Traffic(read, write)
+        if memory.nearest is not None:
+            away = sum(made.spilled.values(), NOTHING)
+            moved = Traffic(max(0.0, moved.read_B - away.read_B), max(0.0, moved.write_B - away.write_B))
+        made.moved = moved
+        made.busy_s = memory.busy_s(moved)
+        slowest = max((memory.spill_cost(tier, moved)[1] for tier, moved in made.spilled.items()), default=0.0)
+        link_s = float((links / fabric.link_B_per_s).max()) if links.size else 0.0
+        shared = max(made.busy_s, link_s, slowest) / self.groups
+        made.seconds = max(made.schedule.makespan_s, shared)
+        if made.stage.kind is StageKind.UPDATE:
+            made.programming_s = self._programming_s()
+            made.seconds += made.programming_s
+
+    def _programming_s(self) -> float:
+        """Time in which weights that learn and sit in crossbars are written anew; holders write side by side."""
+        times = [0.0]
+        for name, part in self.costing.chip.can.holders.items():
+            crossbars = learning_crossbars(self.mapping, name)
+            if crossbars:
+                times.append(part.programming_cost(crossbars).latency_s)
+        return max(times)
+
+
+def learning_crossbars(mapping: Mapping, component: str) -> int:
+    """Crossbars of a component whose weights learn."""
+    learning = [p for p in mapping.placements if p.trainable and p.resident and p.component == component]
+    return sum(placement.total_crossbars for placement in learning)
+
+
+def held_B(workload: Workload, mapping: Mapping) -> int:
+    """Bytes of weights that sit in crossbars and need no memory."""
+    resident = {(item.block, item.weight): item.layers for item in mapping.placements if item.resident}
+    seen: dict[tuple[str, str], int] = {}
+    for stage in workload.stages:
+        for block in stage.blocks:
+            for operator in block.operators:
+                key = (block.name, operator.weight or "")
+                if operator.kind is Kind.MATMUL and key in resident and key not in seen and operator.weight_B:
+                    seen[key] = operator.weight_B * resident[key]
+    return sum(seen.values())
+
+
+def _handed_on_B(segments: Sequence[Segment]) -> int:
+    """Bytes that a layer hands to the next."""
+    longest = max(segments, key=lambda segment: segment.count)
+    return longest.executions[longest.layer.output].operator.output_B

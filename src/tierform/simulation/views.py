@@ -1,0 +1,448 @@
+"""The figures of a Result as pure functions of a finished run: its Ledger, its stages, and what they were made from.
+
+Everything is for the whole task on all its chips.  What was booked is that of one chip of each pipeline group; `scale`
+counts the chips that do the same, and the steps.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from math import fsum
+from typing import Any
+
+import tierform
+from tierform import library
+from tierform.chip.crossbar.wear import WearLedger
+from tierform.chip.description import Chip
+from tierform.errors import TierformError
+from tierform.mapping import Mapping
+from tierform.provenance import Assumption, Citation, assumptions_first
+from tierform.simulation.fabric import Fabric
+from tierform.simulation.heat import Heat
+from tierform.simulation.ledger import Booked, Ledger
+from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
+from tierform.simulation.runtime import Runtime
+from tierform.simulation.stages import Timed
+from tierform.simulation.traffic import MemoryBehind
+from tierform.workload.graph import StageKind, Workload
+from tierform.workload.memory import BlockKind
+from tierform.workload.operator import Kind, Phase
+from tierform.workload.task import FineTuning, describe
+
+STATIC_TEMPERATURE_K = 330.0
+IDLE = "idle and leakage"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished simulation: everything that its figures are made from."""
+
+    workload: Workload
+    chip: Chip
+    mapping: Mapping
+    runtime: Runtime
+    fidelity: str
+    fabric: Fabric
+    memory: MemoryBehind
+    placement: Any
+    footprint: dict[str, int]
+    timed: list[Timed]
+    ledger: Ledger
+    heat: Heat | None
+    notes: tuple[str, ...]
+    inputs: str
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps, or one."""
+        return self.workload.task.steps if isinstance(self.workload.task, FineTuning) else 1
+
+    @property
+    def scale(self) -> int:
+        """Chips that do the same, times steps."""
+        split = self.workload.parallelism
+        return self.steps * split.tensor * split.data
+
+    @property
+    def pipeline(self) -> int:
+        """Pipeline groups."""
+        return self.workload.parallelism.pipeline
+
+    @cached_property
+    def pass_s(self) -> float:
+        """Seconds of all stages, of one step."""
+        return self.ledger.seconds
+
+    @cached_property
+    def static_J(self) -> dict[str, float]:
+        """Energy of idling and leakage by component, of one chip of each pipeline group, of one step."""
+        if self.heat is None:
+            power = {name: part.leakage_W(STATIC_TEMPERATURE_K) for name, part in self.chip.components.items()}
+        else:
+            power = dict(self.heat.leakage_W)
+        power["network"] = self.fabric.leakage_W
+        found = {name: watts * self.pass_s * self.pipeline for name, watts in power.items()}
+        busy_s = self.ledger.memory_busy_s / self.pipeline
+        found["memory"] = self.memory.background_J(self.pass_s, busy_s) * self.pipeline
+        return {name: energy for name, energy in found.items() if energy}
+
+
+# -- energy and operations ---------------------------------------------------------------------------------------
+def latency_s(run: Run) -> float:
+    """Seconds of the whole task."""
+    return run.pass_s * run.steps
+
+
+def energy_J(run: Run) -> float:
+    """Joules of the whole task."""
+    return fsum((run.ledger.energy_J, *run.static_J.values())) * run.scale
+
+
+def energy_by_component(run: Run) -> dict[str, float]:
+    """Joules by component; network, links between chips and memory devices stand beside the components."""
+    return _with_static(run, run.ledger.energy_by(0), run.static_J)
+
+
+def energy_by_operator(run: Run) -> dict[str, float]:
+    """Joules by operator class."""
+    static = dict(run.static_J)
+    background = static.pop("memory", 0.0)
+    found = run.ledger.energy_by(1)
+    return _with_static(run, found, {IDLE: fsum(static.values()) + background})
+
+
+def energy_by_part(run: Run) -> dict[str, float]:
+    """Joules by component and part."""
+    static = {f"{name}: {'background' if name == 'memory' else IDLE}": energy for name, energy in run.static_J.items()}
+    return _with_static(run, run.ledger.energy_by(2), static)
+
+
+def _with_static(run: Run, booked: dict[str, float], static: dict[str, float]) -> dict[str, float]:
+    names = [*booked, *(name for name in static if name not in booked)]
+    total = {name: (booked.get(name, 0.0) + static.get(name, 0.0)) * run.scale for name in names}
+    return {name: energy for name, energy in total.items() if energy}
+
+
+def energy_by_tile(run: Run) -> list[float]:
+    """Joules that each tile of a chip dissipates over the whole task, leakage and idling left out; mean over groups."""
+    total = sum(entry.tile_J for entry in run.ledger.stages)
+    return [float(value) * run.steps / run.pipeline for value in total]  # type: ignore[union-attr]
+
+
+def operations(run: Run) -> float:
+    """Arithmetic operations of all chips."""
+    return fsum(run.ledger.operations.values()) * run.scale
+
+
+def operations_by(run: Run, place: int) -> dict[str, float]:
+    """Operations by component (0) or operator class (1)."""
+    return {name: value * run.scale for name, value in run.ledger.operations_by(place).items()}
+
+
+# -- time --------------------------------------------------------------------------------------------------------
+def busy_s(run: Run) -> dict[str, float]:
+    """Seconds that each resource works, of one chip; of crossbars the mean over all of a component's crossbars."""
+    return {name: value * run.steps / run.pipeline for name, value in _busy(run).items()}
+
+
+def _busy(run: Run) -> dict[str, float]:
+    busy = dict(run.ledger.busy_s)
+    for name, seconds in run.ledger.crossbar_s.items():
+        busy[name] = busy.get(name, 0.0) + seconds / run.chip.can.holders[name].crossbars
+    if run.ledger.memory_busy_s:
+        busy["memory"] = run.ledger.memory_busy_s
+    return busy
+
+
+def utilization(run: Run) -> dict[str, float]:
+    """Fraction of the task's time that each component works; for crossbars, of the time of all its crossbars."""
+    if not run.pass_s:
+        return {}
+    busy = _busy(run)
+    names = [*run.chip.components, *(["memory"] if "memory" in busy else [])]
+    return {name: busy.get(name, 0.0) / run.pass_s / run.pipeline for name in names}
+
+
+def stages(run: Run) -> tuple[StageResult, ...]:
+    """Each stage: repetitions, time and energy in all, tokens."""
+    static_W = fsum(run.static_J.values()) / run.pass_s if run.pass_s else 0.0
+    data = run.workload.parallelism.data
+    return tuple(
+        StageResult(
+            name=entry.stage.name,
+            repeat=entry.stage.repeat,
+            latency_s=entry.seconds * run.steps,
+            energy_J=(entry.energy_J + static_W * entry.seconds) * run.scale,
+            tokens=entry.stage.tokens * entry.stage.repeat * run.steps * data,
+        )
+        for entry in run.ledger.stages
+    )
+
+
+def operators(run: Run) -> tuple[OperatorResult, ...]:
+    """Each distinct operator: where it ran, how often, and what it took in all."""
+    return tuple(_operator(booked, run.scale) for booked in run.ledger.booked)
+
+
+def _operator(booked: Booked, scale: int) -> OperatorResult:
+    item, times = booked.execution, booked.times * scale
+    cost = item.cost
+    return OperatorResult(
+        stage=booked.stage.name,
+        block=booked.block.name,
+        name=item.operator.name,
+        kind=item.operator.kind.value,
+        component=item.component,
+        times=int(times),
+        busy_s=cost.occupancy_s * times,
+        energy_J=cost.total_energy_J * times,
+        operations=cost.operations * times,
+        memory_B=(item.traffic.total_B + cost.memory_read_B + cost.memory_write_B) * times,
+        network_B=sum(move.size_B for move in item.moves) * times,
+        utilization=cost.utilization,
+        kernel=item.kernel,
+    )
+
+
+def operation_share(run: Run) -> dict[str, float]:
+    """Share of forward matmul operations of the layers by component, counted as published for Atleus.
+
+    Products of attention count the useful (causal) half, and each adapter pair counts once (2 n d r for two adapted
+    matrices): 12 n d^2 / (12 n d^2 + n^2 d + 2 n d r).  Embeddings, head and normalization are left out.  This holds
+    for causal and for bidirectional models, as the published figure has one attention term n^2 d.
+    """
+    macs: dict[str, float] = {}
+    for booked in run.ledger.booked:
+        operator = booked.execution.operator
+        inside = booked.block.kind is BlockKind.LAYER
+        if operator.phase is not Phase.FORWARD or operator.kind is not Kind.MATMUL or not inside:
+            continue
+        half = operator.part == "adapter" or operator.weight is None
+        name = booked.execution.component
+        macs[name] = macs.get(name, 0.0) + operator.macs * booked.times * (0.5 if half else 1.0)
+    total = fsum(macs.values())
+    return {name: value / total for name, value in macs.items()} if total else {}
+
+
+def throughput(run: Run) -> dict[str, float]:
+    """Tokens and steps a second, times to the first and for each further token."""
+    task, entries = run.workload.task, run.ledger.stages
+    if not run.pass_s:
+        return {}
+    copies = run.workload.parallelism.data
+
+    def of(kind: StageKind) -> tuple[float, int, int]:
+        found = [entry for entry in entries if entry.stage.kind is kind]
+        tokens = sum(entry.stage.tokens * entry.stage.repeat for entry in found)
+        return fsum(entry.seconds for entry in found), tokens * copies, sum(entry.stage.repeat for entry in found)
+
+    result: dict[str, float] = {}
+    if isinstance(task, FineTuning):
+        tokens = of(StageKind.FORWARD)[1]
+        return {"training_tokens_per_s": tokens / run.pass_s, "steps_per_s": 1 / run.pass_s}
+    seconds, tokens, _ = of(StageKind.PREFILL)
+    if seconds:
+        result["time_to_first_token_s"] = seconds
+        result["prefill_tokens_per_s"] = tokens / seconds
+    seconds, tokens, steps = of(StageKind.DECODE)
+    if seconds and steps:
+        result["time_per_output_token_s"] = seconds / steps
+        result["decode_tokens_per_s"] = tokens / seconds
+    return result
+
+
+def roofline(run: Run) -> dict[str, Any]:
+    """Peak rates and memory bandwidth where a component tells them, and each distinct operator's intensity and rate."""
+    points: dict[str, list[float]] = {}
+    for booked in run.ledger.booked:
+        item, cost = booked.execution, booked.execution.cost
+        moved = cost.memory_read_B + cost.memory_write_B + item.traffic.total_B
+        moved += sum(move.size_B for move in item.moves)
+        if moved > 0 and cost.occupancy_s > 0 and cost.operations > 0:
+            points[f"{item.component}: {item.operator.name}"] = [
+                cost.operations / moved,
+                cost.operations / cost.occupancy_s,
+            ]
+    result: dict[str, Any] = {"operations_per_B_and_per_s": points}
+    gpu: Any = next(iter(run.chip.of_type("gpu")), None)
+    if gpu is not None:
+        rates = {name: constant.value for name, constant in gpu.parameters.peak_rate.items()}
+        result |= {"peak_per_s": rates, "bandwidth_B_per_s": gpu.parameters.memory_bandwidth.value}
+    return result
+
+
+# -- memory, network, cells --------------------------------------------------------------------------------------
+def placed(run: Run) -> dict[str, dict[str, int]]:
+    """Bytes of each part of the footprint in each memory tier."""
+    if run.placement is None:
+        return {}
+    return {
+        part: {share.tier_name: share.size_B for share in shares if share.size_B}
+        for part, shares in run.placement.shares.items()
+        if any(share.size_B for share in shares)
+    }
+
+
+def crossbars(run: Run) -> dict[str, int]:
+    """Crossbars of all holders: available, used, of streamed weights, of first copies."""
+    holders = list(run.chip.can.holders.values())
+    if not holders:
+        return {}
+    placements = run.mapping.placements
+    return {
+        "available": sum(int(part.crossbars) for part in holders),
+        "used": sum(placement.total_crossbars for placement in placements),
+        "streamed": sum(p.crossbars * p.copies * p.layers for p in placements if not p.resident),
+        "first_copies": sum(p.crossbars * p.copies * p.layers for p in placements if p.resident),
+    }
+
+
+def wear(run: Run) -> Wear:
+    """What is written to cells that wear, for the component that wears out first."""
+    found: list[Wear] = []
+    for name, part in run.chip.can.wearing.items():
+        writes = run.ledger.cell_writes.get(name, 0)
+        if not writes:
+            found.append(Wear(0, 0.0, float(part.endurance_writes), None, None))
+            continue
+        found.append(_wear(run, name, part, writes))
+    if not found:
+        return Wear(0, 0.0, 0.0, None, None)
+    return min(found, key=lambda made: made.lifetime_s if made.lifetime_s is not None else float("inf"))
+
+
+def _wear(run: Run, name: str, part: Any, writes: int) -> Wear:
+    ledger = WearLedger.of(part)
+    own = [placement for placement in run.mapping.placements if placement.component == name]
+    learning = sum(placement.total_crossbars for placement in own if placement.trainable)
+    resident = sum(placement.total_crossbars for placement in own)
+    ledger.write(0, min(learning, ledger.crossbars))
+    # Streamed weights take turns in what is left; operands written for each product in all of them if nothing is.
+    first = resident if resident < ledger.crossbars else 0
+    ledger.rotate(first, ledger.crossbars - first, writes / ledger.cells_each - learning)
+    most = ledger.most
+    tasks = float(part.endurance_writes) / (most * run.steps)
+    return Wear(
+        writes * run.scale, most * run.steps, float(part.endurance_writes), tasks, tasks * run.pass_s * run.steps
+    )
+
+
+# -- evidence ----------------------------------------------------------------------------------------------------
+def assumptions(run: Run) -> tuple[Assumption, ...]:
+    """Every constant that was used, weakest evidence first."""
+    lines = [*run.chip.assumptions(), *run.fabric.assumptions(), *run.memory.assumptions()]
+    if run.heat is None:
+        note = "mean die temperature while no thermal model is asked for"
+        lines.append(Assumption("static power", f"at {STATIC_TEMPERATURE_K:g} K", "assumed", "", note))
+    return tuple(assumptions_first(lines))
+
+
+def citations(run: Run, evidence: tuple[Assumption, ...]) -> tuple[Citation, ...]:
+    """The sources of all constants and of the model, in full."""
+    keys = sorted({line.source for line in evidence if line.source} | {run.workload.model.source} - {""})
+    found = []
+    for key in keys:
+        try:
+            found.append(library.citation(key))
+        except TierformError:
+            found.append(Citation(key, key))
+    return tuple(found)
+
+
+def versions(run: Run) -> dict[str, str]:
+    """What produced the figures."""
+    return {"tierform": tierform.__version__, "chip_sha256": run.chip.fingerprint, "inputs_sha256": run.inputs}
+
+
+def hash_of(workload: Workload) -> str:
+    """A hash of model, task and split."""
+    text = f"{workload.model!r}|{describe(workload.task)!r}|{workload.parallelism!r}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def bars(run: Run) -> tuple[Bar, ...]:
+    """The timeline, where it was recorded."""
+    found, clock_s = [], 0.0
+    for made, entry in zip(run.timed, run.ledger.stages, strict=True):
+        found += [
+            Bar(
+                stage=made.stage.name,
+                resource=item.resource,
+                name=item.name,
+                layer=item.layer,
+                micro_batch=item.micro_batch,
+                start_s=clock_s + item.start_s,
+                end_s=clock_s + item.end_s,
+                repeats=1,
+            )
+            for item in made.schedule.slices
+        ]
+        clock_s += entry.seconds
+    return tuple(found)
+
+
+def notes(run: Run) -> tuple[str, ...]:
+    """What a reader should know of chip, workload, mapping and run."""
+    return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes)
+
+
+def task(run: Run) -> dict[str, Any]:
+    """The task as plain data."""
+    found: dict[str, Any] = json.loads(json.dumps(describe(run.workload.task)))
+    return found
+
+
+def parallelism(run: Run) -> dict[str, Any]:
+    """The split as plain data."""
+    split = run.workload.parallelism
+    return {"tensor": split.tensor, "pipeline": split.pipeline, "data": split.data, "sequence": split.sequence}
+
+
+VIEWS: dict[str, Callable[[Run], Any]] = {
+    "model": lambda run: run.workload.model.name,
+    "chip": lambda run: run.chip.name,
+    "task": task,
+    "fidelity": lambda run: run.fidelity,
+    "runtime": lambda run: run.runtime.name,
+    "latency_s": latency_s,
+    "energy_J": energy_J,
+    "area_m2": lambda run: (run.chip.area_m2 + run.fabric.area_m2) * run.workload.parallelism.chips,
+    "chips": lambda run: run.workload.parallelism.chips,
+    "parallelism": parallelism,
+    "parameters": lambda run: run.workload.parameters,
+    "trainable_parameters": lambda run: run.workload.trainable_parameters,
+    "operations": operations,
+    "operations_by_component": lambda run: operations_by(run, 0),
+    "operations_by_operator": lambda run: operations_by(run, 1),
+    "energy_J_by_component": energy_by_component,
+    "energy_J_by_operator": energy_by_operator,
+    "energy_J_by_part": energy_by_part,
+    "energy_J_by_tile": energy_by_tile,
+    "busy_s_by_resource": busy_s,
+    "utilization": utilization,
+    "stages": stages,
+    "operators": operators,
+    "wear": wear,
+    "memory_footprint_B": lambda run: run.footprint,
+    "memory_placement_B": placed,
+    "memory_read_B": lambda run: run.ledger.memory.read_B * run.scale,
+    "memory_write_B": lambda run: run.ledger.memory.write_B * run.scale,
+    "memory_spill_B": lambda run: {name: value * run.scale for name, value in run.ledger.spill_B.items()},
+    "network_B": lambda run: run.ledger.network_B * run.scale,
+    "link_bytes": lambda run: tuple(float(value) * run.scale for value in run.ledger.link_B),
+    "crossbars": crossbars,
+    "operation_share": operation_share,
+    "throughput": throughput,
+    "roofline": roofline,
+    "assumptions": assumptions,
+    "citations": lambda run: citations(run, assumptions(run)),
+    "notes": notes,
+    "versions": versions,
+    "thermal": lambda run: None if run.heat is None else run.heat.figures,
+    "mapping": lambda run: run.mapping,
+    "timeline": bars,
+}

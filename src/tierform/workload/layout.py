@@ -1,0 +1,347 @@
+"""Lays a model's sections out for one pass: runs of equal layers, forward and backward, and what each keeps.
+
+Each distinct layer is laid out once.  Layers differ where the flow of gradients differs (under LoRA the lowest layer
+needs no input gradient), so runs of equal layers become one segment with a count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from tierform.workload.families import FAMILIES
+from tierform.workload.footprint import peak_B
+from tierform.workload.graph import Block, Weight
+from tierform.workload.layers import Pass, Section, Streams
+from tierform.workload.memory import BlockKind, BlockMemory, even_cut
+from tierform.workload.methods import learning
+from tierform.workload.models import Model
+from tierform.workload.operator import Operator, Role
+from tierform.workload.ops.optimizer import gradient_reduction
+from tierform.workload.parallel import ALONE, Parallelism
+from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
+from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
+from tierform.workload.task import FineTuning, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is the same for every layer of a task: its formats, its chips, how attention and recomputation are done."""
+
+    model: Model
+    task: Task
+    precision: PrecisionPlan
+    parallelism: Parallelism = ALONE
+    attention: str = "tiled"
+    accumulate: bool = False
+
+    @property
+    def recomputation(self) -> str:
+        """The task's, or none."""
+        return self.task.recomputation if isinstance(self.task, FineTuning) else "none"
+
+
+@dataclass(slots=True)
+class Layout:
+    """One distinct layer, laid out: its tape, the streams through it, what it keeps."""
+
+    tape: Tape
+    entering: Streams
+    leaving: Streams
+    kept: dict[int, Value] = field(default_factory=dict)
+    through: dict[str, int] = field(default_factory=dict)
+    recompute: tuple[Entry, ...] = ()
+    saved_B: int = 0
+    forward_B: int = 0
+
+    @property
+    def kept_names(self) -> frozenset[str]:
+        """Tensors that are saved until the backward pass."""
+        return frozenset(value.name for value in self.kept.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Gradients:
+    """A layer's backward pass: its operators, the streams a gradient leaves through, the operator that makes it."""
+
+    operators: tuple[Operator, ...] = ()
+    onward: frozenset[str] = frozenset()
+    output: int = -1
+    workspace_B: int = 0
+
+
+NOTHING = Gradients()
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of `count` equal layers of a section: one layout forward, one backward."""
+
+    name: str
+    count: int
+    layout: Layout
+    gradients: Gradients
+    kind: BlockKind
+
+    @property
+    def layered(self) -> bool:
+        """Whether it is a run of layers, and no embedding or head."""
+        return self.kind is BlockKind.LAYER
+
+    @property
+    def workspace_B(self) -> int:
+        """What one layer needs beside what it saves."""
+        return max(self.layout.forward_B, self.gradients.workspace_B)
+
+    def forward(self) -> Block:
+        """The block of the forward pass."""
+        operators = tuple(self.layout.tape.operators)
+        place = {operator.name: index for index, operator in enumerate(operators)}
+        made = [place[name] for value in self.layout.leaving.values() for name in value.after if name in place]
+        written = written_by(operators, self.layout.kept.values())
+        return self._block(operators, max(made, default=-1), written)
+
+    def backward(self) -> Block:
+        """The block of the backward pass."""
+        operators = self.gradients.operators
+        return self._block(operators, self.gradients.output, read_by(operators, self.layout.kept.values()))
+
+    def _block(self, operators: tuple[Operator, ...], output: int, saved: dict[int, int]) -> Block:
+        kept = with_rest(saved, self.layout.saved_B) if self.layout.tape.training else ()
+        return Block(self.name, self.count, operators, self.kind, output=output, saved=kept)
+
+
+def written_by(operators: Sequence[Operator], kept: Iterable[Value]) -> dict[int, int]:
+    """Place of the forward operator that makes kept tensors (-1: the layer's input) -> their bytes."""
+    makers = {operand.name: index for index, operator in enumerate(operators) for operand in operator.outputs}
+    return _by_place(makers, kept)
+
+
+def read_by(operators: Sequence[Operator], kept: Iterable[Value]) -> dict[int, int]:
+    """Place of the first backward operator that reads kept tensors -> their bytes."""
+    readers: dict[str, int] = {}
+    for index, operator in enumerate(operators):
+        for operand in operator.inputs:
+            readers.setdefault(operand.name, index)
+    return _by_place(readers, kept)
+
+
+def _by_place(places: dict[str, int], kept: Iterable[Value]) -> dict[int, int]:
+    saved: dict[int, int] = {}
+    for value in kept:
+        place = places.get(value.name, -1)
+        saved[place] = saved.get(place, 0) + value.operand().size_B
+    return saved
+
+
+def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...]:
+    """(place, bytes) of all that is saved; what no tensor of the tape stands for comes with the layer's input."""
+    rest = total_B - sum(saved.values())
+    if rest:
+        saved[-1] = saved.get(-1, 0) + rest
+    return tuple(sorted(saved.items()))
+
+
+def lay_out(plan: Plan, p: Pass) -> list[Segment]:
+    """The model's sections as runs of equal layers, forward and backward."""
+    sections: tuple[Section, ...] = FAMILIES.get(plan.model.family).plan(plan.model, p)
+    formats = formats_of(plan.precision, p.training)
+    total = sum(section.count for section in sections if section.start is not None)
+    cache: dict[object, Layout] = {}
+    chain: list[tuple[Section, int, Layout]] = []
+    streams: Streams = {}
+    for section in sections:
+        for index in range(section.count):
+            part: int | str = "head" if section is sections[-1] else "embedding"
+            if section.start is not None:
+                part = section.start + index
+            rule = learning(plan.task, plan.model, part, total)
+            key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
+            if key not in cache:
+                cache[key] = _layout(plan, section, streams, formats, rule, p)
+            chain.append((section, index, cache[key]))
+            streams = cache[key].leaving
+    _keep_streams(chain)
+    return _segments(plan, chain, p.training)
+
+
+def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, rule: Learning, p: Pass) -> Layout:
+    split = plan.parallelism
+    tape = Tape(formats, rule, training=p.training, tensor=split.tensor, sequence=split.sequence)
+    entering = {n: Value(n, v.shape, v.precision, v.role, grad=v.grad, cut=v.cut) for n, v in streams.items()}
+    layout = Layout(tape, entering, section.build(tape, dict(entering)))
+    hidden = frozenset(tape.scores) if plan.attention != "eager" else frozenset()
+    if p.training:
+        mode = plan.recomputation if section.start is not None else "none"
+        layout.kept, layout.recompute = _kept(tape, mode, plan.attention)
+        for name, value in entering.items():  # a stream that flows on unchanged is kept by the layer that made it
+            if layout.leaving.get(name) is value and id(value) in layout.kept:
+                layout.through[name] = layout.kept.pop(id(value)).operand().size_B
+        layout.saved_B = sum(value.operand().size_B for value in layout.kept.values())
+        if plan.attention == "fused":
+            layout.saved_B += log_sum_exp_B(tape)
+    names = frozenset((*layout.kept_names, *layout.through))
+    layout.forward_B = peak_B(tape.operators, tape.together, kept=names, hidden=hidden)
+    return layout
+
+
+def _kept(tape: Tape, mode: str, attention: str) -> tuple[dict[int, Value], tuple[Entry, ...]]:
+    """Tensors kept and entries run again; a layer in which recomputation would keep more (short sequences) has none."""
+    plain, _ = kept_and_recomputed(tape, "none", attention)
+    kept, again = kept_and_recomputed(tape, mode, attention) if mode != "none" else (plain, _)
+    if sum(v.operand().size_B for v in kept) > sum(v.operand().size_B for v in plain):
+        kept, again = plain, _
+    return {id(value): value for value in kept}, again
+
+
+def _keep_streams(chain: list[tuple[Section, int, Layout]]) -> None:
+    """Streams that later layers keep, and that flow through them, are saved where they were made."""
+    wanted = {name: size for _, _, layout in chain for name, size in layout.through.items()}
+    for name, size in wanted.items():
+        for _, _, layout in chain:
+            value = layout.leaving.get(name)
+            if value is not None and layout.entering.get(name) is not value:
+                if id(value.memory) not in layout.kept:
+                    layout.kept[id(value.memory)] = value.memory
+                    layout.saved_B += size
+                break
+
+
+def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bool) -> list[Segment]:
+    """Groups the chain into runs of equal (forward, backward) layers, walking it backwards for the gradients."""
+    backwards = _backwards(plan, chain) if training else [NOTHING] * len(chain)
+    runs: list[tuple[Section, list[int], Layout, Gradients]] = []
+    for (section, index, layout), gradients in zip(chain, backwards, strict=True):
+        last = runs[-1] if runs else None
+        if last and last[0] is section and last[2] is layout and last[3] is gradients:
+            last[1].append(index)
+        else:
+            runs.append((section, [index], layout, gradients))
+    names = [section.name for section, index, _ in chain if index == 0]
+    return [
+        Segment(
+            _label(section, indices, names.count(section.name) == 1),
+            len(indices),
+            layout,
+            gradients,
+            _kind(section, section is chain[-1][0]),
+        )
+        for section, indices, layout, gradients in runs
+    ]
+
+
+def _kind(section: Section, is_last: bool) -> BlockKind:
+    if section.start is not None:
+        return BlockKind.LAYER
+    return BlockKind.HEAD if is_last else BlockKind.EMBEDDING
+
+
+def _label(section: Section, indices: list[int], alone: bool) -> str:
+    if alone and len(indices) == section.count:
+        return section.name
+    base = section.numbered_from if section.numbered_from is not None else section.start or 0
+    first, last = base + indices[0], base + indices[-1]
+    return f"{section.name}[{first}]" if first == last else f"{section.name}[{first}..{last}]"
+
+
+def _backwards(plan: Plan, chain: list[tuple[Section, int, Layout]]) -> list[Gradients]:
+    cache: dict[object, Gradients] = {}
+    found: list[Gradients] = []
+    arriving = frozenset(name for name, value in chain[-1][2].leaving.items() if value.grad)
+    for _, _, layout in reversed(chain):
+        key = (id(layout), arriving)
+        if key not in cache:
+            cache[key] = _reverse(plan, layout, arriving)
+        found.append(cache[key])
+        arriving = cache[key].onward
+    return found[::-1]
+
+
+def _reverse(plan: Plan, layout: Layout, arriving: frozenset[str]) -> Gradients:
+    """The backward pass of a layer at whose end gradients of these streams arrive."""
+    reverse = Reverse(layout.tape, plan.accumulate)
+    starts = {}
+    for name in sorted(arriving):
+        value = layout.leaving[name]
+        starts[id(value)] = Value(f"{name}.gradient", value.shape, layout.tape.formats.gradients, Role.GRADIENT)
+    reverse.run(starts, layout.recompute)
+    flows = {n: reverse.gradients[id(v)] for n, v in layout.entering.items() if v.grad and id(v) in reverse.gradients}
+    operators = tuple(reverse.operators)
+    place = {operator.name: index for index, operator in enumerate(operators)}
+    made = [place[name] for value in flows.values() for name in value.after if name in place]
+    kept = frozenset((*layout.kept_names, *layout.through))
+    hidden = frozenset(layout.tape.scores | reverse.scores) if plan.attention != "eager" else frozenset()
+    space = peak_B(operators, reverse.together, kept=kept, hidden=hidden)
+    return Gradients(operators, frozenset(flows), max(made, default=-1), space)
+
+
+def weights_of(segments: list[Segment]) -> tuple[Weight, ...]:
+    """Every parameter once, under the first block that has it."""
+    shared: set[str] = set()
+    found = []
+    for segment in segments:
+        for name, w in segment.layout.tape.parameters.items():
+            if not segment.layered:
+                if name in shared:
+                    continue
+                shared.add(name)
+            found.append(weight_of(w, segment.name, segment.count))
+    return tuple(found)
+
+
+def weight_of(w: Parameter, block: str, layers: int) -> Weight:
+    """A parameter as one of a block of equal layers."""
+    return Weight(
+        name=w.name,
+        block=block,
+        shape=w.shape,
+        layers=layers,
+        groups=w.groups,
+        active=w.active,
+        part=w.part,
+        precision=w.precision,
+        trainable=w.trainable,
+        matrix=w.matrix,
+        adapter=w.adapter,
+        whole=w.whole,
+        partial=w.partial,
+    )
+
+
+def reduction_blocks(
+    weights: Sequence[Weight], memory: Sequence[BlockMemory], plan: PrecisionPlan, split: Parallelism
+) -> tuple[Block, ...]:
+    """What comes before the update: all-reduces of partial sums over the tensor group, of gradients over the copies.
+
+    Sizes are those of the pipeline group with most of them when layers are shared evenly.
+    """
+    groups = [dict(group) for group in even_cut(memory, split.pipeline)]
+    learned = [w for w in weights if w.trainable]
+
+    def largest(chosen: list[Weight]) -> int:
+        return max(sum(w.elements * w.groups * group.get(w.block, 0) for w in chosen) for group in groups)
+
+    found = []
+    partial = largest([w for w in learned if w.partial])
+    if partial:
+        found.append(gradient_reduction("gradients.partial", partial, plan.weight_gradients, split.tensor))
+    if split.data > 1:
+        found.append(gradient_reduction("gradients", largest(learned), plan.weight_gradients, split.data))
+    return (Block("gradients", 1, tuple(found), BlockKind.GRADIENTS),) if found else ()
+
+
+def formats_of(plan: PrecisionPlan, training: bool) -> Formats:
+    """The formats of a block's tensors; biases and gains stay wide where weights are narrow."""
+    return Formats(
+        activations=plan.activations,
+        gradients=plan.gradients,
+        weight_gradients=plan.weight_gradients,
+        kv_cache=plan.activations if training else plan.kv_cache,
+        adapters=plan.adapters,
+        weights=plan.weights,
+        attention=plan.weight_precision("attention"),
+        ffn=plan.weight_precision("ffn"),
+        vectors=plan.activations if bits(plan.weights) < 16 else plan.weights,
+        loss="fp32" if bits(plan.activations) < 32 else plan.activations,
+    )

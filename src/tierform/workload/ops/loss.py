@@ -1,0 +1,57 @@
+"""Heads' ends: cross-entropy over logits, and a squared error on outputs without classes.
+
+Forward   -log softmax(logits)[target]      (y - target)^2
+Backward  dlogits = softmax(logits) - onehot(target), from the log-probabilities      dy = 2 (y - target)
+
+Logits that are cut by the vocabulary stay cut: the chips tell each other, for each row, the largest logit, the sum
+of exponentials and the target's logit (Shoeybi et al., 2019).
+"""
+
+from __future__ import annotations
+
+from tierform.workload import arithmetic
+from tierform.workload.operator import Kind, Operand, Role
+from tierform.workload.ops.collective import all_reduce
+from tierform.workload.reverse import Reverse
+from tierform.workload.tape import Tape, Value
+
+_TOLD = 3  # figures for each row
+
+
+def cross_entropy(tape: Tape, logits: Value, name: str = "loss") -> Value:
+    """Log-softmax and negative log-likelihood; keeps the log-probabilities for backward."""
+    rows = logits.elements // logits.shape[-1]
+    kept = tape.value(f"{name}.log_probabilities", logits.shape, precision=tape.formats.loss, cut=logits.cut)
+    target = Operand(f"{name}.targets", (rows,), "int32", Role.INDEX, static=True)
+
+    def backward(reverse: Reverse, dy: Value) -> None:
+        reverse.unary(f"{name}.grad_input", logits, (kept,), dy, arithmetic.LOSS_BACKWARD)
+
+    if logits.cut and tape.tensor > 1:
+        told = tape.value(f"{name}.rows", (rows, _TOLD), precision="fp32")
+        told.after = logits.after
+        all_reduce(tape, told, f"{name}.rows")
+    return tape.emit(
+        name,
+        Kind.LOSS,
+        "head",
+        (logits,),
+        kept,
+        saved=(kept,),
+        indices=(target,),
+        per_element=arithmetic.LOSS,
+        backward=backward,
+    )
+
+
+def squared_error(tape: Tape, output: Value, name: str = "loss") -> Value:
+    """Mean squared error of an output."""
+    difference = tape.value(f"{name}.difference", output.shape, precision=tape.formats.loss, cut=output.cut)
+
+    def backward(reverse: Reverse, dy: Value) -> None:
+        reverse.unary(f"{name}.grad_input", output, (difference,), dy, arithmetic.MULTIPLY)
+
+    cost = arithmetic.REGRESSION_LOSS
+    return tape.emit(
+        name, Kind.LOSS, "head", (output,), difference, saved=(difference,), per_element=cost, backward=backward
+    )
