@@ -55,7 +55,7 @@ def test_do_scales_by_column_and_digital_channels_regain_what_cells_take():
     rows = [dict(zip(HEAD, row, strict=True)) for row in table.rows]
     by_crossbar, by_column, channels, weights = rows[1:]
     assert by_crossbar["digital (%)"] == by_column["digital (%)"] == 0
-    assert by_column["nats lost"] < 0.7 * by_crossbar["nats lost"]
+    assert by_column["nats lost"] < 0.9 * by_crossbar["nats lost"]
     assert channels["digital (%)"] < weights["digital (%)"] < 20
 
 
