@@ -60,13 +60,15 @@ def fold_programmed(
     top: Any,
     stream: Any,
     table: Any,
+    offset: Any,
+    scales: Any,
     out: Any,
 ) -> None:
-    """Adds to `out` (outputs, inputs) what cells with a Gaussian programming error stand for, before scales.
+    """Set `out` (outputs, inputs) to what cells with a Gaussian programming error stand for, less `offset`, scaled.
 
     `cells` [column, output, input] are levels, `sigma` and `floor` are in levels; the errors are those that
     :func:`fill_normal` gives for the places of `cells`.  `flipped` [block, column, output] marks inverted columns, of
-    blocks of inputs that begin at `starts`; it is empty where there are none.
+    blocks of inputs that begin at `starts`; it is empty where there are none.  `scales` are [block, output].
     """
     columns, outputs, inputs = cells.shape
     quarters = (columns + 3) // 4
@@ -77,7 +79,7 @@ def fold_programmed(
                 turned = flipped.size > 0 and flipped[block, p, n]
                 sign[p] = -factors[p] if turned else factors[p]
                 base[p] = factors[p] * top if turned else 0
-            rest = base.sum()
+            rest, scale = base.sum() - offset, scales[block, n]
             if columns == 4:
                 for k in range(starts[block], starts[block + 1]):
                     bits = hashed(stream, np.uint64(n * inputs + k))
@@ -91,7 +93,7 @@ def fold_programmed(
                     d = max(
                         np.float32(cells[3, n, k]) + sigma * table[(bits >> np.uint64(48)) & np.uint64(4095)], floor
                     )
-                    out[n, k] += rest + sign[0] * a + sign[1] * b + sign[2] * c + sign[3] * d
+                    out[n, k] = (rest + sign[0] * a + sign[1] * b + sign[2] * c + sign[3] * d) * scale
                 continue
             for k in range(starts[block], starts[block + 1]):
                 total, bits = rest, np.uint64(0)
@@ -100,4 +102,4 @@ def fold_programmed(
                         bits = hashed(stream, np.uint64((n * inputs + k) * quarters + p // 4))
                     total += sign[p] * max(np.float32(cells[p, n, k]) + sigma * table[bits & np.uint64(4095)], floor)
                     bits >>= np.uint64(16)
-                out[n, k] += total
+                out[n, k] = total * scale
