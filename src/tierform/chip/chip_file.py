@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import Constant
@@ -175,6 +176,7 @@ def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -
         *_precision_problems(chip, document),
         *_place_problems(chip, document),
         *_memory_problems(chip, document),
+        *_source_problems(chip, document),
     ]
 
 
@@ -336,3 +338,13 @@ def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
         for index, entry in enumerate(chip.memory)
         if entry.attached and entry.attached not in known
     ]
+
+
+def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    """Sources that the library does not know, in every section but the components, which are checked for themselves."""
+    problems: list[Problem] = []
+    for key, constant in constants(chip):
+        if constant.source:
+            steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+            problems += source_problems(constant.source, key, document.file, document.line_of(steps))
+    return problems
