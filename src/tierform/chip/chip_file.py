@@ -32,27 +32,40 @@ Length = Annotated[Constant, quantity("m", above=0)]
 class DieFile(FileModel):
     """One tier or chiplet: a grid of equal tiles; `at` is a chiplet's column and row on the interposer."""
 
-    name: str
-    grid: tuple[Count, Count]
-    holds: dict[str, Whole]
-    at: tuple[Place, Place] = (0, 0)
-    width: Length | None = None
-    height: Length | None = None
+    name: str = Field(description="Name of the die; memories and temperatures refer to it.")
+    grid: tuple[Count, Count] = Field(
+        description="Columns and rows of tiles; each tile is a port of the network and a square of the heat map."
+    )
+    holds: dict[str, Whole] = Field(description="Units of each component in every tile; none is an empty tile.")
+    at: tuple[Place, Place] = Field(
+        (0, 0), description="Column and row of a chiplet on the interposer, counted in chiplets; only in 2.5D."
+    )
+    width: Length | None = Field(
+        None,
+        description="Width of the die; left out: what its components and routers need.  Moves heat and wires.",
+    )
+    height: Length | None = Field(
+        None, description="Height of the die; left out: what its components and routers need.  Moves heat and wires."
+    )
 
 
 class PackageFile(FileModel):
     """How the dies are joined: `3d` tiers are listed from the bottom up."""
 
-    kind: Literal["planar", "2.5d", "3d"]
-    dies: list[DieFile]
-    chiplet_gap: Length | None = None
+    kind: Literal["planar", "2.5d", "3d"] = Field(
+        description="One die, chiplets on an interposer, or tiers of a stack; changes the network, heat and area."
+    )
+    dies: list[DieFile] = Field(description="The dies: chiplets in any order, tiers from the bottom up.")
+    chiplet_gap: Length | None = Field(
+        None, description="Gap between chiplets on the interposer; left out: 1 mm.  Changes heat and wires."
+    )
 
 
 class ComponentFile(FileModel):
     """A component of the library (or a path), with single values changed by `set`."""
 
-    file: str
-    set: dict[str, Any] = {}
+    file: str = Field(description="A component of the library, or a path to a component file.")
+    set: dict[str, Any] = Field({}, description="Values that replace those of the component file, key by key.")
 
 
 class LinkFile(FileModel):
@@ -111,9 +124,16 @@ class MemoryFile(FileModel):
 class CoolingFile(FileModel):
     """Package and environment; everything has a default in the thermal model."""
 
-    ambient: Annotated[Constant, quantity("K", above=0)] | None = None
-    sink_resistance: Annotated[Constant, quantity("K/W", above=0)] | None = None
-    limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = {}
+    ambient: Annotated[Constant, quantity("K", above=0)] | None = Field(
+        default=None,
+        description="Temperature of the air; left out: the thermal model's 318.15 K.  Moves every temperature.",
+    )
+    sink_resistance: Annotated[Constant, quantity("K/W", above=0)] | None = Field(
+        default=None, description="Resistance from the heat sink to the air; left out: the thermal model's."
+    )
+    limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = Field(
+        default={}, description="Highest temperature of a component's tiles; a hotter one is told in the notes."
+    )
 
 
 class LevelFile(FileModel):
@@ -151,21 +171,39 @@ class ClusterFile(FileModel):
 class ChipFile(FileModel):
     """A whole chip file."""
 
-    schema_: str = SCHEMA
-    name: str
-    description: str
-    package: PackageFile
-    components: dict[str, ComponentFile]
-    network: NetworkFile | None = None
-    memory: list[MemoryFile] = []
-    cluster: ClusterFile | None = None
-    cooling: CoolingFile = CoolingFile()
-    precision: dict[str, str] = {}
-    place: dict[str, str] = {}
-    backward_weights: Literal["transposed", "second-copy"] = "transposed"
-    pipelined: bool = False
-    notes: list[str] = []
-    assumed: list[str] = []
+    schema_: str = Field(SCHEMA, description="Layout of the file; written as `schema`.")
+    name: str = Field(description="Name of the chip, as results print it.")
+    description: str = Field(description="One line for people; changes no figure.")
+    package: PackageFile = Field(description="The dies and how they are joined.")
+    components: dict[str, ComponentFile] = Field(description="What computes, by the names that the dies hold.")
+    network: NetworkFile | None = Field(
+        None, description="The network between tiles; needed by a chip of more than one tile."
+    )
+    memory: list[MemoryFile] = Field(
+        [], description="Memories behind the chip, nearest first; what does not fit in one waits in the next."
+    )
+    cluster: ClusterFile | None = Field(
+        None, description="What joins several of these chips; needed by tensor, pipeline and data parallelism."
+    )
+    cooling: CoolingFile = Field(CoolingFile(), description="Environment, heat sink and limits of temperature.")
+    precision: dict[str, str] = Field(
+        {}, description="Number formats of the chip, by the keys of a precision plan; a task's own formats come first."
+    )
+    place: dict[str, str] = Field(
+        {},
+        description="Component that takes a kind of operators: attention, ffn, head, static, dynamic, adapter, other.  "
+        "Left out: the rule of the mapping.",
+    )
+    backward_weights: Literal["transposed", "second-copy"] = Field(
+        "transposed",
+        description="How crossbars multiply by a transposed weight: with the same cells, driven from their columns, "
+        "or a second copy, which takes as many crossbars again.",
+    )
+    pipelined: bool = Field(
+        False, description="Whether tokens flow from operator to operator in chunks; changes the schedule."
+    )
+    notes: list[str] = Field([], description="What a reader of results should know; printed with them.")
+    assumed: list[str] = Field([], description="Assumptions of no single constant; listed with the evidence.")
 
 
 def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -> list[Problem]:
