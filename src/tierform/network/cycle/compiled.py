@@ -12,13 +12,15 @@ import ctypes
 import hashlib
 import os
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tierform.files import cache_folder
+from tierform.errors import TierformError
+from tierform.files import atomic_path, cache_folder, make_folder
 from tierform.network.cycle.state import Memory
 
 _POINTER, _WORD = ctypes.c_void_p, ctypes.c_int64
@@ -93,10 +95,8 @@ def _path(name: str) -> Path | None:
     for folder in _folders():
         if (folder / file).is_file():
             return folder / file
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError:
-            continue
+        with suppress(TierformError, OSError):
+            make_folder(folder, parents=True)
         if writable is None and os.access(folder, os.W_OK):
             writable = folder / file
     return writable
@@ -169,9 +169,5 @@ def _compile(name: str, path: Path | None) -> int:
 
 def _write(path: Path, content: bytes) -> None:
     """Write the whole file or, on a full or read-only disk, nothing."""
-    part = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(content)
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
+    with suppress(TierformError, OSError), atomic_path(path) as temporary:
+        temporary.write_bytes(content)
