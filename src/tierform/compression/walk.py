@@ -69,7 +69,7 @@ class Walk:
         handles = []
 
         def note(site: Site) -> Callable[..., None]:
-            def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            def hook(_module: nn.Module, given: tuple[Any, ...]) -> None:
                 x = given[0].detach()
                 known = first_reader.setdefault(id(given[0]), (given[0], site.name))[1]
                 if site.name not in found and known in found and known != site.name:
