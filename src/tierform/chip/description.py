@@ -214,7 +214,12 @@ def _check_citations(parameters: Any, file: str) -> None:
                 library.citation(line.source)
             except TierformError as error:
                 raise TierformError(
-                    [Problem(p.what, file, None, line.subject, p.value, p.nearest, p.fix) for p in error.problems]
+                    [
+                        Problem(
+                            p.what, file=file, line=None, key=line.subject, value=p.value, nearest=p.nearest, fix=p.fix
+                        )
+                        for p in error.problems
+                    ]
                 ) from None
 
 
