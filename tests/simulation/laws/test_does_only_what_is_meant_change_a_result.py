@@ -20,12 +20,12 @@ from tierform.simulation import Result
 from tierform.simulation.job_file import load_job, save_job
 
 SEVERAL = ("atleus", "tpu-3d", "x-former", "haima", "hetrax", "hpt", "isaac")
-QUICK = settings(law(2), suppress_health_check=list(HealthCheck))
+QUICK = settings(law(1), suppress_health_check=list(HealthCheck))
 
 
 def _text(result: Result, renamed: dict[str, str] | None = None) -> str:
     """The result as its file has it, its keys in order and the chip file's digest left out; names given back."""
-    content = result.to_dict()
+    content = json.loads(json.dumps(result.to_dict()))
     del content["versions"]["chip_sha256"]
     text = json.dumps(content, sort_keys=True)
     for new, old in (renamed or {}).items():
@@ -131,7 +131,7 @@ def test_do_spelled_out_defaults_change_nothing(chip: str, tmp_path: Path) -> No
         assert _text(asked) == _text(one)
 
 
-@law(10)
+@law(6)
 @given(st.data())
 def test_do_two_runs_give_the_same_bytes(data: st.DataObject) -> None:
     model = data.draw(models())
