@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.chip.description import Chip
+from tierform.chip.description import CHIPLET_GAP_M, Chip
 from tierform.errors import fail
 from tierform.simulation.ledger import Ledger
 from tierform.simulation.remember import Bounded
@@ -181,19 +181,11 @@ def stack_of(chip: Chip) -> Any:
     if chip.package.kind == "3d":
         stack = stacked_3d(wide, high, [Tier(die.name, die.grid[1], die.grid[0]) for die in dies], **options)
     elif chip.package.kind == "2.5d":
-        gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else 1e-3
-        placed = [
-            Die(
-                die.name,
-                gap + die.at[0] * (wide + gap),
-                gap + die.at[1] * (high + gap),
-                size[0],
-                size[1],
-                die.grid[1],
-                die.grid[0],
-            )
-            for die, size in zip(dies, sizes, strict=True)
-        ]
+        gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else CHIPLET_GAP_M
+        placed = []
+        for index, (die, size) in enumerate(zip(dies, sizes, strict=True)):
+            left, low = chip.die_origin_m(index)
+            placed.append(Die(die.name, gap + left, gap + low, size[0], size[1], die.grid[1], die.grid[0]))
         stack = interposer_2_5d(placed, **options)
     else:
         die = dies[0]
