@@ -125,13 +125,13 @@ class CoolingFile(FileModel):
     """Package and environment; everything has a default in the thermal model."""
 
     ambient: Annotated[Constant, quantity("K", above=0)] | None = Field(
-        None, description="Temperature of the surroundings, as in 45 degC."
+        default=None, description="Temperature of the surroundings, as in 45 degC."
     )
     sink_resistance: Annotated[Constant, quantity("K/W", above=0)] | None = Field(
-        None, description="Thermal resistance from the heat sink to the surroundings."
+        default=None, description="Thermal resistance from the heat sink to the surroundings."
     )
     limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = Field(
-        {}, description="Highest temperature of a component, by its name; a hotter tile is reported."
+        default={}, description="Highest temperature of a component, by its name; a hotter tile is reported."
     )
 
 

@@ -51,5 +51,5 @@ def format_notes(chip: Chip, workload: Workload, assignments: dict[str, str]) ->
                 for operator in block.operators:
                     part = chip.components.get(assignments[assignment_key(stage, block, operator)])
                     if isinstance(part, FormatConverter):
-                        found.setdefault(part.conversion(operator))
+                        found[part.conversion(operator)] = None
     return tuple(text for text in found if text)

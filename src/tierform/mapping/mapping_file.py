@@ -40,9 +40,9 @@ class WeightFile(FileModel):
 class MicroBatchFile(FileModel):
     """Parts of the batch in each phase."""
 
-    prefill: int = Field(1, description="Parts of the batch while prompts are read.")
-    decode: int = Field(1, description="Parts of the batch while tokens are made.")
-    training: int = Field(1, description="Parts of the batch in training.")
+    prefill: int = Field(default=1, description="Parts of the batch while prompts are read.")
+    decode: int = Field(default=1, description="Parts of the batch while tokens are made.")
+    training: int = Field(default=1, description="Parts of the batch in training.")
 
 
 class MappingFile(FileModel):
@@ -347,8 +347,8 @@ def _size_problems(
         found = layers.get(place, 0)
         if found == weight.layers:
             continue
-        index = next((i for i, e in enumerate(described.weights) if (e.component, e.block, e.weight) == place), None)
-        if index is None:
+        first = next((i for i, e in enumerate(described.weights) if (e.component, e.block, e.weight) == place), None)
+        if first is None:
             problems.append(
                 Problem(
                     f"{weight.block}/{weight.name} runs on {place[0]!r} and has no entry",
@@ -361,7 +361,7 @@ def _size_problems(
         else:
             wrong(
                 f"all entries of this weight together have {found} layers",
-                index,
+                first,
                 "layers",
                 found,
                 f"Right: {weight.layers}.",
