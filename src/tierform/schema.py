@@ -45,10 +45,12 @@ class FileModel(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class _Quantity(BeforeValidator):
-    """A validator of constants that knows how such a constant is written in a file."""
+class Quantity(BeforeValidator):
+    """The validator that :func:`quantity` makes; it remembers what it asks for, for the reference of keys."""
 
     unit: str = ""
+    minimum: float | None = None
+    above: float | None = None
 
     def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
         shown = f"in units of {self.unit}" if self.unit not in ("", "1") else "a number"
@@ -63,7 +65,7 @@ class _Quantity(BeforeValidator):
         }
 
 
-def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> BeforeValidator:
+def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> Quantity:
     """Validate a constant in `unit`, at least `minimum` or greater than `above`, as in ``Annotated[Constant, ...]``."""
 
     def convert(given: object) -> Constant:
@@ -82,7 +84,7 @@ def quantity(unit: str, *, minimum: float | None = None, above: float | None = N
             raise ValueError(f"must be at most {largest:g} {unit}".rstrip())
         return constant
 
-    return _Quantity(convert, unit=unit)
+    return Quantity(convert, unit=unit, minimum=minimum, above=above)
 
 
 def _constant(given: object, unit: str) -> Constant:

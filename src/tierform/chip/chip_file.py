@@ -102,10 +102,10 @@ class NetworkFile(FileModel):
     )
     vertical: LinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
     interposer: LinkFile | None = Field(None, description="Links between chiplets of a 2.5D package; needed there.")
-    parameters: str = Field(
-        "",
-        description="Set of energies, leakage and area of routers and links in the library's interconnect file; empty: "
-        "its default set.",
+    parameters: dict[str, str] = Field(
+        {},
+        description="Choices among the library's constants for router, wire, vertical and interposer (energy a bit, "
+        "leakage, area); what is left out has the library's default.",
     )
 
 
@@ -170,7 +170,7 @@ class ClusterFile(FileModel):
 class ChipFile(FileModel):
     """A whole chip file."""
 
-    schema_: str = SCHEMA
+    schema_: str = Field(SCHEMA, description="Layout of the file; written as `schema`.")
     name: str = Field(description="Name of the chip in results.")
     description: str = Field(description="What it is, in a line.")
     package: PackageFile = Field(description="The dies and how they are joined.")

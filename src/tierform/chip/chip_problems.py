@@ -19,6 +19,7 @@ def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -
         *_precision_problems(chip, document),
         *_place_problems(chip, document),
         *_memory_problems(chip, document),
+        *_constant_problems(chip, document),
         *_source_problems(chip, document),
     ]
 
@@ -220,6 +221,25 @@ def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
         for index, entry in enumerate(chip.memory)
         if entry.attached and entry.attached not in known
     ]
+
+
+def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    """Choices of network constants that the library does not have."""
+    if chip.network is None or not chip.network.parameters:
+        return []
+    from tierform.network import energy_choices
+
+    known, problems = energy_choices(), []
+    for key, value in chip.network.parameters.items():
+        line, shown = document.line_of(("network", "parameters", key)), f"network.parameters.{key}"
+        if key not in known:
+            fix = f"Known here: {', '.join(known)}."
+            problems.append(Problem("unknown key", document.file, line, shown, None, nearest(key, known), fix))
+        elif value not in known[key]:
+            fix = f"Known: {', '.join(known[key])}."
+            close = nearest(value, known[key])
+            problems.append(Problem(f"no {key} of this name", document.file, line, shown, value, close, fix))
+    return problems
 
 
 def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:

@@ -48,7 +48,7 @@ class MicroBatchFile(FileModel):
 class MappingFile(FileModel):
     """Who runs what, and where weights sit, for one model and task on one chip."""
 
-    schema_: str = SCHEMA
+    schema_: str = Field(SCHEMA, description="Layout of the file; written as `schema`.")
     chip: str = Field(description="Name of the chip.")
     model: str = Field("", description="Name of the model; must be that of the job.")
     task: str = Field("", description="Kind of task and method (inference, finetuning lora); must be the job's.")

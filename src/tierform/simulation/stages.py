@@ -17,7 +17,7 @@ from tierform.simulation.costing import Costing, Segment
 from tierform.simulation.pipeline import Bounds, cut_by_time, parts_of_run, schedule_groups, side_by_side
 from tierform.simulation.schedule import StageSchedule, schedule_stage
 from tierform.simulation.traffic import NOTHING, Traffic
-from tierform.workload.graph import Stage, StageKind, Workload
+from tierform.workload.graph import Block, Stage, StageKind, Workload
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind
 
@@ -74,6 +74,14 @@ class Stages:
             groups.append(tuple(part))
             first = end
         return tuple(groups)
+
+    def groups_with(self, block: Block) -> float:
+        """How often a block is done over all pipeline groups: every group reduces the gradients of its layers."""
+        if block.kind is not BlockKind.GRADIENTS or not self.bounds:
+            return 1.0
+        gradients = [group.gradients for group in self.workload.group_footprints(self.cut)]
+        reduced_B = sum(operator.input_B for operator in block.operators)
+        return sum(gradients) / reduced_B if reduced_B else 1.0
 
     def _cut(self, segmented: list[list[list[Segment]]]) -> Bounds:
         """Cut the layers by the time that one takes, forward and backward together."""
