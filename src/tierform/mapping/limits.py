@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tierform.chip.component import FormatConverter
 from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.mapping.plan import WeightPlacement, assignment_key
@@ -49,7 +48,7 @@ def format_notes(chip: Chip, workload: Workload, assignments: dict[str, str]) ->
         for wave in stage.waves:
             for block in wave.blocks:
                 for operator in block.operators:
-                    part = chip.components.get(assignments[assignment_key(stage, block, operator)])
-                    if isinstance(part, FormatConverter):
+                    part = chip.can.converters.get(assignments[assignment_key(stage, block, operator)])
+                    if part is not None:
                         found[part.conversion(operator)] = None
     return tuple(text for text in found if text)
