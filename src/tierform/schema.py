@@ -52,6 +52,18 @@ class Quantity(BeforeValidator):
     minimum: float | None = None
     above: float | None = None
 
+    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+        shown = f"in units of {self.unit}" if self.unit not in ("", "1") else "a number"
+        text = {"type": ["string", "number"], "description": f"A value {shown}, as in: 1.5 {self.unit}".rstrip()}
+        evidence: dict[str, Any] = {key: {"type": "string"} for key in ("source", "note")}
+        whole = {"value": text, "kind": {"enum": list(KINDS)}, **evidence}
+        return {
+            "anyOf": [
+                text,
+                {"type": "object", "properties": whole, "required": ["value"], "additionalProperties": False},
+            ]
+        }
+
 
 def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> Quantity:
     """Validate a constant in `unit`, at least `minimum` or greater than `above`, as in ``Annotated[Constant, ...]``."""
@@ -115,6 +127,16 @@ def validate(schema: type[ModelT], document: Document, at: tuple[str | int, ...]
         raise TierformError(dict.fromkeys(problems)) from None
 
 
+def json_schema(model: type[BaseModel], name: str = "") -> dict[str, Any]:
+    """The JSON Schema of a file; `name` is what its key ``schema`` says, if it has one."""
+    made = model.model_json_schema()
+    own = made["properties"]
+    own.pop("schema_", None)
+    if name:
+        made["properties"] = {"schema": {"const": name}, **own}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}
+
+
 def _problem(schema: type[BaseModel], document: Document, at: tuple[str | int, ...], item: Any) -> Problem:
     loc = tuple(step for step in item["loc"] if not (isinstance(step, str) and step.startswith("function-")))
     line = document.line_of((*at, *loc))
@@ -157,12 +179,13 @@ def _field_names(schema: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
         for candidate in candidates:
             fields = getattr(candidate, "model_fields", {})
             if step in fields:
-                found.extend(_models(fields[step].annotation))
+                found.extend(models_in(fields[step].annotation))
         candidates = found or candidates
     return sorted({name for candidate in candidates for name in getattr(candidate, "model_fields", {})})
 
 
-def _models(annotation: Any) -> list[Any]:
+def models_in(annotation: Any) -> list[Any]:
+    """The models that an annotation names, in lists and dictionaries, too."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for argument in get_args(annotation) for model in _models(argument)]
+    return [model for argument in get_args(annotation) for model in models_in(argument)]

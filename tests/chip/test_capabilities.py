@@ -17,6 +17,7 @@ from tierform.chip.component import (
     BufferHolder,
     Cost,
     Explainer,
+    FormatConverter,
     FusedKernel,
     MemoryHolder,
     OperatorFuser,
@@ -29,14 +30,14 @@ from tierform.chip.component import (
 from tierform.chip.description import load_component
 from tierform.workload.operator import Kind, Operator
 
-CAPABILITIES = (WeightHolder, Wearing, MemoryHolder, BufferHolder, OperatorFuser, Explainer, Remarker)
+CAPABILITIES = (WeightHolder, Wearing, MemoryHolder, BufferHolder, OperatorFuser, Explainer, FormatConverter, Remarker)
 
 
 @pytest.mark.parametrize(
     ("name", "able"),
     [
-        ("isaac-tile-32nm", {WeightHolder, Wearing, Remarker, Explainer}),
-        ("systolic-128x32-10nm", {BufferHolder}),
+        ("isaac-tile-32nm", {WeightHolder, Wearing, Remarker, Explainer, FormatConverter}),
+        ("systolic-128x32-10nm", {BufferHolder, FormatConverter}),
         ("vector-128-10nm", {BufferHolder}),
         ("a100-gpu", {MemoryHolder, OperatorFuser, Explainer}),
         ("haima-dram", {MemoryHolder}),
@@ -115,8 +116,13 @@ class Talking(Plain):
     told: Any = ""
     remarks: Any = ("plain: small",)
 
+    said: Any = ""
+
     def why_not(self, operator: Operator) -> Any:
         return self.told
+
+    def conversion(self, operator: Operator) -> Any:
+        return self.said
 
 
 def spoiled(kind: type, **changes: Any) -> Plain:
@@ -156,6 +162,8 @@ def test_an_honest_one_passes(kind: type) -> None:
         (spoiled(Fusing, reads_names=True), "names"),
         (spoiled(Talking, told="It could not."), "tells why not"),
         (spoiled(Talking, told=None), "not a sentence"),
+        (spoiled(Talking, said=3), "not a sentence"),
+        (spoiled(Talking, said="as another format"), "names the component"),
         (spoiled(Talking, remarks=["a list"]), "remarks"),
     ],
 )

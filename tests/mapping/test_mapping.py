@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ import pytest
 from tierform import FineTuning, Full, Inference, LoRA, TierformError, load_chip, load_model, simulate
 from tierform.mapping import Mapping, default_mapping, load_mapping
 from tierform.workload import Workload, expand
+from tierform.workload.precision import PrecisionPlan
 
 CHIP = load_chip("atleus")
 
@@ -84,6 +87,16 @@ def test_does_an_edited_mapping_change_the_result(tmp_path: Path) -> None:
         ("  replicas: 1\n", "  replicas: -1\n", "at least 1"),
         ("tiles:\n  - [16", "tiles:\n  - [1600", "no tile"),
         ("schema: tierform.mapping/1", "schema: tierform.mapping/2", "schema"),
+        ("model: bert-large", "model: bert-base", "another model than 'bert-large'"),
+        ("model: bert-large\n", "", "write: model: bert-large"),
+        ("task: inference", "task: finetuning lora", "another task than 'inference'"),
+        ("weight: ffn.up\n", "weight: ffn.upp\n", "did you mean 'ffn.up'"),
+        # 1024 x 1024 weights of 8 bits in 128 x 128 cells of 2 bits: 8 x 8 x 4 crossbars.
+        ("crossbars: 256\n", "crossbars: 1\n", "Right: 256"),
+        ("copies: 1\n", "copies: 2\n", "Right: 1"),
+        ("trainable: false", "trainable: true", "Right: False"),
+        ("  layers: 24\n", "  layers: 23\n", "Right: 24"),
+        ("  replicas: 1\n", "  replicas: 65\n", "at most 64"),
     ],
 )
 def test_is_a_wrong_mapping_refused_with_its_line(tmp_path: Path, old: str, new: str, word: str) -> None:
@@ -132,3 +145,63 @@ def test_does_gradient_accumulation_survive_a_saved_mapping(tmp_path: Path) -> N
     assert first.mapping is not None
     first.mapping.save(tmp_path / "map.yaml")
     assert simulate("bert-base", task, "atleus", mapping=tmp_path / "map.yaml").latency_s == first.latency_s
+
+
+def test_is_an_edited_file_told_what_each_weight_really_takes(tmp_path: Path) -> None:
+    # Every weight of one crossbar and many copies: each is told the crossbars of its size, and the tiles these need.
+    workload, plan = mapped(Inference(batch=1, sequence=64, precision=CHIP.precision))  # type: ignore[arg-type]
+    plan.save(tmp_path / "map.yaml")
+    text = re.sub(r"crossbars: \d+", "crossbars: 1", (tmp_path / "map.yaml").read_text())
+    (tmp_path / "map.yaml").write_text(re.sub(r"replicas: \d+", "replicas: 30", text))
+    with pytest.raises(TierformError) as caught:
+        load_mapping(tmp_path / "map.yaml", CHIP, workload)
+    found = {str(problem.key): problem for problem in caught.value.problems}
+    rights = [problem.fix for key, problem in found.items() if key.endswith(".crossbars")]
+    # 768 x 768: 6 x 6 x 4; 768 x 3072 and back: four times as many.
+    assert rights[:6] == ["Right: 144."] * 4 + ["Right: 576."] * 2
+    # 144 crossbars 30 times are 4,320, and a tile has 1,536.
+    assert "need 3 tiles" in found["weights.0.tiles"].what
+    assert all(problem.line for problem in found.values())
+
+
+def test_is_a_weight_without_its_entry_named(tmp_path: Path) -> None:
+    workload, plan = mapped(Inference(batch=1, sequence=64, precision=CHIP.precision))  # type: ignore[arg-type]
+    replace(plan, placements=plan.placements[1:]).save(tmp_path / "map.yaml")
+    with pytest.raises(TierformError, match=r"layer/attention\.q runs on 'reram' and has no entry") as caught:
+        load_mapping(tmp_path / "map.yaml", CHIP, workload)
+    assert "144 crossbars in each of 12 layers" in str(caught.value.problems[-1].fix)
+
+
+def test_is_an_entry_that_nothing_uses_left_out_and_told(tmp_path: Path) -> None:
+    workload, plan = mapped(Inference(batch=1, sequence=64, precision=CHIP.precision))  # type: ignore[arg-type]
+    plan.save(tmp_path / "map.yaml")
+    text = (tmp_path / "map.yaml").read_text().replace("attention.q: reram", "attention.q: systolic")
+    (tmp_path / "map.yaml").write_text(text)
+    made = load_mapping(tmp_path / "map.yaml", CHIP, workload)
+    assert made.placements_of("layer", "attention.q") == ()
+    assert any("layer/attention.q" in note for note in made.notes)
+
+
+def test_can_a_chip_without_memory_stream_weights_from_nowhere() -> None:
+    alone = CHIP.vary({"memory": None})
+    task = Inference(batch=1, sequence=64, precision=CHIP.precision)
+    with pytest.raises(TierformError, match=r"no memory, and .* of weights are in no crossbars") as caught:
+        default_mapping(alone, expand(load_model("bert-base"), task))
+    assert "device: hbm2" in str(caught.value.problems[0].fix)
+    # Where every weight is in cells nothing is missing.
+    default_mapping(alone, expand(load_model("vit-base-patch16-224"), Inference(batch=1, precision=CHIP.precision)))
+
+
+def test_are_formats_that_a_component_does_not_have_noted() -> None:
+    wide = PrecisionPlan(weights="int8", activations="bf16")
+    notes = default_mapping(
+        CHIP, expand(load_model("bert-base"), Inference(batch=1, sequence=64, precision=wide))
+    ).notes
+    assert any("reram: crossbars take bf16 as 16-bit integers" in note for note in notes)
+    _, plan = mapped(Inference(batch=1, sequence=64, precision=CHIP.precision))  # type: ignore[arg-type]
+    assert not any("integers" in note or "charged as" in note for note in plan.notes)
+    narrow = PrecisionPlan(weights="int8", activations="int4", kv_cache="int4")
+    notes = default_mapping(
+        CHIP, expand(load_model("bert-base"), Inference(batch=1, sequence=64, precision=narrow))
+    ).notes
+    assert any("systolic: no MAC in int4; run and charged as int8" in note for note in notes)

@@ -9,6 +9,7 @@ from tierform.chip.component import (
     BufferHolder,
     CollectiveTimer,
     Component,
+    FormatConverter,
     MemoryHolder,
     OperatorFuser,
     Roofed,
@@ -27,6 +28,7 @@ class Capabilities:
     fusers: dict[str, OperatorFuser]
     wearing: dict[str, Wearing]
     timers: dict[str, CollectiveTimer]
+    converters: dict[str, FormatConverter]
     roofed: dict[str, Roofed]
 
     @classmethod
@@ -40,5 +42,6 @@ class Capabilities:
             fusers={name: part for name, part in parts if isinstance(part, OperatorFuser)},
             wearing={name: part for name, part in parts if isinstance(part, Wearing)},
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
+            converters={name: part for name, part in parts if isinstance(part, FormatConverter)},
             roofed={name: part for name, part in parts if isinstance(part, Roofed)},
         )

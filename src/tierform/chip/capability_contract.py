@@ -15,6 +15,7 @@ from tierform.chip.component import (
     Component,
     Cost,
     Explainer,
+    FormatConverter,
     FusedKernel,
     MemoryHolder,
     OperatorFuser,
@@ -50,6 +51,8 @@ def check_capabilities(component: Component) -> None:
         check_fusion(component, component)
     if isinstance(component, Explainer):
         check_reasons(component, component)
+    if isinstance(component, FormatConverter):
+        check_conversions(component, component)
     if isinstance(component, Remarker):
         check_remarks(component)
 
@@ -158,6 +161,18 @@ def check_reasons(able: Component, component: Explainer) -> None:
             broken(component, f"why_not({operator.name}) gives {told!r}, not a sentence")
         if told and able.supports(operator):
             broken(component, f"it supports {operator.name} and tells why not: {told}")
+
+
+def check_conversions(able: Component, component: FormatConverter) -> None:
+    """A sentence or nothing, that names the component and not the operator."""
+    for operator in samples():
+        if not able.supports(operator):
+            continue
+        told = component.conversion(operator)
+        if not isinstance(told, str) or (told and able.name not in told):
+            broken(component, f"conversion({operator.name}) gives {told!r}, not a sentence that names the component")
+        if told != component.conversion(replace(operator, name="renamed")):
+            broken(component, f"what it says of the formats of {operator.name} depends on the name")
 
 
 def check_remarks(component: Remarker) -> None:

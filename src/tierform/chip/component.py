@@ -248,6 +248,14 @@ class Explainer(Protocol):
 
 
 @runtime_checkable
+class FormatConverter(Protocol):
+    """Runs operators in number formats that it does not have, as others that it has."""
+
+    def conversion(self, operator: Operator) -> str:
+        """A sentence on what it makes of the formats of an operator that it supports; empty when it has them."""
+
+
+@runtime_checkable
 class Remarker(Protocol):
     """Has something to say about its parameters."""
 

@@ -27,8 +27,8 @@ from tierform.chip.chip_file import (
     MemoryFile,
     NetworkFile,
     PackageFile,
-    problems_of,
 )
+from tierform.chip.chip_problems import problems_of
 from tierform.chip.component import Component
 from tierform.chip.parts import Part, component_path, digest_of, document_of, load_component, part_of
 from tierform.errors import Problem, TierformError, fail
@@ -38,6 +38,8 @@ from tierform.schema import validate
 from tierform.units import format_quantity
 from tierform.workload.precision import PrecisionPlan
 
+# Between chiplets where the file names no gap: a common spacing on silicon interposers.
+CHIPLET_GAP_M = 1e-3
 __all__ = ["Chip", "Tile", "load_chip", "load_component"]
 
 
@@ -129,6 +131,22 @@ class Chip:
         width = described.width.value if described.width else columns * pitch
         height = described.height.value if described.height else rows * pitch
         return width, height
+
+    def die_origin_m(self, die: int) -> tuple[float, float]:
+        """Left and lower edge of a chiplet on the interposer; the first column and row begin at 0.
+
+        A column is as wide as its widest chiplet, a row as high as its highest; the gap is between them.
+        """
+        dies = self.package.dies
+        gap = self.package.chiplet_gap.value if self.package.chiplet_gap else CHIPLET_GAP_M
+        origin = [0.0, 0.0]
+        for axis in (0, 1):
+            widest: dict[int, float] = {}
+            for index, other in enumerate(dies):
+                place = other.at[axis]
+                widest[place] = max(widest.get(place, 0.0), self.die_size_m(index)[axis])
+            origin[axis] = sum(size + gap for place, size in sorted(widest.items()) if place < dies[die].at[axis])
+        return origin[0], origin[1]
 
     def tile_area_m2(self, die: int) -> float:
         """Silicon area of the components of one tile of a die."""

@@ -16,8 +16,9 @@ from tierform.chip.component import Component, WeightHolder
 from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.mapping.fastest import fastest
+from tierform.mapping.limits import copies_of
 from tierform.mapping.plan import WeightPlacement, assignment_key
-from tierform.workload.graph import StageKind, Workload
+from tierform.workload.graph import Workload
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Operator, Role
 
@@ -25,7 +26,7 @@ MAX_REPLICAS = 64
 
 
 @dataclass(slots=True)
-class _Weight:
+class HeldWeight:
     """One weight matrix of a block: crossbars of a copy, layers that have it, the time of a pass, its operators."""
 
     block: str
@@ -52,9 +53,8 @@ def place_weights(
     holders = chip.can.holders
     if not holders:
         return ()
-    second = chip.backward_weights == "second-copy"
-    copies = 2 if second and any(stage.kind is StageKind.BACKWARD for stage in workload.stages) else 1
-    found = _weights(workload, holders, assignments)
+    copies = copies_of(chip, workload)
+    found = weights_on(workload, holders, assignments)
     _share_out(found, holders, copies, assignments)
     placements: list[WeightPlacement] = []
     for name, holder in holders.items():
@@ -64,11 +64,11 @@ def place_weights(
     return tuple(placements)
 
 
-def _weights(
+def weights_on(
     workload: Workload, holders: dict[str, WeightHolder], assignments: dict[str, str]
-) -> dict[str, list[_Weight]]:
+) -> dict[str, list[HeldWeight]]:
     """The weights whose products run on each holder."""
-    found: dict[tuple[str, str, str], _Weight] = {}
+    found: dict[tuple[str, str, str], HeldWeight] = {}
     described = {(weight.block, weight.name): weight for weight in workload.weights}
     costs: dict[tuple[str, object], float] = {}
     for stage in workload.stages:
@@ -92,7 +92,7 @@ def _weights(
                         crossbars = holders[holder].crossbars_for(operator) // operator.count * groups
                         head = block.kind is BlockKind.HEAD
                         learns = any(operand.trainable for operand in held)
-                        found[place] = _Weight(
+                        found[place] = HeldWeight(
                             block=block.name,
                             name=operator.weight,
                             head=head,
@@ -110,7 +110,7 @@ def _weights(
 
 
 def _share_out(
-    found: dict[str, list[_Weight]], holders: dict[str, WeightHolder], copies: int, assignments: dict[str, str]
+    found: dict[str, list[HeldWeight]], holders: dict[str, WeightHolder], copies: int, assignments: dict[str, str]
 ) -> None:
     """Move weights that a full holder cannot take to another one that can run them and has room, last layers first."""
     room = {
@@ -145,7 +145,7 @@ class _Placing:
         name: str,
         holder: WeightHolder,
         copies: int,
-        weights: list[_Weight],
+        weights: list[HeldWeight],
         notes: list[str],
     ) -> None:
         self.chip, self.name, self.holder, self.copies = chip, name, holder, copies
@@ -180,7 +180,7 @@ class _Placing:
             self._replicate(kept, self.available - used)
         return self._tiles(kept)
 
-    def _stream(self, layers: list[_Weight]) -> None:
+    def _stream(self, layers: list[HeldWeight]) -> None:
         """Decide how many layers of each weight are streamed, when not all fit."""
         largest = max(weight.crossbars for weight in layers)
         if self.copies * largest > self.available:
@@ -189,7 +189,7 @@ class _Placing:
                 key="weights",
                 fix="Use fewer weight bits or another chip.",
             )
-        blocks: dict[str, list[_Weight]] = {}
+        blocks: dict[str, list[HeldWeight]] = {}
         for weight in layers:
             blocks.setdefault(weight.block, []).append(weight)
         size = {block: self.copies * sum(w.crossbars for w in items) for block, items in blocks.items()}
@@ -206,7 +206,7 @@ class _Placing:
                     "crossbars)"
                 )
 
-    def _others(self, weight: _Weight) -> dict[str, Component]:
+    def _others(self, weight: HeldWeight) -> dict[str, Component]:
         """Components that hold no weights and can run all operators of a weight."""
         parts = self.chip.components.items()
         operators = [operator for _, operator in weight.operators]
@@ -216,7 +216,7 @@ class _Placing:
             if name not in self.chip.can.holders and all(part.supports(operator) for operator in operators)
         }
 
-    def _elsewhere(self, weight: _Weight, assignments: dict[str, str]) -> None:
+    def _elsewhere(self, weight: HeldWeight, assignments: dict[str, str]) -> None:
         """Run a weight's operators on the fastest other component, with the weight read from memory."""
         moved = ""
         able = self._others(weight)
@@ -227,7 +227,7 @@ class _Placing:
             "from memory"
         )
 
-    def _replicate(self, weights: list[_Weight], spare: int) -> None:
+    def _replicate(self, weights: list[HeldWeight], spare: int) -> None:
         """Give spare crossbars to the slowest weight, again and again, while a copy in every layer fits."""
         fixed = [weight for weight in weights if not weight.trainable]
         if len(fixed) < len(weights) and spare > 0:
@@ -244,7 +244,7 @@ class _Placing:
             weight.replicas += 1
             heapq.heappush(queue, (-weight.occupancy_s / weight.replicas, index))
 
-    def _tiles(self, weights: Sequence[_Weight]) -> list[WeightPlacement]:
+    def _tiles(self, weights: Sequence[HeldWeight]) -> list[WeightPlacement]:
         """Fill tiles one after the other, layer by layer; streamed layers share the region that is left."""
         tiles = self.chip.tiles_of(self.name)
         per_tile = self.available // len(tiles)

@@ -20,8 +20,9 @@ from tierform.chip.component import Explainer
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError
 from tierform.mapping.fastest import fastest
+from tierform.mapping.limits import format_notes, require_memory
 from tierform.mapping.place import place_weights
-from tierform.mapping.plan import INTERCONNECT, Mapping, assignment_key
+from tierform.mapping.plan import INTERCONNECT, Mapping, assignment_key, task_words
 from tierform.workload.graph import Stage, Workload
 from tierform.workload.operator import Kind, Operator, Role
 from tierform.workload.parallel import MicroBatches
@@ -47,13 +48,16 @@ def default_mapping(
     assignments = assign(chip, workload.stages, {})
     notes: list[str] = []
     placements = place_weights(chip, workload, assignments, notes, refuse=overflow == "refuse", replicate=replicate)
+    require_memory(chip, workload, placements)
     return Mapping(
         chip=chip.name,
+        model=workload.model.name,
+        task=task_words(workload.task),
         assignments=assignments,
         placements=placements,
         micro_batches=micro_batches or MicroBatches(),
         chunks=chunks or (CHUNKS if chip.pipelined else 1),
-        notes=tuple(notes),
+        notes=(*notes, *format_notes(chip, workload, assignments)),
     )
 
 

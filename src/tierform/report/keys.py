@@ -59,7 +59,7 @@ def references() -> tuple[FileReference, ...]:
     from tierform.chip.chip_file import ChipFile
     from tierform.chip.component import COMPONENTS
     from tierform.chip.process import LogicFile
-    from tierform.mapping.plan import MappingFile
+    from tierform.mapping.mapping_file import MappingFile
     from tierform.memory.cxl import CxlFile
     from tierform.memory.standard import DramFile
     from tierform.simulation.runtime import RuntimeFile

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.chip.description import Chip
+from tierform.chip.description import CHIPLET_GAP_M, Chip
 from tierform.errors import fail
 from tierform.simulation.ledger import Ledger
 from tierform.simulation.remember import Bounded
@@ -181,19 +181,21 @@ def stack_of(chip: Chip) -> Any:
     if chip.package.kind == "3d":
         stack = stacked_3d(wide, high, [Tier(die.name, die.grid[1], die.grid[0]) for die in dies], **options)
     elif chip.package.kind == "2.5d":
-        gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else 1e-3
-        placed = [
-            Die(
-                name=die.name,
-                x_m=gap + die.at[0] * (wide + gap),
-                y_m=gap + die.at[1] * (high + gap),
-                width_m=size[0],
-                height_m=size[1],
-                rows=die.grid[1],
-                columns=die.grid[0],
+        gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else CHIPLET_GAP_M
+        placed = []
+        for index, (die, size) in enumerate(zip(dies, sizes, strict=True)):
+            left, low = chip.die_origin_m(index)
+            placed.append(
+                Die(
+                    name=die.name,
+                    x_m=gap + left,
+                    y_m=gap + low,
+                    width_m=size[0],
+                    height_m=size[1],
+                    rows=die.grid[1],
+                    columns=die.grid[0],
+                )
             )
-            for die, size in zip(dies, sizes, strict=True)
-        ]
         stack = interposer_2_5d(placed, **options)
     else:
         die = dies[0]

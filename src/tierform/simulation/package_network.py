@@ -7,8 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.chip.description import Chip
-from tierform.network import AnalyticNetwork, RouterParameters, Topology, chiplets, energy_parameters, mesh, mesh_3d
+from tierform.chip.chip_file import neighbours
+from tierform.chip.description import CHIPLET_GAP_M, Chip
+from tierform.network import (
+    LINK_KINDS,
+    AnalyticNetwork,
+    RouterParameters,
+    Topology,
+    chiplets,
+    energy_parameters,
+    mesh,
+    mesh_3d,
+)
 
 # Cycles of the shortest router: allocation of a channel and of the switch.  One more is the crossbar's, the rest
 # routing.
@@ -50,6 +60,8 @@ def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
             vertical_latency_cycles=spec.vertical.latency_cycles,
         )
         places = [(tile.x, tile.y, tile.die) for tile in chip.tiles]
+    elif chip.package.kind == "2.5d" and spec.interposer is not None and not _is_one_grid(chip):
+        return _unequal_chiplets(chip), np.arange(len(chip.tiles), dtype=np.int32)
     elif chip.package.kind == "2.5d" and spec.interposer is not None:
         across, down = (max(die.at[axis] for die in dies) + 1 for axis in (0, 1))
         gap = chip.package.chiplet_gap
@@ -59,7 +71,7 @@ def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
             (columns, rows),
             links_per_edge=None if every == 1 else max(1, max(columns, rows) // every),
             pitch_m=pitch,
-            gap_m=gap.value if gap else 1e-3,
+            gap_m=gap.value if gap else CHIPLET_GAP_M,
             width_bits=width,
             interposer_width_bits=round(spec.interposer.width.value),
             interposer_latency_cycles=spec.interposer.latency_cycles,
@@ -72,6 +84,61 @@ def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
     router = {tuple(int(v) for v in place): index for index, place in enumerate(topology.grid.coordinates)}
     first_node = {int(r): node for node, r in reversed(list(enumerate(topology.node_router)))}
     return topology, np.array([first_node[router[place]] for place in places], dtype=np.int32)
+
+
+def _is_one_grid(chip: Chip) -> bool:
+    """Whether equal chiplets fill a rectangle, so that their routers are one grid."""
+    dies = chip.package.dies
+    across, down = (max(die.at[axis] for die in dies) + 1 for axis in (0, 1))
+    return len({die.grid for die in dies}) == 1 and across * down == len(dies)
+
+
+def _unequal_chiplets(chip: Chip) -> Topology:
+    """Chiplets of any grids at any places: a router for each tile, in the order of the tiles.
+
+    Each chiplet is a mesh of its own pitch.  Two neighbours are joined by as many links as the shorter of the facing
+    edges has routers, spread evenly along both edges; a link is as long as its way along the axes.
+    """
+    assert chip.network is not None and chip.network.interposer is not None
+    spec, bridge, dies = chip.network, chip.network.interposer, chip.package.dies
+    number = {(tile.die, tile.x, tile.y): tile.number for tile in chip.tiles}
+    place = np.zeros((len(chip.tiles), 3))
+    for tile in chip.tiles:
+        left, low = chip.die_origin_m(tile.die)
+        width, height = chip.die_size_m(tile.die)
+        columns, rows = dies[tile.die].grid
+        place[tile.number, :2] = left + (tile.x + 0.5) * width / columns, low + (tile.y + 0.5) * height / rows
+    inside = [
+        (tile.number, number[beside])
+        for tile in chip.tiles
+        for beside in ((tile.die, tile.x + 1, tile.y), (tile.die, tile.x, tile.y + 1))
+        if beside in number
+    ]
+    between = []
+    for one, other, axis in neighbours(dies):
+        edges = dies[one].grid[1 - axis], dies[other].grid[1 - axis]
+        links = max(1, min(edges) // bridge.every)
+        for link in range(links):
+            here, there = (int((link + 0.5) * edge / links) for edge in edges)
+            last = dies[one].grid[axis] - 1
+            ends = ((last, here), (0, there)) if axis == 0 else ((here, last), (there, 0))
+            between.append((number[(one, *ends[0])], number[(other, *ends[1])]))
+    pairs = np.array([*inside, *between], dtype=np.int32)
+    over = np.repeat([False, True], [len(inside), len(between)])
+    source, target = np.concatenate([pairs, pairs[:, ::-1]]).T
+    over = np.concatenate([over, over])
+    return Topology(
+        name="chiplets",
+        node_router=np.arange(len(chip.tiles), dtype=np.int32),
+        position_m=place,
+        link_source=source,
+        link_target=target,
+        link_length_m=np.abs(place[source] - place[target]).sum(axis=1),
+        link_width_bits=np.where(over, round(bridge.width.value), round(spec.width.value)).astype(np.int32),
+        link_latency_cycles=np.where(over, bridge.latency_cycles, 1).astype(np.int32),
+        link_kind=np.where(over, LINK_KINDS.index("interposer"), LINK_KINDS.index("planar")).astype(np.int32),
+        chiplet=np.array([tile.die for tile in chip.tiles], dtype=np.int32),
+    )
 
 
 def ports_of(chip: Chip, attached: str) -> tuple[int, ...]:

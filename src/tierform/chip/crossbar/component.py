@@ -118,6 +118,17 @@ class CrossbarTiles:
             return ""
         return f"{self.name}: {self._limits(operator)}"
 
+    def conversion(self, operator: Operator) -> str:
+        """Cells and drivers work on whole numbers: floats are taken as integers of as many bits."""
+        if operator.kind is not Kind.MATMUL:
+            return ""
+        found = _operands(operator) or (operator.inputs[-1], operator.inputs[0])
+        floats = [operand.precision for operand in found if not operand.precision.startswith("int")]
+        if not floats:
+            return ""
+        wide = " and ".join(f"{name} as {bits(name)}-bit integers" for name in dict.fromkeys(floats))
+        return f"{self.name}: crossbars take {wide}; scaling and alignment of floats are not charged"
+
     def _limits(self, operator: Operator) -> str:
         p = self.parameters
         weight_bits, input_bits = self._bits(operator)

@@ -153,6 +153,17 @@ class SystolicArrays:
     def _mac_energy_J(self, operator: Operator) -> float | None:
         return self.mac_energy_J(max((operand.precision for operand in operator.inputs), key=bits))
 
+    def conversion(self, operator: Operator) -> str:
+        """A format without a MAC energy of its own is run as the next wider one."""
+        if operator.kind is not Kind.MATMUL:
+            return ""
+        precision = max((operand.precision for operand in operator.inputs), key=bits)
+        if precision in self.parameters.mac_energy:
+            return ""
+        energy = self.mac_energy_J(precision)
+        taken = next((name for name, item in self.parameters.mac_energy.items() if item.value == energy), "")
+        return f"{self.name}: no MAC in {precision}; run and charged as {taken}" if taken else ""
+
     def _sparsity(self, operator: Operator) -> Sparsity:
         given = self.parameters.weight_sparsity
         if given is None or operator.static_operand is None or operator.transposed:

@@ -1,0 +1,64 @@
+"""Do elasticities say what brute force says, and what must hold by the physics of a chip?"""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from tierform import Inference, TierformError, load_chip, simulate
+from tierform.simulation.elasticity import elasticities
+from tierform.simulation.job import Job
+
+TASK = Inference(batch=1, sequence=64)
+
+
+def job(chip: str) -> Job:
+    return Job(model="bert-base", task=TASK, chip=chip, thermal="none")
+
+
+def test_do_elasticities_equal_brute_force_runs() -> None:
+    paths = ["components.systolic.clock", "components.reram.parts.adc.energy", "network.width"]
+    found = {one.path: one for one in elasticities(job("atleus"), paths)}
+    chip = load_chip("atleus")
+    for path, text, grown in (
+        ("components.systolic.clock", "707 MHz", 1.01),
+        ("components.reram.parts.adc.energy", None, 1.01),
+        ("network.width", "259 bit", 259 / 256),
+    ):
+        was = chip.components["systolic"].parameters.clock  # type: ignore[attr-defined]
+        if path.endswith("clock"):
+            text = f"{was.value * 1.01!r} Hz"
+        elif text is None:
+            text = f"{chip.components['reram'].parameters.parts['adc'].energy.value * 1.01!r} J"  # type: ignore[attr-defined]
+        first = simulate("bert-base", TASK, chip, thermal="none")
+        other = simulate("bert-base", TASK, chip.vary({path: text}), thermal="none", mapping=first.mapping)
+        for name in ("latency", "energy"):
+            figure = {"latency": "latency_s", "energy": "energy_J"}[name]
+            change = math.log(getattr(other, figure) / getattr(first, figure)) / math.log(grown)
+            assert getattr(found[path], name) == pytest.approx(change, rel=0.01, abs=1e-9)
+
+
+def test_does_an_energy_move_no_time_and_its_share_of_the_energy() -> None:
+    path = "components.reram.parts.adc.energy"
+    (found,) = elasticities(job("atleus"), [path])
+    result = simulate("bert-base", TASK, "atleus", thermal="none")
+    share = result.energy_J_by_part["reram: adc"] / result.energy_J
+    assert found.latency == 0
+    # Energy is linear in the constant: the elasticity is the part's share, but for the curvature of 1 %.
+    assert found.energy == pytest.approx(share, rel=0.01)
+
+
+def test_do_all_clocks_together_take_the_time() -> None:
+    # Every constant alone never makes it slower than in proportion, and the largest stand first.
+    found = elasticities(job("atleus"))
+    sizes = [max(abs(one.latency), abs(one.energy)) for one in found]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(-1 - 1e-6 <= one.latency <= 1 + 1e-6 for one in found)
+    assert {"network.clock", "components.systolic.clock", "components.reram.cycle"} <= {one.path for one in found}
+
+
+def test_is_an_unknown_path_refused_with_the_nearest() -> None:
+    with pytest.raises(TierformError) as caught:
+        elasticities(job("atleus"), ["components.systolic.clok"])
+    assert caught.value.problems[0].nearest == "components.systolic.clock"
