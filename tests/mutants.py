@@ -67,25 +67,32 @@ def files() -> Iterator[tuple[Path, str]]:
             yield path.relative_to(ROOT), TESTS[max(found, key=len)]
 
 
-def mutants(path: Path) -> list[tuple[str, str, str]]:
-    """(where, the line before, the whole changed text) of every mutant of a file."""
+Mutant = tuple[Path, str, int]  # a file, an operator of cosmic-ray, and at which of the places where it applies
+
+
+def mutants(path: Path) -> list[Mutant]:
+    """Every mutant of a file."""
     from cosmic_ray.ast import ast_nodes, get_ast
-    from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator, operator_names
 
-    text = (ROOT / path).read_text()
-    nodes = list(ast_nodes(get_ast(text)))
-    found = []
+    nodes = list(ast_nodes(get_ast((ROOT / path).read_text())))
+    found: list[Mutant] = []
     for name in sorted(operator_names()):
-        if not any(wanted in name for wanted in OPERATORS):
-            continue
-        operator = get_operator(name)()
-        number = sum(len(list(operator.mutation_positions(node))) for node in nodes)
-        for occurrence in range(number):
-            changed = mutate_code(text, operator, occurrence)
-            if changed is not None and changed != text:
-                found.append((f"{path} {name.split('/')[-1]} {occurrence}", text, changed))
+        if any(wanted in name for wanted in OPERATORS):
+            operator = get_operator(name)()
+            number = sum(len(list(operator.mutation_positions(node))) for node in nodes)
+            found += [(path, name, place) for place in range(number)]
     return found
+
+
+def changed(mutant: Mutant) -> str:
+    """The text of the file with the mutant in it."""
+    from cosmic_ray.mutating import mutate_code
+    from cosmic_ray.plugins import get_operator
+
+    path, name, place = mutant
+    text = (ROOT / path).read_text()
+    return str(mutate_code(text, get_operator(name)(), place) or text)
 
 
 def changed_lines(before: str, after: str) -> str:
@@ -124,17 +131,22 @@ def main() -> int:
     for part in ("src", "tests", "docs", "benchmarks"):
         shutil.copytree(ROOT / part, COPY / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", COPY)
-    chosen = [(path, tests, one) for path, tests in files() if given.file in str(path) for one in mutants(path)]
+    tests = {path: own for path, own in files() if given.file in str(path)}
+    chosen = [mutant for path in tests for mutant in mutants(path)]
     sample = random.Random(given.seed).sample(chosen, min(given.number, len(chosen)))
     began, run, survivors = time.monotonic(), 0, []
-    for path, tests, (where, before, after) in sample:
+    for mutant in sample:
         if time.monotonic() - began > given.seconds:
             break
-        run += 1
-        if notices(path, after, tests):
+        path, after = mutant[0], changed(mutant)
+        before = (ROOT / path).read_text()
+        if after == before:
             continue
-        survivors.append(where)
-        print(f"survives: {where}\n{changed_lines(before, after)}", flush=True)
+        run += 1
+        if notices(path, after, tests[path]):
+            continue
+        survivors.append(mutant)
+        print(f"survives: {path}\n{changed_lines(before, after)}", flush=True)
     share = 1 - len(survivors) / run if run else 0.0
     print(f"{run} of {len(chosen)} mutants run, {run - len(survivors)} noticed: {share:.1%}")
     return 0 if share >= BAR else 1
