@@ -11,6 +11,7 @@ from tierform.chip.component import (
     Component,
     MemoryHolder,
     OperatorFuser,
+    Roofed,
     Wearing,
     WeightHolder,
 )
@@ -26,6 +27,7 @@ class Capabilities:
     fusers: dict[str, OperatorFuser]
     wearing: dict[str, Wearing]
     timers: dict[str, CollectiveTimer]
+    roofed: dict[str, Roofed]
 
     @classmethod
     def of(cls, components: Mapping[str, Component]) -> Capabilities:
@@ -38,4 +40,5 @@ class Capabilities:
             fusers={name: part for name, part in parts if isinstance(part, OperatorFuser)},
             wearing={name: part for name, part in parts if isinstance(part, Wearing)},
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
+            roofed={name: part for name, part in parts if isinstance(part, Roofed)},
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import Constant
@@ -214,6 +215,7 @@ def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -
         *_place_problems(chip, document),
         *_memory_problems(chip, document),
         *_constant_problems(chip, document),
+        *_source_problems(chip, document),
     ]
 
 
@@ -393,4 +395,14 @@ def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
             fix = f"Known: {', '.join(known[key])}."
             close = nearest(value, known[key])
             problems.append(Problem(f"no {key} of this name", document.file, line, shown, value, close, fix))
+    return problems
+
+
+def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    """Sources that the library does not know, in every section but the components, which are checked for themselves."""
+    problems: list[Problem] = []
+    for key, constant in constants(chip):
+        if constant.source:
+            steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+            problems += source_problems(constant.source, key, document.file, document.line_of(steps))
     return problems

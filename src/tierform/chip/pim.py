@@ -285,7 +285,7 @@ class DramPim:
     def _light(self, operator: Operator, units: int) -> Cost:
         """Kinds other than products: bound by the logic beside the banks or by reading the rows."""
         p = self.parameters
-        read_B = operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B
+        read_B = operator.read_B
         touched_B = read_B + operator.output_B
         seconds = max(
             operator.operations / (units * p.vector_rate.value),

@@ -200,10 +200,9 @@ def roofline(run: Run) -> dict[str, Any]:
                 cost.operations / cost.occupancy_s,
             ]
     result: dict[str, Any] = {"operations_per_B_and_per_s": points}
-    gpu: Any = next(iter(run.chip.of_type("gpu")), None)
-    if gpu is not None:
-        rates = {name: constant.value for name, constant in gpu.parameters.peak_rate.items()}
-        result |= {"peak_per_s": rates, "bandwidth_B_per_s": gpu.parameters.memory_bandwidth.value}
+    for part in run.chip.can.roofed.values():
+        roof = part.roof()
+        result |= {"peak_per_s": roof.peak_per_s, "bandwidth_B_per_s": roof.bandwidth_B_per_s}
     return result
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from tierform.chip.description import Chip, load_chip
 from tierform.simulation.result import Result
 from tierform.simulation.simulate import simulate
-from tierform.studies import atleus_accuracy
+from tierform.studies import atleus_accuracy, atleus_mechanisms
 from tierform.studies.study import Cell, Check, Picture, StudyOptions, StudyResult, Table
 from tierform.studies.sweep import (
     RANK,
@@ -368,6 +368,7 @@ def run(options: StudyOptions) -> StudyResult:
 
     options.check_settings(SETTINGS)
     values, on_values = atleus_accuracy.accuracy(options, ATLEUS)
+    mended, on_mended = atleus_mechanisms.mechanisms(options, ATLEUS)
     quick = options.quick
     models = tuple((options.settings.get("models") or ",".join(MODELS[:1] if quick else MODELS)).split(","))
     lengths = options.whole_numbers("sequences", (128,) if quick else (128, 512, 1024))
@@ -422,9 +423,20 @@ def run(options: StudyOptions) -> StudyResult:
     return StudyResult(
         "atleus",
         "Atleus: ReRAM tiers over a systolic tier, against GPU, 3D-TPU and HAIMA",
-        (head, ratios, shares, balance, bits, mixed, software, deciding, *([values] if values else ()), every),
+        (
+            head,
+            ratios,
+            shares,
+            balance,
+            bits,
+            mixed,
+            software,
+            deciding,
+            *(one for one in (values, mended) if one),
+            every,
+        ),
         tuple(checks),
-        (*_remarks(points, gpus, balanced, deciding), on_values),
+        (*_remarks(points, gpus, balanced, deciding), on_values, on_mended),
         evidence(chips.values()),
         tuple(citation(k).text for k in SOURCES),
         (
