@@ -12,7 +12,7 @@ import ctypes
 import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,18 +30,20 @@ _RUNTIME = (
     "numba_unpickle",
 )
 # Functions of the C library that the code may call.
-_LIBRARY = ("memset", "memcpy", "memmove")
+_LIBRARY = ("log", "memset", "memcpy", "memmove")
 # What the code refers to lives as long as the process.
 _kept: list[Any] = []
 
 
-def load_loop(name: str, package: Path, argument_types: tuple[Any, ...], source: Callable[[], tuple[Any, str]]) -> Any:
+def load_loop(
+    name: str, sources: Sequence[Path], argument_types: tuple[Any, ...], source: Callable[[], tuple[Any, str]]
+) -> Any:
     """The loop `name` as a ctypes function that returns a 64-bit integer.
 
-    `package` is the folder whose sources decide; `source` imports the Python function and gives it with its Numba
-    signature, and is called only where no machine code is kept.
+    `sources` are the files that decide what it does, all of one folder; `source` imports the Python function and gives
+    it with its Numba signature, and is called only where no machine code is kept.
     """
-    path = _path(name, package)
+    path = _path(name, sources)
     address = _load(path) if path is not None else None
     return ctypes.CFUNCTYPE(ctypes.c_int64, *argument_types)(address or _compile(*source(), path))
 
@@ -51,19 +53,19 @@ def pointer(array: Any) -> int:
     return int(array.ctypes.data)
 
 
-def _path(name: str, package: Path) -> Path | None:
+def _path(name: str, sources: Sequence[Path]) -> Path | None:
     """Where the machine code of a loop is or can be kept, None where no folder can be written."""
     import llvmlite.binding as llvm
 
     key = hashlib.sha256(sys.version.encode())
-    for source in (Path(__file__), *sorted(package.glob("*.py"))):
+    for source in (Path(__file__), *sorted(sources)):
         key.update(source.read_bytes())
     processor = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
     for fact in (version("numba"), version("llvmlite"), *processor):
         key.update(fact.encode())
     file = f"{name}-{key.hexdigest()[:24]}.machine-code"
     writable = None
-    for folder in _folders(package):
+    for folder in _folders(sources[0].parent):
         if (folder / file).is_file():
             return folder / file
         if writable is None and os.access(folder if folder.exists() else folder.parent, os.W_OK):

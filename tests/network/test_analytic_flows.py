@@ -27,7 +27,6 @@ from tierform.network import (
 )
 from tierform.network.analytic import PORT_CYCLES
 from tierform.network.queueing import (
-    LIMIT_OVER_POLE,
     NEAREST,
     NODE_LIMIT,
     NODE_POLE,
@@ -35,6 +34,7 @@ from tierform.network.queueing import (
     POLE_MOST,
     POLE_SHARE,
     SWITCH_CONFLICT,
+    limit_over_pole,
 )
 from tierform.network.routing import Routing, path
 
@@ -229,7 +229,7 @@ def _walked_estimate(network, matrix, rate, flits):
     waits = wait(busy, 1 - same, poles) * network.link_cycles
     inner = zero + load @ waits + received @ wait(rate * received, 1.0, NODE_POLE)
     outer = inner + sent @ (rate * sent * flits / (2 * (1 - rate * sent)))
-    full = load * network.link_cycles / np.minimum(LIMIT_OVER_POLE * poles, 1.0)
+    full = load * network.link_cycles / np.minimum(limit_over_pole(network) * poles, 1.0)
     limit = min(1 / max(full.max(initial=0), received.max() / NODE_LIMIT), 1.0)
     return outer / matrix.sum(), inner / matrix.sum(), load.sum() / matrix.sum(), busy, waits, limit
 

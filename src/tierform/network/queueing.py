@@ -44,6 +44,8 @@ NODE_POLE = 0.95
 SWITCH_CONFLICT = 0.314
 LIMIT_OVER_POLE = 1.2
 NODE_LIMIT = 0.86
+# On rings, whose packets have half of the channels on each side of the dateline, a link carries this much of that.
+RING_SHARE = 0.7
 # Nearer to the pole than this the waiting time is not followed further.
 NEAREST = 0.9
 
@@ -76,6 +78,7 @@ def estimate(
         received,
         float(rate),
         float(packet_flits),
+        limit_over_pole(network),
     )
     if not stable:
         return LatencyEstimate(np.inf, np.inf, hops, load, np.full(len(load), np.inf), False)
@@ -89,9 +92,15 @@ def saturation_rate(network: AnalyticNetwork, traffic_matrix: FloatArray) -> flo
     _, received, carried, squares = _loads(network, traffic_matrix)
     used = carried > 0
     share = squares[used] / carried[used] ** 2
-    limits = np.minimum(LIMIT_OVER_POLE * np.minimum(POLE_BASE + POLE_SHARE * share, POLE_MOST), 1.0)
+    limits = np.minimum(limit_over_pole(network) * np.minimum(POLE_BASE + POLE_SHARE * share, POLE_MOST), 1.0)
     busiest = float((carried[used] * network.link_cycles[used] / limits).max(initial=0))
     return min(1.0 / max(busiest, float(received.max()) / NODE_LIMIT, 1.0), 1.0)
+
+
+def limit_over_pole(network: AnalyticNetwork) -> float:
+    """What a link carries in the end over the pole of its waiting time."""
+    grid = network.topology.grid
+    return LIMIT_OVER_POLE * (RING_SHARE if grid is not None and any(grid.wraps) else 1.0)
 
 
 def _loads(network: AnalyticNetwork, matrix: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -162,7 +171,15 @@ def _wait(load: float, packet_flits: float, others: float, pole: float) -> Any:
 
 @njit(cache=True, error_model="numpy")
 def _waits(
-    carried: Any, squares: Any, service: Any, latency: Any, sent: Any, received: Any, rate: float, packet_flits: float
+    carried: Any,
+    squares: Any,
+    service: Any,
+    latency: Any,
+    sent: Any,
+    received: Any,
+    rate: float,
+    packet_flits: float,
+    limit: float,
 ) -> Any:
     """(links,) load and wait; means over all traffic of links, their latency, waits inside and at sources; stability.
 
@@ -180,7 +197,7 @@ def _waits(
         hops += carried[link]
         on_wires += carried[link] * latency[link]
         inside += carried[link] * wait[link]
-        stable &= load[link] < min(LIMIT_OVER_POLE * pole, 1.0)
+        stable &= load[link] < min(limit * pole, 1.0)
     for node in range(len(sent)):
         into, out = rate * sent[node], rate * received[node]
         at_sources += sent[node] * into * packet_flits / (2 * (1 - into))

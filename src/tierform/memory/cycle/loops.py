@@ -27,4 +27,4 @@ def loop(name: str) -> Any:
 
         return getattr(kernel, name), kernel.SIGNATURES[name]
 
-    return load_loop(f"memory-{name}", Path(__file__).parent, _ARGUMENTS[name], source)
+    return load_loop(f"memory-{name}", sorted(Path(__file__).parent.glob("*.py")), _ARGUMENTS[name], source)
