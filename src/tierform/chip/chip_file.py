@@ -326,12 +326,12 @@ def _precision_problems(chip: ChipFile, document: Document) -> list[Problem]:
     problems = [
         Problem(
             "unknown key",
-            document.file,
-            document.line_of(("precision", key)),
-            f"precision.{key}",
-            None,
-            nearest(key, known),
-            f"Known here: {', '.join(known)}.",
+            file=document.file,
+            line=document.line_of(("precision", key)),
+            key=f"precision.{key}",
+            value=None,
+            nearest=nearest(key, known),
+            fix=f"Known here: {', '.join(known)}.",
         )
         for key in chip.precision
         if key not in known
@@ -352,7 +352,15 @@ def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
         if key not in PLACES:
             fix = f"Known here: {', '.join(PLACES)}."
             problems.append(
-                Problem("unknown key", document.file, line, f"place.{key}", None, nearest(key, PLACES), fix)
+                Problem(
+                    "unknown key",
+                    file=document.file,
+                    line=line,
+                    key=f"place.{key}",
+                    value=None,
+                    nearest=nearest(key, PLACES),
+                    fix=fix,
+                )
             )
         elif component not in chip.components:
             close = nearest(component, chip.components)
@@ -367,12 +375,12 @@ def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
     return [
         Problem(
             "no component or die of this name",
-            document.file,
-            document.line_of(("memory", index, "attached")),
-            f"memory.{index}.attached",
-            entry.attached,
-            nearest(entry.attached, known),
-            f"Known here: {', '.join(known)}.",
+            file=document.file,
+            line=document.line_of(("memory", index, "attached")),
+            key=f"memory.{index}.attached",
+            value=entry.attached,
+            nearest=nearest(entry.attached, known),
+            fix=f"Known here: {', '.join(known)}.",
         )
         for index, entry in enumerate(chip.memory)
         if entry.attached and entry.attached not in known

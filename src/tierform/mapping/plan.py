@@ -272,12 +272,12 @@ def _assignment_problems(described: MappingFile, document: Document, chip: Chip,
             problems.append(
                 Problem(
                     "this component cannot run the operator",
-                    document.file,
-                    line,
-                    shown,
-                    component,
-                    None,
-                    f"Able: {', '.join(able) or 'none'}.",
+                    file=document.file,
+                    line=line,
+                    key=shown,
+                    value=component,
+                    nearest=None,
+                    fix=f"Able: {', '.join(able) or 'none'}.",
                 )
             )
     missing = [key for key in needed if key not in given]
@@ -320,12 +320,12 @@ def _weight_problems(described: MappingFile, document: Document, chip: Chip) -> 
                     problems.append(
                         Problem(
                             f"no tile of this number holds {weight.component!r}",
-                            document.file,
-                            document.line_of((*at, "tiles")),
-                            f"weights.{index}.tiles",
-                            tile,
-                            None,
-                            f"Its tiles are {place}.",
+                            file=document.file,
+                            line=document.line_of((*at, "tiles")),
+                            key=f"weights.{index}.tiles",
+                            value=tile,
+                            nearest=None,
+                            fix=f"Its tiles are {place}.",
                         )
                     )
         if min(weight.crossbars, weight.copies, weight.layers, weight.replicas) < 1:
@@ -356,12 +356,12 @@ def _weight_problems(described: MappingFile, document: Document, chip: Chip) -> 
             problems.append(
                 Problem(
                     f"{count} crossbars are used and {name!r} has {available}",
-                    document.file,
-                    document.line_of(("weights",)),
-                    "weights",
-                    None,
-                    None,
-                    "Use fewer replicas or layers.",
+                    file=document.file,
+                    line=document.line_of(("weights",)),
+                    key="weights",
+                    value=None,
+                    nearest=None,
+                    fix="Use fewer replicas or layers.",
                 )
             )
     return problems

@@ -184,13 +184,13 @@ def stack_of(chip: Chip) -> Any:
         gap = chip.package.chiplet_gap.value if chip.package.chiplet_gap else 1e-3
         placed = [
             Die(
-                die.name,
-                gap + die.at[0] * (wide + gap),
-                gap + die.at[1] * (high + gap),
-                size[0],
-                size[1],
-                die.grid[1],
-                die.grid[0],
+                name=die.name,
+                x_m=gap + die.at[0] * (wide + gap),
+                y_m=gap + die.at[1] * (high + gap),
+                width_m=size[0],
+                height_m=size[1],
+                rows=die.grid[1],
+                columns=die.grid[0],
             )
             for die, size in zip(dies, sizes, strict=True)
         ]
