@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tierform.chip.component import (
+    Board,
     BufferHolder,
     CollectiveTimer,
     Component,
@@ -26,6 +27,7 @@ class Capabilities:
     fusers: dict[str, OperatorFuser]
     wearing: dict[str, Wearing]
     timers: dict[str, CollectiveTimer]
+    boards: dict[str, Board]
 
     @classmethod
     def of(cls, components: Mapping[str, Component]) -> Capabilities:
@@ -38,4 +40,5 @@ class Capabilities:
             fusers={name: part for name, part in parts if isinstance(part, OperatorFuser)},
             wearing={name: part for name, part in parts if isinstance(part, Wearing)},
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
+            boards={name: part for name, part in parts if isinstance(part, Board)},
         )

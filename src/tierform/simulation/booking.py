@@ -6,11 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.simulation.costing import Costing
-from tierform.simulation.ledger import LINKS, Ledger
+from tierform.simulation.ledger import ACTIVE, LINKS, Ledger
 from tierform.simulation.stages import Stages, Timed, learning_crossbars
 from tierform.workload.graph import StageKind
 
 Floats = NDArray[np.float64]
+SAMPLING = "sampling"
 
 
 def book(costing: Costing, stages: Stages, timed: list[Timed]) -> Ledger:
@@ -39,9 +40,23 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
         split = stages.workload.parallelism
         energy = costing.interconnect.send(made.send_B, split.tensor * split.data)[2]
         ledger.add(LINKS, "collective", "sends between groups", energy * made.sends * stage.repeat)
+    if made.sampling_s:
+        _book_sampling(ledger, costing, made.sampling_s * stage.repeat, stages.workload.parallelism.tensor)
     if stage.kind is StageKind.UPDATE:
         _book_rewriting(ledger, costing, stages)
     ledger.end_stage(stage, made.seconds * stage.repeat)
+
+
+def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
+    """One chip of a tensor group chooses the tokens and draws power for it; the boards of all are at work."""
+    for name, board in costing.chip.can.boards.items():
+        tiles = costing.chip.tiles_of(name)
+        where: Floats = np.zeros(len(costing.chip.tiles))
+        where[list(tiles)] = 1.0 / len(tiles)
+        power_W = float(board.headroom_W) * costing.runtime.sampling_power / tensor
+        ledger.busy_s[name] += seconds
+        ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
+        ledger.add(name, SAMPLING, SAMPLING, power_W * seconds, where)
 
 
 def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:

@@ -24,6 +24,7 @@ from tierform.provenance import Assumption, Citation, assumptions_first
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.heat import Heat
 from tierform.simulation.ledger import Booked, Ledger
+from tierform.simulation.power_cap import slowed
 from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.stages import Timed
@@ -199,7 +200,7 @@ def _operator(booked: Booked, scale: int) -> OperatorResult:
         component=item.component,
         times=int(times),
         busy_s=cost.occupancy_s * times,
-        energy_J=cost.total_energy_J * times,
+        energy_J=(cost.total_energy_J + item.floor_J) * times,
         operations=cost.operations * times,
         memory_B=(item.traffic.total_B + cost.memory_read_B + cost.memory_write_B) * times,
         network_B=sum(move.size_B for move in item.moves) * times,
@@ -334,7 +335,7 @@ def _wear(run: Run, name: str, part: Any, writes: int) -> Wear:
 # -- evidence ----------------------------------------------------------------------------------------------------
 def assumptions(run: Run) -> tuple[Assumption, ...]:
     """Every constant that was used, weakest evidence first."""
-    lines = [*run.chip.assumptions(), *run.fabric.assumptions(), *run.memory.assumptions()]
+    lines = [*run.chip.assumptions(), *run.fabric.assumptions(), *run.memory.assumptions(), *run.runtime.evidence]
     if run.heat is None:
         note = "mean die temperature while no thermal model is asked for"
         lines.append(Assumption("static power", f"at {STATIC_TEMPERATURE_K:g} K", "assumed", "", note))
@@ -387,7 +388,7 @@ def bars(run: Run) -> tuple[Bar, ...]:
 
 def notes(run: Run) -> tuple[str, ...]:
     """What a reader should know of chip, workload, mapping and run."""
-    return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes)
+    return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes, *slowed(run.timed))
 
 
 def task(run: Run) -> dict[str, Any]:
