@@ -1,6 +1,7 @@
 # make demo   a fresh environment and the main job, with its HTML report
 # make test   what the tests need, and the tests
 # make check  lint and types;  make docs  the documentation;  make studies  every published study;  make bench  timings
+# make keys   docs/keys.md, the reference of every key, from the schemas
 # make fuzz   every parser fed with inputs that try to break it
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check docs studies bench fuzz clean
+.PHONY: demo test check docs keys studies bench fuzz clean
 
 $(BIN)/tierform: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -35,8 +36,11 @@ check: $(VENV)/.test-tools
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 
-docs: $(VENV)/.test-tools
+docs: keys
 	$(BIN)/mkdocs build --quiet --strict
+
+keys: $(VENV)/.test-tools
+	$(BIN)/python -m tierform.report.keys > docs/keys.md.new && mv docs/keys.md.new docs/keys.md
 
 studies: $(VENV)/.test-tools
 	@mkdir -p out

@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -30,23 +31,24 @@ from tierform.network import (
     mesh_3d,
     pattern,
     simulate_traffic,
+    torus,
 )
 from tierform.network.cycle.engine import random_traffic
 
-CONFIG = """topology = mesh; k = 8; n = 2; routing_function = dor; num_vcs = 4; vc_buf_size = 8;
+CONFIG = """k = 8; n = 2; routing_function = dim_order; num_vcs = 4; vc_buf_size = 8;
 wait_for_tail_credit = 0; vc_allocator = islip; sw_allocator = islip; alloc_iters = 1; credit_delay = 1;
 routing_delay = 1; vc_alloc_delay = 1; sw_alloc_delay = 1; st_final_delay = 1; traffic = uniform;
 injection_rate_uses_flits = 1; sample_period = 5000; warmup_periods = 3; max_samples = 10; sim_type = latency;
 """
 
 
-def booksim_speed(program: str, rate: float, flits: int) -> float:
+def booksim_speed(program: str, topology: str, rate: float, flits: int) -> float:
     """BookSim2's flit-hops per CPU second on one run: cycles x nodes x accepted rate x routers traversed, over time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.cfg"
         path.write_text(CONFIG)
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        command = [program, str(path), f"injection_rate={rate}", f"packet_size={flits}"]
+        command = [program, str(path), f"topology={topology}", f"injection_rate={rate}", f"packet_size={flits}"]
         # BookSim2 ends with an exit code of its own.
         text = subprocess.run(command, capture_output=True, text=True, check=False).stdout
         cpu_s = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
@@ -61,14 +63,16 @@ def booksim_speed(program: str, rate: float, flits: int) -> float:
     return float(np.prod(found)) * 64 / cpu_s
 
 
-def cycle_run(rate: float, flits: int) -> CycleResult:
+def cycle_run(rate: float, flits: int, topology: str = "mesh") -> CycleResult:
     """The cycle engine's run of one case."""
-    return simulate_traffic(mesh((8, 8)), "uniform", Injection(rate / flits, (flits,)), sampling=Sampling(period=5000))
+    # BookSim2's torus is folded: its links take two cycles.
+    net = mesh((8, 8)) if topology == "mesh" else torus((8, 8), latency_cycles=2)
+    return simulate_traffic(net, "uniform", Injection(rate / flits, (flits,)), sampling=Sampling(period=5000))
 
 
-def ours(rate: float, flits: int) -> float:
+def ours(topology: str, rate: float, flits: int) -> float:
     """Our flit-hops per CPU second."""
-    run = cycle_run(rate, flits)
+    run = cycle_run(rate, flits, topology)
     return run.flit_hops / run.cpu_s
 
 
@@ -119,6 +123,7 @@ def main() -> None:
     arguments.add_argument("--booksim", help="a BookSim2 program to compare with")
     arguments.add_argument("--runs", type=int, default=3, help="runs of each case, alternating between the two")
     arguments.add_argument("--analytic", action="store_true", help="only the analytic latency against the cycle engine")
+    arguments.add_argument("--speed", action="store_true", help="only the cycle engine's speed")
     options = arguments.parse_args()
     if options.analytic:
         print_analytic(options.runs)
@@ -128,18 +133,22 @@ def main() -> None:
     if compile_s > 1:
         print(f"compilation, once: {compile_s:.1f} CPU s")
     print(f"million flit-hops per CPU s, {runs} runs    {'ours':>16s}{'BookSim2':>18s}{'ratio':>16s}")
-    for flits in (1, 5):
-        for rate in (0.1, 0.3):
-            # The two take turns, so that a busy machine slows both.
-            pairs = [
-                (ours(rate, flits) / 1e6, booksim_speed(program, rate, flits) / 1e6 if program else float("nan"))
-                for _ in range(runs)
-            ]
-            row = "".join(
-                f"{min(values):8.2f} {np.median(values):8.2f}"
-                for values in ([a for a, _ in pairs], [b for _, b in pairs], [a / b for a, b in pairs])
+    for topology, flits, rate in product(("mesh", "torus"), (1, 5), (0.1, 0.3)):
+        # The two take turns, so that a busy machine slows both.
+        pairs = [
+            (
+                ours(topology, rate, flits) / 1e6,
+                booksim_speed(program, topology, rate, flits) / 1e6 if program else float("nan"),
             )
-            print(f"8x8 mesh, {flits} flits, rate {rate} (least, median) {row}", flush=True)
+            for _ in range(runs)
+        ]
+        row = "".join(
+            f"{min(values):8.2f} {np.median(values):8.2f}"
+            for values in ([a for a, _ in pairs], [b for _, b in pairs], [a / b for a, b in pairs])
+        )
+        print(f"8x8 {topology}, {flits} flits, rate {rate} (least, median) {row}", flush=True)
+    if options.speed:
+        return
     network = CycleNetwork(mesh_3d((16, 16, 4)))
     traffic = random_traffic([TrafficClass(pattern("uniform", 1024), Injection(0.1))], network.memory, 0)
     network.run(traffic, 0)
@@ -147,16 +156,16 @@ def main() -> None:
     network.run(traffic, 100_000)
     print(f"16x16x4 mesh, uniform 0.1, 100,000 cycles: {time.process_time() - started:.1f} CPU s")
     print_analytic(runs)
-    for topology in (mesh((32, 32)), mesh_3d((8, 8, 4)), chiplets((2, 2), (8, 8), links_per_edge=2)):
-        analytic = AnalyticNetwork(topology)
-        nodes = np.arange(topology.nodes)
+    for net in (mesh((32, 32)), mesh_3d((8, 8, 4)), chiplets((2, 2), (8, 8), links_per_edge=2)):
+        analytic = AnalyticNetwork(net)
+        nodes = np.arange(net.nodes)
         analytic.flow_cost(nodes[:16], nodes[-30:])
         times = []
         for shift in range(5):
             started = time.process_time()
             analytic.flow_cost(nodes[shift : shift + 16], nodes[-30 - shift :])
             times.append(time.process_time() - started)
-        print(f"flow_cost, {topology.name} of {topology.routers}: {np.median(times) * 1e3:.2f} ms")
+        print(f"flow_cost, {net.name} of {net.routers}: {np.median(times) * 1e3:.2f} ms")
 
 
 if __name__ == "__main__":

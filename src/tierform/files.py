@@ -1,13 +1,11 @@
 """Reading YAML and JSON so that each mistake has a line, and writing files whole or not at all.
 
-YAML is read as plain data: no tags, no aliases (so no file can unfold into more than it shows), no repeated
-keys, a bounded size, depth and number of entries, no control characters in a text.  A :class:`Document` remembers the
-line of every key.  Everything that the project writes goes through :func:`atomic_path`.
+YAML is read as plain data: no tags, no aliases (so no file unfolds into more than it shows), no repeated keys, bounded
+in size, depth and number of entries, no control characters in a text; a :class:`Document` has the line of every key.
 """
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import math
@@ -23,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tierform.errors import Problem, TierformError, fail, nearest, note
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.part_files import lock, new_part, remove_stale
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 40
 MAX_ENTRIES = 200_000  # of a YAML file: each costs half a kilobyte while it is read
 MAX_JSON_ENTRIES = 3_000_000
 LONGEST_INTEGER = 10**19
-
 _FULL = (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC, errno.EFBIG)
 _UNCLEAN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff]")
 _DESCRIPTORS = ("/dev/fd/", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/proc/")
@@ -201,11 +199,6 @@ def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _short(name: str) -> str:
-    """A name that leaves room for the marks of a part file (255 bytes are the usual limit)."""
-    return name.encode("utf-8", "surrogateescape")[:200].decode("utf-8", "ignore")
-
-
 def _is_stream(path: Path) -> bool:
     """Whether what is written here is passed on and not kept as a file: ``-``, devices, pipes, open descriptors."""
     if str(path) == "-":
@@ -276,7 +269,7 @@ def make_folder(path: Path | str, *, parents: bool = False) -> Path:
 
 @contextmanager
 def atomic_path(path: Path | str) -> Iterator[Path]:
-    """A temporary path to write at; its content stands at `path` when the block ends well, and vanishes when not.
+    """The one way to write: a path whose content stands at `path` when the block ends well, and vanishes when not.
 
     A file is replaced whole, through links, and keeps its mode.  Devices, pipes and ``-`` (standard output) are given
     the whole content at the end.  TierformError when the folder is missing or nothing can be written there, also when
@@ -293,9 +286,9 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
             _pass_on(temporary, target)
         return
     real = Path(os.path.realpath(target))
-    _remove_stale(real)
+    remove_stale(real)
     with _message(target, real.parent):
-        handle, temporary = _part(real)
+        handle, temporary = new_part(real)
         try:
             yield temporary
             with temporary.open("r+b") as written:
@@ -337,56 +330,13 @@ def _pass_on(content: Path, target: Path) -> None:
             shutil.copyfileobj(source, out)
 
 
-def _part(target: Path) -> tuple[int, Path]:
-    """An empty part file of the target, locked while this process works on it."""
-    while True:
-        path = target.parent / f".{_short(target.name)}.{os.urandom(4).hex()}.part"
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-        if _lock(handle, wait=True) is None or os.fstat(handle).st_nlink:
-            return handle, path
-        os.close(handle)  # another process took it for a stale one before it was locked
-
-
-def _lock(handle: int, *, wait: bool) -> bool | None:
-    """Lock an open file for this process; False when another has it, None where files cannot be locked."""
-    if sys.platform == "win32":
-        return None
-    import fcntl
-
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BlockingIOError:
-        return False
-    except OSError:
-        return None
-    return True
-
-
-def _remove_stale(target: Path) -> None:
-    """Remove what killed processes left of this target: parts that no living process has locked."""
-    form = re.compile(re.escape(f".{_short(target.name)}.") + r"[0-9a-z_]{8}\.part")
-    for path in (
-        [one for one in target.parent.iterdir() if form.fullmatch(one.name)]
-        if os.access(target.parent, os.R_OK)
-        else []
-    ):
-        with contextlib.suppress(OSError):
-            handle = os.open(path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                if _lock(handle, wait=False):
-                    path.unlink()
-                    note(f"removed {path}: an interrupted run left it unfinished")
-            finally:
-                os.close(handle)
-
-
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
     """Hold a folder for this process: TierformError when another process holds it."""
     with _message(folder):
         handle = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        if _lock(handle, wait=False) is False:
+        if lock(handle, wait=False) is False:
             fail("another process is writing into this folder", file=str(folder), fix="Wait for it, or name another.")
         yield
     finally:
@@ -436,7 +386,6 @@ def _finite(content: Any) -> Any:
 
 __all__ = [
     "Document",
-    "TierformError",
     "atomic_path",
     "cache_folder",
     "check_output",

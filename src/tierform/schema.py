@@ -6,6 +6,7 @@ A field ``Annotated[Constant, quantity("J")]`` accepts ``"1.667 pJ"`` or, with i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -43,7 +44,16 @@ class FileModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, allow_inf_nan=False)
 
 
-def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> BeforeValidator:
+@dataclass(frozen=True, slots=True)
+class Quantity(BeforeValidator):
+    """The validator that :func:`quantity` makes; it remembers what it asks for, for the reference of keys."""
+
+    unit: str = ""
+    minimum: float | None = None
+    above: float | None = None
+
+
+def quantity(unit: str, *, minimum: float | None = None, above: float | None = None) -> Quantity:
     """Validate a constant in `unit`, at least `minimum` or greater than `above`, as in ``Annotated[Constant, ...]``."""
 
     def convert(given: object) -> Constant:
@@ -62,7 +72,7 @@ def quantity(unit: str, *, minimum: float | None = None, above: float | None = N
             raise ValueError(f"must be at most {largest:g} {unit}".rstrip())
         return constant
 
-    return BeforeValidator(convert)
+    return Quantity(convert, unit=unit, minimum=minimum, above=above)
 
 
 def _constant(given: object, unit: str) -> Constant:

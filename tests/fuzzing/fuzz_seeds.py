@@ -140,7 +140,7 @@ def configurations() -> list[bytes]:
 @lru_cache(maxsize=1)
 def operators() -> tuple[Any, ...]:
     """Operators that a component may be asked for."""
-    from tierform.chip.contract import elementwise, product
+    from tierform.chip.sample_operators import elementwise, product
     from tierform.workload.operator import Kind
 
     return (product(4, 96, 64), product(4, 96, 64, held=False, precision="fp16"), elementwise(Kind.SOFTMAX, 1000))

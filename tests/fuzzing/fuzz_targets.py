@@ -195,8 +195,8 @@ def _scalesim_config(path: Path) -> Any:
 
 
 def _scalesim_topology(path: Path) -> Any:
+    from tierform.compat.scalesim.accounting import scale_sim
     from tierform.compat.scalesim.files import read_configuration, read_topology
-    from tierform.compat.scalesim.report import scale_sim
 
     configuration = path.parent / "ok.cfg"
     configuration.write_bytes(seeds.scalesim_config()[0])

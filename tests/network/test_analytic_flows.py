@@ -26,7 +26,16 @@ from tierform.network import (
     torus,
 )
 from tierform.network.analytic import PORT_CYCLES
-from tierform.network.queueing import CHANNEL_LIMIT, LATENCY_POLE, SWITCH_CONFLICT
+from tierform.network.queueing import (
+    NEAREST,
+    NODE_LIMIT,
+    NODE_POLE,
+    POLE_BASE,
+    POLE_MOST,
+    POLE_SHARE,
+    SWITCH_CONFLICT,
+    limit_over_pole,
+)
 from tierform.network.routing import Routing, path
 
 NETWORKS = [
@@ -211,14 +220,17 @@ def _walked_estimate(network, matrix, rate, flits):
     shares = inputs / np.where(load > 0, load, 1)[:, None]
     sent, received = matrix.sum(axis=1), matrix.sum(axis=0)
 
-    def wait(busy, others):
-        return busy * (flits / 2 * others + SWITCH_CONFLICT) / (1 - busy / LATENCY_POLE)
+    def wait(busy, others, pole):
+        return busy * (flits / 2 * others + SWITCH_CONFLICT) / (1 - np.minimum(busy / pole, NEAREST))
 
     busy = rate * load * network.link_cycles
-    waits = wait(busy, 1 - (shares**2).sum(axis=1)) * network.link_cycles
-    inner = zero + load @ waits + received @ wait(rate * received, 1.0)
+    same = (shares**2).sum(axis=1)
+    poles = np.minimum(POLE_BASE + POLE_SHARE * same, POLE_MOST)
+    waits = wait(busy, 1 - same, poles) * network.link_cycles
+    inner = zero + load @ waits + received @ wait(rate * received, 1.0, NODE_POLE)
     outer = inner + sent @ (rate * sent * flits / (2 * (1 - rate * sent)))
-    limit = min(CHANNEL_LIMIT / max((load * network.link_cycles).max(initial=0), received.max()), 1.0)
+    full = load * network.link_cycles / np.minimum(limit_over_pole(network) * poles, 1.0)
+    limit = min(1 / max(full.max(initial=0), received.max() / NODE_LIMIT), 1.0)
     return outer / matrix.sum(), inner / matrix.sum(), load.sum() / matrix.sum(), busy, waits, limit
 
 

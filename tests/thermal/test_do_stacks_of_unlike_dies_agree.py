@@ -116,6 +116,34 @@ HOTSPOT = {
 }
 
 
+# The same with everything half as high (10 x 5 mm), so that cells are not square.
+HOTSPOT_OBLONG = {
+    "layer_0_a": 362.41,
+    "layer_0_c": 351.95,
+    "layer_1_tsv22": 349.02,
+    "layer_2_tsv01": 354.13,
+    "layer_2_gap11": 357.22,
+    "layer_2_fill3": 347.69,
+    "hsink_all": 336.95,
+}
+
+
+def test_vias_on_cells_that_are_not_square_are_as_warm_as_in_hotspot(folder: Path) -> None:
+    for name in ("bottom.flp", "bond.flp", "top.flp", "tim.flp"):
+        rows = [row.split() for row in (folder / name).read_text().splitlines()]
+        half = [[n, w, f"{float(h) / 2:.7g}", x, f"{float(y) / 2:.7g}", *rest] for n, w, h, x, y, *rest in rows]
+        (folder / name).write_text("\n".join(" ".join(row) for row in half) + "\n")
+    case = hotspot.load(
+        folder / "a.ptrace",
+        configuration=folder / "a.config",
+        layers=folder / "a.lcf",
+        overrides={"grid_rows": "16", "grid_cols": "16"},
+    )
+    found = hotspot.run(case).temperature_K
+    for name, kelvin in HOTSPOT_OBLONG.items():
+        assert found[name] == pytest.approx(kelvin, abs=0.1), name
+
+
 def test_vias_within_a_layer_are_as_warm_as_in_hotspot(folder: Path) -> None:
     case = hotspot.load(
         folder / "a.ptrace",

@@ -34,7 +34,7 @@ def test_the_command_example(tmp_path):
         check=True,
         cwd=tmp_path,
     )
-    for line in ("chip/cores             20   319.60   46.45", "chip/cache              4   316.22   43.07"):
+    for line in ("chip/cores            20  319.60  46.45", "chip/cache             4  316.22  43.07"):
         assert line in text
         assert line in done.stdout
     assert (tmp_path / "chip.json").exists()

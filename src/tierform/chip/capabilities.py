@@ -12,6 +12,7 @@ from tierform.chip.component import (
     Component,
     MemoryHolder,
     OperatorFuser,
+    Roofed,
     Wearing,
     WeightHolder,
 )
@@ -28,6 +29,7 @@ class Capabilities:
     wearing: dict[str, Wearing]
     timers: dict[str, CollectiveTimer]
     boards: dict[str, Board]
+    roofed: dict[str, Roofed]
 
     @classmethod
     def of(cls, components: Mapping[str, Component]) -> Capabilities:
@@ -41,4 +43,5 @@ class Capabilities:
             wearing={name: part for name, part in parts if isinstance(part, Wearing)},
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
             boards={name: part for name, part in parts if isinstance(part, Board)},
+            roofed={name: part for name, part in parts if isinstance(part, Roofed)},
         )

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.provenance import Constant
@@ -31,27 +32,40 @@ Length = Annotated[Constant, quantity("m", above=0)]
 class DieFile(FileModel):
     """One tier or chiplet: a grid of equal tiles; `at` is a chiplet's column and row on the interposer."""
 
-    name: str
-    grid: tuple[Count, Count]
-    holds: dict[str, Whole]
-    at: tuple[Place, Place] = (0, 0)
-    width: Length | None = None
-    height: Length | None = None
+    name: str = Field(description="Name of the die; memories and temperatures refer to it.")
+    grid: tuple[Count, Count] = Field(
+        description="Columns and rows of tiles; each tile is a port of the network and a square of the heat map."
+    )
+    holds: dict[str, Whole] = Field(description="Units of each component in every tile; none is an empty tile.")
+    at: tuple[Place, Place] = Field(
+        (0, 0), description="Column and row of a chiplet on the interposer, counted in chiplets; only in 2.5D."
+    )
+    width: Length | None = Field(
+        None,
+        description="Width of the die; left out: what its components and routers need.  Moves heat and wires.",
+    )
+    height: Length | None = Field(
+        None, description="Height of the die; left out: what its components and routers need.  Moves heat and wires."
+    )
 
 
 class PackageFile(FileModel):
     """How the dies are joined: `3d` tiers are listed from the bottom up."""
 
-    kind: Literal["planar", "2.5d", "3d"]
-    dies: list[DieFile]
-    chiplet_gap: Length | None = None
+    kind: Literal["planar", "2.5d", "3d"] = Field(
+        description="One die, chiplets on an interposer, or tiers of a stack; changes the network, heat and area."
+    )
+    dies: list[DieFile] = Field(description="The dies: chiplets in any order, tiers from the bottom up.")
+    chiplet_gap: Length | None = Field(
+        None, description="Gap between chiplets on the interposer; left out: 1 mm.  Changes heat and wires."
+    )
 
 
 class ComponentFile(FileModel):
     """A component of the library (or a path), with single values changed by `set`."""
 
-    file: str
-    set: dict[str, Any] = {}
+    file: str = Field(description="A component of the library, or a path to a component file.")
+    set: dict[str, Any] = Field({}, description="Values that replace those of the component file, key by key.")
 
 
 class LinkFile(FileModel):
@@ -88,10 +102,10 @@ class NetworkFile(FileModel):
     )
     vertical: LinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
     interposer: LinkFile | None = Field(None, description="Links between chiplets of a 2.5D package; needed there.")
-    parameters: str = Field(
-        "",
-        description="Set of energies, leakage and area of routers and links in the library's interconnect file; empty: "
-        "its default set.",
+    parameters: dict[str, str] = Field(
+        {},
+        description="Choices among the library's constants for router, wire, vertical and interposer (energy a bit, "
+        "leakage, area); what is left out has the library's default.",
     )
 
 
@@ -110,9 +124,16 @@ class MemoryFile(FileModel):
 class CoolingFile(FileModel):
     """Package and environment; everything has a default in the thermal model."""
 
-    ambient: Annotated[Constant, quantity("K", above=0)] | None = None
-    sink_resistance: Annotated[Constant, quantity("K/W", above=0)] | None = None
-    limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = {}
+    ambient: Annotated[Constant, quantity("K", above=0)] | None = Field(
+        default=None,
+        description="Temperature of the air; left out: the thermal model's 318.15 K.  Moves every temperature.",
+    )
+    sink_resistance: Annotated[Constant, quantity("K/W", above=0)] | None = Field(
+        default=None, description="Resistance from the heat sink to the air; left out: the thermal model's."
+    )
+    limits: dict[str, Annotated[Constant, quantity("K", above=0)]] = Field(
+        default={}, description="Highest temperature of a component's tiles; a hotter one is told in the notes."
+    )
 
 
 class LevelFile(FileModel):
@@ -150,21 +171,39 @@ class ClusterFile(FileModel):
 class ChipFile(FileModel):
     """A whole chip file."""
 
-    schema_: str = SCHEMA
-    name: str
-    description: str
-    package: PackageFile
-    components: dict[str, ComponentFile]
-    network: NetworkFile | None = None
-    memory: list[MemoryFile] = []
-    cluster: ClusterFile | None = None
-    cooling: CoolingFile = CoolingFile()
-    precision: dict[str, str] = {}
-    place: dict[str, str] = {}
-    backward_weights: Literal["transposed", "second-copy"] = "transposed"
-    pipelined: bool = False
-    notes: list[str] = []
-    assumed: list[str] = []
+    schema_: str = Field(SCHEMA, description="Layout of the file; written as `schema`.")
+    name: str = Field(description="Name of the chip, as results print it.")
+    description: str = Field(description="One line for people; changes no figure.")
+    package: PackageFile = Field(description="The dies and how they are joined.")
+    components: dict[str, ComponentFile] = Field(description="What computes, by the names that the dies hold.")
+    network: NetworkFile | None = Field(
+        None, description="The network between tiles; needed by a chip of more than one tile."
+    )
+    memory: list[MemoryFile] = Field(
+        [], description="Memories behind the chip, nearest first; what does not fit in one waits in the next."
+    )
+    cluster: ClusterFile | None = Field(
+        None, description="What joins several of these chips; needed by tensor, pipeline and data parallelism."
+    )
+    cooling: CoolingFile = Field(CoolingFile(), description="Environment, heat sink and limits of temperature.")
+    precision: dict[str, str] = Field(
+        {}, description="Number formats of the chip, by the keys of a precision plan; a task's own formats come first."
+    )
+    place: dict[str, str] = Field(
+        {},
+        description="Component that takes a kind of operators: attention, ffn, head, static, dynamic, adapter, other.  "
+        "Left out: the rule of the mapping.",
+    )
+    backward_weights: Literal["transposed", "second-copy"] = Field(
+        "transposed",
+        description="How crossbars multiply by a transposed weight: with the same cells, driven from their columns, "
+        "or a second copy, which takes as many crossbars again.",
+    )
+    pipelined: bool = Field(
+        False, description="Whether tokens flow from operator to operator in chunks; changes the schedule."
+    )
+    notes: list[str] = Field([], description="What a reader of results should know; printed with them.")
+    assumed: list[str] = Field([], description="Assumptions of no single constant; listed with the evidence.")
 
 
 def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -> list[Problem]:
@@ -175,6 +214,8 @@ def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -
         *_precision_problems(chip, document),
         *_place_problems(chip, document),
         *_memory_problems(chip, document),
+        *_constant_problems(chip, document),
+        *_source_problems(chip, document),
     ]
 
 
@@ -336,3 +377,32 @@ def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
         for index, entry in enumerate(chip.memory)
         if entry.attached and entry.attached not in known
     ]
+
+
+def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    """Choices of network constants that the library does not have."""
+    if chip.network is None or not chip.network.parameters:
+        return []
+    from tierform.network import energy_choices
+
+    known, problems = energy_choices(), []
+    for key, value in chip.network.parameters.items():
+        line, shown = document.line_of(("network", "parameters", key)), f"network.parameters.{key}"
+        if key not in known:
+            fix = f"Known here: {', '.join(known)}."
+            problems.append(Problem("unknown key", document.file, line, shown, None, nearest(key, known), fix))
+        elif value not in known[key]:
+            fix = f"Known: {', '.join(known[key])}."
+            close = nearest(value, known[key])
+            problems.append(Problem(f"no {key} of this name", document.file, line, shown, value, close, fix))
+    return problems
+
+
+def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
+    """Sources that the library does not know, in every section but the components, which are checked for themselves."""
+    problems: list[Problem] = []
+    for key, constant in constants(chip):
+        if constant.source:
+            steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+            problems += source_problems(constant.source, key, document.file, document.line_of(steps))
+    return problems

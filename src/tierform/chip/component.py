@@ -278,3 +278,19 @@ class CollectiveTimer(Protocol):
 
     def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
         """Seconds of a collective among so many over `size_B` bytes on each; None where nothing was measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Roof:
+    """What bounds every operator of a component: peak operations a second by format, bytes a second of its memory."""
+
+    peak_per_s: dict[str, float]
+    bandwidth_B_per_s: float
+
+
+@runtime_checkable
+class Roofed(Protocol):
+    """Has one peak rate for each format and one memory bandwidth, as a roofline shows them."""
+
+    def roof(self) -> Roof:
+        """Both of all units."""

@@ -1,36 +1,44 @@
 """A loaded chip: tiles, built components, and the descriptions of network, memory and cooling for their own engines.
 
-The file's schema and checks are in :mod:`tierform.chip.chip_file`.  This module reads and builds; it computes nothing.
+The file's schema and checks are in :mod:`tierform.chip.chip_file`, components in :mod:`tierform.chip.parts`.  This
+module reads, builds, varies and writes chips; it computes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+import contextlib
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tierform import library
 from tierform.chip.capabilities import Capabilities
+from tierform.chip.changes import changed
 from tierform.chip.chip_file import (
     SCHEMA,
     ChipFile,
     ClusterFile,
+    ComponentFile,
     CoolingFile,
     MemoryFile,
     NetworkFile,
     PackageFile,
     problems_of,
 )
-from tierform.chip.component import COMPONENTS, Component, Remarker
+from tierform.chip.component import Component
+from tierform.chip.parts import Part, component_path, digest_of, document_of, load_component, part_of
 from tierform.errors import Problem, TierformError, fail
-from tierform.files import Document, read_yaml
+from tierform.files import Document, write_text
 from tierform.provenance import Assumption, Constant
 from tierform.schema import validate
 from tierform.units import format_quantity
 from tierform.workload.precision import PrecisionPlan
+
+__all__ = ["Chip", "Tile", "load_chip", "load_component"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +53,29 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a chip was made from: the plain content of its file, the checked description, the parts.
+
+    `digest` is that of the content without the components.
+    """
+
+    content: dict[str, Any]
+    described: ChipFile
+    parts: dict[str, Part]
+    digest: str
+
+
+@dataclass(frozen=True)
 class Chip:
-    """A loaded chip.  `components` are built; network, memory and heat are descriptions for their own engines."""
+    """A loaded chip.  `components` are built; network, memory and heat are descriptions for their own engines.
+
+    Chips are equal when what their files say is equal.  `file` is empty for a varied chip, and `fingerprint` a hash of
+    all that is said: of the chip's own file and of its components' files with their changes.
+    """
 
     name: str
     description: str
-    file: str
+    file: str = field(compare=False)
     package: PackageFile
     tiles: tuple[Tile, ...]
     components: dict[str, Component]
@@ -66,6 +91,7 @@ class Chip:
     assumed: tuple[str, ...]
     fingerprint: str
     component_types: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.fingerprint))
@@ -132,29 +158,104 @@ class Chip:
         lines += [Assumption(self.name, "", "assumed", note=text) for text in self.assumed]
         return tuple(lines)
 
+    def vary(self, changes: Mapping[str, Any]) -> Chip:
+        """The chip with values changed at the paths of its file; TierformError with everything that cannot be.
+
+        ``chip.vary({"components.reram.adc_bits": 6, "network.width": "128 bit", "package.dies.systolic.grid": [6, 6],
+        "memory.0.count": 4})``: a component's keys stand directly below its name, entries of lists go by name or
+        number, keys merge deeply, None takes a key away.  What does not change is the same object as in this chip.
+        """
+        if self.origin is None:
+            fail("only a chip that was read from a file can be varied", value=self.name)
+        content, problems = changed(self.origin.content, changes)
+        try:
+            made = _chip(Document(content, ""), self)
+        except TierformError as error:
+            problems += [_without_file(problem, changes) for problem in error.problems]
+        if problems:
+            raise TierformError(dict.fromkeys(problems))
+        return made
+
+    def write(self, path: Path | str) -> None:
+        """Write the chip as a file that reads back equal; component files beside it are named from there."""
+        from ruamel.yaml import YAML
+
+        if self.origin is None:
+            fail("only a chip that was read from a file can be written", value=self.name)
+        folder = Path(path).absolute().parent
+        entries = {
+            name: {**entry, "file": _seen_from(folder, entry["file"])}
+            for name, entry in self.origin.content["components"].items()
+        }
+        writer = YAML()
+        writer.default_flow_style = None
+        writer.width = 118
+        text = io.StringIO()
+        writer.dump({"schema": SCHEMA, **self.origin.content, "components": entries}, text)
+        write_text(
+            path, f"# The chip {self.name!r}: simulate with `tierform simulate MODEL --chip FILE`.\n" + text.getvalue()
+        )
+
 
 def load_chip(name: str | Path) -> Chip:
     """A chip of the library by name, or from a YAML file; TierformError with every mistake and its line."""
     text = str(name)
-    path = Path(text) if text.endswith((".yaml", ".yml")) else library.find("chips", text)
-    document = read_yaml(path)
-    if isinstance(document.content, dict) and "schema" in document.content:
+    document = document_of(Path(text) if text.endswith((".yaml", ".yml")) else library.find("chips", text))
+    if not isinstance(document.content, dict):
+        fail("keys with values are needed here", file=document.file)
+    if "schema" in document.content:
         _check_schema(document)
-        content = {key: value for key, value in document.content.items() if key != "schema"}
-        document = Document(content, document.file, document.lines)
-    described = validate(ChipFile, document)
-    digest = hashlib.sha256(Path(document.file).read_bytes())
-    components, types = _components(described, document, digest)
-    problems = problems_of(described, document, components)
+    content = {key: value for key, value in document.content.items() if key != "schema"}
+    return _chip(Document(_with_full_paths(content, Path(document.file)), document.file, document.lines))
+
+
+def _with_full_paths(content: dict[str, Any], file: Path) -> dict[str, Any]:
+    """The content with component files named from anywhere."""
+    entries = content.get("components")
+    if not isinstance(entries, dict):
+        return content
+    full: dict[str, Any] = {}
+    for name, entry in entries.items():
+        given = entry.get("file") if isinstance(entry, dict) else None
+        if isinstance(given, str) and given.endswith((".yaml", ".yml")):
+            entry = {**entry, "file": str(file.absolute().parent / given)}
+        full[name] = entry
+    return {**content, "components": full}
+
+
+def _seen_from(folder: Path, file: str) -> str:
+    path = Path(file)
+    return os.path.relpath(path, folder) if path.is_absolute() and path.is_relative_to(folder) else file
+
+
+def _without_file(problem: Problem, changes: Mapping[str, Any]) -> Problem:
+    """A problem of changes in Python: it has a path, and no line."""
+    key = problem.key
+    if key and key.startswith("components.") and not any(".set" in str(path) for path in changes):
+        key = key.replace(".set.", ".", 1)
+    return Problem(problem.what, None, None, key, problem.value, problem.nearest, problem.fix)
+
+
+def _chip(document: Document, before: Chip | None = None) -> Chip:
+    """The chip of a content; of `before` everything is kept that stays the same."""
+    old = before.origin if before is not None else None
+    described, problems = _described(document, old)
+    if described is None:
+        raise TierformError([*problems, *_component_problems(document)])
+    parts, problems = _parts(described, document, old)
+    if not problems:
+        problems = problems_of(described, document, described.components)
     if problems:
         raise TierformError(problems)
-    tiles = _tiles(described)
+    components = {name: part.component for name, part in parts.items()}
+    same = before if before is not None and described.package is before.package else None
+    digest = _own_digest(document.content, old)
     return Chip(
         name=described.name,
         description=described.description,
         file=document.file,
         package=described.package,
-        tiles=tiles,
+        tiles=same.tiles if same else _tiles(described),
         components=components,
         network=described.network,
         memory=tuple(described.memory),
@@ -164,58 +265,44 @@ def load_chip(name: str | Path) -> Chip:
         place=described.place,
         backward_weights=described.backward_weights,
         pipelined=described.pipelined,
-        notes=(*described.notes, *_remarks(components.values())),
+        notes=(*described.notes, *(remark for part in parts.values() for remark in part.remarks)),
         assumed=tuple(described.assumed),
-        fingerprint=digest.hexdigest(),
-        component_types=types,
+        fingerprint=digest_of([digest, {name: part.digest for name, part in parts.items()}]),
+        component_types={name: part.type for name, part in parts.items()},
+        origin=Origin(document.content, described, parts, digest),
     )
 
 
-def _remarks(components: Iterable[Component]) -> list[str]:
-    return [note for part in components if isinstance(part, Remarker) for note in part.remarks]
+def _described(document: Document, old: Origin | None) -> tuple[ChipFile | None, list[Problem]]:
+    """The checked content; sections that are the same as before are taken from there."""
+    content = document.content
+    if old is not None:
+        kept = {key: getattr(old.described, key) for key in content if content[key] == old.content.get(key, _OTHER)}
+        content = {**content, **kept}
+    try:
+        return validate(ChipFile, Document(content, document.file, document.lines)), []
+    except TierformError as error:
+        return None, list(error.problems)
 
 
-def component_path(file: str) -> Path:
-    """The data file of a component: of the library by name, or a path that ends in .yaml."""
-    return Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+_OTHER = object()
 
 
-def load_component(name: str, units: int, file: str, changes: dict[str, Any] | None = None) -> Component:
-    """A component of `units` units from a data file of the library or a path, with single values changed."""
-    _, kind, parameters = _described(component_path(file), changes)
-    return kind.build(name, units, parameters)  # type: ignore[no-any-return]
+def _component_problems(document: Document) -> list[Problem]:
+    """What is wrong with the components of a content that is wrong elsewhere, too."""
+    entries = document.content.get("components")
+    described = {}
+    for name in entries if isinstance(entries, dict) else ():
+        with contextlib.suppress(TierformError):
+            described[name] = validate(ComponentFile, document, ("components", name))
+    return [problem for name, entry in described.items() for problem in _part(name, 1, entry, document, None)[1]]
 
 
-def _described(path: Path, changes: dict[str, Any] | None) -> tuple[str, Any, Any]:
-    """A component's type, the class of that type and its parameters from a data file."""
-    document = read_yaml(path)
-    if not isinstance(document.content, dict) or "type" not in document.content:
-        fail(
-            "the key 'type' is missing",
-            file=document.file,
-            choices=COMPONENTS.names(),
-            fix=f"Types: {', '.join(COMPONENTS.names())}.",
-        )
-    type_name = str(document.content["type"])
-    kind = COMPONENTS.get(type_name)
-    if changes:
-        document = Document({**document.content, **changes}, document.file, document.lines)
-    parameters = validate(kind.schema, document)
-    _check_citations(parameters, document.file)
-    return type_name, kind, parameters
-
-
-def _check_citations(parameters: Any, file: str) -> None:
-    from tierform.chip.parameters import evidence
-
-    for line in evidence("", parameters):
-        if line.source and not line.source.startswith("http"):
-            try:
-                library.citation(line.source)
-            except TierformError as error:
-                raise TierformError(
-                    [Problem(p.what, file, None, line.subject, p.value, p.nearest, p.fix) for p in error.problems]
-                ) from None
+def _own_digest(content: dict[str, Any], old: Origin | None) -> str:
+    own = {key: value for key, value in content.items() if key != "components"}
+    if old is not None and own == {key: value for key, value in old.content.items() if key != "components"}:
+        return old.digest
+    return digest_of(own)
 
 
 def _check_schema(document: Document) -> None:
@@ -231,40 +318,42 @@ def _check_schema(document: Document) -> None:
         )
 
 
-def _components(chip: ChipFile, document: Document, digest: Any) -> tuple[dict[str, Component], dict[str, str]]:
-    """Build every component; the digest takes in each component file."""
+def _parts(chip: ChipFile, document: Document, old: Origin | None) -> tuple[dict[str, Part], list[Problem]]:
+    """Every component of the chip, and what is wrong with them."""
     problems: list[Problem] = []
-    built: dict[str, Component] = {}
-    types: dict[str, str] = {}
+    parts: dict[str, Part] = {}
     for name, entry in chip.components.items():
         units = sum(die.holds.get(name, 0) * die.grid[0] * die.grid[1] for die in chip.package.dies)
         if units < 1:
-            problems.append(
-                Problem(
-                    "no die holds this component",
-                    document.file,
-                    document.line_of(("components", name)),
-                    f"components.{name}",
-                )
-            )
+            where = document.line_of(("components", name))
+            problems.append(Problem("no die holds this component", document.file, where, f"components.{name}"))
             continue
-        file = entry.file
-        if file.endswith((".yaml", ".yml")) and not Path(file).is_absolute():
-            file = str(Path(document.file).parent / file)
-        try:
-            path = component_path(file)
-            types[name], kind, parameters = _described(path, entry.set)
-            built[name] = kind.build(name, units, parameters)
-            digest.update(path.read_bytes())
-        except TierformError as error:
-            at = document.line_of(("components", name, "file"))
-            key = f"components.{name}.file"
-            problems += [
-                p if p.file else replace(p, file=document.file, line=at, key=p.key or key) for p in error.problems
-            ]
-    if problems:
-        raise TierformError(problems)
-    return built, types
+        made, wrong = _part(name, units, entry, document, old.parts.get(name) if old else None)
+        problems += wrong
+        if made is not None:
+            parts[name] = made
+    return parts, problems
+
+
+def _part(
+    name: str, units: int, entry: ComponentFile, document: Document, before: Part | None
+) -> tuple[Part | None, list[Problem]]:
+    """One component, or what is wrong with it."""
+    try:
+        path = component_path(entry.file)
+        kept = before if before is not None and before.document.file == str(path) else None
+        data = kept.document if kept is not None else document_of(path)
+        return part_of(name, units, data, entry.set, chip=document, before=kept), []
+    except TierformError as error:
+        at = ("components", name, "file")
+        return None, [p if p.file is not None else _at(p, document, at) for p in error.problems]
+
+
+def _at(problem: Problem, document: Document, at: tuple[str, ...]) -> Problem:
+    where = document.line_of(at)
+    return Problem(
+        problem.what, document.file, where, problem.key or ".".join(at), problem.value, problem.nearest, problem.fix
+    )
 
 
 def _tiles(chip: ChipFile) -> tuple[Tile, ...]:

@@ -5,10 +5,12 @@ A component states its parameters once, as a :class:`~tierform.schema.FileModel`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from pydantic import BaseModel
 
+from tierform import library
+from tierform.errors import Problem, TierformError
 from tierform.provenance import Assumption, Constant
 from tierform.units import format_quantity
 
@@ -23,19 +25,35 @@ def evidence(subject: str, parameters: BaseModel) -> tuple[Assumption, ...]:
             constant.source,
             constant.note,
         )
-        for name, constant in _constants(parameters, "")
+        for name, constant in constants(parameters)
     )
 
 
-def _constants(value: object, name: str) -> Iterator[tuple[str, Constant]]:
+def constants(value: object, name: str = "") -> Iterator[tuple[str, Constant]]:
+    """Every constant below a value with its dotted name; entries of a list are counted from 0."""
     if isinstance(value, Constant):
         yield name, value
-    elif isinstance(value, BaseModel):
-        for key in type(value).model_fields:
-            yield from _constants(getattr(value, key), f"{name}.{key}" if name else key)
+        return
+    inner: Iterable[tuple[object, object]] = ()
+    if isinstance(value, BaseModel):
+        inner = ((key, getattr(value, key)) for key in type(value).model_fields)
     elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _constants(item, f"{name}.{key}")
+        inner = value.items()
+    elif isinstance(value, (list, tuple)):
+        inner = enumerate(value)
+    for key, item in inner:
+        yield from constants(item, f"{name}.{key}" if name else str(key))
+
+
+def source_problems(source: str, key: str, file: str, line: int | None) -> list[Problem]:
+    """A source that the library does not know, as a problem of a file."""
+    if source.startswith("http"):
+        return []
+    try:
+        library.citation(source)
+    except TierformError as error:
+        return [Problem(p.what, file, line, key, p.value, p.nearest, p.fix) for p in error.problems]
+    return []
 
 
 def value_by_precision(table: dict[str, Constant], precision: str) -> float | None:

@@ -224,6 +224,8 @@ class DramPim:
         )
         seconds = work_s + moved_s + self.parameters.link_latency.value
         energy["link"] = moved_B * self.parameters.link_energy.value
+        # What is made is written into rows again.
+        energy["rows"] += operator.output_B * self._row_J_per_B
         peak = (self.mac_rate(operator) or 0.0) * self.parameters.banks * units
         return Cost(
             latency_s=seconds,
@@ -231,6 +233,7 @@ class DramPim:
             energy_J=energy,
             operations=operator.operations,
             memory_read_B=read_B,
+            memory_write_B=float(operator.output_B),
             utilization=min(1.0, operator.macs / (peak * seconds)),
         )
 
@@ -282,14 +285,30 @@ class DramPim:
     def _light(self, operator: Operator, units: int) -> Cost:
         """Kinds other than products: bound by the logic beside the banks or by reading the rows."""
         p = self.parameters
-        touched_B = 2 * operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B + operator.output_B
+        read_B = operator.read_B
+        touched_B = read_B + operator.output_B
         seconds = max(
             operator.operations / (units * p.vector_rate.value),
             touched_B / (units * p.banks * self.bandwidth_B_per_s),
         )
-        rows_J = touched_B * (p.read_energy.value + p.activation_energy.value / p.timing.row_bytes.value)
-        energy = {"operations": operator.operations * p.operation_energy.value, "rows": rows_J}
-        return Cost(seconds, seconds, energy, operator.operations, touched_B)
+        energy = {
+            "operations": operator.operations * p.operation_energy.value,
+            "rows": touched_B * self._row_J_per_B,
+        }
+        return Cost(
+            latency_s=seconds,
+            occupancy_s=seconds,
+            energy_J=energy,
+            operations=operator.operations,
+            memory_read_B=float(read_B),
+            memory_write_B=float(operator.output_B),
+        )
+
+    @property
+    def _row_J_per_B(self) -> float:
+        """Energy of a byte of a row that is opened for all of its bytes."""
+        p = self.parameters
+        return p.read_energy.value + p.activation_energy.value / p.timing.row_bytes.value
 
     @property
     def memory_capacity_B(self) -> int:

@@ -80,9 +80,7 @@ class VectorUnits:
         p, units = self.parameters, share.units or self.units
         cycles = max(1.0, operator.operations / (units * p.lanes))
         seconds = cycles / p.clock.value
-        moved_B = sum(operand.size_B for operand in (*operator.inputs, *operator.outputs)) * operator.count
-        if operator.kind is Kind.EMBEDDING:
-            moved_B = 2 * operator.output_B
+        moved_B = operator.read_B + operator.output_B
         return Cost(
             latency_s=seconds,
             occupancy_s=seconds,

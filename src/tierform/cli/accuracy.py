@@ -161,8 +161,13 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
                 value=data,
                 fix="Use the model `small`, or give your own data.",
             )
+        from tierform.compression.checkpoints.folder import model_folder
+        from tierform.compression.checkpoints.packages import PACKAGES
+        from tierform.gguf import is_gguf
         from tierform.numerics.tables import load_model_and_task
 
+        if model in PACKAGES or is_gguf(model):
+            model = str(model_folder(model))
         return load_model_and_task(model, data, test)
     if data == "digits":
         task = tasks.digits()

@@ -199,3 +199,13 @@ def bench(
 
 def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else "no weights"
+
+
+def _add_channels() -> None:
+    from tierform.cli.store_channels import nest, speed
+
+    command.add_command(nest)
+    command.add_command(speed)
+
+
+_add_channels()

@@ -29,7 +29,7 @@ def injection_of(get: dict[str, Any], report: Reporter) -> Injection | None:
     if not sizes or min(sizes) < 1 or max(sizes) > 1 << 20:
         report.add("packet_size", "packets have 1 to 1,048,576 flits", get["packet_size"])
     weights = (weights or [1.0])[: len(sizes)]
-    weights += [weights[-1]] * (len(sizes) - len(weights))
+    weights += weights[-1:] * (len(sizes) - len(weights))
     if min(weights, default=1) < 0 or not any(weights):
         report.add("packet_size_rate", "rates of sizes must not be negative, nor all zero", get["packet_size_rate"])
     name, _, inner = str(get["injection_process"]).partition("(")

@@ -142,10 +142,13 @@ def compress_model(
         skip_sublayers(model, skipped)
     walk = begin(model, windows, key=key)
     journal = journal or LayerJournal(None, "")
+    last = max((site.layer for site in parts.sites if site.name in chosen), default=-1)
     for layer in walk:
+        if layer > last:
+            break
         if progress is not None:
             progress("compressing", layer, len(parts.layers))
-        if journal.load(layer, parts.layers[layer]):
+        if not any(site.name in chosen for site in parts.of_layer(layer)) or journal.load(layer, parts.layers[layer]):
             continue
         for found in walk.statistics():
             sites = [site for site in found.sites if site.name in chosen]

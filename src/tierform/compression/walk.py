@@ -69,9 +69,9 @@ class Walk:
         handles = []
 
         def note(site: Site) -> Callable[..., None]:
-            def hook(_: nn.Module, given: tuple[Any, ...]) -> None:
+            def hook(_module: nn.Module, given: tuple[Any, ...]) -> None:
                 x = given[0].detach()
-                _, known = first_reader.setdefault(id(given[0]), (given[0], site.name))
+                _tensor, known = first_reader.setdefault(id(given[0]), (given[0], site.name))
                 if site.name not in found and known in found and known != site.name:
                     if site not in found[known].sites:
                         found[known].sites.append(site)

@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document, read_yaml, write_text
@@ -131,32 +133,42 @@ def assignment_key(stage: Stage, block: Block, operator: Operator) -> str:
     return f"{stage.kind.value}/{block.name}/{operator.name}"
 
 
-class _WeightFile(FileModel):
-    block: str
-    weight: str
-    component: str
-    crossbars: int
-    copies: int = 1
-    layers: int
-    replicas: int
-    resident: bool
-    trainable: bool = False
-    tiles: list[list[int]]
+class WeightFile(FileModel):
+    """Where one weight sits."""
+
+    block: str = Field(description="Block of layers that the weight belongs to.")
+    weight: str = Field(description="Name of the weight in its block.")
+    component: str = Field(description="Component that holds it.")
+    crossbars: int = Field(description="Crossbars of one weight in one layer.")
+    copies: int = Field(1, description="2 where a transposed copy is held beside it for backward.")
+    layers: int = Field(description="Layers of the block that this entry stands for.")
+    replicas: int = Field(description="Copies of a resident weight that share the tokens; more are faster.")
+    resident: bool = Field(
+        description="Whether it is in the cells before the task; false: written to a shared region for every pass."
+    )
+    trainable: bool = Field(False, description="Whether it learns and the update writes it; then it has no replicas.")
+    tiles: list[list[int]] = Field(description="Tiles of each resident layer; they load the network and get hot.")
 
 
-class _MicroBatchFile(FileModel):
-    prefill: int = 1
-    decode: int = 1
-    training: int = 1
+class MicroBatchFile(FileModel):
+    """Into how many parts the batch of each phase is cut."""
+
+    prefill: int = Field(default=1, description="Parts of the batch of prompts.")
+    decode: int = Field(default=1, description="Parts of the batch of decode steps.")
+    training: int = Field(default=1, description="Parts of the batch of forward and backward.")
 
 
-class _MappingFile(FileModel):
-    schema_: str = SCHEMA
-    chip: str
-    micro_batches: _MicroBatchFile = _MicroBatchFile()
-    chunks: int = 1
-    assignments: dict[str, dict[str, dict[str, str]]]
-    weights: list[_WeightFile] = []
+class MappingFile(FileModel):
+    """A whole mapping file."""
+
+    schema_: str = Field(SCHEMA, description="Layout of the file; written as `schema`.")
+    chip: str = Field(description="Chip that the mapping is for; another one is refused.")
+    micro_batches: MicroBatchFile = Field(MicroBatchFile(), description="Parts of the batch, phase by phase.")
+    chunks: int = Field(1, description="Chunks of tokens that flow from operator to operator one after the other.")
+    assignments: dict[str, dict[str, dict[str, str]]] = Field(
+        description="Component that runs each operator: stage, block, operator."
+    )
+    weights: list[WeightFile] = Field([], description="Where the weights in crossbars sit.")
 
 
 def load_mapping(path: Path | str, chip: Chip, workload: Workload) -> Mapping:
@@ -165,7 +177,7 @@ def load_mapping(path: Path | str, chip: Chip, workload: Workload) -> Mapping:
     if isinstance(document.content, dict) and document.content.get("schema") == SCHEMA:
         content = {key: value for key, value in document.content.items() if key != "schema"}
         document = Document(content, document.file, document.lines)
-    described = validate(_MappingFile, document)
+    described = validate(MappingFile, document)
     problems = [
         *_chip_problems(described, document, chip),
         *_assignment_problems(described, document, chip, workload),
@@ -202,7 +214,7 @@ def load_mapping(path: Path | str, chip: Chip, workload: Workload) -> Mapping:
     )
 
 
-def _chip_problems(described: _MappingFile, document: Document, chip: Chip) -> list[Problem]:
+def _chip_problems(described: MappingFile, document: Document, chip: Chip) -> list[Problem]:
     problems = []
     if described.chip != chip.name:
         problems.append(
@@ -225,7 +237,7 @@ def _chip_problems(described: _MappingFile, document: Document, chip: Chip) -> l
     return problems
 
 
-def _assignment_problems(described: _MappingFile, document: Document, chip: Chip, workload: Workload) -> list[Problem]:
+def _assignment_problems(described: MappingFile, document: Document, chip: Chip, workload: Workload) -> list[Problem]:
     problems = []
     needed = {
         (stage.kind.value, block.name, operator.name): operator for stage, block, operator, _ in workload.occurrences()
@@ -281,7 +293,7 @@ def _assignment_problems(described: _MappingFile, document: Document, chip: Chip
     return problems
 
 
-def _weight_problems(described: _MappingFile, document: Document, chip: Chip) -> list[Problem]:
+def _weight_problems(described: MappingFile, document: Document, chip: Chip) -> list[Problem]:
     problems = []
     tiles_by_component = {name: set(chip.tiles_of(name)) for name in chip.components}
     used: dict[str, int] = {}

@@ -52,8 +52,22 @@ class ConstraintTable:
     windows: npt.NDArray[np.int64]
 
 
+# Tables that were evaluated: checking every spacing asks for the same one again and again.
+_MOST_TABLES = 32
+_TABLES: dict[tuple[object, ...], ConstraintTable] = {}
+
+
 def constraint_table(spec: DramSpec) -> ConstraintTable:
     """Read and evaluate the constraints of `spec`; TierformError with every line that is wrong."""
+    key = (spec.constraint_text, spec.constraint_line, spec.file, spec.clock_s, tuple(spec.timings.items()))
+    if key not in _TABLES:
+        if len(_TABLES) >= _MOST_TABLES:
+            _TABLES.clear()
+        _TABLES[key] = _evaluated(spec)
+    return _TABLES[key]
+
+
+def _evaluated(spec: DramSpec) -> ConstraintTable:
     found: list[Constraint] = []
     problems: list[Problem] = []
     for offset, text in enumerate(spec.constraint_text.splitlines()):

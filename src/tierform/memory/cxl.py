@@ -16,6 +16,8 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from tierform.errors import fail, nearest
 from tierform.files import Document
 from tierform.memory.device import MemoryDevice, TransferCost
@@ -31,32 +33,56 @@ _SLOTS_PER_LINE = 4 + 1 / 3
 LAYOUTS = ("adjacent", "plane-major")
 
 
-class _Link(FileModel):
-    generation: Literal["1.1", "2.0", "3.0", "3.1"]
-    lanes: Literal[1, 2, 4, 8, 16]
-    latency: Annotated[Constant, quantity("s", above=0)]
-    energy: Annotated[Constant, quantity("J/B", minimum=0)]
+class LinkFile(FileModel):
+    """The link of an expander."""
+
+    generation: Literal["1.1", "2.0", "3.0", "3.1"] = Field(
+        description="CXL generation; changes the rate of a lane and the share of it that framing leaves."
+    )
+    lanes: Literal[1, 2, 4, 8, 16] = Field(description="Lanes of the link; bandwidth is in proportion.")
+    latency: Annotated[Constant, quantity("s", above=0)] = Field(
+        description="Load-to-use latency of the idle device, its DRAM access included."
+    )
+    energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of a byte over the link, both ends."
+    )
 
 
-class _Controller(FileModel):
-    queue_depth: Annotated[Constant, quantity("1", above=0)]
-    latency: Annotated[Constant, quantity("s", minimum=0)]
-    plane_throughput: Annotated[Constant, quantity("B/s", above=0)]
-    plane_latency: Annotated[Constant, quantity("s", minimum=0)]
-    codec_throughput: Annotated[Constant, quantity("B/s", above=0)]
-    codec_latency: Annotated[Constant, quantity("s", minimum=0)]
-    energy: Annotated[Constant, quantity("J/B", minimum=0)]
+class ControllerFile(FileModel):
+    """Work inside the device."""
+
+    queue_depth: Annotated[Constant, quantity("1", above=0)] = Field(
+        description="Requests that may wait in the device; they bound the queueing time."
+    )
+    latency: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of a request in the controller, part of the link's latency."
+    )
+    plane_throughput: Annotated[Constant, quantity("B/s", above=0)] = Field(
+        description="Rate at which bit planes are gathered."
+    )
+    plane_latency: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of gathering the first block of planes."
+    )
+    codec_throughput: Annotated[Constant, quantity("B/s", above=0)] = Field(
+        description="Uncompressed bytes that are compressed or decompressed a second."
+    )
+    codec_latency: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time until the first byte of a compressed block."
+    )
+    energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
+        description="Energy of gathering planes and of compression, for a byte that leaves the controller."
+    )
 
 
 class CxlFile(FileModel):
     """The layout of a CXL device's file."""
 
-    device: Literal["cxl"]
-    title: str
-    memory: str
-    memory_stacks: int = 1
-    link: _Link
-    controller: _Controller
+    device: Literal["cxl"] = Field(description="The kind of file; DRAM files have no such key.")
+    title: str = Field(description="One line for people; changes no figure.")
+    memory: str = Field(description="DRAM behind the controller: a memory of the library with its grade.")
+    memory_stacks: int = Field(1, description="DRAM devices of one expander; capacity and bandwidth grow with them.")
+    link: LinkFile = Field(description="The link between chip and expander.")
+    controller: ControllerFile = Field(description="The controller inside the expander.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,7 +315,7 @@ def read_cxl(name: str, document: Document, stacks: int, overrides: dict[str, An
     read = validate(CxlFile, document)
     values: dict[str, Constant] = {
         **{f"link.{key}": getattr(read.link, key) for key in ("latency", "energy")},
-        **{f"controller.{key}": getattr(read.controller, key) for key in _Controller.model_fields},
+        **{f"controller.{key}": getattr(read.controller, key) for key in ControllerFile.model_fields},
     }
     generation, lanes = read.link.generation, int(read.link.lanes)
     memory, memory_stacks = read.memory, read.memory_stacks

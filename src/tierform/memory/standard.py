@@ -13,6 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from tierform import library
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import Document, read_yaml
@@ -43,55 +45,79 @@ _JoulePerByte = Annotated[Constant, quantity("J/B", minimum=0)]
 
 
 class _Evidence(FileModel):
-    source: str = ""
-    kind: Kind = "assumed"
-    note: str = ""
+    source: str = Field("", description="Source of the numbers beside it, a key of the library's sources.")
+    kind: Kind = Field("assumed", description="How they are known: measured, datasheet, published, fitted, assumed.")
+    note: str = Field("", description="What to know about them.")
 
 
-class _Organization(_Evidence):
-    channels: int
-    ranks: int = 1
-    bank_groups: int = 1
-    banks_per_group: int
-    rows: int
-    columns: int
-    device_width: int
-    bus_width: int
-    burst_length: int
+class OrganizationFile(_Evidence):
+    """What a device consists of."""
+
+    channels: int = Field(description="Independent channels; bandwidth and capacity grow with them.")
+    ranks: int = Field(1, description="Ranks of a channel; they share its bus.")
+    bank_groups: int = Field(1, description="Bank groups of a rank; short spacings hold only between different ones.")
+    banks_per_group: int = Field(description="Banks of a group; each keeps one row open.")
+    rows: int = Field(description="Rows of a bank.")
+    columns: int = Field(description="Columns of a row of one device.")
+    device_width: int = Field(description="Data bits of one device.")
+    bus_width: int = Field(description="Data bits of a channel.")
+    burst_length: int = Field(description="Transfers of one read or write; times the bus: bytes of an access.")
 
 
-class _Controller(FileModel):
-    row_policy: Literal["open", "closed"] = "open"
-    refresh: Literal["none", "all-bank", "all-bank-simultaneous", "per-bank", "same-bank"] = "all-bank"
-    dual_command: bool = False
-    transaction_queue: int = 32
-    command_queue: int = 8
-    row_hit_limit: int = 4
+class ControllerFile(FileModel):
+    """How the controller serves requests; any of them can be overridden."""
+
+    row_policy: Literal["open", "closed"] = Field(
+        default="open", description="Whether a row stays open after an access or is closed with it."
+    )
+    refresh: Literal["none", "all-bank", "all-bank-simultaneous", "per-bank", "same-bank"] = Field(
+        default="all-bank", description="What a refresh blocks; changes bandwidth, latency and energy."
+    )
+    dual_command: bool = Field(
+        default=False, description="Whether a row and a column command fit in one cycle, as in HBM."
+    )
+    transaction_queue: int = Field(default=32, description="Requests that wait in a channel.")
+    command_queue: int = Field(default=8, description="Commands that wait in a queue of the channel.")
+    row_hit_limit: int = Field(default=4, description="Hits of one row in a row before another row may close it.")
 
 
-class _Grade(_Evidence):
-    clock: _Seconds
-    timings: dict[str, int | float | str]
-    currents: dict[str, str] = {}
+class GradeFile(_Evidence):
+    """One speed grade."""
+
+    clock: _Seconds = Field(description="Clock period in which the timings count.")
+    timings: dict[str, int | float | str] = Field(
+        description="Timings of the grade, as below; they come before the common ones."
+    )
+    currents: dict[str, str] = Field({}, description="Currents of the grade, where they differ from the common ones.")
 
 
-class _Io(_Evidence):
-    read: _JoulePerByte
-    write: _JoulePerByte
+class IoFile(_Evidence):
+    """Energy of the interface."""
+
+    read: _JoulePerByte = Field(description="Energy of a byte read over the interface.")
+    write: _JoulePerByte = Field(description="Energy of a byte written over the interface.")
 
 
-class _File(FileModel):
-    standard: str
-    title: str
-    default_grade: str
-    organization: _Organization
-    mapping: str
-    controller: _Controller = _Controller()
-    timings: dict[str, int | float | str]
-    grades: dict[str, _Grade]
-    currents: dict[str, str]
-    io: _Io
-    constraints: str
+class DramFile(FileModel):
+    """A whole memory file."""
+
+    standard: str = Field(description="The standard, as results print it.")
+    title: str = Field(description="One line for people; changes no figure.")
+    default_grade: str = Field(description="Speed grade of the name without one.")
+    organization: OrganizationFile = Field(description="Channels, banks, rows and widths.")
+    mapping: str = Field(
+        description="Order of address bits, highest first: ro row, ra rank, ba bank, bg bank group, co column, ch."
+    )
+    controller: ControllerFile = Field(ControllerFile(), description="How requests are served.")
+    timings: dict[str, int | float | str] = Field(
+        description="Timings of all grades by their standard names, in cycles or as formulas (`ns(350)`, `nRAS + nRP`)."
+    )
+    grades: dict[str, GradeFile] = Field(description="Speed grades by name.")
+    currents: dict[str, str] = Field(description="Voltages and currents by data-sheet name; they give the energies.")
+    io: IoFile = Field(description="Energy of the interface.")
+    constraints: str = Field(
+        description="Spacings between commands, one a line; read by the cycle engine, and held exact by its tests."
+    )
 
 
 def dram_names() -> list[str]:
@@ -128,7 +154,7 @@ def load_dram(name: str, **overrides: Any) -> DramSpec:
 def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str, Any]) -> DramSpec:
     """As :func:`load_dram`, from any file of the same layout; `grade_name` None means the default grade."""
     document = _document(path)
-    read = validate(_File, document)
+    read = validate(DramFile, document)
     file = str(path)
     grade_name = grade_name or read.default_grade
     if grade_name not in read.grades:
@@ -297,7 +323,7 @@ def _currents(texts: dict[str, Any], document: Document) -> Currents:
     return Currents(**values)
 
 
-def _assumptions(name: str, read: _File, grade: _Grade) -> list[Assumption]:
+def _assumptions(name: str, read: DramFile, grade: GradeFile) -> list[Assumption]:
     def line(subject: str, value: str, evidence: _Evidence, note: str = "") -> Assumption:
         return Assumption(f"{name}: {subject}", value, evidence.kind, evidence.source, note or evidence.note)
 

@@ -18,7 +18,10 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.network.routing import Routing, ring_step
-from tierform.network.topology import FloatArray, IntArray
+from tierform.network.topology import FloatArray, IntArray, Lines
+
+# Up to this many routers routes by way of another are followed one by one where they may end on the way.
+SMALL = 256
 
 
 def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArray) -> FloatArray:
@@ -26,7 +29,7 @@ def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArra
     if routing.topology.links == 0:
         return np.zeros(0)
     total = np.zeros(routing.topology.links)
-    if routing.via == "quadrant":
+    if routing.via == "quadrant" or (routing.via and isinstance(routing.topology.structure, Lines)):
         everyone = np.arange(routing.topology.routers, dtype=np.int32)
         by_way = traffic_by_way(routing, sources[:, None] * destinations[None, :])
         return table_loads(routing, by_way, everyone)[0]
@@ -50,6 +53,8 @@ def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArra
 def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
     """(routers, routers) traffic as it is sent: to the routers by way of which packets go, and on from them."""
     topology = routing.topology
+    if routing.via == "any" and isinstance(topology.structure, Lines) and topology.routers <= SMALL:
+        return _stopped_at_home(routing, between)
     if routing.via == "any":
         # From each source to any node, then from any node to each destination.
         even = topology.nodes_per_router / topology.nodes
@@ -75,6 +80,28 @@ def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
         second = np.moveaxis(np.einsum("ab...,abi->ib...", moved, chance), [0, 1], pair)
     both: FloatArray = first.reshape(between.shape) + second.reshape(between.shape)
     return both
+
+
+def _stopped_at_home(routing: Routing, between: FloatArray) -> FloatArray:
+    """The same where a packet that comes through its own goal on the way to another router stops there."""
+    topology = routing.topology
+    count = topology.routers
+    everyone = np.arange(count, dtype=np.int32)
+    table = routing.next_links(everyone)
+    even = topology.nodes_per_router / topology.nodes
+    legs: FloatArray = np.zeros((count, count))
+    # (source, way): where a packet is after each link, and whether it has come through the goal.
+    for goal in everyone:
+        here = np.repeat(everyone[:, None], count, axis=1)
+        stopped = here == goal
+        for _ in range(len(topology.structure.shape)):  # type: ignore[union-attr]
+            link = table[here, everyone[None, :]]
+            here = np.where(link >= 0, topology.link_target[link], here)
+            stopped |= here == goal
+        sent = between[:, goal][:, None] * even[None, :]
+        legs += np.where(stopped, 0.0, sent)
+        legs[:, goal] += np.where(stopped, 0.0, sent).sum(axis=0) + np.where(stopped, sent, 0.0).sum(axis=1)
+    return legs
 
 
 def table_loads(

@@ -9,10 +9,11 @@ flits holds its channel for L cycles, so with load rho (flits per cycle) an arri
 The first part is M/D/1 in units of a packet (Pollaczek and Khinchine); s, the sum of squares of the shares with which
 the channel's inputs feed it, takes away waiting for packets of one's own input, which come one after the other already
 and cannot collide.  The second part is what a switch with one allocation a cycle loses even when the output is free
-(its input, or a grant, went elsewhere); g and the pole p are fitted to this project's cycle engine.  Waiting at a
-source is M/D/1 at the injection channel.  Mean latency is the zero-load latency plus the waits along the routes,
-weighted by the traffic.  Saturation is where the busiest channel's load reaches the limit, also fitted.  (Structure
-after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013.)
+(its input, or a grant, went elsewhere).  The more inputs feed a channel alike, the less of it an input-queued switch
+can use: the pole is p = a + b s, up to a highest value, and a channel carries 1.2 p in the end.  g, a, b and the poles
+are fitted to this project's cycle engine.  Waiting at a source is M/D/1 at the injection channel.  Mean latency is the
+zero-load latency plus the waits along the routes, weighted by the traffic.  Saturation is where some channel's load
+reaches what it can carry.  (Structure after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013.)
 
 Limits: below about 70 % of saturation; Poisson-like sources; minimal adaptive routing is taken as half XY, half YX.
 
@@ -35,11 +36,18 @@ from tierform.network.topology import FloatArray, IntArray
 if TYPE_CHECKING:
     from tierform.network.analytic import AnalyticNetwork
 
-# Fitted on the cycle engine (4 virtual channels of 8 flits, one iteration of iSLIP): the load that a channel reaches in
-# practice, the pole of the waiting time, and the switch's loss.
-CHANNEL_LIMIT = 0.86
-LATENCY_POLE = 1.05
-SWITCH_CONFLICT = 0.6
+# Fitted on the cycle engine (4 virtual channels of 8 flits, one iteration of iSLIP) at 45 and 68 % of saturation of 23
+# networks: the pole of the waiting time at a link, a + b s up to the most, and at a node; the switch's loss; what a
+# link carries in the end over its pole, and what a node's port carries.
+POLE_BASE, POLE_SHARE, POLE_MOST = 0.38, 0.672, 0.852
+NODE_POLE = 0.95
+SWITCH_CONFLICT = 0.314
+LIMIT_OVER_POLE = 1.2
+NODE_LIMIT = 0.86
+# On rings, whose packets have half of the channels on each side of the dateline, a link carries this much of that.
+RING_SHARE = 0.7
+# Nearer to the pole than this the waiting time is not followed further.
+NEAREST = 0.9
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +78,7 @@ def estimate(
         received,
         float(rate),
         float(packet_flits),
+        limit_over_pole(network),
     )
     if not stable:
         return LatencyEstimate(np.inf, np.inf, hops, load, np.full(len(load), np.inf), False)
@@ -80,9 +89,18 @@ def estimate(
 
 def saturation_rate(network: AnalyticNetwork, traffic_matrix: FloatArray) -> float:
     """Flits per node and cycle at which the busiest channel reaches the load it can carry."""
-    _, received, carried, _ = _loads(network, traffic_matrix)
-    busiest = max(float((carried * network.link_cycles).max(initial=0)), float(received.max()))
-    return min(CHANNEL_LIMIT / busiest if busiest else 1.0, 1.0)
+    _, received, carried, squares = _loads(network, traffic_matrix)
+    used = carried > 0
+    share = squares[used] / carried[used] ** 2
+    limits = np.minimum(limit_over_pole(network) * np.minimum(POLE_BASE + POLE_SHARE * share, POLE_MOST), 1.0)
+    busiest = float((carried[used] * network.link_cycles[used] / limits).max(initial=0))
+    return min(1.0 / max(busiest, float(received.max()) / NODE_LIMIT, 1.0), 1.0)
+
+
+def limit_over_pole(network: AnalyticNetwork) -> float:
+    """What a link carries in the end over the pole of its waiting time."""
+    grid = network.topology.grid
+    return LIMIT_OVER_POLE * (RING_SHARE if grid is not None and any(grid.wraps) else 1.0)
 
 
 def _loads(network: AnalyticNetwork, matrix: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
@@ -146,37 +164,44 @@ def _between_places(matrix: FloatArray, entry: IntArray, exits: IntArray, place:
 
 
 @njit(cache=True, error_model="numpy")
-def _wait(load: float, packet_flits: float, others: float) -> Any:
+def _wait(load: float, packet_flits: float, others: float, pole: float) -> Any:
     """Mean cycles of waiting at a channel; `others` is the share of arrivals that can collide with one's own."""
-    return load * (packet_flits * others / 2 + SWITCH_CONFLICT) / (1 - min(load / LATENCY_POLE, 0.999))
+    return load * (packet_flits * others / 2 + SWITCH_CONFLICT) / (1 - min(load / pole, NEAREST))
 
 
 @njit(cache=True, error_model="numpy")
 def _waits(
-    carried: Any, squares: Any, service: Any, latency: Any, sent: Any, received: Any, rate: float, packet_flits: float
+    carried: Any,
+    squares: Any,
+    service: Any,
+    latency: Any,
+    sent: Any,
+    received: Any,
+    rate: float,
+    packet_flits: float,
+    limit: float,
 ) -> Any:
     """(links,) load and wait; means over all traffic of links, their latency, waits inside and at sources; stability.
 
     `carried`, `squares`, `sent` and `received` are per unit of rate; `service` and `latency` are the links' cycles.
     """
     load, wait = np.empty(len(carried)), np.empty(len(carried))
-    hops = on_wires = inside = at_sources = peak = 0.0
+    hops = on_wires = inside = at_sources = 0.0
     stable = True
     for link in range(len(carried)):
         load[link] = rate * carried[link] * service[link]
-        others = 1 - squares[link] / carried[link] ** 2 if carried[link] > 0 else 1.0
-        wait[link] = _wait(load[link], packet_flits, others) * service[link]
+        share = squares[link] / carried[link] ** 2 if carried[link] > 0 else 0.0
+        pole = min(POLE_BASE + POLE_SHARE * share, POLE_MOST)
+        wait[link] = _wait(load[link], packet_flits, 1 - share, pole) * service[link]
         # A route of so many links adds its traffic to so many loads.
         hops += carried[link]
         on_wires += carried[link] * latency[link]
         inside += carried[link] * wait[link]
-        peak = max(peak, load[link])
+        stable &= load[link] < min(limit * pole, 1.0)
     for node in range(len(sent)):
         into, out = rate * sent[node], rate * received[node]
         at_sources += sent[node] * into * packet_flits / (2 * (1 - into))
-        inside += received[node] * _wait(out, packet_flits, 1.0)
-        peak = max(peak, out)
-        stable &= into < 1
+        inside += received[node] * _wait(out, packet_flits, 1.0, NODE_POLE)
+        stable &= into < 1 and out < NODE_LIMIT
     total = sent.sum()
-    stable &= peak < CHANNEL_LIMIT
     return load, wait, hops / total, on_wires / total, inside / total, at_sources / total, stable

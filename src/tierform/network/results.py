@@ -95,14 +95,17 @@ def whole_matrix(case: TrafficCase) -> tuple[FloatArray, float]:
 
 
 def analytic_row(case: TrafficCase, load: float) -> dict[str, Any]:
-    """The same quantities, as far as the closed form has them; `cpu_s` is of the latency, the routes being written."""
+    """The same quantities, as far as the closed form has them; `cpu_s` is of the latency, the routes being written.
+
+    Subnets are taken as networks that each carry an equal part of the load.
+    """
     import time
 
     network = AnalyticNetwork(case.topology, case.routing, case.router)
     matrix, flits = whole_matrix(case)
-    saturation = network.saturation(matrix)
+    saturation = network.saturation(matrix) * case.subnets
     started = time.process_time()
-    estimate = network.latency(matrix, load, flits)
+    estimate = network.latency(matrix, load / case.subnets, flits)
     cpu_s = time.process_time() - started
     return {
         "offered_flit_rate": load,

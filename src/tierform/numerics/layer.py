@@ -194,17 +194,19 @@ class CrossbarLinear(nn.Linear):
     def cell_weight(self) -> Tensor:
         """The weight (outputs, inputs) in the cells, in real units."""
         if self._effective is None:
-            folded = self.integers.float() if not self.noisy else self._programmed()
-            for (a, b), scale in zip(self.blocks, self.block_scale, strict=True):
-                folded[:, a:b] *= scale[:, None]
-            self._effective = folded
+            self._effective = self._programmed(self.block_scale)
         return self._effective
 
-    def _programmed(self) -> Tensor:
-        """What noisy cells stand for, in integer units."""
-        assert self.noise is not None
-        folded = self.noise.programmed_weight(self._cells, self, self._generator())
-        return folded_weight(self._upright_levels(), self.form) if folded is None else folded
+    def _programmed(self, scales: Tensor) -> Tensor:
+        """What the cells stand for with `scales` [block, output]."""
+        if self.noise is not None and self.noisy:
+            quickly = self.noise.programmed_weight(self._cells, self, self._generator(), scales)
+            if quickly is not None:
+                return quickly
+        folded = folded_weight(self._upright_levels(), self.form) if self.noisy else self.integers.float()
+        for (a, b), scale in zip(self.blocks, scales, strict=True):
+            folded[:, a:b] *= scale[:, None]
+        return folded
 
     @property
     def effective(self) -> Tensor:

@@ -63,7 +63,8 @@ class Surroundings:
         from tierform.numerics.draws import fill_normal, quantiles
 
         stream = int(torch.randint(0, 2**62, (1,), generator=self.generator, device=like.device))
-        drawn = torch.empty(like.numel())
+        columns = like.shape[0] if like.dim() == 3 else 1
+        drawn = torch.empty(columns, like.numel() // columns)
         fill_normal(np.uint64(stream), quantiles(), drawn.numpy())
         return drawn.view(like.shape).to(like.device)
 

@@ -118,8 +118,10 @@ class Noise:
                     conductance = source.apply(conductance, around, home or self.device)
         return conductance
 
-    def programmed_weight(self, cells: Tensor, layer: CrossbarLinear, generator: Generator) -> Tensor | None:
-        """The weight (outputs, inputs), in integer units, that the cells of one chip instance stand for.
+    def programmed_weight(
+        self, cells: Tensor, layer: CrossbarLinear, generator: Generator, scales: Tensor
+    ) -> Tensor | None:
+        """The weight (outputs, inputs) that the cells of one chip instance stand for, with `scales` [block, output].
 
         One pass without conductances in memory, where the only mechanism is a Gaussian programming error and the cells
         are on the CPU; else None.  The errors are those of :meth:`program`.
@@ -135,7 +137,7 @@ class Noise:
             return None
         top = 2**layer.form.cell_bits - 1
         stream = int(torch.randint(0, 2**62, (1,), generator=generator))
-        weight = torch.full(cells.shape[1:], -float(layer.factors.weight_offset))
+        weight = torch.empty(cells.shape[1:])
         flipped = np.zeros((0, 0, 0), np.bool_) if layer.inverted is None else layer.inverted.numpy()
         fold_programmed(
             cells.numpy(),
@@ -147,6 +149,8 @@ class Noise:
             np.float32(top),
             np.uint64(stream),
             quantiles(),
+            np.float32(layer.factors.weight_offset),
+            scales.numpy(),
             weight.numpy(),
         )
         return weight

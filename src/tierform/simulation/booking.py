@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from tierform.simulation.costing import Costing
 from tierform.simulation.ledger import ACTIVE, LINKS, Ledger
 from tierform.simulation.stages import Stages, Timed, learning_crossbars
 from tierform.workload.graph import StageKind
+from tierform.workload.task import FineTuning
 
-Floats = NDArray[np.float64]
 SAMPLING = "sampling"
 
 
@@ -19,14 +16,31 @@ def book(costing: Costing, stages: Stages, timed: list[Timed]) -> Ledger:
     ledger = Ledger(len(costing.chip.tiles), len(costing.fabric.link_B_per_s))
     for made in timed:
         _book_stage(ledger, costing, stages, made)
+    _book_refreshes(ledger, costing, stages)
     return ledger
+
+
+def _book_refreshes(ledger: Ledger, costing: Costing, stages: Stages) -> None:
+    """Weights in cells that forget are written anew when their retention ends, beside the work: it takes no time."""
+    task = stages.workload.task
+    steps = task.steps if isinstance(task, FineTuning) else 1
+    for name, part in costing.chip.can.wearing.items():
+        held = sum(p.total_crossbars for p in stages.mapping.placements if p.component == name)
+        times = part.refreshes(ledger.seconds * steps)
+        if not held or not times:
+            continue
+        cost = costing.chip.can.holders[name].programming_cost(held)
+        for kind, energy in cost.energy_J.items():
+            place = costing.fabric.place((costing.chip.tiles_of(name),))
+            ledger.add(name, "programming", f"refresh: {kind}", energy * times / steps, place.where)
+        ledger.cell_writes[name] += round(cost.cell_writes * times / steps)
 
 
 def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -> None:
     stage, memory = made.stage, costing.memory
     for wave, segments in zip(stage.waves, made.waves, strict=True):
         for segment in segments:
-            times = stage.repeat * segment.count * wave.micro_batches
+            times = stage.repeat * segment.count * wave.micro_batches * stages.groups_with(segment.block)
             for execution in segment.executions:
                 ledger.book(stage, segment.block, execution, times)
     ledger.book_memory(
@@ -50,9 +64,7 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
 def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
     """One chip of a tensor group chooses the tokens and draws power for it; the boards of all are at work."""
     for name, board in costing.chip.can.boards.items():
-        tiles = costing.chip.tiles_of(name)
-        where: Floats = np.zeros(len(costing.chip.tiles))
-        where[list(tiles)] = 1.0 / len(tiles)
+        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
         power_W = float(board.headroom_W) * costing.runtime.sampling_power / tensor
         ledger.busy_s[name] += seconds
         ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
@@ -66,9 +78,7 @@ def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:
         if not crossbars:
             continue
         cost = part.programming_cost(crossbars)
-        where: Floats = np.zeros(len(costing.chip.tiles))
-        tiles = costing.chip.tiles_of(name)
-        where[list(tiles)] = 1.0 / len(tiles)
+        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
         for kind, energy in cost.energy_J.items():
             ledger.add(name, "programming", kind, energy, where)
         ledger.cell_writes[name] += cost.cell_writes

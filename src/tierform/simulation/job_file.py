@@ -241,6 +241,8 @@ def _name_of_model(model: Model | Workload | str) -> str:
 def _name_of_chip(chip: Chip | str) -> str:
     if isinstance(chip, str):
         return chip
+    if not chip.file:
+        fail("a varied chip has no file", key="chip", fix="Write it with chip.write(path) and give the job that path.")
     inside = chip.name in library.names("chips") and Path(chip.file) == library.find("chips", chip.name)
     return chip.name if inside else chip.file
 

@@ -26,7 +26,7 @@ def network_of(chip: Chip) -> tuple[AnalyticNetwork, NDArray[np.int32]] | None:
         routing_delay=max(0, spec.router_cycles - LEAST_ROUTER_CYCLES - 1),
         crossbar_delay=1 if spec.router_cycles > LEAST_ROUTER_CYCLES else 0,
     )
-    energy = energy_parameters(spec.parameters) if spec.parameters else energy_parameters()
+    energy = energy_parameters(**spec.parameters)
     return AnalyticNetwork(topology, "default", router, spec.clock.value, energy), node
 
 

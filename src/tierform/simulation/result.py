@@ -15,7 +15,8 @@ from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
 from tierform.registry import Registry
 from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
-from tierform.simulation.views import VIEWS, Run
+from tierform.simulation.run import Run
+from tierform.simulation.views import VIEWS
 from tierform.units import format_quantity
 
 SCHEMA = "tierform.result/1"

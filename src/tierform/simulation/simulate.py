@@ -18,8 +18,9 @@ from tierform.simulation.collectives import require_cluster
 from tierform.simulation.heat import Heat, HeatMap
 from tierform.simulation.job import Fidelity, Job, Overflow, Thermal
 from tierform.simulation.result import Result
+from tierform.simulation.run import Run
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.views import Run, hash_of
+from tierform.simulation.views_evidence import hash_of
 from tierform.workload import Model, Task, Workload
 from tierform.workload.parallel import MicroBatches, Parallelism
 

@@ -18,7 +18,7 @@ from tierform.simulation.pipeline import Bounds, cut_by_time, parts_of_run, sche
 from tierform.simulation.power_cap import held_to_limit
 from tierform.simulation.schedule import StageSchedule, schedule_stage
 from tierform.simulation.traffic import NOTHING, Traffic
-from tierform.workload.graph import Stage, StageKind, Workload
+from tierform.workload.graph import Block, Stage, StageKind, Workload
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind
 
@@ -78,6 +78,14 @@ class Stages:
             groups.append(tuple(part))
             first = end
         return tuple(groups)
+
+    def groups_with(self, block: Block) -> float:
+        """How often a block is done over all pipeline groups: every group reduces the gradients of its layers."""
+        if block.kind is not BlockKind.GRADIENTS or not self.bounds:
+            return 1.0
+        gradients = [group.gradients for group in self.workload.group_footprints(self.cut)]
+        reduced_B = sum(operator.input_B for operator in block.operators)
+        return sum(gradients) / reduced_B if reduced_B else 1.0
 
     def _cut(self, segmented: list[list[list[Segment]]]) -> Bounds:
         """Cut the layers by the time that one takes, forward and backward together."""
@@ -161,7 +169,7 @@ class Stages:
     def _hold_power(self, made: Timed) -> None:
         """Lower the clock of boards that would exceed their limit over this pass."""
         executions = [
-            (item, float(segment.count * wave.micro_batches))
+            (item, float(segment.count * wave.micro_batches * self.groups_with(segment.block)))
             for wave, segments in zip(made.stage.waves, made.waves, strict=True)
             for segment in segments
             for item in segment.executions

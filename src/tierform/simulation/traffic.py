@@ -109,8 +109,8 @@ class MemoryBehind:
     def _of_operator(self, operator: Operator, held: bool, on_chip: bool, refetch: Refetch) -> Traffic:
         if operator.phase is Phase.UPDATE:
             return self._of_update(operator, held)
-        if operator.kind is Kind.EMBEDDING and operator.phase is Phase.FORWARD:
-            return Traffic(float(operator.output_B))
+        if operator.looks_up:
+            return Traffic(float(operator.read_B))
         kept = held or on_chip or operator.origin is Origin.DEQUANTIZE
         last = len(operator.inputs) - 1
         read = write = 0.0
@@ -211,8 +211,8 @@ class MemoryBehind:
                 part = _part(operator, operand)
                 for tier, fraction in self._away.get(part, {}).items():
                     moved = operator.count * operand.size_B * fraction
-                    if operator.kind is Kind.EMBEDDING and operand.role is Role.WEIGHT:
-                        moved = operator.output_B * fraction
+                    if operator.looks_up and operand.role is Role.WEIGHT:
+                        moved = operator.read_B * fraction
                     before = found.get(tier, NOTHING)
                     found[tier] = before + Traffic(moved * is_read, moved * (not is_read))
         return found

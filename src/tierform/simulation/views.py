@@ -6,90 +6,22 @@ counts the chips that do the same, and the steps.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from math import fsum
 from typing import Any
 
-import tierform
-from tierform import library
-from tierform.chip.crossbar.wear import WearLedger
-from tierform.chip.description import Chip
-from tierform.errors import TierformError
-from tierform.mapping import Mapping
-from tierform.provenance import Assumption, Citation, assumptions_first
-from tierform.simulation.fabric import Fabric
-from tierform.simulation.heat import Heat
-from tierform.simulation.ledger import Booked, Ledger
+from tierform.simulation.ledger import Booked
 from tierform.simulation.power_cap import slowed
-from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
-from tierform.simulation.runtime import Runtime
-from tierform.simulation.stages import Timed
-from tierform.simulation.traffic import MemoryBehind
-from tierform.workload.graph import StageKind, Workload
+from tierform.simulation.records import Bar, OperatorResult, StageResult
+from tierform.simulation.run import Run
+from tierform.simulation.views_evidence import assumptions, citations, crossbars, placed, versions, wear
+from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Phase
 from tierform.workload.task import FineTuning, describe
 
-STATIC_TEMPERATURE_K = 330.0
 IDLE = "idle and leakage"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished simulation: everything that its figures are made from."""
-
-    workload: Workload
-    chip: Chip
-    mapping: Mapping
-    runtime: Runtime
-    fidelity: str
-    fabric: Fabric
-    memory: MemoryBehind
-    placement: Any
-    footprint: dict[str, int]
-    timed: list[Timed]
-    ledger: Ledger
-    heat: Heat | None
-    notes: tuple[str, ...]
-    inputs: str
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps, or one."""
-        return self.workload.task.steps if isinstance(self.workload.task, FineTuning) else 1
-
-    @property
-    def scale(self) -> int:
-        """Chips that do the same, times steps."""
-        split = self.workload.parallelism
-        return self.steps * split.tensor * split.data
-
-    @property
-    def pipeline(self) -> int:
-        """Pipeline groups."""
-        return self.workload.parallelism.pipeline
-
-    @cached_property
-    def pass_s(self) -> float:
-        """Seconds of all stages, of one step."""
-        return self.ledger.seconds
-
-    @cached_property
-    def static_J(self) -> dict[str, float]:
-        """Energy of idling and leakage by component, of one chip of each pipeline group, of one step."""
-        if self.heat is None:
-            power = {name: part.leakage_W(STATIC_TEMPERATURE_K) for name, part in self.chip.components.items()}
-        else:
-            power = dict(self.heat.leakage_W)
-        power["network"] = self.fabric.leakage_W
-        found = {name: watts * self.pass_s * self.pipeline for name, watts in power.items()}
-        busy_s = self.ledger.memory_busy_s / self.pipeline
-        found["memory"] = self.memory.background_J(self.pass_s, busy_s) * self.pipeline
-        return {name: energy for name, energy in found.items() if energy}
 
 
 # -- energy and operations ---------------------------------------------------------------------------------------
@@ -269,100 +201,10 @@ def roofline(run: Run) -> dict[str, Any]:
                 cost.operations / cost.occupancy_s,
             ]
     result: dict[str, Any] = {"operations_per_B_and_per_s": points}
-    gpu: Any = next(iter(run.chip.of_type("gpu")), None)
-    if gpu is not None:
-        rates = {name: constant.value for name, constant in gpu.parameters.peak_rate.items()}
-        result |= {"peak_per_s": rates, "bandwidth_B_per_s": gpu.parameters.memory_bandwidth.value}
+    for part in run.chip.can.roofed.values():
+        roof = part.roof()
+        result |= {"peak_per_s": roof.peak_per_s, "bandwidth_B_per_s": roof.bandwidth_B_per_s}
     return result
-
-
-# -- memory, network, cells --------------------------------------------------------------------------------------
-def placed(run: Run) -> dict[str, dict[str, int]]:
-    """Bytes of each part of the footprint in each memory tier."""
-    if run.placement is None:
-        return {}
-    return {
-        part: {share.tier_name: share.size_B for share in shares if share.size_B}
-        for part, shares in run.placement.shares.items()
-        if any(share.size_B for share in shares)
-    }
-
-
-def crossbars(run: Run) -> dict[str, int]:
-    """Crossbars of all holders: available, used, of streamed weights, of first copies."""
-    holders = list(run.chip.can.holders.values())
-    if not holders:
-        return {}
-    placements = run.mapping.placements
-    return {
-        "available": sum(int(part.crossbars) for part in holders),
-        "used": sum(placement.total_crossbars for placement in placements),
-        "streamed": sum(p.crossbars * p.copies * p.layers for p in placements if not p.resident),
-        "first_copies": sum(p.crossbars * p.copies * p.layers for p in placements if p.resident),
-    }
-
-
-def wear(run: Run) -> Wear:
-    """What is written to cells that wear, for the component that wears out first."""
-    found: list[Wear] = []
-    for name, part in run.chip.can.wearing.items():
-        writes = run.ledger.cell_writes.get(name, 0)
-        if not writes:
-            found.append(Wear(0, 0.0, float(part.endurance_writes), None, None))
-            continue
-        found.append(_wear(run, name, part, writes))
-    if not found:
-        return Wear(0, 0.0, 0.0, None, None)
-    return min(found, key=lambda made: made.lifetime_s if made.lifetime_s is not None else float("inf"))
-
-
-def _wear(run: Run, name: str, part: Any, writes: int) -> Wear:
-    ledger = WearLedger.of(part)
-    own = [placement for placement in run.mapping.placements if placement.component == name]
-    learning = sum(placement.total_crossbars for placement in own if placement.trainable)
-    resident = sum(placement.total_crossbars for placement in own)
-    ledger.write(0, min(learning, ledger.crossbars))
-    # Streamed weights take turns in what is left; operands written for each product in all of them if nothing is.
-    first = resident if resident < ledger.crossbars else 0
-    ledger.rotate(first, ledger.crossbars - first, writes / ledger.cells_each - learning)
-    most = ledger.most
-    tasks = float(part.endurance_writes) / (most * run.steps)
-    return Wear(
-        writes * run.scale, most * run.steps, float(part.endurance_writes), tasks, tasks * run.pass_s * run.steps
-    )
-
-
-# -- evidence ----------------------------------------------------------------------------------------------------
-def assumptions(run: Run) -> tuple[Assumption, ...]:
-    """Every constant that was used, weakest evidence first."""
-    lines = [*run.chip.assumptions(), *run.fabric.assumptions(), *run.memory.assumptions(), *run.runtime.evidence]
-    if run.heat is None:
-        note = "mean die temperature while no thermal model is asked for"
-        lines.append(Assumption("static power", f"at {STATIC_TEMPERATURE_K:g} K", "assumed", "", note))
-    return tuple(assumptions_first(lines))
-
-
-def citations(run: Run, evidence: tuple[Assumption, ...]) -> tuple[Citation, ...]:
-    """The sources of all constants and of the model, in full."""
-    keys = sorted({line.source for line in evidence if line.source} | {run.workload.model.source} - {""})
-    found = []
-    for key in keys:
-        try:
-            found.append(library.citation(key))
-        except TierformError:
-            found.append(Citation(key, key))
-    return tuple(found)
-
-
-def versions(run: Run) -> dict[str, str]:
-    """What produced the figures."""
-    return {"tierform": tierform.__version__, "chip_sha256": run.chip.fingerprint, "inputs_sha256": run.inputs}
-
-
-def hash_of(workload: Workload) -> str:
-    """A hash of model, task and split."""
-    text = f"{workload.model!r}|{describe(workload.task)!r}|{workload.parallelism!r}"
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def bars(run: Run) -> tuple[Bar, ...]:

@@ -77,7 +77,7 @@ def spend(importance: Any, worth: Any, budget: int, planes: Any) -> None:
             for p in range(deepest):
                 value[0] = x * worth[k, p]
                 counts[bits[0] >> _SHIFT] += 1
-        left, edge = budget, _STEPS - 1
+        left, edge, cut = budget, _STEPS - 1, -1
         while edge > 0 and counts[edge] <= left:
             left -= counts[edge]
             edge -= 1
@@ -94,6 +94,35 @@ def spend(importance: Any, worth: Any, budget: int, planes: Any) -> None:
                 else:
                     break
             planes[token, k] = depth
+            if depth and step == edge and left == 0 and cut < 0:
+                cut = k
+        if cut >= 0:
+            _mend(importance[token], worth, cut, planes[token])
+
+
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _mend(importance: Any, worth: Any, cut: int, planes: Any) -> None:
+    """Where the budget ended between planes that count together, they go, and what that frees is spent elsewhere.
+
+    A channel's first planes alone may leave more error than none.
+    """
+    deepest, depth, freed = worth.shape[1], planes[cut], 0
+    while 0 < depth < deepest and worth[cut, depth - 1] == worth[cut, depth]:
+        depth -= 1
+        freed += 1
+    for _ in range(freed):
+        best, place = np.float32(-1), -1
+        for k in range(planes.size):
+            p = planes[k]
+            if k == cut or p == deepest or (p + 1 < deepest and worth[k, p] == worth[k, p + 1]):
+                continue
+            value = importance[k] * worth[k, p]
+            if value > best:
+                best, place = value, k
+        if place < 0:
+            break
+        planes[place] += 1
+        planes[cut] -= 1
 
 
 def allocate(

@@ -5,7 +5,8 @@ better perplexity than uniform quantization; its successors add lossless compres
 46.9 % of the KV cache's).  Here: the device model's energy and load time for every number of planes, held against
 1 - k/16; the mix of precisions that the published maxima imply; a language model run for real with its matrices in a
 plane store, uniform against importance-driven at equal bytes, whose traces go through the same device; and the lossless
-figures on weights and on that model's own keys and values.
+figures on weights and on that model's own keys and values.  Where a real model has been fetched, precision by input
+channel and token with nested integers is shown on it, with intervals (:mod:`tierform.studies.smartquant_channels`).
 Limits: the papers' tables were not available, so their model sizes, precision mixes and predictor are not known; a
 group is a head or an equal share of neurons, and formats are the first k planes of fp16.
 """
@@ -15,9 +16,10 @@ from __future__ import annotations
 from typing import Any
 
 from tierform.errors import fail
+from tierform.studies.smartquant_channels import measured
 from tierform.studies.smartquant_device import ENERGY_SAVED, LOAD_SAVED, implied_mix, proportionality
 from tierform.studies.smartquant_lossless import KV_SAVED, WEIGHTS_SAVED, lossless
-from tierform.studies.smartquant_quality import measure, tables
+from tierform.studies.smartquant_quality import measure, tables, texts_of
 from tierform.studies.study import Check, StudyOptions, StudyResult, Table
 
 SETTINGS = ("model", "train", "test", "memory", "layout", "bits", "windows", "seeds", "steps", "rank")
@@ -68,14 +70,19 @@ def run(options: StudyOptions) -> StudyResult:
     weights, saved = lossless(options.seed, options.quick)
     quality = measure(options, device, layout)
     perplexity, pairs = tables(quality)
+    options.say("precision by input channel on a real model")
+    train, test, _ = texts_of(options)
+    channels = measured(options, train.decode("utf-8"), test.decode("utf-8"))
     summary = _summary(perplexity, quality.kv, saved)
     claims = [
         Check("energy and load time fall within 2 points of 1 - k/16", worst <= 2.0, f"largest deviation {worst:.2f}"),
         Check("lossless planes save 24 to 27 % of bf16 weights", 0.24 <= saved <= 0.27, f"{100 * saved:.1f} %"),
         *quality.checks,
+        *channels.checks,
     ]
     remarks = [
         *quality.remarks,
+        *channels.remarks,
         "Fewer than 6 bits cut into fp16's exponent, and the fifth bit gains less than the sixth: at 5 bits part of "
         "the advantage over uniform is that groups are read at 4 and at 6; comparing with shuffled leaves that out.",
         "Embeddings, norms and biases stay exact and are left out of the bits, the bytes and the energy.",
@@ -87,7 +94,7 @@ def run(options: StudyOptions) -> StudyResult:
     return StudyResult(
         "smartquant",
         "SmartQuant: variable-precision weights behind a CXL memory controller",
-        (summary, perplexity, pairs, planes, mix, weights, quality.kv),
+        (summary, *channels.tables, perplexity, pairs, planes, mix, weights, quality.kv),
         tuple(claims),
         tuple(remarks),
         tuple(device.assumptions),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+from pydantic import Field
+
 from tierform.files import read_yaml
 from tierform.provenance import Constant
 from tierform.schema import FileModel, quantity, validate
@@ -18,16 +20,18 @@ _Viscosity = Annotated[Constant, quantity("kg/(m*s)", minimum=0)]
 class MaterialEntry(FileModel):
     """One material: conductivity at 300 K, heat capacity per volume, exponent of k(T), viscosity of a coolant."""
 
-    conductivity: _Conductivity
-    heat_capacity: _HeatCapacity
-    conductivity_exponent: _Number | None = None
-    viscosity: _Viscosity | None = None
+    conductivity: _Conductivity = Field(description="Thermal conductivity at 300 K.")
+    heat_capacity: _HeatCapacity = Field(description="Heat capacity of a volume; changes how fast it warms.")
+    conductivity_exponent: _Number | None = Field(
+        None, description="Exponent n of k(T) = k(300 K) (T / 300 K)^n; none: it does not change."
+    )
+    viscosity: _Viscosity | None = Field(None, description="Viscosity of a coolant; only where it flows.")
 
 
 class MaterialsFile(FileModel):
     """All materials by name."""
 
-    materials: dict[str, MaterialEntry]
+    materials: dict[str, MaterialEntry] = Field(description="Materials by the names that stacks use.")
 
     @classmethod
     def read(cls, path: Path | str) -> MaterialsFile:

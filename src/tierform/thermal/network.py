@@ -147,12 +147,13 @@ def build_network(stack: Stack, rows: int, columns: int, temperature_K: Array | 
     for index, slab in enumerate(slabs):
         if not slab.lateral:
             continue
-        lateral_x[index] = _series(
-            dx / (2 * slab.kx * dy * slab.thickness_m), 1, slab.fluid, film / (dy * slab.thickness_m)
-        )
-        lateral_y[index] = _series(
-            dy / (2 * slab.ky * dx * slab.thickness_m), 0, slab.fluid, film / (dx * slab.thickness_m)
-        )
+        half_x = dx / (2 * slab.kx * dy * slab.thickness_m)
+        half_y = dy / (2 * slab.ky * dx * slab.thickness_m)
+        if stack.convention == "hotspot-detailed":
+            # That mode takes each of the two where the other belongs; it shows on cells that are not square.
+            half_x, half_y = half_y, half_x
+        lateral_x[index] = _series(half_x, 1, slab.fluid, film / (dy * slab.thickness_m))
+        lateral_y[index] = _series(half_y, 0, slab.fluid, film / (dx * slab.thickness_m))
     cell = dx * dy
     through = np.stack([slab.thickness_m / (slab.kz * cell) for slab in slabs])
     top_extra = np.zeros(())

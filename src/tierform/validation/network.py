@@ -257,6 +257,16 @@ def _analytic() -> list[Point]:
         "mesh8x8_transpose_p1",
         "mesh4x4x4_uniform_p1",
         "mesh4x4x4_hotspot4_p1",
+        "torus8_dim_order",
+        "torus8_dim_order_p5",
+        "mesh8_romm",
+        "cmesh4_dor_express",
+        "fattree4x3_nca",
+        "fattree4x3_anca_p5",
+        "tree4_nca",
+        "fly4x3",
+        "flatfly_ran_min",
+        "flatfly_valiant",
     ):
         case = _case(name)
         network = AnalyticNetwork(case.topology, case.routing, case.router)

@@ -192,14 +192,14 @@ def read_library_file(path: Path) -> tuple[Config, str, str, str]:
     from tierform.schema import validate
 
     document = read_yaml(path)
-    entry = validate(_entry_schema(), document)
+    entry = validate(model_file(), document)
     library.citation(entry.source)
     values = {"model_type": entry.family, **entry.config}
     return Config(values, str(path), document), entry.name, entry.source, entry.note
 
 
 @lru_cache(maxsize=1)
-def _entry_schema() -> Any:
+def model_file() -> Any:
     """The layout of a model file; made when the first one is read, since pydantic takes time to import."""
     from pydantic import Field, create_model
 
@@ -208,9 +208,10 @@ def _entry_schema() -> Any:
     return create_model(
         "ModelFile",
         __base__=FileModel,
-        name=(str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$")),
-        family=(str, ...),
-        source=(str, ...),
-        note=(str, ""),
-        config=(dict[str, Any], ...),
+        __doc__="A model of the library, or of a user in the same layout.",
+        name=(str, Field(pattern=r"^[A-Za-z0-9._-]{1,80}$", description="Name of the model, as results print it.")),
+        family=(str, Field(description="Family that reads the configuration: a `model_type` of `config.json`.")),
+        source=(str, Field(description="Where the configuration comes from: a key of the library's sources.")),
+        note=(str, Field("", description="What to know about it; changes no figure.")),
+        config=(dict[str, Any], Field(description="The values of the model's `config.json`, see below.")),
     )

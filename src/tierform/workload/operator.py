@@ -196,6 +196,16 @@ class Operator:
         """Bytes of the weight operands of all groups."""
         return self.count * sum(operand.size_B for operand in self.inputs if operand.role is Role.WEIGHT)
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether it takes rows out of a table."""
+        return self.kind is Kind.EMBEDDING and self.phase is Phase.FORWARD
+
+    @property
+    def read_B(self) -> int:
+        """Bytes that it reads: all inputs; of a table only the rows that this chip has and that come out."""
+        return min(self.weight_B, self.output_B) if self.looks_up else self.input_B
+
     @cached_property
     def shape_key(self) -> tuple[object, ...]:
         """What its cost depends on: two operators with equal keys cost the same on the same component."""

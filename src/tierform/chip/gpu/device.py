@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Share, remember
+from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
 from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
 from tierform.chip.gpu.fusion import find_fused
@@ -110,7 +110,7 @@ class Gpu:
                 choices=self.parameters.peak_rate,
                 fix=self.why_not(operator),
             )
-        read_B = float(operator.output_B if operator.kind is Kind.EMBEDDING else operator.input_B)
+        read_B = float(operator.read_B)
         seconds = self._seconds(operator, read_B)
         energy = self.arithmetic_J(operator)
         return self.kernel_cost(operator, seconds, energy, read_B, float(operator.output_B))
@@ -228,6 +228,12 @@ class Gpu:
         if link is None or kind not in KINDS or members > MOST_GPUS:
             return None
         return float(CollectiveModel.of(link).seconds(kind, members, size_B))
+
+    def roof(self) -> Roof:
+        """Data-sheet peaks and memory bandwidth of all GPUs."""
+        p = self.parameters
+        rates = {name: self.units * constant.value for name, constant in p.peak_rate.items()}
+        return Roof(rates, self.units * p.memory_bandwidth.value)
 
     @property
     def memory_capacity_B(self) -> int:

@@ -181,7 +181,10 @@ class StackBuilder:
     @staticmethod
     def _beside(path: Path, name: str) -> Path:
         near = path.parent / name
-        return near if near.exists() else Path(name)
+        try:
+            return near if near.exists() else Path(name)
+        except (OSError, ValueError):  # no name that a file can have: its reader says so
+            return Path(name)
 
     def _cells(self, size: tuple[float, float]) -> Iterator[Region]:
         wide, high = size[0] / self._columns, size[1] / self._rows

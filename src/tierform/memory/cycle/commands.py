@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from numba import njit
 
+from tierform.memory.cycle.records import bank_at, channel_at, group_at, rank_at
 from tierform.memory.cycle.state import (
     ACTIVATIONS,
     ACTIVE,
@@ -60,16 +61,12 @@ from tierform.memory.cycle.state import (
     STATE_FROM,
     WINDOW_AREA,
     WINDOW_DEPTH,
-    bank_at,
-    channel_at,
-    group_at,
-    rank_at,
 )
 
 _ACT, _PRE, _RD, _RDA, _WR, _WRA, _REF, _REFB, _RFM = 0, 1, 2, 3, 4, 5, 6, 7, 12
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def ready_at(m, command, c, bank):
     """First cycle at which `command` may be issued to `bank` of channel `c`."""
     when = m[bank_at(m, c, bank) + command]
@@ -78,7 +75,7 @@ def ready_at(m, command, c, bank):
     return max(when, m[channel_at(m, c) + command])
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def forbid(m, command, t, c, bank):
     """`command` is issued to `bank` at cycle `t`: move the first allowed cycle of everything that must wait."""
     rank = bank >> m[RANK_SHIFT]
@@ -117,7 +114,7 @@ def forbid(m, command, t, c, bank):
             m[at_rank + _ACT] = max(m[at_rank + _ACT], m[ring + 1 + at] + m[window + 1])
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def change_state(m, c, rank, t):
     """Count the time that `rank` has spent in the state it leaves at cycle `t`."""
     at = rank_at(m, c, rank)
@@ -131,7 +128,7 @@ def change_state(m, c, rank, t):
         m[at + STATE_FROM] = t
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def put_due(m, c, unit):
     """Append to the channel's list of due refreshes; it is long enough for any that matter."""
     at = channel_at(m, c)
@@ -140,7 +137,7 @@ def put_due(m, c, unit):
         m[at + DUE_N] += 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def calm(m, c, first, number):
     """A refresh takes the threshold of refresh management off what its banks have counted."""
     if m[RFM_THRESHOLD] > 0:
@@ -149,7 +146,7 @@ def calm(m, c, first, number):
             m[at] = max(0, m[at] - m[RFM_THRESHOLD])
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _count_row(m, c, at_bank, number, t):
     """One more activation of row `number`; beyond the threshold the device raises its alert."""
     at = channel_at(m, c)
@@ -175,7 +172,7 @@ def _count_row(m, c, at_bank, number, t):
         m[at + N_ALERT] += 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _refresh_hottest(m, c, first):
     """Refresh management of a rank: each bank's most activated row starts anew."""
     at = channel_at(m, c)
@@ -195,7 +192,7 @@ def _refresh_hottest(m, c, first):
                 m[at + ALERT_LEFT] = m[PRAC_DELAY]
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def issue(m, command, t, c, bank, row, request):
     """Issue a command: timing, open rows, counters, log.  Column commands' requests are handled by the caller."""
     rank = bank >> m[RANK_SHIFT]

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import fields, replace
-from functools import lru_cache
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
 from tierform.errors import fail
+from tierform.machine_code import pointer
 from tierform.memory.addressing import FIELDS
 from tierform.memory.constraints import COMMANDS, constraint_table
-from tierform.memory.cycle import kernel
 from tierform.memory.cycle import state as ks
+from tierform.memory.cycle.loops import loop
 from tierform.memory.cycle.result import CommandLog, CycleResult, Offer
 from tierform.memory.cycle.state import Rows, Setup, allocate, view
 from tierform.memory.cycle.trace import Trace
@@ -63,24 +63,13 @@ def _rules(spacing: Int64, used: frozenset[str]) -> list[list[tuple[int, int, in
     return rows
 
 
-@lru_cache(maxsize=1)
-def _load_kernels() -> None:
-    """Compile or load the kernels once, so that `cpu_s` is the simulation's own time."""
-    ones = dict.fromkeys((field.name for field in fields(Setup)), 1)
-    setup = Setup(**(ones | {"rfm_threshold": 0, "prac_threshold": 0}))
-    m = allocate(
-        setup,
-        [[] for _ in COMMANDS],
-        np.zeros((0, 2), np.int64),
-        np.zeros(1, np.int32),
-        1,
-        np.array([[0, 1]], np.int64),
-        np.zeros(1, np.bool_),
-        np.zeros((6, 2), np.int64),
-        0,
-    )
-    kernel.unique_ids(np.zeros(1, np.int64), 4)
-    kernel.run(m, np.zeros(1, np.int64), np.zeros(1, np.int64), 1)
+def _numbered(address: Int64) -> tuple[Int64, int]:
+    """A small number for each address, equal for equal ones, and how many there are."""
+    shift = max(4, int(np.ceil(np.log2(address.size * 2))))
+    keys, numbers = np.full(1 << shift, -1, np.int64), np.empty(1 << shift, np.int64)
+    out = np.empty(address.size, np.int64)
+    pointers = (pointer(array) for array in (keys, numbers, out))
+    return out, int(loop("number_addresses")(pointer(address), address.size, shift, *pointers))
 
 
 class CycleMemory:
@@ -179,22 +168,23 @@ class CycleMemory:
         is_write = np.concatenate([part.is_write for part in traces])
         ends = np.cumsum([len(part) for part in traces])
         fronts = np.stack([ends - [len(part) for part in traces], ends], axis=1)
-        _load_kernels()
+        loop("number_addresses"), loop("run")  # `cpu_s` is the simulation's own time
         started = time.process_time()
-        ids, count = kernel.unique_ids(address, max(4, int(np.ceil(np.log2(address.size * 2)))))
+        ids, count = _numbered(np.ascontiguousarray(address))
         setup = replace(self._setup, issue=issue)
         rows = self._rows(address) if setup.prac_threshold else None
         m = allocate(
             setup, self._rules, self.table.windows, ids, count, fronts, is_write, self._bits, log_commands, rows
         )
-        end, stalled = kernel.run(m, arrival, address // burst_bytes, -1 if cycles is None else cycles)
+        arrival, bursts = np.ascontiguousarray(arrival, np.int64), address // burst_bytes
+        end = int(loop("run")(pointer(m), pointer(arrival), pointer(bursts), -1 if cycles is None else cycles))
         cpu_s = time.process_time() - started
-        if stalled:
+        if end < 0:
             fail(
                 "the memory cannot finish the trace: requests wait for a command that its timings never allow",
                 file=self.spec.file or None,
             )
-        return self._result(m, int(end), arrival, is_write, log_commands, cpu_s)
+        return self._result(m, end, arrival, is_write, log_commands, cpu_s)
 
     def _result(
         self, m: Int64, end: int, arrival: Int64, is_write: npt.NDArray[np.bool_], log_commands: int, cpu_s: float
@@ -329,8 +319,8 @@ class DeviceTiming:
 
     def issue(self, command: str, cycle: int, bank: int = 0) -> None:
         """Issue a command in `cycle` to `bank` (numbered in the channel); the bank's state is not checked."""
-        kernel.forbid_alone(self._m, COMMANDS.index(command), cycle, bank)
+        loop("forbid_alone")(pointer(self._m), COMMANDS.index(command), cycle, bank)
 
     def ready_at(self, command: str, bank: int = 0) -> int:
         """The first cycle in which `command` may come."""
-        return int(kernel.ready_alone(self._m, COMMANDS.index(command), bank))
+        return int(loop("ready_alone")(pointer(self._m), COMMANDS.index(command), bank))

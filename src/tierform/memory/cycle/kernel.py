@@ -14,6 +14,7 @@ from numba import njit
 
 from tierform.memory.cycle.commands import change_state, forbid, ready_at
 from tierform.memory.cycle.queues import choose, move_transaction, serve
+from tierform.memory.cycle.records import channel_at, front_at, pending_at, queue_at, request_at, waiting_at
 from tierform.memory.cycle.refresh import add_due_refreshes, answer_alert, power_step, refresh_step
 from tierform.memory.cycle.state import (
     ACCEPTED,
@@ -62,27 +63,25 @@ from tierform.memory.cycle.state import (
     WAITS_BEHIND,
     WAITS_SINCE,
     WAKE,
-    channel_at,
-    data_pointer,
-    front_at,
-    pending_at,
-    queue_at,
-    request_at,
-    waiting_at,
 )
 
 _FIRST_COLUMN, _LAST_COLUMN = 2, 5
+SIGNATURES = {
+    "number_addresses": "i8(CPointer(i8), i8, i8, CPointer(i8), CPointer(i8), CPointer(i8))",
+    "run": "i8(CPointer(i8), CPointer(i8), CPointer(i8), i8)",
+    "forbid_alone": "i8(CPointer(i8), i8, i8, i8)",
+    "ready_alone": "i8(CPointer(i8), i8, i8)",
+}
 
 
-@njit(cache=True)
-def unique_ids(address, shift):
-    """A small number for each request, equal for equal addresses; open addressing in a table of 2**shift entries."""
+def number_addresses(address, count, shift, keys, numbers, out):
+    """A small number for each request, equal for equal addresses; how many there are.
+
+    Open addressing in a table of 2**shift `keys`, all -1 at first, and their `numbers`.
+    """
     size = 1 << shift
-    keys = np.full(size, -1, np.int64)
-    ids = np.empty(size, np.int32)
-    out = np.empty(address.size, np.int32)
     found = 0
-    for i in range(address.size):
+    for i in range(count):
         key = address[i]
         slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - shift))
         while keys[slot] != -1 and keys[slot] != key:
@@ -91,18 +90,18 @@ def unique_ids(address, shift):
                 slot = 0
         if keys[slot] == -1:
             keys[slot] = key
-            ids[slot] = found
+            numbers[slot] = found
             found += 1
-        out[i] = ids[slot]
-    return out, found
+        out[i] = numbers[slot]
+    return found
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _field(m, burst, field):
     return (burst >> m[FIELDS + 2 * field]) & ((1 << m[FIELDS + 2 * field + 1]) - 1)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _tick(m, c, t):
     """Cycle `t` of channel `c`; returns the next cycle in which it has something to do."""
     at = channel_at(m, c)
@@ -148,7 +147,7 @@ def _tick(m, c, t):
     return soonest
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _accept(m, c, i, burst, t):
     """Take request `i` into channel `c` at cycle `t`; False when its queue is full."""
     request, at = request_at(m, i), channel_at(m, c)
@@ -189,7 +188,7 @@ def _accept(m, c, i, burst, t):
     return True
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _hand_over(m, f, arrival, bursts, t):
     """Front `f` hands over what is due at cycle `t` until its port or a queue is full; how many were taken."""
     front = front_at(m, f)
@@ -212,10 +211,8 @@ def _hand_over(m, f, arrival, bursts, t):
     return taken
 
 
-@njit(cache=True)
-def run(memory, arrival, bursts, limit):
-    """Run the trace for `limit` cycles (-1: until it is done); returns the number of cycles and whether it stalled."""
-    m = data_pointer(memory)
+def run(m, arrival, bursts, limit):
+    """Run the trace for `limit` cycles (-1: until it is done); the number of cycles, or -1 - it where it stalled."""
     m[LIMIT] = limit
     for f in range(m[FRONTS]):
         front = front_at(m, f)
@@ -260,16 +257,15 @@ def run(memory, arrival, bursts, limit):
     for c in range(m[CHANNELS]):
         for rank in range(m[RANKS]):
             change_state(m, c, rank, end)
-    return end, stalled
+    return -1 - end if stalled else end
 
 
-@njit(cache=True)
-def forbid_alone(memory, command, t, bank):
+def forbid_alone(m, command, t, bank):
     """One command issued by hand in channel 0."""
-    forbid(data_pointer(memory), command, t, 0, bank)
+    forbid(m, command, t, 0, bank)
+    return 0
 
 
-@njit(cache=True)
-def ready_alone(memory, command, bank):
+def ready_alone(m, command, bank):
     """First cycle for a command by hand in channel 0."""
-    return ready_at(data_pointer(memory), command, 0, bank)
+    return ready_at(m, command, 0, bank)

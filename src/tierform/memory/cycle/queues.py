@@ -14,6 +14,17 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from tierform.memory.cycle.commands import issue, ready_at
+from tierform.memory.cycle.records import (
+    bank_at,
+    channel_at,
+    front_at,
+    group_at,
+    pending_at,
+    queue_at,
+    rank_at,
+    request_at,
+    waiting_at,
+)
 from tierform.memory.cycle.state import (
     ADDRESS,
     BANK_RECORD,
@@ -83,15 +94,6 @@ from tierform.memory.cycle.state import (
     WRITE_DELAY,
     WRITE_HIT,
     WRITE_HITS,
-    bank_at,
-    channel_at,
-    front_at,
-    group_at,
-    pending_at,
-    queue_at,
-    rank_at,
-    request_at,
-    waiting_at,
 )
 
 _ACT, _PRE, _RD, _RDA, _WR, _WRA = range(6)
@@ -107,7 +109,7 @@ def lowest_bit(typingctx, mask):
     return types.int64(types.int64), codegen
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def classify(m, c, bank):
     """Renew what `bank`'s own queue wants next."""
     rank = bank >> m[RANK_SHIFT]
@@ -136,7 +138,7 @@ def classify(m, c, bank):
     _want(m, at_rank + CLOSE_ROW, bit, closes, m[at_bank + _PRE])
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _want(m, at, bit, wanted, when):
     """Set or clear a bank's bit in the mask at `at`; it cannot have its wish before `when`."""
     m[at] = (m[at] & ~bit) | wanted
@@ -144,7 +146,7 @@ def _want(m, at, bit, wanted, when):
         m[at + NOT_BEFORE] = min(m[at + NOT_BEFORE], when)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _waits_for_read(m, queue, e):
     burst = m[queue + 1 + e * ENTRY + ENTRY_BURST]
     for k in range(e):
@@ -154,7 +156,7 @@ def _waits_for_read(m, queue, e):
     return False
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _first_ready(m, c, q, t):
     """The first ready entry of queue `q`: (entry, command, cycle); entry -1 when none is ready before `cycle`."""
     soonest = NEVER
@@ -197,7 +199,7 @@ def _first_ready(m, c, q, t):
     return -1, -1, soonest
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _ready_kind(m, c, rank, at_rank, at_channel, kind, command, t, found, soonest):
     """Add the banks of `rank` that want `kind` and are ready to `found`; else move `soonest` to when one will be."""
     mask = m[at_rank + kind]
@@ -225,7 +227,7 @@ def _ready_kind(m, c, rank, at_rank, at_channel, kind, command, t, found, soones
     return found, soonest
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _ready_banks(m, c, rank, t, soonest):
     """The banks of `rank` with a command that is ready, as a mask, and when the next will be."""
     found = 0
@@ -244,7 +246,7 @@ def _ready_banks(m, c, rank, t, soonest):
     return found, soonest
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def choose(m, c, t):
     """The next command of channel `c`: (queue, entry, command, cycle); queue -1 when none is ready before `cycle`.
 
@@ -289,7 +291,7 @@ def choose(m, c, t):
     return -1, -1, -1, soonest
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def serve(m, c, q, e, command, t):
     """Issue the chosen command; a column command finishes its requests and frees the entry."""
     queue, at_channel = queue_at(m, c, q), channel_at(m, c)
@@ -332,7 +334,7 @@ def serve(m, c, q, e, command, t):
         classify(m, c, bank)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def move_transaction(m, c, t):
     """Move the oldest transaction whose command queue has room; 1 when the next cycle must look again.
 

@@ -7,6 +7,7 @@ from numba import njit
 
 from tierform.memory.cycle.commands import calm, change_state, forbid, issue, put_due, ready_at
 from tierform.memory.cycle.queues import classify
+from tierform.memory.cycle.records import bank_at, channel_at, rank_at
 from tierform.memory.cycle.state import (
     ALERT,
     ALERT_LEFT,
@@ -40,21 +41,18 @@ from tierform.memory.cycle.state import (
     SAME_BANK,
     SELF_REFRESH_AFTER,
     SIMULTANEOUS,
-    bank_at,
-    channel_at,
-    rank_at,
 )
 
 _PRE, _REF, _REFB, _SRE, _SRX, _PDE, _PDX, _RFM = 1, 6, 7, 8, 9, 10, 11, 12
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _due(m, c, k):
     """The `k`-th refresh on the channel's list: a rank, or the first bank."""
     return m[m[DUE_AREA] + c * m[DUE_SIZE] + (m[channel_at(m, c) + DUE_FROM] + k) % m[DUE_SIZE]]
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def add_due_refreshes(m, c, t):
     """Put the refreshes that have become due at cycle `t` on the channel's list."""
     at = channel_at(m, c)
@@ -79,7 +77,7 @@ def add_due_refreshes(m, c, t):
         m[at + NEXT_REFRESH] += m[REFRESH_EVERY]
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def answer_alert(m, c):
     """The alert's time is over: as much refresh management of every rank as a recovery takes."""
     at = channel_at(m, c)
@@ -90,7 +88,7 @@ def answer_alert(m, c):
             put_due(m, c, rank + MANAGEMENT)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def refresh_step(m, c, t):
     """Work on the refresh at the head of the list: (1 when a command was issued, cycle of its next chance).
 
@@ -144,7 +142,7 @@ def refresh_step(m, c, t):
     return 1, t + 1
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _refresh_waits(m, c, rank):
     for k in range(m[channel_at(m, c) + DUE_N]):
         unit = _due(m, c, k)
@@ -157,7 +155,7 @@ def _refresh_waits(m, c, rank):
     return False
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def _power_command(m, c, rank, t):
     """What the rank's idleness asks for: (command or -1, bank, cycle of the next look)."""
     at, bank = rank_at(m, c, rank), rank * m[BANKS]
@@ -184,7 +182,7 @@ def _power_command(m, c, rank, t):
     return -1, bank, min(sleep_at, down_at)
 
 
-@njit(cache=True, forceinline=True)
+@njit(forceinline=True)
 def power_step(m, c, t, busy):
     """Move idle ranks into and wanted ranks out of low-power states; returns the cycle of the next chance.
 

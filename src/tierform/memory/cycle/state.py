@@ -1,10 +1,9 @@
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
 """What the cycle engine's kernels work on: one flat array of 64-bit integers, laid out in records.
 
 The array starts with the setup and the run's counters; areas of equal records follow, for channels, ranks, bank groups,
 banks, command queues, transaction queues, due refreshes, constraints, activation windows, requests, pending addresses,
-the command log and fronts.  The kernels pass the array's address among them (:func:`data_pointer`): counting references
-to arrays at every call would cost more than the kernels' own work.  Times are clock cycles.  A bank is numbered within
+the command log and fronts.  The kernels get the array's address alone, and find records by
+:mod:`tierform.memory.cycle.records`.  Times are clock cycles.  A bank is numbered within
 its channel: rank, then bank group, then bank.  Commands are numbered as in
 :data:`tierform.memory.constraints.COMMANDS`.  Nothing here is seen outside the engine.
 """
@@ -15,8 +14,6 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit, types
-from numba.extending import intrinsic
 
 Int64 = npt.NDArray[np.int64]
 
@@ -277,70 +274,3 @@ def view(m: Int64, area: int, shape: tuple[int, int]) -> Int64:
     """One area of the array as a table."""
     at = int(m[area])
     return m[at : at + shape[0] * shape[1]].reshape(shape)
-
-
-@intrinsic
-def data_pointer(typingctx, array):
-    """The address of an array's first element; the caller keeps the array alive."""
-
-    def codegen(context, builder, signature, arguments):
-        return context.make_array(signature.args[0])(context, builder, arguments[0]).data
-
-    return types.CPointer(array.dtype)(array), codegen
-
-
-# ---- where a record begins
-
-
-@njit(cache=True, forceinline=True)
-def channel_at(m, c):
-    """The record of channel `c`."""
-    return m[CHANNEL_AREA] + c * CHANNEL_RECORD
-
-
-@njit(cache=True, forceinline=True)
-def rank_at(m, c, rank):
-    """The record of a rank."""
-    return m[RANK_AREA] + (c * m[RANKS] + rank) * RANK_RECORD
-
-
-@njit(cache=True, forceinline=True)
-def group_at(m, c, bank):
-    """The record of the bank group of `bank`."""
-    return m[GROUP_AREA] + (c * m[RANKS] * m[GROUPS] + (bank >> m[GROUP_SHIFT])) * GROUP_RECORD
-
-
-@njit(cache=True, forceinline=True)
-def bank_at(m, c, bank):
-    """The record of a bank."""
-    return m[BANK_AREA] + (c * m[RANKS] * m[BANKS] + bank) * BANK_RECORD
-
-
-@njit(cache=True, forceinline=True)
-def queue_at(m, c, q):
-    """The record of a command queue: its count, then its entries."""
-    return m[QUEUE_AREA] + (c * m[QUEUES] + q) * m[QUEUE_RECORD]
-
-
-@njit(cache=True, forceinline=True)
-def waiting_at(m, c, side):
-    """Transactions waiting in channel `c` (request, its command queue's record): side 0 reads (or all), 1 writes."""
-    return m[WAITING_AREA] + (c * 2 + side) * 2 * m[TRANSACTION_QUEUE]
-
-
-@njit(cache=True, forceinline=True)
-def request_at(m, i):
-    """The record of request `i`."""
-    return m[REQUEST_AREA] + i * REQUEST
-
-
-@njit(cache=True, forceinline=True)
-def pending_at(m, address):
-    """What waits at an address: the last read, the write."""
-    return m[PENDING_AREA] + address * 2
-
-
-@njit(cache=True, forceinline=True)
-def front_at(m, f):
-    """The record of a front."""
-    return m[FRONT_AREA] + f * FRONT_RECORD

@@ -34,7 +34,7 @@ from tierform.network.cycle.modes import (
     TORUS_TABLE,
 )
 from tierform.network.cycle.route_computation import route
-from tierform.network.cycle.routes import port_by_place, port_to
+from tierform.network.cycle.routes import port_by_place, port_to, set_half
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -201,9 +201,13 @@ def turn_by_table(m: Any, c: Any, table: Any, channel: int, packet: int) -> Any:
         m[U(at + s.P_PART)] = part
     vcs = m[s.VCS]
     half = vcs // 2
-    low, high = (vcs - half) * part, vcs - 1 - half * (1 - part)
+    low, high = half * part, half - 1 + half * part
+    m[U(channel + s.C_ROUTES)] = 1
     if here == home:
         port, low, high = np.int64(m[U(at + s.P_GOAL)]), np.int64(0), np.int64(vcs - 1)
+    elif vcs & 1:
+        set_half(m, channel, port, part)
+        return port
     candidate = channel + s.C_ROUTE
     m[U(candidate + 1)] = low
     m[U(candidate + 2)] = high

@@ -23,6 +23,17 @@ from tierform.network.parameters import RouterParameters
 from tierform.network.topology import IntArray, Topology
 
 MEMORY_LIMIT_B = 4 * 2**30
+# Modes that give each half of the virtual channels to a class of packets.
+_HALVES = (
+    modes.XY_YX,
+    modes.ADAPTIVE_XY_YX,
+    modes.VALIANT,
+    modes.ROMM,
+    modes.UGAL,
+    modes.TORUS,
+    modes.TORUS_BALANCED,
+    modes.TORUS_TABLE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +83,7 @@ def build(
     depth = max(router.buffer_flits for router in routers)
     speed_in, speed_out = first.input_speedup, first.output_speedup
     axes, classes = len(wires.shape), len(settings.class_priorities)
-    choices = _most_candidates(plan, axes)
+    choices = _most_candidates(plan, axes, vcs)
     before = _whole_lines(-s.C_ROUTE + s.ROUTE_SIZE * (choices - 1))
     channel_size = before + _whole_lines(s.C_FLITS + depth)
     in_size, out_size = _whole_lines(s.I_POINTERS + 3 * speed_in), _whole_lines(s.O_POINTERS + 2 * speed_out)
@@ -207,14 +218,15 @@ def _allocators(router: RouterParameters) -> tuple[str, ...]:
     return router.vc_allocator, router.switch_allocator, router.speculative_allocator
 
 
-def _most_candidates(plan: VirtualChannelPlan, axes: int) -> int:
+def _most_candidates(plan: VirtualChannelPlan, axes: int, vcs: int) -> int:
     """How many candidates a packet may have at most."""
     if plan.mode in (modes.MINIMAL_ADAPTIVE, modes.MINIMAL_ADAPTIVE_TORUS):
         return axes + 1
     if plan.mode == modes.SPREAD_ANY:
         assert plan.ways is not None
         return int(plan.ways.max())
-    return 2 if plan.layers > 1 or plan.mode == modes.PLANAR_ADAPTIVE else 1
+    # An odd number of virtual channels has one that both halves share.
+    return 2 if plan.layers > 1 or plan.mode == modes.PLANAR_ADAPTIVE or (plan.mode in _HALVES and vcs % 2) else 1
 
 
 def _port_table(topology: Topology, wires: Wires, plan: VirtualChannelPlan, plug: Ports) -> Any:

@@ -34,7 +34,7 @@ from tierform.network.cycle.modes import (
     VALIANT_TORUS,
     XY_YX,
 )
-from tierform.network.cycle.routes import any_router, axis_port, port_to, ring_turn, set_route, used_behind
+from tierform.network.cycle.routes import any_router, axis_port, port_to, ring_turn, set_half, set_route, used_behind
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -101,7 +101,6 @@ def one_of_two_orders(
     m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, top: int, entering: bool
 ) -> None:
     """Dimension order or the reverse, drawn or by load where the packet enters, each with half of the channels."""
-    half = m[s.VCS] // 2
     if entering:
         part = np.int64(2)
         if m[s.MODE] == ADAPTIVE_XY_YX:
@@ -110,8 +109,7 @@ def one_of_two_orders(
             part = np.int64(0 if first < second else 1 if first > second else 2)
         m[U(at + s.P_PART)] = below(c, 2) if part == 2 else part
     part = m[U(at + s.P_PART)]
-    port = port_to(m, table, part, router, home)
-    set_route(m, channel, 0, port, top + 1 - half if part else 0, top if part else top - half, ESCAPE)
+    set_half(m, channel, port_to(m, table, part, router, home), part)
 
 
 @compiled
@@ -134,7 +132,6 @@ def place_between(m: Any, c: Any, router: int, home: int, whole_line: bool) -> A
 @compiled
 def by_way(m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, top: int, entering: bool) -> None:
     """Valiant and ROMM: first to a router drawn where the packet enters, then home, each with half of the channels."""
-    half = m[s.VCS] // 2
     if entering:
         m[U(at + s.P_PART)] = 0
         if m[s.MODE] == ROMM:
@@ -144,9 +141,9 @@ def by_way(m: Any, c: Any, table: Any, channel: int, at: int, router: int, home:
     if router == m[U(at + s.P_VIA)] or (router == home and m[s.STOP_AT_HOME]):
         m[U(at + s.P_PART)] = 1
     if m[U(at + s.P_PART)] == 0:
-        set_route(m, channel, 0, port_to(m, table, 0, router, m[U(at + s.P_VIA)]), 0, top - half, ESCAPE)
+        set_half(m, channel, port_to(m, table, 0, router, m[U(at + s.P_VIA)]), 0)
     elif router != home:
-        set_route(m, channel, 0, port_to(m, table, 0, router, home), top + 1 - half, top, ESCAPE)
+        set_half(m, channel, port_to(m, table, 0, router, home), 1)
     else:
         set_route(m, channel, 0, m[U(at + s.P_GOAL)], 0, top, ESCAPE)
 
@@ -170,7 +167,6 @@ def globally_adaptive(
 
     Part 1 is the way to that router, with the lower half of the channels, part 2 the way home.
     """
-    half = m[s.VCS] // 2
     if entering and router != home:
         via = place_between(m, c, router, home, True)
         part = np.int64(2)
@@ -186,9 +182,9 @@ def globally_adaptive(
     if m[U(at + s.P_PART)] == 1 and router == m[U(at + s.P_VIA)]:
         m[U(at + s.P_PART)] = 2
     if m[U(at + s.P_PART)] == 1:
-        set_route(m, channel, 0, port_to(m, table, 0, router, m[U(at + s.P_VIA)]), 0, top - half, ESCAPE)
+        set_half(m, channel, port_to(m, table, 0, router, m[U(at + s.P_VIA)]), 0)
     elif router != home:
-        set_route(m, channel, 0, port_to(m, table, 0, router, home), top + 1 - half, top, ESCAPE)
+        set_half(m, channel, port_to(m, table, 0, router, home), 1)
     else:
         set_route(m, channel, 0, m[U(at + s.P_GOAL)], 0, top, ESCAPE)
 
@@ -297,18 +293,21 @@ def on_rings(m: Any, c: Any, channel: int, at: int, router: int, home: int, top:
         direction, part = ring_turn(c, size, m[U(place + axis)], m[U(goal + axis)], mode == TORUS_BALANCED)
         m[U(at + s.P_DIRECTION)] = direction
         m[U(at + s.P_PART)] = part
+    part, port = m[U(at + s.P_PART)], axis_port(m, axis, m[U(at + s.P_DIRECTION)], router)
+    if mode != VALIANT_TORUS:
+        set_half(m, channel, port, part)
+        return
     low, high = np.int64(0), np.int64(top)
-    if m[U(at + s.P_PART)] == 0:
+    if part == 0:
         high -= half
     else:
         low += top + 1 - half
-    if mode == VALIANT_TORUS:
-        quarter = (high - low + 1) // 2
-        if m[U(at + s.P_STAGE)] == 0:
-            high -= quarter
-        else:
-            low = high + 1 - quarter
-    set_route(m, channel, 0, axis_port(m, axis, m[U(at + s.P_DIRECTION)], router), low, high, ESCAPE)
+    quarter = (high - low + 1) // 2
+    if m[U(at + s.P_STAGE)] == 0:
+        high -= quarter
+    else:
+        low = high + 1 - quarter
+    set_route(m, channel, 0, port, low, high, ESCAPE)
 
 
 @compiled

@@ -10,6 +10,7 @@ import numpy as np
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
 from tierform.network.cycle.jit import compiled, inlined
+from tierform.network.cycle.modes import ESCAPE, LAST_ESCAPE, SHARED
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64
@@ -59,6 +60,28 @@ def set_route(m: Any, channel: int, number: int, port: int, low: int, high: int,
     m[U(at + 1)] = low
     m[U(at + 2)] = high
     m[U(at + 3)] = priority
+
+
+@compiled
+def set_half(m: Any, channel: int, port: int, part: int) -> None:
+    """The lower (0) or upper half of the virtual channels of a port.
+
+    Of an odd number the one in the middle is shared by both halves, and is taken only with room in it.  A packet of
+    several flits that is in a half stays in halves: what holds such a channel waits for such channels alone.
+    """
+    vcs = np.int64(m[s.VCS])
+    half = vcs // 2
+    low = vcs - half if part else np.int64(0)
+    if vcs == 2 * half:
+        set_route(m, channel, 0, port, low, low + half - 1, ESCAPE)
+        return
+    entering = m[U(m[U(channel + s.C_PORT)] + s.I_AXIS)] == -2
+    if m[s.COMMIT] != 0 and not entering and m[U(channel + s.C_VC)] != half:
+        set_route(m, channel, 0, port, low, low + half - 1, ESCAPE)
+        return
+    set_route(m, channel, 0, port, half, half, SHARED)
+    set_route(m, channel, 1, port, low, low + half - 1, LAST_ESCAPE if m[s.COMMIT] != 0 else ESCAPE)
+    m[U(channel + s.C_ROUTES)] = 2
 
 
 @compiled

@@ -114,7 +114,8 @@ def _words(network: CycleNetwork, trace: Trace, order: IntArray) -> IntArray:
     waiting = after[by_first]
     starts = np.searchsorted(before[by_first], np.arange(count + 1))
     words = np.zeros(at_base + nodes + 1 + len(waiting), np.int64)
-    words[: fr.HEADER] = count, fr.HEADER, at_base, 1
+    # No flows: the loop would look for their next release when nothing is on its way.
+    words[: fr.HEADER] = 0, fr.HEADER, at_base, 1
     record = words[fr.HEADER : at_base].reshape(count, fr.LISTED_SIZE)
     record[:, fr.L_CYCLE], record[:, fr.L_GOAL] = trace.cycle[order], trace.destination[order]
     record[:, fr.L_FLITS], record[:, fr.L_SOURCE] = trace.flits[order], trace.source[order]

@@ -25,7 +25,7 @@ def cross_entropy(tape: Tape, logits: Value, name: str = "loss") -> Value:
     target = Operand(f"{name}.targets", (rows,), "int32", Role.INDEX, static=True)
 
     def backward(reverse: Reverse, dy: Value) -> None:
-        reverse.unary(f"{name}.grad_input", logits, (kept,), dy, arithmetic.LOSS_BACKWARD)
+        _from_the_loss(reverse, f"{name}.grad_input", logits, (kept.operand(), target), arithmetic.LOSS_BACKWARD)
 
     if logits.cut and tape.tensor > 1:
         told = tape.value(f"{name}.rows", (rows, _TOLD), precision="fp32")
@@ -49,9 +49,17 @@ def squared_error(tape: Tape, output: Value, name: str = "loss") -> Value:
     difference = tape.value(f"{name}.difference", output.shape, precision=tape.formats.loss, cut=output.cut)
 
     def backward(reverse: Reverse, dy: Value) -> None:
-        reverse.unary(f"{name}.grad_input", output, (difference,), dy, arithmetic.MULTIPLY)
+        _from_the_loss(reverse, f"{name}.grad_input", output, (difference.operand(),), arithmetic.MULTIPLY)
 
     cost = arithmetic.REGRESSION_LOSS
     return tape.emit(
         name, Kind.LOSS, "head", (output,), difference, saved=(difference,), per_element=cost, backward=backward
     )
+
+
+def _from_the_loss(reverse: Reverse, name: str, x: Value, kept: tuple[Operand, ...], per_element: float) -> None:
+    """The first gradient: the loss is one number, so nothing but what was kept is read."""
+    if x.grad:
+        dx = reverse.gradient_of(x)
+        reverse.emit(name, Kind.LOSS, kept, dx, per_element=per_element)
+        reverse.arrive(x, dx)

@@ -1,0 +1,182 @@
+"""Components from their data files: read once, changed by `set`, validated, built.
+
+A mistake in `set` is told with the line of the chip file that holds it, one in the component's own file with its line
+there.  Files are kept as long as they do not change on disk, and parameters by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tierform import library
+from tierform.chip.changes import merged, nested, places_of, spot_of
+from tierform.chip.component import COMPONENTS, Component, Remarker
+from tierform.chip.parameters import constants, source_problems
+from tierform.errors import Problem, TierformError, fail
+from tierform.files import Document, read_yaml
+from tierform.schema import validate
+
+_MOST = 256
+# A file that was written a moment ago may be written again without another time stamp.
+_SETTLED_NS = 100_000_000
+_documents: dict[str, tuple[tuple[int, ...], Document]] = {}
+_validated: dict[str, Any] = {}  # digest of a component's content -> its parameters
+
+
+@dataclass(frozen=True)
+class Part:
+    """A component with what it was made from: its data file, the content with changes laid over, its parameters."""
+
+    type: str
+    document: Document
+    content: dict[str, Any]
+    digest: str
+    parameters: Any
+    component: Component
+    remarks: tuple[str, ...]
+
+
+def document_of(path: Path) -> Document:
+    """A YAML file, read again only when it has changed on disk."""
+    try:
+        found = path.stat()
+    except OSError:
+        return read_yaml(path)
+    stamp = (found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev)
+    kept = _documents.get(str(path))
+    if kept is not None and kept[0] == stamp:
+        return kept[1]
+    document = read_yaml(path)
+    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
+        _keep(_documents, str(path), (stamp, document))
+    return document
+
+
+def digest_of(content: Any) -> str:
+    """A hash of plain content, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def component_path(file: str) -> Path:
+    """The data file of a component: of the library by name, or a path that ends in .yaml."""
+    return Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
+
+
+def load_component(name: str, units: int, file: str, changes: dict[str, Any] | None = None) -> Component:
+    """A component of `units` units from a data file of the library or a path, changed as by `set`."""
+    return part_of(name, units, document_of(component_path(file)), changes or {}).component
+
+
+def part_of(
+    name: str,
+    units: int,
+    document: Document,
+    changes: Mapping[str, Any],
+    *,
+    chip: Document | None = None,
+    before: Part | None = None,
+) -> Part:
+    """The component of a data file with changes; of `before` everything is kept that stays the same.
+
+    TierformError with all problems; those of `changes` stand in the file `chip`.
+    """
+    try:
+        return _made(name, units, document, nested(changes), before)
+    except TierformError as error:
+        places = places_of(changes)
+        raise TierformError([_located(p, name, document, places, chip) for p in error.problems]) from None
+
+
+def _made(name: str, units: int, document: Document, changes: dict[str, Any], before: Part | None) -> Part:
+    if not isinstance(document.content, dict) or "type" not in document.content:
+        fail(
+            "the key 'type' is missing",
+            file=document.file,
+            choices=COMPONENTS.names(),
+            fix=f"Types: {', '.join(COMPONENTS.names())}.",
+        )
+    type_name = str(document.content["type"])
+    kind = COMPONENTS.get(type_name)
+    content = merged(document.content, changes) if changes else document.content
+    if before is not None and before.document is document and before.content == content:
+        content, digest, parameters = before.content, before.digest, before.parameters
+        if before.component.units == units:
+            return before
+    else:
+        digest = digest_of(content)
+        parameters = _validated.get(digest)
+        if not isinstance(parameters, kind.schema):
+            same = before if before is not None and before.document is document else None
+            parameters = _parameters(kind.schema, Document(content, document.file, document.lines), same)
+            _keep(_validated, digest, parameters)
+    made = kind.build(name, units, parameters)
+    return Part(
+        type=type_name,
+        document=document,
+        content=content,
+        digest=digest,
+        parameters=parameters,
+        component=made,
+        remarks=made.remarks if isinstance(made, Remarker) else (),
+    )
+
+
+def _parameters(schema: Any, document: Document, before: Part | None) -> Any:
+    """The validated parameters; values that were validated `before` are taken from there."""
+    content = document.content
+    if before is not None:
+        old = before.content
+        kept = {
+            key: getattr(before.parameters, key)
+            for key in content
+            if key in before.parameters.model_fields_set and key in old and content[key] == old[key]
+        }
+        parameters = validate(schema, Document({**content, **kept}, document.file, document.lines))
+        _check_citations({key: getattr(parameters, key) for key in content if key not in kept}, document.file)
+        return parameters
+    parameters = validate(schema, document)
+    _check_citations(parameters, document.file)
+    return parameters
+
+
+def _check_citations(parameters: Any, file: str) -> None:
+    problems: list[Problem] = []
+    for key, constant in constants(parameters):
+        if constant.source:
+            problems += source_problems(constant.source, key, file, None)
+    if problems:
+        raise TierformError(problems)
+
+
+def _located(
+    problem: Problem, name: str, document: Document, places: Mapping[Any, Any], chip: Document | None
+) -> Problem:
+    """The problem with its place: in the chip file's `set`, or in the component's own file."""
+    key = problem.key or ""
+    if problem.file is None:  # of the component's own checks, which know its name on the chip
+        key = key.removeprefix(f"{name}.")
+    steps = tuple(key.split(".")) if key else ()
+    spot = spot_of(steps, document.content, places)
+    if chip is not None and (spot is not None or not steps):
+        place = ("components", name, *(("set", *spot) if spot is not None else ("file",)))
+        return _moved(problem, chip.file, chip.line_of(place), ".".join(map(str, place)))
+    line = problem.line if spot is None else None
+    if line is None and spot is None and steps:
+        line = document.line_of(steps)
+    return _moved(problem, document.file, line, key or None)
+
+
+def _moved(problem: Problem, file: str, line: int | None, key: str | None) -> Problem:
+    return Problem(problem.what, file, line, key, problem.value, problem.nearest, problem.fix)
+
+
+def _keep(store: dict[str, Any], key: str, value: Any) -> None:
+    store[key] = value
+    while len(store) > _MOST:
+        del store[next(iter(store))]

@@ -1,0 +1,199 @@
+"""What the keys mean that no schema describes: those of a job file, and of a model's configuration.
+
+A job file takes the fields of the Python interface's records, a model file the keys of a Hugging Face ``config.json``.
+A test holds both lists complete and free of what is no longer read.
+"""
+
+from __future__ import annotations
+
+from tierform.simulation.job import Job
+from tierform.workload.parallel import MicroBatches, Parallelism
+from tierform.workload.precision import PrecisionPlan
+from tierform.workload.task import (
+    Adapters,
+    BitFit,
+    FineTuning,
+    Full,
+    Inference,
+    LastLayers,
+    LoRA,
+    QLoRA,
+    SequenceGroup,
+    Step,
+    Training,
+)
+
+_BATCH = "Sequences that are worked on together; operations and activations grow with it."
+_PRECISION = "Number formats of the task; left out: the chip's own, or bf16 where it has none."
+_RANK = "Rank of the adapters; their parameters, states and operations grow with it."
+_TARGETS = "Matrices that get adapters, of q, k, v, o, up, gate and down."
+_TUNING = {
+    "method": "What learns: `kind` full, lora, qlora, adapters, bitfit or last-layers, with its own keys.",
+    "batch": _BATCH,
+    "sequence": "Tokens of a sequence; attention grows with its square.",
+    "steps": "Optimizer steps; totals, wear and lifetime are for all of them.",
+    "optimizer": "Optimizer; it decides how many states wait beside each weight.",
+    "gradient_accumulation": "Passes over a batch of sequences before one update.",
+    "recomputation": "What backward computes again instead of reading it: nothing, attention, or whole layers.",
+    "precision": _PRECISION,
+}
+
+RECORDS: dict[type, dict[str, str]] = {
+    Job: {
+        "model": "A model of the library, a folder with a config.json, or a Hub id.",
+        "task": "What is done with the model: `kind` inference, step, finetuning or training, with its own keys.",
+        "chip": "A chip of the library, or a path to a chip file.",
+        "parallelism": "How several chips share the task.",
+        "runtime": "What the software adds: a runtime of the library, or a path to a runtime file.",
+        "fidelity": "Network and memory by formulas, or cycle by cycle.",
+        "thermal": "No temperatures, those of the mean power, or temperatures along the task.",
+        "overflow": "Weights that do not fit in crossbars: written for every pass, or refused.",
+        "mapping": "The best of several mappings that are tried, the first of them (`plain`), or a mapping file.",
+        "micro_batches": "Parts that the batch of every phase is cut into, or of each phase by itself; left out: the "
+        "best of several numbers.",
+    },
+    Inference: {
+        "batch": _BATCH,
+        "sequence": "Tokens of a prompt.",
+        "decode": "Tokens that are generated after the prompt, for each sequence.",
+        "prefill": "Whether the prompt's own pass is done; false: its KV cache is there already.",
+        "precision": _PRECISION,
+    },
+    Step: {
+        "groups": "The sequences of the pass: a list of groups of equal ones.",
+        "logits": "Whether logits are computed of each sequence's last token, or of all new tokens.",
+        "precision": _PRECISION,
+    },
+    SequenceGroup: {
+        "sequences": "How many equal sequences there are.",
+        "new": "Tokens of each that go through the model in this pass.",
+        "past": "Tokens of each that are in its KV cache.",
+    },
+    FineTuning: _TUNING,
+    Training: _TUNING,
+    Full: {},
+    LoRA: {
+        "rank": _RANK,
+        "targets": _TARGETS,
+        "modules_to_save": "Parts that learn whole beside the adapters: embedding, head, normalization.",
+    },
+    QLoRA: {
+        "rank": _RANK,
+        "targets": _TARGETS,
+        "weights": "Format in which the frozen weights are kept; they are unpacked for each product.",
+    },
+    Adapters: {"bottleneck": "Width of the two bottleneck layers of each block."},
+    BitFit: {},
+    LastLayers: {"layers": "How many of the last layers learn, with the head."},
+    Parallelism: {
+        "tensor": "Chips that share every layer; each has a part of the heads and of the widths.",
+        "pipeline": "Groups of chips, each with a consecutive part of the layers.",
+        "data": "Copies of the model, each with a part of the batch.",
+        "sequence": "Whether the chips of `tensor` share tokens, too, where they would repeat each other's work.",
+    },
+    MicroBatches: {
+        "prefill": "Parts of the batch of prompts.",
+        "decode": "Parts of the batch of decode steps.",
+        "training": "Parts of the batch of forward and backward; saved tensors of all of them wait.",
+    },
+    PrecisionPlan: {
+        "weights": "Format of weights; changes their bytes, crossbars and energy.",
+        "activations": "Format of activations, also of those that are saved for backward.",
+        "kv_cache": "Format of the KV cache; changes its bytes and traffic.",
+        "gradients": "Format of gradients on their way back.",
+        "optimizer_states": "Format of the optimizer's states.",
+        "master_weights": "Format of the copy of the weights that the update works on; none where empty.",
+        "adapters": "Format of the adapters' weights.",
+        "attention_weights": "Format of weights in attention; left out: as `weights`.",
+        "ffn_weights": "Format of weights in the feed-forward part; left out: as `weights`.",
+        "main_gradients": "Format in which the weights' gradients wait for the update; left out: as `gradients`.",
+    },
+}
+
+_WIDTH = "Width of the residual stream."
+_FFN = "Width of the feed-forward part."
+_HEADS = "Attention heads of a layer."
+_LAYERS = "Layers; in an encoder-decoder those of the encoder."
+_POSITIONS = "Longest sequence that the model takes; with learned positions, rows of their table."
+_DROPOUT = "Share of values that dropout clears in training; 0 leaves the operator out."
+_ATTENTION_DROPOUT = "Dropout on attention's probabilities in training; 0 leaves the operator out."
+_EMBEDDING_DROPOUT = "Dropout behind the embedding in training; 0 leaves the operator out."
+_ACTIVATION = "Activation function of the feed-forward part; changes its operations."
+_EXPERTS = "Experts of a layer; parameters grow with them."
+
+CONFIG: dict[str, str] = {
+    "_remove_final_layer_norm": "Whether the normalization before the head is left out.",
+    "activation_function": _ACTIVATION,
+    "attention_bias": "Whether the projections of attention have biases.",
+    "attention_dropout": _ATTENTION_DROPOUT,
+    "attention_probs_dropout_prob": _ATTENTION_DROPOUT,
+    "attn_pdrop": _ATTENTION_DROPOUT,
+    "d_ff": _FFN,
+    "d_kv": "Width of a head.",
+    "d_model": _WIDTH,
+    "decoder_sparse_step": "Every so many layers one has experts.",
+    "decoder_widths": "Widths of the layers that make the forecast.",
+    "do_layer_norm_before": "Whether normalization comes before attention and feed-forward; the other order is refused "
+    "where the model cannot have it.",
+    "dropout": _DROPOUT,
+    "dropout_rate": _DROPOUT,
+    "embd_pdrop": _EMBEDDING_DROPOUT,
+    "embedding_dropout_prob": _EMBEDDING_DROPOUT,
+    "embedding_widths": "Widths of the layers that embed the input.",
+    "enable_bias": "Whether linear layers have biases.",
+    "feed_forward_proj": "Activation of the feed-forward part, and whether it has a gate.",
+    "ffn_dim": _FFN,
+    "first_k_dense_replace": "How many of the first layers have no experts.",
+    "head_dim": "Width of a head; left out: hidden size over heads.",
+    "hidden_act": _ACTIVATION,
+    "hidden_dropout": _DROPOUT,
+    "hidden_dropout_prob": _DROPOUT,
+    "hidden_size": _WIDTH,
+    "image_size": "Edge of the image in pixels; with the patch it gives the tokens.",
+    "input_size": "Values of the input at each token.",
+    "intermediate_size": _FFN,
+    "kv_lora_rank": "Width to which keys and values are compressed; the KV cache holds this.",
+    "layer_norm_elementwise_affine": "Whether normalizations have weights; without them the model is refused.",
+    "max_position_embeddings": _POSITIONS,
+    "mlp_bias": "Whether the linear layers of the feed-forward part have biases.",
+    "mlp_only_layers": "Numbers of layers without experts.",
+    "moe_intermediate_size": "Width of one expert.",
+    "n_embd": _WIDTH,
+    "n_embed": _WIDTH,
+    "n_head": _HEADS,
+    "n_inner": _FFN,
+    "n_layer": _LAYERS,
+    "n_positions": _POSITIONS,
+    "n_routed_experts": _EXPERTS,
+    "n_shared_experts": "Experts that every token uses.",
+    "num_attention_heads": _HEADS,
+    "num_channels": "Channels of the image.",
+    "num_decoder_layers": "Layers of the decoder; left out: as many as the encoder has.",
+    "num_experts": _EXPERTS,
+    "num_experts_per_tok": "Experts that each token uses; operations grow with them.",
+    "num_heads": _HEADS,
+    "num_hidden_layers": _LAYERS,
+    "num_key_value_heads": "Heads of keys and values; fewer make a smaller KV cache.  Left out: as many as heads.",
+    "num_labels": "Classes of a classification head; left out: as many as `id2label` names, or 2.",
+    "num_layers": _LAYERS,
+    "num_local_experts": _EXPERTS,
+    "num_tokens": "Tokens of the input, which fix the sequence.",
+    "patch_size": "Edge of a patch in pixels.",
+    "pooler_output_size": "Width of the pooler; only that of the hidden size is supported.",
+    "q_lora_rank": "Width to which queries are compressed; left out: they are not.",
+    "qk_nope_head_dim": "Width of the part of a query and key head without positions.",
+    "qk_rope_head_dim": "Width of the part with rotary positions; the KV cache holds it once for all heads.",
+    "qkv_bias": "Whether the projections of queries, keys and values have biases.",
+    "reduction_widths": "Widths of the layers that reduce the embedding.",
+    "relative_attention_num_buckets": "Buckets of relative positions; rows of their table.",
+    "resid_pdrop": _DROPOUT,
+    "shared_expert_intermediate_size": "Width of the expert that every token uses.",
+    "skip": "How the input joins the forecast: concatenated, or added.",
+    "sliding_window": "Tokens that attention looks back; 0 or left out: all of them.",
+    "tie_word_embeddings": "Whether the head shares the weights of the embedding; they then count once.",
+    "type_vocab_size": "Kinds of segments; rows of their table.",
+    "use_sliding_window": "Sliding windows in some layers only; true is refused.",
+    "v_head_dim": "Width of a head of values.",
+    "vocab_size": "Tokens of the vocabulary; rows of the embedding and columns of the head.",
+    "word_embed_proj_dim": "Width of the embedding, projected to the hidden size; left out: the same.",
+}

@@ -1,0 +1,205 @@
+"""Decoding straight from planes: a language model whose matrices are never unpacked, one token after another.
+
+Every linear layer of the model is a matrix of planes.  A single token's input decides how many planes each of its
+channels is read at (:mod:`tierform.store.channel_rule`), and the product is made from those planes
+(:mod:`tierform.store.matvec`) by a few threads, each with its share of the outputs.  Several tokens at once (a prompt)
+are taken one after another.  Bytes and time are counted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tierform.errors import fail
+from tierform.store.channel_file import ChannelMatrix, read_all
+from tierform.store.channel_rule import allocate
+from tierform.store.matvec import multiply
+from tierform.store.nested import PLANES, WORD, ChannelPlanes
+from tierform.store.reader import Store
+
+_LEAST_SHARE = 8  # words of outputs below which a matrix is not shared between threads
+
+
+@dataclass(slots=True)
+class PlaneReads:
+    """What was read and how long products took."""
+
+    products: int = 0
+    planes_B: int = 0
+    whole_B: int = 0
+    rule_s: float = 0.0
+    product_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Depth:
+    """How deep channels are read: the average, and whether the token decides (else all at the same whole number)."""
+
+    planes: float = PLANES
+    dynamic: bool = True
+    reads: PlaneReads = field(default_factory=PlaneReads)
+
+
+def shared(planes: ChannelPlanes, parts: int) -> list[ChannelPlanes]:
+    """The matrix cut by outputs into at most `parts` matrices of whole words."""
+    words = planes.words.shape[3]
+    parts = max(1, min(parts, words // _LEAST_SHARE))
+    edges = [round(words * number / parts) for number in range(parts + 1)]
+    return [
+        ChannelPlanes(
+            np.ascontiguousarray(planes.words[..., a:b]),
+            np.ascontiguousarray(planes.scale[:, a * WORD : b * WORD]),
+            np.ascontiguousarray(planes.offset[:, a * WORD : b * WORD]),
+            planes.group,
+            min(planes.outputs, b * WORD) - a * WORD,
+            planes.inputs,
+        )
+        for a, b in pairwise(edges)
+    ]
+
+
+class PlaneLinear(nn.Module):
+    """A linear layer made of planes."""
+
+    def __init__(
+        self, matrix: ChannelMatrix, bias: Tensor | None, depth: Depth, pool: ThreadPoolExecutor | None, threads: int
+    ) -> None:
+        super().__init__()
+        self.parts, self.worth, self.depth, self.pool = shared(matrix.planes, threads), matrix.worth, depth, pool
+        self.inputs = matrix.planes.inputs
+        self.bias = bias
+        self.plane_B = self.inputs * matrix.planes.channel_B()
+
+    def depths(self, x: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """Planes of each channel for one token's inputs."""
+        if not self.depth.dynamic or self.depth.planes == PLANES:
+            return np.full(self.inputs, int(self.depth.planes), np.uint8)
+        found: NDArray[np.uint8] = allocate((x * x)[None], self.worth, self.depth.planes)[0]
+        return found
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        rows = given.detach().float().reshape(-1, self.inputs).contiguous().numpy()
+        reads = self.depth.reads
+        results = []
+        for x in rows:
+            begin = time.perf_counter()
+            planes = self.depths(x)
+            middle = time.perf_counter()
+            if self.pool is None or len(self.parts) == 1:
+                made = [multiply(part, x, planes) for part in self.parts]
+            else:
+                waiting = [self.pool.submit(multiply, part, x, planes) for part in self.parts[1:]]
+                made = [multiply(self.parts[0], x, planes), *(one.result() for one in waiting)]
+            results.append(made[0] if len(made) == 1 else np.concatenate(made))
+            reads.rule_s += middle - begin
+            reads.product_s += time.perf_counter() - middle
+            reads.planes_B += self.plane_B // self.inputs * int(planes.sum())
+            reads.whole_B += self.plane_B * PLANES
+            reads.products += 1
+        y = torch.from_numpy(np.stack(results)).view(*given.shape[:-1], -1)
+        return y if self.bias is None else y + self.bias
+
+
+@dataclass(slots=True)
+class PlaneModel:
+    """A Hugging Face model over planes; `depth` may be changed at any time."""
+
+    model: Any
+    depth: Depth
+
+    def at(self, planes: float, *, dynamic: bool = True) -> PlaneReads:
+        """Read at an average of `planes` from now on; the counts begin anew and are returned."""
+        if not 0 < planes <= PLANES or (not dynamic and planes != int(planes)):
+            fail(
+                f"above 0 and at most {PLANES} planes are read; without a rule a whole number",
+                key="planes",
+                value=planes,
+            )
+        self.depth.planes, self.depth.dynamic, self.depth.reads = planes, dynamic, PlaneReads()
+        return self.depth.reads
+
+
+def open_plane_model(path: Path | str, *, threads: int = 2) -> PlaneModel:
+    """The model of a store that was packed channel by channel (:func:`tierform.store.channel_file.pack_channels`)."""
+    import transformers
+
+    with Store(path) as store:
+        matrices = read_all(store)
+        settings = json.loads(store.attachment("config.json"))
+        rest = {
+            name: store.torch(name).float()
+            if store.entries[name].element.kind.startswith("float")
+            else store.torch(name)
+            for name in store.entries
+            if name.rpartition(".")[0] not in matrices
+        }
+    name = (settings.get("architectures") or [""])[0]
+    model_class = getattr(transformers, str(name), None)
+    if not (isinstance(model_class, type) and issubclass(model_class, transformers.PreTrainedModel)):
+        fail("transformers has no such model class", file=str(path), key="architectures", value=name)
+    kind = settings.pop("model_type")
+    config = transformers.AutoConfig.for_model(kind, **settings)
+    with torch.device("meta"):
+        model: Any = model_class(config)
+    depth = Depth()
+    pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+    for weight, matrix in matrices.items():
+        place = weight.removesuffix(".weight")
+        bias = rest.pop(f"{place}.bias", None)
+        model.set_submodule(place, PlaneLinear(matrix, bias, depth, pool, threads))
+    for owner, part in model.named_modules():
+        for key, parameter in list(part.named_parameters(recurse=False)):
+            full = f"{owner}.{key}" if owner else key
+            if full in rest:
+                setattr(part, key, nn.Parameter(rest[full], requires_grad=False))
+            elif parameter.is_meta and not full.startswith("lm_head"):
+                fail("the store lacks a tensor of the model", file=str(path), key=full)
+    model.tie_weights()
+    _fill_buffers(model, config)
+    return PlaneModel(model.eval(), depth)
+
+
+def _fill_buffers(model: Any, config: Any) -> None:
+    """Buffers that a model computes when it is made (positions): taken from a twin without layers."""
+    wanted = [name for name, one in model.named_buffers() if one.is_meta]
+    if not wanted:
+        return
+    import copy
+
+    small = copy.deepcopy(config)
+    small.num_hidden_layers = 1
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:1]
+    twin = dict(type(model)(small).named_buffers())
+    for name in wanted:
+        if name not in twin:
+            fail("the model has a buffer that is not in its weights", key=name)
+        owner, _, key = name.rpartition(".")
+        part = model.get_submodule(owner)
+        part.register_buffer(key, twin[name], persistent=False)
+        if hasattr(part, f"original_{key}"):
+            setattr(part, f"original_{key}", twin[name])
+
+
+def greedy(model: Any, ids: list[int], tokens: int) -> tuple[list[int], float]:
+    """The next `tokens` tokens, and seconds a token without the prompt."""
+    with torch.no_grad():
+        out = model(input_ids=torch.tensor([ids]), use_cache=True)
+        found = [int(out.logits[0, -1].argmax())]
+        begin = time.perf_counter()
+        for _ in range(tokens - 1):
+            out = model(input_ids=torch.tensor([found[-1:]]), past_key_values=out.past_key_values, use_cache=True)
+            found.append(int(out.logits[0, -1].argmax()))
+    return found, (time.perf_counter() - begin) / max(tokens - 1, 1)

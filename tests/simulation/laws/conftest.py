@@ -1,0 +1,8 @@
+"""Lends the laws the small models of the workload's tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "workload"))

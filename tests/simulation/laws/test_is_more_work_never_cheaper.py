@@ -1,0 +1,99 @@
+"""Is a task with more of something (bits, tokens, layers, sequences) never cheaper in time, energy or memory?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from drawn import chip_path, chips, law, models, run, tasks
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tierform import FineTuning, Inference, PrecisionPlan, load_chip
+from tierform.simulation import Result
+from tierform.workload import Model
+
+# The best of a few mappings and numbers of micro-batches is taken; a gain below a thousandth is not looked for.
+SLACK = 1 + 2e-3
+
+
+def _figures(result: Result) -> dict[str, float]:
+    return {
+        "time": result.latency_s,
+        "energy": result.energy_J,
+        "memory": float(sum(result.memory_footprint_B.values())),
+        "operations": result.operations,
+    }
+
+
+def _never_cheaper(less: Result, more: Result) -> None:
+    before, after = _figures(less), _figures(more)
+    cheaper = {name: (before[name], after[name]) for name in before if after[name] * SLACK < before[name]}
+    assert cheaper == {}, more.notes
+
+
+@law(40)
+@given(st.data())
+def test_do_more_sequences_never_cost_less(data: st.DataObject) -> None:
+    model = data.draw(models())
+    task = data.draw(tasks(model, batches=(1, 2, 5, 8)))
+    chip = data.draw(chips)
+    more = replace(task, batch=task.batch + data.draw(st.sampled_from([1, 2, 3])))
+    _never_cheaper(run(model, task, chip), run(model, more, chip))
+
+
+@law(40)
+@given(st.data())
+def test_do_more_tokens_never_cost_less(data: st.DataObject) -> None:
+    model = data.draw(models())
+    task = data.draw(tasks(model))
+    chip = data.draw(chips)
+    more = replace(task, sequence=task.sequence + data.draw(st.sampled_from([1, 7, 16])))
+    _never_cheaper(run(model, task, chip), run(model, more, chip))
+
+
+@law(15)
+@given(st.data())
+def test_do_more_new_tokens_never_cost_less(data: st.DataObject) -> None:
+    model = data.draw(models(st.sampled_from(["gpt2", "llama", "mixtral", "deepseek_v3"])))
+    chip = data.draw(chips)
+    task = Inference(batch=data.draw(st.sampled_from([1, 4])), sequence=16, decode=data.draw(st.sampled_from([1, 20])))
+    _never_cheaper(run(model, task, chip), run(model, replace(task, decode=task.decode + 1), chip))
+
+
+@law(30)
+@given(st.data())
+def test_do_more_layers_never_cost_less(data: st.DataObject) -> None:
+    model = data.draw(models(st.sampled_from(["gpt2", "llama", "bert", "mixtral"])))
+    task = data.draw(tasks(model))
+    chip = data.draw(chips)
+    deeper: Model = replace(model, layers=model.layers + data.draw(st.sampled_from([1, 4])))
+    _never_cheaper(run(model, task, chip), run(deeper, task, chip))
+
+
+def _precisions(chip: str) -> PrecisionPlan:
+    return load_chip(chip_path(chip)).precision or PrecisionPlan()
+
+
+@law(30)
+@given(st.data())
+def test_do_more_bits_of_weights_never_cost_less(data: st.DataObject) -> None:
+    model = data.draw(models(st.sampled_from(["gpt2", "llama", "bert"])))
+    chip = data.draw(st.sampled_from(["a100", "toy-gpu", "atleus", "tpu-3d", "haima"]))
+    plan = replace(_precisions(chip), master_weights=None)
+    narrow, wide = data.draw(st.sampled_from([("int4", "int8"), ("int3", "int4"), ("int8", "int8-g128")]))
+    base: Any = Inference(batch=2, sequence=16)
+    less, more = (replace(base, precision=plan.with_weights(text)) for text in (narrow, wide))
+    _never_cheaper(run(model, less, chip), run(model, more, chip))
+
+
+@law(20)
+@given(st.data())
+def test_does_a_larger_rank_never_cost_less(data: st.DataObject) -> None:
+    from tierform import LoRA
+
+    model = data.draw(models(st.sampled_from(["gpt2", "llama", "bert"])))
+    chip = data.draw(chips)
+    rank = data.draw(st.sampled_from([1, 2, 7]))
+    less, more = (FineTuning(LoRA(r), batch=2, sequence=16) for r in (rank, rank + 1))
+    _never_cheaper(run(model, less, chip), run(model, more, chip))
