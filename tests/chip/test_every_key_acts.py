@@ -11,7 +11,16 @@ from attention_operators import backward_core, record
 from pydantic import BaseModel
 
 from tierform import library
-from tierform.chip.component import BufferHolder, Component, MemoryHolder, OperatorFuser, Share, Wearing, WeightHolder
+from tierform.chip.component import (
+    Board,
+    BufferHolder,
+    Component,
+    MemoryHolder,
+    OperatorFuser,
+    Share,
+    Wearing,
+    WeightHolder,
+)
 from tierform.chip.crossbar import CrossbarTiles
 from tierform.chip.crossbar.tile import area_by_part, peak, power_by_part
 from tierform.chip.description import load_component
@@ -112,6 +121,8 @@ def figures(part: Component) -> Iterator[object]:
     if isinstance(part, CrossbarTiles):
         yield area_by_part(part.parameters, beside=True)
         yield part.remarks, power_by_part(part.parameters), peak(part.parameters, 4, 4, bytes_moved=True)
+    if isinstance(part, Board):
+        yield part.active_W, part.headroom_W
     if isinstance(part, Gpu) and part.parameters.links is not None:
         links = CollectiveModel.of(part.parameters.links)
         yield [float(links.seconds(kind, 8, size)) for kind in KINDS for size in (1e3, 1e6, 1e9)]

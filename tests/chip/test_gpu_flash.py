@@ -16,7 +16,6 @@ from tierform.chip.description import load_component
 from tierform.chip.gpu import Gpu
 from tierform.chip.gpu.flash import visible_share
 from tierform.chip.sample_operators import attention_core
-from tierform.provenance import Constant
 from tierform.workload.operator import Attention, Kind, Operator
 
 BOARDS = ["a100", "h100", "h200", "l40s", "b200", "mi210", "rtx-4090", "jetson-agx-orin"]
@@ -58,9 +57,9 @@ def test_a_causal_core_has_the_operations_and_the_energy_of_its_visible_half() -
     kernel = only(A100.fuse(attention_core(record(), "bf16")))
     pairs = 2 * 16 * 131_328
     assert [cost.operations for cost in kernel.costs] == pytest.approx([256 * pairs, 7 * pairs, 256 * pairs])
-    # bf16: 1.1 pJ an operation; fp32 on vector units: 4.4 pJ.
+    # bf16: 0.79 pJ an operation; fp32 on vector units: 3.16 pJ.
     joules = [cost.energy_J["arithmetic"] for cost in kernel.costs]
-    assert joules == pytest.approx([256 * pairs * 1.1e-12, 7 * pairs * 4.4e-12, 256 * pairs * 1.1e-12])
+    assert joules == pytest.approx([256 * pairs * 0.79e-12, 7 * pairs * 3.16e-12, 256 * pairs * 0.79e-12])
 
 
 def test_memory_sees_queries_keys_values_and_the_result_once() -> None:
@@ -116,11 +115,11 @@ def test_backward_takes_two_and_a_half_times_the_forwards_arithmetic() -> None:
 
 
 def test_backward_pays_for_the_scores_that_it_computes_again() -> None:
-    """Four products of 256 operations a pair at 1.1 pJ and a fifth; 4 operations of softmax's gradient at 4.4 pJ."""
+    """Four products of 256 operations a pair at 0.79 pJ and a fifth; 4 operations of softmax's gradient at 3.16 pJ."""
     pairs = 2 * 16 * 131_328
     kernel = only(A100.fuse(backward_core(record())))
     joules = math.fsum(cost.energy_J["arithmetic"] for cost in kernel.costs)
-    assert joules == pytest.approx(pairs * (5 * 256 * 1.1e-12 + 4 * 4.4e-12))
+    assert joules == pytest.approx(pairs * (5 * 256 * 0.79e-12 + 4 * 3.16e-12))
 
 
 def test_recomputed_scores_that_only_the_backward_reads_take_no_time_of_their_own() -> None:
@@ -130,7 +129,7 @@ def test_recomputed_scores_that_only_the_backward_reads_take_no_time_of_their_ow
     kernel = only(A100.fuse((*again, *backward_core(record(), after=("again-softmax",)))))
     assert seconds(kernel) == pytest.approx(seconds(plain))
     total = [math.fsum(cost.energy_J["arithmetic"] for cost in one.costs) for one in (kernel, plain)]
-    softmax_J = 2 * 16 * 131_328 * 7 * 4.4e-12
+    softmax_J = 2 * 16 * 131_328 * 7 * 3.16e-12
     assert total[0] == pytest.approx(total[1] + softmax_J)
     assert kernel.costs[1].memory_write_B == 0
 
@@ -195,18 +194,6 @@ def test_a_bias_on_the_scores_is_read_and_two_cores_are_two_kernels() -> None:
     assert kernel.costs[1].memory_read_B == 16 * 512 * 512 * 2
 
 
-def test_the_boards_power_is_that_of_the_causal_half() -> None:
-    """A board that can just spend the causal half's energy in the fitted time is not slowed down; a weaker one is."""
-    kernel = only(A100.fuse(attention_core(record(queries=4096, keys=4096), "bf16")))
-    joules = math.fsum(cost.total_energy_J for cost in kernel.costs)
-    needed_W = joules / seconds(kernel) + 50.0
-    for share, slower in ((1.001, 1.0), (0.9, None)):
-        watts = Constant(needed_W * share, "W", "assumed", "", "test")
-        limited = only(A100.at(board_power=watts).fuse(attention_core(record(queries=4096, keys=4096), "bf16")))
-        expected = seconds(kernel) * slower if slower else joules / (needed_W * share - 50.0)
-        assert seconds(limited) == pytest.approx(expected, rel=1e-9)
-
-
 def test_units_side_by_side_share_sequences_then_heads() -> None:
     four = board("a100", 4)
     one = only(A100.fuse(attention_core(record(sequences=2), "bf16")))
@@ -266,11 +253,8 @@ def test_no_operator_is_above_its_peak_and_parts_sum_to_the_kernel(
         operators = (*again, *backward_core(a, form, ("again-softmax",) if again else ()))
     kernels = gpu.fuse(operators)
     assert sorted(place for kernel in kernels for place in kernel.members) == list(range(len(operators)))
-    limit_W = gpu.parameters.board_power.value - gpu.parameters.idle_power.value
     for kernel in kernels:
         assert used(kernel.costs) <= 1
-        joules = math.fsum(cost.total_energy_J for cost in kernel.costs)
-        assert joules <= limit_W * seconds(kernel) * (1 + 1e-9)
         for place, cost in zip(kernel.members, kernel.costs, strict=True):
             assert cost.operations == pytest.approx(operators[place].operations * visible_share(a))
             rate = gpu.rate(operators[place]) if operators[place].kind is Kind.MATMUL else None

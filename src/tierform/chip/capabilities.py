@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tierform.chip.component import (
+    Board,
     BufferHolder,
     CollectiveTimer,
     Component,
@@ -29,6 +30,7 @@ class Capabilities:
     wearing: dict[str, Wearing]
     timers: dict[str, CollectiveTimer]
     converters: dict[str, FormatConverter]
+    boards: dict[str, Board]
     roofed: dict[str, Roofed]
 
     @classmethod
@@ -43,5 +45,6 @@ class Capabilities:
             wearing={name: part for name, part in parts if isinstance(part, Wearing)},
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
             converters={name: part for name, part in parts if isinstance(part, FormatConverter)},
+            boards={name: part for name, part in parts if isinstance(part, Board)},
             roofed={name: part for name, part in parts if isinstance(part, Roofed)},
         )

@@ -240,6 +240,22 @@ class OperatorFuser(Protocol):
 
 
 @runtime_checkable
+class Board(Protocol):
+    """Draws power while it works on anything at all, beside what its operators and bytes take."""
+
+    @property
+    def active_W(self) -> float:
+        """Power on top of idling while a kernel or a collective runs; not part of any Cost."""
+
+    @property
+    def headroom_W(self) -> float:
+        """Power that its limit leaves for operations and bytes."""
+
+    def memory_s(self, size_B: float) -> float:
+        """How long so many bytes take to or from its memory, streamed."""
+
+
+@runtime_checkable
 class Explainer(Protocol):
     """Tells why it does not support an operator."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from tierform.simulation.costing import Costing
-from tierform.simulation.ledger import LINKS, Ledger
+from tierform.simulation.ledger import ACTIVE, LINKS, Ledger
 from tierform.simulation.stages import Stages, Timed, learning_crossbars
 from tierform.workload.graph import StageKind
 from tierform.workload.task import FineTuning
+
+SAMPLING = "sampling"
 
 
 def book(costing: Costing, stages: Stages, timed: list[Timed]) -> Ledger:
@@ -52,9 +54,21 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
         split = stages.workload.parallelism
         energy = costing.interconnect.send(made.send_B, split.tensor * split.data)[2]
         ledger.add(LINKS, "collective", "sends between groups", energy * made.sends * stage.repeat)
+    if made.sampling_s:
+        _book_sampling(ledger, costing, made.sampling_s * stage.repeat, stages.workload.parallelism.tensor)
     if stage.kind is StageKind.UPDATE:
         _book_rewriting(ledger, costing, stages)
     ledger.end_stage(stage, made.seconds * stage.repeat)
+
+
+def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
+    """One chip of a tensor group chooses the tokens and draws power for it; the boards of all are at work."""
+    for name, board in costing.chip.can.boards.items():
+        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
+        power_W = float(board.headroom_W) * costing.runtime.sampling_power / tensor
+        ledger.busy_s[name] += seconds
+        ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
+        ledger.add(name, SAMPLING, SAMPLING, power_W * seconds, where)
 
 
 def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:

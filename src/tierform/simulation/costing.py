@@ -23,6 +23,7 @@ from tierform.simulation.package_network import ports_of
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.schedule import Edge, Layer, Step
+from tierform.simulation.software import Software, joined, shares_of
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload.graph import Block, Stage, StageKind
 from tierform.workload.memory import BlockKind
@@ -53,7 +54,8 @@ class Execution:
 
     `arriving` holds the move from each operator from which it takes, `moves` all bytes that it brings over the network
     (those that nothing before it has brought to its place, and its traffic with memory).  `kernel` names the fused
-    kernel of which it is a part.
+    kernel of which it is a part.  `floor_W` is the power of a working board on top of idling; during a collective its
+    boards work, too.
     """
 
     operator: Operator
@@ -66,6 +68,12 @@ class Execution:
     moves: list[Move] = field(default_factory=list)
     arriving: dict[int, Move] = field(default_factory=dict)
     kernel: str = ""
+    floor_W: float = 0.0
+
+    @property
+    def floor_J(self) -> float:
+        """Energy that the board draws in its time whatever it does."""
+        return self.floor_W * self.cost.occupancy_s
 
     @property
     def where(self) -> Floats | None:
@@ -103,11 +111,13 @@ class Costing:
         `cycle` simulates transfers cycle by cycle.
         """
         self.chip, self.mapping, self.fabric, self.memory = chip, mapping, fabric, memory
-        self.cycle = cycle
+        self.cycle, self.runtime = cycle, runtime
         self.adapters_on_chip = resident_B <= 0.5 * memory.on_chip_B
         self.interconnect = Interconnect(chip, split)
         self._places = {name: fabric.place((chip.tiles_of(name),)) for name in chip.components}
-        self._fusers = chip.can.fusers if runtime.fuses_operators else {}
+        self.software = Software(runtime)
+        self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
+        self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}
         self._second_copy = chip.backward_weights == "second-copy"
         self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
         self._refetched: dict[str, dict[int, Refetch]] = {
@@ -161,6 +171,7 @@ class Costing:
                 item = executions[max(index, 0)]
                 if item.component not in self.chip.can.memories:
                     item.traffic += self.memory.of_saved(size_B, forward=stage.kind is StageKind.FORWARD)
+        self._merge(executions)
         self._fuse(stage, executions)
         output = block.output % len(executions)
         entry = entry or executions[output].place
@@ -177,7 +188,8 @@ class Costing:
             source = facts.sources[0][0]
             place = before[source].place if source != BLOCK_INPUT else next(iter(self._places.values()))
             across = block.kind is BlockKind.GRADIENTS
-            return Execution(operator, name, self.interconnect.cost(operator, across_copies=across), place)
+            cost = self.software.alone(operator, self.interconnect.cost(operator, across_copies=across))
+            return Execution(operator, name, cost, place, floor_W=sum(self._floors.values()))
         held = self._placements.get((block.name, operator.weight or ""), [])
         if facts.dequantizes and held:
             # The tile applies the scale in its shift-and-add: nothing is unpacked.
@@ -195,10 +207,11 @@ class Costing:
         made = Execution(
             operator,
             name,
-            self.cost(name, facts, placement.replicas if placement is not None else 1),
+            self.software.alone(operator, self.cost(name, facts, placement.replicas if placement is not None else 1)),
             place,
             traffic,
             placement,
+            floor_W=self._floors.get(name, 0.0),
         )
         if placement is not None and not placement.resident:
             made.programming = self.chip.can.holders[name].programming_cost(placement.crossbars * placement.copies)
@@ -227,6 +240,19 @@ class Costing:
                     return before[source].place
         return self._places[name]
 
+    def _merge(self, executions: list[Execution]) -> None:
+        """Let products of one input run as one where the runtime does so and their weights are streamed."""
+        for places in self.software.merged([item.operator for item in executions]):
+            members = [executions[place] for place in places]
+            name = members[0].component
+            if name not in self._fusers or any(m.component != name or m.placement is not None for m in members):
+                continue
+            operators = [item.operator for item in members]
+            one = joined(operators)
+            cost = self.software.alone(one, self.chip.components[name].cost(one))
+            for item, part in zip(members, shares_of(cost, operators), strict=True):
+                item.cost, item.kernel = part, f"merged {'+'.join(o.weight or o.name for o in operators)}"
+
     def _fuse(self, stage: Stage, executions: list[Execution]) -> None:
         """Let each component that can fuse neighbouring operators into one kernel do so."""
         for name, fuser in self._fusers.items():
@@ -240,7 +266,12 @@ class Costing:
                 # The objects are kept beside the result, so that their numbers are not given to others.
                 _fused[key] = (fuser.fuse(operators, keeps), fuser, operators)
             for kernel in _fused[key][0]:
-                for place, cost in zip(kernel.members, kernel.costs, strict=True):
+                members = [operators[place] for place in kernel.members]
+                core = any(member.attention is not None for member in members)
+                if not (self.runtime.fuses_attention if core else self.runtime.fuses_operators):
+                    continue
+                costs = self.software.fused(members, kernel.costs)
+                for place, cost in zip(kernel.members, costs, strict=True):
                     own[place].cost, own[place].kernel = cost, kernel.name
 
     # -- bytes over the network ---------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from math import fsum
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.mapping.plan import INTERCONNECT
 from tierform.simulation.costing import Execution
 from tierform.simulation.traffic import Traffic
 from tierform.workload.graph import Block, Stage
@@ -21,6 +22,7 @@ Floats = NDArray[np.float64]
 OFF_CHIP = "memory"
 LINKS = "links"
 NETWORK = "network"
+ACTIVE = "active power"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,9 @@ class Ledger:
         self.operations[name, kind] += cost.operations * times
         for part, energy in cost.energy_J.items():
             self.add(name, kind, part, energy * times, execution.where)
+        if execution.floor_W:
+            board = name if name != INTERCONNECT else LINKS
+            self.add(board, kind, ACTIVE, execution.floor_J * times, execution.where)
         placement = execution.placement
         if placement is not None and placement.resident:
             self.crossbar_s[name] += cost.occupancy_s * times * placement.crossbars * placement.replicas

@@ -2,14 +2,16 @@
 
 A runtime is a library file (or a path) with its sources.  ``ideal`` adds nothing and lets components fuse operators;
 ``eager`` runs every operator as a kernel of its own and holds attention scores in memory, as code without fused
-kernels does.  The result names the runtime that was used.
+kernels does.  Others stand for a named program of a year, and say on which rows their numbers were fitted
+(docs/runtimes.md).  The result names the runtime that was used.  Where each number acts:
+`tierform.simulation.software`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -17,9 +19,16 @@ from tierform import library
 from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.files import Document, read_yaml
-from tierform.schema import FileModel, validate
+from tierform.provenance import Assumption, Constant
+from tierform.schema import FileModel, quantity, validate
+from tierform.units import format_quantity
 
 SCHEMA = "tierform.runtime/1"
+_Factor = Annotated[Constant, quantity("1", above=0)]
+_Time = Annotated[Constant, quantity("s", minimum=0)]
+_ONE = Constant(1.0, "", "assumed", note="adds nothing")
+_NO_POWER = Constant(0.0, "", "assumed", note="adds nothing")
+_NO_TIME = Constant(0.0, "s", "assumed", note="adds nothing")
 
 
 class RuntimeFile(FileModel):
@@ -30,23 +39,73 @@ class RuntimeFile(FileModel):
     fuses_operators: bool = Field(
         True, description="Whether neighbouring operators run as one kernel where a component can; false: each its own."
     )
+    fuses_attention: bool | None = Field(
+        None,
+        description="Whether attention does, so that its scores never stand in memory; as fuses_operators if left out",
+    )
+    merges_projections: list[Literal["attention", "ffn"]] = Field(
+        [], description="Where products of one input run as one: attention (query, key, value), ffn (gate, up)"
+    )
+    product_time: dict[str, _Factor] = Field(
+        {}, description="Factor on the time of products, by the widest number format of their operands"
+    )
+    light_time: _Factor = Field(_ONE, description="Factor on the time of all kernels that are no products")
+    attention_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, forward")
+    attention_backward_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, backward")
+    grouped_decode_time: _Factor = Field(
+        _ONE, description="Factor on that of one new token where heads share keys (old kernels read keys for each head)"
+    )
+    optimizer_time: _Factor = Field(
+        _ONE, description="Factor on the time of the optimizer over one pass through its states (foreach makes several)"
+    )
+    collective_time: _Factor = Field(_ONE, description="Factor on the time of collectives")
+    step_time: _Time = Field(_NO_TIME, description="Host time of a step, in which the chip waits")
+    kernel_time: _Time = Field(
+        _NO_TIME, description="Host time to issue an operator; a pass is no shorter than that of all its operators"
+    )
+    dequantized_time: _Time = Field(
+        _NO_TIME, description="Host time that a product with quantized weights takes on top of kernel_time"
+    )
+    sampling_time: _Time = Field(
+        _NO_TIME,
+        description="Time on the chip of choosing a token, for each sequence, step and entry of the vocabulary",
+    )
+    sampling_power: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        _NO_POWER,
+        description="Share of the board's power limit, less what a working board draws in any case, that this takes; "
+        "one chip of a tensor group does it",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Runtime:
-    """A loaded runtime."""
+    """A loaded runtime; times in seconds, factors on times.  `evidence` holds its numbers with their sources."""
 
     name: str
     description: str = ""
     fuses_operators: bool = True
+    fuses_attention: bool = True
+    merges_projections: tuple[str, ...] = ()
+    product_time: tuple[tuple[str, float], ...] = ()
+    light_time: float = 1.0
+    attention_time: float = 1.0
+    attention_backward_time: float = 1.0
+    grouped_decode_time: float = 1.0
+    optimizer_time: float = 1.0
+    collective_time: float = 1.0
+    step_s: float = 0.0
+    kernel_s: float = 0.0
+    dequantized_s: float = 0.0
+    sampling_s: float = 0.0
+    sampling_power: float = 0.0
+    evidence: tuple[Assumption, ...] = field(default=(), compare=False)
 
     def attention_on(self, chip: Chip) -> Literal["fused", "tiled", "eager"]:
         """How attention's scores are held on this chip: never whole, whole only for backward, or whole."""
         fusers = list(chip.can.fusers.values())
         if not fusers:
             return "tiled"
-        fuses = self.fuses_operators and any(part.fuses_attention for part in fusers)
-        return "fused" if fuses else "eager"
+        return "fused" if self.fuses_attention and any(part.fuses_attention for part in fusers) else "eager"
 
 
 IDEAL = Runtime("ideal", "adds nothing to what the hardware takes")
@@ -70,4 +129,61 @@ def load_runtime(name: str | Path) -> Runtime:
         content = {key: value for key, value in document.content.items() if key != "schema"}
         document = Document(content, document.file, document.lines)
     described = validate(RuntimeFile, document)
-    return Runtime(described.name, described.description, described.fuses_operators)
+    for form in described.product_time:
+        _check_format(form, document)
+    return _loaded(described)
+
+
+def _check_format(form: str, document: Document) -> None:
+    known = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "int4")
+    if form not in known:
+        fail(
+            "no such number format",
+            file=document.file,
+            line=document.line_of(("product_time", form)),
+            key="product_time",
+            value=form,
+            choices=known,
+            fix=f"Known: {', '.join(known)}.",
+        )
+
+
+def _loaded(given: RuntimeFile) -> Runtime:
+    fuses_attention = given.fuses_operators if given.fuses_attention is None else given.fuses_attention
+    return Runtime(
+        name=given.name,
+        description=given.description,
+        fuses_operators=given.fuses_operators,
+        fuses_attention=fuses_attention,
+        merges_projections=tuple(sorted(set(given.merges_projections))),
+        product_time=tuple(sorted((form, factor.value) for form, factor in given.product_time.items())),
+        light_time=given.light_time.value,
+        attention_time=given.attention_time.value,
+        attention_backward_time=given.attention_backward_time.value,
+        grouped_decode_time=given.grouped_decode_time.value,
+        optimizer_time=given.optimizer_time.value,
+        collective_time=given.collective_time.value,
+        step_s=given.step_time.value,
+        kernel_s=given.kernel_time.value,
+        dequantized_s=given.dequantized_time.value,
+        sampling_s=given.sampling_time.value,
+        sampling_power=given.sampling_power.value,
+        evidence=tuple(_evidence(given)),
+    )
+
+
+def _evidence(given: RuntimeFile) -> list[Assumption]:
+    """A line for each number that the file gives."""
+    found = []
+    for key in sorted(given.model_fields_set):
+        value = getattr(given, key)
+        numbers = (
+            {f"{key}.{form}": number for form, number in value.items()} if isinstance(value, dict) else {key: value}
+        )
+        for name, number in numbers.items():
+            if isinstance(number, Constant):
+                shown = format_quantity(number.value, number.unit)
+                found.append(
+                    Assumption(f"runtime {given.name}: {name}", shown, number.kind, number.source, number.note)
+                )
+    return found

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tierform.mapping import Mapping
 from tierform.simulation.costing import Costing, Segment
 from tierform.simulation.pipeline import Bounds, cut_by_time, parts_of_run, schedule_groups, side_by_side
+from tierform.simulation.power_cap import held_to_limit
 from tierform.simulation.schedule import StageSchedule, schedule_stage
 from tierform.simulation.traffic import NOTHING, Traffic
 from tierform.workload.graph import Block, Stage, StageKind, Workload
@@ -38,6 +39,9 @@ class Timed:
     send_B: float = 0.0
     sends: int = 0
     programming_s: float = 0.0
+    clock: float = 1.0
+    sampling_s: float = 0.0
+    waiting_s: float = 0.0
 
 
 class Stages:
@@ -157,6 +161,22 @@ class Stages:
         if made.stage.kind is StageKind.UPDATE:
             made.programming_s = self._programming_s()
             made.seconds += made.programming_s
+        self._hold_power(made)
+        added = self.costing.software.pass_of(made.stage, made.waves, self.workload, made.seconds)
+        made.sampling_s, made.waiting_s = added.sampling_s, added.waiting_s
+        made.seconds += added.sampling_s + added.waiting_s
+
+    def _hold_power(self, made: Timed) -> None:
+        """Lower the clock of boards that would exceed their limit over this pass."""
+        executions = [
+            (item, float(segment.count * wave.micro_batches * self.groups_with(segment.block)))
+            for wave, segments in zip(made.stage.waves, made.waves, strict=True)
+            for segment in segments
+            for item in segment.executions
+        ]
+        for name, board in self.costing.chip.can.boards.items():
+            clock, made.seconds = held_to_limit(name, board, executions, made.seconds, self.groups)
+            made.clock = min(made.clock, clock)
 
     def _programming_s(self) -> float:
         """Time in which weights that learn and sit in crossbars are written anew; holders write side by side."""

@@ -12,6 +12,7 @@ from math import fsum
 from typing import Any
 
 from tierform.simulation.ledger import Booked
+from tierform.simulation.power_cap import slowed
 from tierform.simulation.records import Bar, OperatorResult, StageResult
 from tierform.simulation.run import Run
 from tierform.simulation.views_evidence import assumptions, citations, crossbars, placed, versions, wear
@@ -131,7 +132,7 @@ def _operator(booked: Booked, scale: int) -> OperatorResult:
         component=item.component,
         times=int(times),
         busy_s=cost.occupancy_s * times,
-        energy_J=cost.total_energy_J * times,
+        energy_J=(cost.total_energy_J + item.floor_J) * times,
         operations=cost.operations * times,
         memory_B=(item.traffic.total_B + cost.memory_read_B + cost.memory_write_B) * times,
         network_B=sum(move.size_B for move in item.moves) * times,
@@ -229,7 +230,7 @@ def bars(run: Run) -> tuple[Bar, ...]:
 
 def notes(run: Run) -> tuple[str, ...]:
     """What a reader should know of chip, workload, mapping and run."""
-    return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes)
+    return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes, *slowed(run.timed))
 
 
 def task(run: Run) -> dict[str, Any]:

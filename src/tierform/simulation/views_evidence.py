@@ -75,7 +75,7 @@ def _wear(run: Run, name: str, part: Any, writes: int) -> Wear:
 # -- evidence ----------------------------------------------------------------------------------------------------
 def assumptions(run: Run) -> tuple[Assumption, ...]:
     """Every constant that was used, weakest evidence first."""
-    lines = [*run.chip.assumptions(), *run.fabric.assumptions(), *run.memory.assumptions()]
+    lines = [*run.chip.assumptions(), *run.fabric.assumptions(), *run.memory.assumptions(), *run.runtime.evidence]
     if run.heat is None:
         note = "mean die temperature while no thermal model is asked for"
         lines.append(Assumption("static power", f"at {STATIC_TEMPERATURE_K:g} K", "assumed", "", note))

@@ -32,6 +32,7 @@ ENGINES = Registry(
         "gpu": "tierform.validation.gpu:ledger",
         "thermal": "tierform.validation.thermal:ledger",
         "workload": "tierform.validation.workload:ledger",
+        "models": "tierform.validation.models:ledger",
     },
 )
 

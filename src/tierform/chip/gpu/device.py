@@ -3,12 +3,12 @@
 Products: `tierform.chip.gpu.gemm`.  Softmax, normalization, activation, elementwise, rotary, embedding, loss, routing
 and optimizer kernels: launch + max(arithmetic on the vector units, bytes / (bandwidth * efficiency)).  `fuse` finds
 attention and chains of such light kernels among neighbours (`tierform.chip.gpu.fusion`).  Energy is counted per
-operation and per byte; idle power is charged over the whole run as leakage, and a kernel that would exceed the board's
-power limit is stretched until it does not.
+operation and per byte; idle power is charged over the whole run as leakage, active power over the time of kernels and
+collectives.  The board's power limit acts over a whole pass (`tierform.simulation.power_cap`).
 
 A product of quantized weights with wider activations runs at the activations' rate after dequantization, as weight-only
 kernels do; its weights still move in their own width.  Limits: kernels run one after another, each on the whole GPU;
-power is even over a kernel; clock and temperature do not change the rates.
+temperature does not change the rates.
 """
 
 from __future__ import annotations
@@ -169,10 +169,9 @@ class Gpu:
     def kernel_cost(
         self, operator: Operator, seconds: float, arithmetic_J: float, read_B: float, write_B: float
     ) -> Cost:
-        """A cost from its parts; stretched where its power would exceed the board's limit."""
+        """A cost from its parts.  The board's power limit holds over a whole pass, not here."""
         p = self.parameters
         energy = {"arithmetic": arithmetic_J, "memory": (read_B + write_B) * p.memory_energy.value}
-        seconds = max(seconds, self.least_s(energy["arithmetic"] + energy["memory"]))
         rate = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         return Cost(
             latency_s=seconds,
@@ -184,9 +183,21 @@ class Gpu:
             utilization=operator.operations / ((rate or 1.0) * self.units * seconds),
         )
 
-    def least_s(self, energy_J: float) -> float:
-        """The least time in which a kernel may spend so much energy without exceeding the board's power."""
-        return energy_J / ((self.parameters.board_power.value - self.parameters.idle_power.value) * self.units)
+    @property
+    def _floor_W(self) -> float:
+        p = self.parameters.active_power
+        return p.value if p is not None else 0.0
+
+    @property
+    def active_W(self) -> float:
+        """Power of all boards on top of idling while they work on anything; its energy is booked with the time."""
+        return self.units * self._floor_W
+
+    @property
+    def headroom_W(self) -> float:
+        """Power that the limit of all boards leaves for operations and bytes."""
+        p = self.parameters
+        return self.units * (p.board_power.value - p.idle_power.value - self._floor_W)
 
     def fuse(self, operators: Sequence[Operator], keeps_activations: bool = False) -> list[FusedKernel]:
         """The kernels into which a library would fuse some of these operators (of one block, in order).

@@ -13,8 +13,8 @@ same class (forward, recomputed, backward) run as one kernel.
 Only what the mask lets through is computed: operations and energy are those of the visible pairs of query and key.
 The kernel's time is shared by its members in proportion to what each needs at its unit's peak.  Products and vector
 work overlap in the kernel; where both together need more than the kernel's time, the products have theirs and vector
-work is hidden behind them.  The kernel is never faster than its products at the peak, nor than the board's power
-allows.  Memory sees queries, keys, values and the result (and their gradients), each once.
+work is hidden behind them.  The kernel is never faster than its products at the peak.  Memory sees queries, keys,
+values and the result (and their gradients), each once.
 
 Limits: the fitted kernels compute in 16 bits; a format with a lower peak is slower by the ratio of the peaks, one with
 a higher peak is not faster.
@@ -115,8 +115,7 @@ def kernel(gpu: Gpu, operators: Sequence[Operator], readers: Sequence[Sequence[i
     traffic = _traffic(operators, readers, core)
     needed_s = [_at_peak_s(gpu, member) * visible for member in members]
     products_s = math.fsum(s for s, member in zip(needed_s, members, strict=True) if member.kind is Kind.MATMUL)
-    memory_J = math.fsum(read + written for read, written in traffic) * gpu.parameters.memory_energy.value
-    seconds = max(_fitted_s(gpu, core, members), products_s, gpu.least_s(math.fsum(energy) + memory_J))
+    seconds = max(_fitted_s(gpu, core, members), products_s)
     costs = [
         _cost(gpu, member, part_s, own_s, joules, moved, visible)
         for member, part_s, own_s, joules, moved in zip(

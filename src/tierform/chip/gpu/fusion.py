@@ -100,12 +100,12 @@ def _chain(
         gpu.parameters.vector_rate.value * gpu.parameters.compute_efficiency.value * gpu.units
     )
     costs = [
-        gpu.kernel_cost(operators[place], 0.0, cost.energy_J["arithmetic"], read_B, write_B)
+        gpu.kernel_cost(operators[place], cost.occupancy_s, cost.energy_J["arithmetic"], read_B, write_B)
         for place, cost, (read_B, write_B) in zip(members, alone, traffic, strict=True)
     ]
     together_s = math.fsum(cost.occupancy_s for cost in alone)
     fused_s = gpu.parameters.launch.value + max(gpu.memory_s(moved), arithmetic_s)
-    seconds = max(min(fused_s, together_s), gpu.least_s(math.fsum(cost.total_energy_J for cost in costs)))
+    seconds = min(fused_s, together_s)
     shared = [
         _timed(gpu, operators[place], cost, seconds * one.occupancy_s / together_s)
         for place, cost, one in zip(members, costs, alone, strict=True)

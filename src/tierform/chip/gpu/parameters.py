@@ -154,8 +154,13 @@ class GpuParameters(FileModel):
     idle_power: Annotated[Constant, quantity("W", minimum=0)] = Field(
         description="Power of the board while it does nothing; drawn all the time"
     )
+    active_power: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
+        None,
+        description="Power that the board draws on top of that while a kernel or a collective runs, whatever it does; "
+        "none when left out",
+    )
     board_power: Annotated[Constant, quantity("W", above=0)] = Field(
-        description="Power limit of the board; a kernel that would exceed it is stretched"
+        description="Power limit of the board; a pass that would exceed it runs at a lower clock"
     )
     die_area: Annotated[Constant, quantity("m^2", above=0)] = Field(description="Area of the die, memory not counted")
     fusion: bool = Field(True, description="Whether attention cores and chains of light operators run as one kernel")

@@ -1,0 +1,160 @@
+"""Where a runtime acts: on the time of kernels, on products that it merges, and on the time of a pass.
+
+- A kernel's time is multiplied by the factor of its class; what it moves and computes stays.
+- Products of one input with weights of their own (query, key and value; gate and up) run as one product, whose cost is
+  shared by their output features.
+- A pass is at least as long as the host needs to issue its operators (an operator of a fused kernel is issued once
+  with it); the host's time of a step is added, and in inference the choice of the next tokens.
+
+Limits: projections are merged in the forward pass alone; the host issues operators at an even rate; nothing overlaps
+with the choice of tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from tierform.chip.component import Cost
+from tierform.simulation.runtime import Runtime
+from tierform.workload.graph import Stage, StageKind, Workload
+from tierform.workload.operator import Kind, Operator, Phase, Role
+from tierform.workload.precision import bits
+
+if TYPE_CHECKING:
+    from tierform.simulation.costing import Execution, Segment
+
+
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What a runtime adds to one pass of a stage: time of choosing tokens on the chip, and time of waiting."""
+
+    sampling_s: float = 0.0
+    waiting_s: float = 0.0
+
+
+class Software:
+    """The runtime's effect on costs and passes."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self._products = dict(runtime.product_time)
+
+    # -- kernels ----------------------------------------------------------------------------------------------
+    def alone(self, operator: Operator, cost: Cost) -> Cost:
+        """The cost of an operator as a kernel of its own."""
+        return _slower(cost, self._factor(operator))
+
+    def fused(self, members: Sequence[Operator], costs: Sequence[Cost]) -> list[Cost]:
+        """The costs of the members of a fused kernel."""
+        cores = [member for member in members if member.attention is not None]
+        factor = self._attention_factor(cores) if cores else self.runtime.light_time
+        return [_slower(cost, factor) for cost in costs]
+
+    def _attention_factor(self, cores: Sequence[Operator]) -> float:
+        if any(member.phase is Phase.BACKWARD for member in cores):
+            return self.runtime.attention_backward_time
+        record = cores[0].attention
+        assert record is not None
+        grouped = record.queries == 1 and record.heads > record.kv_heads
+        return self.runtime.attention_time * (self.runtime.grouped_decode_time if grouped else 1.0)
+
+    def _factor(self, operator: Operator) -> float:
+        if operator.kind is Kind.MATMUL:
+            widest = max((operand.precision for operand in operator.inputs), key=bits)
+            return self._products.get(widest, 1.0)
+        if operator.kind is Kind.COLLECTIVE:
+            return self.runtime.collective_time
+        return self.runtime.optimizer_time if operator.kind is Kind.OPTIMIZER else self.runtime.light_time
+
+    def merged(self, operators: Sequence[Operator]) -> list[tuple[int, ...]]:
+        """The places of operators that run as one product, two or more each."""
+        if not self.runtime.merges_projections:
+            return []
+        groups: dict[tuple[object, ...], list[int]] = {}
+        for place, operator in enumerate(operators):
+            if operator.part in self.runtime.merges_projections and _is_projection(operator):
+                first, second = operator.inputs[0], operator.inputs[1]
+                key = (first.name, second.precision, operator.m, operator.k, operator.batch, operator.count)
+                groups.setdefault(key, []).append(place)
+        return [tuple(places) for places in groups.values() if len(places) > 1]
+
+    # -- passes -----------------------------------------------------------------------------------------------
+    def pass_of(self, stage: Stage, waves: Sequence[Sequence[Segment]], workload: Workload, seconds: float) -> Added:
+        """What is added to a pass that takes `seconds` on the chip."""
+        runtime = self.runtime
+        sampling_s = 0.0
+        if stage.kind in (StageKind.PREFILL, StageKind.DECODE):
+            sequences = workload.task.batch / workload.parallelism.data
+            sampling_s = runtime.sampling_s * sequences * workload.model.vocabulary
+        issue_s = 0.0
+        if runtime.kernel_s or runtime.dequantized_s:
+            for wave, segments in zip(stage.waves, waves, strict=True):
+                for segment in segments:
+                    issue_s += self._issue_s(segment.executions) * segment.count * wave.micro_batches
+        waiting_s = max(0.0, issue_s / workload.parallelism.pipeline - seconds)
+        if stage.kind is not StageKind.BACKWARD and stage.kind is not StageKind.UPDATE:
+            waiting_s += runtime.step_s
+        return Added(sampling_s, waiting_s)
+
+    def _issue_s(self, executions: Sequence[Execution]) -> float:
+        runtime, before = self.runtime, ""
+        seconds = 0.0
+        for item in executions:
+            if not item.kernel or item.kernel != before:
+                seconds += runtime.kernel_s
+            before = item.kernel
+            operator = item.operator
+            if operator.kind is Kind.MATMUL and operator.weight_B:
+                first, second = operator.inputs[0], operator.inputs[1]
+                seconds += runtime.dequantized_s if bits(second.precision) < bits(first.precision) else 0.0
+        return seconds
+
+
+def _is_projection(operator: Operator) -> bool:
+    return (
+        operator.kind is Kind.MATMUL
+        and operator.phase is Phase.FORWARD
+        and operator.weight is not None
+        and operator.inputs[1].role is Role.WEIGHT
+    )
+
+
+def joined(operators: Sequence[Operator]) -> Operator:
+    """One product with the output features of all; its operands are those of the first, as wide."""
+    first = operators[0]
+    features = sum(operator.n for operator in operators)
+    weight, result = first.inputs[1], first.outputs[0]
+    wide = replace(weight, shape=(features, first.k))
+    made = replace(result, shape=(*result.shape[:-1], features))
+    return replace(first, n=features, inputs=(first.inputs[0], wide), outputs=(made,))
+
+
+def shares_of(cost: Cost, operators: Sequence[Operator]) -> list[Cost]:
+    """The cost of a joined product divided among its members by their output features."""
+    features = sum(operator.n for operator in operators)
+    return [_part(cost, operator.n / features) for operator in operators]
+
+
+def _part(cost: Cost, share: float) -> Cost:
+    return replace(
+        cost,
+        latency_s=cost.latency_s * share,
+        occupancy_s=cost.occupancy_s * share,
+        energy_J={part: energy * share for part, energy in cost.energy_J.items()},
+        operations=cost.operations * share,
+        memory_read_B=cost.memory_read_B * share,
+        memory_write_B=cost.memory_write_B * share,
+    )
+
+
+def _slower(cost: Cost, factor: float) -> Cost:
+    if factor == 1.0:
+        return cost
+    return replace(
+        cost,
+        latency_s=cost.latency_s * factor,
+        occupancy_s=cost.occupancy_s * factor,
+        utilization=min(1.0, cost.utilization / factor),
+    )

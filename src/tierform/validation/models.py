@@ -1,0 +1,306 @@
+"""Whole models against measured machines: inference steps, energy, power, training steps and memory.
+
+Built in are published measurements of models and chips of the library (``tables/models.csv``, one figure a row with its
+source); with a folder its ``cases.csv`` in the same columns, whose models and chips may be files of the folder.  Every
+row goes through `tierform.simulate` with the runtime that its group names (``tables/models_groups.csv``) or that its
+own column `runtime` does.  Rows on which a constant was fitted (``tables/models_fitted.csv``) stand apart.
+
+Single rows are shown for information; what passes or fails is the median of |ours / measured - 1| of a group over all
+of its rows against its bar.  A group whose bar is not reached is shown with it, not judged, and the remarks say why.
+The best error of another tool on the same rows stands beside ours where one was run.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.files import read_text
+from tierform.simulation import Result, simulate
+from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.workload import Full, Inference, LastLayers, LoRA, PrecisionPlan, QLoRA, Task, Training, load_model
+from tierform.workload.parallel import Parallelism
+from tierform.workload.task import FineTuning
+
+_TABLES = Path(__file__).parent / "tables"
+_INPUTS = (
+    "model",
+    "chip",
+    "task",
+    "method",
+    "batch",
+    "sequence",
+    "decode",
+    "prefill",
+    "precision",
+    "optimizer",
+    "recomputation",
+    "accumulation",
+    "micro_batches",
+    "tensor",
+    "pipeline",
+    "data",
+)
+_COLUMNS = {"group", "case", "metric", "measured", "unit", "source", *_INPUTS}
+_ALL = ("q", "k", "v", "o", "up", "gate", "down")
+_MLP = ("up", "gate", "down")
+# The last layer alone learns and its backward pass is not counted: a forward pass with the logits of all tokens.
+_METHODS: dict[str, Any] = {
+    "full": Full(),
+    "forward-only": LastLayers(1),
+    "qlora8": QLoRA(8, ("q", "v")),
+    "qlora8-all": QLoRA(8, _ALL),
+    "lora10-mlp": LoRA(10, _MLP),
+    **{f"lora{rank}-all": LoRA(rank, _ALL) for rank in (8, 16)},
+    **{f"lora{rank}-qv": LoRA(rank, ("q", "v")) for rank in (32, 64)},
+    "lora8": LoRA(8, ("q", "v")),
+    "lora32-qkv": LoRA(32, ("q", "k", "v")),
+}
+
+
+def _stages(result: Result, *kinds: str) -> float:
+    return sum(stage.latency_s for stage in result.stages if stage.name.startswith(kinds))
+
+
+def _tokens(result: Result) -> int:
+    return int(result.task["batch"]) * int(result.task["decode"])
+
+
+def _weights_busy_s(result: Result) -> float:
+    rows = (row for row in result.operators if row.block.startswith("layer") and row.kind == "matmul")
+    core = ("attention.scores", "attention.context")
+    return sum(row.busy_s for row in rows if row.stage != "update" and not row.name.startswith(core))
+
+
+_METRICS: dict[str, Callable[[Result], float]] = {
+    "step_s": lambda result: result.latency_s,
+    "forward_s": lambda result: _stages(result, "forward"),
+    "forward_backward_s": lambda result: _stages(result, "forward", "backward"),
+    "prefill_s": lambda result: _stages(result, "prefill"),
+    "decode_step_s": lambda result: _stages(result, "decode") / int(result.task["decode"]),
+    "out_tokens_per_s": lambda result: _tokens(result) / result.latency_s,
+    "J_per_token": lambda result: result.energy_J / _tokens(result),
+    "power_W": lambda result: result.average_power_W,
+    "layer_s": lambda result: result.latency_s / load_model(result.model).layers,
+    "layers_busy_s": _weights_busy_s,
+    "memory_B": lambda result: float(sum(result.memory_footprint_B.values())),
+    "activations_B": lambda result: float(result.memory_footprint_B["activations"]),
+    "states_B": lambda result: float(
+        sum(size for part, size in result.memory_footprint_B.items() if part != "activations")
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """What a group of rows is held to: per cent of the median, and the best of other tools on the same rows."""
+
+    name: str
+    runtime: str
+    quantized_runtime: str
+    bar: float | None
+    judged: bool
+    peer: str
+    reason: str
+
+
+def ledger(folder: Path | None = None) -> Ledger:
+    """Every row computed anew; see the module's text."""
+    path = _TABLES / "models.csv" if folder is None else folder / "cases.csv"
+    rows = _rows(path)
+    groups, fitted = _groups(), _fitted()
+    known: dict[tuple[str, ...], Result | TierformError] = {}
+    points: list[Point] = []
+    errors: dict[str, list[float]] = {}
+    refused = []
+    for row in rows:
+        group = groups.get(row["group"], Group(row["group"], "ideal", "", None, False, "", ""))
+        runtime = row.get("runtime") or _runtime_of(row, group)
+        try:
+            ours = _METRICS[row["metric"]](_simulated(row, runtime, folder, known))
+        except TierformError as error:
+            refused.append(f"{row['case']}: {str(error).splitlines()[0]}")
+            continue
+        point = Point(
+            case=row["case"],
+            quantity=f"{row['group']} ({runtime})",
+            unit=row["unit"],
+            reference=float(row["measured"]),
+            ours=ours,
+            tolerance=None,
+            source=row["source"],
+            evidence="measured",
+            fitted=(row["group"], row["case"]) in fitted,
+            note=row.get("note", ""),
+        )
+        points.append(point)
+        errors.setdefault(row["group"], []).append(100 * abs(point.relative_error))
+    verdicts = [_verdict(groups[name], found) for name, found in errors.items() if name in groups]
+    return Ledger(
+        "models", [*points, *verdicts], (*_remarks(groups, errors), *(f"refused: {text}" for text in refused))
+    )
+
+
+def _verdict(group: Group, errors: list[float]) -> Point:
+    bar = group.bar
+    return Point(
+        case=f"{group.name}, {len(errors)} rows",
+        quantity="one plus the median error of a group",
+        unit="ratio",
+        reference=1.0,
+        ours=1.0 + median(errors) / 100,
+        tolerance=Tolerance(absolute=bar / 100) if bar is not None and group.judged else None,
+        source="models_groups.csv",
+        evidence="measured",
+        note=f"bar {bar or 0:g} %; others on these rows: {group.peer or 'none run'}",
+    )
+
+
+def _remarks(groups: dict[str, Group], errors: dict[str, list[float]]) -> list[str]:
+    return [
+        f"{name}: median {median(found):.1f} %, bar {groups[name].bar:g} % not held: {groups[name].reason}"
+        for name, found in errors.items()
+        if name in groups and groups[name].bar is not None and not groups[name].judged
+    ]
+
+
+def _runtime_of(row: dict[str, str], group: Group) -> str:
+    return group.quantized_runtime if group.quantized_runtime and row["precision"] == "nf4" else group.runtime
+
+
+def _simulated(
+    row: dict[str, str], runtime: str, folder: Path | None, known: dict[tuple[str, ...], Result | TierformError]
+) -> Result:
+    """The simulation of a row; rows that differ in the metric alone share it."""
+    key = (runtime, *(row[name] for name in _INPUTS))
+    if key not in known:
+        try:
+            known[key] = simulate(
+                _at(row["model"], folder),
+                _task(row),
+                _at(row["chip"], folder),
+                thermal="none",
+                parallelism=Parallelism(int(row["tensor"]), int(row["pipeline"]), int(row["data"])),
+                micro_batches=int(row["micro_batches"]) if row["micro_batches"] else None,
+                runtime=runtime,
+            )
+        except TierformError as error:
+            known[key] = error
+    found = known[key]
+    if isinstance(found, TierformError):
+        raise found
+    return found
+
+
+def _at(name: str, folder: Path | None) -> str:
+    """A file of the folder, or a name of the library."""
+    return str(folder / name) if folder is not None and name.endswith(".yaml") else name
+
+
+def _task(row: dict[str, str]) -> Task:
+    """The task that a row describes."""
+    plan = _plan(row["precision"], inference=row["task"] == "inference")
+    if row["task"] == "inference":
+        return Inference(
+            batch=int(row["batch"]),
+            sequence=int(row["sequence"]),
+            decode=int(row["decode"]),
+            prefill=row["prefill"] == "1",
+            precision=plan,
+        )
+    make = Training if row["task"] == "train" else FineTuning
+    return make(
+        batch=int(row["batch"]),
+        sequence=int(row["sequence"]),
+        method=_METHODS[row["method"]],
+        optimizer=row["optimizer"],  # type: ignore[arg-type]
+        recomputation=row["recomputation"],  # type: ignore[arg-type]
+        gradient_accumulation=int(row["accumulation"]),
+        precision=plan,
+    )
+
+
+@cache
+def _plan(name: str, *, inference: bool) -> PrecisionPlan:
+    """The number formats that a row names."""
+    form = {"fp8-kv16": "fp8", "nf4": "bf16", "fp16-train": "fp16", "fp8-train": "bf16", "pure-bf16": "bf16"}.get(
+        name, name
+    )
+    plan = PrecisionPlan(weights=form, activations=form, kv_cache=form, gradients=form, adapters=form)
+    if inference or name == "fp32":
+        plan = replace(plan, master_weights=None)
+    if name == "fp8-kv16":
+        plan = replace(plan, kv_cache="bf16", adapters="bf16")
+    elif name == "nf4":
+        plan = replace(plan, weights="nf4")
+    elif name == "fp8-train":
+        plan = replace(plan, weights="fp8", activations="fp8")
+    elif name == "pure-bf16":
+        plan = replace(plan, optimizer_states="bf16", master_weights=None)
+    return plan
+
+
+# -- tables ------------------------------------------------------------------------------------------------------
+def _table(path: Path) -> list[dict[str, str]]:
+    lines = [line for line in read_text(path).splitlines() if not line.startswith("#")]
+    return list(csv.DictReader(lines))
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a table; TierformError with everything that is wrong in it."""
+    rows = _table(path)
+    if not rows:
+        fail("the table has no rows", file=str(path))
+    missing = _COLUMNS - set(rows[0])
+    if missing:
+        fail(f"columns are missing: {', '.join(sorted(missing))}", file=str(path))
+    problems = []
+    for line, row in enumerate(rows, 2):
+        for column, choices in (("metric", _METRICS), ("method", _METHODS)):
+            if row[column] not in choices:
+                problems.append(
+                    Problem(
+                        "not known",
+                        file=str(path),
+                        line=line,
+                        key=column,
+                        value=row[column],
+                        nearest=nearest(row[column], list(choices)),
+                        fix=f"Choose one of {', '.join(choices)}.",
+                    )
+                )
+        for column in ("batch", "sequence", "decode", "accumulation", "tensor", "pipeline", "data", "measured"):
+            try:
+                number = float(row[column])
+            except (TypeError, ValueError):
+                number = -1.0
+            if number < 0 or (column != "measured" and number != int(number)):
+                problems.append(Problem("a number is needed", file=str(path), line=line, key=column, value=row[column]))
+    if problems:
+        raise TierformError(problems)
+    return rows
+
+
+def _groups() -> dict[str, Group]:
+    return {
+        row["group"]: Group(
+            name=row["group"],
+            runtime=row["runtime"],
+            quantized_runtime=row["quantized_runtime"],
+            bar=float(row["bar"]) if row["bar"] else None,
+            judged=row["judged"] == "1",
+            peer=row["peer"],
+            reason=row["reason"],
+        )
+        for row in _table(_TABLES / "models_groups.csv")
+    }
+
+
+def _fitted() -> set[tuple[str, str]]:
+    return {(row["group"], row["case"]) for row in _table(_TABLES / "models_fitted.csv")}

@@ -1,0 +1,93 @@
+"""Do whole models agree with measured machines, and can that validation fail?"""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+from tierform import TierformError
+from tierform.validation import models
+from tierform.validation.ledger import Ledger
+
+TABLE = Path(models.__file__).parent / "tables" / "models.csv"
+
+
+def rows() -> list[dict[str, str]]:
+    return list(csv.DictReader(line for line in TABLE.read_text().splitlines() if not line.startswith("#")))
+
+
+def run(folder: Path, chosen: list[dict[str, str]]) -> Ledger:
+    with (folder / "cases.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(chosen[0]))
+        writer.writeheader()
+        writer.writerows(chosen)
+    return models.ledger(folder)
+
+
+def of(group: str, *words: str) -> list[dict[str, str]]:
+    return [row for row in rows() if row["group"] == group and all(word in row["case"] for word in words)]
+
+
+@pytest.mark.parametrize(
+    ("group", "words", "percent"),
+    [
+        ("mlenergy-dense-itl", ("70B", "B200"), 15.0),  # a chip on which no time of vLLM was fitted
+        ("mlenergy-moe-itl", ("H100x1",), 10.0),  # a model on which none was
+        ("mlenergy-dense-power", ("405B",), 10.0),
+        ("mlenergy-dense-power", ("B200",), 8.0),
+        ("vllm-static", ("Llama2-7B",), 8.0),
+        ("first-token", ("70b",), 6.0),
+    ],
+)
+def test_a_group_is_within_its_error(group: str, words: tuple[str, ...], percent: float, tmp_path: Path) -> None:
+    found = [point for point in run(tmp_path, of(group, *words)).points if point.unit != "ratio"]
+    assert found and median(abs(point.relative_error) for point in found) <= percent / 100
+
+
+def test_a_wrong_measurement_fails_its_group(tmp_path: Path) -> None:
+    chosen = of("mlenergy-dense-itl", "H100x1")[:3]
+    assert run(tmp_path, chosen).passed
+    slow = [{**row, "measured": str(2 * float(row["measured"]))} for row in chosen]
+    failed = run(tmp_path, slow).failures
+    assert [point.ours for point in failed] == [pytest.approx(1.5, abs=0.05)]
+    assert "GenZ" in failed[0].note
+
+
+def test_fitted_rows_are_apart(tmp_path: Path) -> None:
+    points = run(
+        tmp_path, [*of("mlenergy-dense-itl", "8B-Instruct H100x1 b8"), *of("mlenergy-dense-itl", "B200x2 b8")]
+    ).points
+    assert [point.fitted for point in points if point.unit == "s"] == [True, False]
+
+
+def test_a_row_may_name_its_own_runtime_and_a_refusal_is_told(tmp_path: Path) -> None:
+    row = of("mlenergy-dense-itl", "8B-Instruct H100x1 b512")[0]
+    ideal, own = ({**row, "runtime": name} for name in ("ideal", "vllm"))
+    times = [point.ours for point in run(tmp_path, [ideal, own]).points if point.unit == "s"]
+    # 511 sequences x 128,256 logits x 0.33 ns.
+    assert times[1] - times[0] == pytest.approx(511 * 128_256 * 0.33e-9, rel=0.05)
+    found = run(tmp_path, [{**row, "chip": "h999"}])
+    assert not found.points and "h999" in " ".join(found.remarks)
+
+
+def test_mistakes_in_a_table_are_told_all_at_once(tmp_path: Path) -> None:
+    row = rows()[0]
+    with pytest.raises(TierformError) as caught:
+        run(tmp_path, [{**row, "metric": "step"}, {**row, "batch": "many"}])
+    assert "step_s" in str(caught.value) and "many" in str(caught.value)
+    (tmp_path / "cases.csv").write_text("group,case\na,b\n")
+    with pytest.raises(TierformError, match="columns are missing"):
+        models.ledger(tmp_path)
+
+
+def test_every_row_is_of_the_library_has_a_source_and_a_group() -> None:
+    groups = models._groups()
+    for row in rows():
+        assert row["source"] and row["group"] in groups
+        assert not row["chip"].endswith(".yaml")
+    assert {
+        name for name, group in groups.items() if group.bar is not None and not group.judged and not group.reason
+    } == set()

@@ -1,0 +1,175 @@
+"""Does every key of a runtime act, on what it says, and by as much as it says?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tierform import (
+    Full,
+    Inference,
+    LoRA,
+    PrecisionPlan,
+    Result,
+    TierformError,
+    Training,
+    library,
+    load_runtime,
+    simulate,
+)
+from tierform.simulation.runtime import IDEAL, Runtime, RuntimeFile
+from tierform.workload.parallel import Parallelism
+
+MODEL = "llama-3.2-1b"
+LAYERS = 16
+VOCABULARY = 128_256
+INFERENCE = Inference(batch=4, sequence=64, decode=2)
+TRAINING = Training(method=Full(), batch=2, sequence=256)
+
+
+def run(runtime: Runtime | str, task: Any = INFERENCE, tensor: int = 1) -> Result:
+    return simulate(MODEL, task, "a100", thermal="none", runtime=runtime, parallelism=Parallelism(tensor=tensor))
+
+
+def busy(result: Result, **having: str) -> float:
+    rows = [row for row in result.operators if all(getattr(row, key) == value for key, value in having.items())]
+    return sum(row.busy_s for row in rows)
+
+
+def written(folder: Path, **content: Any) -> str:
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump({"schema": "tierform.runtime/1", "name": "own", **content}))
+    return str(path)
+
+
+ACTING: dict[str, tuple[Any, Any]] = {
+    "fuses_operators": (False, INFERENCE),
+    "fuses_attention": (False, INFERENCE),
+    "merges_projections": (["attention"], INFERENCE),
+    "product_time": ({"bf16": 2}, INFERENCE),
+    "light_time": (2, INFERENCE),
+    "attention_time": (2, INFERENCE),
+    "attention_backward_time": (2, TRAINING),
+    "grouped_decode_time": (2, INFERENCE),
+    "optimizer_time": (2, TRAINING),
+    "collective_time": (2, INFERENCE),
+    "step_time": ("1 ms", INFERENCE),
+    "kernel_time": ("1 ms", INFERENCE),
+    "sampling_time": ("1 ns", INFERENCE),
+}
+
+
+@pytest.mark.parametrize("key", sorted(set(RuntimeFile.model_fields) - {"name", "description"}))
+def test_every_key_moves_a_figure(key: str, tmp_path: Path) -> None:
+    if key == "sampling_power":
+        cool = run(load_runtime(written(tmp_path, sampling_time="1 ns")))
+        hot = run(load_runtime(written(tmp_path, sampling_time="1 ns", sampling_power=1)))
+        assert hot.latency_s == cool.latency_s and hot.energy_J > cool.energy_J
+        return
+    if key == "dequantized_time":
+        plan = PrecisionPlan(weights="nf4", activations="bf16", kv_cache="bf16", master_weights=None)
+        value, task = "1 ms", replace(INFERENCE, precision=plan)
+    else:
+        value, task = ACTING[key]
+    loaded = load_runtime(written(tmp_path, **{key: value}))
+    assert run(loaded, task, tensor=2).latency_s != run("ideal", task, tensor=2).latency_s
+
+
+def test_factors_multiply_the_time_of_their_class_alone() -> None:
+    before = run("ideal")
+    after = run(replace(IDEAL, product_time=(("bf16", 3.0),)))
+    for row, slow in zip(before.operators, after.operators, strict=True):
+        # Heads' products of a fused attention core are no kernels of their own.
+        factor = 3.0 if row.kind == "matmul" and not row.kernel else 1.0
+        assert slow.busy_s == pytest.approx(factor * row.busy_s), row.name
+    assert after.operations == before.operations and after.memory_read_B == before.memory_read_B
+
+
+def test_the_host_adds_its_time_once_a_step() -> None:
+    """A prefill and two decode steps: three times 1 ms."""
+    added = run(replace(IDEAL, step_s=1e-3)).latency_s - run("ideal").latency_s
+    assert added == pytest.approx(3e-3)
+    one_step = run(replace(IDEAL, step_s=1e-3), TRAINING).latency_s - run("ideal", TRAINING).latency_s
+    assert one_step == pytest.approx(1e-3)
+
+
+def test_tokens_are_chosen_for_each_sequence_and_step() -> None:
+    """4 sequences x 128,256 logits x 1 ns in each of 3 passes: 1.539 ms; twice the batch takes twice that."""
+    added = run(replace(IDEAL, sampling_s=1e-9)).latency_s - run("ideal").latency_s
+    assert added == pytest.approx(3 * 4 * VOCABULARY * 1e-9)
+    twice = replace(INFERENCE, batch=8)
+    assert run(replace(IDEAL, sampling_s=1e-9), twice).latency_s - run("ideal", twice).latency_s == pytest.approx(
+        2 * added
+    )
+
+
+def test_an_eager_pass_is_no_shorter_than_the_host_needs() -> None:
+    """At 10 ms an operator: 18 operators in each of 16 layers, two around them at the least, three passes."""
+    eager = replace(IDEAL, fuses_operators=False, fuses_attention=False, kernel_s=10e-3)
+    operators = {(row.block, row.name) for row in run(eager).operators if row.stage.startswith("decode")}
+    in_layers = sum(1 for block, _ in operators if block == "layer")
+    around = len(operators) - in_layers
+    assert run(eager).latency_s == pytest.approx(3 * 10e-3 * (LAYERS * in_layers + around), rel=1e-6)
+    assert run(replace(eager, kernel_s=1e-12)).latency_s == pytest.approx(run(replace(eager, kernel_s=0.0)).latency_s)
+
+
+def test_merged_projections_are_one_product() -> None:
+    """Query, key and value of 2048 inputs and 2048 + 512 + 512 outputs cost what 3072 outputs cost, once launched."""
+    apart, merged = run("ideal"), run(replace(IDEAL, merges_projections=("attention", "ffn")))
+    names = ("attention.q", "attention.k", "attention.v")
+    rows = [row for row in merged.operators if row.name in names and row.stage.startswith("decode")]
+    assert {row.kernel for row in rows} == {"merged attention.q+attention.k+attention.v"}
+    times = [row.busy_s for row in rows]
+    assert times[0] == pytest.approx(4 * times[1]) and times[1] == times[2]
+    assert sum(times) < sum(r.busy_s for r in apart.operators if r.name in names and r.stage.startswith("decode"))
+    assert merged.operations == pytest.approx(apart.operations)
+    assert merged.memory_read_B < apart.memory_read_B  # the input is read once
+
+
+def test_attention_fuses_apart_from_the_rest() -> None:
+    only_attention = run(Runtime("x", fuses_operators=False, fuses_attention=True))
+    kernels = {row.kernel for row in only_attention.operators} - {""}
+    assert kernels == {"flash attention"}
+    unfused = run(Runtime("x", fuses_operators=True, fuses_attention=False), TRAINING)
+    assert unfused.memory_footprint_B["activations"] > run("ideal", TRAINING).memory_footprint_B["activations"]
+
+
+@pytest.mark.parametrize("name", library.names("runtimes"))
+def test_library_runtimes_load_and_say_where_their_numbers_come_from(name: str) -> None:
+    found = load_runtime(name)
+    assert found.name == name and found.description
+    for line in found.evidence:
+        assert line.kind in ("fitted", "assumed"), line
+        assert library.citation(line.source).text if line.kind == "fitted" else line.note
+    result = run(name)
+    assert result.runtime == name
+    assert set(found.evidence) <= set(result.assumptions)
+    assert result.latency_s >= run("ideal").latency_s * 0.9
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"product_time": {"bf17": 2}}, "bf16"),
+        ({"kernel_tim": "1 us"}, "kernel_time"),
+        ({"step_time": "-1 us"}, "at least 0"),
+        ({"light_time": 0}, "greater than 0"),
+        ({"merges_projections": ["head"]}, "attention"),
+        ({"step_time": "3 W"}, "step_time"),
+    ],
+)
+def test_mistakes_are_told(content: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(TierformError) as caught:
+        load_runtime(written(tmp_path, **content))
+    assert words in str(caught.value)
+
+
+def test_lora_under_an_eager_host_is_bound_by_its_many_kernels() -> None:
+    task = Training(method=Full(), batch=1, sequence=64)
+    lora = replace(task, method=LoRA(8, ("q", "v")))
+    eager = replace(IDEAL, kernel_s=100e-6, fuses_operators=False)
+    assert run(eager, lora).latency_s > 2 * run("ideal", lora).latency_s
