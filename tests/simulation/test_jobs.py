@@ -77,7 +77,7 @@ task:
   batch: two
   optimizer: adamm
 parallelism: {tensor: 0}
-fidelity: analytic
+fidelity: cycles
 micro_batches: {prefil: 2}
 runtim: ideal
 """
@@ -93,6 +93,7 @@ def test_are_all_mistakes_of_a_file_told_at_once_with_their_lines(tmp_path: Path
         ("task.batch", 7),
         ("task.optimizer", 8),
         ("parallelism.tensor", 9),
+        ("fidelity", 10),
         ("micro_batches.prefil", 11),
         ("runtim", 12),
     }

@@ -97,6 +97,8 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
         if traced:
             task = attempt(lambda chip=chip, task=task: task_on(task, chip))  # type: ignore[misc]
             given_model = attempt(lambda task=task: load_traced(model, task, parallelism=parallelism))  # type: ignore[misc]
+            if given_model is None:
+                continue
             task = None
         else:
             given_model = loaded

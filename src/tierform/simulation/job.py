@@ -29,7 +29,11 @@ Fidelity = Literal["analytic", "cycle"]
 Thermal = Literal["none", "steady", "transient"]
 Overflow = Literal["stream", "refuse"]
 MappingRule = Literal["best", "plain"]
-_CHOICES = {"fidelity": Fidelity, "thermal": Thermal, "overflow": Overflow}
+CHOICES: dict[str, tuple[str, ...]] = {
+    "fidelity": get_args(Fidelity),
+    "thermal": get_args(Thermal),
+    "overflow": get_args(Overflow),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +63,11 @@ class Job:
                 "not a known choice",
                 key=name,
                 value=getattr(self, name),
-                nearest=nearest(str(getattr(self, name)), get_args(kind)),
-                fix=f"Choose one of {', '.join(get_args(kind))}.",
+                nearest=nearest(str(getattr(self, name)), choices),
+                fix=f"Choose one of {', '.join(choices)}.",
             )
-            for name, kind in _CHOICES.items()
-            if getattr(self, name) not in get_args(kind)
+            for name, choices in CHOICES.items()
+            if getattr(self, name) not in choices
         ]
         if (self.task is None) != isinstance(self.model, Workload):
             what = "a workload brings its own task" if self.task is not None else "a task is needed"
@@ -109,7 +113,7 @@ class Job:
             "runtime": asdict(job.runtime),
             "mapping": mapping,
             "micro_batches": asdict(split) if isinstance(split, MicroBatches) else split,
-            **{name: getattr(job, name) for name in _CHOICES},
+            **{name: getattr(job, name) for name in CHOICES},
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

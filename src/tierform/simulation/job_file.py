@@ -17,7 +17,7 @@ from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import Document, read_yaml, write_text
 from tierform.mapping import Mapping
-from tierform.simulation.job import Job
+from tierform.simulation.job import CHOICES, Job
 from tierform.simulation.runtime import Runtime
 from tierform.workload import Model, Workload
 from tierform.workload.parallel import MicroBatches, Parallelism
@@ -72,6 +72,9 @@ class _Reader:
         elif split is not None and (not isinstance(split, int) or isinstance(split, bool)):
             self._problem("a whole number, or one for each phase, is needed here", ("micro_batches",), split)
         given["micro_batches"] = split
+        for key, choices in CHOICES.items():
+            if key in given and given[key] not in choices:
+                self._problem("not a known choice", (key,), given[key], choices)
         if self.problems:
             raise TierformError(self.problems)
         try:
