@@ -47,6 +47,7 @@ def elasticities(job: Job, paths: Sequence[str] = (), *, step: float = STEP) -> 
         if path not in known:
             fail("the chip has no constant at this path", value=path, choices=known)
     first = run_job(job)
+    assert first.mapping is not None
     fixed = replace(job, mapping=first.mapping)
     found = []
     for path in paths or known:
