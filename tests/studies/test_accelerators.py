@@ -13,7 +13,7 @@ from tierform.cli.main import main
 from tierform.errors import TierformError
 from tierform.report import study_page
 from tierform.simulation.simulate import simulate
-from tierform.studies import STUDIES, Picture, StudyOptions, StudyResult, Table, atleus, hetrax, sweep
+from tierform.studies import STUDIES, Picture, StudyOptions, StudyResult, Table, atleus_tables, hetrax, sweep
 
 MISSED_BY = 1e-9
 
@@ -52,10 +52,10 @@ def test_the_ratios_are_those_of_the_simulations(quick) -> None:
 
 
 def test_the_published_share_of_operations_comes_out_at_the_published_size() -> None:
-    table, result = atleus.operations_table(quick=False)
+    table, result = atleus_tables.operations_table(quick=False)
     shares = {row[0]: row[1] for row in table.rows}
     assert shares["reram"] == pytest.approx(100 * 12 / (12 + 1 + 2 * 32 / 1024), abs=0.01)
-    assert shares["reram"] == pytest.approx(atleus.OPERATIONS, abs=0.1)
+    assert shares["reram"] == pytest.approx(atleus_tables.OPERATIONS, abs=0.1)
     assert sum(float(row[2] or 0) for row in table.rows) == pytest.approx(100)
     assert result.crossbar_writes == 0
 
@@ -71,7 +71,7 @@ def test_slower_gpu_software_only_raises_the_ratio(quick) -> None:
 
 
 def test_the_number_of_arrays_for_balance_balances() -> None:
-    table, arrays = atleus.stage_table((1024,), 16)
+    table, arrays = atleus_tables.stage_table((1024,), 16)
     row = dict(zip(table.head, table.rows[0], strict=True))
     assert arrays == pytest.approx(16 * row["attention, systolic (us)"] / row["QKV, ReRAM (us)"])
     assert row["QKV, ReRAM (us)"] == pytest.approx(1024 * 8 * 0.1)  # tokens, bits, one read

@@ -71,7 +71,7 @@ class Walk:
         def note(site: Site) -> Callable[..., None]:
             def hook(_module: nn.Module, given: tuple[Any, ...]) -> None:
                 x = given[0].detach()
-                _tensor, known = first_reader.setdefault(id(given[0]), (given[0], site.name))
+                known = first_reader.setdefault(id(given[0]), (given[0], site.name))[1]
                 if site.name not in found and known in found and known != site.name:
                     if site not in found[known].sites:
                         found[known].sites.append(site)

@@ -93,7 +93,14 @@ def weights_on(
                         head = block.kind is BlockKind.HEAD
                         learns = any(operand.trainable for operand in held)
                         found[place] = HeldWeight(
-                            block.name, operator.weight, head, crossbars, block.count, 0.0, learns, operators=[]
+                            block=block.name,
+                            name=operator.weight,
+                            head=head,
+                            crossbars=crossbars,
+                            layers=block.count,
+                            occupancy_s=0.0,
+                            trainable=learns,
+                            operators=[],
                         )
                     made = found[place]
                     made.operators.append((key, operator))

@@ -13,8 +13,6 @@ layer's calibration (a number) as full scale.
 
 from __future__ import annotations
 
-import itertools
-import weakref
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -25,6 +23,7 @@ from tierform.numerics import readout
 from tierform.numerics.chip_view import CrossbarFormat
 from tierform.numerics.digital import DigitalPart, DigitalShare, take_digital
 from tierform.numerics.formats import Quantizer
+from tierform.numerics.layer_op import LAYERS, NUMBERS
 from tierform.numerics.noise import layer_temperature, read_generator
 from tierform.numerics.quantize import check_finite, quantize_integers
 from tierform.numerics.rounding import RoundingError, may_clip
@@ -43,8 +42,6 @@ if TYPE_CHECKING:
     from tierform.numerics.noise import Noise
 
 FIDELITIES = ("bits", "surrogate", "weights")
-_LAYERS: weakref.WeakValueDictionary[int, CrossbarLinear] = weakref.WeakValueDictionary()
-_NUMBERS = itertools.count(1)
 
 
 class CrossbarLinear(nn.Linear):
@@ -96,8 +93,8 @@ class CrossbarLinear(nn.Linear):
         self.full_scale: float | None = None
         self.observed: list[float] | None = None
         self.fresh = True
-        self._number = next(_NUMBERS)
-        _LAYERS[self._number] = self
+        self._number = next(NUMBERS)
+        LAYERS[self._number] = self
         self._programmed_version = -1
         check_finite(weight.detach(), f"{name}.weight")
         self.program()
@@ -132,10 +129,7 @@ class CrossbarLinear(nn.Linear):
 
     @property
     def conductance(self) -> Tensor | None:
-        """The conductances of this chip instance, drawn from its seed when asked for; None where cells are exact.
-
-        They are four bytes a cell, so they are kept only where every pass needs them.
-        """
+        """The conductances, drawn from the seed when asked for and kept only where every pass needs them, or None."""
         if self.noise is None or not self.noisy:
             return None
         if self._conductance is not None:
@@ -404,46 +398,3 @@ class CrossbarLinear(nn.Linear):
 def cells_sum(layer: CrossbarLinear, a: int, b: int) -> Tensor:
     """Sum over a block's rows of what is stored (with its offset), by output, for the input offset's correction."""
     return layer.integers[:, a:b].double().sum(-1) + layer.factors.weight_offset * (b - a)
-
-
-@torch.library.custom_op("tierform::crossbar_linear", mutates_args=())
-def _crossbar_linear(x: Tensor, weight: Tensor, number: int) -> Tensor:
-    return _layer(number).multiply(x)
-
-
-@_crossbar_linear.register_fake
-def _(x: Tensor, weight: Tensor, number: int) -> Tensor:
-    return x.new_empty(x.shape[0], _layer(number).out_features)
-
-
-@torch.library.custom_op("tierform::crossbar_linear_backward", mutates_args=())
-def _crossbar_linear_backward(gradient: Tensor, number: int) -> Tensor:
-    return gradient @ _layer(number).effective
-
-
-@_crossbar_linear_backward.register_fake
-def _(gradient: Tensor, number: int) -> Tensor:
-    return gradient.new_empty(gradient.shape[0], _layer(number).in_features)
-
-
-def _keep(ctx: Any, inputs: Any, output: Any) -> None:
-    x, weight, number = inputs
-    ctx.number = number
-    ctx.save_for_backward(x if weight.requires_grad else None)
-
-
-def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    (x,) = ctx.saved_tensors
-    layer = _layer(ctx.number)
-    to_input = torch.ops.tierform.crossbar_linear_backward(gradient.contiguous(), ctx.number)
-    to_weight = None
-    if x is not None:
-        to_weight = x.T @ gradient if layer.transposed else gradient.T @ x
-    return to_input, to_weight, None
-
-
-_crossbar_linear.register_autograd(_backward, setup_context=_keep)
-
-
-def _layer(number: int) -> CrossbarLinear:
-    return _LAYERS[number]

@@ -99,13 +99,13 @@ def timeline(result: Result, most: int = MOST_BARS) -> Timeline:
     shown = bars[:most]
     rows = tuple(dict.fromkeys(bar.resource for bar in shown))
     return Timeline(
-        tuple(sorted(rows)),
-        tuple(bar.resource for bar in shown),
-        tuple(bar.start_s for bar in shown),
-        tuple(bar.end_s - bar.start_s for bar in shown),
-        tuple(f"{bar.stage}: {bar.name}, layer {bar.layer}, micro-batch {bar.micro_batch}" for bar in shown),
-        tuple(bar.layer for bar in shown),
-        len(bars) - len(shown),
+        resources=tuple(sorted(rows)),
+        resource=tuple(bar.resource for bar in shown),
+        start_s=tuple(bar.start_s for bar in shown),
+        length_s=tuple(bar.end_s - bar.start_s for bar in shown),
+        label=tuple(f"{bar.stage}: {bar.name}, layer {bar.layer}, micro-batch {bar.micro_batch}" for bar in shown),
+        layer=tuple(bar.layer for bar in shown),
+        left_out=len(bars) - len(shown),
     )
 
 

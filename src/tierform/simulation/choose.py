@@ -161,7 +161,15 @@ class _Choice:
             groups = workload.group_footprints(stages.cut)
             footprint = max(groups, key=lambda group: group.total)
             placement = memory.place(footprint, held_B(workload, mapping) // self.job.parallelism.pipeline)
-        return Trial(workload, mapping, costing, stages, timed, placement, footprint)
+        return Trial(
+            workload=workload,
+            mapping=mapping,
+            costing=costing,
+            stages=stages,
+            timed=timed,
+            placement=placement,
+            footprint=footprint,
+        )
 
     def _over_micro_batches(self, first: Trial, numbers: list[int], notes: list[str]) -> Trial:
         """Time smaller and smaller numbers with the mapping of the first trial, until every phase gets slower.

@@ -185,7 +185,17 @@ def stack_of(chip: Chip) -> Any:
         placed = []
         for index, (die, size) in enumerate(zip(dies, sizes, strict=True)):
             left, low = chip.die_origin_m(index)
-            placed.append(Die(die.name, gap + left, gap + low, size[0], size[1], die.grid[1], die.grid[0]))
+            placed.append(
+                Die(
+                    name=die.name,
+                    x_m=gap + left,
+                    y_m=gap + low,
+                    width_m=size[0],
+                    height_m=size[1],
+                    rows=die.grid[1],
+                    columns=die.grid[0],
+                )
+            )
         stack = interposer_2_5d(placed, **options)
     else:
         die = dies[0]

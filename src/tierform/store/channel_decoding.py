@@ -25,7 +25,7 @@ from tierform.errors import fail
 from tierform.store.channel_file import ChannelMatrix, read_all
 from tierform.store.channel_rule import allocate
 from tierform.store.matvec import multiply
-from tierform.store.nested import PLANES, WORD, ChannelPlanes
+from tierform.store.nested import PLANES, WORD, ChannelPlanes, NestedMatrix, from_planes, to_planes
 from tierform.store.reader import Store
 
 _LEAST_SHARE = 8  # words of outputs below which a matrix is not shared between threads
@@ -52,19 +52,15 @@ class Depth:
 
 
 def shared(planes: ChannelPlanes, parts: int) -> list[ChannelPlanes]:
-    """The matrix cut by outputs into at most `parts` matrices of whole words."""
+    """The matrix cut by outputs into at most `parts` matrices of whole words, each laid out anew."""
     words = planes.words.shape[3]
     parts = max(1, min(parts, words // _LEAST_SHARE))
-    edges = [round(words * number / parts) for number in range(parts + 1)]
+    if parts == 1:
+        return [planes]
+    edges = [min(round(words * number / parts) * WORD, planes.outputs) for number in range(parts + 1)]
+    whole = from_planes(planes)
     return [
-        ChannelPlanes(
-            np.ascontiguousarray(planes.words[..., a:b]),
-            np.ascontiguousarray(planes.scale[:, a * WORD : b * WORD]),
-            np.ascontiguousarray(planes.offset[:, a * WORD : b * WORD]),
-            planes.group,
-            min(planes.outputs, b * WORD) - a * WORD,
-            planes.inputs,
-        )
+        to_planes(NestedMatrix(whole.codes[a:b], whole.scale[:, a:b], whole.offset[:, a:b], whole.group))
         for a, b in pairwise(edges)
     ]
 

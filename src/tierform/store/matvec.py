@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tierform.store.nested import PLANES, ChannelPlanes
 
 LANES = 4
+_AHEAD = 8  # channels
 _WORD = ir.IntType(64)
 _MASKS = ((1, 0x5555555555555555), (2, 0x3333333333333333), (4, 0x0F0F0F0F0F0F0F0F))
 _ALL = 2**64 - 1
@@ -82,6 +83,23 @@ def _exchange(planes: int, lanes: int) -> Any:
         return signature, generate
 
     return turn
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _soon(_context: Any, source: Any, place: Any) -> Any:
+    """Ask for the cache line of a word that will be read."""
+    signature = types.void(source, types.intp)
+
+    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+        start = context.make_array(sig.args[0])(context, builder, args[0]).data
+        line = builder.bitcast(builder.gep(start, [args[1]]), ir.IntType(8).as_pointer())
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), number, number, number])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [ir.IntType(8).as_pointer()], kind)
+        builder.call(function, [line, number(0), number(3), number(1)])
+        return context.get_dummy_value()
+
+    return signature, generate
 
 
 _KERNELS = {planes: _exchange(planes, LANES) for planes in range(1, PLANES + 1)}
@@ -154,6 +172,12 @@ def _multiply(words: Any, scale: Any, offset: Any, group: int, x: Any, planes: A
         waiting, sum_x, sum_middle = 0, np.float32(0), np.float32(0)
         first, begin = number * group, number * group * 8 * row
         for k in range(first, min(first + group, inputs)):
+            ahead = k + _AHEAD  # rows are short and channels skip planes: the processor does not foresee what comes
+            if ahead < inputs:
+                far = (ahead // group * group * 8 + ahead % group) * row
+                for plane in range(planes[ahead]):
+                    for word in range(0, row, 8):
+                        _soon(words, far + plane * group * row + word)
             depth = planes[k]
             if depth == 0:
                 continue

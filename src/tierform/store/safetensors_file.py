@@ -129,8 +129,20 @@ def find_files(model: Path | str) -> list[Path]:
     return [followed(file, path) for file in files]
 
 
+def plain_model(model: Path | str) -> Path:
+    """The model as files of safetensors: as given, or a GGUF file's converted twin in the cache."""
+    from tierform.gguf import is_gguf
+
+    if not is_gguf(model):
+        return Path(model)
+    from tierform.compression.checkpoints.folder import model_folder
+
+    return model_folder(model)
+
+
 def open_model(model: Path | str) -> list[SafetensorsFile]:
     """All files of a model, open; a tensor name that stands in two of them is refused."""
+    model = plain_model(model)
     opened: list[SafetensorsFile] = []
     seen: dict[str, Path] = {}
     try:

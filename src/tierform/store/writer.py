@@ -308,13 +308,14 @@ def pack_model(
     int4: Iterable[str] = (),
     progress: Progress | None = None,
 ) -> int:
-    """Pack a folder of safetensors files (or one file) into the store `path`, streaming; the store's size in bytes.
+    """Pack a folder of safetensors files (or one such file, or a GGUF file) into the store `path`; its size in bytes.
 
     `int4` has patterns of int8 tensors to be kept as four planes (their values must be -8 to 7).  The model's small
     files (configuration, tokenizer) are kept with it.  `progress` is told the bytes of each chunk done.
     """
-    from tierform.store.safetensors_file import open_model
+    from tierform.store.safetensors_file import open_model, plain_model
 
+    model = plain_model(model)
     opened = open_model(model)
     try:
         if Path(path).exists() and any(one.path.samefile(path) for one in opened):

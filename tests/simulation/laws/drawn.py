@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -99,8 +100,7 @@ def part_content(content: dict[str, Any], name: str) -> dict[str, Any]:
 def load(content: dict[str, Any], folder: Path) -> Chip:
     """The chip of such a content."""
     path = folder / f"{content['name']}.yaml"
-    with path.open("w") as out:
-        YAML(typ="safe").dump(content, out)
+    path.write_text(json.dumps(content))  # JSON is YAML, and keeps the order of keys
     return tierform.load_chip(path)
 
 

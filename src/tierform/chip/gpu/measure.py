@@ -74,29 +74,29 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
         cache = float(getattr(found, "L2_cache_size", 0) or 32 * 2**20)
         rate = float(getattr(found, "clock_rate", 0) or 1.5e6) * 1e3
         return Device(
-            found.name,
-            kind,
-            form,
-            peak,
-            bandwidth,
-            launch,
-            found.multi_processor_count,
-            rate,
-            cache,
-            float(found.total_memory),
+            name=found.name,
+            kind=kind,
+            format=form,
+            peak_per_s=peak,
+            bandwidth_B_per_s=bandwidth,
+            launch_s=launch,
+            threads=found.multi_processor_count,
+            clock_Hz=rate,
+            cache_B=cache,
+            memory_B=float(found.total_memory),
         )
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     return Device(
-        _cpu_name(),
-        kind,
-        form,
-        peak,
-        bandwidth,
-        launch,
-        torch.get_num_threads(),
-        _cpu_clock_Hz(),
-        _cpu_cache_B(),
-        memory,
+        name=_cpu_name(),
+        kind=kind,
+        format=form,
+        peak_per_s=peak,
+        bandwidth_B_per_s=bandwidth,
+        launch_s=launch,
+        threads=torch.get_num_threads(),
+        clock_Hz=_cpu_clock_Hz(),
+        cache_B=_cpu_cache_B(),
+        memory_B=memory,
     )
 
 

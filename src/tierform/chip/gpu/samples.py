@@ -85,12 +85,12 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
             [
                 Problem(
                     "these are not the columns of measured kernels",
-                    str(path),
-                    start + 1,
-                    None,
-                    ",".join(columns),
-                    None,
-                    fix + "latency_ms; collectives: op_name,nccl_dtype,num_gpus,message_size,latency.",
+                    file=str(path),
+                    line=start + 1,
+                    key=None,
+                    value=",".join(columns),
+                    nearest=None,
+                    fix=fix + "latency_ms; collectives: op_name,nccl_dtype,num_gpus,message_size,latency.",
                 )
             ]
         )
@@ -107,12 +107,12 @@ def read_samples(path: Path, device: str = "", repeats: bool = False) -> list[Sa
             problems.append(
                 Problem(
                     f"the same kernel was given in line {seen[key]}",
-                    str(path),
-                    line,
-                    None,
-                    str(sample.shape),
-                    None,
-                    "Keep one of them, or their median.",
+                    file=str(path),
+                    line=line,
+                    key=None,
+                    value=str(sample.shape),
+                    nearest=None,
+                    fix="Keep one of them, or their median.",
                 )
             )
         seen[key] = line
@@ -158,12 +158,12 @@ def _sample(
             problems.append(
                 Problem(
                     "a time must be greater than zero" if number <= 0 else f"a time is at most {LARGEST:.0e} ms",
-                    file,
-                    line,
-                    column,
-                    row[column],
-                    None,
-                    "A kernel's latency in milliseconds.",
+                    file=file,
+                    line=line,
+                    key=column,
+                    value=row[column],
+                    nearest=None,
+                    fix="A kernel's latency in milliseconds.",
                 )
             )
             return None
