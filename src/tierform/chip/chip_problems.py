@@ -170,12 +170,12 @@ def _precision_problems(chip: ChipFile, document: Document) -> list[Problem]:
     problems = [
         Problem(
             "unknown key",
-            document.file,
-            document.line_of(("precision", key)),
-            f"precision.{key}",
-            None,
-            nearest(key, known),
-            f"Known here: {', '.join(known)}.",
+            file=document.file,
+            line=document.line_of(("precision", key)),
+            key=f"precision.{key}",
+            value=None,
+            nearest=nearest(key, known),
+            fix=f"Known here: {', '.join(known)}.",
         )
         for key in chip.precision
         if key not in known
@@ -196,7 +196,15 @@ def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
         if key not in PLACES:
             fix = f"Known here: {', '.join(PLACES)}."
             problems.append(
-                Problem("unknown key", document.file, line, f"place.{key}", None, nearest(key, PLACES), fix)
+                Problem(
+                    "unknown key",
+                    file=document.file,
+                    line=line,
+                    key=f"place.{key}",
+                    value=None,
+                    nearest=nearest(key, PLACES),
+                    fix=fix,
+                )
             )
         elif component not in chip.components:
             close = nearest(component, chip.components)
@@ -211,12 +219,12 @@ def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
     return [
         Problem(
             "no component or die of this name",
-            document.file,
-            document.line_of(("memory", index, "attached")),
-            f"memory.{index}.attached",
-            entry.attached,
-            nearest(entry.attached, known),
-            f"Known here: {', '.join(known)}.",
+            file=document.file,
+            line=document.line_of(("memory", index, "attached")),
+            key=f"memory.{index}.attached",
+            value=entry.attached,
+            nearest=nearest(entry.attached, known),
+            fix=f"Known here: {', '.join(known)}.",
         )
         for index, entry in enumerate(chip.memory)
         if entry.attached and entry.attached not in known
@@ -234,11 +242,31 @@ def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
         line, shown = document.line_of(("network", "parameters", key)), f"network.parameters.{key}"
         if key not in known:
             fix = f"Known here: {', '.join(known)}."
-            problems.append(Problem("unknown key", document.file, line, shown, None, nearest(key, known), fix))
+            problems.append(
+                Problem(
+                    "unknown key",
+                    file=document.file,
+                    line=line,
+                    key=shown,
+                    value=None,
+                    nearest=nearest(key, known),
+                    fix=fix,
+                )
+            )
         elif value not in known[key]:
             fix = f"Known: {', '.join(known[key])}."
             close = nearest(value, known[key])
-            problems.append(Problem(f"no {key} of this name", document.file, line, shown, value, close, fix))
+            problems.append(
+                Problem(
+                    f"no {key} of this name",
+                    file=document.file,
+                    line=line,
+                    key=shown,
+                    value=value,
+                    nearest=close,
+                    fix=fix,
+                )
+            )
     return problems
 
 

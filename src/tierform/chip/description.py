@@ -251,7 +251,9 @@ def _without_file(problem: Problem, changes: Mapping[str, Any]) -> Problem:
     key = problem.key
     if key and key.startswith("components.") and not any(".set" in str(path) for path in changes):
         key = key.replace(".set.", ".", 1)
-    return Problem(problem.what, None, None, key, problem.value, problem.nearest, problem.fix)
+    return Problem(
+        problem.what, file=None, line=None, key=key, value=problem.value, nearest=problem.nearest, fix=problem.fix
+    )
 
 
 def _chip(document: Document, before: Chip | None = None) -> Chip:
@@ -370,7 +372,13 @@ def _part(
 def _at(problem: Problem, document: Document, at: tuple[str, ...]) -> Problem:
     where = document.line_of(at)
     return Problem(
-        problem.what, document.file, where, problem.key or ".".join(at), problem.value, problem.nearest, problem.fix
+        problem.what,
+        file=document.file,
+        line=where,
+        key=problem.key or ".".join(at),
+        value=problem.value,
+        nearest=problem.nearest,
+        fix=problem.fix,
     )
 
 

@@ -52,7 +52,10 @@ def source_problems(source: str, key: str, file: str, line: int | None) -> list[
     try:
         library.citation(source)
     except TierformError as error:
-        return [Problem(p.what, file, line, key, p.value, p.nearest, p.fix) for p in error.problems]
+        return [
+            Problem(p.what, file=file, line=line, key=key, value=p.value, nearest=p.nearest, fix=p.fix)
+            for p in error.problems
+        ]
     return []
 
 

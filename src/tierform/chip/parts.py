@@ -173,7 +173,9 @@ def _located(
 
 
 def _moved(problem: Problem, file: str, line: int | None, key: str | None) -> Problem:
-    return Problem(problem.what, file, line, key, problem.value, problem.nearest, problem.fix)
+    return Problem(
+        problem.what, file=file, line=line, key=key, value=problem.value, nearest=problem.nearest, fix=problem.fix
+    )
 
 
 def _keep(store: dict[str, Any], key: str, value: Any) -> None:

@@ -198,12 +198,12 @@ def _assignment_problems(described: MappingFile, document: Document, chip: Chip,
             problems.append(
                 Problem(
                     "this component cannot run the operator",
-                    document.file,
-                    line,
-                    shown,
-                    component,
-                    None,
-                    f"Able: {', '.join(able) or 'none'}.",
+                    file=document.file,
+                    line=line,
+                    key=shown,
+                    value=component,
+                    nearest=None,
+                    fix=f"Able: {', '.join(able) or 'none'}.",
                 )
             )
     missing = [key for key in needed if key not in given]
@@ -244,12 +244,12 @@ def _weight_problems(described: MappingFile, document: Document, chip: Chip) -> 
             problems.append(
                 Problem(
                     f"no tile of this number holds {weight.component!r}",
-                    document.file,
-                    document.line_of((*at, "tiles")),
-                    f"weights.{index}.tiles",
-                    strange[0] if len(strange) == 1 else strange,
-                    None,
-                    f"Its tiles are {min(valid)} to {max(valid)}.",
+                    file=document.file,
+                    line=document.line_of((*at, "tiles")),
+                    key=f"weights.{index}.tiles",
+                    value=strange[0] if len(strange) == 1 else strange,
+                    nearest=None,
+                    fix=f"Its tiles are {min(valid)} to {max(valid)}.",
                 )
             )
         if min(weight.crossbars, weight.copies, weight.layers, weight.replicas) < 1:
@@ -280,12 +280,12 @@ def _weight_problems(described: MappingFile, document: Document, chip: Chip) -> 
             problems.append(
                 Problem(
                     f"{count} crossbars are used and {name!r} has {available}",
-                    document.file,
-                    document.line_of(("weights",)),
-                    "weights",
-                    None,
-                    None,
-                    "Use fewer replicas or layers.",
+                    file=document.file,
+                    line=document.line_of(("weights",)),
+                    key="weights",
+                    value=None,
+                    nearest=None,
+                    fix="Use fewer replicas or layers.",
                 )
             )
     return problems
@@ -309,7 +309,11 @@ def _size_problems(
 
     def wrong(what: str, index: int, key: str, value: object, fix: str | None = None, close: str | None = None) -> None:
         line = document.line_of(("weights", index, key))
-        problems.append(Problem(what, document.file, line, f"weights.{index}.{key}", value, close, fix))
+        problems.append(
+            Problem(
+                what, file=document.file, line=line, key=f"weights.{index}.{key}", value=value, nearest=close, fix=fix
+            )
+        )
 
     for index, entry in enumerate(described.weights):
         place = (entry.component, entry.block, entry.weight)

@@ -14,6 +14,7 @@ from tierform.errors import fail
 from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
 from tierform.registry import Registry
+from tierform.simulation.limits import Limit, limits
 from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
 from tierform.simulation.run import Run
 from tierform.simulation.views import VIEWS
@@ -108,6 +109,16 @@ class Result:
     def average_power_W(self) -> float:
         """Energy over latency."""
         return self.energy_J / self.latency_s if self.latency_s else 0.0
+
+    @property
+    def limits(self) -> list[Limit]:
+        """What limits each stage, and the time that would go away if a resource took none.
+
+        TierformError for a pipeline of several chips, and for a result that came from another process.
+        """
+        if self._run is None:
+            fail("limits are told where the simulation ran", fix="Ask for them before the result is sent on.")
+        return limits(self._run)
 
     @property
     def crossbar_writes(self) -> int:

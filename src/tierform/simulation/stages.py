@@ -42,6 +42,8 @@ class Timed:
     clock: float = 1.0
     sampling_s: float = 0.0
     waiting_s: float = 0.0
+    link_s: float = 0.0
+    spill_s: float = 0.0
 
 
 class Stages:
@@ -154,9 +156,9 @@ class Stages:
             moved = Traffic(max(0.0, moved.read_B - away.read_B), max(0.0, moved.write_B - away.write_B))
         made.moved = moved
         made.busy_s = memory.busy_s(moved)
-        slowest = max((memory.spill_cost(tier, moved)[1] for tier, moved in made.spilled.items()), default=0.0)
-        link_s = float((links / fabric.link_B_per_s).max()) if links.size else 0.0
-        shared = max(made.busy_s, link_s, slowest) / self.groups
+        made.spill_s = max((memory.spill_cost(tier, moved)[1] for tier, moved in made.spilled.items()), default=0.0)
+        made.link_s = float((links / fabric.link_B_per_s).max()) if links.size else 0.0
+        shared = max(made.busy_s, made.link_s, made.spill_s) / self.groups
         made.seconds = max(made.schedule.makespan_s, shared)
         if made.stage.kind is StageKind.UPDATE:
             made.programming_s = self._programming_s()
