@@ -12,11 +12,11 @@ from pydantic import BaseModel
 
 from tierform import library
 from tierform.chip.component import (
-    Board,
     BufferHolder,
     Component,
     MemoryHolder,
     OperatorFuser,
+    PoweredBoard,
     Share,
     Wearing,
     WeightHolder,
@@ -121,7 +121,7 @@ def figures(part: Component) -> Iterator[object]:
     if isinstance(part, CrossbarTiles):
         yield area_by_part(part.parameters, beside=True)
         yield part.remarks, power_by_part(part.parameters), peak(part.parameters, 4, 4, bytes_moved=True)
-    if isinstance(part, Board):
+    if isinstance(part, PoweredBoard):
         yield part.active_W, part.headroom_W
     if isinstance(part, Gpu) and part.parameters.links is not None:
         links = CollectiveModel.of(part.parameters.links)

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tierform.chip.component import (
-    Board,
     BufferHolder,
     CollectiveTimer,
     Component,
     FormatConverter,
     MemoryHolder,
     OperatorFuser,
+    PoweredBoard,
     Roofed,
     Wearing,
     WeightHolder,
@@ -30,7 +30,7 @@ class Capabilities:
     wearing: dict[str, Wearing]
     timers: dict[str, CollectiveTimer]
     converters: dict[str, FormatConverter]
-    boards: dict[str, Board]
+    boards: dict[str, PoweredBoard]
     roofed: dict[str, Roofed]
 
     @classmethod
@@ -45,6 +45,6 @@ class Capabilities:
             wearing={name: part for name, part in parts if isinstance(part, Wearing)},
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
             converters={name: part for name, part in parts if isinstance(part, FormatConverter)},
-            boards={name: part for name, part in parts if isinstance(part, Board)},
+            boards={name: part for name, part in parts if isinstance(part, PoweredBoard)},
             roofed={name: part for name, part in parts if isinstance(part, Roofed)},
         )

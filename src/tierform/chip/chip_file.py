@@ -68,7 +68,7 @@ class ComponentFile(FileModel):
     )
 
 
-class LinkFile(FileModel):
+class StackLinkFile(FileModel):
     """Vertical or interposer links: their width, latency, and how many there are."""
 
     width: Annotated[Constant, quantity("bit", above=0)] = Field(
@@ -100,8 +100,10 @@ class NetworkFile(FileModel):
         le=64,
         description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
     )
-    vertical: LinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
-    interposer: LinkFile | None = Field(None, description="Links between chiplets of a 2.5D package; needed there.")
+    vertical: StackLinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
+    interposer: StackLinkFile | None = Field(
+        None, description="Links between chiplets of a 2.5D package; needed there."
+    )
     parameters: dict[str, str] = Field(
         {},
         description="Choices among the library's constants for router, wire, vertical and interposer (energy a bit, "

@@ -240,7 +240,7 @@ class OperatorFuser(Protocol):
 
 
 @runtime_checkable
-class Board(Protocol):
+class PoweredBoard(Protocol):
     """Draws power while it works on anything at all, beside what its operators and bytes take."""
 
     @property

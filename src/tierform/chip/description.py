@@ -55,7 +55,7 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ChipOrigin:
     """What a chip was made from: the plain content of its file, the checked description, the parts.
 
     `digest` is that of the content without the components.
@@ -93,7 +93,7 @@ class Chip:
     assumed: tuple[str, ...]
     fingerprint: str
     component_types: dict[str, str] = field(default_factory=dict)
-    origin: Origin | None = field(default=None, compare=False, repr=False)
+    origin: ChipOrigin | None = field(default=None, compare=False, repr=False)
 
     def __hash__(self) -> int:
         return hash((self.name, self.fingerprint))
@@ -289,11 +289,11 @@ def _chip(document: Document, before: Chip | None = None) -> Chip:
         assumed=tuple(described.assumed),
         fingerprint=digest_of([digest, {name: part.digest for name, part in parts.items()}]),
         component_types={name: part.type for name, part in parts.items()},
-        origin=Origin(document.content, described, parts, digest),
+        origin=ChipOrigin(document.content, described, parts, digest),
     )
 
 
-def _described(document: Document, old: Origin | None) -> tuple[ChipFile | None, list[Problem]]:
+def _described(document: Document, old: ChipOrigin | None) -> tuple[ChipFile | None, list[Problem]]:
     """The checked content; sections that are the same as before are taken from there."""
     content = document.content
     if old is not None:
@@ -318,7 +318,7 @@ def _component_problems(document: Document) -> list[Problem]:
     return [problem for name, entry in described.items() for problem in _part(name, 1, entry, document, None)[1]]
 
 
-def _own_digest(content: dict[str, Any], old: Origin | None) -> str:
+def _own_digest(content: dict[str, Any], old: ChipOrigin | None) -> str:
     own = {key: value for key, value in content.items() if key != "components"}
     if old is not None and own == {key: value for key, value in old.content.items() if key != "components"}:
         return old.digest
@@ -338,7 +338,7 @@ def _check_schema(document: Document) -> None:
         )
 
 
-def _parts(chip: ChipFile, document: Document, old: Origin | None) -> tuple[dict[str, Part], list[Problem]]:
+def _parts(chip: ChipFile, document: Document, old: ChipOrigin | None) -> tuple[dict[str, Part], list[Problem]]:
     """Every component of the chip, and what is wrong with them."""
     problems: list[Problem] = []
     parts: dict[str, Part] = {}

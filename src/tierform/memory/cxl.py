@@ -33,7 +33,7 @@ _SLOTS_PER_LINE = 4 + 1 / 3
 LAYOUTS = ("adjacent", "plane-major")
 
 
-class LinkFile(FileModel):
+class CxlLinkFile(FileModel):
     """The link of an expander."""
 
     generation: Literal["1.1", "2.0", "3.0", "3.1"] = Field(
@@ -48,7 +48,7 @@ class LinkFile(FileModel):
     )
 
 
-class ControllerFile(FileModel):
+class CxlControllerFile(FileModel):
     """Work inside the device."""
 
     queue_depth: Annotated[Constant, quantity("1", above=0)] = Field(
@@ -81,8 +81,8 @@ class CxlFile(FileModel):
     title: str = Field(description="One line for people; changes no figure.")
     memory: str = Field(description="DRAM behind the controller: a memory of the library with its grade.")
     memory_stacks: int = Field(1, description="DRAM devices of one expander; capacity and bandwidth grow with them.")
-    link: LinkFile = Field(description="The link between chip and expander.")
-    controller: ControllerFile = Field(description="The controller inside the expander.")
+    link: CxlLinkFile = Field(description="The link between chip and expander.")
+    controller: CxlControllerFile = Field(description="The controller inside the expander.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,7 +315,7 @@ def read_cxl(name: str, document: Document, stacks: int, overrides: dict[str, An
     read = validate(CxlFile, document)
     values: dict[str, Constant] = {
         **{f"link.{key}": getattr(read.link, key) for key in ("latency", "energy")},
-        **{f"controller.{key}": getattr(read.controller, key) for key in ControllerFile.model_fields},
+        **{f"controller.{key}": getattr(read.controller, key) for key in CxlControllerFile.model_fields},
     }
     generation, lanes = read.link.generation, int(read.link.lanes)
     memory, memory_stacks = read.memory, read.memory_stacks

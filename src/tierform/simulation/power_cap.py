@@ -17,7 +17,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from tierform.chip.component import Board, Cost
+from tierform.chip.component import Cost, PoweredBoard
 
 if TYPE_CHECKING:
     from tierform.simulation.costing import Execution
@@ -46,7 +46,7 @@ def clock_of(seconds: float, clocked_s: float, operations_J: float, bytes_J: flo
 
 
 def held_to_limit(
-    name: str, board: Board, executions: Iterable[tuple[Execution, float]], seconds: float, groups: int = 1
+    name: str, board: PoweredBoard, executions: Iterable[tuple[Execution, float]], seconds: float, groups: int = 1
 ) -> tuple[float, float]:
     """(clock, seconds) of a pass of `seconds` on a board; its executions' costs are changed to those at that clock.
 
@@ -76,7 +76,7 @@ def slowed(timed: Iterable[Timed]) -> tuple[str, ...]:
     return tuple(f"{kind}: the board's power limit holds the clock at {clock:.0%}" for kind, clock in lowest.items())
 
 
-def _clocked_s(board: Board, cost: Cost) -> float:
+def _clocked_s(board: PoweredBoard, cost: Cost) -> float:
     """The part of a kernel's time that grows when the clock falls."""
     return max(0.0, cost.occupancy_s - board.memory_s(cost.memory_read_B + cost.memory_write_B))
 

@@ -110,6 +110,11 @@ class Group:
     reason: str
 
 
+def _unlisted(name: str) -> Group:
+    """A group that our own table does not hold to anything."""
+    return Group(name=name, runtime="ideal", quantized_runtime="", bar=None, judged=False, peer="", reason="")
+
+
 def ledger(folder: Path | None = None) -> Ledger:
     """Every row computed anew; see the module's text."""
     path = _TABLES / "models.csv" if folder is None else folder / "cases.csv"
@@ -120,7 +125,7 @@ def ledger(folder: Path | None = None) -> Ledger:
     errors: dict[str, list[float]] = {}
     refused = []
     for row in rows:
-        group = groups.get(row["group"], Group(row["group"], "ideal", "", None, False, "", ""))
+        group = groups.get(row["group"], _unlisted(row["group"]))
         runtime = row.get("runtime") or _runtime_of(row, group)
         try:
             ours = _METRICS[row["metric"]](_simulated(row, runtime, folder, known))
