@@ -97,7 +97,8 @@ def _load(path: Path) -> int | None:
 
     try:
         library = ctypes.CDLL(None)
-        known = {symbol: library.abort for symbol in _RUNTIME if "numba" not in sys.modules}
+        # One symbol that is unknown leaves all of them without an address.  Numba, once it compiles, brings its own.
+        known = {symbol: library.abort for symbol in _RUNTIME if llvm.address_of_symbol(symbol) is None}
         known |= {symbol: getattr(library, symbol) for symbol in _LIBRARY}
     except (OSError, AttributeError, TypeError):
         return None
