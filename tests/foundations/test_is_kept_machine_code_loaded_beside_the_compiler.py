@@ -47,6 +47,8 @@ def alone() -> int:
     return _cycles(RUN + "\nimport sys\nassert 'numba.core.compiler' not in sys.modules")
 
 
-@pytest.mark.parametrize("code", ["import numba\n" + RUN, RUN + COMPILE, COMPILE + RUN], ids=["first", "after", "before"])
+@pytest.mark.parametrize(
+    "code", ["import numba\n" + RUN, RUN + COMPILE, COMPILE + RUN], ids=["first", "after", "before"]
+)
 def test_does_a_run_count_the_same_beside_the_compiler(alone: int, code: str) -> None:
     assert _cycles(code) == alone
