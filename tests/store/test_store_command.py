@@ -75,7 +75,12 @@ def test_serve_until_interrupted(small_store: Path) -> None:
     environment = {**os.environ, "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
     command = [sys.executable, "-m", "tierform", "store", "serve", str(small_store), "--port", "0"]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # ignored in a shell's background
     ) as server:
         assert server.stdout is not None
         url = server.stdout.readline().split()[0]
