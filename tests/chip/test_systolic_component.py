@@ -119,7 +119,7 @@ def test_sparse_weights_save_work_and_activations_do_not() -> None:
 
 def test_a_process_gives_what_the_file_leaves_out() -> None:
     given_energies = arrays().parameters.mac_energy["int8"]
-    left_out: dict[str, Any] = {"mac_energy": {}, "sram_energy": None, "array_area": None, "leakage": None}
+    left_out: dict[str, Any] = {"mac_energy": None, "sram_energy": None, "array_area": None, "leakage": None}
     with pytest.raises(TierformError, match="no process gives it"):
         arrays(**left_out)
     scaled = arrays(**left_out, process="7nm")

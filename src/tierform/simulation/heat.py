@@ -129,7 +129,7 @@ class _Leakage:
 
     def by_tile(self, kelvin: Powers) -> Powers:
         total = np.zeros(len(kelvin))
-        for name, component in self.chip.components.items():
+        for name, component in sorted(self.chip.components.items()):  # sums do not depend on the file's order
             held = self.tiles[name]
             total[held] += component.leakage_W(kelvin[held]) / len(held)
         return total
