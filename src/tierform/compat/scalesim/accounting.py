@@ -120,7 +120,7 @@ def _check_walk(layer: LayerShape, plan: Plan) -> None:
 def _drained(
     plan: Plan, configuration: Configuration, stalls: NDArray[np.int64]
 ) -> tuple[tuple[int, int, int], int, int]:
-    from tierform.compat.scalesim.bounded import drain_writes
+    from tierform.compat.scalesim.write_buffer import drain_writes
 
     writes, first, last, stall, end, _ = drain_writes(
         plan.output, plan.lines, plan.folds()[2], configuration.ofmap_words, plan.columns, stalls

@@ -1,7 +1,6 @@
 """SCALE-Sim's buffers behind given bandwidths and memories, rebuilt from their observed rules, compiled.
 
-The prefetching read buffers, with a plain SRAM or one whose words are laid out over banks, the draining write buffer,
-and the ports to the memory, whose requests take one cycle each or as long as a list of latencies says.
+The prefetching read buffers, with a plain SRAM or one whose words are laid out over banks, and the run of all buffers.
 """
 
 from __future__ import annotations
@@ -10,9 +9,8 @@ import numpy as np
 from numba import njit
 
 from tierform.compat.scalesim.streams import address_of, asked_address, asking_ports, line_asks
+from tierform.compat.scalesim.write_buffer import FIRST, FREE, LAST, WRITES, finish_writes, outputs, respond, write_line
 
-# Indices of a write buffer's state.
-_FREE, _AT, _READY, _DRAINED, _WRITES, _DRAIN_END, _FIRST, _LAST, _DRAINS = range(9)
 # Indices of a prefetching read buffer's state.
 (
     _START,
@@ -28,115 +26,6 @@ _FREE, _AT, _READY, _DRAINED, _WRITES, _DRAIN_END, _FIRST, _LAST, _DRAINS = rang
     _BEGIN,
     _FETCHES,
 ) = range(12)
-
-
-@njit(cache=True)
-def _push(fills, ready, value):  # type: ignore[no-untyped-def]
-    if ready == fills.size:
-        grown = np.zeros(2 * fills.size, dtype=np.int64)
-        grown[:ready] = fills
-        fills = grown
-    fills[ready] = value
-    return fills
-
-
-@njit(cache=True)
-def _drain(state, fills, start, lines, bandwidth, port, latencies, queue, log):  # type: ignore[no-untyped-def]
-    """Send up to `lines` lines out from cycle `start`; all but the last line count as full."""
-    until = min(state[_DRAINED] + lines, state[_READY])
-    count = until - state[_DRAINED]
-    if count < 1:
-        return
-    moved = count * bandwidth - (bandwidth - fills[until - 1])
-    state[_WRITES] += moved
-    state[_FREE] += moved
-    if state[_DRAINS] < log.size // 2:
-        log[2 * state[_DRAINS]] = start
-        log[2 * state[_DRAINS] + 1] = count
-    state[_DRAINS] += 1
-    low, high = _respond(port, latencies, queue, start, count)
-    if state[_FIRST] < 0 or low < state[_FIRST]:
-        state[_FIRST] = low
-    state[_DRAIN_END] = high
-    state[_LAST] = max(state[_LAST], state[_DRAIN_END])
-    state[_DRAINED] = until
-
-
-@njit(cache=True)
-def _write_line(state, fills, left, cycle, size, bandwidth, port, latencies, queue, log):  # type: ignore[no-untyped-def]
-    """Take `left` words in a cycle: (cycle when they are taken, fills)."""
-    drain = size - -(-size // 2)
-    threshold = size - drain
-    current = cycle
-    while left > 0:
-        draining = current < state[_DRAIN_END]
-        take = min(left, max(1, state[_FREE] if draining else state[_FREE] - threshold + 1))
-        left -= take
-        state[_FREE] -= take
-        state[_AT] += take
-        while state[_AT] >= bandwidth:
-            state[_AT] -= bandwidth
-            fills = _push(fills, state[_READY], bandwidth)
-            state[_READY] += 1
-        if draining:
-            if state[_FREE] <= 0:
-                current = state[_DRAIN_END]
-        elif state[_FREE] < threshold:
-            if state[_AT]:
-                fills = _push(fills, state[_READY], state[_AT])
-                state[_READY] += 1
-                state[_AT] = 0
-            _drain(state, fills, current, -(-drain // bandwidth), bandwidth, port, latencies, queue, log)
-    return current, fills
-
-
-@njit(cache=True)
-def _finish_writes(state, fills, cycle, size, bandwidth, port, latencies, queue, log):  # type: ignore[no-untyped-def]
-    if state[_AT]:
-        fills = _push(fills, state[_READY], state[_AT])
-        state[_READY] += 1
-        state[_AT] = 0
-    while state[_DRAINED] < state[_READY]:
-        _drain(state, fills, cycle, -(-(size - -(-size // 2)) // bandwidth), bandwidth, port, latencies, queue, log)
-        cycle = state[_DRAIN_END] + 1
-
-
-@njit(cache=True, inline="always")
-def _outputs(output, fold, line):  # type: ignore[no-untyped-def]
-    """Words that leave in a line.  `output` = (reversed?, lead, steps, array rows); `fold` = (columns, rows used)."""
-    if output[0] == 1:
-        low = max(0, line - output[1] - (output[3] - 1))
-        high = min(fold[0], line - output[1] - (output[3] - fold[1]) + 1)
-    else:
-        low = max(0, line - output[1] - output[2] + 1)
-        high = min(fold[0], line - output[1] + 1)
-    return max(0, high - low)
-
-
-@njit(cache=True)
-def drain_writes(output, lines, folds, size, bandwidth, stalls):  # type: ignore[no-untyped-def]
-    """The write buffer alone: (writes, first and last drain cycle, stalls, cycle of the last line, stop cycle).
-
-    `stalls` receives the delay before each line when it is not empty.
-    """
-    state = np.zeros(9, dtype=np.int64)
-    state[_FREE], state[_FIRST], state[_LAST] = size, -1, -1
-    fills = np.zeros(64, dtype=np.int64)
-    port, none = np.zeros(3, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    stall, position, current, stop = 0, 0, 0, 0
-    for f in range(folds.shape[0]):
-        for line in range(lines):
-            if stalls.size:
-                stalls[position] = stall
-            cycle = position + stall
-            words = _outputs(output, folds[f], line)
-            current, fills = _write_line(state, fills, words, cycle, size, bandwidth, port, none, none, none)
-            if words:
-                stop = current
-            stall += current - cycle
-            position += 1
-    _finish_writes(state, fills, current, size, bandwidth, port, none, none, none)
-    return state[_WRITES], state[_FIRST], state[_LAST], stall, current, stop
 
 
 @njit(cache=True)
@@ -196,47 +85,9 @@ def _read_line(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def _respond(port, latencies, queue, first, count):  # type: ignore[no-untyped-def]
-    """The cycles of the first and the last answer to `count` requests of a line each, one a cycle from `first` on.
-
-    `port` = (latencies used so far, requests in the queue, latency when none is left); without latencies a request
-    takes that one.  A full queue holds the next request until its earliest answer is there.
-    """
-    if latencies.size == 0:
-        return first + port[2], first + count - 1 + port[2]
-    stall, low, high = 0, 0, 0
-    for i in range(count):
-        latency = port[2]
-        if port[0] < latencies.size:
-            latency = latencies[port[0]]
-            port[0] += 1
-        if latency > 10000:
-            latency = port[2]
-        out = first + i + stall + latency
-        low = out if i == 0 else min(low, out)
-        high = out if i == 0 else max(high, out)
-        queue[port[1]] = out
-        port[1] += 1
-        if port[1] == queue.size:
-            now = first + i + stall
-            queue[:] = np.sort(queue)
-            gone = 0
-            if queue[0] >= now:
-                stall += queue[0] - now
-                gone = 1
-            else:
-                while gone < queue.size and queue[gone] < now:
-                    gone += 1
-            for k in range(gone, queue.size):
-                queue[k - gone] = queue[k]
-            port[1] -= gone
-    return low, high
-
-
-@njit(cache=True)
 def first_fill(state, port, latencies, queue, lines):  # type: ignore[no-untyped-def]
     """Fill the active buffer before the first demand: (first answer, cycles by which it comes late)."""
-    low, high = _respond(port, latencies, queue, -lines - 1, lines)
+    low, high = respond(port, latencies, queue, -lines - 1, lines)
     state[_FETCHED_AT] = high
     return low, high + 1
 
@@ -276,7 +127,7 @@ def _fetch(state, port, latencies, queue, log):  # type: ignore[no-untyped-def]
         log[state[_FETCHES]] = state[_FETCHED_AT] + 1
     state[_FETCHES] += 1
     state[_ACCESSES] += state[_FETCH_WORDS]
-    low, high = _respond(port, latencies, queue, state[_FETCHED_AT] + 1, state[_FETCH_CYCLES])
+    low, high = respond(port, latencies, queue, state[_FETCHED_AT] + 1, state[_FETCH_CYCLES])
     state[_FETCHED_AT] = high
     state[_STOP] = max(state[_STOP], high)
     state[_BEGIN] = min(state[_BEGIN], low)
@@ -347,7 +198,7 @@ def run_bounded(  # type: ignore[no-untyped-def]
     line in which they are asked for.
     """
     state = np.zeros(9, dtype=np.int64)
-    state[_FREE], state[_FIRST], state[_LAST] = size, -1, -1
+    state[FREE], state[FIRST], state[LAST] = size, -1, -1
     fills = np.zeros(64, dtype=np.int64)
     seen = np.full((3, 2), -1, dtype=np.int64)
     if ifmap_banks[0] == 0:
@@ -397,8 +248,8 @@ def run_bounded(  # type: ignore[no-untyped-def]
             if position == 0:
                 a += late[0]
                 b += late[1]
-            words = _outputs(output, output_folds[f], line)
-            current, fills = _write_line(
+            words = outputs(output, output_folds[f], line)
+            current, fills = write_line(
                 state, fills, words, cycle, size, bandwidth, output_port, output_latencies, output_queue, output_log
             )
             last = max(last, current)
@@ -410,5 +261,5 @@ def run_bounded(  # type: ignore[no-untyped-def]
                 _see(seen, 2, current)
             stall += max(a, b, current - cycle)
             position += 1
-    _finish_writes(state, fills, current, size, bandwidth, output_port, output_latencies, output_queue, output_log)
-    return state[_WRITES], state[_FIRST], state[_LAST], stall, last, seen
+    finish_writes(state, fills, current, size, bandwidth, output_port, output_latencies, output_queue, output_log)
+    return state[WRITES], state[FIRST], state[LAST], stall, last, seen
