@@ -128,10 +128,11 @@ class _Leakage:
         self.tiles = {name: np.array(chip.tiles_of(name), dtype=np.int64) for name in chip.components}
 
     def by_tile(self, kelvin: Powers) -> Powers:
-        total = np.zeros(len(kelvin))
-        for name, component in sorted(self.chip.components.items()):  # sums do not depend on the file's order
-            held = self.tiles[name]
-            total[held] += component.leakage_W(kelvin[held]) / len(held)
+        parts = np.zeros((len(self.tiles), len(kelvin)))
+        for part, (name, held) in zip(parts, self.tiles.items(), strict=True):
+            part[held] = self.chip.components[name].leakage_W(kelvin[held]) / len(held)
+        parts.sort(axis=0)  # sums depend neither on the file's order nor on names
+        total: Powers = parts.sum(axis=0)
         return total
 
     def by_component(self, kelvin: Powers) -> dict[str, float]:
