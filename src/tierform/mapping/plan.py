@@ -138,4 +138,4 @@ def task_words(task: Task) -> str:
 
 def assignment_key(stage: Stage, block: Block, operator: Operator) -> str:
     """The name under which an operator's assignment stands: all runs of decode steps share one."""
-    return f"{stage.kind.value}/{block.name}/{operator.name}"
+    return stage.kind + "/" + block.name + "/" + operator.name

@@ -133,6 +133,7 @@ class Stages:
         """Sum the traffic of a pass and lengthen the stage where it needs longer than the schedule."""
         memory, fabric = self.costing.memory, self.costing.fabric
         read = write = 0.0
+        spilling = memory.has_spilled
         links = np.zeros(len(fabric.link_B_per_s))
         for wave, segments in zip(made.stage.waves, made.waves, strict=True):
             for segment in segments:
@@ -140,7 +141,7 @@ class Stages:
                 for item in segment.executions:
                     read += item.traffic.read_B * times
                     write += item.traffic.write_B * times
-                    for tier, moved in memory.spilled(item.operator).items():
+                    for tier, moved in memory.spilled(item.operator).items() if spilling else ():
                         made.spilled[tier] = made.spilled.get(tier, NOTHING) + moved.times(times)
                     for move in item.moves:
                         links += move.route.link_share * (move.size_B * times)

@@ -86,12 +86,13 @@ class MemoryBehind:
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
         self.tiers += self.devices
+        self._nearest: Any | None = None if self.inside or not self.devices else self.devices[0]
         self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
     @property
     def nearest(self) -> Any | None:
         """The device that the chip's components read directly; None when a component has its own, or without any."""
-        return None if self.inside or not self.devices else self.devices[0]
+        return self._nearest
 
     # -- what an operator moves ---------------------------------------------------------------------------------
     def of_operator(self, operator: Operator, *, held: bool, on_chip: bool, refetch: Refetch = ONCE) -> Traffic:
@@ -113,6 +114,11 @@ class MemoryBehind:
             return Traffic(float(operator.read_B))
         kept = held or on_chip or operator.origin is Origin.DEQUANTIZE
         last = len(operator.inputs) - 1
+        spilled = self._overflow_B(operator)
+        if refetch == ONCE:
+            read = operator.count * sum(o.size_B for o in operator.inputs if _of_memory(o, kept)) + spilled
+            write = operator.count * sum(o.size_B for o in operator.outputs if _stays(o)) + spilled
+            return Traffic(float(read), float(write)) if read or write else NOTHING
         read = write = 0.0
         for place, operand in enumerate(operator.inputs):
             again = refetch.second if operator.kind is Kind.MATMUL and place == last else refetch.first
@@ -120,15 +126,13 @@ class MemoryBehind:
                 if kept:
                     continue
                 read += again * operand.size_B
-            elif operand.role is Role.KV_CACHE or _gradient_of_weight(operand):
+            elif _stays(operand):
                 read += again * operand.size_B
             elif operand.role is not Role.INDEX:
                 read += (again - 1.0) * operand.size_B
         for operand in operator.outputs:
-            stays = operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
-            write += (refetch.result_write - (0.0 if stays else 1.0)) * operand.size_B
+            write += (refetch.result_write - (0.0 if _stays(operand) else 1.0)) * operand.size_B
             read += refetch.result_read * operand.size_B
-        spilled = self._overflow_B(operator)
         return Traffic(operator.count * read + spilled, operator.count * write + spilled)
 
     def _of_update(self, operator: Operator, held: bool) -> Traffic:
@@ -140,7 +144,7 @@ class MemoryBehind:
 
     def _overflow_B(self, operator: Operator) -> float:
         """Bytes of intermediate results beyond all buffers together, which wait in memory; 0 on a chip without any."""
-        if self.on_chip_B <= 0:
+        if self.on_chip_B <= 0 or operator.input_B + operator.output_B <= self.on_chip_B:
             return 0.0
         passing = [o for o in (*operator.inputs, *operator.outputs) if o.role is Role.ACTIVATION and not o.static]
         return max(0.0, operator.count * sum(o.size_B for o in passing) - self.on_chip_B) / 2
@@ -201,6 +205,11 @@ class MemoryBehind:
         }
         return placement
 
+    @property
+    def has_spilled(self) -> bool:
+        """Whether something waits beyond the nearest tier."""
+        return bool(self._away)
+
     def spilled(self, operator: Operator) -> dict[int, Traffic]:
         """Bytes of one execution that come from and go to each tier beyond the nearest, by tier number."""
         found: dict[int, Traffic] = {}
@@ -237,6 +246,16 @@ class MemoryBehind:
 
 def _gradient_of_weight(operand: Operand) -> bool:
     return operand.role is Role.GRADIENT and operand.trainable
+
+
+def _stays(operand: Operand) -> bool:
+    """Whether it waits in memory between operators: the cache of keys and values, gradients of weights."""
+    return operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
+
+
+def _of_memory(operand: Operand, kept: bool) -> bool:
+    """Whether an input comes from memory; `kept` weights do not."""
+    return not kept if operand.role is Role.WEIGHT else _stays(operand)
 
 
 def _part(operator: Operator, operand: Operand) -> str:

@@ -31,7 +31,9 @@ from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, T
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
 ATTENTIONS = ("fused", "tiled", "eager")
-DECODE_RUNS = 16  # decode steps are grouped in about this many runs
+# Decode steps are grouped in runs: at most about so many, and none shorter than lengthens the context by so much.
+DECODE_RUNS = 16
+DECODE_GROWTH = 0.04
 REMEMBERED = 256  # workloads
 Memory = tuple[BlockMemory, ...]
 
@@ -237,10 +239,11 @@ def _forward(segments: list[Segment]) -> list[Block]:
 
 def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
     """(first context length, odd number of steps) of each run; no run crosses the sliding window's edge."""
-    width = -(-steps // DECODE_RUNS)
-    width += 1 - width % 2
+    least = -(-steps // DECODE_RUNS)
     runs, last = [], first + steps - 1
     while first <= last:
+        width = max(least, int(first * DECODE_GROWTH))
+        width += 1 - width % 2
         edge = min(last, window) if window and first <= window else last
         count = min(width, edge - first + 1)
         count -= 1 - count % 2

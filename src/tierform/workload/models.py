@@ -9,7 +9,7 @@ layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,6 +203,13 @@ def _from_path(path: Path) -> Model:
 
 
 def _from_library(path: Path) -> Model:
+    """The model of a library file, read again when the file is another."""
+    known = path.stat()
+    return _read_library(path, known.st_mtime_ns, known.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read_library(path: Path, changed_ns: int, size_B: int) -> Model:
     from tierform.workload.config import read_library_file
 
     config, name, source, note = read_library_file(path)

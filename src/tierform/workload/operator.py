@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from math import prod
 
+from tierform.lazy import lazy
 from tierform.workload.precision import bits
 
 
@@ -100,7 +100,7 @@ class Attention:
         return self.queries * self.keys - hidden
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operand:
     """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
 
@@ -119,7 +119,7 @@ class Operand:
         """Number of values."""
         return prod(self.shape)
 
-    @property
+    @lazy
     def size_B(self) -> int:
         """Bytes, packed, rounded up to whole bytes."""
         return -(-self.elements * bits(self.precision) // 8)
@@ -164,34 +164,39 @@ class Operator:
     shard: Shard = Shard.WHOLE
     attention: Attention | None = None
 
-    @property
+    @lazy
     def macs(self) -> int:
         """Multiply-accumulates of all groups; 0 unless a matmul."""
         return self.count * self.batch * self.m * self.n * self.k
 
-    @cached_property
+    @lazy
+    def widest(self) -> str:
+        """The number format of its inputs with the most bits."""
+        return max((operand.precision for operand in self.inputs), key=bits)
+
+    @lazy
     def operations(self) -> float:
         """Arithmetic operations: 2 per MAC for matmuls, otherwise `operations_per_element` per output value."""
         if self.kind is Kind.MATMUL:
             return 2.0 * self.macs
         return self.operations_per_element * sum(operand.elements for operand in self.outputs) * self.count
 
-    @cached_property
+    @lazy
     def static_operand(self) -> Operand | None:
         """The operand that does not change during the task, if there is one."""
         return next((operand for operand in self.inputs if operand.static and operand.role is Role.WEIGHT), None)
 
-    @cached_property
+    @lazy
     def input_B(self) -> int:
         """Bytes of all inputs of all groups."""
         return self.count * sum(operand.size_B for operand in self.inputs)
 
-    @cached_property
+    @lazy
     def output_B(self) -> int:
         """Bytes of all outputs of all groups."""
         return self.count * sum(operand.size_B for operand in self.outputs)
 
-    @cached_property
+    @lazy
     def weight_B(self) -> int:
         """Bytes of the weight operands of all groups."""
         return self.count * sum(operand.size_B for operand in self.inputs if operand.role is Role.WEIGHT)
@@ -206,7 +211,7 @@ class Operator:
         """Bytes that it reads: all inputs; of a table only the rows that this chip has and that come out."""
         return min(self.weight_B, self.output_B) if self.looks_up else self.input_B
 
-    @cached_property
+    @lazy
     def shape_key(self) -> tuple[object, ...]:
         """What its cost depends on: two operators with equal keys cost the same on the same component."""
         operands = tuple((o.shape, o.precision, o.role, o.static) for o in (*self.inputs, *self.outputs))
