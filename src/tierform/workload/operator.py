@@ -7,7 +7,7 @@ decides what may sit in ReRAM.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from math import prod
 
@@ -100,11 +100,11 @@ class Attention:
         return self.queries * self.keys - hidden
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Operand:
     """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
 
-    `trainable` marks a weight that learns, and its gradient.
+    `trainable` marks a weight that learns, and its gradient.  `size_B` are its bytes, packed, rounded up to whole bytes.
     """
 
     name: str
@@ -113,16 +113,15 @@ class Operand:
     role: Role
     static: bool = False
     trainable: bool = False
+    size_B: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_B", -(-prod(self.shape) * bits(self.precision) // 8))
 
     @property
     def elements(self) -> int:
         """Number of values."""
         return prod(self.shape)
-
-    @lazy
-    def size_B(self) -> int:
-        """Bytes, packed, rounded up to whole bytes."""
-        return -(-self.elements * bits(self.precision) // 8)
 
 
 @dataclass(frozen=True)
