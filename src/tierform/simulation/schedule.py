@@ -18,10 +18,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from tierform.simulation.schedule_kernel import Events, Structure, order_events, play, play_out
 
 Times = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -122,16 +123,13 @@ def schedule_stage(
         ]
         return _one_after_the_other(parts)
     orders = _ORDERS if total > 1 else _ORDERS_OF_ONE
-    best: tuple[float, Any] | None = None
-    nothing = np.zeros(0)
-    from tierform.simulation.schedule_kernel import play
-
+    best: tuple[float, Events] | None = None
     for weight, share in orders:
         spacing = max(1, round(weight * share * chunks))
         events = _events(flat, tuple(micro_batches), weight, spacing)
-        makespan = play(*events[:4], flat.time, flat.tail, flat.resources, nothing, nothing)
+        makespan = play(events, flat.time, flat.tail, flat.resources)
         if best is None or makespan < best[0] * (1 - 1e-12):
-            best = (float(makespan), events)
+            best = (makespan, events)
     assert best is not None
     slices = _slices(flat, best[1], micro_batches) if record else []
     return StageSchedule(best[0], slices)
@@ -313,18 +311,16 @@ class _Kind:
         return levels
 
 
-_orders: OrderedDict[Any, Any] = OrderedDict()
+_orders: OrderedDict[object, Events] = OrderedDict()
 
 
-def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Any:
+def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
     """The events of a structure in one service order; remembered, since it depends on no duration."""
     key = (flat.key, micro_batches, weight, spacing)
     found = _orders.get(key)
     if found is not None:
         _orders.move_to_end(key)
         return found
-    from tierform.simulation.schedule_kernel import order_events
-
     chunks, levels, leave = flat.chunks, [], []
     for table in flat.tables:
         # Transfers hold own paths for much shorter than own crossbars are held: only steps of operators are heavy.
@@ -340,43 +336,33 @@ def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: i
     edges = [edges for table in flat.tables for edges in table.edges]
     flat_edges = [edge for group in edges for edge in group]
     step_at = np.cumsum([0, *(len(table.times) for table in flat.tables)])
-    wave_of = np.repeat(np.arange(len(micro_batches)), micro_batches)
-    found = order_events(
-        np.array(flat.kinds, dtype=np.int64),
-        np.array(start, dtype=np.int64),
-        sum(micro_batches),
-        chunks,
-        step_at.astype(np.int64),
-        np.array(levels, dtype=np.int64),
-        np.array([once for table in flat.tables for once in table.once], dtype=np.bool_),
-        np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
-        np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
-        np.array([source for source, _ in flat_edges], dtype=np.int64),
-        np.array([whole for _, whole in flat_edges], dtype=np.bool_),
-        np.array([table.output for table in flat.tables], dtype=np.int64),
-        wave_of.astype(np.int64),
-        flat.steps,
-        weight,
-        spacing,
-        len(flat.shared),
+    structure = Structure(
+        kinds=np.array(flat.kinds, dtype=np.int64),
+        start=np.array(start, dtype=np.int64),
+        step_at=step_at.astype(np.int64),
+        step_level=np.array(levels, dtype=np.int64),
+        step_once=np.array([once for table in flat.tables for once in table.once], dtype=np.int64),
+        step_shared=np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
+        edge_at=np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
+        edge_source=np.array([source for source, _ in flat_edges], dtype=np.int64),
+        edge_whole=np.array([whole for _, whole in flat_edges], dtype=np.int64),
+        output=np.array([table.output for table in flat.tables], dtype=np.int64),
+        wave_of=np.repeat(np.arange(len(micro_batches)), micro_batches).astype(np.int64),
     )
+    found = order_events(structure, chunks, weight, spacing, len(flat.shared), flat.steps)
     _orders[key] = found
     if len(_orders) > _REMEMBERED:
         _orders.popitem(last=False)
     return found
 
 
-def _slices(flat: _Flat, events: Any, micro_batches: Sequence[int]) -> list[Slice]:
+def _slices(flat: _Flat, events: Events, micro_batches: Sequence[int]) -> list[Slice]:
     """The bars of the timeline, in order of micro-batch, layer and step."""
-    from tierform.simulation.schedule_kernel import play
-
-    number = len(events[0])
-    begin, end = np.zeros(number), np.zeros(number)
-    play(*events[:4], flat.time, flat.tail, flat.resources, begin, end)
+    begin, end = play_out(events, flat.time, flat.tail, flat.resources)
     layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
     size = sum(micro_batches) * layers * most
     first, last = np.full(size, np.inf), np.zeros(size)
-    row = events[4] // flat.chunks
+    row = events.place // flat.chunks
     np.minimum.at(first, row, begin)
     np.maximum.at(last, row, end)
     found = []

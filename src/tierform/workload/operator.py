@@ -104,7 +104,7 @@ class Attention:
 class Operand:
     """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
 
-    `trainable` marks a weight that learns, and its gradient.  `size_B` are its bytes, packed, rounded up to whole bytes.
+    `trainable` marks a weight that learns, and its gradient.  `size_B` are its bytes, packed, in whole ones.
     """
 
     name: str
