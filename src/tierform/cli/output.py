@@ -44,6 +44,7 @@ def one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
+SCREEN = 23  # lines of a terminal, beside the one of the next command
 _LONGEST_WORD, _BROKEN_WORD, _PIPED_WIDTH, _GAP = 24, 10, 120, 2
 # A number, perhaps signed, grouped and with a short unit.
 _NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ?[^\s\d]\S{0,7})?( \S{1,8})?")
@@ -209,6 +210,19 @@ def lines_of(text: str, indent: int = 0) -> list[str]:
         rest = text.split()[len(first.split()) :]
         lines = [first, *(" " * indent + line for line in _wrapped(" ".join(rest), room - indent))]
     return lines
+
+
+def print_lines(lines: Sequence[str], end: str, room: int, more: str, *, whole: bool) -> None:
+    """Paragraphs, as many as fit in `room` lines beside the last one, at least one; `more` tells how many there are."""
+    left = room - 2
+    shown = 0
+    for line in lines:
+        left -= len(lines_of(line, 2))
+        if shown and left < 0 and not whole:
+            break
+        print_text(line, indent=2)
+        shown += 1
+    print_text(end if shown == len(lines) else f"{end}  {more.format(len(lines))}", indent=2)
 
 
 def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:

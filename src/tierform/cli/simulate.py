@@ -8,12 +8,20 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tierform.cli.output import console, json_option, lines_of, one_thread, print_pairs, print_table, print_text
+from tierform.cli.output import (
+    SCREEN,
+    console,
+    json_option,
+    one_thread,
+    print_lines,
+    print_pairs,
+    print_table,
+    print_text,
+)
 from tierform.cli.run_options import FILE, make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import Problem, TierformError
 
-_SCREEN = 23  # lines of a terminal, beside the one of the next command
 _SOME = 0.005  # an elasticity that is worth telling
 
 
@@ -123,7 +131,11 @@ def show(result: Any, *, detail: bool = False, assumptions: bool = False) -> Non
         _answer(result)
     text = answered.get()
     console().file.write(text)
-    _notes(result, _SCREEN - text.count("\n"), whole=detail)
+    weak = sum(line.kind in ("assumed", "fitted") for line in result.assumptions)
+    end = f"{weak} of {len(result.assumptions)} constants are assumed or fitted (--assumptions, --influence)."
+    end += "" if detail else "  Tables and operators: --detail."
+    notes = [f"note: {note}" for note in result.notes]
+    print_lines(notes, end, SCREEN - text.count("\n"), "All {} notes: there, too.", whole=detail)
     if detail:
         for table in [*tables.all_tables(result), tables.operators(result, 12)]:
             print_table(table.title, table.head, table.rows)
@@ -153,25 +165,6 @@ def _answer(result: Any) -> None:
     print_table("", found.stages.head, found.stages.rows)
     for label, text in found.shares:
         print_text(f"{label}: {text}", indent=2)
-
-
-def _notes(result: Any, room: int, *, whole: bool) -> None:
-    """As many notes as fit in the lines that are left, at least one, and where more is told."""
-    weak = sum(line.kind in ("assumed", "fitted") for line in result.assumptions)
-    end = f"{weak} of {len(result.assumptions)} constants are assumed or fitted (--assumptions, --influence)."
-    left = room - 2
-    notes = list(result.notes)
-    shown = 0
-    for note in notes:
-        left -= len(lines_of(f"note: {note}", 2))
-        if shown and left < 0 and not whole:
-            break
-        print_text(f"note: {note}", indent=2)
-        shown += 1
-    if not whole:
-        more = f"{len(notes) - shown} more notes, tables" if shown < len(notes) else "Tables"
-        end += f"  {more} and operators: --detail."
-    print_text(end, indent=2)
 
 
 def describe_task(task: dict[str, Any]) -> str:
