@@ -143,7 +143,7 @@ def test_what_does_a_lora_step_read_through_the_cells() -> None:
     assert sorted(at(result, "backward", "attention.o.grad_input")) == pytest.approx([9_600, 19_200])  # a spare copy
     assert result.crossbar_writes == 0
     # Adapters are bf16 (0.25 pJ) and multiply on the arrays: 96 for each A and B of q and v of two layers, forward;
-    # backward their input gradients (A's of layer 1 alone).  Their weight gradients multiply what is int8 on both sides.
+    # backward their input gradients (A's of layer 1 alone).  Their weight gradients multiply int8 by int8.
     adapters, adapter_gradients = 8 * 96 + (4 + 2) * 96, 8 * 96
     # Scores and context in int8: 144 each a layer; their gradients: of both operands, but layer 0's keys learn nothing.
     attention = 2 * 2 * 144 + (4 + 3) * 144
