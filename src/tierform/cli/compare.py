@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +11,9 @@ from tierform.cli.output import console, json_option, one_thread, print_table
 from tierform.cli.run_options import FILE, make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import fail
+
+if TYPE_CHECKING:
+    from tierform.simulation.result import Result
 
 
 @click.command("compare")
@@ -22,7 +25,7 @@ from tierform.errors import fail
 @click.option("--report", type=FILE, help="Write an HTML report with pictures.")
 @click.option("--trace", type=FILE, help="Write the baseline's timeline for Perfetto.")
 def command(
-    model: str, chips: str, json_file: Path | None, report: Path | None, trace: Path | None, **given: Any
+    model: str, chips: str, json_file: Path | None, report: Path | None, trace: Path | None, **given: object
 ) -> None:
     """MODEL's task on several chips, with ratios against the last one and what that baseline assumes.
 
@@ -66,7 +69,7 @@ def command(
             console().print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _differences(result: Any) -> str:
+def _differences(result: Result) -> str:
     precision = result.task["precision"]
     weights = precision["weights"]
     if precision["attention_weights"]:
