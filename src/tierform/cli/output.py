@@ -195,6 +195,36 @@ def _print_lists(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
     console().print()
 
 
+def print_text(text: str, *, indent: int = 0, style: str = "") -> None:
+    """Print a paragraph in lines of the console's width, those after the first one indented."""
+    for line in lines_of(text, indent):
+        _print_line(line, style)
+
+
+def lines_of(text: str, indent: int = 0) -> list[str]:
+    """The lines of :func:`print_text`."""
+    room = max(20, console().width)
+    first, *_ = lines = _wrapped(text, room)
+    if len(lines) > 1:
+        rest = text.split()[len(first.split()) :]
+        lines = [first, *(" " * indent + line for line in _wrapped(" ".join(rest), room - indent))]
+    return lines
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Labels and values, as many beside each other as fit."""
+    label = max(cell_len(name) for name, _ in pairs)
+    value = max(cell_len(text) for _, text in pairs)
+    across = max(1, (console().width + 3) // (label + value + 5))
+    rows = -(-len(pairs) // across)
+    for row in range(rows):
+        cells = [
+            f"{name}{' ' * (label - cell_len(name))}  {text}{' ' * (value - cell_len(text))}"
+            for name, text in pairs[row::rows]
+        ]
+        _print_line("   ".join(cells).rstrip())
+
+
 def progress(**options: Any) -> Progress:
     """A progress display on standard error that vanishes when done; nothing where that is no terminal."""
     from rich.console import Console
