@@ -7,20 +7,19 @@ Format: "Trace Event Format", Google, 2016 (complete events ``X`` and metadata `
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from tierform.errors import fail
 from tierform.files import write_json
 from tierform.simulation.result import Result
 
 
-def events(result: Result) -> list[dict[str, Any]]:
+def events(result: Result) -> list[dict[str, object]]:
     """The timeline as trace events; TierformError when the Result was made without a timeline."""
     if not result.timeline:
         fail("this result has no timeline", fix="Simulate with timeline=True.")
     threads: dict[tuple[str, str], int] = {}
     processes: dict[str, int] = {}
-    rows: list[dict[str, Any]] = []
+    rows: list[dict[str, object]] = []
     for bar in result.timeline:
         process = bar.resource.split(":")[0]
         pid = processes.setdefault(process, len(processes) + 1)

@@ -87,11 +87,11 @@ class Result:
         value = self.__dict__[name] = VIEWS[name](run)
         return value
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """All figures without the run behind them: what is sent to another process."""
         return {name: getattr(self, name) for name in VIEWS}
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _run=None)
 
     def __repr__(self) -> str:
@@ -182,7 +182,7 @@ class Result:
 
         write_json(path, self.to_dict())
 
-    def to_table(self, by: str = "operator") -> list[dict[str, Any]]:
+    def to_table(self, by: str = "operator") -> list[dict[str, object]]:
         """Rows for people or data frames: by ``operator``, ``component``, ``class`` or ``stage``."""
         from dataclasses import asdict
 

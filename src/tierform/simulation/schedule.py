@@ -54,7 +54,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScheduledOperator:
     """One operator of a layer on a resource.
 
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
@@ -77,7 +77,7 @@ class Layer:
     """The steps of one layer; `output` is the step whose result the next layer takes."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[ScheduledOperator, ...]
     output: int = -1
 
 
@@ -220,7 +220,7 @@ def _like(layer: Layer, first: Layer) -> Layer:
     return Layer(layer.name, tuple(steps), first.output)
 
 
-def _edges_like(known: Step, step: Step, layer: Layer, first: Layer) -> tuple[Edge, ...]:
+def _edges_like(known: ScheduledOperator, step: ScheduledOperator, layer: Layer, first: Layer) -> tuple[Edge, ...]:
     """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
 
     def giver(edge: Edge, of: Layer) -> str:

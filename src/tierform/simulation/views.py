@@ -188,7 +188,7 @@ def throughput(run: Run) -> dict[str, float]:
     return result
 
 
-def roofline(run: Run) -> dict[str, Any]:
+def roofline(run: Run) -> dict[str, object]:
     """Peak rates and memory bandwidth where a component tells them, and each distinct operator's intensity and rate."""
     points: dict[str, list[float]] = {}
     for booked in run.ledger.booked:
@@ -200,7 +200,7 @@ def roofline(run: Run) -> dict[str, Any]:
                 cost.operations / moved,
                 cost.operations / cost.occupancy_s,
             ]
-    result: dict[str, Any] = {"operations_per_B_and_per_s": points}
+    result: dict[str, object] = {"operations_per_B_and_per_s": points}
     for part in run.chip.can.roofed.values():
         roof = part.roof()
         result |= {"peak_per_s": roof.peak_per_s, "bandwidth_B_per_s": roof.bandwidth_B_per_s}
@@ -233,13 +233,13 @@ def notes(run: Run) -> tuple[str, ...]:
     return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes, *slowed(run.timed))
 
 
-def task(run: Run) -> dict[str, Any]:
+def task(run: Run) -> dict[str, object]:
     """The task as plain data."""
-    found: dict[str, Any] = json.loads(json.dumps(describe(run.workload.task)))
+    found: dict[str, object] = json.loads(json.dumps(describe(run.workload.task)))
     return found
 
 
-def parallelism(run: Run) -> dict[str, Any]:
+def parallelism(run: Run) -> dict[str, object]:
     """The split as plain data."""
     split = run.workload.parallelism
     return {"tensor": split.tensor, "pipeline": split.pipeline, "data": split.data, "sequence": split.sequence}
