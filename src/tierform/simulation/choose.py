@@ -27,6 +27,7 @@ from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
+from tierform.workload.task import FineTuning
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
@@ -130,7 +131,11 @@ class _Choice:
             return [1]
         wanted = {*CANDIDATES, *(groups * factor for factor in (1, 2, 4, 8) if groups > 1)}
         # The batch itself is tried, too, as parts of one sequence: 17 sequences do well in 17 parts.
-        return sorted({min(number, max(batch, 1)) for number in wanted})
+        numbers = sorted({min(number, max(batch, 1)) for number in wanted})
+        if self.job.parallelism.interleave > 1 and isinstance(self.job.task, FineTuning):
+            times = self.job.task.gradient_accumulation
+            return [number for number in numbers if not number * times % groups] or numbers[-1:]
+        return numbers
 
     def _from_file(self, split: MicroBatches, timeline: bool) -> Trial:
         workload = self.workload(split)

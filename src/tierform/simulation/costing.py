@@ -118,6 +118,7 @@ class Costing:
         self.software = Software(runtime)
         self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
         self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}
+        self.floor_W = sum(self._floors.values())
         self._second_copy = chip.backward_weights == "second-copy"
         self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
         self._refetched: dict[str, dict[int, Refetch]] = {
@@ -186,10 +187,11 @@ class Costing:
         name = self.mapping.component(stage, block, operator)
         if name == INTERCONNECT:
             source = facts.sources[0][0]
-            place = before[source].place if source != BLOCK_INPUT else next(iter(self._places.values()))
-            across = block.kind is BlockKind.GRADIENTS
-            cost = self.software.alone(operator, self.interconnect.cost(operator, across_copies=across))
-            return Execution(operator, name, cost, place, floor_W=sum(self._floors.values()))
+            place = before[source].place if source >= 0 else next(iter(self._places.values()))
+            cost = self.software.alone(operator, self.interconnect.cost(operator))
+            # Beside computation the board's floor is that of the computation; what stays exposed is booked by stage.
+            beside = operator.copies and block.kind is not BlockKind.GRADIENTS
+            return Execution(operator, name, cost, place, floor_W=0.0 if beside else self.floor_W)
         held = self._placements.get((block.name, operator.weight or ""), [])
         if facts.dequantizes and held:
             # The tile applies the scale in its shift-and-add: nothing is unpacked.
@@ -285,6 +287,8 @@ class Costing:
             if item.component == INTERCONNECT:
                 continue
             for source, _, size_B in fact.sources:
+                if source >= 0 and executions[source].operator.ahead:
+                    continue
                 start = executions[source].place if source != BLOCK_INPUT else entry
                 if start is item.place or not self.fabric.apart(start, item.place):
                     continue

@@ -241,8 +241,7 @@ def task(run: Run) -> dict[str, Any]:
 
 def parallelism(run: Run) -> dict[str, Any]:
     """The split as plain data."""
-    split = run.workload.parallelism
-    return {"tensor": split.tensor, "pipeline": split.pipeline, "data": split.data, "sequence": split.sequence}
+    return run.workload.parallelism.content()
 
 
 VIEWS: dict[str, Callable[[Run], Any]] = {

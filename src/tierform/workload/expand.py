@@ -24,9 +24,18 @@ from tierform.workload.layers import Pass
 from tierform.workload.layout import Plan, Segment, lay_out, reduction_blocks, weights_of
 from tierform.workload.memory import BlockMemory, even_cut
 from tierform.workload.models import Model
-from tierform.workload.operator import Role
+from tierform.workload.operator import Phase, Role
 from tierform.workload.ops.optimizer import update_operators
-from tierform.workload.parallel import ALONE, ONE_PART, MicroBatches, Parallelism, check_tensor, parts_of
+from tierform.workload.parallel import (
+    ALONE,
+    ONE_PART,
+    MicroBatches,
+    Parallelism,
+    check_tensor,
+    parts_of,
+    split_problems,
+)
+from tierform.workload.sharding import gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
@@ -88,6 +97,10 @@ def _check(model: Model, task: Task, micro_batches: MicroBatches, split: Paralle
         problems += _phase_problems(model, task)
     if isinstance(task, Step):
         problems += _step_problems(model, task)
+    if isinstance(task, FineTuning):
+        problems += split_problems(True, micro_batches.training * task.gradient_accumulation, split)
+    else:
+        problems += split_problems(False, 1, split)
     if split.tensor > 1:
         try:
             check_tensor(model, split.tensor)
@@ -259,17 +272,20 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
-    plan = replace(plan, accumulate=parts * task.gradient_accumulation > 1)
+    accumulate = parts * task.gradient_accumulation > 1
+    plan = replace(plan, accumulate=accumulate and split.zero < 2)  # sharded gradients are added up in shards
     group = SequenceGroup(task.batch // split.data, sequence)
     whole = Pass((group,), encoder_tokens=sequence, training=True, eager=eager)
-    forward, backward, laid_out = [], [], []
-    for p, number in _parts(plan, whole, parts):
-        segments = lay_out(plan, p)
-        laid_out.append(segments)
-        forward.append(Wave(tuple(_forward(segments)), number * more, p.tokens))
-        reverse = tuple(s.backward() for s in reversed(segments) if s.gradients.operators)
-        backward.append(Wave(reverse, number * more, p.tokens))
+    waves = [(p, number * more, lay_out(plan, p)) for p, number in _parts(plan, whole, parts)]
+    laid_out = [segments for _, _, segments in waves]
     weights = weights_of(laid_out[0])
+    forward, backward = [], []
+    for p, number, segments in waves:
+        there = tuple(with_gathers(block, weights, split, Phase.FORWARD) for block in _forward(segments))
+        forward.append(Wave(there, number, p.tokens))
+        reverse = (s.backward() for s in reversed(segments) if s.gradients.operators)
+        back = tuple(sharded_backward(block, weights, plan.precision, split, accumulate) for block in reverse)
+        backward.append(Wave(back, number, p.tokens))
     if not any(w.trainable for w in weights):
         fail(
             f"nothing would learn: {model.name} has no parameter that {type(task.method).__name__} trains",
@@ -294,9 +310,11 @@ def _update(
     for segment in segments:
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
-            operators = update_operators(own, task.optimizer, plan.precision)
+            copies = plan.parallelism.data if plan.parallelism.zero else 1
+            operators = update_operators(own, task.optimizer, plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
-    return (*reduction_blocks(weights, memory, plan.precision, plan.parallelism), *blocks)
+    before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
+    return (*before, *blocks, *after)
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------
@@ -310,7 +328,7 @@ def _without_update(
 
 
 def _workload(plan: Plan, stages: list[Stage], weights: tuple[Weight, ...], memory: Memory, eager: bool) -> Workload:
-    even_cut(memory, plan.parallelism.pipeline)
+    even_cut(memory, plan.parallelism.parts)
     return Workload(
         model=plan.model,
         task=plan.task,
@@ -346,9 +364,20 @@ def _memory(
     for segment in segments:
         own = [w for w in weights if w.block == segment.name]
         held = cache if _writes_cache(segment) and model.generative else 0
-        states = states_of(own, task, plan.precision, held)
-        kept, space = saved.get(segment.name, ()), workspace.get(segment.name, 0)
-        found.append(BlockMemory(segment.name, segment.kind, segment.count, states, kept, space))
+        states = states_of(own, task, plan.precision, held, split)
+        layer, whole = segment.layered, gathered_B(own, split)
+        found.append(
+            BlockMemory(
+                segment.name,
+                segment.kind,
+                segment.count,
+                states,
+                saved_B=saved.get(segment.name, ()),
+                workspace_B=workspace.get(segment.name, 0),
+                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0),
+                root_B=0 if layer else whole,
+            )
+        )
     return tuple(found)
 
 

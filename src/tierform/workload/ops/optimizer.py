@@ -7,6 +7,7 @@ the moments and the weight in its working format (Micikevicius et al., 2018; Los
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tierform.workload.arithmetic import OPTIMIZER, OPTIMIZER_STATES
 from tierform.workload.graph import Weight
@@ -20,13 +21,19 @@ def master_format(weight: Weight, plan: PrecisionPlan) -> str | None:
     return master if master and bits(master) > bits(weight.precision) else None
 
 
-def update_operators(weights: Iterable[Weight], optimizer: str, plan: PrecisionPlan) -> tuple[Operator, ...]:
-    """One update per weight of a layer (all its groups); independent of one another."""
-    return tuple(_update(weight, optimizer, plan) for weight in weights)
+def update_operators(
+    weights: Iterable[Weight], optimizer: str, plan: PrecisionPlan, copies: int = 1
+) -> tuple[Operator, ...]:
+    """One update per weight of a layer (all its groups); independent of one another.
+
+    Each of `copies` that share the optimizer's states updates its part of every weight.
+    """
+    return tuple(_update(weight, optimizer, plan, copies) for weight in weights)
 
 
-def _update(weight: Weight, optimizer: str, plan: PrecisionPlan) -> Operator:
-    name, shape = weight.name, weight.shape
+def _update(weight: Weight, optimizer: str, plan: PrecisionPlan, sharing: int) -> Operator:
+    name = weight.name
+    shape = weight.shape if sharing == 1 else (-(-weight.elements // sharing),)
     gradient = Operand(f"{name}.gradient", shape, plan.weight_gradients, Role.GRADIENT, trainable=True)
     own = Operand(name, shape, weight.precision, Role.WEIGHT, trainable=True)
     moments = tuple(
@@ -51,18 +58,23 @@ def _update(weight: Weight, optimizer: str, plan: PrecisionPlan) -> Operator:
     )
 
 
-def gradient_reduction(name: str, elements: int, precision: str, participants: int) -> Operator:
-    """The all-reduce of so many gradient values before the update."""
+def gradient_reduction(
+    name: str, elements: int, precision: str, participants: int, *, copies: bool, scattered: bool = False
+) -> Operator:
+    """The all-reduce of so many gradient values before the update; `scattered`: each member keeps its part alone."""
     gradients = Operand(name, (elements,), precision, Role.GRADIENT, trainable=True)
+    kept = replace(gradients, shape=(elements // participants,)) if scattered else gradients
+    collective = "reduce_scatter" if scattered else "all_reduce"
     return Operator(
-        f"{name}.all_reduce",
+        f"{name}.{collective}",
         Kind.COLLECTIVE,
         "optimizer",
         Phase.UPDATE,
         (gradients,),
-        (gradients,),
+        (kept,),
         operations_per_element=0.0,
-        collective="all_reduce",
+        collective=collective,
         participants=participants,
+        copies=copies,
         origin=Origin.COLLECTIVE,
     )
