@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tierform.chip.description import Chip
+from tierform.errors import fail
 from tierform.mapping import Mapping, completed, default_mapping, load_mapping
 from tierform.simulation.costing import Costing
 from tierform.simulation.fabric import Fabric
@@ -146,6 +147,13 @@ class _Choice:
 
     # -- trials -----------------------------------------------------------------------------------------------
     def _trial(self, workload: Workload, mapping: Mapping, timeline: bool = False) -> Trial:
+        if workload.parallelism.zero == 3 and any(placement.resident for placement in mapping.placements):
+            fail(
+                "weights that sit in crossbars cannot be sharded over copies: gathering would program them again",
+                key="zero",
+                value=3,
+                fix="Choose zero=2, which shards the optimizer's states and the gradients.",
+            )
         memory = MemoryBehind(self.chip, self.cycle)
         resident_B = float(workload.footprint.adapters)
         placement = memory.place(workload.footprint, held_B(workload, mapping))

@@ -52,6 +52,12 @@ class Interconnect:
         seconds, energy = self._collective(operator.collective, operator.participants, stride, size_B)
         return Cost(seconds, seconds, {"links": energy})
 
+    @property
+    def copies_are_apart(self) -> bool:
+        """Whether copies of the model are in nodes of their own, and reach each other over the links between nodes."""
+        node = None if self.chip.cluster is None else self.chip.cluster.node
+        return node is not None and self.split.tensor > 1 and self._inside(self.split.data, self.split.tensor) == 1
+
     def _collective(self, kind: str, members: int, stride: int, size_B: float) -> tuple[float, float]:
         cluster = require_cluster(self.chip, members)
         if kind not in _ROUNDS:

@@ -55,7 +55,7 @@ class Execution:
     `arriving` holds the move from each operator from which it takes, `moves` all bytes that it brings over the network
     (those that nothing before it has brought to its place, and its traffic with memory).  `kernel` names the fused
     kernel of which it is a part.  `floor_W` is the power of a working board on top of idling; during a collective its
-    boards work, too.
+    boards work, too, unless it runs `beside` computation.
     """
 
     operator: Operator
@@ -69,6 +69,7 @@ class Execution:
     arriving: dict[int, Move] = field(default_factory=dict)
     kernel: str = ""
     floor_W: float = 0.0
+    beside: bool = False
 
     @property
     def floor_J(self) -> float:
@@ -191,7 +192,7 @@ class Costing:
             cost = self.software.alone(operator, self.interconnect.cost(operator))
             # Beside computation the board's floor is that of the computation; what stays exposed is booked by stage.
             beside = operator.copies and block.kind is not BlockKind.GRADIENTS
-            return Execution(operator, name, cost, place, floor_W=0.0 if beside else self.floor_W)
+            return Execution(operator, name, cost, place, floor_W=0.0 if beside else self.floor_W, beside=beside)
         held = self._placements.get((block.name, operator.weight or ""), [])
         if facts.dequantizes and held:
             # The tile applies the scale in its shift-and-add: nothing is unpacked.
@@ -314,6 +315,13 @@ class Costing:
                 if size_B > 0 and self.fabric.apart(start, goal):
                     item.moves.append(Move(self.fabric.route(start, (goal,)), size_B))
 
+    def _resource(self, item: Execution, own: bool) -> str:
+        """Crossbars serve their weight alone; copies whose members are all in other nodes have links of their own."""
+        if own:
+            return f"{item.component}: {item.operator.weight}"
+        apart = item.operator.copies and self.interconnect.copies_are_apart
+        return f"{item.component}: copies" if apart else item.component
+
     def _step(self, item: Execution, facts: Facts) -> Step:
         cost = item.cost
         edges = []
@@ -336,7 +344,7 @@ class Costing:
         own = item.placement is not None and item.placement.resident
         return Step(
             name=item.operator.name,
-            resource=f"{item.component}: {item.operator.weight}" if own else item.component,
+            resource=self._resource(item, own),
             occupancy_s=cost.occupancy_s,
             tail_s=cost.latency_s - cost.occupancy_s,
             own=own,

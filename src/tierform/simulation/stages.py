@@ -48,6 +48,7 @@ class Timed:
     seconds: float = 0.0
     send_B: float = 0.0
     sends: int = 0
+    send_s: tuple[float, float] = (0.0, 0.0)
     programming_s: float = 0.0
     clock: float = 1.0
     sampling_s: float = 0.0
@@ -121,26 +122,36 @@ class Stages:
         )
 
     def _timed(self, stage: Stage, waves: list[list[Segment]]) -> Timed:
+        made = Timed(stage, waves, StageSchedule(0.0))
+        if self.groups > 1 and stage.kind is not StageKind.UPDATE:
+            made.send_B = float(_handed_on_B(waves[0]))
+            made.sends = (self.workload.parallelism.parts - 1) * stage.micro_batches
+            # Groups are as far apart as a tensor group and its copies.
+            split = self.workload.parallelism
+            made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.data)[:2]
+        made.schedule = self.schedule(made, waves, made.send_s, record=self.record)
+        self._traffic(made)
+        return made
+
+    def schedule(
+        self, made: Timed, waves: list[list[Segment]], send_s: tuple[float, float], *, record: bool = False
+    ) -> StageSchedule:
+        """The schedule of a pass with the layers of `waves` and sends of (time on the link, latency)."""
+        stage = made.stage
         update = stage.kind is StageKind.UPDATE
         chunks = 1 if update else self.mapping.chunks
         micro = [wave.micro_batches for wave in stage.waves]
         runs = [[(segment.layer, segment.count) for segment in segments] for segments in waves]
-        made = Timed(stage, waves, StageSchedule(0.0))
         if self.groups > 1 and update:
             parts = self._update_parts(waves[0])
-            made.schedule = side_by_side(parts, chunks) if any(parts) else StageSchedule(0.0)
-        elif self.groups > 1:
-            made.send_B = float(_handed_on_B(waves[0]))
-            made.sends = (self.workload.parallelism.parts - 1) * sum(micro)
-            # Groups are as far apart as a tensor group and its copies.
-            split = self.workload.parallelism
-            held_s, latency_s, _ = self.costing.interconnect.send(made.send_B, split.tensor * split.data)
-            grouped = [self._grouped(stage, run) for run in runs]
-            made.schedule = self._passed_on(grouped, micro, chunks, (held_s, latency_s))
-        elif any(runs):
-            made.schedule = schedule_stage(runs, micro, chunks, record=self.record)
-        self._traffic(made)
-        return made
+            return side_by_side(parts, chunks) if any(parts) else StageSchedule(0.0)
+        if self.groups > 1:
+            return self._passed_on([self._grouped(stage, run) for run in runs], micro, chunks, send_s)
+        return schedule_stage(runs, micro, chunks, record=record) if any(runs) else StageSchedule(0.0)
+
+    def shared_s(self, made: Timed) -> float:
+        """Seconds that a pass takes at least: on the memory, the busiest link, or a tier beyond the memory."""
+        return max(made.busy_s, made.link_s, made.spill_s) / self.groups
 
     def _passed_on(
         self, grouped: list[list[Run]], micro: list[int], chunks: int, send: tuple[float, float]
@@ -203,8 +214,7 @@ class Stages:
         made.busy_s = memory.busy_s(moved)
         made.spill_s = max((memory.spill_cost(tier, moved)[1] for tier, moved in made.spilled.items()), default=0.0)
         made.link_s = float((links / fabric.link_B_per_s).max()) if links.size else 0.0
-        shared = max(made.busy_s, made.link_s, made.spill_s) / self.groups
-        made.seconds = max(made.schedule.makespan_s, shared)
+        made.seconds = max(made.schedule.makespan_s, self.shared_s(made))
         if made.stage.kind is StageKind.UPDATE:
             made.programming_s = self._programming_s()
             made.seconds += made.programming_s
