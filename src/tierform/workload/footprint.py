@@ -10,14 +10,14 @@ for each row.  NormalFloat weights carry 0.127 bit each for their double-quantiz
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tierform.workload.arithmetic import OPTIMIZER_STATES
 from tierform.workload.graph import Weight
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Operator, Role
-from tierform.workload.ops.optimizer import master_format
+from tierform.workload.ops.optimizer import master_format, state_numbers
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
 from tierform.workload.sharding import kept_numbers
@@ -42,10 +42,13 @@ def states_of(
     }
     if isinstance(task, FineTuning):
         learned = [w for w in own if w.trainable]
-        numbers = sum(kept_numbers(w, copies[0]) for w in learned)
+        states: Counter[str] = Counter()
+        for w in learned:
+            for form, numbers in state_numbers(w, task.optimizer, plan, copies[0]):
+                states[form] += numbers * w.groups
         parts |= {
             "gradients": _bytes(sum(kept_numbers(w, copies[1]) for w in learned), plan.weight_gradients),
-            "optimizer_states": OPTIMIZER_STATES[task.optimizer] * _bytes(numbers, plan.optimizer_states),
+            "optimizer_states": sum(_bytes(numbers, form) for form, numbers in states.items()),
             "master_weights": sum(
                 _bytes(kept_numbers(w, copies[0]), master) for w in learned if (master := master_format(w, plan))
             ),
