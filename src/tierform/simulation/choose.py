@@ -16,6 +16,8 @@ from typing import Any
 from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.mapping import Mapping, completed, default_mapping, load_mapping
+from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.advice import advice
 from tierform.simulation.costing import Costing
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.job import Job
@@ -69,7 +71,13 @@ class Trial:
 
 def choose(job: Job, *, timeline: bool = False) -> Trial:
     """The trial that is booked: what the job says, or the best of what it leaves open."""
-    return _Choice(job).best(timeline)
+    choice = _Choice(job)
+    try:
+        return choice.best(timeline)
+    except DoesNotFit as error:
+        task = None if job.task is None else task_on(job.task, choice.chip)
+        fix = advice(job, task, error, choice.runtime.attention_on(choice.chip))
+        raise (error.with_fix(fix) if fix else error) from None
 
 
 class _Choice:

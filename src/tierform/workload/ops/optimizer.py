@@ -5,8 +5,8 @@ the moments and the weight in its working format (Micikevicius et al., 2018; Los
 
 8-bit AdamW (Dettmers et al., ICLR 2022) keeps both moments of matrices of 4,096 numbers or more in 8 bits, with a scale
 for each block of 2,048.  Adafactor (Shazeer and Stern, ICML 2018), without momentum, keeps sums by row and by column of
-a matrix, and the second moment of a vector.  Muon (Jordan, 2024; Liu et al., 2025) keeps one momentum for the matrices of
-layers and makes it orthogonal by five Newton-Schulz steps in the gradients' format; all else is left to AdamW.
+a matrix, and the second moment of a vector.  Muon (Jordan, 2024; Liu et al., 2025) keeps one momentum for the matrices
+of layers and makes it orthogonal by five Newton-Schulz steps in the gradients' format; all else is left to AdamW.
 """
 
 from __future__ import annotations
