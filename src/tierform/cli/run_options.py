@@ -120,8 +120,8 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
 
 def _parallelism(split: dict[str, Any], parallel: str | None) -> Parallelism:
     """The split of the single options, or of ``--parallel``; both at once are refused."""
-    from tierform.cli.parallel_option import read_parallel
     from tierform.workload.parallel import Parallelism
+    from tierform.workload.split_text import read_parallel
 
     if parallel is None:
         return Parallelism(**split)

@@ -1,14 +1,13 @@
-"""The option ``--parallel``: how several chips share the work, in one text or a file."""
+"""How several chips share the work, in one text or a file: ``tensor=8,pipeline=4,zero=1``."""
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tierform.errors import Problem, TierformError, nearest
-
-if TYPE_CHECKING:
-    from tierform.workload.parallel import Parallelism
+from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.files import read_yaml
+from tierform.workload.parallel import Parallelism
 
 OPTION = "--parallel"
 _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
@@ -16,8 +15,6 @@ _SWITCHES = {"true": True, "yes": True, "on": True, "1": True, "false": False, "
 
 def read_parallel(text: str) -> Parallelism:
     """``tensor=8,pipeline=4,zero=1``, ``tensor=8,sequence``, or a YAML file with these keys; all mistakes at once."""
-    from tierform.workload.parallel import Parallelism
-
     known = tuple(item.name for item in fields(Parallelism))
     if text.endswith((".yaml", ".yml", ".json")):
         return Parallelism(**_from_file(text, known))
@@ -42,9 +39,6 @@ def read_parallel(text: str) -> Parallelism:
 
 
 def _from_file(path: str, known: tuple[str, ...]) -> dict[str, Any]:
-    from tierform.errors import fail
-    from tierform.files import read_yaml
-
     document = read_yaml(path)
     if not isinstance(document.content, dict):
         fail("keys with values are needed here", file=document.file)
