@@ -13,7 +13,7 @@ from tierform.errors import Problem, TierformError
 F = TypeVar("F", bound=Callable[..., Any])
 
 TASKS = ("inference", "finetune", "train")
-OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
+OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
 RECOMPUTATIONS = ("none", "selective", "full")
 METHODS = ("full", "lora", "qlora", "adapters", "bitfit", "last-layers")
 

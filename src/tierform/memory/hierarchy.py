@@ -65,6 +65,19 @@ class Placement:
         return {share.tier: share.size_B / total for share in self.shares[part]} if total else {0: 1.0}
 
 
+class DoesNotFit(TierformError):
+    """A footprint is larger than all tiers together, by so many bytes."""
+
+    def __init__(self, what: str, needed_B: int, available_B: int, fix: str = "") -> None:
+        self.what, self.needed_B, self.available_B = what, needed_B, available_B
+        plain = "Add a memory tier or stacks, or make the batch, the sequence or the precision smaller."
+        super().__init__([Problem(what, fix=fix or plain)])
+
+    def with_fix(self, fix: str) -> DoesNotFit:
+        """The same with other advice."""
+        return DoesNotFit(self.what, self.needed_B, self.available_B, fix)
+
+
 def place_footprint(footprint: Mapping[str, int], tiers: Sequence[MemoryTier]) -> Placement:
     """Place the parts of `footprint` (bytes by name, most important first) in `tiers` (nearest first).
 
@@ -81,11 +94,11 @@ def place_footprint(footprint: Mapping[str, int], tiers: Sequence[MemoryTier]) -
     if needed > available:
         parts = ", ".join(f"{part} {format_quantity(size, 'B')}" for part, size in footprint.items() if size)
         held = " + ".join(f"{tier.name} {format_quantity(tier.capacity_B, 'B')}" for tier in tiers)
-        fail(
+        what = (
             f"the footprint of {format_quantity(needed, 'B')} ({parts}) does not fit in {held}; "
-            f"{format_quantity(needed - available, 'B')} are missing",
-            fix="Add a memory tier or stacks, or make the batch, the sequence or the precision smaller.",
+            f"{format_quantity(needed - available, 'B')} are missing"
         )
+        raise DoesNotFit(what, needed, available)
     free = [tier.capacity_B for tier in tiers]
     shares: dict[str, tuple[TierShare, ...]] = {}
     for part, size in footprint.items():

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierform.network import spread
 from tierform.simulation.fabric import Fabric, Place, receivers
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, ScheduledOperator
+from tierform.simulation.schedule import Edge, ScheduledOperator
 
 if TYPE_CHECKING:
     from tierform.network import Flow
@@ -56,12 +56,12 @@ def _play(
     for item, step in zip(executed, steps, strict=True):
         waits: list[int] = []
         for edge in step.after:
-            before = () if edge.source == BLOCK_INPUT else (done[edge.source],)
+            before = () if edge.source < 0 else (done[edge.source],)
             if edge.path:
                 key = (edge.source, edge.path)
                 if key not in sent:
                     transfer = item.arriving[edge.source]
-                    giver = entry if edge.source == BLOCK_INPUT else executed[edge.source].place
+                    giver = entry if edge.source < 0 else executed[edge.source].place
                     new = _flows(fabric, giver, transfer, before, layer)
                     sent[key] = tuple(range(len(flows), len(flows) + len(new)))
                     flows += new

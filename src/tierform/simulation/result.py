@@ -68,6 +68,8 @@ class Result:
     crossbars: dict[str, int]
     operation_share: dict[str, float]
     throughput: dict[str, float]
+    communication: dict[str, float]
+    flops_utilization: dict[str, float]
     roofline: dict[str, Any]
     assumptions: tuple[Assumption, ...]
     citations: tuple[Citation, ...]
@@ -166,6 +168,8 @@ class Result:
             "network_B": self.network_B,
             "link_bytes": list(self.link_bytes),
             "throughput": self.throughput,
+            "communication": self.communication,
+            "flops_utilization": self.flops_utilization,
             "roofline": self.roofline,
             "thermal": self.thermal,
             "stages": [asdict(stage) for stage in self.stages],

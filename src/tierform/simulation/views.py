@@ -11,6 +11,8 @@ from collections.abc import Callable
 from math import fsum
 from typing import Any
 
+from tierform.mapping.plan import INTERCONNECT
+from tierform.simulation.communication import exposed_s
 from tierform.simulation.ledger import Booked
 from tierform.simulation.power_cap import slowed
 from tierform.simulation.records import Bar, OperatorResult, StageResult
@@ -18,7 +20,7 @@ from tierform.simulation.run import Run
 from tierform.simulation.views_evidence import assumptions, citations, crossbars, placed, versions, wear
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
-from tierform.workload.operator import Kind, Phase
+from tierform.workload.operator import Kind, Origin, Phase
 from tierform.workload.task import FineTuning, describe
 
 IDLE = "idle and leakage"
@@ -233,6 +235,42 @@ def notes(run: Run) -> tuple[str, ...]:
     return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes, *slowed(run.timed))
 
 
+def communication(run: Run) -> dict[str, float]:
+    """Of several chips: seconds that one chip's links work, and those of them that nothing hides, of the whole task."""
+    if run.workload.parallelism.chips == 1:
+        return {}
+    busy = run.ledger.busy_s.get(INTERCONNECT, 0.0)
+    busy += fsum(made.send_s[0] * made.sends * made.stage.repeat for made in run.timed)
+    exposed = fsum(exposed_s(run.stages, made) * made.stage.repeat for made in run.timed)
+    return {"busy_s": busy * run.steps / run.pipeline, "exposed_s": exposed * run.steps}
+
+
+def flops_utilization(run: Run) -> dict[str, float]:
+    """Time of the matrix products at the peak of their formats over the time of the task; empty without a peak.
+
+    `model` counts those of the model's forward and backward pass (MFU), `hardware` those run again, too (HFU;
+    Korthikanti et al., 2022).  Scores of causal attention count whole (Chowdhery et al., PaLM, 2022).
+    """
+    peaks: dict[tuple[str, str], float | None] = {}
+    model = hardware = 0.0
+    for booked in run.ledger.booked:
+        item = booked.execution
+        if item.operator.kind is not Kind.MATMUL:
+            continue
+        key = (item.component, item.operator.widest)
+        if key not in peaks:
+            part = run.chip.can.roofed.get(key[0])
+            peaks[key] = part.roof().peak_of(key[1]) if part is not None else None
+        peak = peaks[key]
+        if not peak:
+            return {}
+        seconds = 2.0 * item.operator.macs * booked.times / peak
+        hardware += seconds
+        model += 0.0 if item.operator.origin is Origin.RECOMPUTED else seconds
+    whole = run.pass_s * run.pipeline
+    return {"model": model / whole, "hardware": hardware / whole} if whole and hardware else {}
+
+
 def task(run: Run) -> dict[str, object]:
     """The task as plain data."""
     found: dict[str, object] = json.loads(json.dumps(describe(run.workload.task)))
@@ -241,8 +279,7 @@ def task(run: Run) -> dict[str, object]:
 
 def parallelism(run: Run) -> dict[str, object]:
     """The split as plain data."""
-    split = run.workload.parallelism
-    return {"tensor": split.tensor, "pipeline": split.pipeline, "data": split.data, "sequence": split.sequence}
+    return dict(run.workload.parallelism.content())
 
 
 VIEWS: dict[str, Callable[[Run], Any]] = {
@@ -280,6 +317,8 @@ VIEWS: dict[str, Callable[[Run], Any]] = {
     "crossbars": crossbars,
     "operation_share": operation_share,
     "throughput": throughput,
+    "communication": communication,
+    "flops_utilization": flops_utilization,
     "roofline": roofline,
     "assumptions": assumptions,
     "citations": lambda run: citations(run, assumptions(run)),
