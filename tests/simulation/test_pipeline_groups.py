@@ -135,8 +135,6 @@ def test_does_a_gpu_run_one_micro_batch_after_the_other() -> None:
     """A group's collectives wait for nothing of the next micro-batch, unless the chip is a pipeline itself."""
     sent = ScheduledOperator("sum", "links", 1.0, after=(Edge(0),))
     layer = Layer("layer", (ScheduledOperator("work", "gpu", 2.0), sent))
-        "layer", (ScheduledOperator("work", "gpu", 2.0), ScheduledOperator("sum", "links", 1.0, after=(Edge(0),)))
-    )
     waves = [[[(layer, 1)], [(layer, 1)]]]
     alone = schedule_groups(waves, (3,), 1, (0.0, 0.0), overlap=False)
     assert alone.makespan_s == pytest.approx(2 * 3.0 + 2 * 3.0)
