@@ -30,7 +30,8 @@ class LoRA:
     """Low-rank adapters beside frozen matrices: W x + B A x with A (rank, in), B (out, rank)  (Hu et al., 2021).
 
     `targets` may be named as in Hugging Face's models (``q_proj``, ``c_attn``, ``all-linear``); they are kept under
-    the house's names (:mod:`tierform.workload.targets`).  `modules_to_save` names parts that learn fully beside the adapters: embedding, head, normalization.
+    the house's names (:mod:`tierform.workload.targets`).  `modules_to_save` names parts that learn fully beside the
+    adapters: embedding, head, normalization.
     """
 
     rank: int = 8
