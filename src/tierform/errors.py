@@ -55,7 +55,7 @@ class TierformError(Exception):
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "sklearn", "datasets"), "train"),
     **dict.fromkeys(("zstandard", "safetensors"), "store"),
-    **dict.fromkeys(("jinja2", "plotly"), "report"),
+    **dict.fromkeys(("jinja2", "plotly", "pandas"), "report"),
     **dict.fromkeys(("optuna", "joblib"), "explore"),
     "pyamg": "thermal",
     "ray": "cluster",

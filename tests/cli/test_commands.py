@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tierform", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+        [sys.executable, "-m", "tierform", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, **variables},
     )
 
 
@@ -84,6 +90,19 @@ def test_does_list_show_the_library(shelf: str) -> None:
     assert {"models": "llama-3.1-405b", "chips": "atleus", "components": "isaac", "memories": "hbm2"}[
         shelf
     ] in done.stdout
+
+
+@pytest.mark.parametrize("shelf", ["models", "chips", "components", "memories", "studies"])
+def test_is_every_entry_of_a_list_one_line_of_a_terminal(shelf: str) -> None:
+    from tierform import library
+    from tierform.studies import STUDIES
+
+    done = run("list", shelf, COLUMNS="80")
+    names = STUDIES.names() if shelf == "studies" else library.names(shelf)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[2 : 2 + len(names)]] == list(names)
+    assert lines[2 + len(names)] == ""
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from typing import Any
 from tierform import library
 from tierform.chip.capabilities import Capabilities
 from tierform.chip.changes import changed
+from tierform.chip.chip_card import chip_card, chip_line
 from tierform.chip.chip_file import (
     SCHEMA,
     ChipFile,
@@ -97,6 +98,12 @@ class Chip:
 
     def __hash__(self) -> int:
         return hash((self.name, self.fingerprint))
+
+    def __repr__(self) -> str:
+        return chip_line(self)
+
+    def _repr_html_(self) -> str:
+        return chip_card(self)
 
     @cached_property
     def can(self) -> Capabilities:

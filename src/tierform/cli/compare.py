@@ -64,10 +64,10 @@ def command(
         from tierform.report.page import write
 
         write(report, results)
-    from tierform.cli.simulate import describe_task
+    from tierform.report.answer import task_line
 
     with console().capture() as answered:
-        print_text(f"{results[0].model}: {describe_task(results[0].task)}", style="bold")
+        print_text(f"{results[0].model}: {task_line(results[0].task)}", style="bold")
         print_table("", table.head, table.rows)
         for result in results:
             print_text(f"{result.chip}: {_differences(result)}", indent=2)

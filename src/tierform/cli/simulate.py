@@ -127,8 +127,9 @@ def show(result: Result, *, detail: bool = False, assumptions: bool = False) -> 
     """Print a Result for people: what it answers on one screen, and what more is asked for."""
     from tierform.provenance import KINDS
     from tierform.report import tables
+    from tierform.report.answer import task_line
 
-    task = describe_task(result.task)
+    task = task_line(result.task)
     title = f"{result.model} on {result.chip}: {task} ({result.fidelity}, runtime {result.runtime})"
     with console().capture() as answered:
         print_text(title, style="bold")
@@ -169,27 +170,3 @@ def _answer(result: Any) -> None:
     print_table("", found.stages.head, found.stages.rows)
     for label, text in found.shares:
         print_text(f"{label}: {text}", indent=2)
-
-
-def describe_task(task: dict[str, Any]) -> str:
-    """A task in a line."""
-    if task["task"] == "Inference":
-        parts = [f"inference, batch {task['batch']}, sequence {task['sequence']}"]
-        if task["decode"]:
-            parts.append(f"{task['decode']} tokens generated")
-    else:
-        method = task["method"]
-        details = ", ".join(
-            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
-            for key, value in method.items()
-            if key != "name" and value != []
-        )
-        named = method["name"] + (f" ({details})" if details else "")
-        kind = "fine-tuning" if task["task"] == "FineTuning" else "training"
-        parts = [f"{kind} {named}, batch {task['batch']}, sequence {task['sequence']}, {task['steps']} step(s)"]
-    precision = task["precision"]
-    weights = precision["weights"]
-    if precision["attention_weights"]:
-        weights = f"{precision['attention_weights']} attention, {precision['ffn_weights']} FFN"
-    parts.append(f"weights {weights}, activations {precision['activations']}")
-    return "; ".join(parts)

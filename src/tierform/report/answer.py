@@ -6,6 +6,7 @@ It fits a terminal's screen; all else is in :mod:`tierform.report.tables`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from tierform.report.tables import Table, holder
 from tierform.simulation.result import Result
@@ -76,7 +77,7 @@ def _stages(result: Result) -> Table:
         entry[0] += stage.latency_s
         entry[1] += stage.energy_J
         entry[2] += stage.repeat
-    if result.parallelism["pipeline"] == 1:
+    if result.has_limits:
         for limit in result.limits:
             own = gains.setdefault(limit.stage.split("[")[0], {})
             for name, gain_s in limit.gains_s.items():
@@ -124,3 +125,30 @@ def _largest(parts: dict[str, float], total: float) -> str:
 
 def _share(value: float, total: float) -> str:
     return f"{value / total:.0%}" if total else ""
+
+
+def task_line(task: dict[str, Any]) -> str:
+    """A task in a line."""
+    if task["task"] == "Inference":
+        parts = [f"inference, batch {task['batch']}, sequence {task['sequence']}"]
+        if task["decode"]:
+            parts.append(f"{task['decode']} tokens generated")
+    elif task["task"] == "Step":
+        groups = [f"{one['sequences']} x {one['new']} new after {one['past']}" for one in task["groups"]]
+        parts = [f"one step of {', '.join(groups)} tokens"]
+    else:
+        method = task["method"]
+        details = ", ".join(
+            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
+            for key, value in method.items()
+            if key != "name" and value != []
+        )
+        named = method["name"] + (f" ({details})" if details else "")
+        kind = "fine-tuning" if task["task"] == "FineTuning" else "training"
+        parts = [f"{kind} {named}, batch {task['batch']}, sequence {task['sequence']}, {task['steps']} step(s)"]
+    precision = task["precision"]
+    weights = precision["weights"]
+    if precision["attention_weights"]:
+        weights = f"{precision['attention_weights']} attention, {precision['ffn_weights']} FFN"
+    parts.append(f"weights {weights}, activations {precision['activations']}")
+    return "; ".join(parts)

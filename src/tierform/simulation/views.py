@@ -15,9 +15,10 @@ from tierform.mapping.plan import INTERCONNECT
 from tierform.simulation.communication import exposed_s
 from tierform.simulation.ledger import Booked
 from tierform.simulation.power_cap import slowed
-from tierform.simulation.records import Bar, OperatorResult, StageResult
+from tierform.simulation.records import OperatorResult, StageResult
 from tierform.simulation.run import Run
 from tierform.simulation.views_evidence import assumptions, citations, crossbars, placed, versions, wear
+from tierform.simulation.views_timeline import bars, slots
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Origin, Phase
@@ -113,6 +114,8 @@ def stages(run: Run) -> tuple[StageResult, ...]:
             latency_s=entry.seconds * run.steps,
             energy_J=(entry.energy_J + static_W * entry.seconds) * run.scale,
             tokens=entry.stage.tokens * entry.stage.repeat * run.steps * data,
+            memory_B=entry.memory_B * run.scale,
+            network_B=entry.network_B * run.scale,
         )
         for entry in run.ledger.stages
     )
@@ -207,27 +210,6 @@ def roofline(run: Run) -> dict[str, object]:
         roof = part.roof()
         result |= {"peak_per_s": roof.peak_per_s, "bandwidth_B_per_s": roof.bandwidth_B_per_s}
     return result
-
-
-def bars(run: Run) -> tuple[Bar, ...]:
-    """The timeline, where it was recorded."""
-    found, clock_s = [], 0.0
-    for made, entry in zip(run.timed, run.ledger.stages, strict=True):
-        found += [
-            Bar(
-                stage=made.stage.name,
-                resource=item.resource,
-                name=item.name,
-                layer=item.layer,
-                micro_batch=item.micro_batch,
-                start_s=clock_s + item.start_s,
-                end_s=clock_s + item.end_s,
-                repeats=1,
-            )
-            for item in made.schedule.slices
-        ]
-        clock_s += entry.seconds
-    return tuple(found)
 
 
 def notes(run: Run) -> tuple[str, ...]:
@@ -327,4 +309,5 @@ VIEWS: dict[str, Callable[[Run], Any]] = {
     "thermal": lambda run: None if run.heat is None else run.heat.figures,
     "mapping": lambda run: run.mapping,
     "timeline": bars,
+    "slots": slots,
 }
