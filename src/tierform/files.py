@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.part_files import lock, new_part, remove_stale
+from tierform.yaml_words import plain_reader
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 40
@@ -85,11 +86,10 @@ def read_yaml(path: Path | str) -> Document:
 
 def parse_yaml(text: str, file: str) -> Document:
     """As :func:`read_yaml`, from a text."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     _refuse_large(text, file)
-    reader = YAML(typ="safe")
+    reader = plain_reader()
     try:
         root = reader.compose(text)
         lines: dict[Path_, int] = {}
