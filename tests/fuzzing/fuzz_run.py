@@ -103,10 +103,13 @@ def _too_long(number: int, frame: object) -> None:
 
 def _seeded(watch: Watch, runs: int, seconds: float, seed: int) -> None:
     rng = random.Random(f"{watch.name}-{seed}")
-    end = time.monotonic() + seconds
+    end, told = time.monotonic() + seconds, time.monotonic()
     for _ in range(runs):
         if time.monotonic() > end:
             break
+        if time.monotonic() > told + 5:  # so that a run that is cut off has said how far it came
+            told = time.monotonic()
+            watch.report()
         watch.one(watch.target.repair(mutated(rng.choice(watch.seeds), watch.seeds, rng)))
     watch.report()
 
