@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import console, json_option, one_thread, print_table
-from tierform.cli.run_options import FILE, make_jobs, run_options
+from tierform.cli.output import OutputFile, console, json_option, one_thread, print_table
+from tierform.cli.run_options import make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import fail
 
@@ -19,8 +19,8 @@ from tierform.errors import fail
 @task_options
 @run_options
 @json_option
-@click.option("--report", type=FILE, help="Write an HTML report with pictures.")
-@click.option("--trace", type=FILE, help="Write the baseline's timeline for Perfetto.")
+@click.option("--report", type=OutputFile(), help="Write an HTML report with pictures.")
+@click.option("--trace", type=OutputFile(), help="Write the baseline's timeline for Perfetto.")
 def command(
     model: str, chips: str, json_file: Path | None, report: Path | None, trace: Path | None, **given: Any
 ) -> None:

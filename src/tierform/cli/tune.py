@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, console, json_option, print_table, progress
 from tierform.files import write_json, write_text
 
 
 @click.command("tune")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=InputPath())
 @click.option("--fresh", is_flag=True, help="Begin anew even if the output folder holds a checkpoint.")
 @click.option("--check", is_flag=True, help="Only check the file, the model and the samples; runs no code of yours.")
 @json_option
