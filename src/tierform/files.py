@@ -19,10 +19,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.errors import fail
+from tierform.folders import make_folder, no_folder
 from tierform.part_files import lock, new_part, remove_stale
+from tierform.yaml_words import plain_reader
 
 MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 40
@@ -85,11 +87,10 @@ def read_yaml(path: Path | str) -> Document:
 
 def parse_yaml(text: str, file: str) -> Document:
     """As :func:`read_yaml`, from a text."""
-    from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     _refuse_large(text, file)
-    reader = YAML(typ="safe")
+    reader = plain_reader()
     try:
         root = reader.compose(text)
         lines: dict[Path_, int] = {}
@@ -236,35 +237,12 @@ def check_output(path: Path | str) -> None:
         fail("cannot write here: neither a file, a pipe nor a character device", file=str(target))
     real = Path(os.path.realpath(target))
     if not real.parent.is_dir():
-        _no_folder(real.parent, str(target))
+        no_folder(real.parent, str(target))
     if real.exists() and not os.access(real, os.W_OK):
         fail("cannot write here: the file is write-protected", file=str(target))
     if not os.access(real.parent, os.W_OK | os.X_OK):
         why = "Read-only file system" if os.statvfs(real.parent).f_flag & os.ST_RDONLY else "Permission denied"
         fail(f"cannot write here: {why}", file=str(target), fix="Name a folder that you may write.")
-
-
-def _no_folder(folder: Path, file: str) -> NoReturn:
-    above = next((one for one in folder.parents if one.is_dir()), Path())
-    missing = folder.relative_to(above).parts[0]
-    near = (
-        nearest(missing, [one.name for one in above.iterdir() if one.is_dir()]) if os.access(above, os.R_OK) else None
-    )
-    raise TierformError(
-        [Problem("cannot write here: no such folder", file, nearest=near, fix=f"Make it first: mkdir -p {folder}")]
-    )
-
-
-def make_folder(path: Path | str, *, parents: bool = False) -> Path:
-    """The folder, made if it is missing; the folder above must exist, or with `parents` is made, too (caches)."""
-    folder = Path(path)
-    if not parents and not folder.exists() and not folder.parent.is_dir():
-        _no_folder(folder.parent, str(folder))
-    try:
-        folder.mkdir(parents=parents, exist_ok=True)
-    except (OSError, ValueError) as error:
-        fail(f"cannot make this folder: {_reason(error)}", file=str(folder))
-    return folder
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import random
 import re
 
 LONGEST = 20_000  # bytes of a mutated input
+LONGEST_WORD = 40  # looked back for where a word begins
 NASTY = [
     *("0", "-1", "1", "-0", "1e308", "-1e308", "1e309", "1e-320", "nan", "inf", "-inf", ".inf", ".nan", "-1e8", "1e20"),
     *("99999999999", "9223372036854775807", "18446744073709551616", "1" + "0" * 30, "9" * 400, "9" * 5000, "1_000"),
@@ -27,6 +28,7 @@ NASTY = [
     *('"\\ud800"', "'", '"', "\\", "*a", "&a 1", "!!python/object:os.system x", "<<: 1", "? 1", "- - - 1", "#", "//"),
 ]
 _TOKEN = re.compile(rb"[A-Za-z_][\w.-]*|[-+]?[\d.][\w.+-]*|[^\w\s]")
+_INSIDE = re.compile(rb"[\w.+-]")
 _NUMBER = re.compile(rb"[-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 
 
@@ -38,8 +40,14 @@ def mutated(content: bytes, others: list[bytes], rng: random.Random) -> bytes:
 
 
 def _span(pattern: re.Pattern[bytes], content: bytes, rng: random.Random) -> tuple[int, int]:
-    found = [match.span() for match in pattern.finditer(content)]
-    return rng.choice(found) if found else (len(content), len(content))
+    """The word or number at, or next after, a place: not of all of them, which would take longer than the parser."""
+    place = rng.randrange(len(content) + 1)
+    for _ in range(LONGEST_WORD):
+        if place == 0 or not _INSIDE.match(content, place - 1):
+            break
+        place -= 1
+    found = pattern.search(content, place) or pattern.search(content)
+    return found.span() if found else (len(content), len(content))
 
 
 def _number(content: bytes, others: list[bytes], rng: random.Random) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -197,7 +198,15 @@ def _trainer() -> Any:
 def _accelerator() -> Any:
     from tierform.tuning.side import accelerated
 
-    return accelerated()
+    made = accelerated()
+
+    def free_memory(*objects: Any) -> list[Any]:
+        """As accelerate's own, without a search for garbage through all of torch's objects each time."""
+        made._schedulers, made._optimizers, made._models, made._dataloaders, made.step = [], [], [], [], 0
+        return list(objects)
+
+    made.free_memory = free_memory
+    return made
 
 
 @lru_cache(maxsize=1)
@@ -224,15 +233,19 @@ def resume(path: Path) -> None:
     trainer.step(torch.ones(3, 4))
 
 
-def forge(content: bytes) -> bytes:
-    """A checkpoint with a right digest in which a value or two were exchanged; `content` only chooses which."""
+@lru_cache(maxsize=1)
+def _checkpoint_values() -> list[Any]:
     import torch
 
+    return [torch.load(io.BytesIO(one.partition(b"\n")[2]), weights_only=True) for one in checkpoints()]
+
+
+def forge(content: bytes) -> bytes:
+    """A checkpoint with a right digest in which a value or two were exchanged; `content` only chooses which."""
     from tierform.tuning import checkpoint
 
     rng = random.Random(content)
-    payload = rng.choice(checkpoints()).partition(b"\n")[2]
-    whole = torch.load(io.BytesIO(payload), weights_only=True)
+    whole = copy.deepcopy(rng.choice(_checkpoint_values()))
     for _ in range(rng.choice((1, 1, 2))):
         _exchange(whole, rng)
     with tempfile.TemporaryDirectory() as folder:

@@ -56,6 +56,18 @@ def test_a_wrong_measurement_fails_its_group(tmp_path: Path) -> None:
     assert "GenZ" in failed[0].note
 
 
+def test_a_group_that_misses_its_bar_fails_when_it_gets_worse(tmp_path: Path) -> None:
+    groups = models._groups()
+    own = {row["group"] for row in rows()}
+    missed = [group for group in groups.values() if group.bar is not None and not group.judged and group.name in own]
+    assert missed
+    for group in missed:
+        assert group.recorded is not None and group.bar is not None and group.recorded > group.bar
+        assert models._verdict(group, [group.recorded + 0.4], own_rows=True).passed
+        assert not models._verdict(group, [group.recorded + 0.6], own_rows=True).passed
+        assert models._verdict(group, [99.0], own_rows=False).passed is None  # rows of another's are not ours
+
+
 def test_fitted_rows_are_apart(tmp_path: Path) -> None:
     points = run(
         tmp_path, [*of("mlenergy-dense-itl", "8B-Instruct H100x1 b8"), *of("mlenergy-dense-itl", "B200x2 b8")]

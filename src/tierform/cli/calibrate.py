@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, OutputFolder, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import make_folder, write_json, write_text
 
@@ -21,12 +21,12 @@ _HEAD = "device,dtype,m,n,k,latency_ms"
 
 @click.command("calibrate")
 @click.option("--name", default="my-device", show_default=True, help="Name of the chip; files are called after it.")
-@click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Folder for the files.")
+@click.option("--out", type=OutputFolder(), default=Path(), help="Folder for the files.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU; one is timed by processor time.")
 @click.option("--quick", is_flag=True, help="Fewer and smaller products: about half a minute on a CPU.")
 @click.option("--points", type=click.IntRange(1, 2000), help="How many products (default 160, quick 64).")
-@click.option("--samples", type=click.Path(path_type=Path), help="Fit to this CSV of products instead of measuring.")
+@click.option("--samples", type=InputPath(), help="Fit to this CSV of products instead of measuring.")
 @click.option("--board-power", type=click.FloatRange(min=0, min_open=True), help="Board power in watts, for energies.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which shapes are drawn.")
 @json_option

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import SCREEN, console, json_option, one_thread, print_lines, print_table, print_text
-from tierform.cli.run_options import FILE, make_jobs, run_options
+from tierform.cli.output import (
+    SCREEN,
+    OutputFile,
+    console,
+    json_option,
+    one_thread,
+    print_lines,
+    print_table,
+    print_text,
+)
+from tierform.cli.run_options import make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import fail
 
@@ -23,8 +32,8 @@ if TYPE_CHECKING:
 @task_options
 @run_options
 @json_option
-@click.option("--report", type=FILE, help="Write an HTML report with pictures.")
-@click.option("--trace", type=FILE, help="Write the baseline's timeline for Perfetto.")
+@click.option("--report", type=OutputFile(), help="Write an HTML report with pictures.")
+@click.option("--trace", type=OutputFile(), help="Write the baseline's timeline for Perfetto.")
 @click.option("--detail", is_flag=True, help="Print all notes.")
 @click.option("--assumptions", is_flag=True, help="Print what the baseline assumes, too.")
 def command(

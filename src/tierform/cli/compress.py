@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, OutputFolder, console, json_option, print_table, progress
 from tierform.files import write_json
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ METHODS = (
 @click.option("--method", default="gptq", show_default=True, help=f"{METHODS}.")
 @click.option("--format", "form", default="float", help="int4-g64z, int8, int3-g128, nf4-64 ...")
 @click.option("--density", default="1", help="Share of weights kept (0.5) or a pattern (2:4).")
-@click.option("--data", "text", required=True, type=click.Path(path_type=Path), help="Calibration text.")
-@click.option("--test", type=click.Path(path_type=Path), help="Text to measure quality on.")
+@click.option("--data", "text", required=True, type=InputPath(), help="Calibration text.")
+@click.option("--test", type=InputPath(), help="Text to measure quality on.")
 @click.option("--windows", default=32, show_default=True, type=click.IntRange(1), help="Calibration windows.")
 @click.option("--test-windows", default=6, show_default=True, type=click.IntRange(1), help="Windows to measure.")
 @click.option("--length", default=256, show_default=True, type=click.IntRange(8), help="Tokens of a window.")
@@ -37,7 +37,7 @@ METHODS = (
 @click.option("--steps", default=100, show_default=True, help="distill: training steps.")
 @click.option("--exact", multiple=True, metavar="PATTERN", help="Matrices left as they are.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("-o", "output", type=click.Path(path_type=Path, file_okay=False), help="Folder of the smaller model.")
+@click.option("-o", "output", type=OutputFolder(), help="Folder of the smaller model.")
 @json_option
 def command(
     model: str, text: Path, test: Path | None, output: Path | None, json_file: Path | None, **options: Any

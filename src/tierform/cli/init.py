@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from tierform.cli.output import OutputFile
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
@@ -16,7 +18,7 @@ _FILES = ["chip", "component", "job", "mapping", "runtime"]
 
 @click.command("init")
 @click.argument("file", type=click.Choice(_FILES))
-@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("output", type=OutputFile())
 @click.option("--like", help="Entry of the library to start from; left out: a common one.")
 @click.option("--type", "type_name", help="Type of a component: crossbar, systolic, vector, gpu, pim.")
 @click.option("--model", default="bert-base", show_default=True, help="Model of a job or mapping.")

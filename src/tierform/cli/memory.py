@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import console, json_option, print_table
+from tierform.cli.output import InputPath, OutputFile, console, json_option, print_table
 from tierform.errors import fail
 from tierform.files import write_json, write_text
 from tierform.units import format_quantity
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
     from tierform.memory.cycle import MemoryCycleResult, Trace
     from tierform.memory.spec import DramSpec
 
-_FILE = click.Path(path_type=Path)
-
 
 @click.command("memory")
-@click.option("--config", type=_FILE, help="A DRAMsim3 configuration (.ini).")
+@click.option("--config", type=InputPath(), help="A DRAMsim3 configuration (.ini).")
 @click.option("--memory", "name", help="A memory of the library instead, such as ddr5-4800 or hbm2.")
 @click.option(
     "--trace",
     "traces",
-    type=_FILE,
+    type=InputPath(),
     required=True,
     multiple=True,
     help="Requests, DRAMsim3's or Ramulator's: '0xADDRESS READ|WRITE CYCLE', 'R|W|LD|ST ADDRESS'. May be repeated.",
@@ -37,8 +35,8 @@ _FILE = click.Path(path_type=Path)
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a value of --memory, such as nCL=16."
 )
-@click.option("--latencies", type=_FILE, help="Write every request with its latency to this CSV file.")
-@click.option("--commands", type=_FILE, help="Write every DRAM command to this text file.")
+@click.option("--latencies", type=OutputFile(), help="Write every request with its latency to this CSV file.")
+@click.option("--commands", type=OutputFile(), help="Write every DRAM command to this text file.")
 @json_option
 def command(
     config: Path | None,

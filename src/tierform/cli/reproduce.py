@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import OutputFolder, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import make_folder, write_json
 from tierform.studies import STUDIES, StudyOptions, StudyResult
@@ -21,7 +21,7 @@ MOST_SHOWN = 40
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A setting of the study; may be repeated.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=OutputFolder(),
     metavar="FOLDER",
     help="Write STUDY.html, with the figures, and STUDY.json into this folder.",
 )

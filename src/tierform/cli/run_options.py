@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,7 +14,6 @@ if TYPE_CHECKING:
     from tierform.workload.parallel import MicroBatches, Parallelism
 
 F = TypeVar("F", bound=Callable[..., Any])
-FILE = click.Path(path_type=Path, dir_okay=False)
 PHASES = ("prefill", "decode", "training")
 
 _OPTIONS = [

@@ -10,6 +10,8 @@ from click.core import ParameterSource
 
 from tierform.cli.output import (
     SCREEN,
+    InputPath,
+    OutputFile,
     console,
     json_option,
     one_thread,
@@ -18,7 +20,7 @@ from tierform.cli.output import (
     print_table,
     print_text,
 )
-from tierform.cli.run_options import FILE, make_jobs, run_options
+from tierform.cli.run_options import make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import Problem, TierformError
 
@@ -34,16 +36,16 @@ _SOME = 0.005  # an elasticity that is worth telling
 @click.option("--chip", help="A chip of the library or a YAML file.")
 @task_options
 @run_options
-@click.option("--job", "job_file", type=FILE, help="Simulate the job of this file instead.")
-@click.option("--save-job", type=FILE, help="Write what is asked as a job file.")
+@click.option("--job", "job_file", type=InputPath(), help="Simulate the job of this file instead.")
+@click.option("--save-job", type=OutputFile(), help="Write what is asked as a job file.")
 @click.option("--traced", is_flag=True, help="Trace MODEL's module (a folder with config.json) instead of reading it.")
-@click.option("--save-mapping", type=FILE, help="Write the mapping used, to be edited.")
+@click.option("--save-mapping", type=OutputFile(), help="Write the mapping used, to be edited.")
 @click.option("--detail", is_flag=True, help="Print every table, the busiest operators and all notes, too.")
 @click.option("--influence", is_flag=True, help="Print how much each assumed constant matters: runs with 1 % more.")
 @click.option("--assumptions", is_flag=True, help="Print every constant with its kind and source, too.")
 @json_option
-@click.option("--trace", type=FILE, help="Write the timeline for Perfetto.")
-@click.option("--report", type=FILE, help="Write an HTML report with pictures.")
+@click.option("--trace", type=OutputFile(), help="Write the timeline for Perfetto.")
+@click.option("--report", type=OutputFile(), help="Write an HTML report with pictures.")
 def command(
     model: str | None,
     chip: str | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import OutputFile, console, json_option, print_table, progress
+from tierform.cli.output import InputPath, OutputFile, OutputFolder, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import write_json
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tierform.store.reader import Fill
 
 
-_STORE = click.argument("store", type=click.Path(path_type=Path))
+_STORE = click.argument("store", type=InputPath())
 _FILL = click.option(
     "--fill",
     type=click.Choice(["midpoint", "truncate", "round"]),
@@ -32,7 +32,7 @@ def command() -> None:
 
 
 @command.command("pack")
-@click.argument("model", metavar="MODEL_DIR", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL_DIR", type=InputPath())
 @click.option("-o", "output", type=OutputFile(), required=True, help="The store to write.")
 @click.option("--layout", type=click.Choice(["plane-major", "adjacent"]), default="plane-major", show_default=True)
 @click.option("--compress", type=click.Choice(["none", "zstd"]), default="none", show_default=True)
@@ -136,7 +136,7 @@ def verify(store: Path, threads: int) -> None:
 
 @command.command("unpack")
 @_STORE
-@click.option("-o", "output", type=click.Path(path_type=Path, file_okay=False), required=True, help="A folder.")
+@click.option("-o", "output", type=OutputFolder(), required=True, help="A folder.")
 @click.option("--bits", type=click.IntRange(1, 64), help="Read at most this many planes; default: all, bit-exact.")
 @_FILL
 def unpack(store: Path, output: Path, bits: int | None, fill: Fill) -> None:
@@ -174,8 +174,8 @@ def serve(store: Path, host: str, port: int, connections: int, timeout_s: float,
 
 
 @command.command("bench")
-@click.argument("store", type=click.Path(path_type=Path), required=False)
-@click.option("--model", type=click.Path(path_type=Path), help="The safetensors model to compare a cold load with.")
+@click.argument("store", type=InputPath(), required=False)
+@click.option("--model", type=InputPath(), help="The safetensors model to compare a cold load with.")
 @click.option("--bits", "bit_text", default="4,8,16", show_default=True, help="Precisions to read at.")
 @click.option("--megabytes", type=click.IntRange(16, 65536), default=256, show_default=True, help="Kernel test size.")
 @click.option("--threads", type=click.IntRange(1, 256), default=2, show_default=True)

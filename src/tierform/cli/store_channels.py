@@ -7,16 +7,14 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, OutputFile, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import write_json
 
 
 @click.command("nest")
 @click.argument("model")
-@click.option(
-    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The store to write."
-)
+@click.option("-o", "output", type=OutputFile(), required=True, help="The store to write.")
 @click.option("--group", default=64, show_default=True, type=click.IntRange(8, 4096), help="Inputs to a scale.")
 @json_option
 def nest(model: str, output: Path, group: int, json_file: Path | None) -> None:
@@ -41,7 +39,7 @@ def nest(model: str, output: Path, group: int, json_file: Path | None) -> None:
 
 
 @click.command("speed")
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=InputPath())
 @click.option("--planes", "text", default="8,3", show_default=True, help="Average planes to decode at.")
 @click.option("--tokens", default=24, show_default=True, type=click.IntRange(2, 10000), help="Tokens to decode.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 256))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import console, json_option, print_table
+from tierform.cli.output import InputPath, OutputFolder, console, json_option, print_table
 from tierform.errors import fail
 from tierform.files import make_folder, write_json, write_text
 
@@ -16,23 +16,25 @@ if TYPE_CHECKING:
     from tierform.compat.scalesim.report import Report
     from tierform.memory.cycle import CycleMemory
 
-_FILE = click.Path(path_type=Path)
-_FOLDER = click.Path(path_type=Path, file_okay=False)
 _OVERLAPS = ["serial", "double-buffered", "pipelined"]
 
 
 @click.command("systolic")
-@click.option("-c", "configuration", type=_FILE, required=True, help="SCALE-Sim configuration (.cfg).")
-@click.option("-t", "topology", type=_FILE, required=True, help="SCALE-Sim topology (.csv): products or convolutions.")
+@click.option("-c", "configuration", type=InputPath(), required=True, help="SCALE-Sim configuration (.cfg).")
+@click.option(
+    "-t", "topology", type=InputPath(), required=True, help="SCALE-Sim topology (.csv): products or convolutions."
+)
 @click.option("-i", "kind", type=click.Choice(["gemm", "conv"]), help="What the topology holds; told by its columns.")
 @click.option("--compat", is_flag=True, help="Count as SCALE-Sim v3 does, instead of as the hardware does.")
-@click.option("-l", "--layout", "layout", type=_FILE, help="SCALE-Sim 3 layout (.csv) of the SRAM, for bank conflicts.")
+@click.option(
+    "-l", "--layout", "layout", type=InputPath(), help="SCALE-Sim 3 layout (.csv) of the SRAM, for bank conflicts."
+)
 @click.option("--dram", metavar="MEMORY", help="Latencies of this DRAM: a library memory or a DRAMsim3 file.")
-@click.option("--dram-latencies", type=_FOLDER, help="Latencies of the DRAM from SCALE-Sim's .npy files.")
+@click.option("--dram-latencies", type=InputPath(), help="Latencies of the DRAM from SCALE-Sim's .npy files.")
 @click.option("--overlap", type=click.Choice(_OVERLAPS), help="What the hardware hides (default double-buffered).")
 @click.option("--arrays", type=click.IntRange(1, 4096), default=1, help="So many equal arrays share each layer.")
 @click.option("--process", "process", metavar="NODE", help="Also estimate energy and area at a node, such as 16nm.")
-@click.option("-p", "reports", type=click.Path(path_type=Path, file_okay=False), help="Write the report files here.")
+@click.option("-p", "reports", type=OutputFolder(), help="Write the report files here.")
 @json_option
 def command(
     configuration: Path,

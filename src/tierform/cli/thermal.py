@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table
+from tierform.cli.output import InputPath, OutputFile, console, json_option, print_table
 from tierform.errors import fail
-from tierform.files import write_json, write_text
+from tierform.files import check_output, write_json, write_text
 
 if TYPE_CHECKING:
     from tierform.compat.hotspot.run import Outcome
-
-
-_FILE = click.Path(path_type=Path)
 
 
 class _HotSpotCommand(click.Command):
@@ -54,11 +51,11 @@ def _grid(text: str) -> tuple[int, int]:
 
 
 @click.command("thermal", cls=_HotSpotCommand)
-@click.option("-c", "configuration", type=_FILE, help="HotSpot configuration.")
-@click.option("-f", "floorplan", type=_FILE, help="Floorplan of a planar chip.")
-@click.option("-p", "trace", type=_FILE, required=True, help="Power trace.")
-@click.option("-g", "--layers", "-grid_layer_file", "layers", type=_FILE, help="Layer file of a 3D stack.")
-@click.option("-m", "--materials", "-materials_file", "materials", type=_FILE, help="Materials file.")
+@click.option("-c", "configuration", type=InputPath(), help="HotSpot configuration.")
+@click.option("-f", "floorplan", type=InputPath(), help="Floorplan of a planar chip.")
+@click.option("-p", "trace", type=InputPath(), required=True, help="Power trace.")
+@click.option("-g", "--layers", "-grid_layer_file", "layers", type=InputPath(), help="Layer file of a 3D stack.")
+@click.option("-m", "--materials", "-materials_file", "materials", type=InputPath(), help="Materials file.")
 @click.option("--model", "-model_type", "model", type=click.Choice(["block", "grid"]), help="Block or grid model.")
 @click.option("--grid", "grid", metavar="ROWSxCOLUMNS", help="Grid of the grid model; any numbers.")
 @click.option(
@@ -69,13 +66,13 @@ def _grid(text: str) -> tuple[int, int]:
     type=click.Choice(["centred", "hotspot", "hotspot-detailed"]),
     help="Where a layer's node sits; HotSpot's way unless said.",
 )
-@click.option("-o", "trace_out", type=_FILE, help="Compute the transient and write its trace here.")
+@click.option("-o", "trace_out", type=OutputFile(), help="Compute the transient and write its trace here.")
 @click.option("--transient", is_flag=True, help="Compute the transient (for --json or the table).")
 @click.option(
-    "--steady", "-steady_file", "steady_out", type=_FILE, help="Write steady temperatures in HotSpot's format."
+    "--steady", "-steady_file", "steady_out", type=OutputFile(), help="Write steady temperatures in HotSpot's format."
 )
 @click.option(
-    "--grid-steady", "-grid_steady_file", "cells_out", type=_FILE, help="Write every cell's steady temperature."
+    "--grid-steady", "-grid_steady_file", "cells_out", type=OutputFile(), help="Write every cell's steady temperature."
 )
 @click.option("--solver", type=click.Choice(["auto", "blocks", "direct", "spectral", "multigrid"]), default="auto")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Override a key of the configuration.")
@@ -127,8 +124,10 @@ def command(
     )
     if cells_out is not None and case.mode == "block":
         fail("the block model has no cells", key="--grid-steady", fix="Use --model grid.")
-    outcome = hotspot.run(case, transient=transient or trace_out is not None, solver=solver)  # type: ignore[arg-type]
     steady_out, cells_out = steady_out or case.steady_file, cells_out or case.cells_file
+    for path in filter(None, (steady_out, cells_out)):
+        check_output(path)  # the configuration may name them
+    outcome = hotspot.run(case, transient=transient or trace_out is not None, solver=solver)  # type: ignore[arg-type]
     if steady_out:
         write_text(steady_out, outcome.steady_text())
     if trace_out:

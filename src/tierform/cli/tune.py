@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, console, json_option, print_table, progress
 from tierform.files import write_json, write_text
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("tune")
-@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("config", type=InputPath())
 @click.option("--fresh", is_flag=True, help="Begin anew even if the output folder holds a checkpoint.")
 @click.option("--check", is_flag=True, help="Only check the file, the model and the samples; runs no code of yours.")
 @json_option

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from tierform.cli.output import console, json_option, print_table, progress
+from tierform.cli.output import InputPath, console, json_option, print_table, progress
 from tierform.errors import MissingDependency, fail, missing
 from tierform.files import write_json
 from tierform.validation import ENGINES, EngineLedger
@@ -26,7 +26,7 @@ class _Outcome:
 
 @click.command("validate")
 @click.argument("engine", required=False)
-@click.option("--data", type=click.Path(path_type=Path), help="Your own reference data, a folder of the same layout.")
+@click.option("--data", type=InputPath(), help="Your own reference data, a folder of the same layout.")
 @click.option("--all", "every", is_flag=True, help="Print every point, not only those that fail.")
 @click.option("--failed", "only_failed", is_flag=True, help="Print only the points that fail.")
 @click.option("--strict", is_flag=True, help="An engine that is skipped fails, too.")

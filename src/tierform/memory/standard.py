@@ -164,7 +164,9 @@ def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str
     controller = Controller(**read.controller.model_dump())
     clock_s, mapping = grade.clock.value, read.mapping
     written: dict[str, object] = {**read.timings, **grade.timings}
-    current_texts = {k: v for k, v in {**read.currents, **grade.currents}.items() if k not in _Evidence.model_fields}
+    current_texts = {**read.currents, **grade.currents}
+    evidence = {key: current_texts.pop(key) for key in _Evidence.model_fields if key in current_texts}
+    supply = validate(_Evidence, Document({"currents": evidence}, file, document.lines), ("currents",))
     io = {"io_read": read.io.read.value / 8, "io_write": read.io.write.value / 8}
     assumed = [
         Assumption(f"{name}: {key}", str(value), "assumed", note="given by the user")
@@ -234,7 +236,7 @@ def read_dram(path: Path, grade_name: str | None, name: str, overrides: dict[str
         file=file,
         io_read_J_per_bit=io["io_read"],
         io_write_J_per_bit=io["io_write"],
-        assumptions=tuple(_assumptions(name, read, grade) + assumed),
+        assumptions=tuple(_assumptions(name, read, grade, supply) + assumed),
     )
 
 
@@ -323,18 +325,17 @@ def _currents(texts: dict[str, str], document: Document) -> Currents:
     return Currents(**values)
 
 
-def _assumptions(name: str, read: DramFile, grade: GradeFile) -> list[Assumption]:
+def _assumptions(name: str, read: DramFile, grade: GradeFile, supply: _Evidence) -> list[Assumption]:
     def line(subject: str, value: str, evidence: _Evidence, note: str = "") -> Assumption:
         return Assumption(f"{name}: {subject}", value, evidence.kind, evidence.source, note or evidence.note)
 
-    given = {k: v for k, v in read.currents.items() if k in _Evidence.model_fields}
-    supply = _Evidence(**given)  # type: ignore[arg-type]
     count = len(read.timings) + len(grade.timings)
+    currents = sum(key not in _Evidence.model_fields for key in read.currents)
     io = f"read {_pj(read.io.read)}, write {_pj(read.io.write)}"
     return [
         line("organization", read.title, read.organization),
         line("timings", f"{count} at {format_quantity(grade.clock.value, 's')}", grade),
-        line("currents", f"{len(read.currents) - len(given)} currents", supply),
+        line("currents", f"{currents} currents", supply),
         line("interface energy", io, read.io),
     ]
 

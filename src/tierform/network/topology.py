@@ -117,6 +117,21 @@ class ExpressGrid:
 Structure = Tree | Lines | Groups | ExpressGrid
 
 
+def _reached(source: IntArray, target: IntArray, routers: int) -> NDArray[np.bool_]:
+    """(routers,) which of them links lead to from router 0: wave by wave, each link looked at once."""
+    order = np.argsort(source, kind="stable")
+    first, ends = np.searchsorted(source[order], np.arange(routers + 1)), target[order]
+    seen = np.zeros(routers, bool)
+    seen[0] = True
+    wave = np.array([0])
+    while len(wave):
+        counts = first[wave + 1] - first[wave]
+        links = np.repeat(first[wave] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        wave = np.unique(ends[links][~seen[ends[links]]])
+        seen[wave] = True
+    return seen
+
+
 @dataclass(frozen=True, eq=False)
 class Topology:
     """A network's parts.  Arrays are indexed by node, by router or by directed link.
@@ -191,14 +206,7 @@ class Topology:
             (self.link_source, self.link_target, False),
             (self.link_target, self.link_source, True),
         ):
-            seen = np.zeros(self.routers, bool)
-            seen[0] = True
-            while True:
-                new = target[seen[source]]
-                before = int(seen.sum())
-                seen[new] = True
-                if int(seen.sum()) == before:
-                    break
+            seen = _reached(source, target, self.routers)
             if not seen.all():
                 other = int(np.flatnonzero(~seen)[0])
                 return (other, 0) if backwards else (0, other)

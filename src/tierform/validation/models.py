@@ -7,7 +7,8 @@ own column `runtime` does; a column `parallel` says of a split what tensor, pipe
 constant was fitted (``tables/models_fitted.csv``) stand apart.
 
 Single rows are shown for information; what passes or fails is the median of |ours / measured - 1| of a group over all
-of its rows against its bar.  A group whose bar is not reached is shown with it, not judged, and the remarks say why.
+of its rows against its bar.  A group whose bar is not reached is shown with it, the remarks say why, and it is held to
+the error that was last recorded for it (column `recorded`, with half a point for rounding): it may not get worse.
 The best error of another tool on the same rows stands beside ours where one was run.
 """
 
@@ -30,6 +31,7 @@ from tierform.workload.parallel import Parallelism
 from tierform.workload.split_text import read_parallel
 from tierform.workload.task import FineTuning
 
+_ROUNDING = 0.5  # per cent: what an error may be above the recorded one
 _TABLES = Path(__file__).parent / "tables"
 _INPUTS = (
     "model",
@@ -108,13 +110,16 @@ class Group:
     quantized_runtime: str
     bar: float | None
     judged: bool
+    recorded: float | None
     peer: str
     reason: str
 
 
 def _unlisted(name: str) -> Group:
     """A group that our own table does not hold to anything."""
-    return Group(name=name, runtime="ideal", quantized_runtime="", bar=None, judged=False, peer="", reason="")
+    return Group(
+        name=name, runtime="ideal", quantized_runtime="", bar=None, judged=False, recorded=None, peer="", reason=""
+    )
 
 
 def ledger(folder: Path | None = None) -> EngineLedger:
@@ -148,24 +153,29 @@ def ledger(folder: Path | None = None) -> EngineLedger:
         )
         points.append(point)
         errors.setdefault(row["group"], []).append(100 * abs(point.relative_error))
-    verdicts = [_verdict(groups[name], found) for name, found in errors.items() if name in groups]
+    verdicts = [
+        _verdict(groups[name], found, own_rows=folder is None) for name, found in errors.items() if name in groups
+    ]
     return EngineLedger(
         "models", [*points, *verdicts], (*_remarks(groups, errors), *(f"refused: {text}" for text in refused))
     )
 
 
-def _verdict(group: Group, errors: list[float]) -> Point:
-    bar = group.bar
+def _verdict(group: Group, errors: list[float], *, own_rows: bool) -> Point:
+    """What a group is held to: its bar, or on our own rows what was recorded where it does not reach that."""
+    bar, limit, missed = group.bar, group.bar if group.judged else None, ""
+    if not group.judged and group.recorded is not None and own_rows:
+        limit, missed = group.recorded + _ROUNDING, f" not held, recorded {group.recorded:g} %"
     return Point(
         case=f"{group.name}, {len(errors)} rows",
         quantity="one plus the median error of a group",
         unit="ratio",
         reference=1.0,
         ours=1.0 + median(errors) / 100,
-        tolerance=Tolerance(absolute=bar / 100) if bar is not None and group.judged else None,
+        tolerance=Tolerance(absolute=limit / 100) if limit is not None else None,
         source="models_groups.csv",
         evidence="measured",
-        note=f"bar {bar or 0:g} %; others on these rows: {group.peer or 'none run'}",
+        note=f"bar {bar or 0:g} %{missed}; others on these rows: {group.peer or 'none run'}",
     )
 
 
@@ -318,6 +328,7 @@ def _groups() -> dict[str, Group]:
             quantized_runtime=row["quantized_runtime"],
             bar=float(row["bar"]) if row["bar"] else None,
             judged=row["judged"] == "1",
+            recorded=float(row["recorded"]) if row["recorded"] else None,
             peer=row["peer"],
             reason=row["reason"],
         )

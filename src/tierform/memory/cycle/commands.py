@@ -56,6 +56,7 @@ from tierform.memory.cycle.state import (
     ROWS_END,
     ROWS_FROM,
     RULE_AREA,
+    RULE_HEAD,
     RULE_LENGTH,
     SELF_REFRESH,
     STATE_FROM,
@@ -76,29 +77,32 @@ def ready_at(m, command, c, bank):
 
 
 @njit(forceinline=True)
+def _forbid_at(m, at, t, rule, number):
+    """`number` rules for the record `at`; where the next rule stands."""
+    for _ in range(number):
+        later = at + m[rule]
+        m[later] = max(m[later], t + m[rule + 1])
+        rule += 2
+    return rule
+
+
+@njit(forceinline=True)
 def forbid(m, command, t, c, bank):
     """`command` is issued to `bank` at cycle `t`: move the first allowed cycle of everything that must wait."""
     rank = bank >> m[RANK_SHIFT]
     at_bank, at_group = bank_at(m, c, bank), group_at(m, c, bank)
     at_rank, at_channel = rank_at(m, c, rank), channel_at(m, c)
-    rule = m[RULE_AREA] + command * (1 + 3 * m[RULE_LENGTH])
-    for k in range(m[rule]):
-        scope = m[rule + 1 + 3 * k]
-        later = m[rule + 2 + 3 * k]
-        when = t + m[rule + 3 + 3 * k]
-        if scope == 0:
-            m[at_bank + later] = max(m[at_bank + later], when)
-        elif scope == 1:
-            m[at_group + later] = max(m[at_group + later], when)
-        elif scope == 2:
-            m[at_rank + later] = max(m[at_rank + later], when)
-        elif scope == 3:
-            for other in range(m[RANKS]):
-                if other != rank:
-                    at_other = rank_at(m, c, other) + later
-                    m[at_other] = max(m[at_other], when)
-        else:
-            m[at_channel + later] = max(m[at_channel + later], when)
+    rules = m[RULE_AREA] + command * (RULE_HEAD + 2 * m[RULE_LENGTH])
+    rule = rules + RULE_HEAD
+    rule = _forbid_at(m, at_bank, t, rule, m[rules])
+    rule = _forbid_at(m, at_group, t, rule, m[rules + 1])
+    rule = _forbid_at(m, at_rank, t, rule, m[rules + 2])
+    if m[rules + 3] > 0:
+        for other in range(m[RANKS]):
+            if other != rank:
+                _forbid_at(m, rank_at(m, c, other), t, rule, m[rules + 3])
+        rule += 2 * m[rules + 3]
+    _forbid_at(m, at_channel, t, rule, m[rules + 4])
     if command == _ACT:
         depth = m[WINDOW_DEPTH]
         for w in range(m[N_WINDOWS]):

@@ -26,6 +26,7 @@ from tierform.memory.cycle.trace import Trace
 from tierform.memory.spec import REFRESH, Controller, DramSpec
 
 CONTROLLER_CYCLES = 1
+_OTHER_RANKS = 3  # the scope, in the table of spacings
 MOST_CYCLES = 10**15  # of a trace: 10 days at 1 GHz
 Int64 = npt.NDArray[np.int64]
 
@@ -54,22 +55,21 @@ def _used_commands(control: Controller) -> frozenset[str]:
     return frozenset(used)
 
 
-def _rules(spacing: Int64, used: frozenset[str]) -> list[list[tuple[int, int, int]]]:
-    """The constraints by earlier command as (scope, later command, cycles), of the commands that are used."""
+def _rules(spacing: Int64, used: frozenset[str], ranks: int) -> list[list[tuple[int, int, int]]]:
+    """The constraints by earlier command as (scope, later command, cycles), of the commands that are used.
+
+    Without those that one of a wider scope implies.
+    """
     rows: list[list[tuple[int, int, int]]] = [[] for _ in COMMANDS]
     for scope, earlier, later in zip(*np.nonzero(spacing), strict=True):
-        if COMMANDS[earlier] in used and COMMANDS[later] in used:
-            rows[earlier].append((int(scope), int(later), int(spacing[scope, earlier, later])))
+        cycles = spacing[:, earlier, later]
+        implied = scope != _OTHER_RANKS and any(
+            cycles[wider] >= cycles[scope] for wider in range(scope + 1, len(cycles)) if wider != _OTHER_RANKS
+        )
+        alone = scope == _OTHER_RANKS and ranks == 1
+        if COMMANDS[earlier] in used and COMMANDS[later] in used and not implied and not alone:
+            rows[earlier].append((int(scope), int(later), int(cycles[scope])))
     return rows
-
-
-def _numbered(address: Int64) -> tuple[Int64, int]:
-    """A small number for each address, equal for equal ones, and how many there are."""
-    shift = max(4, int(np.ceil(np.log2(address.size * 2))))
-    keys, numbers = np.full(1 << shift, -1, np.int64), np.empty(1 << shift, np.int64)
-    out = np.empty(address.size, np.int64)
-    pointers = (pointer(array) for array in (keys, numbers, out))
-    return out, int(loop("number_addresses")(pointer(address), address.size, shift, *pointers))
 
 
 class CycleMemory:
@@ -126,8 +126,8 @@ class CycleMemory:
             prac_delay=control.prac_delay,
             alert_cycles=t.get("nABOACT", 0),
         )
-        self._all_rules = _rules(self.table.spacing, frozenset(COMMANDS))
-        self._rules = _rules(self.table.spacing, _used_commands(control))
+        self._all_rules = _rules(self.table.spacing, frozenset(COMMANDS), spec.ranks)
+        self._rules = _rules(self.table.spacing, _used_commands(control), spec.ranks)
         self._bits = np.array([[self.map.position[name], self.map.width[name]] for name in FIELDS], np.int64)
 
     def run(
@@ -163,21 +163,20 @@ class CycleMemory:
             self._in_channel(part.address, number) if per_channel else part.address % self.map.capacity_B
             for number, part in enumerate(traces)
         ]
-        address = np.concatenate(parts)
-        arrival = np.concatenate([part.cycle for part in traces])
-        is_write = np.concatenate([part.is_write for part in traces])
+        address = np.ascontiguousarray(np.concatenate(parts), np.int64)
+        arrival = np.ascontiguousarray(np.concatenate([part.cycle for part in traces]), np.int64)
+        is_write = np.ascontiguousarray(np.concatenate([part.is_write for part in traces]), np.bool_)
         ends = np.cumsum([len(part) for part in traces])
         fronts = np.stack([ends - [len(part) for part in traces], ends], axis=1)
-        loop("number_addresses"), loop("run")  # `cpu_s` is the simulation's own time
+        loop("run")  # `cpu_s` is the simulation's own time
         started = time.process_time()
-        ids, count = _numbered(np.ascontiguousarray(address))
         setup = replace(self._setup, issue=issue)
         rows = self._rows(address) if setup.prac_threshold else None
-        m = allocate(
-            setup, self._rules, self.table.windows, ids, count, fronts, is_write, self._bits, log_commands, rows
-        )
-        arrival, bursts = np.ascontiguousarray(arrival, np.int64), address // burst_bytes
-        end = int(loop("run")(pointer(m), pointer(arrival), pointer(bursts), -1 if cycles is None else cycles))
+        m = allocate(setup, self._rules, self.table.windows, address.size, fronts, self._bits, log_commands, rows)
+        power = burst_bytes.bit_length() - 1
+        bursts = address >> power if burst_bytes == 1 << power else address // burst_bytes
+        given = [pointer(array) for array in (m, arrival, address, bursts, is_write)]
+        end = int(loop("run")(*given, -1 if cycles is None else cycles))
         cpu_s = time.process_time() - started
         if end < 0:
             fail(
@@ -192,7 +191,7 @@ class CycleMemory:
         """Everything that a run has left in the array."""
         requests = view(m, ks.REQUEST_AREA, (arrival.size, ks.REQUEST))
         completed, accepted = requests[:, ks.COMPLETED], requests[:, ks.ACCEPTED]
-        done = (completed >= 0) & (completed < end)
+        done = (completed > 0) & (completed < end)
         latency = np.where(done, completed - accepted, -1)
         reads = done & ~is_write
         total = view(m, ks.CHANNEL_AREA, (self.spec.channels, ks.CHANNEL_RECORD)).sum(axis=0)
@@ -224,7 +223,7 @@ class CycleMemory:
             self_refreshes=int(total[ks.N_SRE]),
             power_downs=int(total[ks.N_PDE]),
             state_cycles={name: int(value) for name, value in zip(_STATES, by_state, strict=True)},
-            accepted_cycles=np.where(accepted >= 0, accepted - 1, -1),
+            accepted_cycles=accepted - 1,
             latency_cycles=latency,
             average_read_latency_cycles=float(latency[reads].mean()) if reads.any() else 0.0,
             offer=Offer(
@@ -304,18 +303,8 @@ class DeviceTiming:
     def __init__(self, spec: DramSpec) -> None:
         memory = CycleMemory(spec.with_channels(1))
         self.spec = spec
-        none = np.zeros(0, np.int64)
-        self._m = allocate(
-            memory._setup,
-            memory._all_rules,
-            memory.table.windows,
-            none,
-            0,
-            np.zeros((0, 2), np.int64),
-            none.astype(np.bool_),
-            memory._bits,
-            0,
-        )
+        fronts = np.zeros((0, 2), np.int64)
+        self._m = allocate(memory._setup, memory._all_rules, memory.table.windows, 0, fronts, memory._bits, 0)
 
     def issue(self, command: str, cycle: int, bank: int = 0) -> None:
         """Issue a command in `cycle` to `bank` (numbered in the channel); the bank's state is not checked."""

@@ -14,11 +14,19 @@ from numba import njit
 
 from tierform.memory.cycle.commands import change_state, forbid, ready_at
 from tierform.memory.cycle.queues import choose, move_transaction, serve
-from tierform.memory.cycle.records import channel_at, front_at, pending_at, queue_at, request_at, waiting_at
+from tierform.memory.cycle.records import (
+    channel_at,
+    front_at,
+    new_pending,
+    pending_at,
+    queue_at,
+    request_at,
+    waiting_at,
+    wake_at,
+)
 from tierform.memory.cycle.refresh import add_due_refreshes, answer_alert, power_step, refresh_step
 from tierform.memory.cycle.state import (
     ACCEPTED,
-    ADDRESS,
     ALERT,
     ALERT_AT,
     BANKS,
@@ -43,9 +51,12 @@ from tierform.memory.cycle.state import (
     NEVER,
     NEXT_REFRESH,
     OUTSTANDING,
+    PENDING,
     PER_BANK,
     PER_GROUP,
     POWER_DOWN_AFTER,
+    QUEUE_AREA,
+    QUEUE_SHIFT,
     QUEUED,
     RANKS,
     REQUEST_BANK,
@@ -62,38 +73,14 @@ from tierform.memory.cycle.state import (
     WAITING_WRITE,
     WAITS_BEHIND,
     WAITS_SINCE,
-    WAKE,
 )
 
 _FIRST_COLUMN, _LAST_COLUMN = 2, 5
 SIGNATURES = {
-    "number_addresses": "i8(CPointer(i8), i8, i8, CPointer(i8), CPointer(i8), CPointer(i8))",
-    "run": "i8(CPointer(i8), CPointer(i8), CPointer(i8), i8)",
+    "run": "i8(CPointer(i8), CPointer(i8), CPointer(i8), CPointer(i8), CPointer(u1), i8)",
     "forbid_alone": "i8(CPointer(i8), i8, i8, i8)",
     "ready_alone": "i8(CPointer(i8), i8, i8)",
 }
-
-
-def number_addresses(address, count, shift, keys, numbers, out):
-    """A small number for each request, equal for equal addresses; how many there are.
-
-    Open addressing in a table of 2**shift `keys`, all -1 at first, and their `numbers`.
-    """
-    size = 1 << shift
-    found = 0
-    for i in range(count):
-        key = address[i]
-        slot = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - shift))
-        while keys[slot] != -1 and keys[slot] != key:
-            slot += 1
-            if slot == size:
-                slot = 0
-        if keys[slot] == -1:
-            keys[slot] = key
-            numbers[slot] = found
-            found += 1
-        out[i] = numbers[slot]
-    return found
 
 
 @njit(forceinline=True)
@@ -148,55 +135,60 @@ def _tick(m, c, t):
 
 
 @njit(forceinline=True)
-def _accept(m, c, i, burst, t):
+def _accept(m, c, i, address, burst, write, t):
     """Take request `i` into channel `c` at cycle `t`; False when its queue is full."""
     request, at = request_at(m, i), channel_at(m, c)
-    write = m[request + IS_WRITE] == 1
     side = 1 if write and m[UNIFIED] == 0 else 0
     count = m[at + WAITING_READS + side]
     if count >= m[TRANSACTION_QUEUE]:
         return False
     rank = _field(m, burst, 1)
+    m[request + IS_WRITE] = write
     m[request + REQUEST_ROW] = _field(m, burst, 4)
     m[request + REQUEST_BANK] = rank * m[BANKS] + _field(m, burst, 2) * m[PER_GROUP] + _field(m, burst, 3)
     m[request + ACCEPTED] = t + 1
     m[request + BURST] = burst
-    same = pending_at(m, m[request + ADDRESS])
+    same = pending_at(m, address)
     enqueue = False
-    if write or m[same + WAITING_WRITE] >= 0:
+    if write or (same >= 0 and m[same + WAITING_WRITE] >= 0):
         # A write is done when it is buffered; a read of a buffered write is answered from the buffer.
         m[request + COMPLETED] = t + 2
         m[LAST_DONE] = max(m[LAST_DONE], t + 2)
-        if write and m[same + WAITING_WRITE] < 0:
+        if write and (same < 0 or m[same + WAITING_WRITE] < 0):
+            if same < 0:
+                same = new_pending(m, address)
             m[same + WAITING_WRITE] = i
             enqueue = True
     else:
         # Reads of the same address are answered together.
+        if same < 0:
+            same = new_pending(m, address)
         enqueue = m[same + WAITING_READ] < 0
         m[request + SAME_BEFORE] = m[same + WAITING_READ]
         m[same + WAITING_READ] = i
         if not enqueue:
             m[OUTSTANDING] += 1
     if enqueue:
-        waiting = waiting_at(m, c, side) + 2 * count
-        m[waiting] = i
-        m[waiting + 1] = queue_at(m, c, m[request + REQUEST_BANK] if m[PER_BANK] == 1 else rank)
+        m[request + PENDING] = same
+        queue = queue_at(m, c, m[request + REQUEST_BANK] if m[PER_BANK] == 1 else rank) - m[QUEUE_AREA]
+        m[waiting_at(m, c, side) + count] = (queue << QUEUE_SHIFT) + i
         m[at + WAITING_READS + side] = count + 1
         m[OUTSTANDING] += 1
         m[at + DIRTY] = 1
-        m[at + WAKE] = min(m[at + WAKE], t + 1)
+        wake = wake_at(m, c)
+        m[wake] = min(m[wake], t + 1)
     return True
 
 
 @njit(forceinline=True)
-def _hand_over(m, f, arrival, bursts, t):
+def _hand_over(m, f, arrival, address, bursts, is_write, t):
     """Front `f` hands over what is due at cycle `t` until its port or a queue is full; how many were taken."""
     front = front_at(m, f)
     i = m[front + FRONT_NEXT]
     taken = 0
     while taken < m[ISSUE] and i < m[front + FRONT_END] and arrival[i] <= t:
         c = _field(m, bursts[i], 0)
-        if not _accept(m, c, i, bursts[i], t):
+        if not _accept(m, c, i, address[i], bursts[i], is_write[i], t):
             at = channel_at(m, c) + BLOCKED_FRONTS
             m[front + WAITS_BEHIND] = m[at]
             m[at] = f
@@ -211,48 +203,65 @@ def _hand_over(m, f, arrival, bursts, t):
     return taken
 
 
-def run(m, arrival, bursts, limit):
+@njit(forceinline=True)
+def _next_awake(m, c, t):
+    """The first channel from `c` on that has something to do at cycle `t`, or how many there are."""
+    while c < m[CHANNELS] and m[wake_at(m, c)] > t:
+        c += 1
+    return c
+
+
+@njit(forceinline=True)
+def _first_wake(m):
+    """The first cycle in which any channel has something to do."""
+    first = np.int64(NEVER)
+    for c in range(m[CHANNELS]):
+        first = min(first, m[wake_at(m, c)])
+    return first
+
+
+def run(m, arrival, address, bursts, is_write, limit):
     """Run the trace for `limit` cycles (-1: until it is done); the number of cycles, or -1 - it where it stalled."""
     m[LIMIT] = limit
     for f in range(m[FRONTS]):
         front = front_at(m, f)
         m[front + FRONT_AT] = arrival[m[front + FRONT_NEXT]] if m[front + FRONT_NEXT] < m[front + FRONT_END] else NEVER
-    at = np.int64(0)
     stalled = False
+    wake = _first_wake(m)
     while True:
         if limit < 0 and m[UNREAD] == 0 and m[OUTSTANDING] == 0:
             break
-        t = np.int64(NEVER)
+        t = wake
         for f in range(m[FRONTS]):
             t = min(t, m[front_at(m, f) + FRONT_AT])
-        for c in range(m[CHANNELS]):
-            t = min(t, m[channel_at(m, c) + WAKE])
         if limit >= 0 and t >= limit:
             break
         if t >= NEVER:
             stalled = m[OUTSTANDING] > 0 or m[UNREAD] > 0
             break
-        for c in range(m[CHANNELS]):
-            at = channel_at(m, c) + WAKE
-            if m[at] <= t:
-                m[at] = _tick(m, c, t)
+        if wake <= t:
+            c = _next_awake(m, 0, t)
+            while c < m[CHANNELS]:
+                m[wake_at(m, c)] = _tick(m, c, t)
+                c = _next_awake(m, c + 1, t)
+            wake = _first_wake(m)
         # Fronts take turns; one that was blocked may have been let go in this cycle.
         f = m[TURN_OF_FRONTS]
         taken = 0
         for _ in range(m[FRONTS]):
             if m[front_at(m, f) + FRONT_AT] <= t:
-                taken += _hand_over(m, f, arrival, bursts, t)
+                taken += _hand_over(m, f, arrival, address, bursts, is_write, t)
             f = f + 1 if f + 1 < m[FRONTS] else 0
         if taken > 0:
+            wake = min(wake, t + 1)
             m[TURN_OF_FRONTS] = f + 1 if f + 1 < m[FRONTS] else 0
             m[UNREAD] -= taken
             if m[UNREAD] == 0 and limit < 0:
                 # No more will come to fill the write buffers: what is in them goes as soon as nothing is queued.
                 m[DRAIN_LOW] = 0
                 for k in range(m[CHANNELS]):
-                    at = channel_at(m, k)
-                    m[at + DIRTY] = 1
-                    m[at + WAKE] = min(m[at + WAKE], t + 1)
+                    m[channel_at(m, k) + DIRTY] = 1
+                    m[wake_at(m, k)] = min(m[wake_at(m, k)], t + 1)
     end = limit if limit >= 0 else m[LAST_DONE] + 1
     for c in range(m[CHANNELS]):
         for rank in range(m[RANKS]):

@@ -11,8 +11,7 @@ from tierform.machine_code import load_loop
 
 _POINTER, _WORD = ctypes.c_void_p, ctypes.c_int64
 _ARGUMENTS = {
-    "number_addresses": (_POINTER, _WORD, _WORD, _POINTER, _POINTER, _POINTER),
-    "run": (_POINTER, _POINTER, _POINTER, _WORD),
+    "run": (_POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _WORD),
     "forbid_alone": (_POINTER, _WORD, _WORD, _WORD),
     "ready_alone": (_POINTER, _WORD, _WORD),
 }

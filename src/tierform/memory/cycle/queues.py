@@ -19,14 +19,13 @@ from tierform.memory.cycle.records import (
     channel_at,
     front_at,
     group_at,
-    pending_at,
     queue_at,
     rank_at,
+    release_pending,
     request_at,
     waiting_at,
 )
 from tierform.memory.cycle.state import (
-    ADDRESS,
     BANK_RECORD,
     BANKS,
     BLOCKED_FRONTS,
@@ -60,9 +59,12 @@ from tierform.memory.cycle.state import (
     NOT_BEFORE,
     OPEN_ROWS,
     OUTSTANDING,
+    PENDING,
     PER_BANK,
     PER_GROUP,
     POWER,
+    QUEUE_AREA,
+    QUEUE_SHIFT,
     QUEUED,
     QUEUED_HERE,
     QUEUES,
@@ -127,8 +129,10 @@ def classify(m, c, bank):
                 if m[entry + ENTRY_ROW] == row:
                     if m[entry + ENTRY_WRITE] == 0:
                         reads = bit
-                    elif not _waits_for_read(m, queue, e):
+                    elif writes == 0 and not _waits_for_read(m, queue, e):
                         writes = bit
+                    if reads != 0 and writes != 0:
+                        break
             # A write that waits for a read of its burst is a hit beside that read.
             if m[queue + 1 + ENTRY_ROW] != row and ((reads == 0 and writes == 0) or m[at_bank + HITS] >= m[HIT_LIMIT]):
                 closes = bit
@@ -136,6 +140,24 @@ def classify(m, c, bank):
     _want(m, at_rank + READ_HIT, bit, reads, m[at_bank + m[READ_COMMAND]])
     _want(m, at_rank + WRITE_HIT, bit, writes, m[at_bank + m[WRITE_COMMAND]])
     _want(m, at_rank + CLOSE_ROW, bit, closes, m[at_bank + _PRE])
+
+
+@njit(forceinline=True)
+def _classify_last(m, c, bank, queue, entry):
+    """Renew what `bank`'s own queue wants next, after `entry` was appended."""
+    number, at_bank = m[queue], bank_at(m, c, bank)
+    row = m[at_bank + ROW]
+    if number == 1:
+        classify(m, c, bank)
+    elif row >= 0 and row == m[entry + ENTRY_ROW]:
+        rank = bank >> m[RANK_SHIFT]
+        bit, at_rank = 1 << (bank - rank * m[BANKS]), rank_at(m, c, rank)
+        if m[entry + ENTRY_WRITE] == 0:
+            _want(m, at_rank + READ_HIT, bit, bit, m[at_bank + m[READ_COMMAND]])
+        elif not _waits_for_read(m, queue, number - 1):
+            _want(m, at_rank + WRITE_HIT, bit, bit, m[at_bank + m[WRITE_COMMAND]])
+        if m[at_bank + HITS] < m[HIT_LIMIT]:
+            m[at_rank + CLOSE_ROW] &= ~bit  # a hit waits, so the row stays open for it
 
 
 @njit(forceinline=True)
@@ -300,7 +322,7 @@ def serve(m, c, q, e, command, t):
     hit = 1 if m[bank_at(m, c, bank) + HITS] > 0 else 0
     issue(m, command, t, c, bank, m[entry + ENTRY_ROW], m[entry + ENTRY_REQUEST])
     if command != _ACT and command != _PRE:
-        pending = pending_at(m, m[request_at(m, m[entry + ENTRY_REQUEST]) + ADDRESS])
+        pending = m[request_at(m, m[entry + ENTRY_REQUEST]) + PENDING]
         if m[entry + ENTRY_WRITE] == 1:
             done = t + m[WRITE_DELAY]
             m[at_channel + N_WRITE] += 1
@@ -318,6 +340,7 @@ def serve(m, c, q, e, command, t):
                 m[OUTSTANDING] -= 1
                 k = m[request + SAME_BEFORE]
             m[pending + WAITING_READ] = -1
+        release_pending(m, pending)
         m[LAST_DONE] = max(m[LAST_DONE], done)
         if m[LIMIT] < 0 or done <= m[LIMIT]:
             m[at_channel + N_MOVED] += 1
@@ -351,15 +374,15 @@ def move_transaction(m, c, t):
     count = m[at_channel + WAITING_READS + side]
     room = m[COMMAND_QUEUE]
     for k in range(m[at_channel + STUCK_READS + side], count):
-        queue = m[waiting + 2 * k + 1]
+        queue = m[QUEUE_AREA] + (m[waiting + k] >> QUEUE_SHIFT)
         at = m[queue]
         if at >= room:
             continue
-        i = m[waiting + 2 * k]
+        i = m[waiting + k] & ((1 << QUEUE_SHIFT) - 1)
         request = request_at(m, i)
         bank = m[request + REQUEST_BANK]
         if side == 1:
-            if m[pending_at(m, m[request + ADDRESS]) + WAITING_READ] >= 0:
+            if m[m[request + PENDING] + WAITING_READ] >= 0:
                 m[at_channel + DRAINING] = 0
                 return 1
             m[at_channel + DRAINING] -= 1
@@ -373,10 +396,10 @@ def move_transaction(m, c, t):
         m[at_channel + QUEUED] += 1
         m[rank_at(m, c, bank >> m[RANK_SHIFT]) + QUEUED_HERE] += 1
         if m[PER_BANK] == 1:
-            classify(m, c, bank)
+            _classify_last(m, c, bank, queue, entry)
         m[at_channel + WAITING_READS + side] = count - 1
-        for later in range(waiting + 2 * k, waiting + 2 * (count - 1)):
-            m[later] = m[later + 2]
+        for later in range(waiting + k, waiting + count - 1):
+            m[later] = m[later + 1]
         # Nothing before this entry can move until a queue has room again.
         m[at_channel + STUCK_READS + side] = k
         f = m[at_channel + BLOCKED_FRONTS]

@@ -3,21 +3,26 @@
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 
 from tierform.memory.cycle.state import (
     BANK_AREA,
     BANK_RECORD,
     BANKS,
+    BUCKET_AREA,
     CHANNEL_AREA,
     CHANNEL_RECORD,
+    FREE_PENDING,
     FRONT_AREA,
     FRONT_RECORD,
     GROUP_AREA,
     GROUP_RECORD,
     GROUP_SHIFT,
     GROUPS,
-    PENDING_AREA,
+    HASH_SHIFT,
+    NEXT_PENDING,
+    PENDING_ADDRESS,
     QUEUE_AREA,
     QUEUE_RECORD,
     QUEUES,
@@ -28,6 +33,9 @@ from tierform.memory.cycle.state import (
     REQUEST_AREA,
     TRANSACTION_QUEUE,
     WAITING_AREA,
+    WAITING_READ,
+    WAITING_WRITE,
+    WAKE_AREA,
 )
 
 
@@ -63,8 +71,8 @@ def queue_at(m, c, q):
 
 @njit(forceinline=True)
 def waiting_at(m, c, side):
-    """Transactions waiting in channel `c` (request, its command queue's record): side 0 reads (or all), 1 writes."""
-    return m[WAITING_AREA] + (c * 2 + side) * 2 * m[TRANSACTION_QUEUE]
+    """Transactions waiting in channel `c`: side 0 reads (or all), 1 writes; a word each, see `QUEUE_SHIFT`."""
+    return m[WAITING_AREA] + (c * 2 + side) * m[TRANSACTION_QUEUE]
 
 
 @njit(forceinline=True)
@@ -74,9 +82,49 @@ def request_at(m, i):
 
 
 @njit(forceinline=True)
+def wake_at(m, c):
+    """Where the next cycle stands in which channel `c` has something to do."""
+    return m[WAKE_AREA] + c
+
+
+@njit(forceinline=True)
+def _bucket(m, address):
+    return m[BUCKET_AREA] + np.int64((np.uint64(address) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(m[HASH_SHIFT]))
+
+
+@njit(forceinline=True)
 def pending_at(m, address):
-    """What waits at an address: the last read, the write."""
-    return m[PENDING_AREA] + address * 2
+    """The record of what waits at an address, or -1."""
+    at = m[_bucket(m, address)]
+    while at >= 0 and m[at + PENDING_ADDRESS] != address:
+        at = m[at + NEXT_PENDING]
+    return at
+
+
+@njit(forceinline=True)
+def new_pending(m, address):
+    """A record for an address at which nothing waits; there is one for each request that the queues can hold."""
+    at, bucket = m[FREE_PENDING], _bucket(m, address)
+    m[FREE_PENDING] = m[at + NEXT_PENDING]
+    m[at + WAITING_READ] = -1
+    m[at + WAITING_WRITE] = -1
+    m[at + PENDING_ADDRESS] = address
+    m[at + NEXT_PENDING] = m[bucket]
+    m[bucket] = at
+    return at
+
+
+@njit(forceinline=True)
+def release_pending(m, at):
+    """Give a record back if nothing waits at its address any more."""
+    if m[at + WAITING_READ] >= 0 or m[at + WAITING_WRITE] >= 0:
+        return
+    before = _bucket(m, m[at + PENDING_ADDRESS])
+    while m[before] != at:
+        before = m[before] + NEXT_PENDING
+    m[before] = m[at + NEXT_PENDING]
+    m[at + NEXT_PENDING] = m[FREE_PENDING]
+    m[FREE_PENDING] = at
 
 
 @njit(forceinline=True)

@@ -76,11 +76,15 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
     FRONTS,
     ROW_NUMBER_AREA,
     ROW_COUNT_AREA,
-) = range(28, 50)
-OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT = range(50, 56)
-RANK_SHIFT, GROUP_SHIFT = 56, 57  # bank >> shift: its rank, its bank group
-FIELDS = 58  # position and width in the burst's number of ch, ra, bg, ba, ro, co
-HEAD = 72
+    WAKE_AREA,
+    BUCKET_AREA,
+) = range(28, 52)
+OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT, FREE_PENDING = range(52, 59)
+RANK_SHIFT, GROUP_SHIFT, HASH_SHIFT = 59, 60, 61  # bank >> shift: its rank, its bank group
+FIELDS = 62  # position and width in the burst's number of ch, ra, bg, ba, ro, co
+HEAD = 80
+# Before a command's rules: how many of each scope (bank, group, rank, other ranks, channel), and two words a rule.
+RULE_HEAD = 5
 # ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
 (
     TURN,
@@ -97,12 +101,11 @@ HEAD = 72
     NEXT_UNIT,
     HELD_RANK,
     HELD_BANK,
-    WAKE,
     BLOCKED_FRONTS,
     ALERT,
     ALERT_AT,
     ALERT_LEFT,
-) = range(N_COMMANDS, N_COMMANDS + 19)
+) = range(N_COMMANDS, N_COMMANDS + 18)
 (
     N_ACT,
     N_PRE,
@@ -135,9 +138,13 @@ BANK_RECORD = N_COMMANDS + 6
 MANAGEMENT = 1 << 32
 ENTRY_REQUEST, ENTRY_BANK, ENTRY_ROW, ENTRY_BURST, ENTRY_WRITE = range(5)  # after the queue's count
 ENTRY = 5
-COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, ADDRESS, SAME_BEFORE, BURST = range(8)
+# A request's record is empty until it is accepted: zeros in `COMPLETED` and `ACCEPTED` say that neither has happened.
+COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, PENDING, SAME_BEFORE, BURST = range(8)
 REQUEST = 8
-WAITING_READ, WAITING_WRITE = range(2)
+# What waits at one address: the last read and the write, or -1; in a list of addresses of the same hash.
+WAITING_READ, WAITING_WRITE, PENDING_ADDRESS, NEXT_PENDING = range(4)
+PENDING_RECORD = 4
+QUEUE_SHIFT = 32  # of a waiting transaction: where its command queue begins in the area; the request in the bits below
 LOG_ENTRY = 6
 # A front hands over its part of the trace in order: when next, which request, where it ends; the next of those that
 # wait for the same channel, since when it waits, and for how long it has waited.
@@ -191,15 +198,13 @@ def allocate(
     setup: Setup,
     rules: list[list[tuple[int, int, int]]],
     windows: Int64,
-    ids: Int64,
-    n_ids: int,
+    n_requests: int,
     fronts: Int64,
-    is_write: npt.NDArray[np.bool_],
     bits: Int64,
     log: int,
     rows: Rows | None = None,
 ) -> Int64:
-    """Fresh state for a run of ``ids.size`` requests to `n_ids` different addresses.
+    """Fresh state for a run of `n_requests`.
 
     `fronts`: first request and end of each part of the trace that is handed over by itself.  `rows` where
     activations are counted row by row.
@@ -211,22 +216,26 @@ def allocate(
     depth = int(windows[:, 0].max()) if windows.shape[0] else 1
     due = max(64, 4 * g.ranks * g.banks)
     queue_record = 1 + ENTRY * g.command_queue
+    in_flight = g.channels * (2 * g.transaction_queue + g.queues * g.command_queue)
+    bucket_bits = in_flight.bit_length() + 1
     sizes = {
         CHANNEL_AREA: g.channels * CHANNEL_RECORD,
         RANK_AREA: all_ranks * RANK_RECORD,
         GROUP_AREA: all_ranks * g.groups * GROUP_RECORD,
         BANK_AREA: all_ranks * g.banks * BANK_RECORD,
         QUEUE_AREA: g.channels * g.queues * queue_record,
-        WAITING_AREA: g.channels * 4 * g.transaction_queue,
+        WAITING_AREA: g.channels * 2 * g.transaction_queue,
         DUE_AREA: g.channels * due,
-        RULE_AREA: N_COMMANDS * (1 + 3 * longest),
+        RULE_AREA: N_COMMANDS * (RULE_HEAD + 2 * longest),
         WINDOW_AREA: windows.shape[0] * (2 + all_ranks * (depth + 1)),
-        REQUEST_AREA: ids.size * REQUEST,
-        PENDING_AREA: n_ids * 2,
+        PENDING_AREA: in_flight * PENDING_RECORD,
+        BUCKET_AREA: 1 << bucket_bits,
+        WAKE_AREA: g.channels,
         LOG_AREA: log * LOG_ENTRY,
         FRONT_AREA: fronts.shape[0] * FRONT_RECORD,
         ROW_NUMBER_AREA: rows.number.size if rows else 0,
         ROW_COUNT_AREA: int(rows.ends[-1]) if rows else 0,
+        REQUEST_AREA: n_requests * REQUEST,
     }
     m = np.zeros(HEAD + sum(sizes.values()), np.int64)
     m[: len(fields(g))] = [getattr(g, field.name) for field in fields(g)]
@@ -237,10 +246,11 @@ def allocate(
     m[FIELDS : FIELDS + 12] = bits.reshape(-1)
     m[RULE_LENGTH], m[N_WINDOWS], m[WINDOW_DEPTH] = longest, windows.shape[0], depth
     m[RANK_SHIFT], m[GROUP_SHIFT] = g.banks.bit_length() - 1, g.per_group.bit_length() - 1
-    m[LOG_SIZE], m[DUE_SIZE], m[QUEUE_RECORD], m[UNREAD] = log, due, queue_record, ids.size
+    m[LOG_SIZE], m[DUE_SIZE], m[QUEUE_RECORD], m[UNREAD] = log, due, queue_record, n_requests
     channels = view(m, CHANNEL_AREA, (g.channels, CHANNEL_RECORD))
     channels[:, NEXT_REFRESH] = g.refresh_every if g.refresh else NEVER
-    channels[:, WAKE] = 0 if g.power_down_after or g.self_refresh_after else channels[:, NEXT_REFRESH]
+    at_once = bool(g.power_down_after or g.self_refresh_after)
+    view(m, WAKE_AREA, (g.channels, 1))[:, 0] = 0 if at_once else channels[:, NEXT_REFRESH]
     channels[:, HELD_RANK] = channels[:, HELD_BANK] = channels[:, BLOCKED_FRONTS] = -1
     banks = view(m, BANK_AREA, (all_ranks * g.banks, BANK_RECORD))
     banks[:, ROW] = -1
@@ -249,20 +259,21 @@ def allocate(
         banks[:, ROWS_END] = rows.ends
         banks[1:, ROWS_FROM] = rows.ends[:-1]
         banks[:, HOTTEST] = banks[:, ROWS_FROM]
-    table = view(m, RULE_AREA, (N_COMMANDS, 1 + 3 * longest))
+    table = view(m, RULE_AREA, (N_COMMANDS, RULE_HEAD + 2 * longest))
     for command, entries in enumerate(rules):
-        table[command, 0] = len(entries)
-        for k, entry in enumerate(entries):
-            table[command, 1 + 3 * k : 4 + 3 * k] = entry
+        for k, (scope, later, cycles) in enumerate(sorted(entries)):
+            table[command, scope] += 1
+            table[command, RULE_HEAD + 2 * k : RULE_HEAD + 2 * k + 2] = later, cycles
     for w in range(windows.shape[0]):
         base = int(m[WINDOW_AREA]) + w * (2 + all_ranks * (depth + 1))
         m[base : base + 2] = windows[w]
         m[base + 2 : base + 2 + all_ranks * (depth + 1)].reshape(all_ranks, depth + 1)[:, 1:] = -NEVER
-    requests = view(m, REQUEST_AREA, (ids.size, REQUEST))
-    requests[:, COMPLETED] = requests[:, ACCEPTED] = requests[:, SAME_BEFORE] = -1
-    requests[:, ADDRESS] = ids
-    requests[:, IS_WRITE] = is_write
-    view(m, PENDING_AREA, (n_ids, 2))[:] = -1
+    view(m, BUCKET_AREA, (1 << bucket_bits, 1))[:] = -1
+    m[HASH_SHIFT] = 64 - bucket_bits
+    pending = view(m, PENDING_AREA, (in_flight, PENDING_RECORD))
+    pending[:-1, NEXT_PENDING] = np.arange(1, in_flight) * PENDING_RECORD + m[PENDING_AREA]
+    pending[-1, NEXT_PENDING] = -1
+    m[FREE_PENDING] = m[PENDING_AREA]
     m[FRONTS] = fronts.shape[0]
     records = view(m, FRONT_AREA, (fronts.shape[0], FRONT_RECORD))
     records[:, FRONT_NEXT : FRONT_END + 1] = fronts
