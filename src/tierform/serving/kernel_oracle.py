@@ -1,0 +1,146 @@
+"""What a step takes, in compiled code: one function over a flat list of numbers, whichever oracle made them.
+
+The list begins with its kind.  FORMULA: whole nanoseconds, a + b T + c D + d P // e, where T are the new tokens of the
+step, D the contexts of entries with one new token (each with that token), and P the pairs that entries of n > 1 new
+tokens attend: n * computed + n (n + 1) // 2.  TABLES: sums of tables, made by :mod:`tierform.serving.tables`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+FORMULA, TABLES, JOINT, OUTSIDE = range(4)
+# A step's features, as the scheduler hands them over.
+F_TOKENS, F_SINGLES, F_CONTEXTS, F_PAIRS, F_SAMPLED, F_SEQUENCES, F_LONGEST, F_PREFILLS = range(8)
+FEATURES = 8
+H_KIND, H_COMPONENTS = 0, 1
+HEADER = 2
+
+
+@njit(cache=True, nogil=True)
+def bracket(data, start, length, value):  # type: ignore[no-untyped-def]
+    """(index of the grid interval, share of its upper end); linear beyond the last point, the first below the first."""
+    if length == 1 or value <= data[start]:
+        return 0, 0.0
+    low, high = 0, length - 1
+    while high - low > 1:
+        middle = (low + high) >> 1
+        if data[start + middle] <= value:
+            low = middle
+        else:
+            high = middle
+    return low, (value - data[start + low]) / (data[start + low + 1] - data[start + low])
+
+
+@njit(cache=True, nogil=True)
+def _line(data, at, value, columns, out):  # type: ignore[no-untyped-def]
+    """Adds a table over one axis: (length, grid, values by point and column)."""
+    length = int(data[at])
+    low, share = bracket(data, at + 1, length, value)
+    first = at + 1 + length + low * columns
+    step = columns if length > 1 else 0
+    for column in range(columns):
+        below = data[first + column]
+        out[column] += below + share * (data[first + step + column] - below)
+
+
+@njit(cache=True, nogil=True)
+def _plane(data, at, one, two, columns, times, out):  # type: ignore[no-untyped-def]
+    """Adds `times` a table over two axes: (lengths, grids, values by point of both and column)."""
+    length, width = int(data[at]), int(data[at + 1])
+    row, upper = bracket(data, at + 2, length, one)
+    column, right = bracket(data, at + 2 + length, width, two)
+    base = at + 2 + length + width
+    down = width * columns if length > 1 else 0
+    aside = columns if width > 1 else 0
+    corner = base + (row * width + column) * columns
+    for number in range(columns):
+        here = corner + number
+        top = data[here] + right * (data[here + aside] - data[here])
+        bottom = data[here + down] + right * (data[here + down + aside] - data[here + down])
+        out[number] += times * (top + upper * (bottom - top))
+
+
+@njit(cache=True, nogil=True)
+def _size(data, at, columns):  # type: ignore[no-untyped-def]
+    """Numbers of a table over two axes."""
+    length, width = int(data[at]), int(data[at + 1])
+    return 2 + length + width + length * width * columns
+
+
+@njit(cache=True, nogil=True)
+def _joint(data, at, chunk, past, singles, context):  # type: ignore[no-untyped-def]
+    """A measured table over (chunk, past, decodes, their context), with four grids; seconds."""
+    lengths = (int(data[at]), int(data[at + 1]), int(data[at + 2]), int(data[at + 3]))
+    values = (chunk, past, singles, context)
+    low = np.zeros(4, np.int64)
+    share = np.zeros(4)
+    start = at + 4
+    for axis in range(4):
+        low[axis], share[axis] = bracket(data, start, lengths[axis], values[axis])
+        start += lengths[axis]
+    total = 0.0
+    for corner in range(16):
+        weight, place = 1.0, 0
+        for axis in range(4):
+            upper = (corner >> axis) & 1
+            weight *= share[axis] if upper else 1.0 - share[axis]
+            place = place * lengths[axis] + min(low[axis] + upper, lengths[axis] - 1)
+        if weight != 0.0:
+            total += weight * data[start + place]
+    return total
+
+
+@njit(cache=True, nogil=True)
+def step_cost(data, at, features, chunk, out):  # type: ignore[no-untyped-def]
+    """Nanoseconds of a step; `out` gets (seconds, joules of each component)."""
+    kind = int(data[at + H_KIND])
+    columns = 1 + int(data[at + H_COMPONENTS])
+    for column in range(columns):
+        out[column] = 0.0
+    tokens, singles = features[F_TOKENS], features[F_SINGLES]
+    at += HEADER
+    if kind == FORMULA:
+        whole = int(data[at]) + int(data[at + 1]) * tokens + int(data[at + 2]) * features[F_CONTEXTS]
+        whole += int(data[at + 3]) * features[F_PAIRS] // int(data[at + 4])
+        out[0] = whole * 1e-9
+        for column in range(1, columns):
+            first = at + 5 + (column - 1) * 4
+            out[column] = (
+                data[first]
+                + data[first + 1] * tokens
+                + data[first + 2] * features[F_CONTEXTS]
+                + data[first + 3] * features[F_PAIRS]
+            )
+        return whole
+    # (1) by tokens, (2) by sampled rows, (3) by sequences: lines; each begins with its number of points.
+    for feature in (F_TOKENS, F_SAMPLED, F_SEQUENCES):
+        _line(data, at, float(features[feature]), columns, out)
+        at += 1 + int(data[at]) * (1 + columns)
+    if kind == TABLES:
+        if singles > 0:
+            _plane(data, at, float(singles), features[F_CONTEXTS] / singles, columns, 1.0, out)
+        at += _size(data, at, columns)
+        for entry in range(features[F_PREFILLS]):
+            if chunk[entry, 1] == 1:
+                continue  # it counts among the entries with one new token
+            _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), columns, 1.0, out)
+    else:
+        layers, skew_at = data[at], at + 1
+        at += 2
+        new, past = 0, 0.0
+        for entry in range(features[F_PREFILLS]):
+            if chunk[entry, 1] == 1:
+                continue
+            new += chunk[entry, 1]
+            past += float(chunk[entry, 1]) * chunk[entry, 2]
+        context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
+        if new > 0:
+            past /= new
+        seconds = _joint(data, at, float(new), past, float(singles), context)
+        if singles > 1:
+            longest = _joint(data, at, float(new), past, float(singles), float(features[F_LONGEST]))
+            seconds += data[skew_at] * (longest - seconds)
+        out[0] += layers * seconds
+    return max(1, int(out[0] * 1e9 + 0.5))
