@@ -1,9 +1,9 @@
 """KV blocks in compiled code: taken from the least recently used, found again by content, given back tail first.
 
 Free blocks are a doubly linked list whose end is block 0 (vLLM's null block, which nobody gets).  A free block keeps
-its content until it is taken.  The content of a full block has a key: equal keys mean equal tokens and equal tokens
-before them.  A table with open addressing leads from a key to the first block that holds it; further blocks of the same
-content are linked behind it.
+its content until it is taken.  Full blocks of equal content (equal tokens, and equal tokens before them) are found
+through groups: `1 << width` neighbours of one prompt have one entry in a table with open addressing, and a place each
+in its row.  Further blocks of the same content are linked behind the first.
 """
 
 from __future__ import annotations
@@ -11,104 +11,128 @@ from __future__ import annotations
 from numba import njit
 
 from tierform.serving.state import (
+    B_AFTER,
+    B_BEFORE,
+    B_GROUP_COUNT,
+    B_GROUP_FREE,
+    B_PLACE,
+    B_TWIN_AFTER,
+    B_TWIN_BEFORE,
+    B_USES,
     BLOCKS,
     C_KEY_SHIFT,
-    CACHED,
-    CELLS,
     C_PIECES_FREE,
     C_PIECES_LEFT,
+    C_WIDTH,
+    CACHED,
+    CELLS,
     CHUNK_FIRST,
     CHUNK_LAST,
     FREE,
+    GROUPS_FREE,
     INSERTIONS,
     NONE,
     RELEASES,
 )
 
 LAST = -2  # the first of several blocks of one content has LAST - (the last of them) where others have the one before
-GROUP_BITS = 5  # keys of neighbours in a prompt lie side by side in the table
 
 
-@njit(cache=True, nogil=True, inline="always")
-def _slot(key, mask):  # type: ignore[no-untyped-def]
-    group = key >> GROUP_BITS
-    mixed = group * 0x9E3779B97F4A7C1
-    mixed ^= mixed >> 29
-    return ((mixed << GROUP_BITS) + (key & 31)) & mask
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _home(key, mask):  # type: ignore[no-untyped-def]
+    mixed = key * 0x9E3779B97F4A7C1
+    return (mixed ^ ((mixed >> 31) & 0x1FFFFFFFF)) & mask
 
 
-@njit(cache=True, nogil=True)
-def find(table_key, table_block, key):  # type: ignore[no-untyped-def]
-    """The first block with this content, or NONE."""
-    mask = len(table_key) - 1
-    slot = _slot(key, mask)
-    while table_block[slot] != NONE:
-        if table_key[slot] == key:
-            return table_block[slot]
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def find_group(blocks, replica, key):  # type: ignore[no-untyped-def]
+    """The row of a group, or NONE."""
+    mask = blocks.table.shape[1] - 1
+    slot = _home(key, mask)
+    while True:
+        row = blocks.table[replica, slot]
+        if row == NONE or blocks.group_key[replica, row] == key:
+            return row
         slot = (slot + 1) & mask
-    return NONE
 
 
-@njit(cache=True, nogil=True)
-def remember(blocks, replica, block, key):  # type: ignore[no-untyped-def]
-    """Note that a block holds this content."""
-    table_key, table_block = blocks.table_key[replica], blocks.table_block[replica]
-    mask = len(table_key) - 1
-    slot = _slot(key, mask)
-    blocks.key[replica, block] = key
-    blocks.twin_after[replica, block] = NONE
-    while table_block[slot] != NONE:
-        if table_key[slot] == key:
-            head = table_block[slot]
-            last = LAST - blocks.twin_before[replica, head]
-            blocks.twin_after[replica, last] = block
-            blocks.twin_before[replica, block] = last
-            blocks.twin_before[replica, head] = LAST - block
-            return
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _make_group(blocks, replica_row, replica, key):  # type: ignore[no-untyped-def]
+    """A row for a new group."""
+    replica_row[GROUPS_FREE] -= 1
+    row = blocks.node[replica, replica_row[GROUPS_FREE], B_GROUP_FREE]
+    blocks.group_key[replica, row] = key
+    blocks.node[replica, row, B_GROUP_COUNT] = 0
+    mask = blocks.table.shape[1] - 1
+    slot = _home(key, mask)
+    while blocks.table[replica, slot] != NONE:
         slot = (slot + 1) & mask
-    blocks.twin_before[replica, block] = LAST - block
-    table_key[slot] = key
-    table_block[slot] = block
+    blocks.table[replica, slot] = row
+    return row
 
 
-@njit(cache=True, nogil=True)
-def forget(blocks, replica, block):  # type: ignore[no-untyped-def]
-    """A block's content goes."""
-    key = blocks.key[replica, block]
-    blocks.key[replica, block] = NONE
-    before, after = blocks.twin_before[replica, block], blocks.twin_after[replica, block]
-    if before >= 0:
-        blocks.twin_after[replica, before] = after
-        if after != NONE:
-            blocks.twin_before[replica, after] = before
-        else:
-            head = find(blocks.table_key[replica], blocks.table_block[replica], key)
-            blocks.twin_before[replica, head] = LAST - before
-        return
-    table_key, table_block = blocks.table_key[replica], blocks.table_block[replica]
-    mask = len(table_key) - 1
-    slot = _slot(key, mask)
-    while table_key[slot] != key or table_block[slot] == NONE:
-        slot = (slot + 1) & mask
-    if after != NONE:
-        table_block[slot] = after
-        blocks.twin_before[replica, after] = before
-        return
-    # Those behind move up where they would not be found otherwise.
-    hole = slot
-    table_block[hole] = NONE
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _drop_group(blocks, replica_row, replica, row):  # type: ignore[no-untyped-def]
+    """An empty group goes; entries behind it move up where they would not be found otherwise."""
+    mask = blocks.table.shape[1] - 1
+    hole = _home(blocks.group_key[replica, row], mask)
+    while blocks.table[replica, hole] != row:
+        hole = (hole + 1) & mask
+    blocks.table[replica, hole] = NONE
     look = (hole + 1) & mask
-    while table_block[look] != NONE:
-        home = _slot(table_key[look], mask)
+    while blocks.table[replica, look] != NONE:
+        home = _home(blocks.group_key[replica, blocks.table[replica, look]], mask)
         if ((look - home) & mask) >= ((look - hole) & mask):
-            table_key[hole] = table_key[look]
-            table_block[hole] = table_block[look]
-            table_block[look] = NONE
+            blocks.table[replica, hole] = blocks.table[replica, look]
+            blocks.table[replica, look] = NONE
             hole = look
         look = (look + 1) & mask
+    blocks.node[replica, replica_row[GROUPS_FREE], B_GROUP_FREE] = row
+    replica_row[GROUPS_FREE] += 1
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _remember(blocks, replica, row, place, block):  # type: ignore[no-untyped-def]
+    """Note that a block holds what stands at this place of a group."""
+    head = blocks.heads[replica, place]
+    blocks.node[replica, block, B_PLACE] = place
+    blocks.node[replica, block, B_TWIN_AFTER] = NONE
+    if head == NONE:
+        blocks.heads[replica, place] = block
+        blocks.node[replica, row, B_GROUP_COUNT] += 1
+        blocks.node[replica, block, B_TWIN_BEFORE] = LAST - block
+        return
+    last = LAST - blocks.node[replica, head, B_TWIN_BEFORE]
+    blocks.node[replica, last, B_TWIN_AFTER] = block
+    blocks.node[replica, block, B_TWIN_BEFORE] = last
+    blocks.node[replica, head, B_TWIN_BEFORE] = LAST - block
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _forget(blocks, replica_row, replica, block, width):  # type: ignore[no-untyped-def]
+    """A block's content goes."""
+    place = blocks.node[replica, block, B_PLACE]
+    blocks.node[replica, block, B_PLACE] = NONE
+    before, after = blocks.node[replica, block, B_TWIN_BEFORE], blocks.node[replica, block, B_TWIN_AFTER]
+    if before >= 0:
+        blocks.node[replica, before, B_TWIN_AFTER] = after
+        if after != NONE:
+            blocks.node[replica, after, B_TWIN_BEFORE] = before
+        else:
+            head = blocks.heads[replica, place]
+            blocks.node[replica, head, B_TWIN_BEFORE] = LAST - before
+        return
+    blocks.heads[replica, place] = after
+    if after != NONE:
+        blocks.node[replica, after, B_TWIN_BEFORE] = before
+        return
+    row = place >> width
+    blocks.node[replica, row, B_GROUP_COUNT] -= 1
+    if blocks.node[replica, row, B_GROUP_COUNT] == 0:
+        _drop_group(blocks, replica_row, replica, row)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _append(counters, rows, lists, request, block):  # type: ignore[no-untyped-def]
     held = rows[request, BLOCKS]
     if held % CELLS == 0:
@@ -127,67 +151,101 @@ def _append(counters, rows, lists, request, block):  # type: ignore[no-untyped-d
     rows[request, BLOCKS] = held + 1
 
 
-@njit(cache=True, nogil=True)
-def touch(counters, rows, lists, blocks, replica_row, replica, request, block):  # type: ignore[no-untyped-def]
-    """The request uses a block that holds what it needs."""
-    if blocks.uses[replica, block] == 0:
-        before, after = blocks.before[replica, block], blocks.after[replica, block]
-        blocks.after[replica, before] = after
-        blocks.before[replica, after] = before
-        replica_row[FREE] -= 1
-    blocks.uses[replica, block] += 1
-    _append(counters, rows, lists, request, block)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def touch(counters, rows, lists, blocks, replica_row, replica, request, found, number):  # type: ignore[no-untyped-def]
+    """The request uses the `number` blocks that were found to hold what it needs."""
+    for index in range(number):
+        block = found[index]
+        if blocks.node[replica, block, B_USES] == 0:
+            before, after = blocks.node[replica, block, B_BEFORE], blocks.node[replica, block, B_AFTER]
+            blocks.node[replica, before, B_AFTER] = after
+            blocks.node[replica, after, B_BEFORE] = before
+            replica_row[FREE] -= 1
+        blocks.node[replica, block, B_USES] += 1
+        _append(counters, rows, lists, request, block)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def take(counters, rows, lists, blocks, replica_row, replica, request, number):  # type: ignore[no-untyped-def]
     """The request gets the `number` blocks that were used least recently; their content goes."""
-    after = blocks.after[replica]
+    width = counters[C_WIDTH]
+    block = blocks.node[replica, 0, B_AFTER]
     for _ in range(number):
-        block = after[0]
-        following = after[block]
-        after[0] = following
-        blocks.before[replica, following] = 0
-        if blocks.key[replica, block] != NONE:
-            forget(blocks, replica, block)
-        blocks.uses[replica, block] = 1
+        if blocks.node[replica, block, B_PLACE] != NONE:
+            _forget(blocks, replica_row, replica, block, width)
+        blocks.node[replica, block, B_USES] = 1
         _append(counters, rows, lists, request, block)
+        block = blocks.node[replica, block, B_AFTER]
+    blocks.node[replica, 0, B_AFTER] = block
+    blocks.node[replica, block, B_BEFORE] = 0
     replica_row[FREE] -= number
 
 
-@njit(cache=True, nogil=True, inline="always")
-def key_of(counters, requests, request, index):  # type: ignore[no-untyped-def]
-    """The key of a request's block: one that others may have (0 and up), or one of its own (below NONE)."""
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def group_of(counters, requests, request, index):  # type: ignore[no-untyped-def]
+    """The key of the group of a request's block: one that others may have (0 and up), or its own (below NONE)."""
+    width = counters[C_WIDTH]
     if index < requests.shared[request]:
-        group = index >> counters[C_KEY_SHIFT]
-        return (requests.keys[requests.key_at[request] + group] << 5) | (index - (group << counters[C_KEY_SHIFT]))
-    return -2 - ((request << 22) | index)
+        shift = counters[C_KEY_SHIFT]
+        group = index >> shift
+        inside = (index - (group << shift)) >> width
+        return (requests.keys[requests.key_at[request] + group] << (shift - width)) | inside
+    return -2 - ((request << 22) | (index >> width))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def keep(counters, requests, lists, blocks, replica_row, replica, request, full):  # type: ignore[no-untyped-def]
     """Remember the content of the request's first `full` blocks, of which some are remembered already."""
     rows = requests.rows
     first = rows[request, CACHED]
     if full <= first:
         return
+    width, shared = counters[C_WIDTH], requests.shared[request]
     piece = rows[request, CHUNK_LAST]
     at = (rows[request, BLOCKS] - 1) // CELLS
     while at > first // CELLS:
         piece = lists.piece_before[piece]
         at -= 1
+    row = NONE
     for index in range(first, full):
         if index // CELLS > at:
             piece = lists.piece_after[piece]
             at += 1
-        key = key_of(counters, requests, request, index)
-        if key >= 0:
-            replica_row[INSERTIONS] += 1
-        remember(blocks, replica, lists.cells[piece, index % CELLS], key)
+        inside = index & ((1 << width) - 1)
+        if row == NONE or inside == 0 or index == shared:
+            key = group_of(counters, requests, request, index)
+            row = find_group(blocks, replica, key)
+            if row == NONE:
+                row = _make_group(blocks, replica_row, replica, key)
+        _remember(blocks, replica, row, (row << width) | inside, lists.cells[piece, index % CELLS])
+    replica_row[INSERTIONS] += first < shared
     rows[request, CACHED] = full
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def look_up(counters, requests, blocks, replica, request, most, found):  # type: ignore[no-untyped-def]
+    """Of the request's first `most` blocks: how many the replica holds, and how many of these nobody uses.
+
+    `found` gets the blocks.
+    """
+    width, shared = counters[C_WIDTH], requests.shared[request]
+    unused = 0
+    row = NONE
+    for index in range(most):
+        inside = index & ((1 << width) - 1)
+        if inside == 0 or index == shared:
+            row = find_group(blocks, replica, group_of(counters, requests, request, index))
+            if row == NONE:
+                return index, unused
+        block = blocks.heads[replica, (row << width) | inside]
+        if block == NONE:
+            return index, unused
+        found[index] = block
+        unused += blocks.node[replica, block, B_USES] == 0
+    return most, unused
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def give_back(counters, rows, lists, blocks, replica_row, replica, request, caching):  # type: ignore[no-untyped-def]
     """All blocks of a request are free again, the last of them to be taken first."""
     held = rows[request, BLOCKS]
@@ -198,14 +256,14 @@ def give_back(counters, rows, lists, blocks, replica_row, replica, request, cach
         replica_row[FREE] += held
         return
     piece = rows[request, CHUNK_LAST]
-    last = blocks.before[replica, 0]
+    last = blocks.node[replica, 0, B_BEFORE]
     freed = 0
     for index in range(held - 1, -1, -1):
         block = lists.cells[piece, index % CELLS]
-        blocks.uses[replica, block] -= 1
-        if blocks.uses[replica, block] == 0:
-            blocks.after[replica, last] = block
-            blocks.before[replica, block] = last
+        blocks.node[replica, block, B_USES] -= 1
+        if blocks.node[replica, block, B_USES] == 0:
+            blocks.node[replica, last, B_AFTER] = block
+            blocks.node[replica, block, B_BEFORE] = last
             last = block
             freed += 1
         if index % CELLS == 0:
@@ -214,8 +272,8 @@ def give_back(counters, rows, lists, blocks, replica_row, replica, request, cach
             counters[C_PIECES_FREE] = piece
             counters[C_PIECES_LEFT] += 1
             piece = earlier
-    blocks.after[replica, last] = 0
-    blocks.before[replica, 0] = last
+    blocks.node[replica, last, B_AFTER] = 0
+    blocks.node[replica, 0, B_BEFORE] = last
     replica_row[FREE] += freed
     rows[request, CHUNK_FIRST] = NONE
     rows[request, CHUNK_LAST] = NONE

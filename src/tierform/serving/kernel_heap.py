@@ -7,16 +7,15 @@ from numba import njit
 from tierform.serving.state import EVENT_AT
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _before(rows, one, other):  # type: ignore[no-untyped-def]
     first, second = rows[one, EVENT_AT], rows[other, EVENT_AT]
     return first < second or (first == second and one < other)
 
 
-@njit(cache=True, nogil=True)
-def set_event(run, replicas, lists, replica, when):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def set_event(rows, heap, place, replica, when):  # type: ignore[no-untyped-def]
     """The replica's next event is at `when`."""
-    rows, heap, place = replicas.rows, lists.heap, lists.place
     rows[replica, EVENT_AT] = when
     number = len(heap)
     at = place[replica]

@@ -110,25 +110,26 @@ from tierform.serving.state import (
 ARRIVALS, PLANNING, COSTED = range(3)  # where the loop goes on
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: ignore[no-untyped-def]
     """The tokens of the replica's oldest step return."""
     rows, row = requests.rows, replicas.rows[replica]
     engine = run.engines[row[POOL]]
     caching, waits, size = engine[E_CACHING] != 0, engine[E_ASYNC] != 0, engine[E_BLOCK_SIZE]
     slot = row[FIRST_SLOT]
-    ended = 0
+    ended, got = 0, 0
     for place in range(replicas.n_sampled[replica, slot]):
         request = replicas.sampled[replica, slot, place]
-        if rows[request, OUTPUT] > 0:
-            rows[request, TOKENS] += 1
-            row[TOKENS_DONE] += 1
-            requests.last[request] = now
-            if requests.first[request] < 0:
+        tokens, end = rows[request, TOKENS], rows[request, PROMPT] + rows[request, OUTPUT]
+        if tokens < end:
+            if tokens == rows[request, PROMPT]:
                 requests.first[request] = now
+            tokens += 1
+            rows[request, TOKENS] = tokens
+            got += 1
         if waits:
             rows[request, AWAITED] -= 1
-        if rows[request, TOKENS] >= rows[request, PROMPT] + rows[request, OUTPUT]:
+        if tokens >= end:
             if rows[request, STATE] == RUNNING:
                 settle(requests, replicas, replica, request, False)
                 ended += 1
@@ -143,6 +144,7 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
         elif waits and caching and rows[request, STATE] == RUNNING:
             full = (rows[request, COMPUTED] - rows[request, AWAITED]) // size
             keep(run.counters, requests, lists, blocks, row, replica, request, full)
+    row[TOKENS_DONE] += got
     if ended > 0:
         kept = 0
         running = replicas.running[replica]
@@ -153,10 +155,10 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
         row[N_RUNNING] = kept
     row[IN_FLIGHT] -= 1
     row[FIRST_SLOT] = 1 - slot
-    set_event(run, replicas, lists, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER)
+    set_event(replicas.rows, lists.heap, lists.place, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def refusal(engine, prompt, output):  # type: ignore[no-untyped-def]
     """Why an engine can never serve a request of these lengths, or 0."""
     if prompt <= 0:
@@ -172,7 +174,7 @@ def refusal(engine, prompt, output):  # type: ignore[no-untyped-def]
     return 0
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _mark(run, replicas, lists, replica):  # type: ignore[no-untyped-def]
     """The replica plans a step at this moment."""
     if replicas.rows[replica, PLANNED] != 0:
@@ -182,7 +184,7 @@ def _mark(run, replicas, lists, replica):  # type: ignore[no-untyped-def]
     run.counters[C_MARKED] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _arrive(run, requests, replicas, blocks, lists, request, replica):  # type: ignore[no-untyped-def]
     """A request reaches its replica, and waits there or is refused."""
     rows, row = requests.rows, replicas.rows[replica]
@@ -202,7 +204,7 @@ def _arrive(run, requests, replicas, blocks, lists, request, replica):  # type: 
         _mark(run, replicas, lists, replica)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _room(run, replicas, lists, logs, replica):  # type: ignore[no-untyped-def]
     """What must grow before the replica can plan a step, or DONE."""
     counters, row = run.counters, replicas.rows[replica]
@@ -223,7 +225,7 @@ def _room(run, replicas, lists, logs, replica):  # type: ignore[no-untyped-def]
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _record(run, replicas, logs, replica, start, duration):  # type: ignore[no-untyped-def]
     counters, row, features = run.counters, replicas.rows[replica], logs.features
     line = logs.steps[counters[C_STEPS_LOGGED]]
@@ -249,7 +251,7 @@ def _record(run, replicas, logs, replica, start, duration):  # type: ignore[no-u
     line[L_PREEMPTED] = counters[C_PREEMPTED_LOGGED]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ignore[no-untyped-def]
     """The planned step goes to the chip: its time, its energy, shared by its tokens."""
     rows, row, counters, features = requests.rows, replicas.rows[replica], run.counters, logs.features
@@ -266,7 +268,7 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
     row[PEAK_RUNNING] = max(row[PEAK_RUNNING], row[N_RUNNING])
     row[PEAK_BLOCKS] = max(row[PEAK_BLOCKS], engine[E_BLOCKS] - row[FREE])
     if row[IN_FLIGHT] == 1:
-        set_event(run, replicas, lists, replica, start + duration)
+        set_event(replicas.rows, lists.heap, lists.place, replica, start + duration)
     components = len(logs.cost) - 1
     if components > 0:
         joules = 0.0
@@ -285,7 +287,7 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
         _record(run, replicas, logs, replica, start, duration)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignore[no-untyped-def]
     """Plan steps of a replica until as many are in flight as its engine allows; why it stopped."""
     row, counters = replicas.rows[replica], run.counters
@@ -310,7 +312,7 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
     return DONE
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
     """Go on until all is done or something is needed; `answer` is what was asked for (a replica, nanoseconds)."""
     counters = run.counters
@@ -324,7 +326,7 @@ def advance(run, requests, replicas, blocks, lists, logs, answer):  # type: igno
                     replica = answer
                     answer = -1
                     if replica < 0:
-                        replica = route(run, requests, replicas, blocks, lists, request)
+                        replica = route(run, requests, replicas, blocks, lists, logs, request)
                         if replica < 0:
                             return ASK_ROUTER
                     _arrive(run, requests, replicas, blocks, lists, request, replica)

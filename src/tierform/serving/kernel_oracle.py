@@ -7,7 +7,6 @@ tokens attend: n * computed + n (n + 1) // 2.  TABLES: sums of tables, made by :
 
 from __future__ import annotations
 
-import numpy as np
 from numba import njit
 
 FORMULA, TABLES, JOINT, OUTSIDE = range(4)
@@ -18,7 +17,7 @@ H_KIND, H_COMPONENTS = 0, 1
 HEADER = 2
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def bracket(data, start, length, value):  # type: ignore[no-untyped-def]
     """(index of the grid interval, share of its upper end); linear beyond the last point, the first below the first."""
     if length == 1 or value <= data[start]:
@@ -33,7 +32,7 @@ def bracket(data, start, length, value):  # type: ignore[no-untyped-def]
     return low, (value - data[start + low]) / (data[start + low + 1] - data[start + low])
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _line(data, at, value, columns, out):  # type: ignore[no-untyped-def]
     """Adds a table over one axis: (length, grid, values by point and column)."""
     length = int(data[at])
@@ -45,7 +44,7 @@ def _line(data, at, value, columns, out):  # type: ignore[no-untyped-def]
         out[column] += below + share * (data[first + step + column] - below)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _plane(data, at, one, two, columns, times, out):  # type: ignore[no-untyped-def]
     """Adds `times` a table over two axes: (lengths, grids, values by point of both and column)."""
     length, width = int(data[at]), int(data[at + 1])
@@ -62,37 +61,38 @@ def _plane(data, at, one, two, columns, times, out):  # type: ignore[no-untyped-
         out[number] += times * (top + upper * (bottom - top))
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _size(data, at, columns):  # type: ignore[no-untyped-def]
     """Numbers of a table over two axes."""
     length, width = int(data[at]), int(data[at + 1])
     return 2 + length + width + length * width * columns
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _joint(data, at, chunk, past, singles, context):  # type: ignore[no-untyped-def]
     """A measured table over (chunk, past, decodes, their context), with four grids; seconds."""
-    lengths = (int(data[at]), int(data[at + 1]), int(data[at + 2]), int(data[at + 3]))
-    values = (chunk, past, singles, context)
-    low = np.zeros(4, np.int64)
-    share = np.zeros(4)
+    first, second, third, fourth = int(data[at]), int(data[at + 1]), int(data[at + 2]), int(data[at + 3])
     start = at + 4
-    for axis in range(4):
-        low[axis], share[axis] = bracket(data, start, lengths[axis], values[axis])
-        start += lengths[axis]
+    low_1, up_1 = bracket(data, start, first, chunk)
+    low_2, up_2 = bracket(data, start + first, second, past)
+    low_3, up_3 = bracket(data, start + first + second, third, singles)
+    low_4, up_4 = bracket(data, start + first + second + third, fourth, context)
+    start += first + second + third + fourth
     total = 0.0
     for corner in range(16):
-        weight, place = 1.0, 0
-        for axis in range(4):
-            upper = (corner >> axis) & 1
-            weight *= share[axis] if upper else 1.0 - share[axis]
-            place = place * lengths[axis] + min(low[axis] + upper, lengths[axis] - 1)
+        one, two, three, four = corner & 1, (corner >> 1) & 1, (corner >> 2) & 1, corner >> 3
+        weight = up_1 if one else 1.0 - up_1
+        weight *= up_2 if two else 1.0 - up_2
+        weight *= up_3 if three else 1.0 - up_3
+        weight *= up_4 if four else 1.0 - up_4
         if weight != 0.0:
+            place = (low_1 + one) * second + low_2 + two
+            place = (place * third + low_3 + three) * fourth + low_4 + four
             total += weight * data[start + place]
     return total
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def step_cost(data, at, features, chunk, out):  # type: ignore[no-untyped-def]
     """Nanoseconds of a step; `out` gets (seconds, joules of each component)."""
     kind = int(data[at + H_KIND])

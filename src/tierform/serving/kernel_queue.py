@@ -11,12 +11,12 @@ from numba import njit
 from tierform.serving.state import BLOCKED_RELEASES, E_POLICY, FCFS, HEAD, LEFT, N_WAITING, NEXT, NONE, RIGHT, TAIL
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _earlier(order, first, second):  # type: ignore[no-untyped-def]
     return order[first] < order[second] or (order[first] == order[second] and first < second)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _merged(rows, order, one, other):  # type: ignore[no-untyped-def]
     """The root of two skew heaps as one."""
     root = NONE
@@ -41,7 +41,7 @@ def _merged(rows, order, one, other):  # type: ignore[no-untyped-def]
     return root
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def put(rows, order, replica_row, engine, request, front):  # type: ignore[no-untyped-def]
     """A request waits, at the end of the queue or at its front; under a priority policy in its place."""
     replica_row[N_WAITING] += 1
@@ -63,7 +63,7 @@ def put(rows, order, replica_row, engine, request, front):  # type: ignore[no-un
         replica_row[TAIL] = request
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def pop(rows, order, replica_row, engine):  # type: ignore[no-untyped-def]
     """The head of the queue leaves it."""
     head = replica_row[HEAD]
@@ -77,7 +77,7 @@ def pop(rows, order, replica_row, engine):  # type: ignore[no-untyped-def]
     return head
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def remove(rows, order, replica_row, engine, request):  # type: ignore[no-untyped-def]
     """One request leaves the queue from wherever it stands (rare: it ended after it was preempted)."""
     if engine[E_POLICY] != FCFS:

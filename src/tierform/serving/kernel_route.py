@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.serving.kernel_blocks import find, key_of
+from tierform.serving.kernel_blocks import look_up
 from tierform.serving.state import C_RANDOM, C_ROUND, C_ROUTER, E_BLOCK_SIZE, E_CACHING, NONE, POOL, PROMPT
 
 ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER = range(5)
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _random(counters, below):  # type: ignore[no-untyped-def]
     """A number below `below` (SplitMix64, Steele et al. 2014)."""
     counters[C_RANDOM] += -7046029254386353131
@@ -21,7 +21,7 @@ def _random(counters, below):  # type: ignore[no-untyped-def]
     return (mixed & 0x7FFFFFFFFFFFFFFF) % below
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _least(load):  # type: ignore[no-untyped-def]
     best = 0
     for replica in range(1, len(load)):
@@ -30,24 +30,20 @@ def _least(load):  # type: ignore[no-untyped-def]
     return best
 
 
-@njit(cache=True, nogil=True)
-def _cached_tokens(run, requests, replicas, blocks, request, replica):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _cached_tokens(run, requests, replicas, blocks, logs, request, replica):  # type: ignore[no-untyped-def]
     """Tokens of the prompt that the replica has in its cache."""
     engine = run.engines[replicas.rows[replica, POOL]]
     if engine[E_CACHING] == 0:
         return 0
     size = engine[E_BLOCK_SIZE]
-    hits = 0
-    for index in range((requests.rows[request, PROMPT] - 1) // size):
-        key = key_of(run.counters, requests, request, index)
-        if key < 0 or find(blocks.table_key[replica], blocks.table_block[replica], key) == NONE:
-            break
-        hits += 1
+    most = min((requests.rows[request, PROMPT] - 1) // size, requests.shared[request])
+    hits, _ = look_up(run.counters, requests, blocks, replica, request, most, logs.found)
     return hits * size
 
 
-@njit(cache=True, nogil=True)
-def route(run, requests, replicas, blocks, lists, request):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def route(run, requests, replicas, blocks, lists, logs, request):  # type: ignore[no-untyped-def]
     """The replica of a request, or -1: ask Python."""
     counters, load = run.counters, lists.load
     number = len(load)
@@ -71,7 +67,7 @@ def route(run, requests, replicas, blocks, lists, request):  # type: ignore[no-u
         for replica in range(number):
             if load[replica] > 2 * least + 4:
                 continue
-            cached = _cached_tokens(run, requests, replicas, blocks, request, replica)
+            cached = _cached_tokens(run, requests, replicas, blocks, logs, request, replica)
             if cached > most or (cached == most and load[replica] < load[best]):
                 best, most = replica, cached
         return best

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.serving.kernel_blocks import find, give_back, keep, key_of, take, touch
+from tierform.serving.kernel_blocks import give_back, keep, look_up, take, touch
 from tierform.serving.kernel_oracle import (
     F_CONTEXTS,
     F_LONGEST,
@@ -21,6 +21,7 @@ from tierform.serving.kernel_oracle import (
     F_SEQUENCES,
     F_SINGLES,
     F_TOKENS,
+    FEATURES,
 )
 from tierform.serving.kernel_queue import pop, put
 from tierform.serving.state import (
@@ -69,7 +70,7 @@ from tierform.serving.state import (
 )
 
 
-@njit(cache=True, nogil=True, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _choose(rows, request, new, features, chunk, sampled, n_sampled, slot, waits):  # type: ignore[no-untyped-def]
     """`new` tokens of the request are part of the step."""
     past = rows[request, COMPUTED]
@@ -97,7 +98,7 @@ def _choose(rows, request, new, features, chunk, sampled, n_sampled, slot, waits
             rows[request, AWAITED] += 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _unchoose(rows, request, features, chunk, sampled, n_sampled, slot):  # type: ignore[no-untyped-def]
     """A request that was part of the step is preempted after all (under a priority policy); gives its tokens back."""
     new = rows[request, NEXT]
@@ -128,7 +129,7 @@ def _unchoose(rows, request, features, chunk, sampled, n_sampled, slot):  # type
     return new
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _victim(order, running, number, policy):  # type: ignore[no-untyped-def]
     """The place of the request to preempt: the last admitted, or the last in rank."""
     if policy != PRIORITY:
@@ -140,14 +141,14 @@ def _victim(order, running, number, policy):  # type: ignore[no-untyped-def]
     return worst
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def settle(requests, replicas, replica, request, entering):  # type: ignore[no-untyped-def]
     """A request enters or leaves the batch: its energy is the share of a token, summed over the steps in between."""
     share = replicas.share[replica]
     requests.energy[request] += -share if entering else share
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _need(engine, request, rows):  # type: ignore[no-untyped-def]
     """Blocks that the request's tokens take."""
     tokens = rows[request, TOKENS]
@@ -156,19 +157,22 @@ def _need(engine, request, rows):  # type: ignore[no-untyped-def]
     return (tokens + engine[E_BLOCK_SIZE] - 1) // engine[E_BLOCK_SIZE]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, features, now):  # type: ignore[no-untyped-def]
     """Plan one step into `slot`; `features` and the logs' scratch describe it.  Returns the number of preemptions."""
     rows, order = requests.rows, requests.order
     engine, row = run.engines[pool], replicas.rows[replica]
     running, sampled, n_sampled = replicas.running[replica], replicas.sampled[replica], replicas.n_sampled[replica]
     chunk, counters = logs.chunk, run.counters
+    ranked = engine[E_POLICY] == PRIORITY  # then a request may have to leave a step again
     size, caching, waits = engine[E_BLOCK_SIZE], engine[E_CACHING] != 0, engine[E_ASYNC] != 0
     budget, threshold, policy = engine[E_BUDGET], engine[E_THRESHOLD], engine[E_POLICY]
-    features[:] = 0
+    for feature in range(FEATURES):
+        features[feature] = 0
     n_sampled[slot] = 0
     out = 0
     stopped = False
+    sampled_here, singles, contexts, longest = 0, 0, 0, 0  # of requests that only go on by one token
     for turn in range(2 if engine[E_SCHEDULER] == SARATHI else 1):
         place = 0
         while place < row[N_RUNNING] and not stopped:
@@ -182,6 +186,27 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 continue
             computed, awaited = rows[request, COMPUTED], rows[request, AWAITED]
             new = rows[request, TOKENS] + awaited - computed
+            if (
+                new == 1
+                and computed < rows[request, BLOCKS] * size
+                and (not caching or min(computed + 1, rows[request, TOKENS]) < (rows[request, CACHED] + 1) * size)
+                and (awaited == 0 or computed + 2 - awaited < rows[request, PROMPT] + rows[request, OUTPUT])
+                and computed >= rows[request, PROMPT]
+                and not ranked
+            ):
+                # What nearly always happens: one more token, a place for it, and nothing else to do.
+                rows[request, NEXT] = 1
+                rows[request, COMPUTED] = computed + 1
+                if waits:
+                    rows[request, AWAITED] = awaited + 1
+                singles += 1
+                contexts += computed + 1
+                longest = max(longest, computed + 1)
+                sampled[slot, sampled_here] = request
+                sampled_here += 1
+                budget -= 1
+                place += 1
+                continue
             if awaited > 0 and computed + 2 - awaited >= rows[request, PROMPT] + rows[request, OUTPUT]:
                 new = 0
             if 0 < threshold < new:
@@ -191,6 +216,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 rows[request, NEXT] = 0
                 place += 1
                 continue
+            n_sampled[slot] = sampled_here
             need = (computed + new + size - 1) // size - rows[request, BLOCKS]
             while need > row[FREE]:
                 at = _victim(order, running, row[N_RUNNING], policy)
@@ -225,17 +251,25 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 if full > rows[request, CACHED]:
                     keep(counters, requests, lists, blocks, row, replica, request, full)
             _choose(rows, request, new, features, chunk, sampled, n_sampled, slot, waits)
+            sampled_here = n_sampled[slot]
             budget -= new
             place += 1
         for rest in range(place, row[N_RUNNING] if stopped else 0):
             rows[running[rest], NEXT] = 0
+    n_sampled[slot] = sampled_here
+    features[F_TOKENS] += singles
+    features[F_SEQUENCES] += singles
+    features[F_SINGLES] += singles
+    features[F_SAMPLED] += singles
+    features[F_CONTEXTS] += contexts
+    features[F_LONGEST] = max(features[F_LONGEST], longest)
     counters[C_PREEMPTIONS] += out
     if out == 0:
         _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, features, budget, now)
     return out
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
 def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, features, budget, now):  # type: ignore[no-untyped-def]
     """Waiting requests enter the batch while the head of the queue fits."""
     rows, order = requests.rows, requests.order
@@ -249,15 +283,8 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
         tokens = rows[request, TOKENS]
         hits, unused = 0, 0
         if caching:
-            table_key, table_block = blocks.table_key[replica], blocks.table_block[replica]
-            for index in range((tokens - 1) // size):
-                block = find(table_key, table_block, key_of(counters, requests, request, index))
-                if block == NONE:
-                    break
-                logs.found[index] = block
-                hits += 1
-                if blocks.uses[replica, block] == 0:
-                    unused += 1
+            most = (tokens - 1) // size
+            hits, unused = look_up(counters, requests, blocks, replica, request, most, logs.found)
         past = hits * size
         new = tokens - past
         if 0 < engine[E_THRESHOLD] < new:
@@ -279,8 +306,7 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
         if caching:
             rows[request, CHUNK_FIRST] = NONE
             rows[request, CHUNK_LAST] = NONE
-            for index in range(hits):
-                touch(counters, rows, lists, blocks, row, replica, request, logs.found[index])
+            touch(counters, rows, lists, blocks, row, replica, request, logs.found, hits)
             rows[request, CACHED] = hits
             take(counters, rows, lists, blocks, row, replica, request, need)
         else:

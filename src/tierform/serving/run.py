@@ -19,6 +19,7 @@ from tierform.serving.requests import Requests
 from tierform.serving.state import (
     ASK_ORACLE,
     ASK_ROUTER,
+    BLOCK_COLUMNS,
     CELLS,
     COUNTERS,
     DONE,
@@ -41,6 +42,7 @@ from tierform.serving.state import (
 )
 
 STEPS_BETWEEN_PAUSES = 200_000
+MOST_HEADS = 2**26  # places for blocks by content, of all replicas together
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ def machine(requests: Requests, pools: Sequence[Pool], *, router: int = 0, recor
     longest = int((requests.prompt + requests.output).max()) if len(requests) else 1
     counters[state.C_MOST_PIECES] = -(-longest // (size * CELLS)) + 1
     made = _requests(requests, rows, pools[0].engine, counters)
-    blocks = _blocks(number, int(engines[:, state.E_BLOCKS].max()) if caching else 0)
+    blocks = _blocks(number, int(engines[:, state.E_BLOCKS].max()) if caching else 0, counters)
     return Machine(
         run=run,
         requests=made,
@@ -196,6 +198,7 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int) -> 
     rows[:, state.EVENT_AT] = LATER
     rows[:, state.POOL] = pool_of
     rows[:, state.ALIVE] = 1
+    rows[:, state.GROUPS_FREE] = engines[:, state.E_BLOCKS].max()
     null = np.where(engines[:, state.E_SCHEDULER] == state.VLLM, 1, 0)
     rows[:, state.FREE] = (engines[:, state.E_BLOCKS] - null)[pool_of]
     return Replicas_(
@@ -208,21 +211,24 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int) -> 
     )
 
 
-def _blocks(number: int, blocks: int) -> Blocks_:
+def _blocks(number: int, blocks: int, counters: Ints) -> Blocks_:
     """All blocks free, in the order of their numbers."""
-    capacity = 1 << max(1, (4 * blocks - 1).bit_length()) if blocks else 1
+    capacity = 1 << max(1, (2 * blocks - 1).bit_length()) if blocks else 1
     width = max(blocks, 1)
-    after = np.broadcast_to(np.arange(1, width + 1, dtype=np.int32) % width, (number, width))
-    before = np.broadcast_to(np.arange(-1, width - 1, dtype=np.int32) % width, (number, width))
+    bits = int(counters[state.C_KEY_SHIFT])
+    while bits and number * (width << bits) > MOST_HEADS:
+        bits -= 1
+    counters[state.C_WIDTH] = bits
+    node = np.full((number, width, BLOCK_COLUMNS), NONE, np.int32)
+    node[:, :, state.B_AFTER] = np.arange(1, width + 1) % width
+    node[:, :, state.B_BEFORE] = np.arange(-1, width - 1) % width
+    node[:, :, state.B_GROUP_FREE] = np.arange(width)
+    node[:, :, state.B_USES] = node[:, :, state.B_GROUP_COUNT] = 0
     return Blocks_(
-        after=np.array(after),
-        before=np.array(before),
-        uses=np.zeros((number, width), np.int32),
-        key=np.full((number, width), NONE, np.int64),
-        twin_after=np.full((number, width), NONE, np.int32),
-        twin_before=np.full((number, width), NONE, np.int32),
-        table_key=np.zeros((number, capacity), np.int64),
-        table_block=np.full((number, capacity), NONE, np.int32),
+        node=node,
+        heads=np.full((number, width << bits), NONE, np.int32),
+        group_key=np.zeros((number, width), np.int64),
+        table=np.full((number, capacity), NONE, np.int32),
     )
 
 

@@ -43,7 +43,8 @@ STATES = (
 N_RUNNING, N_WAITING, HEAD, TAIL, FREE, IN_FLIGHT, FIRST_SLOT, CHIP_FREE = range(8)
 RELEASES, INSERTIONS, BLOCKED_RELEASES, BLOCKED_INSERTIONS, EVENT_AT, POOL, PLANNED, STEPS = range(8, 16)
 UNTIL_0, UNTIL_1, ALIVE, LOAD_TOKENS, BUSY_NS, PEAK_RUNNING, PEAK_BLOCKS, TOKENS_DONE = range(16, 24)
-REPLICA_COLUMNS = 24
+GROUPS_FREE = 24
+REPLICA_COLUMNS = 32
 
 # -- an engine's numbers, in the order of their columns ---------------------------------------------------------------
 (
@@ -106,7 +107,7 @@ class Requests_(NamedTuple):
 class Replicas_(NamedTuple):
     """Replicas: rows, batches, the sampled requests of steps in flight, energy."""
 
-    rows: Ints  # (r, 24)
+    rows: Ints  # (r, 32)
     running: Small  # (r, max_num_seqs)
     sampled: Small  # (r, 2, max_num_seqs)
     n_sampled: Small  # (r, 2)
@@ -114,17 +115,20 @@ class Replicas_(NamedTuple):
     energy: Floats  # (r, components) J
 
 
+# -- a block's columns --------------------------------------------------------------------------------------------------
+# The free blocks before and after it; its users; where its content stands ((row of a group << width) + place in the
+# row); blocks of the same content; and, of the row of its number, blocks in the group, and the stack of free rows.
+B_AFTER, B_BEFORE, B_USES, B_PLACE, B_TWIN_AFTER, B_TWIN_BEFORE, B_GROUP_COUNT, B_GROUP_FREE = range(8)
+BLOCK_COLUMNS = 8
+
+
 class Blocks_(NamedTuple):
     """KV blocks of each replica, when their content is remembered; block 0 is the end of the list of free ones."""
 
-    after: Small  # (r, blocks) next free block
-    before: Small
-    uses: Small
-    key: Ints
-    twin_after: Small  # other blocks of the same content
-    twin_before: Small
-    table_key: Ints  # (r, capacity) open addressing
-    table_block: Small
+    node: Small  # (r, blocks, 8)
+    heads: Small  # (r, blocks << width) the first block of each content
+    group_key: Ints  # (r, blocks)
+    table: Small  # (r, capacity) rows by key, open addressing
 
 
 class Lists_(NamedTuple):
@@ -189,5 +193,6 @@ class Run_(NamedTuple):
     C_OUT,
     C_END,
     C_KEY_SHIFT,
-) = range(27)
-COUNTERS = 27
+    C_WIDTH,
+) = range(28)
+COUNTERS = 28
