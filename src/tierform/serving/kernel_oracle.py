@@ -127,20 +127,27 @@ def step_cost(data, at, features, chunk, out):  # type: ignore[no-untyped-def]
                 continue  # it counts among the entries with one new token
             _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), columns, 1.0, out)
     else:
-        layers, skew_at = data[at], at + 1
+        layers, skew = data[at], data[at + 1]
         at += 2
-        new, past = 0, 0.0
+        # Several chunks are as many equal ones of the mean size, and after the mean past, of their tokens.
+        new, square, past = 0.0, 0.0, 0.0
         for entry in range(features[F_PREFILLS]):
             if chunk[entry, 1] == 1:
                 continue
-            new += chunk[entry, 1]
-            past += float(chunk[entry, 1]) * chunk[entry, 2]
+            size = float(chunk[entry, 1])
+            new += size
+            square += size * size
+            past += size * chunk[entry, 2]
+        size, often = 0.0, 0.0
+        if new > 0.0:
+            size, past, often = square / new, past / new, new * new / square
         context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
-        if new > 0:
-            past /= new
-        seconds = _joint(data, at, float(new), past, float(singles), context)
-        if singles > 1:
-            longest = _joint(data, at, float(new), past, float(singles), float(features[F_LONGEST]))
-            seconds += data[skew_at] * (longest - seconds)
+        seconds = _joint(data, at, size, past, float(singles), context)
+        if singles > 1 and skew > 0.0:
+            longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
+            seconds += skew * (longest - seconds)
+        if often > 1.0:
+            more = _joint(data, at, size, past, 0.0, 0.0) - _joint(data, at, data[at + 5], 0.0, 0.0, 0.0)
+            seconds += (often - 1.0) * max(more, 0.0)
         out[0] += layers * seconds
     return max(1, int(out[0] * 1e9 + 0.5))
