@@ -307,7 +307,7 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
             break
         if run.oracle[at + H_KIND] == OUTSIDE:
             return ASK_ORACLE
-        duration = step_cost(run.oracle, at, logs.features, logs.chunk, logs.cost)
+        duration = step_cost(run.oracle, at, logs.features, logs.chunk, logs.part, logs.cost)
         _book(run, requests, replicas, lists, logs, replica, duration)
     return DONE
 

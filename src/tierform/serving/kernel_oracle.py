@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from numba import njit
 
-FORMULA, TABLES, JOINT, OUTSIDE = range(4)
+FORMULA, TABLES, JOINT, OUTSIDE, BOARD = range(5)
 # A step's features, as the scheduler hands them over.
 F_TOKENS, F_SINGLES, F_CONTEXTS, F_PAIRS, F_SAMPLED, F_SEQUENCES, F_LONGEST, F_PREFILLS = range(8)
 FEATURES = 8
 H_KIND, H_COMPONENTS = 0, 1
 HEADER = 2
+LOWEST_CLOCK = 0.2
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -93,8 +94,55 @@ def _joint(data, at, chunk, past, singles, context):  # type: ignore[no-untyped-
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def step_cost(data, at, features, chunk, out):  # type: ignore[no-untyped-def]
-    """Nanoseconds of a step; `out` gets (seconds, joules of each component)."""
+def _clock(seconds, clocked_s, operations_J, other_J, headroom_W):  # type: ignore[no-untyped-def]
+    """The share of its clock at which a board keeps its power limit (`tierform.simulation.power_cap`)."""
+    if operations_J + other_J <= headroom_W * seconds:
+        return 1.0
+    low, high = LOWEST_CLOCK, 1.0
+    if low * low * operations_J + other_J > headroom_W * (seconds + clocked_s * (1 / low - 1)):
+        return low
+    for _ in range(40):
+        middle = 0.5 * (low + high)
+        if middle * middle * operations_J + other_J > headroom_W * (seconds + clocked_s * (1 / middle - 1)):
+            high = middle
+        else:
+            low = middle
+    return low
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _board(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def]
+    """A step on a board: kernels one after the other, held to the power limit; `part` (4,) is scratch."""
+    headroom_W, floor_W, static_W = data[at], data[at + 1], data[at + 2]
+    sampling_s, sampling_W, waiting_s, boards = data[at + 3], data[at + 4], data[at + 5], data[at + 6]
+    at += 7
+    singles = features[F_SINGLES]
+    for column in range(4):
+        part[column] = 0.0
+    for feature in (F_TOKENS, F_SAMPLED):
+        if features[feature] > 0:
+            _line(data, at, float(features[feature]), 4, part)
+        at += 1 + int(data[at]) * 5
+    if singles > 0:
+        _plane(data, at, float(singles), features[F_CONTEXTS] / singles, 4, 1.0, part)
+    at += _size(data, at, 4)
+    for entry in range(features[F_PREFILLS]):
+        if chunk[entry, 1] > 1:
+            _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), 4, 1.0, part)
+    clock = _clock(part[0], part[1], part[2], part[3], headroom_W)
+    joules = clock * clock * part[2] + part[3]
+    seconds = part[0] + part[1] * (1 / clock - 1)
+    if clock < 1.0:
+        seconds = max(seconds, joules / headroom_W)
+    chosen_s = sampling_s * features[F_SAMPLED]
+    total = seconds + chosen_s + waiting_s
+    out[0] = total
+    out[1] = (joules + floor_W * seconds) * boards + sampling_W * chosen_s + static_W * total
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def]
+    """Nanoseconds of a step; `out` gets (seconds, joules of each component); `part` (4,) is scratch."""
     kind = int(data[at + H_KIND])
     columns = 1 + int(data[at + H_COMPONENTS])
     for column in range(columns):
@@ -114,6 +162,9 @@ def step_cost(data, at, features, chunk, out):  # type: ignore[no-untyped-def]
                 + data[first + 3] * features[F_PAIRS]
             )
         return whole
+    if kind == BOARD:
+        _board(data, at, features, chunk, part, out)
+        return max(1, int(out[0] * 1e9 + 0.5))
     # (1) by tokens, (2) by sampled rows, (3) by sequences: lines; each begins with its number of points.
     for feature in (F_TOKENS, F_SAMPLED, F_SEQUENCES):
         _line(data, at, float(features[feature]), columns, out)

@@ -104,7 +104,7 @@ def packed_cost(packed: Floats, step: StepShape) -> StepCost:
     """What the compiled loop finds for a step."""
     features, chunk = step.features()
     out = np.zeros(1 + int(packed[1]))
-    nanoseconds = step_cost(packed, 0, features, chunk, out)
+    nanoseconds = step_cost(packed, 0, features, chunk, np.zeros(4), out)
     return StepCost(nanoseconds * 1e-9, tuple(float(one) for one in out[1:]))
 
 

@@ -102,15 +102,20 @@ def _spanning(at, ids, shared, tokens, size):  # type: ignore[no-untyped-def]
 
 @dataclass(frozen=True)
 class HashIds:
-    """Ids of a prompt's blocks of `tokens` tokens: those of request i are ``ids[at[i]:at[i + 1]]``."""
+    """Ids of a prompt's blocks of `tokens` tokens: those of request i are ``ids[at[i]:at[i + 1]]``.
+
+    `answers`: the ids go on over the answer, so that a later prompt that holds it finds it in a cache.
+    """
 
     at: Int64
     ids: Int64
     tokens: int = 512
+    answers: bool = False
 
     def block_keys(self, prompt: Int64, output: Int64, block_size: int) -> BlockKeys:
         """Keys of blocks of `block_size` tokens of all requests."""
-        known = np.minimum(prompt, (self.at[1:] - self.at[:-1]) * self.tokens)
+        said = prompt + output if self.answers else prompt
+        known = np.minimum(said, (self.at[1:] - self.at[:-1]) * self.tokens)
         shared = (known // block_size).astype(np.int32)
         blocks = self.tokens // block_size
         if self.tokens % block_size == 0 and blocks <= 32 and blocks & (blocks - 1) == 0:
@@ -122,7 +127,7 @@ class HashIds:
     def take(self, chosen: Int64) -> HashIds:
         """The content of some of the requests."""
         at, ids = _taken(self.at, self.ids, chosen)
-        return HashIds(at, ids, self.tokens)
+        return HashIds(at, ids, self.tokens, self.answers)
 
 
 @dataclass(frozen=True)

@@ -258,6 +258,7 @@ def _logs(record: bool, sequences: int, components: int, most_blocks: int) -> Lo
         out=np.zeros(sequences, np.int32),
         features=np.zeros(FEATURES, np.int64),
         cost=np.zeros(1 + components),
+        part=np.zeros(4),
         found=np.zeros(most_blocks, np.int32),
     )
 

@@ -153,6 +153,7 @@ class Logs_(NamedTuple):
     out: Small  # (sequences,) preempted in this step
     features: Ints  # (8,) of the step being planned
     cost: Floats  # (1 + components,) its seconds and joules
+    part: Floats  # (4,) scratch
     found: Small  # blocks of the head of a queue that hold its content
 
 
