@@ -56,6 +56,9 @@ class EngineFile(FileModel):
         None, description="Share of the blocks kept free at admission; by default 0, with sarathi 0.01"
     )
     gpu_memory_utilization: Share = Field(0.92, description="Share of the memory that the engine may use")
+    generation_config: Literal["auto", "vllm"] = Field(
+        "auto", description="Whose defaults choose tokens: the model's (auto: logits are sorted for top-p), or vllm's (none)"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class Engine:
     scheduler: Scheduler = "vllm"
     watermark: float | None = None
     gpu_memory_utilization: float = 0.92
+    generation_config: Literal["auto", "vllm"] = "auto"
 
     def __post_init__(self) -> None:
         problems = [
@@ -83,6 +87,7 @@ class Engine:
             for key, value, choices in (
                 ("scheduling_policy", self.scheduling_policy, get_args(Policy)),
                 ("scheduler", self.scheduler, get_args(Scheduler)),
+                ("generation_config", self.generation_config, ("auto", "vllm")),
             )
             if value not in choices
         ]
@@ -94,6 +99,9 @@ class Engine:
             problems.append(Problem("must be at least 2", key="num_gpu_blocks", value=self.num_gpu_blocks))
         if self.watermark is not None and not 0 <= self.watermark < 1:
             problems.append(Problem("must be a share below 1", key="watermark", value=self.watermark))
+        if not 0 < self.gpu_memory_utilization <= 1:
+            what = "must be a share above 0"
+            problems.append(Problem(what, key="gpu_memory_utilization", value=self.gpu_memory_utilization))
         if self.scheduler != "vllm":
             problems += [
                 Problem(f"the scheduler {self.scheduler} has none", key=name, value=True, fix=f"Set {name} to false.")
