@@ -41,7 +41,9 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--runtime", help="What the software adds.  [default: vllm on a GPU, else ideal]")
 @click.option("--tables", type=click.Path(path_type=Path), help="Measured tables instead of simulated ones (a folder).")
 @click.option("--slo", help="The most a request may take, as ttft=0.5s,tpot=50ms,e2e=20s.")
-@click.option("--find", type=click.Choice(["load", "cheapest"]), help="The highest load, or the cheapest configuration.")
+@click.option(
+    "--find", type=click.Choice(["load", "cheapest"]), help="The highest load, or the cheapest configuration."
+)
 @click.option("--within", type=float, default=0.99, show_default=True, help="Share of requests that must keep the SLO.")
 @click.option("--price", help="Price of a chip-hour, as h100=2.5,l40s=0.9, for --find cheapest.")
 @click.option("--seed", type=int, default=0, show_default=True)
@@ -193,7 +195,13 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
     by = "price" if prices else "energy"
     if json_file:
         content = [
-            {"chip": one.chip, "tensor": one.tensor, "replicas": one.replicas, "cost": one.cost, **one.service.to_dict()}
+            {
+                "chip": one.chip,
+                "tensor": one.tensor,
+                "replicas": one.replicas,
+                "cost": one.cost,
+                **one.service.to_dict(),
+            }
             for one in found
         ]
         write_json(json_file, {"by": by, "found": content})

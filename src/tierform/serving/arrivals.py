@@ -56,7 +56,9 @@ def arrivals(
     choices = get_args(Pattern)
     if pattern not in choices:
         fix = f"Choose one of {', '.join(choices)}."
-        problems.append(Problem("not a known choice", key="pattern", value=pattern, nearest=nearest(pattern, choices), fix=fix))
+        problems.append(
+            Problem("not a known choice", key="pattern", value=pattern, nearest=nearest(pattern, choices), fix=fix)
+        )
     if problems:
         raise TierformError(problems)
     generator = np.random.default_rng(seed)

@@ -33,7 +33,11 @@ class EngineFile(FileModel):
     """An engine file."""
 
     num_gpu_blocks: int | None = Field(
-        None, strict=True, ge=2, le=MOST_BLOCKS, description="KV blocks, one of them vLLM's null block; derived if left out"
+        None,
+        strict=True,
+        ge=2,
+        le=MOST_BLOCKS,
+        description="KV blocks, one of them vLLM's null block; derived if left out",
     )
     block_size: int = Field(16, strict=True, ge=1, le=4096, description="Tokens of a KV block")
     max_num_seqs: int = Field(256, strict=True, ge=1, le=65536, description="Most requests in a batch")
@@ -57,7 +61,8 @@ class EngineFile(FileModel):
     )
     gpu_memory_utilization: Share = Field(0.92, description="Share of the memory that the engine may use")
     generation_config: Literal["auto", "vllm"] = Field(
-        "auto", description="Whose defaults choose tokens: the model's (auto: logits are sorted for top-p), or vllm's (none)"
+        "auto",
+        description="Whose defaults choose tokens: the model's (auto: logits are sorted for top-p), or vllm's (none)",
     )
 
 
@@ -83,7 +88,9 @@ class Engine:
 
     def __post_init__(self) -> None:
         problems = [
-            Problem("not a known choice", key=key, value=value, nearest=nearest(str(value), choices), fix=_listed(choices))
+            Problem(
+                "not a known choice", key=key, value=value, nearest=nearest(str(value), choices), fix=_listed(choices)
+            )
             for key, value, choices in (
                 ("scheduling_policy", self.scheduling_policy, get_args(Policy)),
                 ("scheduler", self.scheduler, get_args(Scheduler)),
@@ -91,7 +98,12 @@ class Engine:
             )
             if value not in choices
         ]
-        for name, least in (("block_size", 1), ("max_num_seqs", 1), ("max_num_batched_tokens", 1), ("max_model_len", 2)):
+        for name, least in (
+            ("block_size", 1),
+            ("max_num_seqs", 1),
+            ("max_num_batched_tokens", 1),
+            ("max_model_len", 2),
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 problems.append(Problem(f"must be a whole number of at least {least}", key=name, value=value))

@@ -80,9 +80,7 @@ class Candidate:
         return self.area_m2 * self.chips
 
 
-def fewest_replicas(
-    run: Callable[[int], Service], within: float, most: int = 1024
-) -> tuple[int, Service] | None:
+def fewest_replicas(run: Callable[[int], Service], within: float, most: int = 1024) -> tuple[int, Service] | None:
     """The smallest number of replicas with which `within` of the requests keep the SLO, None where none does."""
     known: dict[int, Service] = {}
 

@@ -8,6 +8,9 @@ Python, or to let a user interrupt; called again, it goes on.
 
 from __future__ import annotations
 
+import hashlib
+from pathlib import Path
+
 from numba import njit
 
 from tierform.serving.kernel_blocks import give_back, keep
@@ -18,7 +21,6 @@ from tierform.serving.kernel_oracle import (
     F_SEQUENCES,
     F_SINGLES,
     F_TOKENS,
-    H_COMPONENTS,
     H_KIND,
     OUTSIDE,
     step_cost,
@@ -155,7 +157,9 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
         row[N_RUNNING] = kept
     row[IN_FLIGHT] -= 1
     row[FIRST_SLOT] = 1 - slot
-    set_event(replicas.rows, lists.heap, lists.place, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER)
+    set_event(
+        replicas.rows, lists.heap, lists.place, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -312,8 +316,8 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
     return DONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
     """Go on until all is done or something is needed; `answer` is what was asked for (a replica, nanoseconds)."""
     counters = run.counters
     number = len(requests.arrival)
@@ -362,3 +366,26 @@ def advance(run, requests, replicas, blocks, lists, logs, answer):  # type: igno
             _finish(run, requests, replicas, blocks, lists, replica, now)
             _mark(run, replicas, lists, replica)
         counters[C_PHASE] = ARRIVALS
+
+
+def _compiled(sources):  # type: ignore[no-untyped-def]
+    """The loop, kept by Numba under a key of its free variables: a hash of all files that decide what it does."""
+
+    @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+    def advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
+        if sources == 0:
+            return DONE
+        return _advance(run, requests, replicas, blocks, lists, logs, answer)
+
+    return advance
+
+
+def _hash() -> int:
+    """Of the files of the loop; never 0."""
+    found = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("kernel_*.py")) + [Path(__file__).with_name("state.py")]:
+        found.update(path.read_bytes())
+    return 1 + int.from_bytes(found.digest()[:6], "big")
+
+
+advance = _compiled(_hash())

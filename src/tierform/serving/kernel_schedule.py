@@ -130,13 +130,14 @@ def _unchoose(rows, request, features, chunk, sampled, n_sampled, slot):  # type
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
-def _victim(order, running, number, policy):  # type: ignore[no-untyped-def]
+def _victim(order, arrival, running, number, policy):  # type: ignore[no-untyped-def]
     """The place of the request to preempt: the last admitted, or the last in rank."""
     if policy != PRIORITY:
         return number - 1
     worst = 0
     for place in range(1, number):
-        if order[running[place]] > order[running[worst]]:
+        one, other = running[place], running[worst]
+        if order[one] > order[other] or (order[one] == order[other] and arrival[one] > arrival[other]):
             worst = place
     return worst
 
@@ -219,12 +220,12 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
             n_sampled[slot] = sampled_here
             need = (computed + new + size - 1) // size - rows[request, BLOCKS]
             while need > row[FREE]:
-                at = _victim(order, running, row[N_RUNNING], policy)
+                at = _victim(order, requests.arrival, running, row[N_RUNNING], policy)
                 victim = running[at]
                 row[N_RUNNING] -= 1
                 for later in range(at, row[N_RUNNING]):
                     running[later] = running[later + 1]
-                if at < place:
+                if at < place and rows[victim, NEXT] > 0:  # one that was passed over does not move the place (as vLLM)
                     place -= 1
                     budget += _unchoose(rows, victim, features, chunk, sampled, n_sampled, slot)
                 give_back(counters, rows, lists, blocks, row, replica, victim, caching)
@@ -238,6 +239,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 if victim == request:
                     stopped = True
                     break
+            sampled_here = n_sampled[slot]
             if stopped:
                 break
             if need > 0:

@@ -148,7 +148,9 @@ class FormulaOracle:
     def packed(self) -> Floats:
         """Its numbers for the compiled loop."""
         times = (self.step_ns, self.token_ns, self.context_ns, self.pair_ns, self.pair_divisor)
-        return np.array([FORMULA, len(self.components), *times, *(one for row in self.joules for one in row)], np.float64)
+        return np.array(
+            [FORMULA, len(self.components), *times, *(one for row in self.joules for one in row)], np.float64
+        )
 
     def cost(self, step: StepShape) -> StepCost:
         """Seconds and joules of a step."""

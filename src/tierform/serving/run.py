@@ -11,10 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.errors import fail
 from tierform.serving import state
 from tierform.serving.engine import Engine
 from tierform.serving.kernel_loop import advance
-from tierform.serving.kernel_oracle import FEATURES, HEADER
+from tierform.serving.kernel_oracle import FEATURES
 from tierform.serving.requests import Requests
 from tierform.serving.state import (
     ASK_ORACLE,
@@ -31,7 +32,6 @@ from tierform.serving.state import (
     REPLICA_COLUMNS,
     REQUEST_COLUMNS,
     Blocks_,
-    Floats,
     Ints,
     Lists_,
     Logs_,
@@ -73,6 +73,7 @@ class Machine:
     ) -> None:
         """Run to the end."""
         answer = -1
+        before = -1
         while True:
             reason = advance(self.run, self.requests, self.replicas, self.blocks, self.lists, self.logs, answer)
             answer = -1
@@ -88,8 +89,17 @@ class Machine:
             elif reason == ASK_ORACLE:
                 assert ask_oracle is not None
                 answer = ask_oracle(self)
-            elif pause is not None:
-                pause(int(self.run.counters[state.C_FINISHED]))
+            else:
+                given = int(self.replicas.rows[:, state.TOKENS_DONE].sum() + self.run.counters[state.C_FINISHED])
+                if given == before:
+                    fail(
+                        f"no request gets on: {STEPS_BETWEEN_PAUSES:,} steps gave no token, requests preempt each other",
+                        key="scheduler_reserve_full_isl",
+                        fix="Set it to true, or give the engine more blocks.",
+                    )
+                before = given
+                if pause is not None:
+                    pause(int(self.run.counters[state.C_FINISHED]))
 
     def _grow_log(self) -> None:
         logs, sequences = self.logs, len(self.logs.chunk)
@@ -129,7 +139,9 @@ def _longer(array: NDArray[np.generic], length: int) -> NDArray[np.generic]:
     return made
 
 
-def machine(requests: Requests, pools: Sequence[Pool], *, router: int = 0, record: bool = False, seed: int = 0) -> Machine:
+def machine(
+    requests: Requests, pools: Sequence[Pool], *, router: int = 0, record: bool = False, seed: int = 0
+) -> Machine:
     """The arrays of a run before its first event."""
     engines = np.stack([pool.engine.numbers() for pool in pools])
     pool_of = np.repeat(np.arange(len(pools)), [pool.replicas for pool in pools])
@@ -169,7 +181,11 @@ def _request_rows(requests: Requests) -> Small:
 def _requests(requests: Requests, rows: Small, engine: Engine, counters: Ints) -> Requests_:
     number = len(requests)
     shortest = engine.scheduling_policy == "sjf"
-    keys = requests.block_keys(engine.block_size) if engine.enable_prefix_caching else Requests.block_keys(_nothing(number), 16)
+    keys = (
+        requests.block_keys(engine.block_size)
+        if engine.enable_prefix_caching
+        else Requests.block_keys(_nothing(number), 16)
+    )
     counters[state.C_KEY_SHIFT] = keys.shift
     return Requests_(
         rows=rows,
@@ -261,6 +277,3 @@ def _logs(record: bool, sequences: int, components: int, most_blocks: int) -> Lo
         part=np.zeros(4),
         found=np.zeros(most_blocks, np.int32),
     )
-
-
-__all__ = ["Floats", "HEADER", "Machine", "Pool", "machine"]

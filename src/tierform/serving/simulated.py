@@ -60,7 +60,9 @@ class Grid:
 def grid_for(most_tokens: int, most_sequences: int, longest: int) -> Grid:
     """Points for an engine; where tiles of 64 queries end, attention takes a step, so both sides are points."""
     doubled = [1 << power for power in range(40)]
-    sequences = [part for one in doubled for part in ((one,) if one < 4 else (one, one * 5 // 4, one * 3 // 2, one * 7 // 4))]
+    sequences = [
+        part for one in doubled for part in ((one,) if one < 4 else (one, one * 5 // 4, one * 3 // 2, one * 7 // 4))
+    ]
     contexts = [part for one in doubled if one >= 16 for part in (one, one + one // 2)]
     edges = [one for one in range(64, most_tokens, 64) if one <= 512 or one % 128 == 0]
     tokens = [one for edge in range(64, most_tokens, 64 * max(1, most_tokens // 4096)) for one in (edge, edge + 1)]
@@ -174,14 +176,18 @@ class SimulatedOracle:
             if booked.block.kind is BlockKind.HEAD:
                 column = "head"
             found[column] += self._four(booked, run.timed[0].clock)
-        return _Parts(found["tokens"], found["attention"], found["head"], result.latency_s, result.energy_J_by_component)
+        return _Parts(
+            found["tokens"], found["attention"], found["head"], result.latency_s, result.energy_J_by_component
+        )
 
     def _board_tables(self) -> Floats:
         grid, board = self.grid, next(iter(self.chip.can.boards.values()))
         roomy = self._roomy()
         pairs = [(n, 1, context - 1) for n in grid.sequences for context in grid.contexts]
         chunks = [(1, chunk, past) for chunk in grid.chunks for past in grid.pasts]
-        rows = sorted({1, *(one for one in (16, 64, 65, 128, 129, 256, 257) if one < grid.sequences[-1]), grid.sequences[-1]})
+        rows = sorted(
+            {1, *(one for one in (16, 64, 65, 128, 129, 256, 257) if one < grid.sequences[-1]), grid.sequences[-1]}
+        )
         done = _Progress(2 * len(grid.tokens) + len(rows) + AT_ONCE * (len(grid.sequences) + 1), self.progress)
         first = self._result([SequenceGroup(1, 1, 1)])
         run = first._run

@@ -156,7 +156,12 @@ def _table(text: str, file: str, columns: tuple[str, ...], optional: tuple[str, 
 
 
 def _made(
-    lines: _Lines, arrivals: list[float], prompts: list[int], outputs: list[int], kind: str, priority: list[int] | None = None
+    lines: _Lines,
+    arrivals: list[float],
+    prompts: list[int],
+    outputs: list[int],
+    kind: str,
+    priority: list[int] | None = None,
 ) -> Requests:
     def build() -> Requests:
         times = np.array(arrivals, float)
@@ -298,7 +303,9 @@ def read_vllm_bench(text: str, file: str) -> Requests:
     lists = [record.get(name) for name in names]
     for name, one in zip(names, lists, strict=True):
         if not isinstance(one, list) or len(one) != len(lists[1] or []):
-            fail("a list for every request is needed", file=file, key=name, fix="Write the result with --save-detailed.")
+            fail(
+                "a list for every request is needed", file=file, key=name, fix="Write the result with --save-detailed."
+            )
     starts, prompts, outputs = lists
     assert isinstance(starts, list) and isinstance(prompts, list) and isinstance(outputs, list)
     return _made(
