@@ -77,7 +77,12 @@ def arrivals(
     else:
         return _diurnal(rate, number, ratio, generator)
     times = np.cumsum(gaps) - gaps[0]
-    return np.rint(times * 1e9).astype(np.int64)
+    return _nanoseconds(times)
+
+
+def _nanoseconds(times: NDArray[np.float64]) -> NDArray[np.int64]:
+    found: NDArray[np.int64] = np.rint(times * 1e9).astype(np.int64)
+    return found
 
 
 def _diurnal(rate: float, number: int, ratio: float, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -92,7 +97,7 @@ def _diurnal(rate: float, number: int, ratio: float, generator: np.random.Genera
         found.append(steps[generator.random(len(steps)) < share])
         have += len(found[-1])
     times = np.concatenate(found)[:number]
-    return np.rint((times - times[0]) * 1e9).astype(np.int64)
+    return _nanoseconds(times - times[0])
 
 
 def generate(

@@ -29,7 +29,7 @@ class Load:
 def highest_load(
     run: Callable[[Requests], Service], requests: Requests, within: float
 ) -> tuple[Load | None, list[Load]]:
-    """The highest load (arrivals that much faster) at which `within` of the requests keep the SLO; every point tried."""
+    """The highest load (arrivals that much faster) at which `within` of the requests keep the SLO; every point."""
     tried: dict[float, Load] = {}
 
     def keeps(factor: float) -> bool:

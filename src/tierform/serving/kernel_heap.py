@@ -1,4 +1,4 @@
-"""A binary heap of replicas by the time of their next event, in compiled code; of equal times the lower number first."""
+"""A binary heap of replicas by their next event, in compiled code; of equal times the lower number first."""
 
 from __future__ import annotations
 

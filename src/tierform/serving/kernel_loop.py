@@ -383,9 +383,9 @@ def _compiled(sources):  # type: ignore[no-untyped-def]
 def _hash() -> int:
     """Of the files of the loop; never 0."""
     found = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("kernel_*.py")) + [Path(__file__).with_name("state.py")]:
+    for path in [*sorted(Path(__file__).parent.glob("kernel_*.py")), Path(__file__).with_name("state.py")]:
         found.update(path.read_bytes())
     return 1 + int.from_bytes(found.digest()[:6], "big")
 
 
-advance = _compiled(_hash())
+advance = _compiled(_hash())  # type: ignore[no-untyped-call]

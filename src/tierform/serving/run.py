@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,7 @@ from tierform.serving.state import (
     Small,
 )
 
+Number = TypeVar("Number", bound=np.generic)
 STEPS_BETWEEN_PAUSES = 200_000
 MOST_HEADS = 2**26  # places for blocks by content, of all replicas together
 
@@ -93,7 +95,7 @@ class Machine:
                 given = int(self.replicas.rows[:, state.TOKENS_DONE].sum() + self.run.counters[state.C_FINISHED])
                 if given == before:
                     fail(
-                        f"no request gets on: {STEPS_BETWEEN_PAUSES:,} steps gave no token, requests preempt each other",
+                        f"no request gets on: {STEPS_BETWEEN_PAUSES:,} steps gave no token, all preempt each other",
                         key="scheduler_reserve_full_isl",
                         fix="Set it to true, or give the engine more blocks.",
                     )
@@ -133,7 +135,7 @@ class Machine:
         return done
 
 
-def _longer(array: NDArray[np.generic], length: int) -> NDArray[np.generic]:
+def _longer(array: NDArray[Number], length: int) -> NDArray[Number]:
     made = np.zeros((length, *array.shape[1:]), array.dtype)
     made[: len(array)] = array
     return made

@@ -23,7 +23,7 @@ Figure = float | int | str | None | dict[str, "Figure"] | list["Figure"]
 
 @dataclass(frozen=True)
 class Steps:
-    """Every step of a run, when it was recorded; entries of prefills and preempted requests by their end in the list."""
+    """Every step of a run; entries of prefills and preempted requests by their end in the list."""
 
     table: Ints
     entries: Ints
@@ -66,7 +66,8 @@ class Service:
     @cached_property
     def finished(self) -> NDArray[np.bool_]:
         """Which requests were served whole."""
-        return np.asarray(self.columns["state"]) == state.FINISHED
+        found: NDArray[np.bool_] = np.asarray(self.columns["state"]) == state.FINISHED
+        return found
 
     @cached_property
     def good(self) -> NDArray[np.bool_]:
@@ -104,10 +105,8 @@ class Service:
         values = values[np.isfinite(values)]
         if not len(values):
             return {"mean": None, **{f"p{one}": None for one in PERCENTILES}}
-        found = np.percentile(values, PERCENTILES)
-        return {"mean": float(values.mean())} | {
-            f"p{one}": float(value) for one, value in zip(PERCENTILES, found, strict=True)
-        }
+        found = [float(values.mean()), *(float(one) for one in np.percentile(values, PERCENTILES))]
+        return dict(zip(("mean", *(f"p{one}" for one in PERCENTILES)), found, strict=True))
 
     def counts(self) -> dict[str, int]:
         """Requests by what became of them."""
@@ -146,7 +145,7 @@ class Service:
             "preemptions": int(np.asarray(self.columns["preemptions"]).sum()),
             "prefix_hit_share": self.hit_tokens / self.lookup_tokens if self.lookup_tokens else 0.0,
             "energy_J": energy,
-            "energy_J_by_component": dict(self.energy_J_by_component) | ({"idle": self.idle_J} if energy else {}),
+            "energy_J_by_component": {**self.energy_J_by_component, **({"idle": self.idle_J} if energy else {})},
             "energy_J_per_output_token": energy / tokens if energy is not None and tokens else None,
             "energy_J_per_request": energy / served if energy is not None and served else None,
             "average_power_W": energy / seconds if energy is not None and seconds else None,

@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -319,7 +320,7 @@ class _Progress:
 def _refined(grid: tuple[int, ...], made: Callable[[int], Floats]) -> tuple[list[int], Floats]:
     """A table with points added where the middle of two lies off their line."""
     points = {one: made(one) for one in grid}
-    open_ = list(zip(grid, grid[1:], strict=False))
+    open_ = list(pairwise(grid))
     while open_:
         low, high = open_.pop()
         if high - low < 2:

@@ -1,4 +1,4 @@
-"""What the compiled scheduler works on: flat arrays of requests, replicas and KV blocks, and the names of their columns.
+"""What the compiled scheduler works on: flat arrays of requests, replicas and KV blocks, and names of their columns.
 
 A request is one row of 16 numbers (one cache line), a replica one row, a block one row of each table of the pool.
 Times are integer nanoseconds.  Nothing here is an object, so that the loop can stop at any event, hand control back to
@@ -115,7 +115,7 @@ class Replicas_(NamedTuple):
     energy: Floats  # (r, components) J
 
 
-# -- a block's columns --------------------------------------------------------------------------------------------------
+# -- a block's columns ------------------------------------------------------------------------------------------------
 # The free blocks before and after it; its users; where its content stands ((row of a group << width) + place in the
 # row); blocks of the same content; and, of the row of its number, blocks in the group, and the stack of free rows.
 B_AFTER, B_BEFORE, B_USES, B_PLACE, B_TWIN_AFTER, B_TWIN_BEFORE, B_GROUP_COUNT, B_GROUP_FREE = range(8)

@@ -8,8 +8,8 @@ The kind of a file is seen from its columns or keys; a bad line is refused with 
 | plain | CSV with ``arrival_s``, ``prompt_tokens``, ``output_tokens`` (and ``priority``) | seconds | |
 | burstgpt | CSV with ``Timestamp``, ``Request tokens``, ``Response tokens`` | seconds | |
 | vidur | CSV with ``arrived_at``, ``num_prefill_tokens``, ``num_decode_tokens`` | seconds | |
-| mooncake | JSON lines with ``timestamp`` (ms), ``input_length``, ``output_length``, ``hash_ids`` | ms | ids of 512 tokens |
-| llmservingsim | JSON lines with ``arrival_time_ns``, ``input_toks``, ``output_toks``, ``input_tok_ids`` | ns | token ids |
+| mooncake | JSON lines with ``timestamp``, ``input_length``, ``output_length``, ``hash_ids`` | ms | ids of 512 tokens |
+| llmservingsim | JSON lines: ``arrival_time_ns``, ``input_toks``, ``output_toks``, ``input_tok_ids`` | ns | token ids |
 | vllm-bench | one JSON object with ``input_lens``, ``output_lens`` and ``start_times`` | seconds | |
 
 Failed requests of BurstGPT (no response tokens) keep their zero length.  Sources of the formats: each project's own
