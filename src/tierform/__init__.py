@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from tierform.chip.description import Chip, load_chip
     from tierform.errors import TierformError
     from tierform.mapping import Mapping, load_mapping
+    from tierform.serving.engine import Engine, load_engine
+    from tierform.serving.requests import Requests
+    from tierform.serving.serve import serve
+    from tierform.serving.service import Service
+    from tierform.serving.slo import Slo
+    from tierform.serving.traces import load_trace
     from tierform.simulation.job import Job
     from tierform.simulation.job_file import load_job, save_job
     from tierform.simulation.result import Result
@@ -43,6 +49,7 @@ _HOME = {
     "Adapters": "workload.task",
     "BitFit": "workload.task",
     "Chip": "chip.description",
+    "Engine": "serving.engine",
     "FineTuning": "workload.task",
     "Full": "workload.task",
     "Inference": "workload.task",
@@ -55,19 +62,25 @@ _HOME = {
     "Parallelism": "workload.parallel",
     "PrecisionPlan": "workload.precision",
     "QLoRA": "workload.task",
+    "Requests": "serving.requests",
     "Result": "simulation.result",
     "Runtime": "simulation.runtime",
     "SequenceGroup": "workload.task",
+    "Service": "serving.service",
+    "Slo": "serving.slo",
     "Step": "workload.task",
     "TierformError": "errors",
     "Training": "workload.task",
     "Workload": "workload.graph",
     "load_chip": "chip.description",
+    "load_engine": "serving.engine",
     "load_job": "simulation.job_file",
     "load_mapping": "mapping",
     "load_model": "workload.models",
     "load_runtime": "simulation.runtime",
+    "load_trace": "serving.traces",
     "save_job": "simulation.job_file",
+    "serve": "serving.serve",
     "simulate": "simulation.simulate",
     "simulate_many": "simulation.simulate",
     "load_traced": "workload.tracing",
@@ -78,6 +91,7 @@ __all__ = [
     "Adapters",
     "BitFit",
     "Chip",
+    "Engine",
     "FineTuning",
     "Full",
     "Inference",
@@ -90,20 +104,26 @@ __all__ = [
     "Parallelism",
     "PrecisionPlan",
     "QLoRA",
+    "Requests",
     "Result",
     "Runtime",
     "SequenceGroup",
+    "Service",
+    "Slo",
     "Step",
     "TierformError",
     "Training",
     "Workload",
     "load_chip",
+    "load_engine",
     "load_job",
     "load_mapping",
     "load_model",
     "load_runtime",
+    "load_trace",
     "load_traced",
     "save_job",
+    "serve",
     "simulate",
     "simulate_many",
     "trace",

@@ -1,0 +1,271 @@
+"""``tierform serve MODEL --chip CHIP --trace FILE``: what many users get, and at how many joules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from tierform.cli.output import OutputFile, console, json_option, one_thread, print_table, progress
+from tierform.cli.run_options import FILE
+from tierform.errors import Problem, TierformError, fail
+from tierform.units import format_quantity
+
+if TYPE_CHECKING:
+    from tierform.serving.requests import Requests
+    from tierform.serving.service import Service
+
+PATTERNS = ["poisson", "gamma", "bursts", "diurnal", "even"]
+TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in the queue", "queue_s"))
+
+
+@click.command("serve")
+@click.argument("model")
+@click.option("--chip", help="A chip of the library or a YAML file.")
+@click.option("--chips", help="For --find cheapest: chips, separated by commas.")
+@click.option("--trace", type=FILE, help="Requests to replay: Azure, Mooncake, BurstGPT, vidur, ... (docs/serving.md).")
+@click.option("--rate", type=float, help="Requests a second, instead of a trace.")
+@click.option("--requests", "number", type=int, default=1000, show_default=True, help="How many, with --rate.")
+@click.option("--pattern", type=click.Choice(PATTERNS), default="poisson", show_default=True, help="How they arrive.")
+@click.option("--prompt", type=float, default=1024, show_default=True, help="Mean tokens of a prompt, with --rate.")
+@click.option("--output", type=float, default=256, show_default=True, help="Mean tokens of an answer, with --rate.")
+@click.option("--variation", type=float, default=0.0, show_default=True, help="Coefficient of variation of both.")
+@click.option("--load", type=float, default=1.0, show_default=True, help="Replay the trace this much faster.")
+@click.option("--first", type=int, help="Only the first requests of the trace.")
+@click.option("--engine", type=FILE, help="An engine file with vLLM's names (tierform init engine).")
+@click.option("--replicas", type=int, default=1, show_default=True, help="Copies of the model.")
+@click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
+@click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")
+@click.option("--runtime", help="What the software adds.  [default: vllm on a GPU, else ideal]")
+@click.option("--tables", type=click.Path(path_type=Path), help="Measured tables instead of simulated ones (a folder).")
+@click.option("--slo", help="The most a request may take, as ttft=0.5s,tpot=50ms,e2e=20s.")
+@click.option(
+    "--find", type=click.Choice(["load", "cheapest"]), help="The highest load, or the cheapest configuration."
+)
+@click.option("--within", type=float, default=0.99, show_default=True, help="Share of requests that must keep the SLO.")
+@click.option("--price", help="Price of a chip-hour, as h100=2.5,l40s=0.9, for --find cheapest.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--save-requests", type=OutputFile(), help="Write one row for each request: CSV, or Parquet.")
+@json_option
+def command(
+    model: str,
+    chip: str | None,
+    json_file: Path | None,
+    save_requests: Path | None,
+    find: str | None,
+    **given: Any,
+) -> None:
+    """What many users of MODEL get from chips over time: TTFT, TPOT, goodput, joules a token.
+
+    MODEL is a name of the library (`tierform list models`), a folder with a config.json, or a Hub id.
+    """
+    one_thread()
+    from tierform.files import write_json
+
+    if find == "cheapest":
+        _cheapest(model, given, json_file)
+        return
+    if chip is None:
+        fail("is missing", key="--chip", fix="Name a chip: tierform list chips.")
+    requests = _requests(given)
+    with progress() as bar:
+        run = _runner(model, given, bar)
+        if find == "load":
+            _load(run, chip, requests, given, json_file)
+            return
+        made = run(chip, int(_numbers(given["tensor"])[0]), given["replicas"], requests)
+    if json_file:
+        write_json(json_file, made.to_dict())
+    if save_requests:
+        made.write_requests(save_requests)
+    show(made)
+    for kind, path in (("figures", json_file), ("requests", save_requests)):
+        if path:
+            console().print(f"{kind}: {path}", soft_wrap=True)
+
+
+def _numbers(text: str) -> list[int]:
+    found = [one.strip() for one in text.split(",") if one.strip()]
+    if not found or not all(one.isdigit() and int(one) > 0 for one in found):
+        fail("whole numbers from 1 are needed", key="--tensor", value=text)
+    return [int(one) for one in found]
+
+
+def _requests(given: dict[str, Any]) -> Requests:
+    """The requests that the options describe."""
+    from tierform.serving.arrivals import Lengths, generate
+    from tierform.serving.traces import load_trace
+
+    if (given["trace"] is None) == (given["rate"] is None):
+        fail("either a trace or a rate is needed", key="--trace, --rate", fix="Give one of them.")
+    if given["trace"] is None:
+        lengths = [Lengths(given[name], given["variation"]) for name in ("prompt", "output")]
+        return generate(given["rate"], given["number"], *lengths, given["pattern"], seed=given["seed"])
+    found = load_trace(given["trace"])
+    if given["first"] is not None:
+        if given["first"] < 1:
+            fail("at least one request is needed", key="--first", value=given["first"])
+        found = found.first(given["first"])
+    return found.faster(given["load"]) if given["load"] != 1.0 else found
+
+
+def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, int, Requests], Service]:
+    """A call that serves requests on (chip, chips of a replica, replicas)."""
+    from tierform.serving.engine import Engine, load_engine
+    from tierform.serving.measured import load_tables
+    from tierform.serving.serve import serve
+    from tierform.serving.slo import Slo, parse_slo
+    from tierform.workload import load_model
+    from tierform.workload.parallel import Parallelism
+
+    loaded = load_model(model)
+    engine = load_engine(given["engine"]) if given["engine"] is not None else Engine()
+    slo = parse_slo(given["slo"]) if given["slo"] else Slo()
+    oracle = load_tables(given["tables"], loaded.layers) if given["tables"] is not None else None
+    tasks: dict[str, Any] = {}
+
+    def told(what: str, share: float) -> None:
+        if what not in tasks:
+            tasks[what] = bar.add_task(what, total=1.0)
+        bar.update(tasks[what], completed=share)
+
+    def run(chip: str, tensor: int, replicas: int, requests: Requests) -> Service:
+        return serve(
+            loaded,
+            chip,
+            requests,
+            engine=engine,
+            replicas=replicas,
+            router=given["router"],
+            parallelism=Parallelism(tensor=tensor),
+            runtime=given["runtime"],
+            oracle=oracle,
+            slo=slo,
+            seed=given["seed"],
+            progress=told,
+        )
+
+    return run
+
+
+def _load(run: Any, chip: str, requests: Requests, given: dict[str, Any], json_file: Path | None) -> None:
+    from dataclasses import asdict
+
+    from tierform.files import write_json
+    from tierform.serving.find import highest_load
+
+    if not given["slo"]:
+        fail("a load is searched under an SLO", key="--slo", fix="For example --slo ttft=0.5s,tpot=50ms.")
+    tensor = _numbers(given["tensor"])[0]
+    best, tried = highest_load(lambda some: run(chip, tensor, given["replicas"], some), requests, given["within"])
+    if json_file:
+        write_json(json_file, {"best": asdict(best) if best else None, "tried": [asdict(one) for one in tried]})
+    if best is None:
+        console().print(f"no load keeps {given['slo']} for {given['within']:.0%} of the requests", style="bold")
+    else:
+        text = f"{best.offered_per_s:.4g} requests/s ({best.factor:.4g} times the load) keep {given['slo']}"
+        console().print(f"{text} for {best.within:.1%} of the requests", style="bold")
+    rows = [[f"{one.offered_per_s:.4g}", f"{one.within:.1%}", f"{one.goodput_per_s:.4g}"] for one in tried]
+    print_table("Goodput over load", ["offered a second", "within the SLO", "goodput a second"], rows)
+
+
+def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None:
+    from tierform.chip.description import load_chip
+    from tierform.files import write_json
+    from tierform.serving.find import cheapest
+
+    names = [one.strip() for one in (given["chips"] or "").split(",") if one.strip()]
+    if not names or not given["slo"]:
+        missing = [key for key, value in (("--chips", names), ("--slo", given["slo"])) if not value]
+        raise TierformError([Problem("is missing", key=key, fix="The search needs it.") for key in missing])
+    prices = _prices(given["price"], names)
+    requests = _requests(given)
+    options = [(name, tensor) for name in names for tensor in _numbers(given["tensor"])]
+    with progress() as bar:
+        run = _runner(model, given, bar)
+        found = cheapest(
+            options,
+            lambda chip, tensor, replicas: run(chip, tensor, replicas, requests),
+            lambda chip: load_chip(chip).area_m2,
+            given["within"],
+            prices,
+        )
+    by = "price" if prices else "energy"
+    if json_file:
+        content = [
+            {
+                "chip": one.chip,
+                "tensor": one.tensor,
+                "replicas": one.replicas,
+                "cost": one.cost,
+                **one.service.to_dict(),
+            }
+            for one in found
+        ]
+        write_json(json_file, {"by": by, "found": content})
+    if not found:
+        console().print(f"nothing that was tried keeps {given['slo']} for {given['within']:.0%}", style="bold")
+        return
+    best = found[0]
+    console().print(f"cheapest by {by}: {best.replicas} x {best.tensor} {best.chip}", style="bold")
+    rows = [_candidate(one) for one in found]
+    print_table("What keeps the SLO", ["chip", "chips", "within", "J a token", "power", "area", "price/h"], rows)
+
+
+def _prices(text: str | None, names: list[str]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for part in filter(None, (text or "").split(",")):
+        name, _, value = part.partition("=")
+        try:
+            found[name.strip()] = float(value)
+        except ValueError:
+            fail("a price is a number", key="--price", value=part, fix="Write it as h100=2.5,l40s=0.9.")
+    if found and set(found) != set(names):
+        fail("a price for every chip is needed, and for no other", key="--price", value=text)
+    return found
+
+
+def _candidate(one: Any) -> list[str]:
+    figures = one.service.to_dict()
+    power, token = figures["average_power_W"], figures["energy_J_per_output_token"]
+    return [
+        one.chip,
+        f"{one.replicas} x {one.tensor}",
+        f"{figures['within_slo']:.1%}",
+        f"{token:.3g}" if token else "-",
+        format_quantity(power, "W", 3) if power else "-",
+        format_quantity(one.area_m2 * one.chips, "m2", 3),
+        f"{one.price_per_h * one.chips:.4g}" if one.price_per_h is not None else "-",
+    ]
+
+
+def show(made: Service) -> None:
+    """Print a Service for people."""
+    figures: dict[str, Any] = made.to_dict()
+    counts = ", ".join(f"{number:,} {name}" for name, number in figures["counts"].items())
+    console().print(f"{made.model} on {made.chips} x {made.chip}, {figures['replicas']} replica(s)", style="bold")
+    console().print(f"{figures['requests']:,} requests ({made.source}): {counts}")
+    rows = [_times(name, figures[key]) for name, key in TIMES]
+    print_table("What a request waits for", ["", "mean", "median", "90 %", "95 %", "99 %"], rows)
+    energy = figures["energy_J"]
+    lines = [
+        ["time", format_quantity(figures["seconds"], "s")],
+        ["requests a second", f"{figures['requests_per_s']:.4g}"],
+        ["output tokens a second", f"{figures['output_tokens_per_s']:,.1f}"],
+        [f"within the SLO ({made.slo})", f"{figures['within_slo']:.1%}, {figures['goodput_per_s']:.4g} a second"],
+        ["energy of an output token", format_quantity(figures["energy_J_per_output_token"], "J") if energy else "-"],
+        ["mean power, all chips", format_quantity(figures["average_power_W"], "W") if energy else "-"],
+        ["a replica is busy", f"{figures['busy_share']:.1%}"],
+        ["preemptions", f"{figures['preemptions']:,}"],
+        ["prompt tokens found in the cache", f"{figures['prefix_hit_share']:.1%}"],
+        ["KV blocks of a replica", f"{figures['engine']['num_gpu_blocks']:,}"],
+    ]
+    print_table("In all", ["", ""], lines)
+    for note in figures["notes"]:
+        console().print(f"note: {note}")
+
+
+def _times(name: str, found: dict[str, float | None]) -> list[str]:
+    return [name, *("-" if value is None else format_quantity(value, "s") for value in found.values())]

@@ -1,0 +1,186 @@
+"""The engine: what an operator of a server sets, under vLLM's own names.
+
+An :class:`Engine` is frozen; its file form is read by :func:`load_engine`.  Defaults are those of vLLM 0.19's server
+where it has one.  ``num_gpu_blocks`` left out is derived from chip, model and runtime
+(:mod:`tierform.serving.capacity`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from tierform.errors import Problem, TierformError, nearest
+from tierform.files import Document, read_yaml
+from tierform.schema import FileModel, Share, validate
+from tierform.serving.state import FCFS, ORCA, PRIORITY, SARATHI, SHORTEST, VLLM
+
+SCHEMA = "tierform.engine/1"
+Policy = Literal["fcfs", "priority", "sjf"]
+Scheduler = Literal["vllm", "sarathi", "orca"]
+_POLICIES = {"fcfs": FCFS, "priority": PRIORITY, "sjf": SHORTEST}
+_SCHEDULERS = {"vllm": VLLM, "sarathi": SARATHI, "orca": ORCA}
+SARATHI_WATERMARK = 0.01  # of all blocks, kept free at admission (the scheduler's published code)
+MOST_BLOCKS = 2**30
+
+
+class EngineFile(FileModel):
+    """An engine file."""
+
+    num_gpu_blocks: int | None = Field(
+        None,
+        strict=True,
+        ge=2,
+        le=MOST_BLOCKS,
+        description="KV blocks, one of them vLLM's null block; derived if left out",
+    )
+    block_size: int = Field(16, strict=True, ge=1, le=4096, description="Tokens of a KV block")
+    max_num_seqs: int = Field(256, strict=True, ge=1, le=65536, description="Most requests in a batch")
+    max_num_batched_tokens: int = Field(2048, strict=True, ge=1, le=2**24, description="Most new tokens in a step")
+    max_model_len: int = Field(
+        131072, strict=True, ge=2, le=2**24, description="Most tokens of a prompt and its answer together"
+    )
+    enable_prefix_caching: bool = Field(True, description="Whether blocks of equal content are found again")
+    enable_chunked_prefill: bool = Field(True, description="Whether a prompt may be cut to fill a step")
+    long_prefill_token_threshold: int = Field(
+        0, strict=True, ge=0, le=2**24, description="Most tokens of one prompt in a step; 0: no such limit"
+    )
+    scheduler_reserve_full_isl: bool = Field(
+        True, description="Whether the whole prompt must fit the free blocks before its first chunk is admitted"
+    )
+    async_scheduling: bool = Field(True, description="Whether a step is planned before the tokens of the last return")
+    scheduling_policy: Policy = Field("fcfs", description="Order of the queue: fcfs, priority, or sjf (shortest first)")
+    scheduler: Scheduler = Field("vllm", description="Who plans steps: vllm, sarathi or orca")
+    watermark: Share | None = Field(
+        None, description="Share of the blocks kept free at admission; by default 0, with sarathi 0.01"
+    )
+    gpu_memory_utilization: Share = Field(0.92, description="Share of the memory that the engine may use")
+    generation_config: Literal["auto", "vllm"] = Field(
+        "auto",
+        description="Whose defaults choose tokens: the model's (auto: logits are sorted for top-p), or vllm's (none)",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine's settings; see :class:`EngineFile` for what each means."""
+
+    num_gpu_blocks: int | None = None
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    max_model_len: int = 131072
+    enable_prefix_caching: bool = True
+    enable_chunked_prefill: bool = True
+    long_prefill_token_threshold: int = 0
+    scheduler_reserve_full_isl: bool = True
+    async_scheduling: bool = True
+    scheduling_policy: Policy = "fcfs"
+    scheduler: Scheduler = "vllm"
+    watermark: float | None = None
+    gpu_memory_utilization: float = 0.92
+    generation_config: Literal["auto", "vllm"] = "auto"
+
+    def __post_init__(self) -> None:
+        problems = [
+            Problem(
+                "not a known choice", key=key, value=value, nearest=nearest(str(value), choices), fix=_listed(choices)
+            )
+            for key, value, choices in (
+                ("scheduling_policy", self.scheduling_policy, get_args(Policy)),
+                ("scheduler", self.scheduler, get_args(Scheduler)),
+                ("generation_config", self.generation_config, ("auto", "vllm")),
+            )
+            if value not in choices
+        ]
+        for name, least in (
+            ("block_size", 1),
+            ("max_num_seqs", 1),
+            ("max_num_batched_tokens", 1),
+            ("max_model_len", 2),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                problems.append(Problem(f"must be a whole number of at least {least}", key=name, value=value))
+        if self.num_gpu_blocks is not None and (not isinstance(self.num_gpu_blocks, int) or self.num_gpu_blocks < 2):
+            problems.append(Problem("must be at least 2", key="num_gpu_blocks", value=self.num_gpu_blocks))
+        if self.watermark is not None and not 0 <= self.watermark < 1:
+            problems.append(Problem("must be a share below 1", key="watermark", value=self.watermark))
+        if not 0 < self.gpu_memory_utilization <= 1:
+            what = "must be a share above 0"
+            problems.append(Problem(what, key="gpu_memory_utilization", value=self.gpu_memory_utilization))
+        if self.scheduler != "vllm":
+            problems += [
+                Problem(f"the scheduler {self.scheduler} has none", key=name, value=True, fix=f"Set {name} to false.")
+                for name in ("enable_prefix_caching", "async_scheduling")
+                if getattr(self, name)
+            ]
+        if not self.enable_chunked_prefill and self.scheduler == "vllm" and self.long_prefill_token_threshold:
+            what = "a threshold cuts prompts, which enable_chunked_prefill forbids"
+            problems.append(Problem(what, key="long_prefill_token_threshold", value=self.long_prefill_token_threshold))
+        if problems:
+            raise TierformError(problems)
+
+    def numbers(self) -> NDArray[np.int64]:
+        """The settings as the compiled scheduler reads them."""
+        if self.num_gpu_blocks is None:
+            raise ValueError("the number of blocks is not known yet")
+        orca, whole = self.scheduler == "orca", 2**31 - 1
+        share = self.watermark
+        if share is None:
+            share = SARATHI_WATERMARK if self.scheduler == "sarathi" else 0.0
+        return np.array(
+            [
+                self.num_gpu_blocks,
+                self.block_size,
+                self.max_num_seqs,
+                whole if orca else self.max_num_batched_tokens,
+                self.max_model_len,
+                self.enable_prefix_caching,
+                self.enable_chunked_prefill and not orca,
+                0 if orca else self.long_prefill_token_threshold,
+                self.scheduler_reserve_full_isl,
+                self.async_scheduling,
+                _POLICIES[self.scheduling_policy],
+                _SCHEDULERS[self.scheduler],
+                int(share * self.num_gpu_blocks),
+            ],
+            np.int64,
+        )
+
+
+def _listed(choices: tuple[str, ...]) -> str:
+    return f"Choose one of {', '.join(choices)}."
+
+
+def load_engine(path: str | Path) -> Engine:
+    """An engine from a YAML file; TierformError with every mistake and its line."""
+    document = read_yaml(path)
+    content = document.content if document.content is not None else {}
+    if isinstance(content, dict) and "schema" in content:
+        if content["schema"] != SCHEMA:
+            raise TierformError(
+                [
+                    Problem(
+                        "this file has another schema",
+                        document.file,
+                        document.line_of(("schema",)),
+                        value=content["schema"],
+                        fix=f"This version reads {SCHEMA}.",
+                    )
+                ]
+            )
+        content = {key: value for key, value in content.items() if key != "schema"}
+    given = validate(EngineFile, Document(content, document.file, document.lines))
+    try:
+        return Engine(**{item.name: getattr(given, item.name) for item in fields(Engine)})
+    except TierformError as error:
+        raise TierformError(
+            Problem(p.what, document.file, document.line_of((p.key or "",)), p.key, p.value, p.nearest, p.fix)
+            for p in error.problems
+        ) from None

@@ -1,0 +1,391 @@
+"""The loop over events, in compiled code: steps that end, requests that arrive, steps that are planned.
+
+At one moment, steps that end come first, then arrivals, then every replica that can plans its next step.  A replica
+with synchronous scheduling has one step in flight; with asynchronous scheduling it plans the next one before the tokens
+of the last return, so two.  The loop comes back to Python to let a log grow, to ask an oracle or a router written in
+Python, or to let a user interrupt; called again, it goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from numba import njit
+
+from tierform.serving.kernel_blocks import give_back, keep
+from tierform.serving.kernel_heap import set_event
+from tierform.serving.kernel_oracle import (
+    F_CONTEXTS,
+    F_PREFILLS,
+    F_SEQUENCES,
+    F_SINGLES,
+    F_TOKENS,
+    H_KIND,
+    OUTSIDE,
+    step_cost,
+)
+from tierform.serving.kernel_queue import put, remove
+from tierform.serving.kernel_route import route
+from tierform.serving.kernel_schedule import plan, settle
+from tierform.serving.state import (
+    ASK_ORACLE,
+    ASK_ROUTER,
+    AWAITED,
+    BUSY_NS,
+    C_END,
+    C_ENTRIES_LOGGED,
+    C_FINISHED,
+    C_MARKED,
+    C_MOST_PIECES,
+    C_NEXT_ARRIVAL,
+    C_NOW,
+    C_OUT,
+    C_PAUSE_AFTER,
+    C_PHASE,
+    C_PIECES_LEFT,
+    C_PREEMPTED_LOGGED,
+    C_RECORD,
+    C_REFUSED,
+    C_STEPS,
+    C_STEPS_LOGGED,
+    CELLS,
+    CHIP_FREE,
+    COMING,
+    COMPUTED,
+    DONE,
+    E_ASYNC,
+    E_BLOCK_SIZE,
+    E_BLOCKS,
+    E_BUDGET,
+    E_CACHING,
+    E_LENGTH,
+    E_SCHEDULER,
+    E_SEQUENCES,
+    E_WATERMARK,
+    EVENT_AT,
+    FINISHED,
+    FIRST_SLOT,
+    FREE,
+    GROW_LOG,
+    GROW_PIECES,
+    IN_FLIGHT,
+    L_CONTEXTS,
+    L_DURATION,
+    L_ENTRIES,
+    L_FREE,
+    L_PLANNED,
+    L_PREEMPTED,
+    L_REPLICA,
+    L_RUNNING,
+    L_SINGLES,
+    L_START,
+    L_TOKENS,
+    L_WAITING,
+    LATER,
+    LOAD_TOKENS,
+    N_RUNNING,
+    N_WAITING,
+    NEXT,
+    ORCA,
+    OUTPUT,
+    PAUSE,
+    PEAK_BLOCKS,
+    PEAK_RUNNING,
+    PLANNED,
+    POOL,
+    PROMPT,
+    REFUSED_BLOCKS,
+    REFUSED_EMPTY,
+    REFUSED_LENGTH,
+    REPLICA,
+    RUNNING,
+    STATE,
+    STEPS,
+    TOKENS,
+    TOKENS_DONE,
+    UNTIL_0,
+    VLLM,
+    WAITING,
+)
+
+ARRIVALS, PLANNING, COSTED = range(3)  # where the loop goes on
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: ignore[no-untyped-def]
+    """The tokens of the replica's oldest step return."""
+    rows, row = requests.rows, replicas.rows[replica]
+    engine = run.engines[row[POOL]]
+    caching, waits, size = engine[E_CACHING] != 0, engine[E_ASYNC] != 0, engine[E_BLOCK_SIZE]
+    slot = row[FIRST_SLOT]
+    ended, got = 0, 0
+    for place in range(replicas.n_sampled[replica, slot]):
+        request = replicas.sampled[replica, slot, place]
+        tokens, end = rows[request, TOKENS], rows[request, PROMPT] + rows[request, OUTPUT]
+        if tokens < end:
+            if tokens == rows[request, PROMPT]:
+                requests.first[request] = now
+            tokens += 1
+            rows[request, TOKENS] = tokens
+            got += 1
+        if waits:
+            rows[request, AWAITED] -= 1
+        if tokens >= end:
+            if rows[request, STATE] == RUNNING:
+                settle(requests, replicas, replica, request, False)
+                ended += 1
+                give_back(run.counters, rows, lists, blocks, row, replica, request, caching)
+            else:
+                remove(rows, requests.order, row, engine, request)
+            requests.last[request] = now
+            rows[request, STATE] = FINISHED
+            lists.load[replica] -= 1
+            row[LOAD_TOKENS] -= rows[request, PROMPT] + rows[request, OUTPUT]
+            run.counters[C_FINISHED] += 1
+        elif waits and caching and rows[request, STATE] == RUNNING:
+            full = (rows[request, COMPUTED] - rows[request, AWAITED]) // size
+            keep(run.counters, requests, lists, blocks, row, replica, request, full)
+    row[TOKENS_DONE] += got
+    if ended > 0:
+        kept = 0
+        running = replicas.running[replica]
+        for place in range(row[N_RUNNING]):
+            if rows[running[place], STATE] == RUNNING:
+                running[kept] = running[place]
+                kept += 1
+        row[N_RUNNING] = kept
+    row[IN_FLIGHT] -= 1
+    row[FIRST_SLOT] = 1 - slot
+    set_event(
+        replicas.rows, lists.heap, lists.place, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def refusal(engine, prompt, output):  # type: ignore[no-untyped-def]
+    """Why an engine can never serve a request of these lengths, or 0."""
+    if prompt <= 0:
+        return REFUSED_EMPTY
+    if prompt + output > engine[E_LENGTH]:
+        return REFUSED_LENGTH
+    tokens = prompt + max(output - 1, 0)
+    usable = engine[E_BLOCKS] - (1 if engine[E_SCHEDULER] == VLLM else 0)
+    if engine[E_SCHEDULER] == ORCA:
+        tokens = engine[E_LENGTH]
+    if (tokens + engine[E_BLOCK_SIZE] - 1) // engine[E_BLOCK_SIZE] + engine[E_WATERMARK] > usable:
+        return REFUSED_BLOCKS
+    return 0
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _mark(run, replicas, lists, replica):  # type: ignore[no-untyped-def]
+    """The replica plans a step at this moment."""
+    if replicas.rows[replica, PLANNED] != 0:
+        return
+    replicas.rows[replica, PLANNED] = 1
+    lists.marked[run.counters[C_MARKED]] = replica
+    run.counters[C_MARKED] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _arrive(run, requests, replicas, blocks, lists, request, replica):  # type: ignore[no-untyped-def]
+    """A request reaches its replica, and waits there or is refused."""
+    rows, row = requests.rows, replicas.rows[replica]
+    engine = run.engines[row[POOL]]
+    rows[request, REPLICA] = replica
+    reason = refusal(engine, rows[request, PROMPT], rows[request, OUTPUT])
+    if reason != 0:
+        rows[request, STATE] = reason
+        run.counters[C_REFUSED] += 1
+        return
+    rows[request, STATE] = WAITING
+    rows[request, TOKENS] = rows[request, PROMPT]
+    lists.load[replica] += 1
+    row[LOAD_TOKENS] += rows[request, PROMPT] + rows[request, OUTPUT]
+    put(rows, requests.order, row, engine, request, False)
+    if row[IN_FLIGHT] == 0:
+        _mark(run, replicas, lists, replica)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _room(run, replicas, lists, logs, replica):  # type: ignore[no-untyped-def]
+    """What must grow before the replica can plan a step, or DONE."""
+    counters, row = run.counters, replicas.rows[replica]
+    engine = run.engines[row[POOL]]
+    if counters[C_RECORD] != 0:
+        sequences = engine[E_SEQUENCES]
+        if (
+            counters[C_STEPS_LOGGED] >= len(logs.steps)
+            or counters[C_ENTRIES_LOGGED] + sequences > len(logs.entries)
+            or counters[C_PREEMPTED_LOGGED] + sequences > len(logs.preempted)
+        ):
+            return GROW_LOG
+    if engine[E_CACHING] != 0:
+        coming = min(row[N_WAITING], engine[E_SEQUENCES] - row[N_RUNNING])
+        most = row[N_RUNNING] + engine[E_BUDGET] // (engine[E_BLOCK_SIZE] * CELLS) + 1
+        if counters[C_PIECES_LEFT] < most + coming * counters[C_MOST_PIECES]:
+            return GROW_PIECES
+    return DONE
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _record(run, replicas, logs, replica, start, duration):  # type: ignore[no-untyped-def]
+    counters, row, features = run.counters, replicas.rows[replica], logs.features
+    line = logs.steps[counters[C_STEPS_LOGGED]]
+    counters[C_STEPS_LOGGED] += 1
+    line[L_REPLICA] = replica
+    line[L_START] = start
+    line[L_DURATION] = duration
+    line[L_TOKENS] = features[F_TOKENS]
+    line[L_SINGLES] = features[F_SINGLES]
+    line[L_CONTEXTS] = features[F_CONTEXTS]
+    line[L_FREE] = row[FREE]
+    line[L_RUNNING] = row[N_RUNNING]
+    line[L_WAITING] = row[N_WAITING]
+    line[L_PLANNED] = counters[C_NOW]
+    for entry in range(features[F_PREFILLS]):
+        for column in range(3):
+            logs.entries[counters[C_ENTRIES_LOGGED], column] = logs.chunk[entry, column]
+        counters[C_ENTRIES_LOGGED] += 1
+    for place in range(counters[C_OUT]):
+        logs.preempted[counters[C_PREEMPTED_LOGGED]] = logs.out[place]
+        counters[C_PREEMPTED_LOGGED] += 1
+    line[L_ENTRIES] = counters[C_ENTRIES_LOGGED]
+    line[L_PREEMPTED] = counters[C_PREEMPTED_LOGGED]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ignore[no-untyped-def]
+    """The planned step goes to the chip: its time, its energy, shared by its tokens."""
+    rows, row, counters, features = requests.rows, replicas.rows[replica], run.counters, logs.features
+    engine = run.engines[row[POOL]]
+    slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) & 1
+    start = max(counters[C_NOW], row[CHIP_FREE])
+    row[CHIP_FREE] = start + duration
+    row[UNTIL_0 + slot] = start + duration
+    row[IN_FLIGHT] += 1
+    row[BUSY_NS] += duration
+    row[STEPS] += 1
+    counters[C_STEPS] += 1
+    counters[C_END] = max(counters[C_END], start + duration)
+    row[PEAK_RUNNING] = max(row[PEAK_RUNNING], row[N_RUNNING])
+    row[PEAK_BLOCKS] = max(row[PEAK_BLOCKS], engine[E_BLOCKS] - row[FREE])
+    if row[IN_FLIGHT] == 1:
+        set_event(replicas.rows, lists.heap, lists.place, replica, start + duration)
+    components = len(logs.cost) - 1
+    if components > 0:
+        joules = 0.0
+        for column in range(components):
+            joules += logs.cost[1 + column]
+            replicas.energy[replica, column] += logs.cost[1 + column]
+        share = joules / features[F_TOKENS]
+        for entry in range(features[F_PREFILLS]):
+            requests.energy[logs.chunk[entry, 0]] += (logs.chunk[entry, 1] - 1) * share
+        if features[F_SEQUENCES] < row[N_RUNNING]:
+            for place in range(row[N_RUNNING]):
+                if rows[replicas.running[replica, place], NEXT] == 0:
+                    requests.energy[replicas.running[replica, place]] -= share
+        replicas.share[replica] += share
+    if counters[C_RECORD] != 0:
+        _record(run, replicas, logs, replica, start, duration)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignore[no-untyped-def]
+    """Plan steps of a replica until as many are in flight as its engine allows; why it stopped."""
+    row, counters = replicas.rows[replica], run.counters
+    engine = run.engines[row[POOL]]
+    at = run.oracle_at[row[POOL]]
+    while row[IN_FLIGHT] < (2 if engine[E_ASYNC] != 0 else 1):
+        reason = _room(run, replicas, lists, logs, replica)
+        if reason != DONE:
+            return reason
+        slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) & 1
+        now = counters[C_NOW]
+        out = plan(run, requests, replicas, blocks, lists, logs, replica, row[POOL], slot, logs.features, now)
+        counters[C_OUT] = out
+        if logs.features[F_TOKENS] == 0:
+            if out > 0 and row[IN_FLIGHT] == 0:
+                continue
+            break
+        if run.oracle[at + H_KIND] == OUTSIDE:
+            return ASK_ORACLE
+        duration = step_cost(run.oracle, at, logs.features, logs.chunk, logs.part, logs.cost)
+        _book(run, requests, replicas, lists, logs, replica, duration)
+    return DONE
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
+    """Go on until all is done or something is needed; `answer` is what was asked for (a replica, nanoseconds)."""
+    counters = run.counters
+    number = len(requests.arrival)
+    steps_before = counters[C_STEPS]
+    while True:
+        if counters[C_PHASE] == ARRIVALS:
+            if counters[C_NEXT_ARRIVAL] < number and requests.arrival[counters[C_NEXT_ARRIVAL]] <= counters[C_NOW]:
+                request = counters[C_NEXT_ARRIVAL]
+                if requests.rows[request, STATE] == COMING:
+                    replica = answer
+                    answer = -1
+                    if replica < 0:
+                        replica = route(run, requests, replicas, blocks, lists, logs, request)
+                        if replica < 0:
+                            return ASK_ROUTER
+                    _arrive(run, requests, replicas, blocks, lists, request, replica)
+                counters[C_NEXT_ARRIVAL] += 1
+                continue
+            counters[C_PHASE] = PLANNING
+        if counters[C_PHASE] == COSTED:
+            replica = lists.marked[counters[C_MARKED] - 1]
+            _book(run, requests, replicas, lists, logs, replica, answer)
+            answer = -1
+            counters[C_PHASE] = PLANNING
+        while counters[C_MARKED] > 0:
+            replica = lists.marked[counters[C_MARKED] - 1]
+            reason = _fill(run, requests, replicas, blocks, lists, logs, replica)
+            if reason == ASK_ORACLE:
+                counters[C_PHASE] = COSTED
+            if reason != DONE:
+                return reason
+            counters[C_MARKED] -= 1
+            replicas.rows[replica, PLANNED] = 0
+        if counters[C_STEPS] - steps_before > counters[C_PAUSE_AFTER]:
+            return PAUSE
+        # The next moment at which anything happens.
+        first = lists.heap[0]
+        now = replicas.rows[first, EVENT_AT]
+        if counters[C_NEXT_ARRIVAL] < number:
+            now = min(now, requests.arrival[counters[C_NEXT_ARRIVAL]])
+        if now == LATER:
+            return DONE
+        counters[C_NOW] = now
+        while replicas.rows[lists.heap[0], EVENT_AT] == now:
+            replica = lists.heap[0]
+            _finish(run, requests, replicas, blocks, lists, replica, now)
+            _mark(run, replicas, lists, replica)
+        counters[C_PHASE] = ARRIVALS
+
+
+def _compiled(sources):  # type: ignore[no-untyped-def]
+    """The loop, kept by Numba under a key of its free variables: a hash of all files that decide what it does."""
+
+    @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+    def advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
+        if sources == 0:
+            return DONE
+        return _advance(run, requests, replicas, blocks, lists, logs, answer)
+
+    return advance
+
+
+def _hash() -> int:
+    """Of the files of the loop; never 0."""
+    found = hashlib.sha256()
+    for path in [*sorted(Path(__file__).parent.glob("kernel_*.py")), Path(__file__).with_name("state.py")]:
+        found.update(path.read_bytes())
+    return 1 + int.from_bytes(found.digest()[:6], "big")
+
+
+advance = _compiled(_hash())  # type: ignore[no-untyped-call]

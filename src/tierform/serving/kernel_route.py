@@ -1,0 +1,74 @@
+"""Which replica gets a request, in compiled code: the routers that need no Python."""
+
+from __future__ import annotations
+
+from numba import njit
+
+from tierform.serving.kernel_blocks import look_up
+from tierform.serving.state import C_RANDOM, C_ROUND, C_ROUTER, E_BLOCK_SIZE, E_CACHING, NONE, POOL, PROMPT
+
+ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER = range(5)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _random(counters, below):  # type: ignore[no-untyped-def]
+    """A number below `below` (SplitMix64, Steele et al. 2014)."""
+    counters[C_RANDOM] += -7046029254386353131
+    mixed = counters[C_RANDOM]
+    mixed = (mixed ^ ((mixed >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
+    mixed = (mixed ^ ((mixed >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
+    mixed = mixed ^ ((mixed >> 31) & 0x1FFFFFFFF)
+    return (mixed & 0x7FFFFFFFFFFFFFFF) % below
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _least(load):  # type: ignore[no-untyped-def]
+    best = 0
+    for replica in range(1, len(load)):
+        if load[replica] < load[best]:
+            best = replica
+    return best
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _cached_tokens(run, requests, replicas, blocks, logs, request, replica):  # type: ignore[no-untyped-def]
+    """Tokens of the prompt that the replica has in its cache."""
+    engine = run.engines[replicas.rows[replica, POOL]]
+    if engine[E_CACHING] == 0:
+        return 0
+    size = engine[E_BLOCK_SIZE]
+    most = min((requests.rows[request, PROMPT] - 1) // size, requests.shared[request])
+    hits, _ = look_up(run.counters, requests, blocks, replica, request, most, logs.found)
+    return hits * size
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def route(run, requests, replicas, blocks, lists, logs, request):  # type: ignore[no-untyped-def]
+    """The replica of a request, or -1: ask Python."""
+    counters, load = run.counters, lists.load
+    number = len(load)
+    if number == 1:
+        return 0
+    if counters[C_ROUTER] == ROUND_ROBIN:
+        chosen = counters[C_ROUND] % number
+        counters[C_ROUND] += 1
+        return chosen
+    if counters[C_ROUTER] == LEAST_LOADED:
+        return _least(load)
+    if counters[C_ROUTER] == TWO_CHOICES:
+        one = _random(counters, number)
+        other = _random(counters, number - 1)
+        other += other >= one
+        return other if load[other] < load[one] or (load[other] == load[one] and other < one) else one
+    if counters[C_ROUTER] == PREFIX_AWARE:
+        # The most cached tokens among replicas that are not much busier than the least busy one.
+        least = load[_least(load)]
+        best, most = NONE, -1
+        for replica in range(number):
+            if load[replica] > 2 * least + 4:
+                continue
+            cached = _cached_tokens(run, requests, replicas, blocks, logs, request, replica)
+            if cached > most or (cached == most and load[replica] < load[best]):
+                best, most = replica, cached
+        return best
+    return NONE
