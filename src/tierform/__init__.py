@@ -12,6 +12,7 @@ from tierform.compiled import prepare as _prepare
 if TYPE_CHECKING:
     from tierform.chip.description import Chip, load_chip
     from tierform.errors import TierformError
+    from tierform.exploration.study import Study, explore
     from tierform.mapping import Mapping, load_mapping
     from tierform.simulation.job import Job
     from tierform.simulation.job_file import load_job, save_job
@@ -59,9 +60,11 @@ _HOME = {
     "Runtime": "simulation.runtime",
     "SequenceGroup": "workload.task",
     "Step": "workload.task",
+    "Study": "exploration.study",
     "TierformError": "errors",
     "Training": "workload.task",
     "Workload": "workload.graph",
+    "explore": "exploration.study",
     "load_chip": "chip.description",
     "load_job": "simulation.job_file",
     "load_mapping": "mapping",
@@ -94,9 +97,11 @@ __all__ = [
     "Runtime",
     "SequenceGroup",
     "Step",
+    "Study",
     "TierformError",
     "Training",
     "Workload",
+    "explore",
     "load_chip",
     "load_job",
     "load_mapping",

@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "systolic": ("tierform.cli.systolic", "Cycles and accesses of a systolic array described by SCALE-Sim's files."),
     "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
     "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
+    "explore": ("tierform.cli.explore", "Many designs: the best chip, mapping and split within limits."),
     "accuracy": ("tierform.cli.accuracy", "What the chip does to a model's answers: quantized, noisy, adapted."),
     "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
     "show": ("tierform.cli.show", "One entry of the library, resolved, with the source of every number."),

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tierform.errors import fail
+from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -62,7 +62,7 @@ class ChipletDesign:
     figures: Floats
 
 
-@njit(cache=True)
+@compiled
 def _hops(kind: Ints, joined: Ints, source: int, hops: Ints, queue: Ints) -> int:
     hops[:] = -1
     hops[source] = 0
@@ -82,7 +82,7 @@ def _hops(kind: Ints, joined: Ints, source: int, hops: Ints, queue: Ints) -> int
     return count
 
 
-@njit(cache=True)
+@compiled
 def _join(kind: Ints, face: Ints, rows: int, columns: int, joined: Ints) -> None:
     """(places, 4) neighbours to the south, west, east and north that a link joins, in ascending order of place."""
     for place in range(rows * columns):
@@ -98,7 +98,7 @@ def _join(kind: Ints, face: Ints, rows: int, columns: int, joined: Ints) -> None
                 joined[place, index] = other
 
 
-@njit(cache=True)
+@compiled
 def _class_figures(
     kind: Ints, joined: Ints, traffic: int, delays: Floats, ports: Ints, out: Floats
 ) -> bool:  # fmt: skip
@@ -158,7 +158,7 @@ def _class_figures(
     return True
 
 
-@njit(cache=True)
+@compiled
 def figures_of(
     kind: Ints, face: Ints, rows: int, columns: int, delays: Floats, ports: Ints, out: Floats
 ) -> bool:  # fmt: skip
@@ -168,48 +168,48 @@ def figures_of(
     """
     joined = np.empty((rows * columns, 4), np.int64)
     _join(kind, face, rows, columns, joined)
+    fits = True
     for traffic in range(4):
-        if not _class_figures(kind, joined, traffic, delays, ports, out):
-            return False
-    return True
+        fits = fits and _class_figures(kind, joined, traffic, delays, ports, out)
+    return fits
 
 
-@njit(cache=True)
+@compiled
 def _part(figures: Floats, weights: Floats, normalizers: Floats, traffic: int) -> float:
     late, carried = 2 * traffic, 2 * traffic + 1
     cost = weights[late] * figures[late] / normalizers[late]
     return cost + weights[carried] * normalizers[carried] / figures[carried]
 
 
-@njit(cache=True)
+@compiled
 def _anneal(
     kind: Ints, face: Ints, rows: int, columns: int, delays: Floats, ports: Ints, weights: Floats, normalizers: Floats,
     steps: int, warm: float, cold: float, seed: int,
 ) -> float:  # fmt: skip
     """Anneal from `kind` and `face`, which are left at the best; its cost without the area."""
-    np.random.seed(seed)
+    start_draws(seed)
     places = rows * columns
     now, turned = kind.copy(), face.copy()
     joined, figures = np.empty((places, 4), np.int64), np.zeros(8)
     best, cost, inner = np.inf, np.inf, 0.0
     for step in range(steps + 1):
         heat = warm * (cold / warm) ** (step / steps)
-        one, other = np.random.randint(places), np.random.randint(places)
+        one, other = below(places), below(places)
         old = now[one], turned[one], now[other], turned[other]
         if step > 0:
             if now[one] == COMPUTE:
                 continue
-            if np.random.random() < 0.7:
+            if uniform() < 0.7:
                 if now[other] == now[one]:
                     continue
                 now[one], now[other] = now[other], now[one]
-                turned[one], turned[other] = turned[other], np.random.randint(4)
+                turned[one], turned[other] = turned[other], below(4)
                 if now[one] != COMPUTE:
-                    turned[one] = np.random.randint(4)
+                    turned[one] = below(4)
             else:
-                turned[one] = np.random.randint(4)
+                turned[one] = below(4)
         _join(now, turned, rows, columns, joined)
-        allowed = cost - heat * np.log(np.random.random())
+        allowed = cost - heat * np.log(uniform())
         # The traffic with few routes first: most moves are refused before the many routes are found.
         total, fits = 0.0, True
         for traffic in (3, 1, 2, 0):
@@ -273,7 +273,9 @@ def place_chiplets(case: ChipletCase, *, steps: int = 100_000, seed: int = 0) ->
     )  # fmt: skip
     letters = ["".join(KINDS[kind[r * case.columns + c]] for c in range(case.columns)) for r in range(case.rows)]
     sides = [
-        "".join("A" if face[place] < 0 else FACES[face[place]] for place in range(r * case.columns, (r + 1) * case.columns))
+        "".join(
+            "A" if face[place] < 0 else FACES[face[place]] for place in range(r * case.columns, (r + 1) * case.columns)
+        )
         for r in range(case.rows)
     ]
     return chiplet_cost(case, letters, sides)

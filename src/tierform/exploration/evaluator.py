@@ -34,7 +34,6 @@ FIGURES: dict[str, str] = {
     "chips": "",
     "cell_writes": "",
     "network_B": "B",
-    "throughput": "",
 }
 # The violation of a point that is refused: beyond any limit that is missed by a number.
 REFUSED = 1e6
@@ -73,7 +72,6 @@ def figures_of_result(result: Result) -> dict[str, float]:
         "chips": float(result.chips),
         "cell_writes": float(result.wear.cell_writes),
         "network_B": float(result.network_B),
-        "throughput": float(next(iter(result.throughput.values()), math.nan)),
     }
 
 
@@ -159,7 +157,9 @@ class TableEvaluator:
                 found.append(Outcome({}, REFUSED, "not in the table"))
                 continue
             figures = {
-                name: float(value) for name, value in row.items() if name not in point and isinstance(value, int | float)
+                name: float(value)
+                for name, value in row.items()
+                if name not in point and isinstance(value, int | float)
             }
             found.append(judge(self.space, figures))
         return found

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
 from tierform.exploration.route_state import (
     MAX_PORTS,
     Floats,
@@ -53,13 +53,13 @@ class Annealing(NamedTuple):
     seed: int
 
 
-@njit(cache=True)
+@compiled
 def objective(s: RouteState, peak_weight: float) -> float:
     """Latency and energy, and the smooth peak."""
     return s.totals[0] + peak_weight * smooth_peak(s.totals[1])
 
 
-@njit(cache=True)
+@compiled
 def _release(s: RouteState, channel: int, peak_weight: float) -> bool:
     """Find another way for every entry that uses a channel; False where one has none."""
     router, routers = s.source[channel], s.outs.shape[0]
@@ -85,7 +85,7 @@ def _release(s: RouteState, channel: int, peak_weight: float) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _welcome(s: RouteState, channel: int, peak_weight: float) -> None:
     """Use a new channel wherever that shortens a way and improves the objective, spreading to the routers before it."""
     routers = s.outs.shape[0]
@@ -112,20 +112,21 @@ def _welcome(s: RouteState, channel: int, peak_weight: float) -> None:
                 if before == destination or s.next_channel[before, destination] == entering:
                     continue
                 way = s.distance[here, destination] + s.weight[entering]
-                if way < s.distance[before, destination] * (1 - 1e-12) and count < queue.size:
-                    if reroute(s, before, destination, entering, peak_weight, 0.0, False) < np.inf:
-                        queue[count] = before
-                        count += 1
+                if way >= s.distance[before, destination] * (1 - 1e-12) or count == queue.size:
+                    continue
+                if reroute(s, before, destination, entering, peak_weight, 0.0, False) < np.inf:
+                    queue[count] = before
+                    count += 1
 
 
-@njit(cache=True)
+@compiled
 def swap_tiles(s: RouteState, traffic: Floats, at: IntVector, one: int, other: int) -> None:
     """Two tiles change places: the bytes of both move with them.  `traffic` is (tiles, tiles)."""
     here, there = at[one], at[other]
     tiles = traffic.shape[0]
     linear = 0.0
     for third in range(tiles):
-        if third == one or third == other:
+        if third in (one, other):
             continue
         place = at[third]
         for way in range(2):
@@ -152,7 +153,7 @@ def swap_tiles(s: RouteState, traffic: Floats, at: IntVector, one: int, other: i
     at[one], at[other] = there, here
 
 
-@njit(cache=True)
+@compiled
 def _recount(s: RouteState) -> None:
     """The sums again, free of what rounding left."""
     s.totals[:] = 0.0
@@ -161,21 +162,21 @@ def _recount(s: RouteState) -> None:
         s.totals[1] += power16(s.load[channel] * s.relative[channel])
 
 
-@njit(cache=True)
+@compiled
 def _relink(
     s: RouteState, rules: LinkRules, length: Floats, ports: IntVector, joined: NDArray[np.bool_], peak_weight: float
 ) -> bool:
     """Put a random planar link elsewhere; False where the draw is not allowed (the state may be half changed)."""
     routers = s.outs.shape[0]
-    link = np.random.randint(rules.pairs.shape[0])
+    link = below(rules.pairs.shape[0])
     go, back = rules.pairs[link, 0], rules.pairs[link, 1]
     one, other = s.source[go], s.target[go]
     new_one, new_other = -1, -1
-    if one < 0 or np.random.random() > 0.1:
-        new_one = one if np.random.random() < 0.5 else other
-        if one < 0 or np.random.random() < 0.4:
-            new_one = np.random.randint(routers)
-        new_other = np.random.randint(routers)
+    if one < 0 or uniform() > 0.1:
+        new_one = one if uniform() < 0.5 else other
+        if one < 0 or uniform() < 0.4:
+            new_one = below(routers)
+        new_other = below(routers)
         if new_one == new_other or joined[new_one, new_other]:
             return False
         used = rules.wire[new_one, new_other] - length[link]
@@ -184,7 +185,7 @@ def _relink(
         if used > rules.budget_m * (1 + 1e-9):
             return False
         for end in (new_one, new_other):
-            freed = 1 if end == one or end == other else 0
+            freed = 1 if end in (one, other) else 0
             if ports[end] - freed >= rules.most_ports:
                 return False
     if one >= 0:
@@ -210,7 +211,7 @@ def _relink(
     return True
 
 
-@njit(cache=True)
+@compiled
 def anneal_links(
     s: RouteState, kept: RouteState, best: RouteState, rules: LinkRules, how: Annealing, traffic: Floats,
     group: IntVector, at: IntVector, best_at: IntVector,
@@ -219,7 +220,7 @@ def anneal_links(
 
     `kept` is room for one more state.  `traffic` is (tiles, tiles), `at` the router of each tile.
     """
-    np.random.seed(how.seed)
+    start_draws(how.seed)
     routers, tiles, links = s.outs.shape[0], traffic.shape[0], rules.pairs.shape[0]
     peak_weight = how.peak_weight
     length = np.zeros(links)
@@ -240,24 +241,22 @@ def anneal_links(
     for step in range(how.rounds):
         heat = how.warm * (how.cold / how.warm) ** (step / how.rounds)
         for _ in range(how.routes_a_round):
-            router, destination = np.random.randint(routers), np.random.randint(routers)
+            router, destination = below(routers), below(routers)
             if router == destination:
                 continue
-            channel = s.outs[router, np.random.randint(MAX_PORTS)]
+            channel = s.outs[router, below(MAX_PORTS)]
             if channel < 0 or channel == s.next_channel[router, destination]:
                 continue
-            change = reroute(
-                s, router, destination, channel, peak_weight, -heat * np.log(np.random.random()), False
-            )
+            change = reroute(s, router, destination, channel, peak_weight, -heat * np.log(uniform()), False)
             if change < np.inf:
                 now += change
-        draw = np.random.random()
+        draw = uniform()
         if draw < how.place_share:
-            one, other = np.random.randint(tiles), np.random.randint(tiles)
+            one, other = below(tiles), below(tiles)
             if one != other and group[one] == group[other]:
                 swap_tiles(s, traffic, at, one, other)
                 after = objective(s, peak_weight)
-                if after - now <= -heat * np.log(np.random.random()):
+                if after - now <= -heat * np.log(uniform()):
                     now = after
                 else:
                     swap_tiles(s, traffic, at, one, other)
@@ -266,7 +265,7 @@ def anneal_links(
             kept_length[:], kept_joined[:], kept_ports[:] = length, joined, ports
             made = _relink(s, rules, length, ports, joined, peak_weight)
             after = objective(s, peak_weight)
-            if made and after - now <= -heat * np.log(np.random.random()):
+            if made and after - now <= -heat * np.log(uniform()):
                 now = after
             else:
                 copy_state(kept, s)

@@ -88,7 +88,9 @@ class NetworkProblem:
     @cached_property
     def table(self) -> NDArray[np.int32]:
         """(n, n) the reference's routes."""
-        return np.ascontiguousarray(self.network.routing.next_links(np.arange(len(self.kind), dtype=np.int32)), np.int32)
+        return np.ascontiguousarray(
+            self.network.routing.next_links(np.arange(len(self.kind), dtype=np.int32)), np.int32
+        )
 
     @cached_property
     def reference(self) -> tuple[float, float, float]:
@@ -218,12 +220,13 @@ def front(designs: Iterable[NetworkDesign]) -> list[NetworkDesign]:
 
 def _pairs(topology: Topology) -> NDArray[np.int32]:
     """(links, 2) the two channels of each planar link."""
-    back = {(int(a), int(b)): link for link, (a, b) in enumerate(zip(topology.link_target, topology.link_source, strict=True))}
+    back = {
+        (int(a), int(b)): link
+        for link, (a, b) in enumerate(zip(topology.link_target, topology.link_source, strict=True))
+    }
     ends = zip(topology.link_source, topology.link_target, strict=True)
     found = [
-        (link, back[int(a), int(b)])
-        for link, (a, b) in enumerate(ends)
-        if topology.link_kind[link] == PLANAR and a < b
+        (link, back[int(a), int(b)]) for link, (a, b) in enumerate(ends) if topology.link_kind[link] == PLANAR and a < b
     ]
     return np.array(found, np.int32).reshape(-1, 2)
 

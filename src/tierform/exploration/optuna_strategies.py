@@ -46,12 +46,12 @@ def _points(optuna: Any, history: History, number: int, seed: int, name: str) ->
     samplers = {
         "nsga2": lambda: optuna.samplers.NSGAIISampler(population_size=20, seed=draw, constraints_func=told),
         "nsga3": lambda: optuna.samplers.NSGAIIISampler(population_size=20, seed=draw, constraints_func=told),
-        "tpe": lambda: optuna.samplers.TPESampler(seed=draw, multivariate=True, constraints_func=told, n_startup_trials=0),
+        "tpe": lambda: optuna.samplers.TPESampler(
+            seed=draw, multivariate=True, constraints_func=told, n_startup_trials=0
+        ),
     }
     space = history.space
-    study = optuna.create_study(
-        directions=["minimize"] * history.objectives.shape[1], sampler=samplers[name]()
-    )
+    study = optuna.create_study(directions=["minimize"] * history.objectives.shape[1], sampler=samplers[name]())
     ranges = {parameter.name: optuna.distributions.FloatDistribution(0.0, 1.0) for parameter in space.parameters}
     finite = history.objectives[np.isfinite(history.objectives).all(axis=1)]
     worst = finite.max(axis=0) if len(finite) else np.ones(history.objectives.shape[1])
@@ -64,7 +64,11 @@ def _points(optuna: Any, history: History, number: int, seed: int, name: str) ->
                 distributions=ranges,
                 values=np.where(np.isfinite(values), values, worst).tolist(),
                 user_attrs={"violation": [violation]},
-                system_attrs={"constraints": [violation], "nsga2:generation": index // 20, "nsga3:generation": index // 20},
+                system_attrs={
+                    "constraints": [violation],
+                    "nsga2:generation": index // 20,
+                    "nsga3:generation": index // 20,
+                },
             )
         )
     for _ in range(number * TRIES):

@@ -13,10 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from tierform.errors import fail
+from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -31,7 +31,7 @@ class Assignment:
     steps: int
 
 
-@njit(cache=True)
+@compiled
 def cost_of(flow: Floats, distance: Floats, place: Ints) -> float:
     """Sum of flow times distance."""
     total = 0.0
@@ -41,7 +41,7 @@ def cost_of(flow: Floats, distance: Floats, place: Ints) -> float:
     return total
 
 
-@njit(cache=True)
+@compiled
 def _swap_change(flow: Floats, distance: Floats, place: Ints, one: int, other: int) -> float:
     here, there = place[one], place[other]
     change = (flow[one, one] - flow[other, other]) * (distance[there, there] - distance[here, here])
@@ -54,7 +54,7 @@ def _swap_change(flow: Floats, distance: Floats, place: Ints, one: int, other: i
     return change
 
 
-@njit(cache=True)
+@compiled
 def _mended(
     flow: Floats, distance: Floats, place: Ints, before: float, one: int, other: int, first: int, second: int
 ) -> float:  # fmt: skip
@@ -69,10 +69,10 @@ def _mended(
     )
 
 
-@njit(cache=True)
+@compiled
 def tabu(flow: Floats, distance: Floats, group: Ints, place: Ints, steps: int, target: float, seed: int) -> int:
     """Search from `place`, which is left at the best found; the steps made until `target` was reached."""
-    np.random.seed(seed)
+    start_draws(seed)
     n = place.size
     now = place.copy()
     cost = cost_of(flow, distance, now)
@@ -98,14 +98,18 @@ def tabu(flow: Floats, distance: Floats, group: Ints, place: Ints, steps: int, t
                 old = until[one, now[other]] < step - patience and until[other, now[one]] < step - patience
                 aspired = old or cost + change[one, other] < best - 1e-9 * abs(best)
                 better = change[one, other] < least
-                if (aspired and not forced) or (aspired and better) or (not aspired and not forced and allowed and better):
+                if (
+                    (aspired and not forced)
+                    or (aspired and better)
+                    or (not aspired and not forced and allowed and better)
+                ):
                     first, second, least = one, other, change[one, other]
                     forced = forced or aspired
         if first < 0:
             continue
         cost += change[first, second]
         for end, gone in ((first, now[first]), (second, now[second])):
-            until[end, gone] = step + int(np.random.random() ** 3 * 8 * span) + 1
+            until[end, gone] = step + int(uniform() ** 3 * 8 * span) + 1
         now[first], now[second] = now[second], now[first]
         if cost < best - 1e-9 * abs(best):
             best = cost
@@ -121,8 +125,8 @@ def tabu(flow: Floats, distance: Floats, group: Ints, place: Ints, steps: int, t
             # A stir of the best: a few random swaps within the groups.
             last = step
             now[:] = place
-            for _ in range(2 + np.random.randint(max(n // 4, 1))):
-                one, other = np.random.randint(n), np.random.randint(n)
+            for _ in range(2 + below(max(n // 4, 1))):
+                one, other = below(n), below(n)
                 if group[one] == group[other]:
                     now[one], now[other] = now[other], now[one]
             cost = cost_of(flow, distance, now)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -40,13 +41,13 @@ class Weights(NamedTuple):
     seed: int
 
 
-@njit(cache=True)
+@compiled
 def _carry(load: Floats, fixed: Fixed, pair: int, amount: float) -> None:
     for index in range(fixed.first[pair], fixed.first[pair + 1]):
         load[fixed.channels[index]] += amount
 
 
-@njit(cache=True, fastmath=True)
+@compiled
 def _most(values: Floats, relative: Floats) -> float:
     most = 0.0
     for index in range(values.size):
@@ -54,7 +55,7 @@ def _most(values: Floats, relative: Floats) -> float:
     return most
 
 
-@njit(cache=True)
+@compiled
 def loads_at(fixed: Fixed, at: Ints) -> Floats:
     """(m,) bytes on each channel with tiles at these places."""
     n = at.size
@@ -66,7 +67,7 @@ def loads_at(fixed: Fixed, at: Ints) -> Floats:
     return load
 
 
-@njit(cache=True)
+@compiled
 def swap_loads(fixed: Fixed, at: Ints, one: int, other: int, load: Floats) -> None:
     """Change `load` as if two tiles had changed places (`at` as before the swap)."""
     n = at.size
@@ -76,7 +77,7 @@ def swap_loads(fixed: Fixed, at: Ints, one: int, other: int, load: Floats) -> No
         _carry(load, fixed, here * n + there, -more)
         _carry(load, fixed, there * n + here, more)
     for third in range(n):
-        if third == one or third == other:
+        if third in (one, other):
             continue
         place = at[third]
         more = fixed.flow[one, third] - fixed.flow[other, third]
@@ -89,7 +90,7 @@ def swap_loads(fixed: Fixed, at: Ints, one: int, other: int, load: Floats) -> No
             _carry(load, fixed, place * n + here, -more)
 
 
-@njit(cache=True)
+@compiled
 def swap_cost(fixed: Fixed, at: Ints, one: int, other: int) -> float:
     """The change of the linear cost by a swap."""
     flow, cost = fixed.flow, fixed.cost
@@ -103,10 +104,10 @@ def swap_cost(fixed: Fixed, at: Ints, one: int, other: int) -> float:
     return change
 
 
-@njit(cache=True)
+@compiled
 def anneal_places(fixed: Fixed, weights: Weights, at: Ints) -> float:
     """Anneal from `at`, which is left at the best; the best objective less that of the start."""
-    np.random.seed(weights.seed)
+    start_draws(weights.seed)
     n = at.size
     now, load = at.copy(), loads_at(fixed, at)
     trial, rise, warmed = load.copy(), np.zeros(n), np.zeros(n)
@@ -117,11 +118,11 @@ def anneal_places(fixed: Fixed, weights: Weights, at: Ints) -> float:
     peak, hottest = _most(load, fixed.relative), _most(rise, ones)
     value, best = 0.0, 0.0
     for step in range(weights.steps):
-        one, other = np.random.randint(n), np.random.randint(n)
+        one, other = below(n), below(n)
         if one == other or fixed.group[one] != fixed.group[other]:
             continue
         heat = weights.warm * (weights.cold / weights.warm) ** (step / weights.steps)
-        most = -heat * np.log(np.random.random())
+        most = -heat * np.log(uniform())
         linear = swap_cost(fixed, now, one, other)
         if linear - weights.peak * peak - weights.heat * hottest > most:
             continue
@@ -148,7 +149,7 @@ def anneal_places(fixed: Fixed, weights: Weights, at: Ints) -> float:
     return best
 
 
-@njit(cache=True)
+@compiled
 def route_lists(next_link: NDArray[np.int32], target: NDArray[np.int32]) -> tuple[Ints, NDArray[np.int32]]:
     """The channels of every route, one after the other, and where each starts."""
     n = next_link.shape[0]
@@ -173,7 +174,7 @@ def route_lists(next_link: NDArray[np.int32], target: NDArray[np.int32]) -> tupl
     return first, channels
 
 
-@njit(cache=True)
+@compiled
 def ordered_table(
     order: NDArray[np.int32], source: NDArray[np.int32], target: NDArray[np.int32], weight: Floats, routers: int
 ) -> NDArray[np.int32]:  # fmt: skip

@@ -1,7 +1,7 @@
 """The results of a study in one SQLite file that any number of processes write to, and that survives a kill.
 
-Each point has one row, found by a hash of what was chosen.  A row waits, is leased to a process for a time, and is done.
-A process takes rows and gives results in one transaction each (write-ahead log), so that a kill leaves every row in
+Each point has one row, found by a hash of what was chosen.  A row waits, is leased to a process for a time, and is
+done.  A process takes rows and gives results in one transaction each (write-ahead log), so that a kill leaves every row in
 one of the three states: what was leased to a process that is gone waits again, at once where the process was on this
 machine, after the lease elsewhere.
 """
@@ -31,7 +31,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, chosen TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0,
-    round INTEGER NOT NULL DEFAULT 0, worker TEXT, until REAL, attempts INTEGER NOT NULL DEFAULT 0,
+    worker TEXT, until REAL, attempts INTEGER NOT NULL DEFAULT 0,
     figures TEXT, objectives BLOB, violation REAL, reason TEXT
 );
 CREATE INDEX IF NOT EXISTS by_state ON points (state) WHERE state < 2;
@@ -116,13 +116,23 @@ class ResultsBase:
         with self._change() as base:
             base.execute("INSERT OR IGNORE INTO study VALUES (?, ?)", (key, value))
 
-    # -- points ----------------------------------------------------------------------------------------------
-    def add(self, points: Iterable[Values], *, round_number: int = 0) -> int:
-        """Add points that are not there yet; how many were new."""
-        rows = [(point_key(point), json.dumps(point), round_number) for point in points]
+    def put_fact(self, key: str, value: str) -> None:
+        """Keep a fact in place of what stands."""
         with self._change() as base:
+            base.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (key, value))
+
+    # -- points ----------------------------------------------------------------------------------------------
+    def add(self, points: Iterable[Values], *, done: int | None = None) -> int:
+        """Add points that are not there yet; how many were new.
+
+        With `done` nothing is added unless so many are done and none waits or is leased: another process was faster.
+        """
+        rows = [(point_key(point), json.dumps(point)) for point in points]
+        with self._change() as base:
+            if done is not None and self.counts() != (0, 0, done):
+                return 0
             before = base.total_changes
-            base.executemany("INSERT OR IGNORE INTO points (key, chosen, round) VALUES (?, ?, ?)", rows)
+            base.executemany("INSERT OR IGNORE INTO points (key, chosen) VALUES (?, ?)", rows)
             return base.total_changes - before
 
     def lease(self, number: int, *, seconds: float = LEASE_S) -> list[tuple[int, Values]]:
@@ -206,13 +216,8 @@ class ResultsBase:
         found = dict(self._base.execute("SELECT state, count(*) FROM points GROUP BY state").fetchall())
         return found.get(WAITING, 0), found.get(LEASED, 0), found.get(DONE, 0)
 
-    def last_round(self) -> int:
-        """The last round of points that was asked for, -1 before the first."""
-        row = self._base.execute("SELECT max(round) FROM points").fetchone()
-        return -1 if row is None or row[0] is None else int(row[0])
-
     def values(self, objectives: int) -> tuple[NDArray[np.int64], Floats, Floats]:
-        """(points,) numbers, (points, objectives) objectives (least is best, nan where refused), (points,) violation."""
+        """Numbers, (points, objectives) objectives (least is best, nan where refused), and violations of what is done."""
         rows = self._base.execute(
             "SELECT number, objectives, violation FROM points WHERE state = 2 ORDER BY number"
         ).fetchall()

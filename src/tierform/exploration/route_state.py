@@ -15,8 +15,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from tierform.exploration.compiled_draws import compiled
 
 MAX_PORTS = 8
 # What one more pair of channels that wait for each other costs in the objective: entries without traffic keep to turns
@@ -66,7 +67,7 @@ def empty_state(routers: int, channels: int) -> RouteState:
     )
 
 
-@njit(cache=True)
+@compiled
 def power16(x: float) -> float:
     """The 16th power."""
     y = x * x
@@ -75,13 +76,13 @@ def power16(x: float) -> float:
     return y * y
 
 
-@njit(cache=True)
+@compiled
 def smooth_peak(powers: float) -> float:
     """The 16th root of a sum of 16th powers."""
-    return np.sqrt(np.sqrt(np.sqrt(np.sqrt(max(powers, 0.0)))))
+    return float(np.sqrt(np.sqrt(np.sqrt(np.sqrt(max(powers, 0.0))))))
 
 
-@njit(cache=True)
+@compiled
 def copy_state(s: RouteState, to: RouteState) -> None:
     """Copy every array of one state into another."""
     to.source[:] = s.source
@@ -100,7 +101,7 @@ def copy_state(s: RouteState, to: RouteState) -> None:
     to.totals[:] = s.totals
 
 
-@njit(cache=True)
+@compiled
 def build_channel(s: RouteState, channel: int, source: int, target: int) -> None:
     """Put a channel between two routers, at their first free ports."""
     s.source[channel] = source
@@ -117,7 +118,7 @@ def build_channel(s: RouteState, channel: int, source: int, target: int) -> None
     s.ins[target, port] = channel
 
 
-@njit(cache=True)
+@compiled
 def take_channel(s: RouteState, channel: int) -> None:
     """Remove a channel that no entry uses."""
     source, target = s.source[channel], s.target[channel]
@@ -133,7 +134,7 @@ def take_channel(s: RouteState, channel: int) -> None:
     s.load[channel] = 0.0
 
 
-@njit(cache=True)
+@compiled
 def precede(s: RouteState, first: int, second: int) -> bool:
     """Repair the order so that `first` stands before `second`; False where that would close a cycle."""
     high, low = s.order[first], s.order[second]
@@ -196,7 +197,7 @@ def precede(s: RouteState, first: int, second: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def carry(s: RouteState, router: int, destination: int, amount: float) -> None:
     """Add bytes on the way from a router to a destination, without the router's own entry of `passing`."""
     here = router
@@ -209,7 +210,7 @@ def carry(s: RouteState, router: int, destination: int, amount: float) -> None:
         s.passing[here, destination] += amount
 
 
-@njit(cache=True)
+@compiled
 def shift_distance(s: RouteState, router: int, destination: int, change: float) -> None:
     """Change the distance of a router and of all routers whose way leads through it."""
     stack = np.empty(s.outs.shape[0], np.int32)
@@ -226,7 +227,7 @@ def shift_distance(s: RouteState, router: int, destination: int, change: float) 
                 depth += 1
 
 
-@njit(cache=True)
+@compiled
 def wait_for(s: RouteState, first: int, second: int) -> bool:
     """Count one more entry that goes from one channel to the next; False where that would close a cycle."""
     port = s.out_port[second]
@@ -236,7 +237,7 @@ def wait_for(s: RouteState, first: int, second: int) -> bool:
     return True
 
 
-@njit(cache=True)
+@compiled
 def _dependencies(s: RouteState, router: int, destination: int, old: int, new: int) -> bool:
     """Move the waiting of an entry from its old channel to the new one, or leave all as it was."""
     done = 0
@@ -271,7 +272,7 @@ def _dependencies(s: RouteState, router: int, destination: int, old: int, new: i
     return False
 
 
-@njit(cache=True)
+@compiled
 def _turns(s: RouteState, router: int, destination: int, old: int, new: int) -> int:
     """How many more pairs of channels wait for each other when an entry takes the new channel."""
     more = 0
@@ -289,7 +290,7 @@ def _turns(s: RouteState, router: int, destination: int, old: int, new: int) -> 
     return more
 
 
-@njit(cache=True)
+@compiled
 def reroute(
     s: RouteState, router: int, destination: int, new: int, peak_weight: float, most: float, forced: bool
 ) -> float:
@@ -333,7 +334,7 @@ def reroute(
     return np.inf
 
 
-@njit(cache=True)
+@compiled
 def settle(s: RouteState, traffic: Floats) -> None:
     """Loads, passing bytes, distances and totals from the table alone; `traffic` is (routers, routers) bytes."""
     routers = traffic.shape[0]
@@ -360,7 +361,7 @@ def settle(s: RouteState, traffic: Floats) -> None:
         s.totals[1] += power16(s.load[channel] * s.relative[channel])
 
 
-@njit(cache=True)
+@compiled
 def order_channels(s: RouteState) -> bool:
     """Count the waiting of the whole table and sort the channels; False where it has a cycle."""
     routers, channels = s.outs.shape[0], s.order.size

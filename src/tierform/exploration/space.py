@@ -283,5 +283,8 @@ def splits(devices: int, ways: Mapping[str, Sequence[int]]) -> tuple[list[dict[s
             not_fitting += 1
         else:
             chosen.append(dict(zip(names, numbers, strict=True)))
-    told = [f"{wrong_total} whose product is not {devices}", f"{not_fitting} with a number that does not divide its part"]
+    told = [
+        f"{wrong_total} whose product is not {devices}",
+        f"{not_fitting} with a number that does not divide its part",
+    ]
     return chosen, [text for text, number in zip(told, (wrong_total, not_fitting), strict=True) if number]

@@ -14,7 +14,18 @@ from tierform.units import parse_quantity, unit_scale
 SCHEMA = "tierform.space/1"
 KEYS = ("schema", "name", "job", "parameters", "derived", "splits", "objectives", "limits")
 RANGE_KEYS = ("path", "values", "from", "to", "whole", "log", "when")
-ROOTS = ("model", "chip", "task", "parallelism", "runtime", "fidelity", "thermal", "overflow", "mapping", "micro_batches")
+ROOTS = (
+    "model",
+    "chip",
+    "task",
+    "parallelism",
+    "runtime",
+    "fidelity",
+    "thermal",
+    "overflow",
+    "mapping",
+    "micro_batches",
+)
 WAYS = ("data", "tensor", "pipeline", "context", "expert")
 At = tuple[str | int, ...]
 
@@ -232,6 +243,8 @@ class _Reader:
                 try:
                     numbers[key] = parse_quantity(value, FIGURES[figure]) if isinstance(value, str) else float(value)
                 except (TierformError, TypeError, ValueError):
-                    self.wrong(f"a quantity in {FIGURES[figure] or 'numbers'} is needed here", ("limits", figure), value)
+                    self.wrong(
+                        f"a quantity in {FIGURES[figure] or 'numbers'} is needed here", ("limits", figure), value
+                    )
             found.append(Bound(figure, numbers.get("most"), numbers.get("least")))
         return found

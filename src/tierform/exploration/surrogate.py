@@ -137,7 +137,7 @@ def _chance(history: History, features: Floats, known: Floats) -> Floats:
     chance = np.ones(len(features))
     refused = ~np.isfinite(history.objectives).all(axis=1)
     if refused.any():
-        mean, deviation = fit(known[-MOST_POINTS:], refused[-MOST_POINTS:].astype(np.float64)).at(features)
+        mean, deviation = fit(known[-MOST_POINTS:], np.asarray(refused, np.float64)[-MOST_POINTS:]).at(features)
         chance *= ndtr((0.5 - mean) / deviation)
     for column in range(history.margins.shape[1]):
         margin = history.margins[:, column]

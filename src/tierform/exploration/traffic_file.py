@@ -1,4 +1,4 @@
-"""Bytes between the tiles of a chip from a file of the schema ``noc-reference/1``, with the network that carried them."""
+"""Bytes between the tiles of a chip, from a file of schema ``noc-reference/1``, and the network that carried them."""
 
 from __future__ import annotations
 
