@@ -6,7 +6,8 @@ if TYPE_CHECKING:
     from tierform.exploration.front import front_of, hypervolume, knee_of
     from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_links, search_places
     from tierform.exploration.placement import assign
-    from tierform.exploration.space import Space, load_space
+    from tierform.exploration.space import Space
+    from tierform.exploration.space_file import load_space
     from tierform.exploration.study import Study, explore, open_study
 
 _HOME = {
@@ -19,7 +20,7 @@ _HOME = {
     "front_of": "front",
     "hypervolume": "front",
     "knee_of": "front",
-    "load_space": "space",
+    "load_space": "space_file",
     "open_study": "study",
     "search_links": "network_search",
     "search_places": "network_search",

@@ -178,7 +178,7 @@ def figures_of(
 def _part(figures: Floats, weights: Floats, normalizers: Floats, traffic: int) -> float:
     late, carried = 2 * traffic, 2 * traffic + 1
     cost = weights[late] * figures[late] / normalizers[late]
-    return cost + weights[carried] * normalizers[carried] / figures[carried]
+    return float(cost + weights[carried] * normalizers[carried] / figures[carried])
 
 
 @compiled

@@ -56,7 +56,7 @@ class Annealing(NamedTuple):
 @compiled
 def objective(s: RouteState, peak_weight: float) -> float:
     """Latency and energy, and the smooth peak."""
-    return s.totals[0] + peak_weight * smooth_peak(s.totals[1])
+    return float(s.totals[0] + peak_weight * smooth_peak(s.totals[1]))
 
 
 @compiled

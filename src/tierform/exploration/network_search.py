@@ -24,7 +24,7 @@ from tierform.exploration.link_moves import Annealing, LinkRules, anneal_links
 from tierform.exploration.placement_moves import Fixed, Weights, anneal_places, ordered_table, route_lists
 from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
 from tierform.network import AnalyticNetwork, Topology, choose_routing
-from tierform.network.topology import PLANAR, VERTICAL, RouteTable
+from tierform.network.topology import PLANAR, VERTICAL, IntArray, RouteTable
 
 Floats = NDArray[np.float64]
 # The most channels that leave a router: seven ports, of which one is the node's, as in a 3D mesh.
@@ -121,11 +121,12 @@ class NetworkDesign:
     @cached_property
     def loads(self) -> Floats:
         """(links,) bytes on each link."""
-        first, channels = route_lists(self.table, self.topology.link_target)
+        first, channels = route_lists(self.table, _ints(self.topology.link_target))
         moved = np.zeros_like(self.problem.flow)
         moved[np.ix_(self.place, self.place)] = self.problem.flow
         amount = np.repeat(moved.ravel(), np.diff(first))
-        return np.bincount(channels, weights=amount, minlength=self.topology.links)
+        loads: Floats = np.bincount(channels, weights=amount, minlength=self.topology.links).astype(np.float64)
+        return loads
 
     @cached_property
     def figures(self) -> tuple[float, float, float]:
@@ -169,11 +170,15 @@ class NetworkDesign:
         )
 
 
+def _ints(numbers: IntArray) -> NDArray[np.int32]:
+    return np.ascontiguousarray(numbers, np.int32)
+
+
 def _fixed(problem: NetworkProblem, energy_weight: float) -> Fixed:
     late, spent, busiest = problem.reference
     total, n = float(problem.flow.sum()), len(problem.kind)
     weight = (problem.cycles / late + energy_weight * problem.energy / spent) * 2 / (1 + energy_weight) / total
-    first, channels = route_lists(problem.table, problem.network.topology.link_target)
+    first, channels = route_lists(problem.table, _ints(problem.network.topology.link_target))
     sums = np.concatenate([[0.0], np.cumsum(weight[channels])])
     rate = np.minimum(problem.network.topology.link_width_bits, problem.network.router.flit_bits)
     return Fixed(
@@ -207,7 +212,7 @@ def search_places(
 
 
 def front(designs: Iterable[NetworkDesign]) -> list[NetworkDesign]:
-    """Designs that no other one beats (by more than rounding) in all of latency, energy and peak, best product first."""
+    """Designs that no other beats (by more than rounding) in latency, energy and peak at once, best product first."""
     kept: list[NetworkDesign] = []
     for design in designs:
         mine = np.array(design.ratios.values)
@@ -244,7 +249,9 @@ def _start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | Non
         return None
     early = {"upper": (axis == 2) & (sign > 0), "lower": (axis == 2) & (sign < 0), "first": axis == 2}[start]
     order = np.lexsort((-sign * place, -np.where(early, -1, axis))).astype(np.int32)
-    table = ordered_table(order, topology.link_source, topology.link_target, problem.cycles, topology.routers)
+    table = ordered_table(
+        order, _ints(topology.link_source), _ints(topology.link_target), problem.cycles, topology.routers
+    )
     missing = (table < 0).sum() > topology.routers
     return None if missing else table
 

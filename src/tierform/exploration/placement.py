@@ -51,7 +51,7 @@ def _swap_change(flow: Floats, distance: Floats, place: Ints, one: int, other: i
             at = place[third]
             change += (flow[third, one] - flow[third, other]) * (distance[at, there] - distance[at, here])
             change += (flow[one, third] - flow[other, third]) * (distance[there, at] - distance[here, at])
-    return change
+    return float(change)
 
 
 @compiled
@@ -60,13 +60,11 @@ def _mended(
 ) -> float:  # fmt: skip
     """The change by swapping (one, other) after (first, second), four other tiles, was swapped."""
     here, there, a, b = place[one], place[other], place[first], place[second]
-    return (
-        before
-        + (flow[first, one] - flow[first, other] + flow[second, other] - flow[second, one])
-        * (distance[b, here] - distance[b, there] + distance[a, there] - distance[a, here])
-        + (flow[one, first] - flow[other, first] + flow[other, second] - flow[one, second])
-        * (distance[here, b] - distance[there, b] + distance[there, a] - distance[here, a])
-    )
+    entering = flow[first, one] - flow[first, other] + flow[second, other] - flow[second, one]
+    leaving = flow[one, first] - flow[other, first] + flow[other, second] - flow[one, second]
+    change = before + entering * (distance[b, here] - distance[b, there] + distance[a, there] - distance[a, here])
+    change += leaving * (distance[here, b] - distance[there, b] + distance[there, a] - distance[here, a])
+    return float(change)
 
 
 @compiled

@@ -101,7 +101,7 @@ def swap_cost(fixed: Fixed, at: Ints, one: int, other: int) -> float:
             place = at[third]
             change += (flow[one, third] - flow[other, third]) * (cost[there, place] - cost[here, place])
             change += (flow[third, one] - flow[third, other]) * (cost[place, there] - cost[place, here])
-    return change
+    return float(change)
 
 
 @compiled

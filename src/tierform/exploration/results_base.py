@@ -1,9 +1,9 @@
 """The results of a study in one SQLite file that any number of processes write to, and that survives a kill.
 
 Each point has one row, found by a hash of what was chosen.  A row waits, is leased to a process for a time, and is
-done.  A process takes rows and gives results in one transaction each (write-ahead log), so that a kill leaves every row in
-one of the three states: what was leased to a process that is gone waits again, at once where the process was on this
-machine, after the lease elsewhere.
+done.  A process takes rows and gives results in one transaction each (write-ahead log), so that a kill leaves every
+row in one of the three states: what was leased to a process that is gone waits again, at once where the process was on
+this machine, after the lease elsewhere.
 """
 
 from __future__ import annotations
@@ -217,7 +217,7 @@ class ResultsBase:
         return found.get(WAITING, 0), found.get(LEASED, 0), found.get(DONE, 0)
 
     def values(self, objectives: int) -> tuple[NDArray[np.int64], Floats, Floats]:
-        """Numbers, (points, objectives) objectives (least is best, nan where refused), and violations of what is done."""
+        """Numbers, (points, objectives) objectives (least is best, nan where refused), violations."""
         rows = self._base.execute(
             "SELECT number, objectives, violation FROM points WHERE state = 2 ORDER BY number"
         ).fetchall()

@@ -324,7 +324,7 @@ def reroute(
         s.next_channel[router, destination] = new
         s.totals[0] += linear
         shift_distance(s, router, destination, change)
-        return gain
+        return float(gain)
     if bytes_here != 0.0:
         s.next_channel[router, destination] = new
         carry(s, router, destination, -bytes_here)

@@ -85,7 +85,7 @@ class Parameter:
         number = float(value) if isinstance(value, int | float) else fail("not a number", key=self.name, value=value)
         if self.whole:
             positions = (np.arange(FINE >> 8) + 0.5) / (FINE >> 8)
-            found = min(positions, key=lambda p: abs(float(self.at(p) or 0) - number))  # type: ignore[arg-type]
+            found = min(positions, key=lambda p: abs(float(self.at(p) or 0) - number))
             return float(found)
         if self.log:
             return (log(number) - log(self.low)) / (log(self.high) - log(self.low))

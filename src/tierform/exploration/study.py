@@ -29,7 +29,7 @@ from tierform.files import Document, read_yaml
 
 Floats = NDArray[np.float64]
 BUDGET = 200
-ROUND = 8
+ROUND = 4
 # A worker takes so many points that it writes about so often.
 WRITE_EVERY_S = 0.5
 LONGEST_LEASE = 256
@@ -178,7 +178,8 @@ class Study:
             return 0.0
         low, high = good.min(axis=0), good.max(axis=0)
         size = np.where(high > low, high - low, 1.0)
-        return hypervolume((good - low) / size, np.full(values.shape[1], 1.1)) / 1.1 ** values.shape[1]
+        whole = float(1.1 ** values.shape[1])
+        return hypervolume((good - low) / size, np.full(values.shape[1], 1.1)) / whole
 
     def claim(self) -> str:
         """What is known of the gap to the best: everything was evaluated, or not."""
