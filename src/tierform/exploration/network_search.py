@@ -95,9 +95,7 @@ class NetworkProblem:
     @cached_property
     def reference(self) -> tuple[float, float, float]:
         """Mean cycles, J for a byte, and s at the busiest link of the reference."""
-        place = np.arange(len(self.kind))
-        design = NetworkDesign(self, self.network.topology, self.table, place, self.cycles, self.energy)
-        return design.figures
+        return _reference(self).figures
 
     @cached_property
     def pitch_m(self) -> float:
@@ -193,6 +191,21 @@ def _fixed(problem: NetworkProblem, energy_weight: float) -> Fixed:
     )
 
 
+def _reference(problem: NetworkProblem) -> NetworkDesign:
+    """The design of the reference: what is left where nothing is to be gained."""
+    place = np.arange(len(problem.kind), dtype=np.int64)
+    topology = problem.network.topology
+    return NetworkDesign(
+        problem=problem,
+        topology=topology,
+        table=problem.table,
+        place=place,
+        cycles=problem.cycles,
+        energy=problem.energy,
+        note="nothing to gain",
+    )
+
+
 def search_places(
     problem: NetworkProblem, *, seed: int = 0, steps: int = 250_000, heat_weight: float = 0.0
 ) -> list[NetworkDesign]:
@@ -201,8 +214,7 @@ def search_places(
     Where no placement is better than the reference, the one design is the reference itself, and its note says so.
     """
     start = np.arange(len(problem.kind), dtype=np.int64)
-    topology = problem.network.topology
-    found = [NetworkDesign(problem, topology, problem.table, start, problem.cycles, problem.energy, "nothing to gain")]
+    found = [_reference(problem)]
     for energy_weight in (1.0, 10.0):
         place = start.copy()
         weights = Weights(peak=0.3, heat=heat_weight, steps=steps, warm=0.02, cold=1e-5, seed=seed)
@@ -279,9 +291,7 @@ def search_links(
     rate = np.minimum(topology.link_width_bits, problem.network.router.flit_bits)
     budget = float(apart[topology.link_source[pairs[:, 0]], topology.link_target[pairs[:, 0]]].sum())
     rules = LinkRules(pairs, wire, (cycles / late + energy / spent) / total, budget, problem.most_ports - 1)
-    found = [
-        NetworkDesign(problem, topology, problem.table, np.arange(n), problem.cycles, problem.energy, "nothing to gain")
-    ]
+    found = [_reference(problem)]
     for number, start in enumerate(starts):
         table = _start_table(problem, start)
         if table is None:
@@ -333,7 +343,9 @@ def _design(
     )
     table = np.where(state.next_channel >= 0, number[state.next_channel], -1).astype(np.int32)
     spent = np.where(planar, energy, problem.energy[built])
-    return NetworkDesign(problem, topology, table, at.astype(np.int64), late, spent, note)
+    return NetworkDesign(
+        problem=problem, topology=topology, table=table, place=at.astype(np.int64), cycles=late, energy=spent, note=note
+    )
 
 
 __all__ = ["NetworkDesign", "NetworkProblem", "Ratios", "front", "search_links", "search_places"]
