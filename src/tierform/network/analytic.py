@@ -25,6 +25,7 @@ from tierform.network.loads import hop_counts, product_loads, tree_loads
 from tierform.network.parameters import EnergyParameters, RouterParameters
 from tierform.network.routing import Routing, choose_routing
 from tierform.network.topology import INTERPOSER, PLANAR, VERTICAL, FloatArray, IntArray, Topology
+from tierform.network.ways import Way, remembered
 
 if TYPE_CHECKING:
     from tierform.network.queueing import LatencyEstimate
@@ -114,14 +115,15 @@ class AnalyticNetwork:
     def flow_cost(self, sources: Sequence[int] | IntArray, destinations: Sequence[int] | IntArray) -> FlowCost:
         """The cost of a transfer spread evenly from all `sources` to all `destinations` (arrays of node numbers)."""
         start, goal = self._nodes(sources, "sources"), self._nodes(destinations, "destinations")
-        from_routers, to_routers = self._weights(start), self._goal_weights(goal)
-        share = product_loads(self.routing, from_routers, to_routers)
+        return self._cost(remembered(self.routing, (start.tobytes(), goal.tobytes()), lambda: self._flow(start, goal)))
+
+    def _flow(self, start: IntArray, goal: IntArray) -> Way:
+        share = product_loads(self.routing, self._weights(start), self._goal_weights(goal))
         here = np.bincount(start, minlength=self.topology.nodes) / len(start)
         there = np.bincount(goal, minlength=self.topology.nodes) / len(goal)
         local = float(here @ there)
-        ports = max(float((here * (1 - there)).max()), float((there * (1 - here)).max()))
-        cycles = self._mean_cycles(share, 1 - local)
-        return self._cost(share, local, ports, 1 - local, cycles, self._worst_cycles(start, goal))
+        port = max(float((here * (1 - there)).max()), float((there * (1 - here)).max()))
+        return Way(share, share, local, local, port, self._farthest(start, goal))
 
     def multicast_cost(
         self, sources: int | Sequence[int] | IntArray, destinations: Sequence[int | Sequence[int] | IntArray] | IntArray
@@ -135,6 +137,10 @@ class AnalyticNetwork:
         groups = [self._nodes(group, "destinations") for group in destinations]
         if not groups:
             fail("at least one node is needed", key="destinations")
+        key = (start.tobytes(), b"", *(group.tobytes() for group in groups))
+        return self._cost(remembered(self.routing, key, lambda: self._tree(start, groups)))
+
+    def _tree(self, start: IntArray, groups: list[IntArray]) -> Way:
         nodes, router = self.topology.nodes, self.topology.exits
         here, from_routers = np.bincount(start, minlength=nodes) / len(start), self._weights(start)
         share, deliveries = np.zeros(self.topology.links), np.zeros(nodes)
@@ -152,29 +158,28 @@ class AnalyticNetwork:
         for goal in groups:
             ways += product_loads(self.routing, from_routers, self._goal_weights(goal)) / len(groups)
             local += float(here[goal].mean()) / len(groups)
-        cycles = self._mean_cycles(ways, 1 - local)
-        ports = max(float(injections.max()), float(deliveries.max()))
-        return self._cost(share, alone, ports, 1 - alone, cycles, self._worst_cycles(start, np.concatenate(groups)))
+        port = max(float(injections.max()), float(deliveries.max()))
+        return Way(share, ways, alone, local, port, self._farthest(start, np.concatenate(groups)))
 
-    def _cost(
-        self, share: FloatArray, local: float, ports: float, entering: float, cycles: float, worst: float
-    ) -> FlowCost:
+    def _cost(self, way: Way) -> FlowCost:
+        share, local = way.share, way.local
         hops = float(share.sum())
         seconds = float((share / self.link_B_per_s).max()) if len(share) else 0.0
-        seconds = max(seconds, ports / self.port_B_per_s)
-        router_J = 8 * self.energy.router_J_per_bit * (hops + entering)
+        seconds = max(seconds, way.port / self.port_B_per_s)
+        router_J = 8 * self.energy.router_J_per_bit * (hops + 1 - local)
         link_J = float(share @ self.link_J_per_B)
-        worst = max(worst, cycles) if local < 1 else 0.0
+        cycles = self._mean_cycles(way.mean_share, 1 - way.mean_local)
+        worst = max(self._worst_cycles(way.far), cycles) if local < 1 else 0.0
         return FlowCost(
-            min(cycles, worst) / self.clock_Hz,
-            worst / self.clock_Hz,
-            seconds,
-            router_J + link_J,
-            router_J,
-            link_J,
-            hops,
-            local,
-            share,
+            head_latency_s=min(cycles, worst) / self.clock_Hz,
+            worst_head_latency_s=worst / self.clock_Hz,
+            seconds_per_B=seconds,
+            energy_J_per_B=router_J + link_J,
+            router_energy_J_per_B=router_J,
+            link_energy_J_per_B=link_J,
+            mean_hops=hops,
+            local_fraction=local,
+            link_share=share,
         )
 
     def _mean_cycles(self, share: FloatArray, crossing: float) -> float:
@@ -188,29 +193,34 @@ class AnalyticNetwork:
         """Cycles of one flit over a route of so many links, `on_wires` of them on the links themselves."""
         return (links + 1) * self.router.pipeline_cycles + on_wires + PORT_CYCLES
 
-    def _worst_cycles(self, start: IntArray, goal: IntArray) -> float:
+    def _farthest(self, start: IntArray, goal: IntArray) -> tuple[int, ...]:
+        """The longest way on each axis where routes follow the axes, else the hops of the longest route."""
         first = np.unique(self.topology.node_router[start])
         last = np.unique(self.topology.exits[goal]).astype(np.int32)
-        pipeline = self.router.pipeline_cycles
         grid = self.topology.grid
-        phases = 2 if self.routing.via == "any" else 1
-        if grid is not None and self.routing.is_product_form:
-            cycles = 0.0
-            if phases == 2:
-                first = last = np.arange(self.topology.routers, dtype=np.int32)
-            for axis, size in enumerate(grid.shape):
-                a, b = grid.coordinates[first, axis], grid.coordinates[last, axis]
-                if grid.wraps[axis]:
-                    ahead = (np.unique(b)[None, :] - np.unique(a)[:, None]) % size
-                    far = int(np.minimum(ahead, size - ahead).max())
-                else:
-                    far = max(int(b.max() - a.min()), int(a.max() - b.min()), 0)
-                slowest = self._axis_latency[axis]
-                cycles += far * (pipeline + slowest)
+        if grid is None or not self.routing.is_product_form:
+            return (int(hop_counts(self.routing, last)[first].max()),)
+        if self.routing.via == "any":
+            first = last = np.arange(self.topology.routers, dtype=np.int32)
+        found = []
+        for axis, size in enumerate(grid.shape):
+            a, b = grid.coordinates[first, axis], grid.coordinates[last, axis]
+            if grid.wraps[axis]:
+                ahead = (np.unique(b)[None, :] - np.unique(a)[:, None]) % size
+                found.append(int(np.minimum(ahead, size - ahead).max()))
+            else:
+                found.append(max(int(b.max() - a.min()), int(a.max() - b.min()), 0))
+        return tuple(found)
+
+    def _worst_cycles(self, far: tuple[int, ...]) -> float:
+        """Cycles of a head over the longest route."""
+        pipeline = self.router.pipeline_cycles
+        if self.topology.grid is not None and self.routing.is_product_form:
+            phases = 2 if self.routing.via == "any" else 1
+            cycles = sum(steps * (pipeline + slow) for steps, slow in zip(far, self._axis_latency, strict=True))
             return phases * cycles + pipeline + PORT_CYCLES
-        hops = hop_counts(self.routing, last)[first]
         extra = int(self.topology.link_latency_cycles.max(initial=1))
-        return float(hops.max()) * (pipeline + extra) + pipeline + PORT_CYCLES
+        return float(far[0]) * (pipeline + extra) + pipeline + PORT_CYCLES
 
     @cached_property
     def _axis_latency(self) -> list[float]:

@@ -12,15 +12,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import Problem, TierformError
 
-IntArray = NDArray[np.integer[Any]]
-FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.integer]
+FloatArray = NDArray[np.floating]
 
 LINK_KINDS = ("planar", "vertical", "interposer")
 PLANAR, VERTICAL, INTERPOSER = range(3)
@@ -152,6 +152,16 @@ class Topology:
         problems = [Problem(text, key=self.name) for text in self._mistakes()]
         if problems:
             raise TierformError(problems)
+
+    @cached_property
+    def wiring(self) -> bytes:
+        """A digest of what decides dimension-ordered routes: the grid, where nodes are, which links join what."""
+        digest = sha256(repr((self.grid.shape, self.grid.wraps) if self.grid else None).encode())
+        exits = self.node_router if self.exit_router is None else self.exit_router
+        coordinates = self.grid.coordinates if self.grid else np.zeros(0)
+        for array in (self.node_router, exits, self.link_source, self.link_target, coordinates):
+            digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + b"/")
+        return digest.digest()
 
     def _mistakes(self) -> list[str]:
         found = []

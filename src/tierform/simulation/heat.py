@@ -76,7 +76,7 @@ class HeatMap:
             figures=_figures(chip, temperature, total, found.iterations, found.loop_gain),
         )
 
-    def transient(self, heat: Heat) -> dict[str, Any]:
+    def transient(self, heat: Heat) -> dict[str, object]:
         """Temperature of the hottest tile of each die along the stages of one task, leakage held at its mean."""
         from tierform.thermal import GridModel
 
@@ -103,7 +103,7 @@ class HeatMap:
             },
         }
 
-    def cross_section(self, heat: Heat) -> dict[str, Any]:
+    def cross_section(self, heat: Heat) -> dict[str, object]:
         """Temperatures on a vertical cut through the hottest cell: layers from the bottom up, cells from the left."""
         from tierform.thermal import GridModel
         from tierform.thermal.tables import cross_section
@@ -128,10 +128,11 @@ class _Leakage:
         self.tiles = {name: np.array(chip.tiles_of(name), dtype=np.int64) for name in chip.components}
 
     def by_tile(self, kelvin: Powers) -> Powers:
-        total = np.zeros(len(kelvin))
-        for name, component in sorted(self.chip.components.items()):  # sums do not depend on the file's order
-            held = self.tiles[name]
-            total[held] += component.leakage_W(kelvin[held]) / len(held)
+        parts = np.zeros((len(self.tiles), len(kelvin)))
+        for part, (name, held) in zip(parts, self.tiles.items(), strict=True):
+            part[held] = self.chip.components[name].leakage_W(kelvin[held]) / len(held)
+        parts.sort(axis=0)  # sums depend neither on the file's order nor on names
+        total: Powers = parts.sum(axis=0)
         return total
 
     def by_component(self, kelvin: Powers) -> dict[str, float]:

@@ -10,6 +10,7 @@ kernels does.  Others stand for a named program of a year, and say on which rows
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -115,6 +116,19 @@ def load_runtime(name: str | Path) -> Runtime:
     """A runtime of the library by name, or from a YAML file; TierformError with every mistake and its line."""
     text = str(name)
     path = Path(text) if text.endswith((".yaml", ".yml")) else library.find("runtimes", text)
+    if not path.is_file():
+        return _read(path)
+    known = path.stat()
+    return _once(path, known.st_mtime_ns, known.st_size)
+
+
+@lru_cache(maxsize=64)
+def _once(path: Path, changed_ns: int, size_B: int) -> Runtime:
+    """The runtime of a file, read again when the file is another."""
+    return _read(path)
+
+
+def _read(path: Path) -> Runtime:
     document = read_yaml(path)
     if isinstance(document.content, dict) and "schema" in document.content:
         if document.content["schema"] != SCHEMA:

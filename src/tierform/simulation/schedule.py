@@ -16,17 +16,22 @@ taken; the minimum of monotone functions is monotone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
+from tierform.simulation.schedule_timeline import Piece, Slice, pieces, slices
+
 Times = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BLOCK_INPUT = -1
 BEFORE_INPUT = -2
+PREVIOUS_INPUT = -3
 # (weight of a step on a layer's own resource, spacing of micro-batches in chunks of that weight): the orders tried.
 _ORDERS = ((1, 0.5), (4, 1.0), (16, 1.0), (64, 1.0))
 _ORDERS_OF_ONE = ((1, 0.0), (4, 0.0), (16, 0.0))
@@ -38,7 +43,7 @@ _REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What a step waits for: the step `source` of its layer (or BLOCK_INPUT).
+    """What a step waits for: the step `source` of its layer, BLOCK_INPUT, or PREVIOUS_INPUT: that of the layer before.
 
     `whole` waits for all chunks.  A transfer over `path` takes `head_s` for its head and holds the path for
     `transfer_s`; an empty path is no transfer.  `own` gives every layer a path of its own.
@@ -53,7 +58,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScheduledOperator:
     """One operator of a layer on a resource.
 
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
@@ -76,31 +81,20 @@ class Layer:
     """The steps of one layer; `output` is the step whose result the next layer takes."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[ScheduledOperator, ...]
     output: int = -1
 
 
 Run = Sequence[tuple[Layer, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One bar of the timeline: a step of a layer and micro-batch, from its first chunk to the end of its last one."""
-
-    resource: str
-    name: str
-    layer: int
-    micro_batch: int
-    start_s: float
-    end_s: float
-
-
 @dataclass(frozen=True)
 class StageSchedule:
-    """The length of one pass and, if asked for, its timeline."""
+    """The length of one pass and, if asked for, its timeline; its pieces are found when they are called for."""
 
     makespan_s: float
     slices: list[Slice] = field(default_factory=list)
+    pieces: Callable[[], list[Piece]] = list
 
 
 def schedule_stage(
@@ -122,38 +116,49 @@ def schedule_stage(
         ]
         return _one_after_the_other(parts)
     orders = _ORDERS if total > 1 else _ORDERS_OF_ONE
-    best: tuple[float, Any] | None = None
-    nothing = np.zeros(0)
-    from tierform.simulation.schedule_kernel import play
-
+    best: tuple[float, Events] | None = None
     for weight, share in orders:
         spacing = max(1, round(weight * share * chunks))
         events = _events(flat, tuple(micro_batches), weight, spacing)
-        makespan = play(*events[:4], flat.time, flat.tail, flat.resources, nothing, nothing)
+        makespan = play(events, flat.time, flat.tail, flat.resources)
         if best is None or makespan < best[0] * (1 - 1e-12):
-            best = (float(makespan), events)
+            best = (makespan, events)
     assert best is not None
-    slices = _slices(flat, best[1], micro_batches) if record else []
-    return StageSchedule(best[0], slices)
+    if not record:
+        return StageSchedule(best[0])
+    return StageSchedule(best[0], slices(flat, best[1], micro_batches), partial(pieces, flat, best[1]))
 
 
 def _one_after_the_other(parts: Sequence[StageSchedule]) -> StageSchedule:
     """Schedules that follow each other."""
-    slices: list[Slice] = []
+    found: list[Slice] = []
+    starts: list[tuple[float, int]] = []
     clock_s, micro = 0.0, 0
     for part in parts:
-        slices += [
-            replace(
-                item,
-                micro_batch=item.micro_batch + micro,
-                start_s=item.start_s + clock_s,
-                end_s=item.end_s + clock_s,
-            )
-            for item in part.slices
-        ]
+        starts.append((clock_s, micro))
+        found += [replace(item, **_later(item, clock_s, micro)) for item in part.slices]
         clock_s += part.makespan_s
-        micro = 1 + max((item.micro_batch for item in slices), default=-1)
-    return StageSchedule(clock_s, slices)
+        micro = 1 + max((item.micro_batch for item in found), default=-1)
+    return StageSchedule(clock_s, found, partial(_pieces_of, parts, starts))
+
+
+def _pieces_of(parts: Sequence[StageSchedule], starts: Sequence[tuple[float, int]]) -> list[Piece]:
+    found: list[Piece] = []
+    for part, (clock_s, micro) in zip(parts, starts, strict=True):
+        shift = len(found)
+        found += [
+            replace(item, **_later(item, clock_s, micro), after=tuple(number + shift for number in item.after))
+            for item in part.pieces()
+        ]
+    return found
+
+
+def _later(item: Slice | Piece, clock_s: float, micro: int) -> dict[str, Any]:
+    return {
+        "micro_batch": item.micro_batch + micro,
+        "start_s": item.start_s + clock_s,
+        "end_s": item.end_s + clock_s,
+    }
 
 
 def _continued(waves: Sequence[Run], micro_batches: Sequence[int], chunks: int) -> float:
@@ -222,11 +227,11 @@ def _like(layer: Layer, first: Layer) -> Layer:
     return Layer(layer.name, tuple(steps), first.output)
 
 
-def _edges_like(known: Step, step: Step, layer: Layer, first: Layer) -> tuple[Edge, ...]:
+def _edges_like(known: ScheduledOperator, step: ScheduledOperator, layer: Layer, first: Layer) -> tuple[Edge, ...]:
     """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
 
     def giver(edge: Edge, of: Layer) -> str:
-        return "" if edge.source == BLOCK_INPUT else of.steps[edge.source].name
+        return "" if edge.source < 0 else of.steps[edge.source].name
 
     times = {(giver(edge, layer), edge.path): edge for edge in known.after}
     found = []
@@ -256,7 +261,7 @@ class _Kind:
         for step in layer.steps:
             edges: list[tuple[int, bool]] = []
             for edge in step.after or (Edge(BLOCK_INPUT),):
-                source = place[edge.source] if edge.source != BLOCK_INPUT else BLOCK_INPUT
+                source = place[edge.source] if edge.source >= 0 else edge.source
                 if edge.path:
                     key = (edge.source, edge.path)
                     if key not in sent:
@@ -269,11 +274,7 @@ class _Kind:
             needed = waits
             if step.fetch:
                 giver = waits[0][0]
-                before = (
-                    ((BEFORE_INPUT, False),)
-                    if giver == BLOCK_INPUT
-                    else tuple((e, False) for e, _ in self.edges[giver])
-                )
+                before = ((BEFORE_INPUT, False),) if giver < 0 else tuple((e, False) for e, _ in self.edges[giver])
                 fetch = self._add(step.fetch, False, step.fetch_s, 0.0, before, shared, once=True)
                 needed = (*waits, (fetch, False))
             place.append(self._add(step.resource, step.own, step.occupancy_s, step.tail_s, needed, shared))
@@ -313,18 +314,16 @@ class _Kind:
         return levels
 
 
-_orders: OrderedDict[Any, Any] = OrderedDict()
+_orders: OrderedDict[object, Events] = OrderedDict()
 
 
-def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Any:
+def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
     """The events of a structure in one service order; remembered, since it depends on no duration."""
     key = (flat.key, micro_batches, weight, spacing)
     found = _orders.get(key)
     if found is not None:
         _orders.move_to_end(key)
         return found
-    from tierform.simulation.schedule_kernel import order_events
-
     chunks, levels, leave = flat.chunks, [], []
     for table in flat.tables:
         # Transfers hold own paths for much shorter than own crossbars are held: only steps of operators are heavy.
@@ -340,51 +339,21 @@ def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: i
     edges = [edges for table in flat.tables for edges in table.edges]
     flat_edges = [edge for group in edges for edge in group]
     step_at = np.cumsum([0, *(len(table.times) for table in flat.tables)])
-    wave_of = np.repeat(np.arange(len(micro_batches)), micro_batches)
-    found = order_events(
-        np.array(flat.kinds, dtype=np.int64),
-        np.array(start, dtype=np.int64),
-        sum(micro_batches),
-        chunks,
-        step_at.astype(np.int64),
-        np.array(levels, dtype=np.int64),
-        np.array([once for table in flat.tables for once in table.once], dtype=np.bool_),
-        np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
-        np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
-        np.array([source for source, _ in flat_edges], dtype=np.int64),
-        np.array([whole for _, whole in flat_edges], dtype=np.bool_),
-        np.array([table.output for table in flat.tables], dtype=np.int64),
-        wave_of.astype(np.int64),
-        flat.steps,
-        weight,
-        spacing,
-        len(flat.shared),
+    structure = Structure(
+        kinds=np.array(flat.kinds, dtype=np.int64),
+        start=np.array(start, dtype=np.int64),
+        step_at=step_at.astype(np.int64),
+        step_level=np.array(levels, dtype=np.int64),
+        step_once=np.array([once for table in flat.tables for once in table.once], dtype=np.int64),
+        step_shared=np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
+        edge_at=np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
+        edge_source=np.array([source for source, _ in flat_edges], dtype=np.int64),
+        edge_whole=np.array([whole for _, whole in flat_edges], dtype=np.int64),
+        output=np.array([table.output for table in flat.tables], dtype=np.int64),
+        wave_of=np.repeat(np.arange(len(micro_batches)), micro_batches).astype(np.int64),
     )
+    found = order_events(structure, chunks, weight, spacing, len(flat.shared), flat.steps)
     _orders[key] = found
     if len(_orders) > _REMEMBERED:
         _orders.popitem(last=False)
-    return found
-
-
-def _slices(flat: _Flat, events: Any, micro_batches: Sequence[int]) -> list[Slice]:
-    """The bars of the timeline, in order of micro-batch, layer and step."""
-    from tierform.simulation.schedule_kernel import play
-
-    number = len(events[0])
-    begin, end = np.zeros(number), np.zeros(number)
-    play(*events[:4], flat.time, flat.tail, flat.resources, begin, end)
-    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
-    size = sum(micro_batches) * layers * most
-    first, last = np.full(size, np.inf), np.zeros(size)
-    row = events[4] // flat.chunks
-    np.minimum.at(first, row, begin)
-    np.maximum.at(last, row, end)
-    found = []
-    for micro in range(sum(micro_batches)):
-        for layer, kind in enumerate(flat.kinds):
-            table = flat.tables[kind]
-            at = (micro * layers + layer) * most
-            for step in table.shown:
-                resource, name = table.names[step]
-                found.append(Slice(resource, name, layer, micro, float(first[at + step]), float(last[at + step])))
     return found

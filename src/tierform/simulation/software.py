@@ -40,11 +40,13 @@ class Software:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self._products = dict(runtime.product_time)
+        times = (runtime.light_time, runtime.optimizer_time, runtime.collective_time, *self._products.values())
+        self._plain = all(time == 1.0 for time in times)
 
     # -- kernels ----------------------------------------------------------------------------------------------
     def alone(self, operator: Operator, cost: Cost) -> Cost:
         """The cost of an operator as a kernel of its own."""
-        return _slower(cost, self._factor(operator))
+        return cost if self._plain else _slower(cost, self._factor(operator))
 
     def fused(self, members: Sequence[Operator], costs: Sequence[Cost]) -> list[Cost]:
         """The costs of the members of a fused kernel."""
@@ -62,8 +64,7 @@ class Software:
 
     def _factor(self, operator: Operator) -> float:
         if operator.kind is Kind.MATMUL:
-            widest = max((operand.precision for operand in operator.inputs), key=bits)
-            return self._products.get(widest, 1.0)
+            return self._products.get(operator.widest, 1.0) if self._products else 1.0
         if operator.kind is Kind.COLLECTIVE:
             return self.runtime.collective_time
         return self.runtime.optimizer_time if operator.kind is Kind.OPTIMIZER else self.runtime.light_time

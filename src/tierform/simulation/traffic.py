@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
@@ -30,6 +30,12 @@ from tierform.provenance import Assumption
 from tierform.simulation.remember import Bounded
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
+
+if TYPE_CHECKING:
+    from tierform.memory.cxl import CxlDevice
+    from tierform.memory.device import MemoryDevice
+    from tierform.memory.hierarchy import Placement
+
 
 STATES = (Role.OPTIMIZER_STATE, Role.MASTER_WEIGHT)
 
@@ -69,7 +75,7 @@ _of_operators: Bounded = Bounded(50_000)
 
 
 @lru_cache(maxsize=64)
-def _device(name: str, count: int) -> Any:
+def _device(name: str, count: int) -> MemoryDevice | CxlDevice:
     return load_memory(name, stacks=count)
 
 
@@ -82,16 +88,17 @@ class MemoryBehind:
         self._bandwidths: dict[float, float] = {}
         self._energies: dict[float, float] = {}
         self._away: dict[str, dict[int, float]] = {}
-        self.devices: list[Any] = [_device(entry.device, entry.count) for entry in chip.memory]
+        self.devices = [_device(entry.device, entry.count) for entry in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
         self.tiers += self.devices
+        self._nearest = None if self.inside or not self.devices else self.devices[0]
         self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
     @property
-    def nearest(self) -> Any | None:
+    def nearest(self) -> MemoryDevice | CxlDevice | None:
         """The device that the chip's components read directly; None when a component has its own, or without any."""
-        return None if self.inside or not self.devices else self.devices[0]
+        return self._nearest
 
     # -- what an operator moves ---------------------------------------------------------------------------------
     def of_operator(self, operator: Operator, *, held: bool, on_chip: bool, refetch: Refetch = ONCE) -> Traffic:
@@ -113,6 +120,11 @@ class MemoryBehind:
             return Traffic(float(operator.read_B))
         kept = held or on_chip or operator.origin is Origin.DEQUANTIZE
         last = len(operator.inputs) - 1
+        spilled = self._overflow_B(operator)
+        if refetch == ONCE:
+            read = operator.count * sum(o.size_B for o in operator.inputs if _of_memory(o, kept)) + spilled
+            write = operator.count * sum(o.size_B for o in operator.outputs if _stays(o)) + spilled
+            return Traffic(float(read), float(write)) if read or write else NOTHING
         read = write = 0.0
         for place, operand in enumerate(operator.inputs):
             again = refetch.second if operator.kind is Kind.MATMUL and place == last else refetch.first
@@ -120,15 +132,13 @@ class MemoryBehind:
                 if kept:
                     continue
                 read += again * operand.size_B
-            elif operand.role is Role.KV_CACHE or _gradient_of_weight(operand):
+            elif _stays(operand):
                 read += again * operand.size_B
             elif operand.role is not Role.INDEX:
                 read += (again - 1.0) * operand.size_B
         for operand in operator.outputs:
-            stays = operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
-            write += (refetch.result_write - (0.0 if stays else 1.0)) * operand.size_B
+            write += (refetch.result_write - (0.0 if _stays(operand) else 1.0)) * operand.size_B
             read += refetch.result_read * operand.size_B
-        spilled = self._overflow_B(operator)
         return Traffic(operator.count * read + spilled, operator.count * write + spilled)
 
     def _of_update(self, operator: Operator, held: bool) -> Traffic:
@@ -140,7 +150,7 @@ class MemoryBehind:
 
     def _overflow_B(self, operator: Operator) -> float:
         """Bytes of intermediate results beyond all buffers together, which wait in memory; 0 on a chip without any."""
-        if self.on_chip_B <= 0:
+        if self.on_chip_B <= 0 or operator.input_B + operator.output_B <= self.on_chip_B:
             return 0.0
         passing = [o for o in (*operator.inputs, *operator.outputs) if o.role is Role.ACTIVATION and not o.static]
         return max(0.0, operator.count * sum(o.size_B for o in passing) - self.on_chip_B) / 2
@@ -186,7 +196,7 @@ class MemoryBehind:
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
-    def place(self, footprint: Footprint, held_B: int) -> Any | None:
+    def place(self, footprint: Footprint, held_B: int) -> Placement | None:
         """Where each part waits; None for a chip without memory.  `held_B` of weights in crossbars take no memory."""
         from tierform.memory.hierarchy import place_footprint
 
@@ -200,6 +210,11 @@ class MemoryBehind:
             for part in placement.spilled
         }
         return placement
+
+    @property
+    def has_spilled(self) -> bool:
+        """Whether something waits beyond the nearest tier."""
+        return bool(self._away)
 
     def spilled(self, operator: Operator) -> dict[int, Traffic]:
         """Bytes of one execution that come from and go to each tier beyond the nearest, by tier number."""
@@ -237,6 +252,16 @@ class MemoryBehind:
 
 def _gradient_of_weight(operand: Operand) -> bool:
     return operand.role is Role.GRADIENT and operand.trainable
+
+
+def _stays(operand: Operand) -> bool:
+    """Whether it waits in memory between operators: the cache of keys and values, gradients of weights."""
+    return operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
+
+
+def _of_memory(operand: Operand, kept: bool) -> bool:
+    """Whether an input comes from memory; `kept` weights do not."""
+    return not kept if operand.role is Role.WEIGHT else _stays(operand)
 
 
 def _part(operator: Operator, operand: Operand) -> str:

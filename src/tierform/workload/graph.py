@@ -10,7 +10,7 @@ context length is counted exactly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from math import fsum, prod
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from tierform.workload.memory import BlockKind, BlockMemory, Cut, Footprint, eve
 from tierform.workload.operator import Operator
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import bits
+from tierform.workload.workload_card import workload_card, workload_line
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -151,6 +152,17 @@ class Workload:
     parallelism: Parallelism = ALONE
     notes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        return workload_line(self)
+
+    def _repr_html_(self) -> str:
+        return workload_card(self)
+
+    @property
+    def whole(self) -> str:
+        """Everything that it is, as one text: what is hashed."""
+        return repr([(item.name, getattr(self, item.name)) for item in fields(self)])
+
     def occurrences(self) -> Iterator[tuple[Stage, Block, Operator, int]]:
         """Every distinct operator with how often it runs in the whole task (all micro-batches)."""
         for stage in self.stages:
@@ -173,15 +185,16 @@ class Workload:
     @property
     def footprint(self) -> Footprint:
         """Memory of the fullest chip when the layers are shared evenly among the pipeline groups."""
-        groups = self.group_footprints(even_cut(self.memory, self.parallelism.pipeline))
+        groups = self.group_footprints(even_cut(self.memory, self.parallelism.parts))
         return max(groups, key=lambda footprint: footprint.total)
 
     def group_footprints(self, cut: Cut) -> tuple[Footprint, ...]:
         """Memory of one chip of each pipeline group.
 
-        `cut` names for each group its blocks and how many of each block's layers it has, in the forward order.
+        `cut` names for each part of the pipeline (one or, interleaved, several for each group) its blocks and how many
+        of each block's layers it has, in the forward order.
         """
-        return footprints(self.memory, cut, self._passes())
+        return footprints(self.memory, cut, self._passes(), self.parallelism.interleave)
 
     def saved_B(self, block: str) -> tuple[int, ...]:
         """Bytes that one layer of a block keeps for its backward pass, for one micro-batch of each wave."""

@@ -9,9 +9,9 @@ layers.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tierform.errors import MissingDependency, Problem, TierformError, fail, nearest
 
@@ -172,7 +172,7 @@ def load_model(name_or_path: str | Path) -> Model:
     )
 
 
-def model_from_config(config: dict[str, Any], name: str = "model", *, file: str = "config.json") -> Model:
+def model_from_config(config: dict[str, object], name: str = "model", *, file: str = "config.json") -> Model:
     """The model that a Hugging Face configuration (as a dictionary) describes."""
     from tierform.workload.config import Config
 
@@ -203,6 +203,13 @@ def _from_path(path: Path) -> Model:
 
 
 def _from_library(path: Path) -> Model:
+    """The model of a library file, read again when the file is another."""
+    known = path.stat()
+    return _read_library(path, known.st_mtime_ns, known.st_size)
+
+
+@lru_cache(maxsize=64)
+def _read_library(path: Path, changed_ns: int, size_B: int) -> Model:
     from tierform.workload.config import read_library_file
 
     config, name, source, note = read_library_file(path)

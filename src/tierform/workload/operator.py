@@ -7,11 +7,11 @@ decides what may sit in ReRAM.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cached_property
 from math import prod
 
+from tierform.lazy import lazy
 from tierform.workload.precision import bits
 
 
@@ -104,7 +104,7 @@ class Attention:
 class Operand:
     """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
 
-    `trainable` marks a weight that learns, and its gradient.
+    `trainable` marks a weight that learns, and its gradient.  `size_B` are its bytes, packed, in whole ones.
     """
 
     name: str
@@ -113,16 +113,15 @@ class Operand:
     role: Role
     static: bool = False
     trainable: bool = False
+    size_B: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size_B", -(-prod(self.shape) * bits(self.precision) // 8))
 
     @property
     def elements(self) -> int:
         """Number of values."""
         return prod(self.shape)
-
-    @property
-    def size_B(self) -> int:
-        """Bytes, packed, rounded up to whole bytes."""
-        return -(-self.elements * bits(self.precision) // 8)
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,10 @@ class Operator:
     `after` names the operators of the same block that must end first; an empty tuple means the block's input.
     `part` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
     `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
-    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`.
+    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`, which
+    are the chips of a tensor group, or with `copies` those of the model's copies that do the same; one that is `ahead`
+    takes nothing from its layer or the one before: it may begin with the layer before, and what uses weights waits for
+    it.
     `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
     core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
     `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on
@@ -160,38 +162,46 @@ class Operator:
     causal: bool = False
     collective: str = ""
     participants: int = 1
+    copies: bool = False
+    ahead: bool = False
     origin: Origin = Origin.MODEL
     shard: Shard = Shard.WHOLE
     attention: Attention | None = None
 
-    @property
+    @lazy
     def macs(self) -> int:
         """Multiply-accumulates of all groups; 0 unless a matmul."""
         return self.count * self.batch * self.m * self.n * self.k
 
-    @cached_property
+    @lazy
+    def widest(self) -> str:
+        """The number format of its inputs with the most bits; of a matmul its factors', not that of what is added."""
+        factors = self.inputs[:2] if self.kind is Kind.MATMUL else self.inputs
+        return max((operand.precision for operand in factors), key=bits)
+
+    @lazy
     def operations(self) -> float:
         """Arithmetic operations: 2 per MAC for matmuls, otherwise `operations_per_element` per output value."""
         if self.kind is Kind.MATMUL:
             return 2.0 * self.macs
         return self.operations_per_element * sum(operand.elements for operand in self.outputs) * self.count
 
-    @cached_property
+    @lazy
     def static_operand(self) -> Operand | None:
         """The operand that does not change during the task, if there is one."""
         return next((operand for operand in self.inputs if operand.static and operand.role is Role.WEIGHT), None)
 
-    @cached_property
+    @lazy
     def input_B(self) -> int:
         """Bytes of all inputs of all groups."""
         return self.count * sum(operand.size_B for operand in self.inputs)
 
-    @cached_property
+    @lazy
     def output_B(self) -> int:
         """Bytes of all outputs of all groups."""
         return self.count * sum(operand.size_B for operand in self.outputs)
 
-    @cached_property
+    @lazy
     def weight_B(self) -> int:
         """Bytes of the weight operands of all groups."""
         return self.count * sum(operand.size_B for operand in self.inputs if operand.role is Role.WEIGHT)
@@ -206,7 +216,7 @@ class Operator:
         """Bytes that it reads: all inputs; of a table only the rows that this chip has and that come out."""
         return min(self.weight_B, self.output_B) if self.looks_up else self.input_B
 
-    @cached_property
+    @lazy
     def shape_key(self) -> tuple[object, ...]:
         """What its cost depends on: two operators with equal keys cost the same on the same component."""
         operands = tuple((o.shape, o.precision, o.role, o.static) for o in (*self.inputs, *self.outputs))

@@ -179,6 +179,7 @@ class Tape:
     parameters: dict[str, Parameter] = field(default_factory=dict)
     scores: set[str] = field(default_factory=set)
     together: list[int] = field(default_factory=list)  # for each operator, see Entry
+    low: dict[tuple[str, str], Value] = field(default_factory=dict)  # (fused target, input) -> A's result
     cores: int = 0
     _group: int = 0
     _groups: int = 0

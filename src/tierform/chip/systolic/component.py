@@ -103,6 +103,7 @@ class SystolicArrays:
     parameters: SystolicParameters
     _costs: Costs = field(init=False, default_factory=dict, repr=False, compare=False)
     _refetches: Refetches = field(init=False, default_factory=dict, repr=False, compare=False)
+    _cuts: dict[tuple[int, ...], tuple[Cut, str]] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     schema = SystolicParameters
 
@@ -151,13 +152,13 @@ class SystolicArrays:
         return self._by_format[precision]
 
     def _mac_energy_J(self, operator: Operator) -> float | None:
-        return self.mac_energy_J(max((operand.precision for operand in operator.inputs), key=bits))
+        return self.mac_energy_J(operator.widest)
 
     def conversion(self, operator: Operator) -> str:
         """A format without a MAC energy of its own is run as the next wider one."""
         if operator.kind is not Kind.MATMUL:
             return ""
-        precision = max((operand.precision for operand in operator.inputs), key=bits)
+        precision = operator.widest
         if precision in self.parameters.mac_energy:
             return ""
         energy = self.mac_energy_J(precision)
@@ -195,6 +196,13 @@ class SystolicArrays:
         )
 
     def _cut(self, m: int, n: int, k: int, products: int, units: int) -> tuple[Cut, str]:
+        key = (m, n, k, products, units)
+        found = self._cuts.get(key)
+        if found is None:
+            found = self._cuts[key] = self._best_cut(m, n, k, products, units)
+        return found
+
+    def _best_cut(self, m: int, n: int, k: int, products: int, units: int) -> tuple[Cut, str]:
         p = self.parameters
         choices = DATAFLOWS if p.dataflow == "best" else (p.dataflow,)
         options = [best_cut(flow, m, n, k, products, units, p.rows, p.columns, p.overlap) for flow in choices]
