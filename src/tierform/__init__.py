@@ -12,6 +12,7 @@ from tierform.compiled import prepare as _prepare
 if TYPE_CHECKING:
     from tierform.chip.description import Chip, load_chip
     from tierform.errors import TierformError
+    from tierform.exploration.study import Study, explore
     from tierform.mapping import Mapping, load_mapping
     from tierform.serving.engine import Engine, load_engine
     from tierform.serving.requests import Requests
@@ -69,9 +70,11 @@ _HOME = {
     "Service": "serving.service",
     "Slo": "serving.slo",
     "Step": "workload.task",
+    "Study": "exploration.study",
     "TierformError": "errors",
     "Training": "workload.task",
     "Workload": "workload.graph",
+    "explore": "exploration.study",
     "load_chip": "chip.description",
     "load_engine": "serving.engine",
     "load_job": "simulation.job_file",
@@ -111,9 +114,11 @@ __all__ = [
     "Service",
     "Slo",
     "Step",
+    "Study",
     "TierformError",
     "Training",
     "Workload",
+    "explore",
     "load_chip",
     "load_engine",
     "load_job",

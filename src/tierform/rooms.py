@@ -15,6 +15,7 @@ ROOMS: tuple[tuple[str, str], ...] = (
     ("store", "the weight store: any precision from one copy"),
     ("tuning", "real training: low-rank adapters and the switch to them"),
     ("serving", "many requests over time: traces, the scheduler, step oracles, replicas, energy"),
+    ("exploration", "many designs: spaces, strategies, a results base, searched places, links and routes"),
     ("studies", "each published result as a runnable study"),
     ("compat", "other tools' files: SCALE-Sim, BookSim2, HotSpot, DRAMsim3, Ramulator"),
     ("validation", "the ledger: engines and whole models against reference tools and measured silicon"),

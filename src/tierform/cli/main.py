@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
     "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
     "serve": ("tierform.cli.serve", "What many users get over time: latencies, goodput, joules a token."),
+    "explore": ("tierform.cli.explore", "Many designs: the best chip, mapping and split within limits."),
     "accuracy": ("tierform.cli.accuracy", "What the chip does to a model's answers: quantized, noisy, adapted."),
     "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
     "show": ("tierform.cli.show", "One entry of the library, resolved, with the source of every number."),

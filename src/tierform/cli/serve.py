@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from tierform.cli.output import OutputFile, console, json_option, one_thread, print_table, progress
-from tierform.cli.run_options import FILE
+from tierform.cli.output import InputPath, OutputFile, console, json_option, one_thread, print_table, progress
 from tierform.errors import Problem, TierformError, fail
 from tierform.units import format_quantity
 
@@ -25,7 +24,9 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.argument("model")
 @click.option("--chip", help="A chip of the library or a YAML file.")
 @click.option("--chips", help="For --find cheapest: chips, separated by commas.")
-@click.option("--trace", type=FILE, help="Requests to replay: Azure, Mooncake, BurstGPT, vidur, ... (docs/serving.md).")
+@click.option(
+    "--trace", type=InputPath(), help="Requests to replay: Azure, Mooncake, BurstGPT, vidur, ... (docs/serving.md)."
+)
 @click.option("--rate", type=float, help="Requests a second, instead of a trace.")
 @click.option("--requests", "number", type=int, default=1000, show_default=True, help="How many, with --rate.")
 @click.option("--pattern", type=click.Choice(PATTERNS), default="poisson", show_default=True, help="How they arrive.")
@@ -34,7 +35,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--variation", type=float, default=0.0, show_default=True, help="Coefficient of variation of both.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Replay the trace this much faster.")
 @click.option("--first", type=int, help="Only the first requests of the trace.")
-@click.option("--engine", type=FILE, help="An engine file with vLLM's names (tierform init engine).")
+@click.option("--engine", type=InputPath(), help="An engine file with vLLM's names (tierform init engine).")
 @click.option("--replicas", type=int, default=1, show_default=True, help="Copies of the model.")
 @click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
 @click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")

@@ -17,7 +17,7 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.network.tables import ancestor_ways, ring_step, table_of
-from tierform.network.topology import ExpressGrid, Groups, IntArray, Lines, Topology, Tree
+from tierform.network.topology import ExpressGrid, Groups, IntArray, Lines, RouteTable, Topology, Tree
 
 ROUTINGS = (
     "default",
@@ -38,6 +38,7 @@ ROUTINGS = (
     "minimal_adaptive",
     "planar_adaptive",
     "first_settled",
+    "given",
 )
 __all__ = ["ROUTINGS", "Routing", "choose_routing", "path", "ring_step"]
 
@@ -147,6 +148,8 @@ def routings_of(topology: Topology) -> dict[str, tuple[tuple[str, float], ...]]:
         own = dict(_GROUPS)
     elif isinstance(structure, ExpressGrid):
         own = dict(_EXPRESS)
+    elif isinstance(structure, RouteTable):
+        own = {"given": (("given", 1.0),)}
     return {**own, **{name: parts for name, parts in _ANY_GRAPH.items() if name not in own}}
 
 

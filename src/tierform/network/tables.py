@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.network.settled import first_settled_table
-from tierform.network.topology import ExpressGrid, Grid, Groups, IntArray, Lines, Topology, Tree
+from tierform.network.topology import ExpressGrid, Grid, Groups, IntArray, Lines, RouteTable, Topology, Tree
 
 _FAR = np.int32(1 << 28)
 
@@ -189,6 +189,12 @@ def _express(longest: Callable[[int], int], reverse: bool) -> Callable[[Topology
     return table
 
 
+def _given(topology: Topology, destinations: IntArray) -> IntArray:
+    table = topology.structure
+    assert isinstance(table, RouteTable)
+    return np.ascontiguousarray(table.next_link[:, destinations], np.int32)
+
+
 def _minimal(topology: Topology, destinations: IntArray) -> IntArray:
     every = np.ones(topology.links, bool)
     return _nearest(topology, _distances(topology, destinations, every), every)
@@ -291,6 +297,7 @@ TABLES: dict[str, Callable[[Topology, IntArray], IntArray]] = {
     "express_far": _express(lambda side: side // 2 - 1, reverse=False),
     "express": _express(lambda side: 1, reverse=False),
     "reverse_express": _express(lambda side: 1, reverse=True),
+    "given": _given,
     "minimal": _minimal,
     "first_settled": first_settled_table,
     "up_down": _up_down,

@@ -114,7 +114,14 @@ class ExpressGrid:
     ports: IntArray
 
 
-Structure = Tree | Lines | Groups | ExpressGrid
+@dataclass(frozen=True, eq=False)
+class RouteTable:
+    """Routes that were found for this network: `next_link[router, destination]`, -1 at the destination."""
+
+    next_link: IntArray
+
+
+Structure = Tree | Lines | Groups | ExpressGrid | RouteTable
 
 
 def _reached(source: IntArray, target: IntArray, routers: int) -> NDArray[np.bool_]:

@@ -33,7 +33,11 @@ At = tuple[str | int, ...]
 # -- reading -----------------------------------------------------------------------------------------------------
 def load_job(path: Path | str) -> Job:
     """The Job of a file; TierformError with every mistake and its line.  Paths in it are relative to the file."""
-    document = read_yaml(path)
+    return job_of(read_yaml(path))
+
+
+def job_of(document: Document) -> Job:
+    """The Job of a document's content; TierformError with every mistake and its line."""
     if not isinstance(document.content, dict):
         fail("keys with values are needed here", file=document.file)
     return _Reader(document).job()

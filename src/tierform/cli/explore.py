@@ -1,0 +1,181 @@
+"""``tierform explore SPACE.yaml`` and ``tierform explore show STUDY.db``: many designs, and the best of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from tierform.cli.output import OutputFile, console, json_option, one_thread, print_table, progress
+from tierform.errors import fail
+from tierform.units import format_quantity
+
+if TYPE_CHECKING:
+    from tierform.exploration.space import Space
+    from tierform.exploration.study import Study
+
+MOST_ROWS = 12
+
+
+@click.command("explore")
+@click.argument("what", nargs=-1, required=True, metavar="SPACE.yaml | show STUDY.db")
+@click.option("--study", type=OutputFile(), help="The file that keeps the study [SPACE.db beside the working folder].")
+@click.option("--budget", type=int, default=200, show_default=True, help="Points to evaluate, all runs together.")
+@click.option(
+    "--strategy",
+    default="auto",
+    show_default=True,
+    help="auto, exhaustive, sobol, surrogate, local, nsga2, nsga3, tpe.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same points.")
+@click.option("--workers", type=int, default=1, show_default=True, help="Processes on this machine.")
+@click.option(
+    "--dry-run", is_flag=True, help="Tell the size of the space, the feasible share of a sample and the time."
+)
+@click.option("--winners", type=click.Path(path_type=Path), help="Write the front as chip, mapping and job files here.")
+@click.option("--verify", type=int, default=0, help="Simulate so many winners at cycle fidelity (minutes each).")
+@json_option
+def command(
+    what: tuple[str, ...],
+    study: Path | None,
+    budget: int,
+    strategy: str,
+    seed: int,
+    workers: int,
+    dry_run: bool,
+    winners: Path | None,
+    verify: int,
+    json_file: Path | None,
+) -> None:
+    """Search the space of a file for the best designs within its limits; an interrupted study goes on.
+
+    Everything is kept in one file, which several processes may work on at once: start the same command again.
+    """
+    one_thread()
+    if workers < 1:
+        fail("at least one worker is needed", key="--workers", value=workers)
+    from tierform.exploration.study import explore, open_study
+
+    if what[0] == "show":
+        if len(what) != 2:
+            fail("one study is needed", key="show", fix="tierform explore show STUDY.db")
+        made = open_study(what[1])
+    else:
+        if len(what) != 1:
+            fail("one space file is needed", value=" ".join(what), fix="tierform explore SPACE.yaml")
+        from tierform.exploration.space_file import load_space
+
+        space = load_space(what[0])
+        if dry_run:
+            _dry_run(space, budget)
+            return
+        path = study or Path(Path(what[0]).stem + ".db")
+        begin = time.perf_counter()
+        with progress() as bar:
+            task = bar.add_task("exploring", total=budget if space.size is None else min(budget, space.size))
+            made = explore(
+                what[0], study=path, budget=budget, strategy=strategy, seed=seed, workers=workers,
+                progress=lambda now: bar.update(task, completed=now.base.counts()[2]),
+            )  # fmt: skip
+        console().print(f"{made.space.name}: {time.perf_counter() - begin:.1f} s; kept in {path}")
+    _tell(made)
+    if winners:
+        from tierform.exploration.winners import write_winners
+
+        written = write_winners(made, winners)
+        console().print(f"written: {len(written)} winners to {winners}", soft_wrap=True)
+    if verify:
+        _verify(made, verify)
+    if json_file:
+        from tierform.files import write_json
+
+        write_json(json_file, _content(made))
+
+
+def _dry_run(space: Space, budget: int) -> None:
+    from tierform.exploration.evaluator import JobEvaluator
+    from tierform.exploration.study import sample
+
+    points, outcomes, seconds = sample(space, JobEvaluator(space), min(16, space.size or 16))
+    feasible = sum(outcome.violation <= 0 for outcome in outcomes)
+    number = budget if space.size is None else min(budget, space.size)
+    size = "without end" if space.size is None else f"{space.size:,} points"
+    console().print(f"{space.name}: {size} of {len(space.parameters)} parameters")
+    for text in space.pruned:
+        console().print(f"  splits left out: {text}")
+    console().print(f"feasible: {feasible} of {len(points)} sampled")
+    for reason in dict.fromkeys(outcome.reason for outcome in outcomes if outcome.reason):
+        console().print(f"  {reason.splitlines()[0]}", soft_wrap=True)
+    console().print(f"a point takes {seconds * 1e3:.1f} ms; {number:,} take {seconds * number:.1f} s on one core")
+
+
+def _tell(study: Study) -> None:
+    waiting, leased, _ = study.base.counts()
+    rows = study.front()
+    console().print(f"{study.claim()}; {len(rows)} on the front, hypervolume {study.hypervolume():.4f}")
+    if waiting or leased:
+        console().print(f"{waiting} points wait, {leased} are being evaluated")
+    if not rows:
+        worst = sorted(study.base.rows(), key=lambda row: row.outcome.violation)[:3]
+        console().print("no point is within the limits; the nearest:")
+        for row in worst:
+            console().print(f"  {row.number}: {row.outcome.reason}", soft_wrap=True)
+        return
+    from tierform.exploration.evaluator import FIGURES
+
+    knee = study.knee()
+    names = [parameter.name for parameter in study.space.parameters]
+    figures = [wanted.figure for wanted in study.space.objectives]
+    shown = (
+        rows
+        if len(rows) <= MOST_ROWS
+        else [rows[round(i * (len(rows) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
+    )
+    if knee is not None and knee not in shown:
+        shown.append(knee)
+    body = [
+        [
+            f"{row.number}{' knee' if knee is not None and row.number == knee.number else ''}",
+            *(format_quantity(row.outcome.figures[name], FIGURES[name]) for name in figures),
+            *("-" if row.chosen[name] is None else str(row.chosen[name]) for name in names),
+        ]
+        for row in shown
+    ]
+    title = "The front" if len(shown) == len(rows) else f"The front ({len(shown)} of {len(rows)}; --json has all)"
+    print_table(title, ["point", *figures, *names], body)
+
+
+def _verify(study: Study, number: int) -> None:
+    from tierform.exploration.winners import verify
+
+    knee = study.knee()
+    rows = ([knee] if knee is not None else []) + [
+        row for row in study.front() if knee is None or row.number != knee.number
+    ]
+    body = [
+        [
+            str(one.number),
+            format_quantity(one.latency_s, "s"),
+            "-" if one.cycle_latency_s is None else format_quantity(one.cycle_latency_s, "s"),
+            one.reason if one.disagreement is None else f"{100 * one.disagreement:+.2f} %",
+        ]
+        for one in verify(study, rows[:number])
+    ]
+    print_table("Winners by cycle", ["point", "formula", "cycle", "disagreement"], body)
+
+
+def _content(study: Study) -> dict[str, object]:
+    knee = study.knee()
+    return {
+        "schema": "tierform.study/1",
+        "name": study.space.name,
+        "claim": study.claim(),
+        "hypervolume": study.hypervolume(),
+        "knee": None if knee is None else knee.number,
+        "front": [
+            {"number": row.number, "chosen": row.chosen, "figures": row.outcome.figures} for row in study.front()
+        ],
+        "points": study.base.counts()[2],
+    }

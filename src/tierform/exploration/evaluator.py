@@ -1,0 +1,165 @@
+"""What a point of a space costs: a Job is made from it, simulated, and told as figures and violations.
+
+A point that cannot be is not a failure but a number: how far it is beyond each limit, and for what no number is known
+(a chip file that contradicts itself, a split that does not divide) one that is larger than any, with the reason.
+Everything that points share (model, chip file, tasks) is made once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from tierform.chip.description import Chip, load_chip
+from tierform.errors import TierformError
+from tierform.exploration.space import Space, Value, Values
+from tierform.files import Document
+from tierform.simulation.job import Job
+from tierform.simulation.job_file import job_of
+from tierform.simulation.result import Result
+
+# Figures that objectives and limits may name, with their units.
+FIGURES: dict[str, str] = {
+    "latency_s": "s",
+    "energy_J": "J",
+    "energy_delay_product_Js": "",
+    "average_power_W": "W",
+    "area_m2": "m2",
+    "peak_K": "K",
+    "kelvin_over": "",
+    "bytes_missing": "B",
+    "chips": "",
+    "cell_writes": "",
+    "network_B": "B",
+}
+# The violation of a point that is refused: beyond any limit that is missed by a number.
+REFUSED = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Figures of a point, how far it is beyond its limits (0: feasible), and why."""
+
+    figures: dict[str, float] = field(default_factory=dict)
+    violation: float = 0.0
+    reason: str = ""
+
+
+class Evaluator(Protocol):
+    """Points in, outcomes out, in order."""
+
+    def __call__(self, points: Sequence[Values]) -> list[Outcome]:
+        """The outcome of each point."""
+        ...
+
+
+def figures_of_result(result: Result) -> dict[str, float]:
+    """The figures of :data:`FIGURES`; `kelvin_over` is the worst excess over a limit of the chip."""
+    thermal = result.thermal or {}
+    over = [die["peak_K"] - die["limit_K"] for die in thermal.get("dies", []) if die["limit_K"] is not None]
+    return {
+        "latency_s": result.latency_s,
+        "energy_J": result.energy_J,
+        "energy_delay_product_Js": result.energy_delay_product_Js,
+        "average_power_W": result.average_power_W,
+        "area_m2": result.area_m2,
+        "peak_K": float(thermal.get("peak_K", math.nan)),
+        "kelvin_over": max([0.0, *over]),
+        "bytes_missing": float(sum(result.memory_spill_B.values())),
+        "chips": float(result.chips),
+        "cell_writes": float(result.wear.cell_writes),
+        "network_B": float(result.network_B),
+    }
+
+
+def judge(space: Space, figures: Mapping[str, float]) -> Outcome:
+    """The outcome of figures: the sum of relative violations, and which limits are missed by how much."""
+    total, reasons = 0.0, []
+    for bound in space.limits:
+        beyond = bound.violation(figures[bound.figure])
+        if beyond > 0 or math.isnan(beyond):
+            total += beyond
+            reasons.append(f"{bound.figure} = {figures[bound.figure]:.6g} is {100 * beyond:.3g} % beyond its limit")
+    return Outcome(dict(figures), total, "; ".join(reasons))
+
+
+class JobEvaluator:
+    """Points of a space as simulated jobs."""
+
+    def __init__(self, space: Space) -> None:
+        self.space = space
+        self._jobs: dict[tuple[tuple[str, Value], ...], Job] = {}
+        self._chips: dict[str, Chip] = {}
+
+    def job(self, point: Values) -> Job:
+        """The job of a point; TierformError where it cannot be."""
+        changes = self.space.changes(point)
+        of_chip = {path.removeprefix("chip."): value for path, value in changes.items() if path.startswith("chip.")}
+        rest = tuple(item for item in changes.items() if not item[0].startswith("chip."))
+        job = self._jobs.get(rest)
+        if job is None:
+            if len(self._jobs) > 4096:
+                self._jobs.clear()
+            job = self._jobs[rest] = self._base(dict(rest))
+        assert isinstance(job.chip, Chip)
+        return replace(job, chip=job.chip.vary(of_chip)) if of_chip else job
+
+    def _base(self, changes: dict[str, Value]) -> Job:
+        content = dict(self.space.base)
+        for path, value in changes.items():
+            content = _put(content, path.split("."), value)
+        job = job_of(Document(content, str(Path(self.space.folder) / "job")))
+        name = str(job.chip)
+        if name not in self._chips:
+            self._chips[name] = load_chip(name)
+        return replace(job, chip=self._chips[name]).loaded()
+
+    def result(self, point: Values) -> Result:
+        """The whole result of a point."""
+        return self.job(point).simulate()
+
+    def __call__(self, points: Sequence[Values]) -> list[Outcome]:
+        """The outcome of each point."""
+        found = []
+        for point in points:
+            try:
+                found.append(judge(self.space, figures_of_result(self.result(point))))
+            except TierformError as error:
+                found.append(Outcome({}, REFUSED, str(error).replace("\n    ", " ")))
+        return found
+
+
+def _put(content: dict[str, Any], steps: Sequence[str], value: Value) -> dict[str, Any]:
+    if len(steps) == 1:
+        return {**content, steps[0]: value}
+    inner = content.get(steps[0])
+    return {**content, steps[0]: _put(dict(inner) if isinstance(inner, dict) else {}, steps[1:], value)}
+
+
+class TableEvaluator:
+    """Points looked up in a table of known outcomes: to try strategies on what was evaluated before."""
+
+    def __init__(self, space: Space, rows: Sequence[Mapping[str, Value]]) -> None:
+        self.space = space
+        names = [parameter.name for parameter in space.parameters]
+        self._rows = {tuple(row[name] for name in names): row for row in rows}
+        self._names = names
+
+    def __call__(self, points: Sequence[Values]) -> list[Outcome]:
+        """The outcome of each point; a point that is not in the table is refused."""
+        found = []
+        for point in points:
+            row = self._rows.get(tuple(point[name] for name in self._names))
+            if row is None:
+                found.append(Outcome({}, REFUSED, "not in the table"))
+                continue
+            figures = {
+                name: float(value)
+                for name, value in row.items()
+                if name not in point and isinstance(value, int | float)
+            }
+            found.append(judge(self.space, figures))
+        return found

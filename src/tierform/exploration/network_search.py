@@ -1,0 +1,351 @@
+"""A network found for its traffic: which tile stands where, which links there are, which routes they carry.
+
+The reference is the network as the chip file has it, with its own routes (on a mesh: dimension order).  Every design is
+compared with it at equal wire, within the same ports a router, with routes that cannot deadlock on any number of
+virtual channels; latency, energy and peak load are ratios to it.
+
+Latency is that of an empty network, weighted by bytes; a longer link takes a cycle for each length of the reference's
+shortest planar link that it has begun.  Energy is that of :class:`tierform.network.AnalyticNetwork`.  Peak is the time
+of all bytes at the busiest link.  Limits: planar links join routers of one die; pillars and interposer links stay
+where they are; each byte goes to one tile (a multicast is counted as so many transfers).  Optima are not proven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.errors import fail
+from tierform.exploration.link_moves import Annealing, LinkRules, anneal_links
+from tierform.exploration.placement_moves import Fixed, Weights, anneal_places, ordered_table, route_lists
+from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
+from tierform.network import AnalyticNetwork, Topology, choose_routing
+from tierform.network.topology import PLANAR, VERTICAL, IntArray, RouteTable
+
+Floats = NDArray[np.float64]
+# The most channels that leave a router: seven ports, of which one is the node's, as in a 3D mesh.
+MOST_PORTS = 7
+STARTS = ("own", "upper", "lower", "first")
+
+
+@dataclass(frozen=True, slots=True)
+class Ratios:
+    """Latency, energy and peak load of a design over those of the reference."""
+
+    latency: float
+    energy: float
+    peak: float
+
+    @property
+    def values(self) -> tuple[float, float, float]:
+        """The three, in order."""
+        return self.latency, self.energy, self.peak
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkProblem:
+    """A network with one node a router, the bytes between its nodes, and which of them may change places.
+
+    `bytes_between` is (nodes, nodes); nodes of one `kind` may change places.  `power_W` and `influence` (kelvin at a
+    place for a watt at another) bring heat into the search of places.
+    """
+
+    network: AnalyticNetwork
+    bytes_between: Floats
+    kind: NDArray[np.int64]
+    most_ports: int = MOST_PORTS
+    power_W: Floats | None = None
+    influence: Floats | None = None
+
+    def __post_init__(self) -> None:
+        n = self.network.topology.routers
+        if not self.network.one_node_each or self.bytes_between.shape != (n, n) or len(self.kind) != n:
+            fail("one node a router is needed, with its bytes and its kind", key="bytes_between", value=n)
+        if not self.bytes_between.sum() > 0:
+            fail("there is no traffic to place", key="bytes_between", value=0)
+
+    @cached_property
+    def flow(self) -> Floats:
+        """(n, n) bytes that enter the network."""
+        flow: Floats = np.array(self.bytes_between, dtype=np.float64)
+        np.fill_diagonal(flow, 0.0)
+        return flow
+
+    @cached_property
+    def cycles(self) -> Floats:
+        """(links,) cycles of a hop: the router and the wire."""
+        return self.network.router.pipeline_cycles + self.network.topology.link_latency_cycles.astype(np.float64)
+
+    @cached_property
+    def energy(self) -> Floats:
+        """(links,) J for a byte and hop: the router and the wire."""
+        return 8 * self.network.energy.router_J_per_bit + np.asarray(self.network.link_J_per_B, np.float64)
+
+    @cached_property
+    def table(self) -> NDArray[np.int32]:
+        """(n, n) the reference's routes."""
+        return np.ascontiguousarray(
+            self.network.routing.next_links(np.arange(len(self.kind), dtype=np.int32)), np.int32
+        )
+
+    @cached_property
+    def reference(self) -> tuple[float, float, float]:
+        """Mean cycles, J for a byte, and s at the busiest link of the reference."""
+        return _reference(self).figures
+
+    @cached_property
+    def pitch_m(self) -> float:
+        """The shortest planar link, and the length that takes its cycles."""
+        planar = self.network.topology.link_length_m[self.network.topology.link_kind == PLANAR]
+        return float(planar.min()) if len(planar) else 0.0
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkDesign:
+    """A network that was found: its links and routes, and the router of each node of the problem."""
+
+    problem: NetworkProblem
+    topology: Topology
+    table: NDArray[np.int32]
+    place: NDArray[np.int64]
+    cycles: Floats = field(repr=False)
+    energy: Floats = field(repr=False)
+    note: str = ""
+
+    @cached_property
+    def loads(self) -> Floats:
+        """(links,) bytes on each link."""
+        first, channels = route_lists(self.table, _ints(self.topology.link_target))
+        moved = np.zeros_like(self.problem.flow)
+        moved[np.ix_(self.place, self.place)] = self.problem.flow
+        amount = np.repeat(moved.ravel(), np.diff(first))
+        loads: Floats = np.bincount(channels, weights=amount, minlength=self.topology.links).astype(np.float64)
+        return loads
+
+    @cached_property
+    def figures(self) -> tuple[float, float, float]:
+        """Mean cycles of a byte's head, J for a byte, and s at the busiest link."""
+        problem, total = self.problem, float(self.problem.flow.sum())
+        empty = problem.network.zero_load_cycles(0, 0)
+        rate = np.minimum(self.topology.link_width_bits, problem.network.router.flit_bits)
+        busiest = float((self.loads * 8 / rate).max()) / problem.network.clock_Hz
+        late = float(self.loads @ self.cycles) / total + empty
+        spent = float(self.loads @ self.energy) / total + 8 * problem.network.energy.router_J_per_bit
+        return late, spent, busiest
+
+    @cached_property
+    def ratios(self) -> Ratios:
+        """Against the reference."""
+        return Ratios(*(mine / its for mine, its in zip(self.figures, self.problem.reference, strict=True)))
+
+    @property
+    def wire_m(self) -> float:
+        """Planar wire of all links, one of each pair of channels, at the reference's width."""
+        planar = self.topology.link_kind == PLANAR
+        return float(self.topology.link_length_m[planar].sum()) / 2
+
+    @property
+    def ports(self) -> int:
+        """The most ports of a router, its node's counted."""
+        return int(self.topology.radix.max())
+
+    @property
+    def score(self) -> float:
+        """Product of the three ratios: by what designs are ranked."""
+        return float(np.prod(self.ratios.values))
+
+    @cached_property
+    def network(self) -> AnalyticNetwork:
+        """The network with these links and routes (nodes at their routers; `place` says which tile is where)."""
+        reference = self.problem.network
+        topology = replace(self.topology, grid=None, structure=RouteTable(self.table))
+        return AnalyticNetwork(
+            topology, choose_routing(topology), reference.router, reference.clock_Hz, reference.energy
+        )
+
+
+def _ints(numbers: IntArray) -> NDArray[np.int32]:
+    return np.ascontiguousarray(numbers, np.int32)
+
+
+def _fixed(problem: NetworkProblem, energy_weight: float) -> Fixed:
+    late, spent, busiest = problem.reference
+    total, n = float(problem.flow.sum()), len(problem.kind)
+    weight = (problem.cycles / late + energy_weight * problem.energy / spent) * 2 / (1 + energy_weight) / total
+    first, channels = route_lists(problem.table, _ints(problem.network.topology.link_target))
+    sums = np.concatenate([[0.0], np.cumsum(weight[channels])])
+    rate = np.minimum(problem.network.topology.link_width_bits, problem.network.router.flit_bits)
+    return Fixed(
+        flow=problem.flow,
+        cost=np.ascontiguousarray((sums[first[1:]] - sums[first[:-1]]).reshape(n, n)),
+        first=first,
+        channels=channels,
+        relative=8 / rate / problem.network.clock_Hz / busiest,
+        group=np.asarray(problem.kind, np.int64),
+        power=np.zeros(n) if problem.power_W is None else np.asarray(problem.power_W, np.float64),
+        influence=np.zeros((n, n)) if problem.influence is None else np.asarray(problem.influence, np.float64),
+    )
+
+
+def _reference(problem: NetworkProblem) -> NetworkDesign:
+    """The design of the reference: what is left where nothing is to be gained."""
+    place = np.arange(len(problem.kind), dtype=np.int64)
+    topology = problem.network.topology
+    return NetworkDesign(
+        problem=problem,
+        topology=topology,
+        table=problem.table,
+        place=place,
+        cycles=problem.cycles,
+        energy=problem.energy,
+        note="nothing to gain",
+    )
+
+
+def search_places(
+    problem: NetworkProblem, *, seed: int = 0, steps: int = 250_000, heat_weight: float = 0.0
+) -> list[NetworkDesign]:
+    """The front of placements on the network as it is, best product first; routes and links stay.
+
+    Where no placement is better than the reference, the one design is the reference itself, and its note says so.
+    """
+    start = np.arange(len(problem.kind), dtype=np.int64)
+    found = [_reference(problem)]
+    for energy_weight in (1.0, 10.0):
+        place = start.copy()
+        weights = Weights(peak=0.3, heat=heat_weight, steps=steps, warm=0.02, cold=1e-5, seed=seed)
+        anneal_places(_fixed(problem, energy_weight), weights, place)
+        found.append(replace(found[0], place=place, note="placement"))
+    return front(found)
+
+
+def front(designs: Iterable[NetworkDesign]) -> list[NetworkDesign]:
+    """Designs that no other beats (by more than rounding) in latency, energy and peak at once, best product first."""
+    kept: list[NetworkDesign] = []
+    for design in designs:
+        mine = np.array(design.ratios.values)
+        if any((np.array(other.ratios.values) <= mine * (1 + 1e-9)).all() for other in kept):
+            continue
+        kept = [other for other in kept if not (mine <= np.array(other.ratios.values) * (1 + 1e-9)).all()]
+        kept.append(design)
+    return sorted(kept, key=lambda design: design.score)
+
+
+def _pairs(topology: Topology) -> NDArray[np.int32]:
+    """(links, 2) the two channels of each planar link."""
+    back = {
+        (int(a), int(b)): link
+        for link, (a, b) in enumerate(zip(topology.link_target, topology.link_source, strict=True))
+    }
+    ends = zip(topology.link_source, topology.link_target, strict=True)
+    found = [
+        (link, back[int(a), int(b)]) for link, (a, b) in enumerate(ends) if topology.link_kind[link] == PLANAR and a < b
+    ]
+    return np.array(found, np.int32).reshape(-1, 2)
+
+
+def _start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | None:
+    """The routes from which the search starts: planar moves after climbing ("upper"), after going down, or last."""
+    topology = problem.network.topology
+    if start == "own":
+        return problem.table
+    ahead = topology.position_m[topology.link_target] - topology.position_m[topology.link_source]
+    axis = np.argmax(np.abs(ahead), axis=1)
+    sign = np.sign(np.take_along_axis(ahead, axis[:, None], 1)[:, 0])
+    place = np.take_along_axis(topology.position_m[topology.link_target], axis[:, None], 1)[:, 0]
+    if not (topology.link_kind == VERTICAL).any():
+        return None
+    early = {"upper": (axis == 2) & (sign > 0), "lower": (axis == 2) & (sign < 0), "first": axis == 2}[start]
+    order = np.lexsort((-sign * place, -np.where(early, -1, axis))).astype(np.int32)
+    table = ordered_table(
+        order, _ints(topology.link_source), _ints(topology.link_target), problem.cycles, topology.routers
+    )
+    missing = (table < 0).sum() > topology.routers
+    return None if missing else table
+
+
+def search_links(
+    problem: NetworkProblem, *, places: bool = False, seed: int = 0, rounds: int = 60_000, peak_weight: float = 0.03,
+    longest: int = 6, starts: Sequence[str] = STARTS, link_share: float = 0.8, routes_a_round: int = 10,
+) -> list[NetworkDesign]:  # fmt: skip
+    """The front of link sets with routes that cannot deadlock, at no more wire than the reference; best product first.
+
+    With `places` tiles of one kind move as well; with `link_share` 0 the links stay and only the routes are found.
+    `longest` is the longest link in pitches.
+    """
+    topology = problem.network.topology
+    late, spent, busiest = problem.reference
+    total, n = float(problem.flow.sum()), topology.routers
+    pairs = _pairs(topology)
+    apart = np.abs(topology.position_m[:, None] - topology.position_m[None])[..., :2].sum(axis=2)
+    steps = np.ceil(apart / max(problem.pitch_m, 1e-12) - 1e-6)
+    cycle = float(topology.link_latency_cycles[topology.link_kind == PLANAR].min(initial=1))
+    cycles = problem.network.router.pipeline_cycles + steps * cycle
+    energy = 8 * (problem.network.energy.router_J_per_bit + problem.network.energy.wire_J_per_bit_m * apart)
+    one_die = topology.chiplet[:, None] == topology.chiplet[None]
+    wire = np.where(one_die & (apart > 0) & (steps <= longest), apart, np.inf)
+    rate = np.minimum(topology.link_width_bits, problem.network.router.flit_bits)
+    budget = float(apart[topology.link_source[pairs[:, 0]], topology.link_target[pairs[:, 0]]].sum())
+    rules = LinkRules(pairs, wire, (cycles / late + energy / spent) / total, budget, problem.most_ports - 1)
+    found = [_reference(problem)]
+    for number, start in enumerate(starts):
+        table = _start_table(problem, start)
+        if table is None:
+            continue
+        state = empty_state(n, topology.links)
+        for link in range(topology.links):
+            build_channel(state, link, topology.link_source[link], topology.link_target[link])
+        state.next_channel[:] = table
+        state.weight[:] = (problem.cycles / late + problem.energy / spent) / total
+        state.relative[:] = 8 / rate / problem.network.clock_Hz / busiest
+        settle(state, problem.flow)
+        if not order_channels(state):
+            continue
+        kept, best = empty_state(n, topology.links), empty_state(n, topology.links)
+        at = np.arange(n, dtype=np.int32)
+        best_at = at.copy()
+        share = 0.3 if places else 0.0
+        how = Annealing(
+            rounds=rounds, routes_a_round=routes_a_round, place_share=share, link_share=link_share * (1 - share),
+            warm=5e-4, cold=1e-5, peak_weight=peak_weight, seed=seed * len(STARTS) + number,
+        )  # fmt: skip
+        anneal_links(state, kept, best, rules, how, problem.flow, problem.kind.astype(np.int32), at, best_at)
+        found.append(_design(problem, best, best_at, (cycles, energy, apart), f"links, routes from {start!r}"))
+    return front(found)
+
+
+def _design(
+    problem: NetworkProblem, state: RouteState, at: NDArray[np.int32], tables: tuple[Floats, Floats, Floats], note: str
+) -> NetworkDesign:
+    """The design of a state: channels that are not built are left out."""
+    old = problem.network.topology
+    built = np.flatnonzero(state.source >= 0)
+    number = np.full(old.links, -1, np.int32)
+    number[built] = np.arange(len(built), dtype=np.int32)
+    source, target = state.source[built], state.target[built]
+    planar = old.link_kind[built] == PLANAR
+    cycles, energy, apart = (np.where(planar, whole[source, target], 0.0) for whole in tables)
+    late = np.where(planar, cycles, problem.cycles[built])
+    topology = replace(
+        old,
+        name=f"{old.name} searched",
+        link_source=source.copy(),
+        link_target=target.copy(),
+        link_length_m=np.where(planar, apart, old.link_length_m[built]),
+        link_width_bits=old.link_width_bits[built],
+        link_latency_cycles=np.rint(late - problem.network.router.pipeline_cycles).astype(np.int32),
+        link_kind=old.link_kind[built],
+        grid=None,
+    )
+    table = np.where(state.next_channel >= 0, number[state.next_channel], -1).astype(np.int32)
+    spent = np.where(planar, energy, problem.energy[built])
+    return NetworkDesign(
+        problem=problem, topology=topology, table=table, place=at.astype(np.int64), cycles=late, energy=spent, note=note
+    )
+
+
+__all__ = ["NetworkDesign", "NetworkProblem", "Ratios", "front", "search_links", "search_places"]

@@ -1,0 +1,207 @@
+"""Do strategies find the front of a known space, and does a study lose nothing when it is killed?
+
+``tables/chips288.csv``: 288 chips evaluated exhaustively by version 0.1.0, a table to try strategies on.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tierform.errors import TierformError
+from tierform.exploration.evaluator import Outcome, TableEvaluator
+from tierform.exploration.front import front_of, hypervolume, knee_of
+from tierform.exploration.results_base import ResultsBase
+from tierform.exploration.space import Bound, Objective, Parameter, Space, Values, evaluate, splits
+from tierform.exploration.space_file import load_space
+from tierform.exploration.strategies import STRATEGIES
+from tierform.exploration.study import Plan, Study, explore
+
+TABLE = Path(__file__).parent / "tables" / "chips288.csv"
+NAMES = ("reram", "sm", "width", "memory", "columns")
+WANTED = ("latency_s", "energy_J", "area_m2")
+
+
+def _rows() -> list[dict[str, float]]:
+    with TABLE.open() as file:
+        return [{k: int(v) if k in NAMES else float(v) for k, v in row.items()} for row in csv.DictReader(file)]
+
+
+ROWS = _rows()
+
+
+def _space(wanted: tuple[str, ...] = WANTED, limits: tuple[Bound, ...] = ()) -> Space:
+    parameters = tuple(
+        Parameter(name, f"chip.{name}", choices=tuple(sorted({int(row[name]) for row in ROWS}))) for name in NAMES
+    )
+    return Space("table", parameters, tuple(Objective(figure) for figure in wanted), limits)
+
+
+def _share(values: NDArray[np.float64]) -> float:
+    every = np.array([[row[name] for name in WANTED] for row in ROWS])
+    reference = every.max(axis=0) + 0.1 * (every.max(axis=0) - every.min(axis=0))
+    return hypervolume(values, reference) / hypervolume(every, reference)
+
+
+def _brute_front(values: NDArray[np.float64]) -> set[int]:
+    beaten = ((values[None] <= values[:, None]).all(2) & (values[None] < values[:, None]).any(2)).any(1)
+    return set(np.flatnonzero(~beaten).tolist())
+
+
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+def test_is_the_front_that_of_all_pairs_compared(objectives: int) -> None:
+    values = np.random.default_rng(objectives).random((60, objectives))
+    assert set(front_of(values).tolist()) == _brute_front(values)
+
+
+def test_is_the_hypervolume_that_of_boxes_counted() -> None:
+    """Two boxes from (1, 2, 3) and (2, 1, 3) to (4, 4, 4): 6 + 6 less the 4 that both cover."""
+    assert hypervolume(np.array([[1.0, 2, 3], [2, 1, 3]]), np.array([4.0, 4, 4])) == pytest.approx(8.0)
+    points, corner = np.random.default_rng(1).random((12, 3)), np.ones(3)
+    drawn = np.random.default_rng(2).random((40_000, 3))
+    counted = (points[None] <= drawn[:, None]).all(2).any(1).mean()
+    assert hypervolume(points, corner) == pytest.approx(counted, abs=0.01)
+    assert knee_of(np.array([[0.0, 1], [0.1, 0.1], [1, 0]])) == 1
+
+
+def test_does_the_surrogate_cover_the_known_front_with_few_points(tmp_path: Path) -> None:
+    shares = []
+    for seed in range(2):
+        space = _space()
+        made = explore(
+            space, study=tmp_path / f"{seed}.db", budget=40, strategy="surrogate", seed=seed,
+            evaluator=TableEvaluator(space, ROWS),
+        )  # fmt: skip
+        shares.append(_share(made.base.values(3)[1]))
+    assert np.median(shares) >= 0.98 and min(shares) >= 0.95
+
+
+def test_is_the_optimum_found_where_four_fifths_are_infeasible(tmp_path: Path) -> None:
+    limits = (Bound("area_m2", most=0.00028), Bound("energy_J", most=13.5))
+    feasible = [row for row in ROWS if all(bound.violation(row[bound.figure]) <= 0 for bound in limits)]
+    assert 0.15 < len(feasible) / len(ROWS) < 0.2
+    best, hits = min(row["latency_s"] for row in feasible), 0
+    for seed in range(4):
+        space = _space(("latency_s",), limits)
+        made = explore(
+            space, study=tmp_path / f"{seed}.db", budget=40, strategy="surrogate", seed=seed,
+            evaluator=TableEvaluator(space, ROWS),
+        )  # fmt: skip
+        hits += made.front()[0].outcome.figures["latency_s"] == best if made.front() else 0
+    assert hits >= 3
+
+
+@pytest.mark.parametrize("name", [name for name in STRATEGIES.names() if name not in ("nsga2", "nsga3", "tpe")])
+def test_does_a_strategy_keep_its_contract(name: str, tmp_path: Path) -> None:
+    """Never a known point, never one twice, the same answer to the same question, no end before the space's."""
+    space = Space(
+        "small",
+        (Parameter("a", "chip.a", choices=(1, 2, 3)), Parameter("b", "chip.b", low=0, high=3, whole=True)),
+        (Objective("f"), Objective("g")),
+    )
+    base = ResultsBase(tmp_path / "s.db")
+    study = Study(space, base, Plan(name, 100, 5, 4), _Sums())
+    seen: list[Values] = []
+    while asked := study.ask(4):
+        assert asked == study.ask(4) and len(asked) <= 4
+        assert all(point not in seen for point in asked)
+        seen += asked
+        study.tell(asked, study.evaluator(asked))
+    assert len(seen) == 12
+
+
+@pytest.mark.parametrize("name", ["nsga2", "nsga3", "tpe"])
+def test_does_an_optuna_strategy_ask_for_new_points(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    space = _space()
+    made = explore(
+        space, study=tmp_path / "s.db", budget=24, strategy=name, evaluator=TableEvaluator(space, ROWS)
+    )  # fmt: skip
+    assert made.base.counts() == (0, 0, 24)
+
+
+class _Sums:
+    """Two opposed figures of a point."""
+
+    def __call__(self, points: list[Values]) -> list[Outcome]:
+        return [Outcome({"f": float(p["a"] or 0) + float(p["b"] or 0), "g": -float(p["a"] or 0)}) for p in points]
+
+
+def test_is_a_small_space_enumerated_and_said_to_be(tmp_path: Path) -> None:
+    space = _space()
+    made = explore(space, study=tmp_path / "s.db", budget=300, evaluator=TableEvaluator(space, ROWS))
+    assert made.claim().startswith("enumerated") and made.base.counts() == (0, 0, 288)
+    assert {row.outcome.figures["latency_s"] for row in made.front()} == {
+        ROWS[i]["latency_s"] for i in _brute_front(np.array([[row[name] for name in WANTED] for row in ROWS]))
+    }
+
+
+SPACE = """\
+schema: tierform.space/1
+job: {model: bert-base, task: {kind: inference, batch: 1, sequence: 64}, chip: hetrax,
+      mapping: plain, micro_batches: 1, thermal: none}
+parameters:
+  width: {path: chip.network.width, values: [64 bit, 128 bit, 256 bit]}
+  sequence: {path: task.sequence, from: 32, to: 43, whole: true}
+objectives: [latency_s, energy_J]
+"""
+
+
+def test_is_nothing_lost_when_processes_are_killed(tmp_path: Path) -> None:
+    """Killed at random again and again, a study ends with every point once and the undisturbed front."""
+    (tmp_path / "space.yaml").write_text(SPACE)
+    calm = explore(tmp_path / "space.yaml", study=tmp_path / "calm.db", budget=100)
+    wild, rng = tmp_path / "wild.db", np.random.default_rng(1)
+    command = [sys.executable, "-m", "tierform", "explore", str(tmp_path / "space.yaml"), "--study", str(wild)]
+    for _ in range(3):
+        process = subprocess.Popen([*command, "--workers", "2"], stdout=subprocess.DEVNULL, start_new_session=True)
+        time.sleep(float(rng.uniform(1.0, 3.0)))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    made = explore(tmp_path / "space.yaml", study=wild)
+    assert made.base.counts() == (0, 0, 36)
+    assert [row.chosen for row in made.front()] == [row.chosen for row in calm.front()]
+
+
+def test_is_a_lease_of_a_dead_process_given_to_another(tmp_path: Path) -> None:
+    base = ResultsBase(tmp_path / "s.db")
+    base.add([{"a": 1}, {"a": 2}, {"a": 1}])
+    base.worker = base.worker.replace(str(os.getpid()), "999999999")
+    assert [point for _, point in base.lease(5)] == [{"a": 1}, {"a": 2}]
+    other = ResultsBase(tmp_path / "s.db")
+    assert [point for _, point in other.lease(5)] == [{"a": 1}, {"a": 2}]
+    assert other.give([(1, Outcome({"f": 1.0}), [1.0])]) == 1
+    assert base.give([(1, Outcome({"f": 9.0}), [9.0])]) == 0
+    assert other.rows()[0].outcome.figures == {"f": 1.0}
+
+
+def test_are_all_mistakes_of_a_space_told_at_once(tmp_path: Path) -> None:
+    wrong = SPACE.replace("path: chip.network.width", "path: chips.network.width").replace("latency_s", "latncy_s")
+    (tmp_path / "space.yaml").write_text(wrong + "limit: {area_m2: 1}\n")
+    with pytest.raises(TierformError) as caught:
+        load_space(tmp_path / "space.yaml")
+    told = {(problem.line, problem.nearest) for problem in caught.value.problems}
+    assert told >= {(7, "latency_s"), (5, "chip"), (8, "limits")}
+
+
+def test_do_conditions_derived_values_and_splits_act() -> None:
+    when = Parameter("b", "chip.b", choices=(1, 2), when=("a", (2,)))
+    space = Space(
+        "s", (Parameter("a", "chip.a", choices=(1, 2)), when), (Objective("f"),), derived=(("chip.c", "a * 3"),)
+    )
+    assert len(list(space.every())) == 3
+    assert space.changes({"a": 2, "b": 1}) == {"chip.a": 2, "chip.b": 1, "chip.c": 6}
+    with pytest.raises(TierformError):
+        evaluate("__import__('os')", {"a": 1})
+    chosen, pruned = splits(8, {"tensor": [1, 2, 4], "data": []})
+    assert chosen == [{"tensor": 1, "data": 8}, {"tensor": 2, "data": 4}, {"tensor": 4, "data": 2}]
+    assert pruned[-1].startswith("1 ")

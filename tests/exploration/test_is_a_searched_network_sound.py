@@ -1,0 +1,102 @@
+"""Is what the network search finds free of deadlock, within wire and ports, and as the analytic network counts it?
+
+The traffic is HeTraX's, BERT-base inference (``tables/hetrax_traffic.json``: bytes of version 0.1.0's schedule).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_links, search_places
+from tierform.exploration.traffic_file import load_traffic
+from tierform.network.deadlock import dependencies, find_cycle, virtual_channel_plan
+
+TABLE = Path(__file__).parent / "tables" / "hetrax_traffic.json"
+
+
+@pytest.fixture(scope="module")
+def problem() -> NetworkProblem:
+    return load_traffic(TABLE)
+
+
+@pytest.fixture(scope="module")
+def linked(problem: NetworkProblem) -> list[NetworkDesign]:
+    return [
+        design for seed in range(3) for design in search_links(problem, seed=seed, rounds=40_000, starts=("upper",))
+    ]
+
+
+def _analytic(design: NetworkDesign) -> tuple[np.ndarray, float]:
+    """Loads of all links and the energy, transfer by transfer, by the analytic network."""
+    loads, joules = np.zeros(design.topology.links), 0.0
+    for here, there in np.argwhere(design.problem.flow > 0):
+        cost = design.network.flow_cost([design.place[here]], [design.place[there]])
+        amount = design.problem.flow[here, there]
+        loads += amount * cost.link_share
+        joules += cost.energy_J(amount)
+    return loads, joules
+
+
+def test_are_the_loads_of_the_mesh_those_of_the_whole_simulation(problem: NetworkProblem) -> None:
+    told = json.loads(TABLE.read_text())
+    (own,) = search_places(problem, steps=20_000)
+    assert own.loads.sum() == pytest.approx(told["link_bytes_sum"], rel=1e-6)
+    assert own.loads.max() == pytest.approx(told["link_bytes_max"], rel=1e-6)
+
+
+def test_has_hetrax_nothing_to_gain_from_places(problem: NetworkProblem) -> None:
+    """All multiprocessors talk to every ReRAM tile alike: no placement within the kinds changes a byte's way."""
+    (own,) = search_places(problem, steps=20_000)
+    assert own.ratios.values == (1.0, 1.0, 1.0) and own.note == "nothing to gain"
+
+
+def test_do_balanced_routes_alone_relieve_the_busiest_link(problem: NetworkProblem) -> None:
+    best = min(search_links(problem, rounds=10_000, link_share=0.0), key=lambda design: design.ratios.peak)
+    assert best.ratios.peak <= 0.67
+    assert best.ratios.latency == pytest.approx(1.0) and best.topology.links == problem.network.topology.links
+
+
+def test_is_a_link_set_better_at_equal_wire_and_ports(problem: NetworkProblem, linked: list[NetworkDesign]) -> None:
+    reference = NetworkDesign(
+        problem, problem.network.topology, problem.table, np.arange(28), problem.cycles, problem.energy
+    )
+    for design in linked:
+        assert design.wire_m <= reference.wire_m * (1 + 1e-9)
+        assert design.ports <= 7
+    assert min(max(d.ratios.latency / 0.9, d.ratios.energy / 0.93, d.ratios.peak / 0.8) for d in linked) <= 1
+
+
+def test_is_a_searched_table_free_of_deadlock(linked: list[NetworkDesign]) -> None:
+    for design in linked:
+        routing = design.network.routing
+        everyone = np.arange(design.topology.routers, dtype=np.int32)
+        assert find_cycle(design.topology, dependencies(routing, everyone)) is None
+        assert virtual_channel_plan(routing, 1).layers == 1
+
+
+def test_are_loads_and_energy_those_of_the_analytic_network(linked: list[NetworkDesign]) -> None:
+    loads, joules = _analytic(linked[0])
+    np.testing.assert_allclose(linked[0].loads, loads, rtol=1e-9, atol=1e-9 * loads.max())
+    assert linked[0].figures[1] * linked[0].problem.flow.sum() == pytest.approx(joules, rel=1e-9)
+
+
+def test_does_the_search_give_the_same_design_twice(problem: NetworkProblem) -> None:
+    one, other = (search_links(problem, rounds=2_000, places=True, starts=("own",)) for _ in range(2))
+    assert [design.ratios for design in one] == [design.ratios for design in other]
+
+
+def test_does_heat_move_hot_tiles_apart(problem: NetworkProblem) -> None:
+    """Without traffic that differs, two hot neighbours of one kind are separated when kelvin count."""
+    n = 28
+    power, apart = np.zeros(n), np.abs(np.arange(n)[:, None] - np.arange(n)[None])
+    power[[3, 4]] = 5.0
+    influence = np.exp(-apart / 2.0)
+    hot = replace(problem, power_W=power, influence=influence)
+    designs = search_places(hot, steps=20_000, heat_weight=1.0)
+    rise = [float((influence[:, d.place] @ power).max()) for d in designs]
+    assert min(rise) <= 5.0 * (1 + np.exp(-1 / 2)) + 1e-9
