@@ -36,6 +36,7 @@ _TUNING = {
     "gradient_accumulation": "Passes over a batch of sequences before one update.",
     "recomputation": "What backward computes again instead of reading it: nothing, attention, or whole layers.",
     "precision": _PRECISION,
+    "fused_loss": "Whether logits, loss and their gradients are made a piece at a time, never whole in memory.",
 }
 
 RECORDS: dict[type, dict[str, str]] = {
