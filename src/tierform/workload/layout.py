@@ -353,7 +353,7 @@ def reduction_blocks(
     if partial:
         made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
         before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if split.data > 1 and split.zero < 2:
+    if split.data > 1 and split.zero < 2 and not split.overlap:
         number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
         made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"
