@@ -93,7 +93,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "sequence": "Whether the chips of `tensor` share tokens, too, where they would repeat each other's work.",
         "zero": "What the copies of `data` shard in training: the optimizer's states (1), gradients, too (2), weights, "
         "too (3, as FSDP).",
-        "overlap": "Whether each layer's gradients are reduced over the copies beside the backward pass of earlier ones.",
+        "overlap": "Whether each layer's gradients are reduced over the copies beside the backward pass of others.",
         "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
     },
     MicroBatches: {
