@@ -30,7 +30,7 @@ demo: $(BIN)/tierform
 	@echo "The report with pictures: $(CURDIR)/out/demo.html"
 
 test: $(VENV)/.test-tools
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 laws: $(VENV)/.test-tools
 	TIERFORM_LAWS=10 $(BIN)/python -m pytest tests/simulation/laws

@@ -10,6 +10,7 @@ code 1 when fewer than nine of ten are noticed.  The survivors are printed as di
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import shutil
@@ -107,16 +108,26 @@ def notices(path: Path, text: str, tests: str) -> bool:
     """Whether a test fails, or the tests run too long, with the changed text in place."""
     place = COPY / path
     kept = place.read_text()
-    place.write_text(text)
-    environment = {**os.environ, "PYTHONPATH": str(COPY / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
+    _write(place, text)
+    environment = {**os.environ, "PYTHONPATH": str(COPY / "src"), "PYTHONPYCACHEPREFIX": str(COPY / "bytecode")}
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests.split()]
     try:
         done = subprocess.run(command, cwd=COPY, env=environment, capture_output=True, timeout=TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired:
         return True
     finally:
-        place.write_text(kept)
+        _write(place, kept)
     return done.returncode != 0
+
+
+_moments = itertools.count(1_000_000_000)
+
+
+def _write(place: Path, text: str) -> None:
+    """Write a source file with a time of its own, by which Python tells it from the one that it compiled before."""
+    place.write_text(text)
+    moment = next(_moments)
+    os.utime(place, (moment, moment))
 
 
 def main() -> int:

@@ -55,7 +55,7 @@ class TierformError(Exception):
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "peft", "accelerate", "sklearn", "datasets"), "train"),
     **dict.fromkeys(("zstandard", "safetensors"), "store"),
-    **dict.fromkeys(("jinja2", "plotly"), "report"),
+    **dict.fromkeys(("jinja2", "plotly", "pandas"), "report"),
     **dict.fromkeys(("optuna", "joblib"), "explore"),
     "pyamg": "thermal",
     "ray": "cluster",
@@ -94,7 +94,7 @@ def fail(
 ) -> NoReturn:
     """Raise a :class:`TierformError` with one problem; `choices` gives the nearest valid name."""
     close = nearest(str(value), choices) if value is not None else None
-    raise TierformError([Problem(what, file, line, key, value, close, fix)])
+    raise TierformError([Problem(what=what, file=file, line=line, key=key, value=value, nearest=close, fix=fix)])
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,14 @@ from pathlib import Path
 import pytest
 
 
-def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path | None = None, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "tierform", *arguments], capture_output=True, text=True, cwd=cwd, check=False
+        [sys.executable, "-m", "tierform", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, **variables},
     )
 
 
@@ -22,8 +28,9 @@ def test_does_simulate_print_and_write_everything(tmp_path: Path) -> None:
     outputs = ["--json", "out.json", "--trace", "trace.json", "--save-mapping", "map.yaml"]
     done = run(*job, *outputs, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for word in ("time", "energy-delay product", "By component", "Memory", "cell writes", "Temperature", "assumed"):
+    for word in ("time", "energy", "limited by", "memory", "hottest tile", "--assumptions"):
         assert word in done.stdout
+    assert "By component" not in done.stdout
     figures = json.loads((tmp_path / "out.json").read_text())
     for key in (
         "latency_s",
@@ -43,8 +50,10 @@ def test_does_simulate_print_and_write_everything(tmp_path: Path) -> None:
     assert bars
     assert max(bar["ts"] + bar["dur"] for bar in bars) == pytest.approx(figures["latency_s"] * 1e6, rel=0.05)
     assert {event["tid"] for event in bars} == {e["tid"] for e in events if e["name"] == "thread_name"}
-    again = run(*job, "--mapping", "map.yaml", "--json", "again.json", cwd=tmp_path)
+    again = run(*job, "--mapping", "map.yaml", "--json", "again.json", "--detail", "--assumptions", cwd=tmp_path)
     assert again.returncode == 0, again.stderr
+    for word in ("energy-delay product", "By component", "cell writes", "Temperature", "assumed", "datasheet"):
+        assert word in again.stdout
     assert json.loads((tmp_path / "again.json").read_text())["latency_s"] == figures["latency_s"]
 
 
@@ -64,6 +73,7 @@ def test_does_compare_set_chips_side_by_side(tmp_path: Path) -> None:
         "64",
         "--json",
         "c.json",
+        "--assumptions",
         cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
@@ -80,6 +90,19 @@ def test_does_list_show_the_library(shelf: str) -> None:
     assert {"models": "llama-3.1-405b", "chips": "atleus", "components": "isaac", "memories": "hbm2"}[
         shelf
     ] in done.stdout
+
+
+@pytest.mark.parametrize("shelf", ["models", "chips", "components", "memories", "studies"])
+def test_is_every_entry_of_a_list_one_line_of_a_terminal(shelf: str) -> None:
+    from tierform import library
+    from tierform.studies import STUDIES
+
+    done = run("list", shelf, COLUMNS="80")
+    names = STUDIES.names() if shelf == "studies" else library.names(shelf)
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[0] for line in lines[2 : 2 + len(names)]] == list(names)
+    assert lines[2 + len(names)] == ""
 
 
 @pytest.mark.parametrize(

@@ -75,10 +75,10 @@ def test_do_tables_have_the_cells_that_their_heads_name(results: list[Result]) -
 
 
 def test_does_to_table_give_plain_rows(results: list[Result]) -> None:
-    for kind in ("operator", "component", "class", "stage"):
+    for kind in ("operator", "component", "class", "stage", "part", "tile", "limit", "assumption"):
         assert results[0].to_table(kind)
     with pytest.raises(tierform.TierformError, match="no such table"):
-        results[0].to_table("tile")
+        results[0].to_table("crossbar")
 
 
 def test_does_the_page_hold_both_results(results: list[Result]) -> None:

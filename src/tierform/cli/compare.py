@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import console, json_option, one_thread, print_table
+from tierform.cli.output import SCREEN, console, json_option, one_thread, print_lines, print_table, print_text
 from tierform.cli.run_options import FILE, make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import fail
+
+if TYPE_CHECKING:
+    from tierform.simulation.result import Result
 
 
 @click.command("compare")
@@ -21,8 +25,17 @@ from tierform.errors import fail
 @json_option
 @click.option("--report", type=FILE, help="Write an HTML report with pictures.")
 @click.option("--trace", type=FILE, help="Write the baseline's timeline for Perfetto.")
+@click.option("--detail", is_flag=True, help="Print all notes.")
+@click.option("--assumptions", is_flag=True, help="Print what the baseline assumes, too.")
 def command(
-    model: str, chips: str, json_file: Path | None, report: Path | None, trace: Path | None, **given: Any
+    model: str,
+    chips: str,
+    json_file: Path | None,
+    report: Path | None,
+    trace: Path | None,
+    detail: bool,
+    assumptions: bool,
+    **given: object,
 ) -> None:
     """MODEL's task on several chips, with ratios against the last one and what that baseline assumes.
 
@@ -51,22 +64,36 @@ def command(
         from tierform.report.page import write
 
         write(report, results)
-    from tierform.cli.simulate import describe_task
+    from tierform.report.answer import task_line
 
-    console().print(f"{results[0].model}: {describe_task(results[0].task)}", style="bold", highlight=False)
-    print_table(table.title, table.head, table.rows)
-    for result in results:
-        console().print(f"{result.chip}: {_differences(result)}", highlight=False, markup=False)
-        for note in result.notes:
-            console().print(f"  note: {note}", highlight=False, markup=False)
-    listed = tables.assumptions(results[-1].assumptions)
-    print_table(f"The baseline {results[-1].chip} assumes", listed.head, listed.rows)
+    with console().capture() as answered:
+        print_text(f"{results[0].model}: {task_line(results[0].task)}", style="bold")
+        print_table("", table.head, table.rows)
+        for result in results:
+            print_text(f"{result.chip}: {_differences(result)}", indent=2)
+    text = answered.get()
+    console().file.write(text)
+    lines = [f"note ({', '.join(chips)}): {note}" for note, chips in _notes(results).items()]
+    end = f"What the baseline {results[-1].chip} assumes: --assumptions."
+    print_lines(lines, end, SCREEN - text.count("\n"), "All {} notes: --detail.", whole=detail)
+    if assumptions:
+        listed = tables.assumptions(results[-1].assumptions)
+        print_table(f"The baseline {results[-1].chip} assumes", listed.head, listed.rows)
     for path in (json_file, report, trace):
         if path:
             console().print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _differences(result: Any) -> str:
+def _notes(results: Sequence[Result]) -> dict[str, list[str]]:
+    """Each note, and the chips of which it is told."""
+    found: dict[str, list[str]] = {}
+    for result in results:
+        for note in result.notes:
+            found.setdefault(note, []).append(result.chip)
+    return found
+
+
+def _differences(result: Result) -> str:
     precision = result.task["precision"]
     weights = precision["weights"]
     if precision["attention_weights"]:

@@ -1,4 +1,7 @@
-"""``tierform list models|chips|components|studies``: what is in the library, with sources."""
+"""``tierform list models|chips|components|memories|studies``: what is in the library, a line an entry.
+
+``--json`` has the descriptions and sources, too; ``tierform show NAME`` tells all of one entry.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,19 @@ from typing import Any
 
 import click
 
-from tierform.cli.output import json_option, print_table
+from tierform.cli.output import json_option, print_table, print_text
 
 _SHELVES = ["models", "chips", "components", "memories", "studies"]
+# `assumed` counts the constants without a source, of all.
+# What would not fit in a line of a terminal, and is told by `show`.
+_LONG = ("what", "source", "sources")
 
 
 @click.command("list")
 @click.argument("shelf", type=click.Choice(_SHELVES))
 @json_option
 def command(shelf: str, json_file: Path | None) -> None:
-    """What the library holds, with sources."""
+    """What the library holds, a line an entry; `tierform show NAME` tells all of one."""
     from tierform.files import write_json
 
     rows = {"models": _models, "chips": _chips, "components": _components, "memories": _memories, "studies": _studies}[
@@ -24,11 +30,13 @@ def command(shelf: str, json_file: Path | None) -> None:
     ]()
     if json_file:
         write_json(json_file, rows)
-    head = list(rows[0]) if rows else ["name"]
-    print_table(shelf, head, [[str(row[key]) for key in head] for row in rows])
+    head = [key for key in rows[0] if key not in _LONG] if rows else ["name"]
+    print_table("", head, [[str(row[key]) for key in head] for row in rows])
+    if shelf != "studies":
+        print_text("All of an entry, with the source of every number: tierform show NAME.")
 
 
-def _models() -> list[dict[str, Any]]:
+def _models() -> list[dict[str, object]]:
     from tierform import library
     from tierform.units import format_quantity
     from tierform.workload import load_model
@@ -45,7 +53,7 @@ def _models() -> list[dict[str, Any]]:
                 "active per token": format_quantity(active, ""),
                 "layers": model.layers,
                 "hidden": model.hidden_size,
-                "source": getattr(model, "source", ""),
+                "source": model.source,
             }
         )
     return rows
@@ -66,8 +74,10 @@ def _chips() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "package": chip.package.kind,
+                "tiles": len(chip.tiles),
                 "area": format_quantity(chip.area_m2, "m2"),
-                "constants": f"{len(evidence)}, {assumed} assumed",
+                "assumed": f"{assumed}/{len(evidence)}",
+                "parts": ", ".join(dict.fromkeys(chip.component_types.values())),
                 "what": chip.description,
                 "sources": ", ".join(sources),
             }
@@ -75,7 +85,7 @@ def _chips() -> list[dict[str, Any]]:
     return rows
 
 
-def _components() -> list[dict[str, Any]]:
+def _components() -> list[dict[str, object]]:
     from tierform import library
     from tierform.chip.description import load_component
     from tierform.units import format_quantity
@@ -84,12 +94,14 @@ def _components() -> list[dict[str, Any]]:
     for name in library.names("components"):
         part = load_component(name, 1, name)
         parameters: Any = getattr(part, "parameters")
-        sources = sorted({line.source for line in part.assumptions() if line.source})
+        evidence = part.assumptions()
+        sources = sorted({line.source for line in evidence if line.source})
         rows.append(
             {
                 "name": name,
                 "type": parameters.type,
                 "area": format_quantity(part.area_m2, "m2"),
+                "assumed": f"{sum(line.kind == 'assumed' for line in evidence)}/{len(evidence)}",
                 "what": parameters.description,
                 "sources": ", ".join(sources),
             }
@@ -117,7 +129,7 @@ def _memories() -> list[dict[str, Any]]:
     return rows
 
 
-def _studies() -> list[dict[str, Any]]:
+def _studies() -> list[dict[str, object]]:
     from tierform.studies import STUDIES
 
     return [{"name": name, "run": f"tierform reproduce {name}"} for name in STUDIES.names()]

@@ -25,7 +25,7 @@ class OutputFile(click.Path):
     def __init__(self) -> None:
         super().__init__(path_type=Path, dir_okay=False, allow_dash=True)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path; TierformError before any work when nothing can be written there."""
         from tierform.files import check_output
 
@@ -44,6 +44,7 @@ def one_thread() -> None:
         os.environ.setdefault(name, "1")
 
 
+SCREEN = 23  # lines of a terminal, beside the one of the next command
 _LONGEST_WORD, _BROKEN_WORD, _PIPED_WIDTH, _GAP = 24, 10, 120, 2
 # A number, perhaps signed, grouped and with a short unit.
 _NUMBER = re.compile(r"[+-]?[\d.,]+(e[+-]?\d+)?( ?[^\s\d]\S{0,7})?( \S{1,8})?")
@@ -193,6 +194,49 @@ def _print_lists(title: str, head: Sequence[str], rows: Sequence[Sequence[str]])
             if cell:
                 console().print(Text(f"  {name:{width}}  {cell}", style="red" if cell == "FAIL" else ""))
     console().print()
+
+
+def print_text(text: str, *, indent: int = 0, style: str = "") -> None:
+    """Print a paragraph in lines of the console's width, those after the first one indented."""
+    for line in lines_of(text, indent):
+        _print_line(line, style)
+
+
+def lines_of(text: str, indent: int = 0) -> list[str]:
+    """The lines of :func:`print_text`."""
+    room = max(20, console().width)
+    first, *_ = lines = _wrapped(text, room)
+    if len(lines) > 1:
+        rest = text.split()[len(first.split()) :]
+        lines = [first, *(" " * indent + line for line in _wrapped(" ".join(rest), room - indent))]
+    return lines
+
+
+def print_lines(lines: Sequence[str], end: str, room: int, more: str, *, whole: bool) -> None:
+    """Paragraphs, as many as fit in `room` lines beside the last one, at least one; `more` tells how many there are."""
+    left = room - 2
+    shown = 0
+    for line in lines:
+        left -= len(lines_of(line, 2))
+        if shown and left < 0 and not whole:
+            break
+        print_text(line, indent=2)
+        shown += 1
+    print_text(end if shown == len(lines) else f"{end}  {more.format(len(lines))}", indent=2)
+
+
+def print_pairs(pairs: Sequence[tuple[str, str]]) -> None:
+    """Labels and values, as many beside each other as fit."""
+    label = max(cell_len(name) for name, _ in pairs)
+    value = max(cell_len(text) for _, text in pairs)
+    across = max(1, (console().width + 3) // (label + value + 5))
+    rows = -(-len(pairs) // across)
+    for row in range(rows):
+        cells = [
+            f"{name}{' ' * (label - cell_len(name))}  {text}{' ' * (value - cell_len(text))}"
+            for name, text in pairs[row::rows]
+        ]
+        _print_line("   ".join(cells).rstrip())
 
 
 def progress(**options: Any) -> Progress:

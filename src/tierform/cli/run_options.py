@@ -80,7 +80,7 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
     parallel = given.pop("parallel", None)
     problems: list[Problem] = []
 
-    def attempt(make: Callable[[], Any]) -> Any:
+    def attempt(make: Callable[[], object]) -> Any:
         try:
             return make()
         except TierformError as error:

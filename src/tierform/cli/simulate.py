@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
-from tierform.cli.output import console, json_option, one_thread, print_table
+from tierform.cli.output import (
+    SCREEN,
+    console,
+    json_option,
+    one_thread,
+    print_lines,
+    print_pairs,
+    print_table,
+    print_text,
+)
 from tierform.cli.run_options import FILE, make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import Problem, TierformError
+
+if TYPE_CHECKING:
+    from tierform.simulation.job import Job
+    from tierform.simulation.result import Result
+
+_SOME = 0.005  # an elasticity that is worth telling
 
 
 @click.command("simulate")
@@ -23,7 +38,9 @@ from tierform.errors import Problem, TierformError
 @click.option("--save-job", type=FILE, help="Write what is asked as a job file.")
 @click.option("--traced", is_flag=True, help="Trace MODEL's module (a folder with config.json) instead of reading it.")
 @click.option("--save-mapping", type=FILE, help="Write the mapping used, to be edited.")
-@click.option("--all-assumptions", is_flag=True, help="Print every constant with its source.")
+@click.option("--detail", is_flag=True, help="Print every table, the busiest operators and all notes, too.")
+@click.option("--influence", is_flag=True, help="Print how much each assumed constant matters: runs with 1 % more.")
+@click.option("--assumptions", is_flag=True, help="Print every constant with its kind and source, too.")
 @json_option
 @click.option("--trace", type=FILE, help="Write the timeline for Perfetto.")
 @click.option("--report", type=FILE, help="Write an HTML report with pictures.")
@@ -34,11 +51,13 @@ def command(
     save_job: Path | None,
     traced: bool,
     save_mapping: Path | None,
-    all_assumptions: bool,
+    detail: bool,
+    influence: bool,
+    assumptions: bool,
     json_file: Path | None,
     trace: Path | None,
     report: Path | None,
-    **given: Any,
+    **given: object,
 ) -> None:
     """What MODEL's task costs on a chip: time, energy, area, memory, wear.
 
@@ -59,7 +78,9 @@ def command(
         result.trace(trace)
     if report:
         result.report(report)
-    show(result, all_assumptions)
+    show(result, detail=detail, assumptions=assumptions)
+    if influence:
+        _show_influence(job)
     written = (
         ("job", save_job),
         ("mapping", save_mapping),
@@ -72,7 +93,7 @@ def command(
             console().print(f"{kind}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, given: dict[str, Any]) -> Any:
+def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, given: dict[str, object]) -> Job:
     """The job that the options describe."""
     if file is not None:
         changed = sorted(
@@ -95,59 +116,57 @@ def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, g
     return make_jobs(model, [chip], given, traced=traced)[0]
 
 
-def _named(job: Any, model: str | None, chip: str | None) -> Any:
+def _named(job: Job, model: str | None, chip: str | None) -> Job:
     """The job with model and chip as they were named, which is what its file holds."""
     from dataclasses import replace
 
     return job if model is None or chip is None else replace(job, model=model, chip=chip)
 
 
-def show(result: Any, all_assumptions: bool = False) -> None:
-    """Print a Result for people."""
+def show(result: Result, *, detail: bool = False, assumptions: bool = False) -> None:
+    """Print a Result for people: what it answers on one screen, and what more is asked for."""
     from tierform.provenance import KINDS
     from tierform.report import tables
+    from tierform.report.answer import task_line
 
-    task = result.task
-    console().print(
-        f"{result.model} on {result.chip}: {describe_task(task)} ({result.fidelity}, runtime {result.runtime})",
-        style="bold",
-        highlight=False,
-    )
-    for table in [*tables.all_tables(result), tables.operators(result, 8)]:
-        print_table(table.title, table.head, table.rows)
-    for note in result.notes:
-        console().print(f"note: {note}", highlight=False, markup=False)
-    kinds = KINDS if all_assumptions else ("assumed", "fitted")
-    listed = tables.assumptions(result.assumptions, kinds)
-    print_table(listed.title, listed.head, listed.rows)
-    if not all_assumptions:
-        rest = len(result.assumptions) - len(listed.rows)
-        console().print(
-            f"{rest} more constants are published, from data sheets or measured: --all-assumptions "
-            f"prints them, --json has them all.",
-            highlight=False,
-        )
+    task = task_line(result.task)
+    title = f"{result.model} on {result.chip}: {task} ({result.fidelity}, runtime {result.runtime})"
+    with console().capture() as answered:
+        print_text(title, style="bold")
+        _answer(result)
+    text = answered.get()
+    console().file.write(text)
+    weak = sum(line.kind in ("assumed", "fitted") for line in result.assumptions)
+    end = f"{weak} of {len(result.assumptions)} constants are assumed or fitted (--assumptions, --influence)."
+    end += "" if detail else "  Tables and operators: --detail."
+    notes = [f"note: {note}" for note in result.notes]
+    print_lines(notes, end, SCREEN - text.count("\n"), "All {} notes: there, too.", whole=detail)
+    if detail:
+        for table in [*tables.all_tables(result), tables.operators(result, 12)]:
+            print_table(table.title, table.head, table.rows)
+    if assumptions:
+        listed = tables.assumptions(result.assumptions, KINDS)
+        print_table(listed.title, listed.head, listed.rows)
 
 
-def describe_task(task: dict[str, Any]) -> str:
-    """A task in a line."""
-    if task["task"] == "Inference":
-        parts = [f"inference, batch {task['batch']}, sequence {task['sequence']}"]
-        if task["decode"]:
-            parts.append(f"{task['decode']} tokens generated")
-    else:
-        method = task["method"]
-        details = ", ".join(
-            f"{key} {'+'.join(value) if isinstance(value, list) else value}"
-            for key, value in method.items()
-            if key != "name" and value != []
-        )
-        named = method["name"] + (f" ({details})" if details else "")
-        kind = "fine-tuning" if task["task"] == "FineTuning" else "training"
-        parts = [f"{kind} {named}, batch {task['batch']}, sequence {task['sequence']}, {task['steps']} step(s)"]
-    precision = task["precision"]
-    weights = precision["weights"]
-    if precision["attention_weights"]:
-        weights = f"{precision['attention_weights']} attention, {precision['ffn_weights']} FFN"
-    parts.append(f"weights {weights}, activations {precision['activations']}")
-    return "; ".join(parts)
+def _show_influence(job: Any) -> None:
+    """The assumed constants that change time or energy, by what 1 % more of each does."""
+    from tierform.simulation.elasticity import assumed, elasticities
+
+    found = [one for one in elasticities(job, assumed(job)) if max(abs(one.latency), abs(one.energy)) >= _SOME]
+    rows = [(one.path, one.value, f"{one.latency:+.2f} %", f"{one.energy:+.2f} %") for one in found]
+    if not rows:
+        print_text("No assumed constant of the chip's network and components changes time or energy.")
+        return
+    print_table("What 1 % more of an assumed constant changes", ("constant", "value", "time", "energy"), rows)
+
+
+def _answer(result: Any) -> None:
+    from tierform.report.answer import answer
+
+    found = answer(result)
+    print_pairs(found.figures)
+    console().print()
+    print_table("", found.stages.head, found.stages.rows)
+    for label, text in found.shares:
+        print_text(f"{label}: {text}", indent=2)

@@ -21,7 +21,10 @@ _OPTIONS = [
     click.option("--task", type=click.Choice(TASKS), default="inference", show_default=True),
     click.option("--method", type=click.Choice(METHODS), help="What learns (finetune, train).  [default: full]"),
     click.option("--rank", type=int, help="Rank of LoRA and QLoRA.  [default: 8]"),
-    click.option("--targets", help="Matrices with adapters, of q,k,v,o,up,gate,down.  [default: q,v]"),
+    click.option(
+        "--targets",
+        help="Matrices with adapters: q,k,v,o,up,gate,down, Hugging Face's names, or all-linear.  [default: q,v]",
+    ),
     click.option("--bottleneck", type=int, help="Width of bottleneck adapters.  [default: 64]"),
     click.option("--last", type=int, help="How many layers learn with last-layers.  [default: 2]"),
     click.option("--batch", type=int, default=1, show_default=True),
@@ -47,7 +50,7 @@ def task_options(command: F) -> F:
     return command
 
 
-def make_task(chip_precision: Any, **given: Any) -> Any:
+def make_task(chip_precision: object, **given: Any) -> Any:
     """The task that the options describe; TierformError with every mistake.
 
     `chip_precision` is the chip's own precision plan (or None), which single options change.
@@ -90,7 +93,7 @@ def make_task(chip_precision: Any, **given: Any) -> Any:
     return replace(task, precision=precision) if precision is not None else task
 
 
-def _attempt(problems: list[Problem], make: Callable[[], Any]) -> Any:
+def _attempt(problems: list[Problem], make: Callable[[], object]) -> Any:
     try:
         return make()
     except TierformError as error:

@@ -26,7 +26,10 @@ from tierform.workload.task import (
 _BATCH = "Sequences that are worked on together; operations and activations grow with it."
 _PRECISION = "Number formats of the task; left out: the chip's own, or bf16 where it has none."
 _RANK = "Rank of the adapters; their parameters, states and operations grow with it."
-_TARGETS = "Matrices that get adapters, of q, k, v, o, up, gate and down."
+_TARGETS = (
+    "Matrices that get adapters, of q, k, v, o, up, gate and down, of the fused qkv, kv and gate-up, "
+    "by their names in Hugging Face's models (`q_proj`, `c_attn`), or `all-linear`."
+)
 _TUNING = {
     "method": "What learns: `kind` full, lora, qlora, adapters, bitfit or last-layers, with its own keys.",
     "batch": _BATCH,

@@ -22,7 +22,7 @@ from tierform.simulation.facts import BLOCK_INPUT, Facts, facts_of
 from tierform.simulation.package_network import ports_of
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.schedule import Edge, Layer, Step
+from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
 from tierform.simulation.software import Software, joined, shares_of
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload.graph import Block, Stage, StageKind
@@ -322,7 +322,7 @@ class Costing:
         apart = item.operator.copies and self.interconnect.copies_are_apart
         return f"{item.component}: copies" if apart else item.component
 
-    def _step(self, item: Execution, facts: Facts) -> Step:
+    def _step(self, item: Execution, facts: Facts) -> ScheduledOperator:
         cost = item.cost
         edges = []
         for source, whole, _ in facts.sources:
@@ -342,7 +342,7 @@ class Costing:
         if item.programming is not None and item.programming.occupancy_s > fetch_s:
             fetch, fetch_s = PROGRAMMING, item.programming.occupancy_s
         own = item.placement is not None and item.placement.resident
-        return Step(
+        return ScheduledOperator(
             name=item.operator.name,
             resource=self._resource(item, own),
             occupancy_s=cost.occupancy_s,

@@ -65,6 +65,13 @@ def elasticities(job: Job, paths: Sequence[str] = (), *, step: float = STEP) -> 
     return sorted(found, key=lambda one: -max(abs(one.latency), abs(one.energy)))
 
 
+def assumed(job: Job) -> tuple[str, ...]:
+    """The paths of the chip's constants that are assumed."""
+    chip = job.loaded().chip
+    assert isinstance(chip, Chip)
+    return tuple(path for path, constant in _constants(chip).items() if constant.kind == "assumed")
+
+
 def _constants(chip: Chip) -> dict[str, Constant]:
     """The constants of a chip's network and components that can be made larger, by their paths."""
     if chip.origin is None:

@@ -55,7 +55,7 @@ def _read(block: Block) -> tuple[Facts, ...]:
             (
                 source,
                 _needs_all(operator, block.operators[source] if source != BLOCK_INPUT else None),
-                float(block.operators[source].output_B if source != BLOCK_INPUT else _entering_B(operator)),
+                float(_taken_B(operator, block.operators[source]) if source != BLOCK_INPUT else _entering_B(operator)),
             )
             for source in sources
         )
@@ -77,6 +77,16 @@ def _read(block: Block) -> tuple[Facts, ...]:
             )
         )
     return tuple(found)
+
+
+def _taken_B(operator: Operator, giver: Operator) -> int:
+    """Bytes of another operator's result that an operator takes: of fewer rows where it reads fewer.
+
+    A result that it reads under another name (a view of several) is taken whole.
+    """
+    given = {operand.name for operand in giver.outputs}
+    read_B = sum(operand.size_B for operand in operator.inputs if operand.name in given) * operator.count
+    return min(giver.output_B, read_B) if read_B else giver.output_B
 
 
 def _entering_B(operator: Operator) -> int:

@@ -76,7 +76,7 @@ class HeatMap:
             figures=_figures(chip, temperature, total, found.iterations, found.loop_gain),
         )
 
-    def transient(self, heat: Heat) -> dict[str, Any]:
+    def transient(self, heat: Heat) -> dict[str, object]:
         """Temperature of the hottest tile of each die along the stages of one task, leakage held at its mean."""
         from tierform.thermal import GridModel
 
@@ -103,7 +103,7 @@ class HeatMap:
             },
         }
 
-    def cross_section(self, heat: Heat) -> dict[str, Any]:
+    def cross_section(self, heat: Heat) -> dict[str, object]:
         """Temperatures on a vertical cut through the hottest cell: layers from the bottom up, cells from the left."""
         from tierform.thermal import GridModel
         from tierform.thermal.tables import cross_section

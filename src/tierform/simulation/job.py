@@ -106,7 +106,7 @@ class Job:
         mapping = job.mapping.to_dict() if isinstance(job.mapping, Mapping) else str(job.mapping)
         split = job.micro_batches
         content = {
-            "model": repr(job.model),
+            "model": job.model.whole if isinstance(job.model, Workload) else repr(job.model),
             "task": None if job.task is None else describe(job.task),
             "chip": [job.chip.name, job.chip.fingerprint],
             "parallelism": job.parallelism.content(),

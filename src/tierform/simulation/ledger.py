@@ -27,12 +27,18 @@ ACTIVE = "active power"
 
 @dataclass(frozen=True, slots=True)
 class StageEntry:
-    """One stage in all its repetitions: its time, and the energy by tile of the chip that was booked in it."""
+    """One stage in all its repetitions: its time, and what was booked in it.
+
+    `tile_J` (tiles,) and `link_B` (links,) are those of the chip; `memory_B` is read and written behind it.
+    """
 
     stage: Stage
     seconds: float
     energy_J: float
     tile_J: Floats
+    link_B: Floats
+    memory_B: float
+    network_B: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +80,11 @@ class Ledger:
     _write_B: float = 0.0
     _spent: dict[int, _Spent] = field(default_factory=dict)
     _before_J: float = 0.0
+    _before: tuple[Floats, float, float] = field(init=False)
 
     def __post_init__(self) -> None:
         self.link_B = np.zeros(self.links)
+        self._before = (self.link_B.copy(), 0.0, 0.0)
 
     @property
     def memory(self) -> Traffic:
@@ -151,8 +159,20 @@ class Ledger:
         tile_J = np.zeros(self.tiles)
         for spent in self._spent.values():
             tile_J += spent.energy_J * spent.where
-        self.stages.append(StageEntry(stage, seconds, energy - self._before_J, tile_J))
+        links, memory_B, network_B = self._before
+        self.stages.append(
+            StageEntry(
+                stage=stage,
+                seconds=seconds,
+                energy_J=energy - self._before_J,
+                tile_J=tile_J,
+                link_B=self.link_B - links,
+                memory_B=self.memory.total_B - memory_B,
+                network_B=self.network_B - network_B,
+            )
+        )
         self._before_J = energy
+        self._before = (self.link_B.copy(), self.memory.total_B, self.network_B)
         self._spent.clear()
 
     # -- sums -------------------------------------------------------------------------------------------------

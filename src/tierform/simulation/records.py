@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """One stage: its repetitions, time and energy in all, and tokens processed."""
+    """One stage: its repetitions, time and energy in all, tokens processed, bytes with memory and over the network."""
 
     name: str
     repeat: int
     latency_s: float
     energy_J: float
     tokens: int
+    memory_B: float = 0.0
+    network_B: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +66,24 @@ class Bar:
     start_s: float
     end_s: float
     repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A time in which one resource works on one step of a stage's first pass, in the task's time.
+
+    `owner` is the component, ``network``, or what is fetched (``memory``, ``programming``); `lane` the resource itself:
+    crossbars of a weight are one of each layer.  `kind` is operator, transfer or fetch; `layer` the block and its
+    number; `after` the slots (by number) for which the step waited.
+    """
+
+    stage: str
+    owner: str
+    lane: str
+    kind: str
+    name: str
+    layer: str
+    micro_batch: int
+    start_s: float
+    end_s: float
+    after: tuple[int, ...] = ()

@@ -8,24 +8,31 @@ The JSON schema is ``tierform.result/1``; docs/result.md lists its keys.  Each f
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
-from tierform.errors import fail
+from tierform.errors import MissingDependency, fail
 from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
 from tierform.registry import Registry
 from tierform.simulation.limits import Limit, limits
-from tierform.simulation.records import Bar, OperatorResult, StageResult, Wear
+from tierform.simulation.records import Bar, OperatorResult, Slot, StageResult, Wear
 from tierform.simulation.run import Run
 from tierform.simulation.views import VIEWS
 from tierform.units import format_quantity
+
+if TYPE_CHECKING:
+    import pandas
 
 SCHEMA = "tierform.result/1"
 # What writes results for people; plug-in packages may add their own.
 WRITERS = Registry(
     "result writer",
     "tierform.writers",
-    {"report": "tierform.report.page:write", "trace": "tierform.report.trace:write"},
+    {
+        "report": "tierform.report.page:write",
+        "trace": "tierform.report.trace:write",
+        "card": "tierform.report.card:result_card",
+    },
 )
 
 __all__ = ["SCHEMA", "Bar", "OperatorResult", "Result", "StageResult", "Wear"]
@@ -78,6 +85,8 @@ class Result:
     thermal: dict[str, Any] | None
     mapping: Mapping | None
     timeline: tuple[Bar, ...]
+    slots: tuple[Slot, ...]
+    _limits: list[Limit] | None
 
     def __init__(self, run: Run) -> None:
         self._run: Run | None = run
@@ -89,12 +98,32 @@ class Result:
         value = self.__dict__[name] = VIEWS[name](run)
         return value
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """All figures without the run behind them: what is sent to another process."""
-        return {name: getattr(self, name) for name in VIEWS}
+        return {name: getattr(self, name) for name in VIEWS} | {
+            name: value for name, value in self.__dict__.items() if name == "_limits"
+        }
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _run=None)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Result:
+        """The result that :meth:`save` or ``--json`` wrote: equal figures, without mapping and timeline.
+
+        TierformError for another or a broken file, with all that is wrong.
+        """
+        from tierform.simulation.result_file import read_figures
+
+        types = get_type_hints(cls)
+        types["limits"] = types.pop("_limits")
+        state = read_figures(path, SCHEMA, types)
+        told = state.pop("limits")
+        made = cls.__new__(cls)
+        made.__setstate__(state)
+        if told is not None:
+            made._limits = told
+        return made
 
     def __repr__(self) -> str:
         return (
@@ -116,11 +145,20 @@ class Result:
     def limits(self) -> list[Limit]:
         """What limits each stage, and the time that would go away if a resource took none.
 
-        TierformError for a pipeline of several chips, and for a result that came from another process.
+        TierformError for a pipeline of several chips, and for a result that came from another process without them.
         """
-        if self._run is None:
-            fail("limits are told where the simulation ran", fix="Ask for them before the result is sent on.")
-        return limits(self._run)
+        known = self.__dict__.get("_limits")
+        if known is None:
+            if self._run is None:
+                fail("limits are told where the simulation ran", fix="Ask for them before the result is sent on.")
+            known = self._limits = limits(self._run)
+        return known
+
+    @property
+    def has_limits(self) -> bool:
+        """Whether :attr:`limits` can be told."""
+        one = self.parallelism["pipeline"] == 1
+        return one and (self._run is not None or self.__dict__.get("_limits") is not None)
 
     @property
     def crossbar_writes(self) -> int:
@@ -173,6 +211,7 @@ class Result:
             "roofline": self.roofline,
             "thermal": self.thermal,
             "stages": [asdict(stage) for stage in self.stages],
+            "limits": [asdict(limit) for limit in self.limits] if self.has_limits else None,
             "operators": [asdict(operator) for operator in self.operators],
             "assumptions": [asdict(line) for line in self.assumptions],
             "citations": [asdict(item) for item in self.citations],
@@ -186,35 +225,31 @@ class Result:
 
         write_json(path, self.to_dict())
 
-    def to_table(self, by: str = "operator") -> list[dict[str, Any]]:
-        """Rows for people or data frames: by ``operator``, ``component``, ``class`` or ``stage``."""
-        from dataclasses import asdict
+    def to_table(self, by: str = "operator") -> list[dict[str, object]]:
+        """Rows for people or data frames.
 
-        if by == "operator":
-            return [asdict(row) for row in self.operators]
-        if by == "stage":
-            return [asdict(row) for row in self.stages]
-        if by == "component":
-            return [
-                {
-                    "component": name,
-                    "energy_J": energy,
-                    "operations": self.operations_by_component.get(name, 0.0),
-                    "utilization": self.utilization.get(name),
-                }
-                for name, energy in self.energy_J_by_component.items()
-            ]
-        if by == "class":
-            return [
-                {"class": name, "energy_J": energy, "operations": self.operations_by_operator.get(name, 0.0)}
-                for name, energy in self.energy_J_by_operator.items()
-            ]
-        return fail(
-            "no such table",
-            value=by,
-            choices=["operator", "component", "class", "stage"],
-            fix="Tables: operator, component, class, stage.",
-        )
+        By ``operator``, ``component``, ``class``, ``stage``, ``part``, ``tile``, ``limit`` or ``assumption``.
+        """
+        from tierform.simulation.result_rows import ROWS
+
+        if by not in ROWS:
+            fail("no such table", value=by, choices=ROWS, fix=f"Tables: {', '.join(ROWS)}.")
+        return ROWS[by](self)
+
+    def to_dataframe(self, by: str = "operator") -> pandas.DataFrame:
+        """The rows of :meth:`to_table` as a data frame of pandas (extra ``report``); its attrs name the run."""
+        rows = self.to_table(by)
+        try:
+            import pandas
+        except ImportError:
+            raise MissingDependency("pandas", "a data frame", "report") from None
+        frame = pandas.DataFrame(rows)
+        frame.attrs = {"model": self.model, "chip": self.chip, **self.versions}
+        return frame
+
+    def _repr_html_(self) -> str:
+        text: str = WRITERS.get("card")(self)
+        return text
 
     def report(self, path: Path | str) -> None:
         """Write a self-contained HTML report with pictures."""

@@ -16,13 +16,16 @@ taken; the minimum of monotone functions is monotone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.simulation.schedule_kernel import Events, Structure, order_events, play, play_out
+from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
+from tierform.simulation.schedule_timeline import Piece, Slice, pieces, slices
 
 Times = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -55,7 +58,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScheduledOperator:
     """One operator of a layer on a resource.
 
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
@@ -78,31 +81,20 @@ class Layer:
     """The steps of one layer; `output` is the step whose result the next layer takes."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[ScheduledOperator, ...]
     output: int = -1
 
 
 Run = Sequence[tuple[Layer, int]]
 
 
-@dataclass(frozen=True, slots=True)
-class Slice:
-    """One bar of the timeline: a step of a layer and micro-batch, from its first chunk to the end of its last one."""
-
-    resource: str
-    name: str
-    layer: int
-    micro_batch: int
-    start_s: float
-    end_s: float
-
-
 @dataclass(frozen=True)
 class StageSchedule:
-    """The length of one pass and, if asked for, its timeline."""
+    """The length of one pass and, if asked for, its timeline; its pieces are found when they are called for."""
 
     makespan_s: float
     slices: list[Slice] = field(default_factory=list)
+    pieces: Callable[[], list[Piece]] = list
 
 
 def schedule_stage(
@@ -132,27 +124,41 @@ def schedule_stage(
         if best is None or makespan < best[0] * (1 - 1e-12):
             best = (makespan, events)
     assert best is not None
-    slices = _slices(flat, best[1], micro_batches) if record else []
-    return StageSchedule(best[0], slices)
+    if not record:
+        return StageSchedule(best[0])
+    return StageSchedule(best[0], slices(flat, best[1], micro_batches), partial(pieces, flat, best[1]))
 
 
 def _one_after_the_other(parts: Sequence[StageSchedule]) -> StageSchedule:
     """Schedules that follow each other."""
-    slices: list[Slice] = []
+    found: list[Slice] = []
+    starts: list[tuple[float, int]] = []
     clock_s, micro = 0.0, 0
     for part in parts:
-        slices += [
-            replace(
-                item,
-                micro_batch=item.micro_batch + micro,
-                start_s=item.start_s + clock_s,
-                end_s=item.end_s + clock_s,
-            )
-            for item in part.slices
-        ]
+        starts.append((clock_s, micro))
+        found += [replace(item, **_later(item, clock_s, micro)) for item in part.slices]
         clock_s += part.makespan_s
-        micro = 1 + max((item.micro_batch for item in slices), default=-1)
-    return StageSchedule(clock_s, slices)
+        micro = 1 + max((item.micro_batch for item in found), default=-1)
+    return StageSchedule(clock_s, found, partial(_pieces_of, parts, starts))
+
+
+def _pieces_of(parts: Sequence[StageSchedule], starts: Sequence[tuple[float, int]]) -> list[Piece]:
+    found: list[Piece] = []
+    for part, (clock_s, micro) in zip(parts, starts, strict=True):
+        shift = len(found)
+        found += [
+            replace(item, **_later(item, clock_s, micro), after=tuple(number + shift for number in item.after))
+            for item in part.pieces()
+        ]
+    return found
+
+
+def _later(item: Slice | Piece, clock_s: float, micro: int) -> dict[str, Any]:
+    return {
+        "micro_batch": item.micro_batch + micro,
+        "start_s": item.start_s + clock_s,
+        "end_s": item.end_s + clock_s,
+    }
 
 
 def _continued(waves: Sequence[Run], micro_batches: Sequence[int], chunks: int) -> float:
@@ -221,7 +227,7 @@ def _like(layer: Layer, first: Layer) -> Layer:
     return Layer(layer.name, tuple(steps), first.output)
 
 
-def _edges_like(known: Step, step: Step, layer: Layer, first: Layer) -> tuple[Edge, ...]:
+def _edges_like(known: ScheduledOperator, step: ScheduledOperator, layer: Layer, first: Layer) -> tuple[Edge, ...]:
     """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
 
     def giver(edge: Edge, of: Layer) -> str:
@@ -350,24 +356,4 @@ def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: i
     _orders[key] = found
     if len(_orders) > _REMEMBERED:
         _orders.popitem(last=False)
-    return found
-
-
-def _slices(flat: _Flat, events: Events, micro_batches: Sequence[int]) -> list[Slice]:
-    """The bars of the timeline, in order of micro-batch, layer and step."""
-    begin, end = play_out(events, flat.time, flat.tail, flat.resources)
-    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
-    size = sum(micro_batches) * layers * most
-    first, last = np.full(size, np.inf), np.zeros(size)
-    row = events.place // flat.chunks
-    np.minimum.at(first, row, begin)
-    np.maximum.at(last, row, end)
-    found = []
-    for micro in range(sum(micro_batches)):
-        for layer, kind in enumerate(flat.kinds):
-            table = flat.tables[kind]
-            at = (micro * layers + layer) * most
-            for step in table.shown:
-                resource, name = table.names[step]
-                found.append(Slice(resource, name, layer, micro, float(first[at + step]), float(last[at + step])))
     return found

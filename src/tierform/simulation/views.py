@@ -15,9 +15,10 @@ from tierform.mapping.plan import INTERCONNECT
 from tierform.simulation.communication import exposed_s
 from tierform.simulation.ledger import Booked
 from tierform.simulation.power_cap import slowed
-from tierform.simulation.records import Bar, OperatorResult, StageResult
+from tierform.simulation.records import OperatorResult, StageResult
 from tierform.simulation.run import Run
 from tierform.simulation.views_evidence import assumptions, citations, crossbars, placed, versions, wear
+from tierform.simulation.views_timeline import bars, slots
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Origin, Phase
@@ -113,6 +114,8 @@ def stages(run: Run) -> tuple[StageResult, ...]:
             latency_s=entry.seconds * run.steps,
             energy_J=(entry.energy_J + static_W * entry.seconds) * run.scale,
             tokens=entry.stage.tokens * entry.stage.repeat * run.steps * data,
+            memory_B=entry.memory_B * run.scale,
+            network_B=entry.network_B * run.scale,
         )
         for entry in run.ledger.stages
     )
@@ -190,7 +193,7 @@ def throughput(run: Run) -> dict[str, float]:
     return result
 
 
-def roofline(run: Run) -> dict[str, Any]:
+def roofline(run: Run) -> dict[str, object]:
     """Peak rates and memory bandwidth where a component tells them, and each distinct operator's intensity and rate."""
     points: dict[str, list[float]] = {}
     for booked in run.ledger.booked:
@@ -202,32 +205,11 @@ def roofline(run: Run) -> dict[str, Any]:
                 cost.operations / moved,
                 cost.operations / cost.occupancy_s,
             ]
-    result: dict[str, Any] = {"operations_per_B_and_per_s": points}
+    result: dict[str, object] = {"operations_per_B_and_per_s": points}
     for part in run.chip.can.roofed.values():
         roof = part.roof()
         result |= {"peak_per_s": roof.peak_per_s, "bandwidth_B_per_s": roof.bandwidth_B_per_s}
     return result
-
-
-def bars(run: Run) -> tuple[Bar, ...]:
-    """The timeline, where it was recorded."""
-    found, clock_s = [], 0.0
-    for made, entry in zip(run.timed, run.ledger.stages, strict=True):
-        found += [
-            Bar(
-                stage=made.stage.name,
-                resource=item.resource,
-                name=item.name,
-                layer=item.layer,
-                micro_batch=item.micro_batch,
-                start_s=clock_s + item.start_s,
-                end_s=clock_s + item.end_s,
-                repeats=1,
-            )
-            for item in made.schedule.slices
-        ]
-        clock_s += entry.seconds
-    return tuple(found)
 
 
 def notes(run: Run) -> tuple[str, ...]:
@@ -271,15 +253,15 @@ def flops_utilization(run: Run) -> dict[str, float]:
     return {"model": model / whole, "hardware": hardware / whole} if whole and hardware else {}
 
 
-def task(run: Run) -> dict[str, Any]:
+def task(run: Run) -> dict[str, object]:
     """The task as plain data."""
-    found: dict[str, Any] = json.loads(json.dumps(describe(run.workload.task)))
+    found: dict[str, object] = json.loads(json.dumps(describe(run.workload.task)))
     return found
 
 
-def parallelism(run: Run) -> dict[str, Any]:
+def parallelism(run: Run) -> dict[str, object]:
     """The split as plain data."""
-    return run.workload.parallelism.content()
+    return dict(run.workload.parallelism.content())
 
 
 VIEWS: dict[str, Callable[[Run], Any]] = {
@@ -327,4 +309,5 @@ VIEWS: dict[str, Callable[[Run], Any]] = {
     "thermal": lambda run: None if run.heat is None else run.heat.figures,
     "mapping": lambda run: run.mapping,
     "timeline": bars,
+    "slots": slots,
 }

@@ -24,7 +24,7 @@ from typing import Any
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 from tierform.simulation import Result, simulate
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 from tierform.workload import Full, Inference, LastLayers, LoRA, PrecisionPlan, QLoRA, Task, Training, load_model
 from tierform.workload.parallel import Parallelism
 from tierform.workload.split_text import read_parallel
@@ -117,7 +117,7 @@ def _unlisted(name: str) -> Group:
     return Group(name=name, runtime="ideal", quantized_runtime="", bar=None, judged=False, peer="", reason="")
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every row computed anew; see the module's text."""
     path = _TABLES / "models.csv" if folder is None else folder / "cases.csv"
     rows = _rows(path)
@@ -149,7 +149,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         points.append(point)
         errors.setdefault(row["group"], []).append(100 * abs(point.relative_error))
     verdicts = [_verdict(groups[name], found) for name, found in errors.items() if name in groups]
-    return Ledger(
+    return EngineLedger(
         "models", [*points, *verdicts], (*_remarks(groups, errors), *(f"refused: {text}" for text in refused))
     )
 

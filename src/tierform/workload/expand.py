@@ -22,7 +22,7 @@ from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layers import Pass
-from tierform.workload.layout import Plan, Segment, lay_out, reduction_blocks, weights_of
+from tierform.workload.layout import EqualLayers, Plan, lay_out, reduction_blocks, weights_of
 from tierform.workload.memory import BlockMemory, even_cut
 from tierform.workload.models import Model
 from tierform.workload.operator import Phase, Role
@@ -125,7 +125,7 @@ def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> W
 
 def _run(
     plan: Plan, p: Pass, name: str, kind: StageKind, repeat: int, parts: int, fixed: int = 0
-) -> tuple[Stage, list[list[Segment]]]:
+) -> tuple[Stage, list[list[EqualLayers]]]:
     """A stage of inference; `fixed` tokens of each sequence count for rates (an encoder's), else its new ones."""
     waves, laid_out = [], []
     for part, number in _parts(plan, p, parts):
@@ -159,7 +159,7 @@ def _parts(plan: Plan, p: Pass, parts: int) -> list[tuple[Pass, int]]:
     return [(replace(part, split_experts=split), number) for part, number in made]
 
 
-def _forward(segments: list[Segment]) -> list[Block]:
+def _forward(segments: list[EqualLayers]) -> list[Block]:
     return [segment.forward() for segment in segments if segment.layout.tape.operators]
 
 
@@ -217,7 +217,7 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
 
 
 def _update(
-    plan: Plan, task: FineTuning, segments: list[Segment], weights: tuple[Weight, ...], memory: Memory
+    plan: Plan, task: FineTuning, segments: list[EqualLayers], weights: tuple[Weight, ...], memory: Memory
 ) -> tuple[Block, ...]:
     blocks = []
     for segment in segments:
@@ -232,7 +232,7 @@ def _update(
 
 # -- the whole ---------------------------------------------------------------------------------------------------
 def _without_update(
-    plan: Plan, found: list[tuple[Stage, list[list[Segment]]]], segments: list[Segment], eager: bool
+    plan: Plan, found: list[tuple[Stage, list[list[EqualLayers]]]], segments: list[EqualLayers], eager: bool
 ) -> Workload:
     """The workload of inference stages; `segments` has every block."""
     weights = weights_of(segments)
@@ -257,8 +257,8 @@ def _workload(plan: Plan, stages: list[Stage], weights: tuple[Weight, ...], memo
 
 def _memory(
     plan: Plan,
-    laid_out: list[list[list[Segment]]],
-    segments: list[Segment],
+    laid_out: list[list[list[EqualLayers]]],
+    segments: list[EqualLayers],
     weights: tuple[Weight, ...],
     eager: bool,
 ) -> Memory:
@@ -294,7 +294,7 @@ def _memory(
     return tuple(found)
 
 
-def _writes_cache(segment: Segment) -> bool:
+def _writes_cache(segment: EqualLayers) -> bool:
     return any(operand.role is Role.KV_CACHE for o in segment.layout.tape.operators for operand in o.outputs)
 
 

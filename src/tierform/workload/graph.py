@@ -10,7 +10,7 @@ context length is counted exactly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from math import fsum, prod
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from tierform.workload.memory import BlockKind, BlockMemory, Cut, Footprint, eve
 from tierform.workload.operator import Operator
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import bits
+from tierform.workload.workload_card import workload_card, workload_line
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -150,6 +151,17 @@ class Workload:
     memory: tuple[BlockMemory, ...] = ()
     parallelism: Parallelism = ALONE
     notes: tuple[str, ...] = field(default=())
+
+    def __repr__(self) -> str:
+        return workload_line(self)
+
+    def _repr_html_(self) -> str:
+        return workload_card(self)
+
+    @property
+    def whole(self) -> str:
+        """Everything that it is, as one text: what is hashed."""
+        return repr([(item.name, getattr(self, item.name)) for item in fields(self)])
 
     def occurrences(self) -> Iterator[tuple[Stage, Block, Operator, int]]:
         """Every distinct operator with how often it runs in the whole task (all micro-batches)."""

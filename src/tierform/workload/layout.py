@@ -82,7 +82,7 @@ NOTHING = Gradients()
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class EqualLayers:
     """A run of `count` equal layers of a section: one layout forward, one backward."""
 
     name: str
@@ -150,7 +150,7 @@ def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...
     return tuple(sorted(saved.items()))
 
 
-def lay_out(plan: Plan, p: Pass) -> list[Segment]:
+def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
     """The model's sections as runs of equal layers, forward and backward."""
     sections: tuple[Section, ...] = FAMILIES.get(plan.model.family).plan(plan.model, p)
     formats = formats_of(plan.precision, p.training)
@@ -228,7 +228,7 @@ def _keep_streams(chain: list[tuple[Section, int, Layout]]) -> None:
                 break
 
 
-def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bool) -> list[Segment]:
+def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bool) -> list[EqualLayers]:
     """Groups the chain into runs of equal (forward, backward) layers, walking it backwards for the gradients."""
     backwards = _backwards(plan, chain) if training else [NOTHING] * len(chain)
     runs: list[tuple[Section, list[int], Layout, Gradients]] = []
@@ -240,7 +240,7 @@ def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bo
             runs.append((section, [index], layout, gradients))
     names = [section.name for section, index, _ in chain if index == 0]
     return [
-        Segment(
+        EqualLayers(
             _label(section, indices, names.count(section.name) == 1),
             len(indices),
             layout,
@@ -296,7 +296,7 @@ def _reverse(plan: Plan, layout: Layout, arriving: frozenset[str]) -> Gradients:
     return Gradients(operators, frozenset(flows), max(made, default=-1), space)
 
 
-def weights_of(segments: list[Segment]) -> tuple[Weight, ...]:
+def weights_of(segments: list[EqualLayers]) -> tuple[Weight, ...]:
     """Every parameter once, under the first block that has it."""
     shared: set[str] = set()
     found = []

@@ -13,8 +13,8 @@ from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.targets import house_targets
 
-TARGETS = ("q", "k", "v", "o", "up", "gate", "down")
 SAVABLE = ("embedding", "head", "normalization")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
 RECOMPUTATIONS = ("none", "selective", "full")
@@ -29,7 +29,9 @@ class Full:
 class LoRA:
     """Low-rank adapters beside frozen matrices: W x + B A x with A (rank, in), B (out, rank)  (Hu et al., 2021).
 
-    `modules_to_save` names parts that learn fully beside the adapters: embedding, head, normalization.
+    `targets` may be named as in Hugging Face's models (``q_proj``, ``c_attn``, ``all-linear``); they are kept under
+    the house's names (:mod:`tierform.workload.targets`).  `modules_to_save` names parts that learn fully beside the
+    adapters: embedding, head, normalization.
     """
 
     rank: int = 8
@@ -38,7 +40,7 @@ class LoRA:
 
     def __post_init__(self) -> None:
         _check_positive(self, "rank")
-        _check_targets(self.targets)
+        object.__setattr__(self, "targets", house_targets(self.targets))
         for name in self.modules_to_save:
             _check_choice(name, SAVABLE, "modules_to_save")
 
@@ -53,7 +55,7 @@ class QLoRA:
 
     def __post_init__(self) -> None:
         _check_positive(self, "rank")
-        _check_targets(self.targets)
+        object.__setattr__(self, "targets", house_targets(self.targets))
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,24 +215,6 @@ def _check_positive(owner: object, *names: str, minimum: int = 1) -> None:
             problems.append(Problem(f"must be a whole number of at least {minimum}", key=name, value=value))
     if problems:
         raise TierformError(problems)
-
-
-def _check_targets(targets: tuple[str, ...]) -> None:
-    unknown = [target for target in targets if target not in TARGETS]
-    if unknown or not targets:
-        raise TierformError(
-            [
-                Problem(
-                    "not a matrix that can be a target",
-                    key="targets",
-                    value=target,
-                    nearest=nearest(str(target), TARGETS),
-                    fix=f"Targets: {', '.join(TARGETS)}.",
-                )
-                for target in unknown
-            ]
-            or [Problem("at least one target is needed", key="targets", fix=f"Targets: {', '.join(TARGETS)}.")]
-        )
 
 
 def _check_choice(value: str, choices: tuple[str, ...], key: str) -> None:

@@ -107,7 +107,7 @@ def test_does_a_larger_rank_never_cost_less(data: st.DataObject) -> None:
 
 @pytest.mark.xfail(strict=True, reason="64 copies of a narrow weight stand nearer together, and share links")
 def test_do_more_bits_in_crossbars_never_cost_less() -> None:
-    """Open: the rule fills spare crossbars with as many copies as it may, where fewer would be faster."""
+    """Open: weights fill tiles one after the other; spread over more of them they would share fewer links."""
     chip = load_chip("atleus")
     assert chip.precision is not None
     plan = replace(chip.precision, master_weights=None)

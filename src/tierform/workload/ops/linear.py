@@ -4,6 +4,7 @@ Forward   y = x W^T + b                 W (n, k), on the rows of x
 Backward  dx = dy W                     where x needs a gradient
           dW = dy^T x, db = sum of dy   where they learn
 LoRA      y + B (A x)                   A (rank, k), B (n, rank)  (Hu et al., 2021)
+          a fused matrix has one A for all products of its input
 QLoRA     W is unpacked before every product, in the backward pass too  (Dettmers et al., 2023)
 
 Tensor parallelism cuts W by its outputs (OUTPUT: y is cut, dx a partial sum) or by its inputs (INPUT: x is cut, y a
@@ -20,6 +21,7 @@ from tierform.workload.operator import Kind, Operand, Origin, Role, Shard
 from tierform.workload.ops.elementwise import add
 from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Parameter, Product, Shape, Tape, Value
+from tierform.workload.targets import FUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +160,24 @@ def linear(
         shard=shard,
         backward=rule.backward,
     )
-    if target is not None and target in tape.learning.lora_targets:
+    targets = tape.learning.lora_targets
+    if target in targets:
         return _lora(tape, y, rule, n, experts)
+    for fused, parts in FUSED.items():
+        if fused in targets and target in parts:
+            return _lora(tape, y, rule, n, experts, fused)
     return y
 
 
-def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts) -> Value:
-    """The result y with the low-rank pair beside its product; `n` counts the outputs of all chips."""
+def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: str = "") -> Value:
+    """The result y with the low-rank pair beside its product; `n` counts the outputs of all chips.
+
+    An adapter of a `fused` matrix has one A for all products of one input, and a part of its B for each.
+    """
     rank, name, weight, sizes = tape.learning.lora_rank, beside.name, beside.w.name, beside.sizes
     by_input, by_output = beside.shard is Shard.INPUT, beside.shard is Shard.OUTPUT
-    inner = adapter(
+    shared = (fused, beside.x.name)
+    inner = tape.low.get(shared) or adapter(
         tape,
         beside.x,
         f"{name}.lora_a",
@@ -178,6 +188,8 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts) -> Valu
         whole=rank * sizes.k * (tape.tensor if by_input else 1),
         partial=by_output,
     )
+    if fused:
+        tape.low[shared] = inner
     low = adapter(
         tape,
         inner,

@@ -41,7 +41,7 @@ _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*)(\d+)(?:\.|$)")
 
 
 @dataclass(eq=False)
-class Run:
+class TracedRun:
     """Consecutive nodes of one layer (or of none): their tape, and the tensors that cross its border by node name."""
 
     prefix: str
@@ -59,7 +59,7 @@ class Run:
         """Bytes that wait for the backward pass."""
         return sum(value.operand().size_B for value in self.kept)
 
-    def same_as(self, other: Run) -> bool:
+    def same_as(self, other: TracedRun) -> bool:
         """Whether both are equal layers of the same list."""
         return (
             self.index is not None
@@ -133,7 +133,7 @@ def _export(module: Any, inputs: Any) -> tuple[Any, int, int]:
             values = values if isinstance(values, (list, tuple, type({}.values()))) else [values]
             return [value for value in values if isinstance(value, torch.Tensor)]
 
-    def placed(value: Any) -> Any:
+    def placed(value: object) -> object:
         return torch.empty_like(value, device=device) if isinstance(value, torch.Tensor) else value
 
     settings = getattr(module, "config", None)
@@ -165,21 +165,21 @@ def layer_of(path: str) -> tuple[str, int | None]:
     return (match.group(1), int(match.group(2))) if match else ("", None)
 
 
-def _runs(translation: Any, split: Parallelism) -> list[Run]:
+def _runs(translation: Any, split: Parallelism) -> list[TracedRun]:
     """The graph's nodes, translated, in runs of one layer each; runs without operators are left out."""
-    runs: list[Run] = []
+    runs: list[TracedRun] = []
     for node in translation.nodes:
         prefix, index = layer_of(translation.path(node))
         last = runs[-1] if runs else None
         if last is None or (last.prefix, last.index) != (prefix, index):
             tape = Tape(translation.formats, Learning(), training=translation.training, tensor=split.tensor)
-            last = Run(prefix, index, tape)
+            last = TracedRun(prefix, index, tape)
             runs.append(last)
         translation.translate(node, last)
     return [run for run in runs if run.tape.operators]
 
 
-def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> None:
+def _differentiate(runs: list[TracedRun], outputs: list[str], accumulate: bool) -> None:
     """Walks the runs backwards; gradients of crossing tensors are passed on by node name."""
     arriving: dict[str, int] = dict.fromkeys(outputs, 1)
     for run in reversed(runs):
@@ -199,7 +199,7 @@ def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> Non
                 arriving[node] = 1
 
 
-def _model(name: str, runs: list[Run], total: int) -> Model:
+def _model(name: str, runs: list[TracedRun], total: int) -> Model:
     layers = len({(run.prefix, run.index) for run in runs if run.index is not None})
     return Model(
         name,
@@ -215,15 +215,15 @@ def _model(name: str, runs: list[Run], total: int) -> Model:
     )
 
 
-def _workload(model: Model, task: Task, runs: list[Run], total: int, split: Parallelism) -> Workload:
-    grouped: list[tuple[str, list[Run]]] = []
+def _workload(model: Model, task: Task, runs: list[TracedRun], total: int, split: Parallelism) -> Workload:
+    grouped: list[tuple[str, list[TracedRun]]] = []
     for run in runs:
         if grouped and grouped[-1][1][-1].same_as(run):
             grouped[-1][1].append(run)
         else:
             grouped.append(("", [run]))
     names: dict[str, int] = {}
-    blocks: list[tuple[str, list[Run]]] = []
+    blocks: list[tuple[str, list[TracedRun]]] = []
     for _, members in grouped:
         first, last = members[0], members[-1]
         base = first.prefix.rstrip(".") or ("layer" if first.index is not None else "other")
@@ -258,7 +258,7 @@ def _kind(index: int, layers: list[int]) -> BlockKind:
     return BlockKind.HEAD if index > layers[-1] else BlockKind.EMBEDDING
 
 
-Blocks = list[tuple[str, list[Run]]]
+Blocks = list[tuple[str, list[TracedRun]]]
 
 
 def _stages(
