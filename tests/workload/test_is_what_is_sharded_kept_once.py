@@ -138,6 +138,11 @@ def test_what_cannot_be_sharded_or_interleaved_is_refused_with_the_rest() -> Non
     text = str(error.value)
     for part in ("tensor=2 or more", "data=2 or more", "pipeline=2 or more"):
         assert part in text
+    for split, micro in ((Parallelism(pipeline=2, data=2, overlap=True), 1), (Parallelism(data=2, overlap=True), 2)):
+        with pytest.raises(TierformError, match="overlap"):
+            expand(small("llama"), FineTuning(batch=4, sequence=8), MicroBatches(training=micro), parallelism=split)
+    with pytest.raises(TierformError, match="there is one"):
+        Parallelism(overlap=True)
     with pytest.raises(TierformError, match="must be 0, 1, 2 or 3"):
         Parallelism(data=2, zero=4)
     with pytest.raises(TierformError) as error:

@@ -22,6 +22,7 @@ from tierform.workload import (
     resolved_precision,
 )
 from tierform.workload.parallel import ALONE
+from tierform.workload.task import describe
 
 
 def activations_of_one_layer(
@@ -227,3 +228,36 @@ def test_wide_main_gradients_are_read_and_reduced_wide() -> None:
     reduced = [w.stages[-1].blocks[0].operators[0].input_B for w in (one, two)]
     assert reduced == [2 * 124_439_808, 4 * 124_439_808]
     assert two.footprint.activations == one.footprint.activations
+
+
+@pytest.mark.parametrize("tensor", [1, 8])
+def test_a_fused_loss_never_holds_the_logits(tensor: int) -> None:
+    """Llama 3.1 8B, 2 x 8192 tokens, 128,256 words: log-probabilities of 4 bytes are not kept, all else is the same.
+
+    A piece is a 32nd of the rows (128,256 / 4096, rounded up): its logits and their gradient have 2 bytes a number, its
+    log-probabilities 4.
+    """
+    model = load_model("llama-3.1-8b")
+    plain, fused = (
+        expand(
+            model,
+            FineTuning(batch=2, sequence=8192, recomputation="full", fused_loss=fused),
+            attention="fused",
+            parallelism=Parallelism(tensor),
+        )
+        for fused in (False, True)
+    )
+    logits = 2 * 8192 * 128_256 // tensor
+    assert plain.saved_B("head")[0] - fused.saved_B("head")[0] == 4 * logits
+    assert plain.macs == fused.macs and plain.operations == fused.operations
+    head = next(block for block in fused.memory if block.block == "head")
+    pieces = -(-(128_256 // tensor) // 4096)
+    inputs = 2 * 8192 * 4096 * 2  # the norm's output or its gradient
+    piece = (2 + 2 + 4) * logits // pieces
+    assert piece < head.workspace_B <= piece + 2 * inputs
+    assert plain.footprint.activations - fused.footprint.activations > (4 * logits if tensor == 1 else 0.9e9)
+
+
+def test_a_fused_loss_changes_no_description_where_it_is_not_used() -> None:
+    assert "fused_loss" not in describe(FineTuning())
+    assert describe(FineTuning(fused_loss=True))["fused_loss"] is True

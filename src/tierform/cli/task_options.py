@@ -38,6 +38,7 @@ _OPTIONS = [
     click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True),
     click.option("--gradient-accumulation", type=int, default=1, show_default=True),
     click.option("--recomputation", type=click.Choice(RECOMPUTATIONS), default="none", show_default=True),
+    click.option("--fused-loss", is_flag=True, help="Make logits and loss a piece at a time, never whole in memory."),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
 ]
 
@@ -62,8 +63,8 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     if given["task"] == "inference":
         problems += [
             Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
-            for key in ("method", "rank", "targets", "bottleneck", "last")
-            if given[key] is not None
+            for key in ("method", "rank", "targets", "bottleneck", "last", "fused_loss")
+            if given[key] not in (None, False)
         ]
         task = _attempt(
             problems,
@@ -84,6 +85,7 @@ def make_task(chip_precision: object, **given: Any) -> Any:
                 optimizer=given["optimizer"],
                 gradient_accumulation=given["gradient_accumulation"],
                 recomputation=given["recomputation"],
+                fused_loss=given["fused_loss"],
             ),
         )
     if problems:

@@ -39,6 +39,7 @@ _TUNING = {
     "gradient_accumulation": "Passes over a batch of sequences before one update.",
     "recomputation": "What backward computes again instead of reading it: nothing, attention, or whole layers.",
     "precision": _PRECISION,
+    "fused_loss": "Whether logits, loss and their gradients are made a piece at a time, never whole in memory.",
 }
 
 RECORDS: dict[type, dict[str, str]] = {
@@ -95,6 +96,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "sequence": "Whether the chips of `tensor` share tokens, too, where they would repeat each other's work.",
         "zero": "What the copies of `data` shard in training: the optimizer's states (1), gradients, too (2), weights, "
         "too (3, as FSDP).",
+        "overlap": "Whether each layer's gradients are reduced over the copies beside the backward pass of others.",
         "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
     },
     MicroBatches: {

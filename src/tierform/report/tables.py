@@ -54,8 +54,8 @@ def summary(result: Result) -> Table:
         rows.append(("model FLOPs utilization", f"{model:.1%}{again}"))
     if result.communication:
         busy, exposed = result.communication["busy_s"], result.communication["exposed_s"]
-        text = f"{format_quantity(exposed, 's')} of {format_quantity(busy, 's')}, {exposed / result.latency_s:.1%}"
-        rows.append(("communication exposed", f"{text} of the time"))
+        text = f"{format_quantity(exposed, 's')}, {exposed / result.latency_s:.1%} of the time"
+        rows.append(("communication exposed", f"{text} (a chip's links work {format_quantity(busy, 's')})"))
     if result.crossbars:
         used, available = result.crossbars["used"], result.crossbars["available"]
         text = f"{used:,} of {available:,} hold weights ({used / available:.1%})"

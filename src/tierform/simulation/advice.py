@@ -59,6 +59,8 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
     if isinstance(task, FineTuning):
         for mode in _RECOMPUTATIONS[_RECOMPUTATIONS.index(task.recomputation) + 1 :]:
             yield f"recomputation={mode}", replace(task, recomputation=mode), split  # type: ignore[arg-type]
+        if not task.fused_loss:
+            yield "fused_loss=true", replace(task, fused_loss=True), split
         if split.data > 1:
             for zero in range(split.zero + 1, 4):
                 yield f"zero={zero}", task, replace(split, zero=zero)

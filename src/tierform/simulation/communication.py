@@ -26,7 +26,8 @@ def exposed_s(stages: Stages, made: Timed) -> float:
 
 def beside_exposed_s(stages: Stages, made: Timed) -> float:
     """Seconds of one pass that collectives beside computation add: gathers of weights, scatters of gradients."""
-    if stages.workload.parallelism.zero < 2:
+    split = stages.workload.parallelism
+    if split.zero < 2 and not split.overlap:
         return 0.0
     return _added_s(stages, made, beside_alone=True)
 

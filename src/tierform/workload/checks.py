@@ -18,6 +18,10 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
         problems += _step_problems(model, task)
     if isinstance(task, FineTuning):
         problems += split_problems(True, micro_batches.training * task.gradient_accumulation, split)
+        if split.overlap and micro_batches.training > 1:
+            what = "gradients of several micro-batches of one pass cannot be reduced beside the last of them"
+            fix = "Give one micro-batch; gradient_accumulation may be larger."
+            problems.append(Problem(what, key="overlap", value=micro_batches.training, fix=fix))
     else:
         problems += split_problems(False, 1, split)
     if split.tensor > 1:

@@ -34,7 +34,7 @@ from tierform.workload.parallel import (
     Parallelism,
     parts_of,
 )
-from tierform.workload.sharding import gathered_B, sharded_backward, unscattered_B, with_gathers
+from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
@@ -210,7 +210,7 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
     update = _update(plan, task, laid_out[0], weights, memory)
     stages = [
         Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
-        Stage("backward", StageKind.BACKWARD, tuple(backward), repeat),
+        *backward_stages(backward, repeat, weights, plan.precision, split),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
     ]
     return _workload(plan, stages, weights, memory, eager)

@@ -43,6 +43,11 @@ class Plan:
         """The task's, or none."""
         return self.task.recomputation if isinstance(self.task, FineTuning) else "none"
 
+    @property
+    def fused_loss(self) -> bool:
+        """Whether logits are made by pieces."""
+        return isinstance(self.task, FineTuning) and self.task.fused_loss
+
 
 @dataclass(slots=True)
 class Layout:
@@ -173,19 +178,32 @@ def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, ru
     tape = Tape(formats, rule, training=p.training, tensor=split.tensor, sequence=split.sequence)
     entering = {n: Value(n, v.shape, v.precision, v.role, grad=v.grad, cut=v.cut) for n, v in streams.items()}
     layout = Layout(tape, entering, section.build(tape, dict(entering)))
-    hidden = frozenset(tape.scores) if plan.attention != "eager" else frozenset()
+    hidden = _hidden(plan, tape)
     if p.training:
         mode = plan.recomputation if section.start is not None else "none"
         layout.kept, layout.recompute = _kept(tape, mode, plan.attention)
         for name, value in entering.items():  # a stream that flows on unchanged is kept by the layer that made it
             if layout.leaving.get(name) is value and id(value) in layout.kept:
                 layout.through[name] = layout.kept.pop(id(value)).operand().size_B
+        if plan.fused_loss:
+            layout.kept = {key: value for key, value in layout.kept.items() if value.name not in tape.pieces}
         layout.saved_B = sum(value.operand().size_B for value in layout.kept.values())
         if plan.attention == "fused":
             layout.saved_B += log_sum_exp_B(tape)
     names = frozenset((*layout.kept_names, *layout.through))
-    layout.forward_B = peak_B(tape.operators, tape.together, kept=names, hidden=hidden)
+    layout.forward_B = peak_B(tape.operators, tape.together, kept=names, hidden=hidden) + _pieces_B(plan, tape)
     return layout
+
+
+def _hidden(plan: Plan, tape: Tape, scores: Iterable[str] = ()) -> frozenset[str]:
+    """Tensors that never lie in memory whole: scores, unless attention is eager, and the logits of a fused loss."""
+    found = {*tape.scores, *scores} if plan.attention != "eager" else set()
+    return frozenset(found | set(tape.pieces) if plan.fused_loss else found)
+
+
+def _pieces_B(plan: Plan, tape: Tape) -> int:
+    """Bytes of one piece of what a fused loss makes by pieces."""
+    return sum(tape.pieces.values()) if plan.fused_loss else 0
 
 
 def _kept(tape: Tape, mode: str, attention: str) -> tuple[dict[int, Value], tuple[Entry, ...]]:
@@ -273,8 +291,8 @@ def _reverse(plan: Plan, layout: Layout, arriving: frozenset[str]) -> Gradients:
     place = {operator.name: index for index, operator in enumerate(operators)}
     made = [place[name] for value in flows.values() for name in value.after if name in place]
     kept = frozenset((*layout.kept_names, *layout.through))
-    hidden = frozenset(layout.tape.scores | reverse.scores) if plan.attention != "eager" else frozenset()
-    space = peak_B(operators, reverse.together, kept=kept, hidden=hidden)
+    hidden = _hidden(plan, layout.tape, reverse.scores)
+    space = peak_B(operators, reverse.together, kept=kept, hidden=hidden) + _pieces_B(plan, layout.tape)
     return Gradients(operators, frozenset(flows), max(made, default=-1), space)
 
 
@@ -335,7 +353,7 @@ def reduction_blocks(
     if partial:
         made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
         before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if split.data > 1 and split.zero < 2:
+    if split.data > 1 and split.zero < 2 and not split.overlap:
         number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
         made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"

@@ -39,7 +39,7 @@ def _check(owner: object, *names: str) -> None:
 
 
 # Fields that came later: they are left out of descriptions and hashes where they are not used.
-_LATER = ("zero", "interleave")
+_LATER = ("zero", "interleave", "overlap")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -47,7 +47,8 @@ class Parallelism:
     """How many chips share each layer, the run of layers, and the batch; `sequence` goes with `tensor`.
 
     `zero` (0 to 3) shards the states of training over the copies of `data`; `interleave` gives each group of
-    `pipeline` so many parts of the layers.
+    `pipeline` so many parts of the layers; `overlap` reduces the gradients of each layer beside the backward pass of
+    the layers before it, in the last pass before the update.
     """
 
     tensor: int = 1
@@ -56,6 +57,7 @@ class Parallelism:
     sequence: bool = False
     zero: int = 0
     interleave: int = 1
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         _check(self, "tensor", "pipeline", "data", "interleave")
@@ -87,6 +89,15 @@ class Parallelism:
                     key="interleave",
                     value=self.interleave,
                     fix="Give pipeline=2 or more with it.",
+                )
+            )
+        if self.overlap and self.data == 1:
+            problems.append(
+                Problem(
+                    "gradients are reduced over the copies of data parallelism; there is one",
+                    key="overlap",
+                    value=self.overlap,
+                    fix="Give data=2 or more with it.",
                 )
             )
         if problems:
@@ -147,6 +158,12 @@ def parts_of(sequences: Sequence[int], parts: int) -> list[tuple[tuple[int, ...]
 def split_problems(training: bool, micro_batches: int, split: Parallelism) -> list[Problem]:
     """What a split asks for that its task cannot do."""
     problems = []
+    if split.overlap and not training:
+        what = "gradients are reduced in training; inference has none"
+        problems.append(Problem(what, key="overlap", value=split.overlap, fix="Leave overlap out."))
+    if split.overlap and split.pipeline > 1:
+        what = "gradients of a pipeline wait for the last of its micro-batches: they cannot be reduced beside them here"
+        problems.append(Problem(what, key="overlap", value=split.overlap, fix="Leave overlap out."))
     if split.zero and not training:
         what = "states are sharded in training; inference has none"
         problems.append(Problem(what, key="zero", value=split.zero, fix="Leave zero at 0; tensor shares the weights."))

@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from tierform.workload.graph import Block, Weight
+from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 from tierform.workload.parallel import Parallelism
@@ -83,8 +83,8 @@ def with_scatter(
     number = sum(kept_numbers(w, split.data) for w in own)
     whole = Operand("gradients", (number * split.data,), plan.weight_gradients, Role.GRADIENT, trainable=True)
     part = Operand("gradients.shard", (number,), plan.weight_gradients, Role.GRADIENT, trainable=True)
-    last = tuple(o.name for o in block.operators if any(r.trainable and r.role is Role.GRADIENT for r in o.outputs))
-    scatter = _collective("gradients", "reduce_scatter", (whole,), (part,), Phase.BACKWARD, split.data, after=last)
+    waits = _makers(block)
+    scatter = _collective("gradients", "reduce_scatter", (whole,), (part,), Phase.BACKWARD, split.data, after=waits)
     added: tuple[Operator, ...] = (scatter,)
     if accumulate:
         total = replace(part, name="gradients.sum")
@@ -101,6 +101,38 @@ def with_scatter(
             ),
         )
     return replace(block, operators=(*block.operators, *added), output=block.output % len(block.operators))
+
+
+def with_reduction(block: Block, weights: Iterable[Weight], plan: PrecisionPlan, split: Parallelism) -> Block:
+    """The block of the last backward pass with the reduction of its gradients behind it, where that overlaps."""
+    own = [w for w in weights if w.block == block.name and w.trainable]
+    if not split.overlap or split.zero > 1 or not own or not block.operators:
+        return block
+    copies = split.data if split.zero else 1
+    number = sum(kept_numbers(w, copies) for w in own)
+    whole = Operand("gradients", (number * copies,), plan.weight_gradients, Role.GRADIENT, trainable=True)
+    kind, kept = ("reduce_scatter", replace(whole, shape=(number,))) if split.zero else ("all_reduce", whole)
+    made = _collective("gradients", kind, (whole,), (kept,), Phase.BACKWARD, split.data, after=_makers(block))
+    return replace(block, operators=(*block.operators, made), output=block.output % len(block.operators))
+
+
+def backward_stages(
+    waves: Sequence[Wave], repeat: int, weights: Sequence[Weight], plan: PrecisionPlan, split: Parallelism
+) -> tuple[Stage, ...]:
+    """The backward passes of a step; the last one apart where it reduces its gradients."""
+    if not split.overlap or split.zero > 1:
+        return (Stage("backward", StageKind.BACKWARD, tuple(waves), repeat),)
+    last = tuple(
+        replace(wave, blocks=tuple(with_reduction(block, weights, plan, split) for block in wave.blocks))
+        for wave in waves
+    )
+    found = (Stage("backward[last]", StageKind.BACKWARD, last),)
+    return (Stage("backward", StageKind.BACKWARD, tuple(waves), repeat - 1), *found) if repeat > 1 else found
+
+
+def _makers(block: Block) -> tuple[str, ...]:
+    """The operators of a block that make gradients of weights."""
+    return tuple(o.name for o in block.operators if any(r.trainable and r.role is Role.GRADIENT for r in o.outputs))
 
 
 def sharded_backward(

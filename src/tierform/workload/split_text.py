@@ -26,8 +26,8 @@ def read_parallel(text: str) -> Parallelism:
             problems.append(_unknown(name, known))
         elif name in found:
             problems.append(Problem("is given twice", key=f"{OPTION} {name}", value=value))
-        elif name == "sequence":
-            found[name] = _switch(value if given else "true", problems)
+        elif name in ("sequence", "overlap"):
+            found[name] = _switch(name, value if given else "true", problems)
         elif not value.isdecimal():
             fix = f"Write {name}=8, for example." if name != "zero" else "Write zero=1, 2 or 3."
             problems.append(Problem("not a whole number", key=f"{OPTION} {name}", value=value, fix=fix))
@@ -58,8 +58,8 @@ def _unknown(name: str, known: tuple[str, ...]) -> Problem:
     )
 
 
-def _switch(value: str, problems: list[Problem]) -> bool:
+def _switch(name: str, value: str, problems: list[Problem]) -> bool:
     if value.lower() not in _SWITCHES:
-        fix = "Write sequence, or sequence=true."
-        problems.append(Problem("neither true nor false", key=f"{OPTION} sequence", value=value, fix=fix))
+        fix = f"Write {name}, or {name}=true."
+        problems.append(Problem("neither true nor false", key=f"{OPTION} {name}", value=value, fix=fix))
     return _SWITCHES.get(value.lower(), False)

@@ -178,6 +178,7 @@ class Tape:
     steps: list[Entry] = field(default_factory=list)
     parameters: dict[str, Parameter] = field(default_factory=dict)
     scores: set[str] = field(default_factory=set)
+    pieces: dict[str, int] = field(default_factory=dict)  # what a fused loss makes by pieces -> bytes of one piece
     together: list[int] = field(default_factory=list)  # for each operator, see Entry
     low: dict[tuple[str, str], Value] = field(default_factory=dict)  # (fused target, input) -> A's result
     cores: int = 0

@@ -153,7 +153,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """One optimizer step of adapting a trained model, on `batch` sequences of `sequence` tokens."""
+    """One optimizer step of adapting a trained model, on `batch` sequences of `sequence` tokens.
+
+    `fused_loss` makes logits, loss and their gradients a piece at a time: they are never whole in memory.
+    """
 
     method: Method = field(default_factory=Full)
     batch: int = 1
@@ -163,6 +166,7 @@ class FineTuning:
     gradient_accumulation: int = 1
     recomputation: Literal["none", "selective", "full"] = "none"
     precision: PrecisionPlan | None = None
+    fused_loss: bool = False
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence", "steps", "gradient_accumulation")
@@ -177,6 +181,8 @@ class Training(FineTuning):
 
 Task = Inference | Step | FineTuning | Training
 
+# Fields that came later, with their defaults: they change no description and no hash where they are not used.
+_LATER: dict[str, object] = {"fused_loss": False}
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
 METHODS: dict[str, type] = {
@@ -227,8 +233,10 @@ def _check_choice(value: str, choices: tuple[str, ...], key: str) -> None:
 
 
 def describe(task: Task) -> dict[str, object]:
-    """The task as plain data, for reports and JSON."""
-    return {"task": type(task).__name__, **{item.name: _plain(getattr(task, item.name)) for item in fields(task)}}
+    """The task as plain data, for reports and JSON; what is not used of the later fields is left out."""
+    found = {item.name: _plain(getattr(task, item.name)) for item in fields(task)}
+    used = {name: value for name, value in found.items() if name not in _LATER or value != _LATER[name]}
+    return {"task": type(task).__name__, **used}
 
 
 def _plain(value: object) -> object:

@@ -99,6 +99,28 @@ def test_how_much_of_it_is_exposed() -> None:
     assert run(TRAINING).communication == {}
 
 
+@pytest.mark.parametrize("zero", [0, 1])
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_what_do_gradients_take_that_are_reduced_beside_the_backward_pass(zero: int, accumulation: int) -> None:
+    task = tierform.FineTuning(batch=2, sequence=3, gradient_accumulation=accumulation)
+    plain = run(task, split=Parallelism(data=2, zero=zero))
+    result = run(task, split=Parallelism(data=2, zero=zero, overlap=True))
+    # The links are busy from the head's gradients on; an all-reduce is two steps of half of the bytes.  Where gradients
+    # are added up, the head reads 160 + 16 + 16 bytes of sums more.
+    head = HEAD_BACKWARD_PS + (10 * (160 + 16 + 16) if accumulation > 1 else 0)
+    assert seconds(result, "backward[last]") == pytest.approx(head + (2 - zero) * EVERY)
+    if accumulation > 1:
+        once = seconds(plain, "backward") / accumulation
+        assert seconds(result, "backward") == pytest.approx((accumulation - 1) * once)
+    update = 280 * 1424 if zero == 0 else 280 * 712 + moved(1424)
+    assert seconds(result, "update") == pytest.approx(update)
+    links = result.energy_J_by_component["interconnect"]
+    assert links == pytest.approx(plain.energy_J_by_component["interconnect"])
+    assert result.memory_footprint_B == plain.memory_footprint_B
+    assert result.operations == plain.operations
+    assert result.throughput["training_tokens_per_s"] * result.latency_s == pytest.approx(6 * accumulation)
+
+
 def test_what_does_accumulation_add_to_sharded_gradients() -> None:
     task = tierform.FineTuning(batch=2, sequence=3, gradient_accumulation=3)
     once, thrice = (run(given, split=Parallelism(data=2, zero=2)) for given in (TRAINING, task))

@@ -5,6 +5,10 @@ Backward  dlogits = softmax(logits) - onehot(target), from the log-probabilities
 
 Logits that are cut by the vocabulary stay cut: the chips tell each other, for each row, the largest logit, the sum
 of exponentials and the target's logit (Shoeybi et al., 2019).
+
+A fused loss goes through the rows in pieces: a piece's logits, log-probabilities and gradient are made, and the
+gradients of the head's input and weight from them, before the next piece (Hsu et al., Liger Kernel, 2024; Wijmans et
+al., Cut Cross-Entropy, 2024).  It computes the same and keeps none of the three; operators are listed as without it.
 """
 
 from __future__ import annotations
@@ -22,6 +26,11 @@ def cross_entropy(tape: Tape, logits: Value, name: str = "loss") -> Value:
     """Log-softmax and negative log-likelihood; keeps the log-probabilities for backward."""
     rows = logits.elements // logits.shape[-1]
     kept = tape.value(f"{name}.log_probabilities", logits.shape, precision=tape.formats.loss, cut=logits.cut)
+    # Pieces of so many rows that a piece of logits is about as large as the head's input (Hsu et al., Liger, 2024).
+    pieces = -(-logits.shape[-1] // tape.operators[-1].k) if tape.operators and tape.operators[-1].k else 1
+    for value in (logits, kept):
+        tape.pieces[value.name] = -(-value.operand().size_B // pieces)
+    tape.pieces[f"{logits.name}.gradient"] = tape.pieces[logits.name]
     target = Operand(f"{name}.targets", (rows,), "int32", Role.INDEX, static=True)
 
     def backward(reverse: Reverse, dy: Value) -> None:

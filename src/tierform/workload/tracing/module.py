@@ -28,7 +28,7 @@ from tierform.workload.ops.optimizer import update_operators
 from tierform.workload.parallel import ALONE, Parallelism, split_problems
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.reverse import Reverse, kept_and_recomputed
-from tierform.workload.sharding import gathered_B, sharded_backward, unscattered_B, with_gathers
+from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.tape import Learning, Tape, Value
 from tierform.workload.task import FineTuning, Inference, Task, resolved_precision
 from tierform.workload.tracing.cores import mark_cores
@@ -308,7 +308,7 @@ def _stages(
     parts, repeat = (times, 1) if split.pipeline > 1 else (1, times)
     return (
         Stage("forward", StageKind.FORWARD, (Wave(forward, parts, tokens),), repeat),
-        Stage("backward", StageKind.BACKWARD, (Wave(backward, parts, tokens),), repeat),
+        *backward_stages((Wave(backward, parts, tokens),), repeat, weights, plan, split),
         Stage("update", StageKind.UPDATE, (Wave((*around[0], *update, *around[1])),)),
     )
 
