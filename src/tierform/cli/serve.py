@@ -25,7 +25,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--chip", help="A chip of the library or a YAML file.")
 @click.option("--chips", help="For --find cheapest: chips, separated by commas.")
 @click.option(
-    "--trace", type=InputPath(), help="Requests to replay: Azure, Mooncake, BurstGPT, vidur, ... (docs/serving.md)."
+    "--trace", type=InputPath(), help="Requests to replay: Azure, Mooncake, BurstGPT, vidur (docs/serving.md)."
 )
 @click.option("--rate", type=float, help="Requests a second, instead of a trace.")
 @click.option("--requests", "number", type=int, default=1000, show_default=True, help="How many, with --rate.")
