@@ -94,7 +94,7 @@ def fail(
 ) -> NoReturn:
     """Raise a :class:`TierformError` with one problem; `choices` gives the nearest valid name."""
     close = nearest(str(value), choices) if value is not None else None
-    raise TierformError([Problem(what, file, line, key, value, close, fix)])
+    raise TierformError([Problem(what=what, file=file, line=line, key=key, value=value, nearest=close, fix=fix)])
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

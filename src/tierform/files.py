@@ -116,7 +116,7 @@ def _refuse_large(text: str, file: str) -> None:
         depth = max(depth, 0)
 
 
-def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str, seen: set[int]) -> Any:
+def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str, seen: set[int]) -> object:
     line = node.start_mark.line + 1
     lines.setdefault(location, line)
     if len(location) > MAX_DEPTH:
@@ -129,7 +129,7 @@ def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str, seen:
         return _scalar(node, file, line)
     if kind == "SequenceNode":
         return [_plain(child, (*location, index), lines, file, seen) for index, child in enumerate(node.value)]
-    result: dict[str, Any] = {}
+    result: dict[str, object] = {}
     for key_node, child in node.value:
         at = key_node.start_mark.line + 1
         if type(key_node).__name__ != "ScalarNode":
@@ -144,7 +144,7 @@ def _plain(node: Any, location: Path_, lines: dict[Path_, int], file: str, seen:
     return result
 
 
-def _scalar(node: Any, file: str, line: int) -> Any:
+def _scalar(node: Any, file: str, line: int) -> object:
     tag, text = str(node.tag), node.value
     kind = tag.rsplit(":", 1)[-1]
     if not tag.startswith("tag:yaml.org,2002:") or kind not in ("str", "int", "float", "bool", "null", "timestamp"):
@@ -190,8 +190,8 @@ def read_json(path: Path | str) -> Document:
         fail(str(error).split(";")[0], file=str(path))
 
 
-def _no_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+def _no_repeats(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    result: dict[str, object] = {}
     for key, value in pairs:
         if key in result:
             raise ValueError(f"the key {key!r} stands twice")
@@ -316,7 +316,7 @@ def _message(target: Path, own: Path | None = None) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
 
 
 def _pass_on(content: Path, target: Path) -> None:
@@ -349,7 +349,7 @@ def write_text(path: Path | str, text: str) -> None:
         temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
 
 
-def write_json(path: Path | str, content: Any) -> None:
+def write_json(path: Path | str, content: object) -> None:
     """Write JSON with a stable layout (equal content gives equal bytes); infinities and NaN become null."""
     write_text(path, json.dumps(_finite(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -374,7 +374,7 @@ def cache_folder(shelf: str) -> Path | None:
     return base / "tierform" / shelf
 
 
-def _finite(content: Any) -> Any:
+def _finite(content: object) -> object:
     if isinstance(content, float):
         return content if math.isfinite(content) else None
     if isinstance(content, dict):

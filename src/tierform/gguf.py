@@ -128,7 +128,7 @@ class GGUFFile:
         tokens = self.values.get("tokenizer.ggml.tokens")
         width = self.number("attention.key_length", self.number("rope.dimension_count", hidden // max(heads, 1)))
         vocabulary = self.tensors["token_embd.weight"].shape[0] if "token_embd.weight" in self.tensors else None
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "architectures": [kind.model_class],
             "model_type": kind.model_type,
             "hidden_size": hidden,
@@ -170,7 +170,7 @@ def read_gguf(path: Path | str) -> GGUFFile:
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[Any]:
+def _mapped(path: Path) -> Iterator[mmap.mmap]:
     try:
         with path.open("rb") as file:
             if path.stat().st_size < 24:
@@ -182,7 +182,7 @@ def _mapped(path: Path) -> Iterator[Any]:
 
 
 class _Reader:
-    def __init__(self, content: Any, path: Path) -> None:
+    def __init__(self, content: mmap.mmap, path: Path) -> None:
         self.content, self.path, self.at = content, path, 0
 
     def bad(self, what: str, value: object = None) -> NoReturn:

@@ -15,9 +15,12 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tierform.files import atomic_path, cache_folder, make_folder
+
+if TYPE_CHECKING:
+    from tierform.arrays import Array
 
 # Symbols of the compiler's runtime that the code would call to report an exception, which these loops never raise.
 _RUNTIME = (
@@ -32,12 +35,17 @@ _RUNTIME = (
 # Functions of the C library that the code may call.
 _LIBRARY = ("log", "memset", "memcpy", "memmove")
 # What the code refers to lives as long as the process.
-_kept: list[Any] = []
+_kept: list[object] = []
+# How a loop takes an argument: an address, a whole number, a number.
+ArgumentType = type[ctypes.c_void_p] | type[ctypes.c_int64] | type[ctypes.c_double]
 
 
 def load_loop(
-    name: str, sources: Sequence[Path], argument_types: tuple[Any, ...], source: Callable[[], tuple[Any, str]]
-) -> Any:
+    name: str,
+    sources: Sequence[Path],
+    argument_types: tuple[ArgumentType, ...],
+    source: Callable[[], tuple[Callable[..., int], str]],
+) -> Callable[..., int]:
     """The loop `name` as a ctypes function that returns a 64-bit integer.
 
     `sources` are the files that decide what it does, all of one folder; `source` imports the Python function and gives
@@ -48,7 +56,7 @@ def load_loop(
     return ctypes.CFUNCTYPE(ctypes.c_int64, *argument_types)(address or _compile(*source(), path))
 
 
-def pointer(array: Any) -> int:
+def pointer(array: Array) -> int:
     """The address of an array's first element; the caller keeps the array alive."""
     return int(array.ctypes.data)
 
@@ -115,7 +123,7 @@ def _load(path: Path) -> int | None:
     return int(engine.get_function_address(name)) or None
 
 
-def _compile(loop: Any, signature: str, path: Path | None) -> int:
+def _compile(loop: Callable[..., int], signature: str, path: Path | None) -> int:
     """Compile a loop, keep its machine code where that can be written, and return its address."""
     from numba.core.ccallback import CFunc
     from numba.core.compiler_lock import global_compiler_lock

@@ -21,7 +21,7 @@ class Registry:
         self.kind = kind
         self.group = group
         self._targets = dict(parts)
-        self._loaded: dict[str, Any] = {}
+        self._loaded: dict[str, object] = {}
         self._plugins_read = False
 
     def register(self, name: str, target: str | Any) -> None:

@@ -52,10 +52,10 @@ class Quantity(BeforeValidator):
     minimum: float | None = None
     above: float | None = None
 
-    def __get_pydantic_json_schema__(self, core: Any, handler: Any) -> dict[str, Any]:
+    def __get_pydantic_json_schema__(self, core: object, handler: object) -> dict[str, object]:
         shown = f"in units of {self.unit}" if self.unit not in ("", "1") else "a number"
         text = {"type": ["string", "number"], "description": f"A value {shown}, as in: 1.5 {self.unit}".rstrip()}
-        evidence: dict[str, Any] = {key: {"type": "string"} for key in ("source", "note")}
+        evidence: dict[str, object] = {key: {"type": "string"} for key in ("source", "note")}
         whole = {"value": text, "kind": {"enum": list(KINDS)}, **evidence}
         return {
             "anyOf": [
@@ -146,14 +146,30 @@ def _problem(schema: type[BaseModel], document: Document, at: tuple[str | int, .
     if kind == "extra_forbidden":
         choices = _field_names(schema, loc[:-1])
         fix = f"Known here: {', '.join(choices)}." if choices else None
-        return Problem("unknown key", document.file, line, key, None, nearest(str(loc[-1]), choices), fix)
+        return Problem(
+            what="unknown key",
+            file=document.file,
+            line=line,
+            key=key,
+            value=None,
+            nearest=nearest(str(loc[-1]), choices),
+            fix=fix,
+        )
     if kind == "missing":
         return Problem("this key is missing", document.file, line, key)
     if kind in ("literal_error", "enum"):
         expected = str(item.get("ctx", {}).get("expected", ""))
         choices = [word.strip(" '\"") for word in expected.replace(" or ", ",").split(",")]
         fix = f"Choose one of {', '.join(choices)}."
-        return Problem("not a known choice", document.file, line, key, shown, nearest(str(value), choices), fix)
+        return Problem(
+            what="not a known choice",
+            file=document.file,
+            line=line,
+            key=key,
+            value=shown,
+            nearest=nearest(str(value), choices),
+            fix=fix,
+        )
     message = str(item["msg"]).removeprefix("Value error, ")
     if kind in _WORDS:
         bounds = {name: f"{bound:g}" for name, bound in item.get("ctx", {}).items() if isinstance(bound, (int, float))}
@@ -172,10 +188,10 @@ _WORDS = {
 }
 
 
-def _field_names(schema: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    candidates: list[Any] = [schema]
+def _field_names(schema: type[BaseModel], loc: tuple[object, ...]) -> list[str]:
+    candidates: list[object] = [schema]
     for step in loc:
-        found: list[Any] = []
+        found: list[object] = []
         for candidate in candidates:
             fields = getattr(candidate, "model_fields", {})
             if step in fields:
@@ -184,7 +200,7 @@ def _field_names(schema: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     return sorted({name for candidate in candidates for name in getattr(candidate, "model_fields", {})})
 
 
-def models_in(annotation: Any) -> list[Any]:
+def models_in(annotation: object) -> list[Any]:
     """The models that an annotation names, in lists and dictionaries, too."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]

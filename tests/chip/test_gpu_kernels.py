@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -177,3 +178,14 @@ def test_do_collectives_follow_their_laws() -> None:
     assert model.seconds("all_reduce", 4, large) == pytest.approx(both, rel=0.01)
     with pytest.raises(TierformError, match="all_reduce"):
         model.seconds("all-reduce", 4, 1e6)
+
+
+def test_are_more_products_than_boards_dealt_out_whole() -> None:
+    """Three products on two boards take as long as two on one; a single one is cut by rows."""
+    one, two = A100, load_component("gpu", 2, "a100-gpu")
+
+    def several(number: int, m: int = 4096) -> Operator:
+        return replace(product(m, 4096, 4096), batch=number)
+
+    assert two.cost(several(3)).occupancy_s == one.cost(several(2)).occupancy_s
+    assert two.cost(several(1)).occupancy_s == one.cost(several(1, 2048)).occupancy_s

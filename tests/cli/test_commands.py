@@ -149,3 +149,40 @@ def test_does_the_report_stand_alone(tmp_path: Path) -> None:
         assert word in page
     assert 'src="http' not in page
     assert "<link" not in page
+
+
+def test_does_one_option_say_how_chips_share_the_work(tmp_path: Path) -> None:
+    job = [
+        "simulate",
+        "gpt2",
+        "--chip",
+        "h100",
+        "--task",
+        "train",
+        "--batch",
+        "8",
+        "--sequence",
+        "64",
+        "--thermal",
+        "none",
+    ]
+    job += ["--micro-batches", "4"]
+    (tmp_path / "split.yaml").write_text("data: 2\npipeline: 2\nzero: 2\ninterleave: 2\n")
+    for given in ("data=2,pipeline=2,zero=2,interleave=2", "split.yaml"):
+        done = run(*job, "--parallel", given, "--json", "out.json", "--save-job", "job.yaml", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "communication exposed" in done.stdout and "model FLOPs utilization" in done.stdout
+        figures = json.loads((tmp_path / "out.json").read_text())
+        split = {"tensor": 1, "pipeline": 2, "data": 2, "sequence": False, "zero": 2, "interleave": 2}
+        assert figures["parallelism"] == split and figures["chips"] == 4
+        assert 0 < figures["communication"]["exposed_s"] <= figures["communication"]["busy_s"]
+        assert 0 < figures["flops_utilization"]["model"] <= figures["flops_utilization"]["hardware"] < 1
+    again = run("simulate", "--job", "job.yaml", "--json", "again.json", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again.json").read_text())["latency_s"] == figures["latency_s"]
+    wrong = run(*job, "--parallel", "tensr=2,zero=x,sequence=perhaps", cwd=tmp_path)
+    assert wrong.returncode == 2
+    for word in ("did you mean 'tensor'", "--parallel zero: not a whole number", "neither true nor false"):
+        assert word in wrong.stderr + wrong.stdout
+    twice = run(*job, "--tensor", "2", "--parallel", "data=2", cwd=tmp_path)
+    assert twice.returncode == 2 and "already" in twice.stderr + twice.stdout

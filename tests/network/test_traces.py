@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from tierform.errors import TierformError
-from tierform.network import RouterParameters, Trace, fat_tree, mesh, simulate_trace
+from tierform.network import PacketTrace, RouterParameters, fat_tree, mesh, simulate_trace
 
 
 def _trace(rows, after=()):
     table = np.array(rows, np.int64)
-    return Trace(*table.T, np.array(after, np.int64).reshape(-1, 2))
+    return PacketTrace(*table.T, np.array(after, np.int64).reshape(-1, 2))
 
 
 def test_packets_alone_take_the_zero_load_latency_from_their_own_cycle():

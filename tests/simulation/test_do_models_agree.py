@@ -10,7 +10,7 @@ import pytest
 
 from tierform import TierformError
 from tierform.validation import models
-from tierform.validation.ledger import Ledger
+from tierform.validation.ledger import EngineLedger
 
 TABLE = Path(models.__file__).parent / "tables" / "models.csv"
 
@@ -19,7 +19,7 @@ def rows() -> list[dict[str, str]]:
     return list(csv.DictReader(line for line in TABLE.read_text().splitlines() if not line.startswith("#")))
 
 
-def run(folder: Path, chosen: list[dict[str, str]]) -> Ledger:
+def run(folder: Path, chosen: list[dict[str, str]]) -> EngineLedger:
     with (folder / "cases.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(chosen[0]))
         writer.writeheader()

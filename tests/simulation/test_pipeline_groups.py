@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 import tierform
 from tierform import TierformError
 from tierform.simulation.collectives import Interconnect
-from tierform.simulation.pipeline import cut_by_time, parts_of_run, schedule_groups
-from tierform.simulation.schedule import Layer, Step
+from tierform.simulation.pipeline import cut_by_time, parts_of_run, schedule_groups, schedule_interleaved
+from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
 from tierform.workload.parallel import Parallelism
 
 
@@ -40,7 +40,7 @@ def test_do_embedding_and_head_stand_beside_layers_and_count_as_time() -> None:
 
 
 def test_does_every_group_get_its_layers_in_either_direction() -> None:
-    first, second = Layer("a", (Step("s", "r", 1.0),)), Layer("b", (Step("s", "r", 2.0),))
+    first, second = Layer("a", (ScheduledOperator("s", "r", 1.0),)), Layer("b", (ScheduledOperator("s", "r", 2.0),))
     forward = parts_of_run([(first, 3), (second, 1)], (2, 4))
     assert forward == [[(first, 2)], [(first, 1), (second, 1)]]
     # Backward goes from the last layer to the first: the last group comes first.
@@ -53,7 +53,7 @@ def test_does_every_group_get_its_layers_in_either_direction() -> None:
 )
 def test_does_a_line_of_groups_take_its_latency_and_its_slowest_period(micro_batches: int, seconds: float) -> None:
     def run(time: float) -> list[tuple[Layer, int]]:
-        return [(Layer("layer", (Step("s", "r", time),)), 1)]
+        return [(Layer("layer", (ScheduledOperator("s", "r", time),)), 1)]
 
     # Groups of 2, 3 and 3 s, two sends of 0.5 s with 0.25 s of latency: 8 + 2 * 0.75 s for the first micro-batch, 3 s
     # (the slowest group) for each of the others.
@@ -62,7 +62,7 @@ def test_does_a_line_of_groups_take_its_latency_and_its_slowest_period(micro_bat
 
 
 def test_is_a_slow_link_the_bottleneck() -> None:
-    run = [(Layer("layer", (Step("s", "r", 1.0),)), 1)]
+    run = [(Layer("layer", (ScheduledOperator("s", "r", 1.0),)), 1)]
     # 1 s, a send of 4 s, 1 s: 6 s for the first, 4 s for each of the other two.
     assert schedule_groups([[run, run]], (3,), 1, (4.0, 0.0)).makespan_s == pytest.approx(6.0 + 2 * 4.0)
 
@@ -99,3 +99,43 @@ def test_is_the_energy_of_gradients_the_same_however_the_layers_are_cut() -> Non
         return result.energy_J_by_part["interconnect: links"]
 
     assert reduced_J(4) == pytest.approx(reduced_J(1), rel=1e-6)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+@pytest.mark.parametrize("micro_batches", [4, 8, 40, 4_000])
+def test_is_the_bubble_divided_by_the_parts_of_each_group(parts: int, micro_batches: int) -> None:
+    """Narayanan et al., SC 2021: M micro-batches of t on p groups of m parts take M t + (p - 1) t / m."""
+    groups, whole = 4, 6.0
+
+    def run(time: float) -> list[tuple[Layer, int]]:
+        return [(Layer("layer", (ScheduledOperator("s", "r", time),)), 1)]
+
+    stations = [run(whole / parts) for _ in range(groups * parts)]
+    made = schedule_interleaved([stations], (micro_batches,), 1, (0.0, 0.0), groups)
+    assert made.makespan_s == pytest.approx(micro_batches * whole + (groups - 1) * whole / parts)
+    if parts == 1:
+        assert made.makespan_s == pytest.approx(schedule_groups([stations], (micro_batches,), 1, (0, 0)).makespan_s)
+
+
+def test_do_parts_wait_for_their_turn_and_for_what_arrives() -> None:
+    """Two groups of two parts of 1 s; a send takes 3 s: the first group stands still until the ring has come round.
+
+    Two micro-batches: parts 0 at 0 and 1; they arrive at 4 and 7 (the link is held), parts 1 end at 5 and 8, arrive at
+    8 and 11, parts 2 end at 9 and 12, arrive at 12 and 15, parts 3 end at 13 and 16.
+    """
+
+    def run(time: float) -> list[tuple[Layer, int]]:
+        return [(Layer("layer", (ScheduledOperator("s", "r", time),)), 1)]
+
+    made = schedule_interleaved([[run(1.0)] * 4], (2,), 1, (3.0, 0.0), 2)
+    assert made.makespan_s == pytest.approx(16.0)
+
+
+def test_does_a_gpu_run_one_micro_batch_after_the_other() -> None:
+    """A group's collectives wait for nothing of the next micro-batch, unless the chip is a pipeline itself."""
+    sent = ScheduledOperator("sum", "links", 1.0, after=(Edge(0),))
+    layer = Layer("layer", (ScheduledOperator("work", "gpu", 2.0), sent))
+    waves = [[[(layer, 1)], [(layer, 1)]]]
+    alone = schedule_groups(waves, (3,), 1, (0.0, 0.0), overlap=False)
+    assert alone.makespan_s == pytest.approx(2 * 3.0 + 2 * 3.0)
+    assert schedule_groups(waves, (3,), 1, (0.0, 0.0)).makespan_s == pytest.approx(2 * 3.0 + 2 * 2.0)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step, schedule_stage
+from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, ScheduledOperator, schedule_stage
 
 ORDERS = {True: ((1, 0.5), (4, 1.0), (16, 1.0), (64, 1.0)), False: ((1, 0.0), (4, 0.0), (16, 0.0))}
 Piece = tuple[str, bool, float, float, bool, list[tuple[int, bool]]]
@@ -104,7 +104,7 @@ def layers(draw: st.DrawFn) -> Layer:
             edges.append(Edge(source, draw(st.booleans()), path, draw(_times), draw(_times), draw(st.booleans())))
         fetch = draw(st.sampled_from(["", "", "memory"]))
         steps.append(
-            Step(
+            ScheduledOperator(
                 name=f"s{number}",
                 resource=draw(st.sampled_from(["a", "b"])),
                 occupancy_s=draw(_times),
@@ -179,29 +179,32 @@ def test_does_another_micro_batch_never_make_it_shorter(
 
 
 def test_does_a_chain_on_one_resource_take_its_sum() -> None:
-    steps = (Step("one", "gpu", 2.0), Step("two", "gpu", 3.0, 0.5, after=(Edge(0),)))
+    steps = (ScheduledOperator("one", "gpu", 2.0), ScheduledOperator("two", "gpu", 3.0, 0.5, after=(Edge(0),)))
     # Three layers of 2 + 3 s on the one resource; the next layer waits for the tail of 0.5 s, too: 3 * 5.5.
     assert made([(Layer("layer", steps), 3)]) == pytest.approx(16.5)
 
 
 def test_does_a_whole_edge_wait_for_the_last_chunk() -> None:
-    steps = (Step("keys", "a", 4.0), Step("scores", "b", 2.0, after=(Edge(0, True),)))
-    piped = (Step("keys", "a", 4.0), Step("scores", "b", 2.0, after=(Edge(0, False),)))
+    steps = (ScheduledOperator("keys", "a", 4.0), ScheduledOperator("scores", "b", 2.0, after=(Edge(0, True),)))
+    piped = (ScheduledOperator("keys", "a", 4.0), ScheduledOperator("scores", "b", 2.0, after=(Edge(0, False),)))
     # Whole: 4 s of keys, then 4 chunks of 0.5 s.  Chunk by chunk: the last one ends at 4 s and takes 0.5 s more.
     assert made([(Layer("layer", steps), 1)], 1, 4) == pytest.approx(6.0)
     assert made([(Layer("layer", piped), 1)], 1, 4) == pytest.approx(4.5)
 
 
 def test_does_pipelining_hide_all_but_the_slowest_stage() -> None:
-    steps = (Step("one", "a", 1.0, own=True), Step("two", "b", 1.0, own=True, after=(Edge(0),)))
+    steps = (
+        ScheduledOperator("one", "a", 1.0, own=True),
+        ScheduledOperator("two", "b", 1.0, own=True, after=(Edge(0),)),
+    )
     assert made([(Layer("layer", steps), 4)], 1) == pytest.approx(8.0)
     assert made([(Layer("layer", steps), 4)], 8) == pytest.approx(8.0 + 7.0)
 
 
 def test_is_a_fetch_hidden_behind_the_step_before() -> None:
     steps = (
-        Step("one", "array", 3.0, fetch="memory", fetch_s=2.0),
-        Step("two", "array", 3.0, after=(Edge(0),), fetch="memory", fetch_s=2.0),
+        ScheduledOperator("one", "array", 3.0, fetch="memory", fetch_s=2.0),
+        ScheduledOperator("two", "array", 3.0, after=(Edge(0),), fetch="memory", fetch_s=2.0),
     )
     # 2 s for the first weights; the second ones come while the first are at work, so only the arrays count from there.
     assert made([(Layer("layer", steps), 1)]) == pytest.approx(2.0 + 3.0 + 3.0)
@@ -212,7 +215,13 @@ def test_is_a_fetch_hidden_behind_the_step_before() -> None:
 
 def test_do_uneven_parts_lie_between_even_ones() -> None:
     def layer(seconds: float) -> Layer:
-        return Layer("layer", (Step("one", "a", seconds, own=True), Step("two", "b", seconds, after=(Edge(0),))))
+        return Layer(
+            "layer",
+            (
+                ScheduledOperator("one", "a", seconds, own=True),
+                ScheduledOperator("two", "b", seconds, after=(Edge(0),)),
+            ),
+        )
 
     small, large = [(layer(1.0), 6)], [(layer(2.0), 6)]
     mixed = schedule_stage([large, small], (1, 3), 2).makespan_s
@@ -220,14 +229,17 @@ def test_do_uneven_parts_lie_between_even_ones() -> None:
 
 
 def test_is_a_long_run_continued_with_its_period() -> None:
-    steps = (Step("one", "a", 1.0, own=True), Step("two", "b", 3.0, own=True, after=(Edge(0),)))
+    steps = (
+        ScheduledOperator("one", "a", 1.0, own=True),
+        ScheduledOperator("two", "b", 3.0, own=True, after=(Edge(0),)),
+    )
     # 5 layers of 4 s for the first micro-batch, 3 s (the slowest station) for each of the others.
     assert made([(Layer("layer", steps), 5)], 1000) == pytest.approx(5 * 4 + 999 * 3)
     assert made([(Layer("layer", steps), 5)], 10**6) == pytest.approx(5 * 4 + (10**6 - 1) * 3)
 
 
 def test_does_the_timeline_hold_every_bar_once() -> None:
-    steps = (Step("one", "a", 1.0), Step("two", "b", 2.0, after=(Edge(0),)))
+    steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "b", 2.0, after=(Edge(0),)))
     recorded = schedule_stage([[(Layer("layer", steps), 3)]], (2,), 2, record=True)
     assert len(recorded.slices) == 3 * 2 * 2
     assert max(bar.end_s for bar in recorded.slices) == pytest.approx(recorded.makespan_s)

@@ -14,12 +14,12 @@ from tierform.errors import TierformError
 from tierform.thermal import (
     Die,
     GridModel,
-    Layer,
     Material,
     Plate,
     Region,
     Sink,
     Stack,
+    StackLayer,
     Surface,
     Tier,
     default_board,
@@ -40,13 +40,13 @@ HALF = (Region("a", 0, 0, 5e-3, 1e-2), Region("b", 5e-3, 0, 5e-3, 1e-2))
 
 
 def refuse(match: str, **change):
-    good = Stack(1e-2, 1e-2, (Layer("die", 1e-4, SILICON, HALF, powered=True),), AIRY)
+    good = Stack(1e-2, 1e-2, (StackLayer("die", 1e-4, SILICON, HALF, powered=True),), AIRY)
     with pytest.raises(TierformError, match=match):
         replace(good, **change)
 
 
-def layer(*regions: Region, **change) -> tuple[Layer, ...]:
-    return (replace(Layer("die", 1e-4, SILICON, tuple(regions), powered=True), **change),)
+def layer(*regions: Region, **change) -> tuple[StackLayer, ...]:
+    return (replace(StackLayer("die", 1e-4, SILICON, tuple(regions), powered=True), **change),)
 
 
 def test_bad_stacks_are_refused():
@@ -221,8 +221,8 @@ def test_temperature_dependent_conduction_settles_and_conserves():
     # A slab with k = k0·(T/T0)^n under a fixed face: Kirchhoff's transform gives its temperature exactly.
     kind = Material("k(T)", 148.0, 148.0, 148.0, 1.6e6, -1.3)
     thick, power, side = 5e-3, 60.0, 5e-3
-    slab = Layer("slab", thick, kind, (), slices=40)
-    heater = Layer("heater", 1e-7, kind, (Region("all", 0, 0, side, side),), powered=True)
+    slab = StackLayer("slab", thick, kind, (), slices=40)
+    heater = StackLayer("heater", 1e-7, kind, (Region("all", 0, 0, side, side),), powered=True)
     hot = GridModel(Stack(side, side, (heater, slab), Surface(math.inf), ambient_K=300.0), 1, 1, solver="direct")
     found = hot.steady([power], nonlinear=True).tiles_K()[0]
     exact = 300.0 * (1 - 0.3 * power / side**2 * thick / (148.0 * 300.0)) ** (1 / -0.3)
@@ -245,4 +245,4 @@ def test_bad_channels_are_refused():
         ("viscosity", {"coolant": SILICON}),
     ):
         with pytest.raises(TierformError, match=match):
-            Stack(1e-2, 1e-2, (Layer("c", 1e-4, SILICON, channels=channels(**change)),), None)
+            Stack(1e-2, 1e-2, (StackLayer("c", 1e-4, SILICON, channels=channels(**change)),), None)

@@ -17,7 +17,7 @@ from tierform.thermal.grid import GridModel
 from tierform.thermal.materials import Material
 from tierform.thermal.network import Network, build_network
 from tierform.thermal.solvers import SOLVERS, choose, make_solver, matrix
-from tierform.thermal.stack import Layer, Region, Stack, Surface
+from tierform.thermal.stack import Region, Stack, StackLayer, Surface
 
 SILICON = Material.isotropic("silicon", 130.0, 1.6e6)
 PASTE = Material.isotropic("paste", 2.0, 4e6)
@@ -123,7 +123,7 @@ def stacks(draw):
         floor = (Region("w", 0, 0, cut, height), Region("e", cut, 0, width - cut, height, other))
         kind = Material("m", k, k * draw(st.floats(0.5, 2.0)), k * draw(st.floats(0.5, 2.0)), 1.6e6)
         thickness = draw(st.floats(1e-5, 1e-3))
-        layers.append(Layer(f"l{number}", thickness, kind, floor, powered=True, slices=draw(st.integers(1, 2))))
+        layers.append(StackLayer(f"l{number}", thickness, kind, floor, powered=True, slices=draw(st.integers(1, 2))))
     top = Surface(draw(st.sampled_from([1e3, 1e5, math.inf])))
     bottom = draw(st.sampled_from([None, Surface(50.0)]))
     return Stack(width, height, tuple(layers), top, bottom, ambient_K=300.0)
@@ -148,7 +148,7 @@ def test_the_mirror_of_a_stack_has_mirrored_temperatures():
     floor = (Region("a", 0, 0, 2e-3, 6e-3), Region("b", 2e-3, 0, 4e-3, 6e-3, PASTE))
     turned = (Region("a", 4e-3, 0, 2e-3, 6e-3), Region("b", 0, 0, 4e-3, 6e-3, PASTE))
     first, second = (
-        GridModel(Stack(6e-3, 6e-3, (Layer("l", 1e-4, SILICON, f, powered=True),), Surface(1e4)), 9, 9).steady(
+        GridModel(Stack(6e-3, 6e-3, (StackLayer("l", 1e-4, SILICON, f, powered=True),), Surface(1e4)), 9, 9).steady(
             [3.0, 1.0]
         )
         for f in (floor, turned)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tierform.errors import TierformError
-from tierform.thermal import Channels, GridModel, Layer, Material, Region, Stack, material
+from tierform.thermal import Channels, GridModel, Material, Region, Stack, StackLayer, material
 from tierform.thermal.channels import duct_conductance, flows
 
 SILICON = Material.isotropic("silicon", 130.0, 1.6e6)
@@ -16,7 +16,7 @@ def cooled(pattern: tuple[str, ...], **change: float) -> Stack:
     water = material("water")
     channels = Channels(pattern, water, change.get("pressure", 2e4), 300.0, 3e4, change.get("pump", 0.0))
     die = (Region("all", 0, 0, 8e-3, 8e-3),)
-    layers = (Layer("cold", 1e-4, SILICON, channels=channels), Layer("die", 2e-4, SILICON, die, powered=True))
+    layers = (StackLayer("cold", 1e-4, SILICON, channels=channels), StackLayer("die", 2e-4, SILICON, die, powered=True))
     return Stack(8e-3, 8e-3, layers, None, ambient_K=300.0)
 
 

@@ -164,9 +164,9 @@ def test_a_cache_that_cannot_be_written_does_not_stop_us(tmp_path, monkeypatch):
 
 
 def test_stacks_without_tiles_are_refused():
-    from tierform.thermal import Layer, Stack, Surface, material
+    from tierform.thermal import Stack, StackLayer, Surface, material
 
-    bare = Stack(0.01, 0.01, (Layer("l", 1e-3, material("silicon")),), Surface(1e4))
+    bare = Stack(0.01, 0.01, (StackLayer("l", 1e-3, material("silicon")),), Surface(1e4))
     with pytest.raises(TierformError, match="no powered layer"):
         InfluenceModel(bare)
 

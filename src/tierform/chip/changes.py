@@ -19,7 +19,7 @@ Steps = tuple[str | int, ...]
 _GONE = object()
 
 
-def merged(base: Any, over: Any, *, keep_null: bool = False) -> Any:
+def merged(base: Any, over: object, *, keep_null: bool = False) -> Any:
     """`over` laid over `base`; with `keep_null` a null stays, for a later base."""
     if not isinstance(over, dict):
         return over
@@ -33,7 +33,7 @@ def merged(base: Any, over: Any, *, keep_null: bool = False) -> Any:
     return result
 
 
-def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
+def nested(changes: Mapping[str, object]) -> dict[str, Any]:
     """`set` with its dotted keys (``parts.adc.energy``) as keys in keys; a null stays."""
     result: dict[str, Any] = {}
     for key, value in changes.items():
@@ -43,11 +43,11 @@ def nested(changes: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
-def places_of(changes: Mapping[str, Any]) -> dict[Steps, Steps]:
+def places_of(changes: Mapping[str, object]) -> dict[Steps, Steps]:
     """Every key that `set` gives, as steps in the component's file: where it stands below `set`."""
     found: dict[Steps, Steps] = {}
 
-    def walk(value: Any, steps: Steps, place: Steps) -> None:
+    def walk(value: object, steps: Steps, place: Steps) -> None:
         found[steps] = place
         if isinstance(value, dict):
             for key, item in value.items():
@@ -61,7 +61,7 @@ def places_of(changes: Mapping[str, Any]) -> dict[Steps, Steps]:
     return found
 
 
-def spot_of(steps: Steps, base: Any, places: Mapping[Steps, Steps]) -> Steps | None:
+def spot_of(steps: Steps, base: object, places: Mapping[Steps, Steps]) -> Steps | None:
     """Where below `set` a key of a component stands; None where the component's own file has it."""
     if steps in places:
         return places[steps]
@@ -73,7 +73,7 @@ def spot_of(steps: Steps, base: Any, places: Mapping[Steps, Steps]) -> Steps | N
     return None
 
 
-def _has(content: Any, steps: Steps) -> bool:
+def _has(content: object, steps: Steps) -> bool:
     for step in steps:
         if not isinstance(content, dict) or step not in content:
             return False
@@ -81,7 +81,7 @@ def _has(content: Any, steps: Steps) -> bool:
     return True
 
 
-def changed(content: dict[str, Any], changes: Mapping[str, Any]) -> tuple[dict[str, Any], list[Problem]]:
+def changed(content: dict[str, Any], changes: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
     """The content of a chip file with values at paths changed, and every path that leads nowhere.
 
     Keys that the file does not have are added: whether they may stand there is the schema's business.
@@ -108,7 +108,7 @@ class _Wrong(Exception):
     """Why a path or value cannot be: what, the value shown, the nearest name, the fix."""
 
 
-def _with_component(content: dict[str, Any], steps: list[str], value: Any) -> dict[str, Any]:
+def _with_component(content: dict[str, Any], steps: list[str], value: Any) -> dict[str, object]:
     """The content with a component changed: what is no key of its entry goes to its `set`."""
     entries = content.get("components", {})
     if len(steps) == 1:
@@ -135,7 +135,7 @@ def _with_component(content: dict[str, Any], steps: list[str], value: Any) -> di
     return {**content, "components": {**entries, name: entry}}
 
 
-def _put(node: Any, steps: Sequence[str], value: Any, at: Steps) -> Any:
+def _put(node: object, steps: Sequence[str], value: object, at: Steps) -> Any:
     """`node` with the value at `steps` below it."""
     if not steps:
         return _GONE if value is None else merged(node, value)
@@ -158,7 +158,7 @@ def _put(node: Any, steps: Sequence[str], value: Any, at: Steps) -> Any:
     return result
 
 
-def _index(items: list[Any], step: str) -> int:
+def _index(items: list[object], step: str) -> int:
     """The place of the entry with this name or number; one past the end adds an entry."""
     names = [str(item["name"]) for item in items if isinstance(item, dict) and "name" in item]
     if step in names:
@@ -169,7 +169,7 @@ def _index(items: list[Any], step: str) -> int:
     raise _Wrong("no entry of this name or number", step, nearest(step, known), f"Known here: {', '.join(known)}.")
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     """A value as a file holds it."""
     if isinstance(value, Constant):
         evidence = {"kind": value.kind, "source": value.source, "note": value.note}

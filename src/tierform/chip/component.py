@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from tierform.provenance import Assumption
 from tierform.registry import Registry
 from tierform.workload.operator import Operator
+from tierform.workload.precision import bits
 
 # Temperature in kelvin: of one unit, or of many at once.
 Kelvin = TypeVar("Kelvin", float, NDArray[np.float64])
@@ -294,6 +295,16 @@ class Roof:
 
     peak_per_s: dict[str, float]
     bandwidth_B_per_s: float
+
+    def peak_of(self, precision: str) -> float | None:
+        """The peak in a format: its own, or that of the narrowest wider one."""
+        floating = not precision.startswith("int")
+        wider = [
+            (bits(name), rate)
+            for name, rate in self.peak_per_s.items()
+            if bits(name) >= bits(precision) and (not floating or not name.startswith("int"))
+        ]
+        return self.peak_per_s.get(precision) or (min(wider)[1] if wider else None)
 
 
 @runtime_checkable

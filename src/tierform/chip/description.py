@@ -183,7 +183,7 @@ class Chip:
         lines += [Assumption(self.name, "", "assumed", note=text) for text in self.assumed]
         return tuple(lines)
 
-    def vary(self, changes: Mapping[str, Any]) -> Chip:
+    def vary(self, changes: Mapping[str, object]) -> Chip:
         """The chip with values changed at the paths of its file; TierformError with everything that cannot be.
 
         ``chip.vary({"components.reram.adc_bits": 6, "network.width": "128 bit", "package.dies.systolic.grid": [6, 6],
@@ -234,12 +234,12 @@ def load_chip(name: str | Path) -> Chip:
     return _chip(Document(_with_full_paths(content, Path(document.file)), document.file, document.lines))
 
 
-def _with_full_paths(content: dict[str, Any], file: Path) -> dict[str, Any]:
+def _with_full_paths(content: dict[str, object], file: Path) -> dict[str, object]:
     """The content with component files named from anywhere."""
     entries = content.get("components")
     if not isinstance(entries, dict):
         return content
-    full: dict[str, Any] = {}
+    full: dict[str, object] = {}
     for name, entry in entries.items():
         given = entry.get("file") if isinstance(entry, dict) else None
         if isinstance(given, str) and given.endswith((".yaml", ".yml")):
@@ -253,7 +253,7 @@ def _seen_from(folder: Path, file: str) -> str:
     return os.path.relpath(path, folder) if path.is_absolute() and path.is_relative_to(folder) else file
 
 
-def _without_file(problem: Problem, changes: Mapping[str, Any]) -> Problem:
+def _without_file(problem: Problem, changes: Mapping[str, object]) -> Problem:
     """A problem of changes in Python: it has a path, and no line."""
     key = problem.key
     if key and key.startswith("components.") and not any(".set" in str(path) for path in changes):
@@ -325,7 +325,7 @@ def _component_problems(document: Document) -> list[Problem]:
     return [problem for name, entry in described.items() for problem in _part(name, 1, entry, document, None)[1]]
 
 
-def _own_digest(content: dict[str, Any], old: ChipOrigin | None) -> str:
+def _own_digest(content: dict[str, object], old: ChipOrigin | None) -> str:
     own = {key: value for key, value in content.items() if key != "components"}
     if old is not None and own == {key: value for key, value in old.content.items() if key != "components"}:
         return old.digest

@@ -26,7 +26,7 @@ _MOST = 256
 # A file that was written a moment ago may be written again without another time stamp.
 _SETTLED_NS = 100_000_000
 _documents: dict[str, tuple[tuple[int, ...], Document]] = {}
-_validated: dict[str, Any] = {}  # digest of a component's content -> its parameters
+_validated: dict[str, object] = {}  # digest of a component's content -> its parameters
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def document_of(path: Path) -> Document:
     return document
 
 
-def digest_of(content: Any) -> str:
+def digest_of(content: object) -> str:
     """A hash of plain content, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
@@ -68,7 +68,7 @@ def component_path(file: str) -> Path:
     return Path(file) if file.endswith((".yaml", ".yml")) else library.find("components", file)
 
 
-def load_component(name: str, units: int, file: str, changes: dict[str, Any] | None = None) -> Component:
+def load_component(name: str, units: int, file: str, changes: dict[str, object] | None = None) -> Component:
     """A component of `units` units from a data file of the library or a path, changed as by `set`."""
     return part_of(name, units, document_of(component_path(file)), changes or {}).component
 
@@ -77,7 +77,7 @@ def part_of(
     name: str,
     units: int,
     document: Document,
-    changes: Mapping[str, Any],
+    changes: Mapping[str, object],
     *,
     chip: Document | None = None,
     before: Part | None = None,
@@ -93,7 +93,7 @@ def part_of(
         raise TierformError([_located(p, name, document, places, chip) for p in error.problems]) from None
 
 
-def _made(name: str, units: int, document: Document, changes: dict[str, Any], before: Part | None) -> Part:
+def _made(name: str, units: int, document: Document, changes: dict[str, object], before: Part | None) -> Part:
     if not isinstance(document.content, dict) or "type" not in document.content:
         fail(
             "the key 'type' is missing",
@@ -145,7 +145,7 @@ def _parameters(schema: Any, document: Document, before: Part | None) -> Any:
     return parameters
 
 
-def _check_citations(parameters: Any, file: str) -> None:
+def _check_citations(parameters: object, file: str) -> None:
     problems: list[Problem] = []
     for key, constant in constants(parameters):
         if constant.source:

@@ -34,7 +34,6 @@ from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption, Constant
 from tierform.schema import FileModel, Whole, quantity
 from tierform.workload.operator import Kind, Operator
-from tierform.workload.precision import bits
 
 _Time = Annotated[Constant, quantity("s", minimum=0)]
 _Span = Annotated[Constant, quantity("s", above=0)]
@@ -169,7 +168,7 @@ class DramPim:
 
     def mac_rate(self, operator: Operator) -> float | None:
         """Multiply-accumulates a second of one bank in the operator's widest format, however its rows are fed."""
-        form, near, inside = _format(operator), self.parameters.near_bank, self.parameters.in_bank
+        form, near, inside = operator.widest, self.parameters.near_bank, self.parameters.in_bank
         if near is not None:
             return value_by_precision(near.mac_rate, form)
         assert inside is not None
@@ -196,7 +195,7 @@ class DramPim:
             fail(
                 f"the component {self.name!r} cannot run this operator",
                 key=operator.name,
-                value=_format(operator) if operator.kind is Kind.MATMUL else operator.kind.value,
+                value=operator.widest if operator.kind is Kind.MATMUL else operator.kind.value,
                 fix=f"Its banks multiply {', '.join(known)}.",
             )
         units = share.units or self.units
@@ -252,7 +251,7 @@ class DramPim:
         read_B = float(held_B * copies * passes)
         energy = {
             "rows": rows * passes * p.activation_energy.value + read_B * p.read_energy.value,
-            "mac": operator.macs * (value_by_precision(near.mac_energy, _format(operator)) or 0.0),
+            "mac": operator.macs * (value_by_precision(near.mac_energy, operator.widest) or 0.0),
         }
         return max(stream_s, multiply_s), energy, read_B
 
@@ -262,7 +261,7 @@ class DramPim:
         p, inside = self.parameters, self.parameters.in_bank
         assert inside is not None
         lanes, banks = self._lanes(inside), p.banks * units
-        steps = value_by_precision(inside.row_operations, _format(operator)) or 1.0
+        steps = value_by_precision(inside.row_operations, operator.widest) or 1.0
         rounds = -(-operator.macs * busiest // (lanes * banks))
         loss = 1 - p.timing.refresh.value / p.timing.refresh_interval.value
         multiply_s = rounds * steps * inside.row_operation.value / loss
@@ -330,7 +329,3 @@ class DramPim:
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""
         return evidence(self.name, self.parameters)
-
-
-def _format(operator: Operator) -> str:
-    return max((operand.precision for operand in operator.inputs), key=bits)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 
@@ -109,7 +109,7 @@ class Process:
 
     def systolic(
         self, rows: int, columns: int, sram_B: float, clock_Hz: float, wanted: Sequence[str]
-    ) -> dict[str, Any]:
+    ) -> dict[str, object]:
         """The named parameters of a systolic array; the elements' area is that of the widest format they have."""
         macs = self.mac_energy()
         precision = "fp16" if "fp16" in self.file.mac_area else "int8"
@@ -118,7 +118,7 @@ class Process:
         leakage = rows * columns * clock_Hz * macs["int8"].value * share.value
         source = self.file.scaling.source
         note = f"{rows} x {columns} elements with {precision} MACs and {sram_B / 1024:.0f} KiB of SRAM at {self.name}"
-        found: dict[str, Any] = {
+        found: dict[str, object] = {
             "mac_energy": macs,
             "sram_energy": self.sram_energy(),
             "array_area": Constant(area, "m^2", "assumed", source, note),

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tierform.cli.output import console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import write_json
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tierform.numerics.accuracy import AccuracyTable
+    from tierform.numerics.tasks import TaskSet
 
 
 @click.command("accuracy")
@@ -92,7 +98,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
             fail("unknown fidelity", key=f"--{key.replace('_', '-')}", value=options[key], choices=FIDELITIES)
     crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
     digital = DigitalShare(options["digital_channels"], options["digital_weights"], tuple(options["digital_layers"]))
-    runs: list[dict[str, Any]] = []
+    runs: list[dict[str, object]] = []
     with _kept(runs, json_file), progress() as display:
         bar = display.add_task("loading", total=None)
         network, task = _load(
@@ -150,7 +156,9 @@ def _kept(runs: list[dict[str, Any]], json_file: Path | None) -> Iterator[None]:
         raise
 
 
-def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[Any, Any]:
+def _load(
+    model: str, data: str, test: str, steps: int, on_step: Callable[[int, float], None]
+) -> tuple[nn.Module, TaskSet]:
     from tierform.numerics import tasks
 
     if model != "small":
@@ -194,7 +202,7 @@ def _load(model: str, data: str, test: str, steps: int, on_step: Any) -> tuple[A
     return tasks.pretrain(task, steps=steps, on_step=on_step), task
 
 
-def _show(table: Any) -> None:
+def _show(table: AccuracyTable) -> None:
     rows = [
         [
             line.name,

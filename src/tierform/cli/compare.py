@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +12,9 @@ from tierform.cli.output import SCREEN, console, json_option, one_thread, print_
 from tierform.cli.run_options import FILE, make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import fail
+
+if TYPE_CHECKING:
+    from tierform.simulation.result import Result
 
 
 @click.command("compare")
@@ -32,7 +35,7 @@ def command(
     trace: Path | None,
     detail: bool,
     assumptions: bool,
-    **given: Any,
+    **given: object,
 ) -> None:
     """MODEL's task on several chips, with ratios against the last one and what that baseline assumes.
 
@@ -81,7 +84,7 @@ def command(
             console().print(f"written: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _notes(results: Sequence[Any]) -> dict[str, list[str]]:
+def _notes(results: Sequence[Result]) -> dict[str, list[str]]:
     """Each note, and the chips of which it is told."""
     found: dict[str, list[str]] = {}
     for result in results:
@@ -90,7 +93,7 @@ def _notes(results: Sequence[Any]) -> dict[str, list[str]]:
     return found
 
 
-def _differences(result: Any) -> str:
+def _differences(result: Result) -> str:
     precision = result.task["precision"]
     weights = precision["weights"]
     if precision["attention_weights"]:

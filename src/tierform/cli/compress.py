@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tierform.cli.output import console, json_option, print_table, progress
 from tierform.files import write_json
+
+if TYPE_CHECKING:
+    from tierform.compression.jobs import CompressionReport
+
 
 METHODS = (
     "rtn, gptq, awq, hadamard, hadamard-gptq, smoothquant, magnitude, wanda, sparsegpt, skip, structured or distill"
@@ -74,7 +78,7 @@ def command(
         write_json(json_file, report.to_dict())
 
 
-def _show(report: Any) -> None:
+def _show(report: CompressionReport) -> None:
     rows = [
         [
             line.name,

@@ -146,7 +146,7 @@ def _mapping(output: Path, model: str, chip_name: str) -> None:
 
 
 # -- comments from the descriptions of keys ------------------------------------------------------------------------
-def _commented(schema: type[BaseModel], content: dict[str, Any], depth: int, told: bool = True) -> Iterator[str]:
+def _commented(schema: type[BaseModel], content: dict[str, object], depth: int, told: bool = True) -> Iterator[str]:
     """The lines of a file: each key after its description, and those left out behind a #."""
     pad = "  " * depth
     for key, field in schema.model_fields.items():
@@ -181,7 +181,7 @@ def _entry(key: str, value: Any, schema: type[BaseModel] | None, depth: int, tol
             yield from _commented(schema, item, depth + 2, told and place == 0)
 
 
-def _model_of(annotation: Any) -> type[BaseModel] | None:
+def _model_of(annotation: object) -> type[BaseModel] | None:
     """The model of a key's value, of its entries or of its list."""
     from tierform.schema import models_in
 
@@ -189,7 +189,7 @@ def _model_of(annotation: Any) -> type[BaseModel] | None:
     return found[0] if found else None
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return value is None or isinstance(value, (str, bool, int, float)) or value in ([], {}, ())
 
 
@@ -199,7 +199,7 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width)
 
 
-def _flow(value: Any) -> str:
+def _flow(value: object) -> str:
     """A value on one line, as YAML."""
     import json
 

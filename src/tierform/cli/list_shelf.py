@@ -36,7 +36,7 @@ def command(shelf: str, json_file: Path | None) -> None:
         print_text("All of an entry, with the source of every number: tierform show NAME.")
 
 
-def _models() -> list[dict[str, Any]]:
+def _models() -> list[dict[str, object]]:
     from tierform import library
     from tierform.units import format_quantity
     from tierform.workload import load_model
@@ -53,7 +53,7 @@ def _models() -> list[dict[str, Any]]:
                 "active per token": format_quantity(active, ""),
                 "layers": model.layers,
                 "hidden": model.hidden_size,
-                "source": getattr(model, "source", ""),
+                "source": model.source,
             }
         )
     return rows
@@ -85,7 +85,7 @@ def _chips() -> list[dict[str, Any]]:
     return rows
 
 
-def _components() -> list[dict[str, Any]]:
+def _components() -> list[dict[str, object]]:
     from tierform import library
     from tierform.chip.description import load_component
     from tierform.units import format_quantity
@@ -129,7 +129,7 @@ def _memories() -> list[dict[str, Any]]:
     return rows
 
 
-def _studies() -> list[dict[str, Any]]:
+def _studies() -> list[dict[str, object]]:
     from tierform.studies import STUDIES
 
     return [{"name": name, "run": f"tierform reproduce {name}"} for name in STUDIES.names()]

@@ -11,7 +11,6 @@ import errno
 import importlib
 import io
 import sys
-from typing import Any
 
 import click
 
@@ -50,7 +49,9 @@ class _Verbs(click.Group):
             return None
         return getattr(importlib.import_module(COMMANDS[cmd_name][0]), "command")  # type: ignore[no-any-return]
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from tierform.errors import nearest
 

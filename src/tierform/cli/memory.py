@@ -13,7 +13,7 @@ from tierform.files import write_json, write_text
 from tierform.units import format_quantity
 
 if TYPE_CHECKING:
-    from tierform.memory.cycle import CycleResult, Trace
+    from tierform.memory.cycle import MemoryCycleResult, Trace
     from tierform.memory.spec import DramSpec
 
 _FILE = click.Path(path_type=Path)
@@ -120,7 +120,7 @@ def _requests(path: Path, spec: DramSpec) -> Trace:
     return dramsim.parse_trace(text, str(path))
 
 
-def _show(result: CycleResult) -> None:
+def _show(result: MemoryCycleResult) -> None:
     spec = result.spec
     reads = max(1, result.read_commands)
     latency = result.average_read_latency_cycles
@@ -148,7 +148,7 @@ def _show(result: CycleResult) -> None:
         out.print(f"- {note}", highlight=False)
 
 
-def _managed(result: CycleResult) -> list[list[str]]:
+def _managed(result: MemoryCycleResult) -> list[list[str]]:
     control = result.spec.controller
     rows = [["refresh managements", str(result.refresh_managements)]]
     if control.prac_threshold:
@@ -156,7 +156,7 @@ def _managed(result: CycleResult) -> list[list[str]]:
     return rows if control.rfm_threshold or control.prac_threshold else []
 
 
-def _latency_table(traces: list[Trace], result: CycleResult) -> str:
+def _latency_table(traces: list[Trace], result: MemoryCycleResult) -> str:
     """A line for each request; accepted and latency are empty where the run ended before."""
     lines = ["trace,request,kind,address,cycle,accepted_cycle,latency_cycles,latency_ns"]
     clock_ns = result.spec.clock_s * 1e9

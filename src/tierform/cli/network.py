@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from tierform.cli.output import console, json_option, print_table
 if TYPE_CHECKING:
     from tierform.network import TrafficCase
     from tierform.network.file import NetworkJob
+    from tierform.network.topology import Topology
 
 _COLUMNS = (
     ("flits/node/cycle", "offered_flit_rate"),
@@ -204,7 +205,11 @@ def _run_flows(job: NetworkJob, name: str, json_file: Path | None, map_file: Pat
 
 
 def _write(
-    json_file: Path | None, content: dict[str, Any], map_file: Path | None, topology: Any, link_load: list[float]
+    json_file: Path | None,
+    content: Mapping[str, object],
+    map_file: Path | None,
+    topology: Topology,
+    link_load: list[float],
 ) -> None:
     from tierform.files import write_json, write_text
 

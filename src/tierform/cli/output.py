@@ -25,7 +25,7 @@ class OutputFile(click.Path):
     def __init__(self) -> None:
         super().__init__(path_type=Path, dir_okay=False, allow_dash=True)
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None) -> Path:
         """The path; TierformError before any work when nothing can be written there."""
         from tierform.files import check_output
 

@@ -12,7 +12,7 @@ from tierform.errors import Problem, TierformError
 
 if TYPE_CHECKING:
     from tierform.simulation.job import Job
-    from tierform.workload.parallel import MicroBatches
+    from tierform.workload.parallel import MicroBatches, Parallelism
 
 F = TypeVar("F", bound=Callable[..., Any])
 FILE = click.Path(path_type=Path, dir_okay=False)
@@ -44,6 +44,10 @@ _OPTIONS = [
         "--data", type=int, default=1, show_default=True, help="Copies of the model, each with part of the batch."
     ),
     click.option("--sequence-parallel", is_flag=True, help="Share tokens, too, among the chips of --tensor."),
+    click.option(
+        "--parallel",
+        help="All of these in one: tensor=8,pipeline=4,interleave=2,data=2,zero=1,sequence; or a YAML file of it.",
+    ),
 ]
 
 
@@ -65,7 +69,6 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
     from tierform.simulation.choose import task_on
     from tierform.simulation.job import Job
     from tierform.workload import load_model, load_traced
-    from tierform.workload.parallel import Parallelism
 
     run = {
         name: given.pop(name)
@@ -73,10 +76,11 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
         if name in given
     }
     split = {name: given.pop(name) for name in ("tensor", "pipeline", "data")}
-    sequence = given.pop("sequence_parallel")
+    split["sequence"] = given.pop("sequence_parallel")
+    parallel = given.pop("parallel", None)
     problems: list[Problem] = []
 
-    def attempt(make: Callable[[], Any]) -> Any:
+    def attempt(make: Callable[[], object]) -> Any:
         try:
             return make()
         except TierformError as error:
@@ -84,7 +88,7 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
             return None
 
     loaded = None if traced else attempt(lambda: load_model(model))
-    parallelism = attempt(lambda: Parallelism(**split, sequence=sequence))
+    parallelism = attempt(lambda: _parallelism(split, parallel))
     micro_batches = attempt(lambda: read_micro_batches(run.pop("micro_batches")))
     jobs = []
     for name in chips:
@@ -112,6 +116,28 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
     if problems:
         raise TierformError(problems)
     return jobs
+
+
+def _parallelism(split: dict[str, Any], parallel: str | None) -> Parallelism:
+    """The split of the single options, or of ``--parallel``; both at once are refused."""
+    from tierform.workload.parallel import Parallelism
+    from tierform.workload.split_text import read_parallel
+
+    if parallel is None:
+        return Parallelism(**split)
+    twice = [
+        Problem(
+            "--parallel says how chips share the work already",
+            key="--sequence-parallel" if name == "sequence" else f"--{name}",
+            value=value,
+            fix=f"Write {name}{'' if name == 'sequence' else f'={value}'} in --parallel.",
+        )
+        for name, value in split.items()
+        if value != getattr(Parallelism(), name)
+    ]
+    if twice:
+        raise TierformError(twice)
+    return read_parallel(parallel)
 
 
 def read_micro_batches(text: str | None) -> int | MicroBatches | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -35,7 +34,7 @@ def command(file: str, type_name: str | None, output: Path | None) -> None:
         click.echo(text, nl=False)
 
 
-def _schema(file: str, type_name: str) -> dict[str, Any]:
+def _schema(file: str, type_name: str) -> dict[str, object]:
     if file == "job":
         from tierform.simulation.job_schema import job_schema
 

@@ -52,7 +52,7 @@ def _find(name: str, shelf: str | None) -> dict[str, Any]:
     return {"shelf": shelves[0], "file": str(file), "parts": {"": read_yaml(file).content}}
 
 
-def _chip(name: str) -> dict[str, Any]:
+def _chip(name: str) -> dict[str, object]:
     from tierform.chip.description import load_chip
 
     chip = load_chip(name)
@@ -62,7 +62,7 @@ def _chip(name: str) -> dict[str, Any]:
     return {"shelf": "chips", "file": chip.file, "parts": {"": own, **parts}}
 
 
-def _rows(value: Any, at: tuple[str, ...]) -> list[dict[str, str]]:
+def _rows(value: object, at: tuple[str, ...]) -> list[dict[str, str]]:
     """One row for each value, with its evidence where it has some."""
     if isinstance(value, dict) and "value" in value:
         evidence = {key: str(value.get(key, "")) for key in ("kind", "source", "note")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -21,6 +21,10 @@ from tierform.cli.output import (
 from tierform.cli.run_options import FILE, make_jobs, run_options
 from tierform.cli.task_options import task_options
 from tierform.errors import Problem, TierformError
+
+if TYPE_CHECKING:
+    from tierform.simulation.job import Job
+    from tierform.simulation.result import Result
 
 _SOME = 0.005  # an elasticity that is worth telling
 
@@ -53,7 +57,7 @@ def command(
     json_file: Path | None,
     trace: Path | None,
     report: Path | None,
-    **given: Any,
+    **given: object,
 ) -> None:
     """What MODEL's task costs on a chip: time, energy, area, memory, wear.
 
@@ -89,7 +93,7 @@ def command(
             console().print(f"{kind}: {path}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, given: dict[str, Any]) -> Any:
+def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, given: dict[str, object]) -> Job:
     """The job that the options describe."""
     if file is not None:
         changed = sorted(
@@ -112,14 +116,14 @@ def _job(model: str | None, chip: str | None, file: Path | None, traced: bool, g
     return make_jobs(model, [chip], given, traced=traced)[0]
 
 
-def _named(job: Any, model: str | None, chip: str | None) -> Any:
+def _named(job: Job, model: str | None, chip: str | None) -> Job:
     """The job with model and chip as they were named, which is what its file holds."""
     from dataclasses import replace
 
     return job if model is None or chip is None else replace(job, model=model, chip=chip)
 
 
-def show(result: Any, *, detail: bool = False, assumptions: bool = False) -> None:
+def show(result: Result, *, detail: bool = False, assumptions: bool = False) -> None:
     """Print a Result for people: what it answers on one screen, and what more is asked for."""
     from tierform.provenance import KINDS
     from tierform.report import tables

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from tierform.cli.output import OutputFile, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import write_json
+
+if TYPE_CHECKING:
+    from tierform.store.layout import Codec, Layout
+    from tierform.store.reader import Fill
+
 
 _STORE = click.argument("store", type=click.Path(path_type=Path))
 _FILL = click.option(
@@ -38,8 +43,8 @@ def command() -> None:
 def pack(
     model: Path,
     output: Path,
-    layout: Any,
-    compress: Any,
+    layout: Layout,
+    compress: Codec,
     level: int,
     int4: tuple[str, ...],
     threads: int,
@@ -134,7 +139,7 @@ def verify(store: Path, threads: int) -> None:
 @click.option("-o", "output", type=click.Path(path_type=Path, file_okay=False), required=True, help="A folder.")
 @click.option("--bits", type=click.IntRange(1, 64), help="Read at most this many planes; default: all, bit-exact.")
 @_FILL
-def unpack(store: Path, output: Path, bits: int | None, fill: Any) -> None:
+def unpack(store: Path, output: Path, bits: int | None, fill: Fill) -> None:
     """Write STORE as model.safetensors, with the files that were packed with it."""
     from tierform.store.reader import Store
     from tierform.store.unpack import unpack_store
@@ -153,7 +158,7 @@ def unpack(store: Path, output: Path, bits: int | None, fill: Any) -> None:
 @click.option("--connections", type=click.IntRange(1, 10000), default=64, show_default=True)
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0.1, 3600), default=20.0, show_default=True, help="In s.")
 @_FILL
-def serve(store: Path, host: str, port: int, connections: int, timeout_s: float, fill: Any) -> None:
+def serve(store: Path, host: str, port: int, connections: int, timeout_s: float, fill: Fill) -> None:
     """Serve every precision of STORE as its own safetensors file over HTTP, with ranges; Ctrl-C ends it."""
     from tierform.store.reader import Store
     from tierform.store.server import StoreServer

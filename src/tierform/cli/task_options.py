@@ -13,7 +13,7 @@ from tierform.errors import Problem, TierformError
 F = TypeVar("F", bound=Callable[..., Any])
 
 TASKS = ("inference", "finetune", "train")
-OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
+OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
 RECOMPUTATIONS = ("none", "selective", "full")
 METHODS = ("full", "lora", "qlora", "adapters", "bitfit", "last-layers")
 
@@ -49,7 +49,7 @@ def task_options(command: F) -> F:
     return command
 
 
-def make_task(chip_precision: Any, **given: Any) -> Any:
+def make_task(chip_precision: object, **given: Any) -> Any:
     """The task that the options describe; TierformError with every mistake.
 
     `chip_precision` is the chip's own precision plan (or None), which single options change.
@@ -91,7 +91,7 @@ def make_task(chip_precision: Any, **given: Any) -> Any:
     return replace(task, precision=precision) if precision is not None else task
 
 
-def _attempt(problems: list[Problem], make: Callable[[], Any]) -> Any:
+def _attempt(problems: list[Problem], make: Callable[[], object]) -> Any:
     try:
         return make()
     except TierformError as error:

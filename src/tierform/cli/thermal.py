@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tierform.cli.output import console, json_option, print_table
 from tierform.errors import fail
 from tierform.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from tierform.compat.hotspot.run import Outcome
+
 
 _FILE = click.Path(path_type=Path)
 
@@ -145,7 +149,7 @@ def _cells_text(outcome: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _show(outcome: Any) -> None:
+def _show(outcome: Outcome) -> None:
     case = outcome.case
     powers = dict(zip((tile.key for tile in case.stack.tiles), case.tile_powers_W().mean(axis=0), strict=True))
     rows = [

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tierform.cli.output import console, json_option, print_table, progress
 from tierform.files import write_json, write_text
+
+if TYPE_CHECKING:
+    from tierform.tuning.trainer import HybridTrainer
 
 
 @click.command("tune")
@@ -35,7 +38,7 @@ def command(config: Path, fresh: bool, check: bool, json_file: Path | None) -> N
     with progress() as bar:
         task = bar.add_task("full", total=file.steps)
 
-        def tell(trainer: Any) -> None:
+        def tell(trainer: HybridTrainer) -> None:
             loss = trainer.journal.rows[-1][2]
             bar.update(task, completed=trainer.step_number, description=f"{trainer.phase}, loss {loss:.4g}")
 
@@ -85,5 +88,5 @@ def _print(summary: dict[str, Any]) -> None:
     print_table("", ["", ""], facts)
 
 
-def _numbers(numbers: dict[str, Any]) -> str:
+def _numbers(numbers: dict[str, object]) -> str:
     return ", ".join(f"{key} {value:.4g}" for key, value in numbers.items() if isinstance(value, (int, float)))

@@ -11,7 +11,7 @@ import click
 from tierform.cli.output import console, json_option, print_table, progress
 from tierform.errors import MissingDependency, fail, missing
 from tierform.files import write_json
-from tierform.validation import ENGINES, Ledger
+from tierform.validation import ENGINES, EngineLedger
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class _Outcome:
     """An engine's ledger, or why there is none."""
 
     engine: str
-    ledger: Ledger | None
+    ledger: EngineLedger | None
     seconds: float
     skipped: str = ""
 
@@ -66,7 +66,7 @@ def _run(name: str, data: Path | None, *, named: bool) -> _Outcome:
     try:
         with progress() as bar:
             bar.add_task(name, total=None)
-            ledger: Ledger = ENGINES.get(name)(data)
+            ledger: EngineLedger = ENGINES.get(name)(data)
         return _Outcome(name, ledger, time.perf_counter() - begin)
     except (MissingDependency, ImportError) as error:
         told = error if isinstance(error, MissingDependency) else missing(error, f"the engine {name!r}")
@@ -97,7 +97,7 @@ def _show_all(outcomes: list[_Outcome]) -> None:
     print_table("All engines (absolute relative errors of the points that have a tolerance)", head, rows)
 
 
-def _show(ledger: Ledger, every: bool, *, whole: bool) -> None:
+def _show(ledger: EngineLedger, every: bool, *, whole: bool) -> None:
     points = ledger.points if every else ledger.failures
     rows = [
         [

@@ -51,7 +51,7 @@ def read_config(path: Path | str, overrides: tuple[str, ...] = ()) -> TrafficCas
     return _case(settings, Reporter(str(path), lines), Path(path).parent)
 
 
-def case_from_settings(settings: Mapping[str, Any], topology: Topology | None = None) -> TrafficCase:
+def case_from_settings(settings: Mapping[str, object], topology: Topology | None = None) -> TrafficCase:
     """The case that these keys and values describe; `topology` stands in for an anynet's network file."""
     given = dict(settings)
     lines: dict[str, int | None] = dict.fromkeys(given)
@@ -61,7 +61,7 @@ def case_from_settings(settings: Mapping[str, Any], topology: Topology | None = 
     return _case(given, Reporter("settings", lines), Path(), topology)
 
 
-def _unknown(settings: dict[str, Any], lines: dict[str, int | None], file: str) -> list[Problem]:
+def _unknown(settings: dict[str, object], lines: dict[str, int | None], file: str) -> list[Problem]:
     known = [*USED, *DEFAULT_ONLY, *NO_INFLUENCE]
     problems: list[Problem] = []
     for key, value in settings.items():
@@ -71,7 +71,17 @@ def _unknown(settings: dict[str, Any], lines: dict[str, int | None], file: str) 
             problems.append(Problem("unknown key", place, lines[key], key, value, near))
         elif key in DEFAULT_ONLY and value != DEFAULT_ONLY[key]:
             fix = f"Only {key} = {DEFAULT_ONLY[key]!r} is modelled."
-            problems.append(Problem("this value is not supported", place, lines[key], key, value, None, fix))
+            problems.append(
+                Problem(
+                    what="this value is not supported",
+                    file=place,
+                    line=lines[key],
+                    key=key,
+                    value=value,
+                    nearest=None,
+                    fix=fix,
+                )
+            )
     return problems
 
 
@@ -141,7 +151,7 @@ def _check_values(get: dict[str, Any], report: Reporter) -> None:
             report.add(key, f"must be at least {least}", get[key])
 
 
-def _check_names(get: dict[str, Any], report: Reporter) -> None:
+def _check_names(get: dict[str, object], report: Reporter) -> None:
     """Topology, routing, priority and kind of simulation are known ones."""
     name, function = get["topology"], get["routing_function"]
     if name not in ROUTINGS:
@@ -210,7 +220,7 @@ def _router(get: dict[str, Any], report: Reporter) -> RouterParameters:
         return RouterParameters()
 
 
-def _of_class(get: dict[str, Any], number: int) -> dict[str, Any]:
+def _of_class(get: dict[str, object], number: int) -> dict[str, Any]:
     """The settings as one class of packets has them: its part of each list, the last one where the list is shorter."""
     own = dict(get)
     for key in BY_CLASS:
@@ -220,7 +230,7 @@ def _of_class(get: dict[str, Any], number: int) -> dict[str, Any]:
     return own
 
 
-def _class(get: dict[str, Any], topology: Topology, report: Reporter) -> TrafficClass:
+def _class(get: dict[str, object], topology: Topology, report: Reporter) -> TrafficClass:
     """One class of packets from its own settings; problems are reported."""
     injection, traffic = injection_of(get, report), pattern_of(get, topology, report)
     limits = {}

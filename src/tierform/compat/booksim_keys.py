@@ -6,9 +6,7 @@ of the third has no influence on what is modelled here (what is printed, seeds o
 
 from __future__ import annotations
 
-from typing import Any
-
-USED: dict[str, Any] = {
+USED: dict[str, object] = {
     "topology": "torus",
     "k": 8,
     "n": 2,
@@ -87,7 +85,7 @@ BY_CLASS = {
     "stopping_thres",
     "acc_stopping_thres",
 }
-DEFAULT_ONLY: dict[str, Any] = {
+DEFAULT_ONLY: dict[str, object] = {
     "channel_file": "",
     "link_failures": 0,
     "router": "iq",

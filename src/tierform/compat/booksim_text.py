@@ -7,6 +7,7 @@ no list is a word.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from tierform.errors import Problem, nearest
@@ -26,18 +27,20 @@ class Reporter:
         self.file, self.lines = file, lines
         self.problems: list[Problem] = []
 
-    def add(self, key: str, what: str, value: object = None, choices: Any = (), fix: str | None = None) -> None:
+    def add(
+        self, key: str, what: str, value: object = None, choices: Iterable[str] = (), fix: str | None = None
+    ) -> None:
         """Note that the value of `key` is wrong."""
         line = self.lines.get(key)
         place = self.file if key not in self.lines or line is not None else "command line"
         near = nearest(str(value), choices) if value is not None and choices else None
-        self.problems.append(Problem(what, place, line, key, value, near, fix))
+        self.problems.append(Problem(what=what, file=place, line=line, key=key, value=value, nearest=near, fix=fix))
 
 
 def statements(text: str, file: str) -> tuple[dict[str, Any], dict[str, int | None], list[Problem]]:
     """The keys of a configuration with their values and lines, and what is no statement."""
     plain = re.sub(r"//[^\n]*", "", text)
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     lines: dict[str, int | None] = {}
     problems: list[Problem] = []
     line = 1
@@ -63,7 +66,7 @@ def statements(text: str, file: str) -> tuple[dict[str, Any], dict[str, int | No
     return settings, lines, problems
 
 
-def value_of(text: str) -> Any:
+def value_of(text: str) -> int | float | str:
     """A whole number, a number, or the text without spaces."""
     compact = re.sub(r"\s+", "", text)
     if _INTEGER.fullmatch(compact):
@@ -73,7 +76,7 @@ def value_of(text: str) -> Any:
     return compact
 
 
-def parts_of(value: Any) -> list[str]:
+def parts_of(value: object) -> list[str]:
     """The parts of ``{a,b}``, or the value itself as a single part."""
     text = str(value)
     if not text.startswith("{"):
@@ -91,7 +94,7 @@ def parts_of(value: Any) -> list[str]:
     return parts
 
 
-def balanced(value: Any) -> bool:
+def balanced(value: object) -> bool:
     """Whether braces and brackets open and close in pairs, and a list ends where its brace closes."""
     depth: list[str] = []
     text = str(value)
@@ -106,9 +109,9 @@ def balanced(value: Any) -> bool:
     return not depth
 
 
-def numbers(report: Reporter, key: str, value: Any, kind: type = float) -> list[Any]:
+def numbers(report: Reporter, key: str, value: object, kind: type = float) -> list[Any]:
     """The numbers of a list, or the one number; every part that is none is reported."""
-    found: list[Any] = []
+    found: list[object] = []
     for part in parts_of(value):
         number = value_of(part)
         whole = isinstance(number, int)

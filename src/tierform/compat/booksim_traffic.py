@@ -90,7 +90,7 @@ def pattern_of(get: dict[str, Any], topology: Topology, report: Reporter) -> Pat
         return None
 
 
-def _taper64(nodes: int, get: dict[str, Any]) -> FloatArray:
+def _taper64(nodes: int, get: dict[str, object]) -> FloatArray:
     """Half of the packets to a neighbour on an 8 x 8 grid (or oneself), half to anywhere."""
     weights = np.full((nodes, nodes), 0.5 / nodes)
     for row in (-8, 0, 8):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tierform.errors import Problem, TierformError, fail
-from tierform.network.cycle.traces import Trace
+from tierform.network.cycle.traces import PacketTrace
 
 MAX_FILE_BYTES = 1 << 28
 MAX_PACKETS = 2_000_000
@@ -33,7 +33,7 @@ _WITH_LINE = {2, 3, 4, 6, 16, 30}
 _HEAD_B, _LINE_B = 8, 64
 
 
-def read_trace(path: Path | str, flit_B: int = 8, max_packets: int = MAX_PACKETS) -> Trace:
+def read_trace(path: Path | str, flit_B: int = 8, max_packets: int = MAX_PACKETS) -> PacketTrace:
     """The packets of a trace file, at most the first `max_packets`; `flit_B` turns netrace's bytes into flits."""
     file = str(path)
     content = _unpacked(Path(path), file)
@@ -61,7 +61,7 @@ def _unpacked(path: Path, file: str) -> bytes:
     return bytes(content)
 
 
-def _text(text: str, file: str, max_packets: int) -> Trace:
+def _text(text: str, file: str, max_packets: int) -> PacketTrace:
     rows: list[tuple[int, ...]] = []
     problems: list[Problem] = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -81,10 +81,10 @@ def _text(text: str, file: str, max_packets: int) -> Trace:
     if not rows:
         fail("the trace has no packet", file=file)
     table = np.array(rows, np.int64)
-    return Trace(table[:, 0], table[:, 1], table[:, 2], table[:, 3], np.zeros((0, 2), np.int64))
+    return PacketTrace(table[:, 0], table[:, 1], table[:, 2], table[:, 3], np.zeros((0, 2), np.int64))
 
 
-def _netrace(content: bytes, file: str, flit_B: int, max_packets: int) -> Trace:
+def _netrace(content: bytes, file: str, flit_B: int, max_packets: int) -> PacketTrace:
     if len(content) < _HEADER.size:
         fail("the file ends within netrace's header", file=file)
     *_, notes, regions = _HEADER.unpack_from(content)
@@ -112,4 +112,4 @@ def _netrace(content: bytes, file: str, flit_B: int, max_packets: int) -> Trace:
     begin = int(table[:, 0].min())
     pairs = [(first, place[later]) for first, later in followers if later in place]
     after = np.array(pairs, np.int64).reshape(-1, 2)
-    return Trace(table[:, 0] - begin, table[:, 1], table[:, 2], table[:, 3], after)
+    return PacketTrace(table[:, 0] - begin, table[:, 1], table[:, 2], table[:, 3], after)

@@ -61,7 +61,7 @@ class LayerJournal:
             return
         if self.folder.exists():
             settings = self.folder / "settings.json"
-            found: Any = read_json(settings).content if settings.exists() else {}
+            found: object = read_json(settings).content if settings.exists() else {}
             if not isinstance(found, dict) or found.get("fingerprint") != fingerprint:
                 fail(
                     "an unfinished compression with other settings, text or model lies here",
@@ -107,7 +107,7 @@ class LayerJournal:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def fingerprint(model: nn.Module, windows: Tensor, settings: Mapping[str, Any]) -> str:
+def fingerprint(model: nn.Module, windows: Tensor, settings: Mapping[str, object]) -> str:
     """What decides the result: settings, the calibration tokens, and the model's weights (sampled)."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(windows.numpy().tobytes())

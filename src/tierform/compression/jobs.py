@@ -127,7 +127,7 @@ class CompressionReport:
         """Tokens of a window."""
         return self.job.length
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return {
             "schema": "tierform.compression/1",

@@ -68,7 +68,7 @@ class Plan:
         """Bytes of the whole model: matrices, and what stays exact."""
         return self.exact_B + sum(one.size_B for one in self.matrices.values())
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As in the file."""
         return {
             "schema": SCHEMA,
@@ -143,11 +143,11 @@ def read_plan(path: Path | str) -> Plan:
     )
 
 
-def _is_shape(value: Any) -> bool:
+def _is_shape(value: object) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(type(one) is int and one > 0 for one in value)
 
 
-def _refuse_unknown(found: Mapping[str, Any], known: tuple[str, ...], file: str, prefix: str) -> None:
+def _refuse_unknown(found: Mapping[str, object], known: tuple[str, ...], file: str, prefix: str) -> None:
     problems = [
         Problem("unknown key", file, key=f"{prefix}{key}", nearest=nearest(key, known))
         for key in found

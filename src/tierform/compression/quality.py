@@ -11,17 +11,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tierform.arrays import Floats
 from tierform.errors import fail
 from tierform.numerics.accuracy import interval
 
-Floats = NDArray[np.float64]
 _SHARE_PER_PASS = 64  # tokens whose probabilities are compared at once: bounds the memory
 
 
@@ -74,7 +72,7 @@ class Quality:
             fail("the two models were measured on different windows", value=(len(self.losses), len(other.losses)))
         return Estimate.of(a - b for a, b in zip(self.losses, other.losses, strict=True))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         low, high = self.perplexity_interval
         return {**asdict(self), "perplexity": self.perplexity, "perplexity_low": low, "perplexity_high": high}

@@ -37,7 +37,7 @@ def cosines(model: nn.Module, windows: Tensor) -> dict[str, float]:
         return hook
 
     def leave(name: str, number: int) -> Callable[..., None]:
-        def hook(_: nn.Module, __: Any, out: Tensor) -> None:
+        def hook(_: nn.Module, __: object, out: Tensor) -> None:
             before = stream[number]
             after = before + out.detach().view(before.shape)
             sums[name] += float(nn.functional.cosine_similarity(before.float(), after.float(), dim=-1).mean())

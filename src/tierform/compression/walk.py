@@ -169,7 +169,7 @@ def begin(model: nn.Module, windows: Tensor, *, key: str = "input_ids") -> Walk:
     return Walk(model, parts, states, arguments[0])
 
 
-def _call(model: nn.Module, key: str, window: Tensor) -> Any:
+def _call(model: nn.Module, key: str, window: Tensor) -> object:
     if key == "input_ids" and getattr(getattr(model, "config", None), "use_cache", None) is not None:
         return model(input_ids=window, use_cache=False)
     return model(**{key: window})

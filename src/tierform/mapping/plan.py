@@ -13,7 +13,7 @@ from tierform.files import write_text
 from tierform.workload.graph import Block, Stage
 from tierform.workload.operator import Operator
 from tierform.workload.parallel import MicroBatches
-from tierform.workload.task import METHODS, TASKS, Task
+from tierform.workload.task import METHODS, TASKS, FineTuning, Task
 
 SCHEMA = "tierform.mapping/1"
 # Where collectives between several chips run; not a component of the chip.
@@ -131,7 +131,7 @@ class Mapping:
 def task_words(task: Task) -> str:
     """The kind of a task and its method in a few words: ``inference``, ``finetuning lora``."""
     kind = next((name for name, known in TASKS.items() if type(task) is known), type(task).__name__)
-    method = getattr(task, "method", None)
+    method = task.method if isinstance(task, FineTuning) else None
     names = [name for name, known in METHODS.items() if type(method) is known]
     return " ".join([kind, *names])
 

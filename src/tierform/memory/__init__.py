@@ -8,7 +8,7 @@ from tierform.memory.device import MemoryDevice, TransferCost, load_memory
 
 _LAZY: dict[str, str] = {
     "CycleMemory": "tierform.memory.cycle",
-    "CycleResult": "tierform.memory.cycle",
+    "MemoryCycleResult": "tierform.memory.cycle",
     "Trace": "tierform.memory.cycle",
     "CxlDevice": "tierform.memory.cxl",
     "DramSpec": "tierform.memory.spec",

@@ -118,4 +118,8 @@ def _read(text: str, spec: DramSpec, line: int | None) -> list[Constraint]:
     cycles = evaluate(parts[2], value_of, spec.clock_s * 1e9)
     if not 0 <= cycles <= MOST_CYCLES or cycles != int(cycles):
         raise FormulaError(f"the spacing {parts[2]!r} is {cycles:g}, not a whole number of cycles of at least 0")
-    return [Constraint(scope, a, b, int(cycles), window, parts[2], line) for a in earlier for b in later]
+    return [
+        Constraint(scope=scope, earlier=a, later=b, cycles=int(cycles), window=window, formula=parts[2], line=line)
+        for a in earlier
+        for b in later
+    ]

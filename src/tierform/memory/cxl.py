@@ -348,18 +348,26 @@ def read_cxl(name: str, document: Document, stacks: int, overrides: dict[str, An
     except TierformError as error:
         known = [*_OVERRIDES, "generation", "lanes", "memory", "memory_stacks"]
         raise TierformError(
-            Problem(p.what, p.file, p.line, p.key, p.value, p.nearest or nearest(p.key or "", known), p.fix)
+            Problem(
+                what=p.what,
+                file=p.file,
+                line=p.line,
+                key=p.key,
+                value=p.value,
+                nearest=p.nearest or nearest(p.key or "", known),
+                fix=p.fix,
+            )
             for p in error.problems
         ) from None
     link = CxlLink(generation, lanes, values["link.latency"].value, values["link.energy"].value)
     controller = CxlController(
-        int(values["controller.queue_depth"].value),
-        values["controller.latency"].value,
-        values["controller.plane_throughput"].value,
-        values["controller.plane_latency"].value,
-        values["controller.codec_throughput"].value,
-        values["controller.codec_latency"].value,
-        values["controller.energy"].value,
+        queue_depth=int(values["controller.queue_depth"].value),
+        latency_s=values["controller.latency"].value,
+        plane_B_per_s=values["controller.plane_throughput"].value,
+        plane_latency_s=values["controller.plane_latency"].value,
+        codec_B_per_s=values["controller.codec_throughput"].value,
+        codec_latency_s=values["controller.codec_latency"].value,
+        energy_J_per_B=values["controller.energy"].value,
     )
     own = tuple(
         Assumption(
@@ -371,4 +379,12 @@ def read_cxl(name: str, document: Document, stacks: int, overrides: dict[str, An
         )
         for key, constant in values.items()
     )
-    return CxlDevice(name, read.title, link, controller, MemoryDevice(spec, memory_stacks), stacks, own)
+    return CxlDevice(
+        name=name,
+        title=read.title,
+        link=link,
+        controller=controller,
+        dram=MemoryDevice(spec, memory_stacks),
+        stacks=stacks,
+        own_assumptions=own,
+    )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tierform.errors import fail
 from tierform.memory.analytic import PATTERNS, Rate, rate
@@ -206,7 +206,7 @@ class MemoryDevice:
         return channels if channels is not None else available
 
 
-def load_memory(name: str, *, stacks: int = 1, **overrides: Any) -> MemoryDevice | CxlDevice:
+def load_memory(name: str, *, stacks: int = 1, **overrides: object) -> MemoryDevice | CxlDevice:
     """A memory of the library: ``hbm2``, ``ddr5-4800``, ``cxl-ddr5-x8``, ...
 
     `stacks` equal devices side by side; `overrides` as :func:`tierform.memory.standard.load_dram` takes them, and for a

@@ -14,7 +14,7 @@ from tierform.errors import Problem, TierformError, fail
 from tierform.units import format_quantity
 
 
-class Tier(Protocol):
+class MemoryTier(Protocol):
     """What a memory tier must tell to be placed in."""
 
     @property
@@ -29,7 +29,7 @@ class Tier(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class TierShare:
     """`size_B` bytes of a part in tier number `tier` (0 is the nearest) called `tier_name`."""
 
     tier: int
@@ -41,7 +41,7 @@ class Share:
 class Placement:
     """Where every part waits.  `shares` by part, nearest tier first; capacities and use by tier."""
 
-    shares: Mapping[str, tuple[Share, ...]]
+    shares: Mapping[str, tuple[TierShare, ...]]
     tier_names: tuple[str, ...]
     capacity_B: tuple[int, ...]
     used_B: tuple[int, ...]
@@ -65,7 +65,20 @@ class Placement:
         return {share.tier: share.size_B / total for share in self.shares[part]} if total else {0: 1.0}
 
 
-def place_footprint(footprint: Mapping[str, int], tiers: Sequence[Tier]) -> Placement:
+class DoesNotFit(TierformError):
+    """A footprint is larger than all tiers together, by so many bytes."""
+
+    def __init__(self, what: str, needed_B: int, available_B: int, fix: str = "") -> None:
+        self.what, self.needed_B, self.available_B = what, needed_B, available_B
+        plain = "Add a memory tier or stacks, or make the batch, the sequence or the precision smaller."
+        super().__init__([Problem(what, fix=fix or plain)])
+
+    def with_fix(self, fix: str) -> DoesNotFit:
+        """The same with other advice."""
+        return DoesNotFit(self.what, self.needed_B, self.available_B, fix)
+
+
+def place_footprint(footprint: Mapping[str, int], tiers: Sequence[MemoryTier]) -> Placement:
     """Place the parts of `footprint` (bytes by name, most important first) in `tiers` (nearest first).
 
     TierformError naming the parts and the missing bytes when all tiers together are too small.
@@ -81,19 +94,19 @@ def place_footprint(footprint: Mapping[str, int], tiers: Sequence[Tier]) -> Plac
     if needed > available:
         parts = ", ".join(f"{part} {format_quantity(size, 'B')}" for part, size in footprint.items() if size)
         held = " + ".join(f"{tier.name} {format_quantity(tier.capacity_B, 'B')}" for tier in tiers)
-        fail(
+        what = (
             f"the footprint of {format_quantity(needed, 'B')} ({parts}) does not fit in {held}; "
-            f"{format_quantity(needed - available, 'B')} are missing",
-            fix="Add a memory tier or stacks, or make the batch, the sequence or the precision smaller.",
+            f"{format_quantity(needed - available, 'B')} are missing"
         )
+        raise DoesNotFit(what, needed, available)
     free = [tier.capacity_B for tier in tiers]
-    shares: dict[str, tuple[Share, ...]] = {}
+    shares: dict[str, tuple[TierShare, ...]] = {}
     for part, size in footprint.items():
         rest, found = size, []
         for index, tier in enumerate(tiers):
             taken = min(rest, free[index])
             if taken or (size == 0 and index == 0):
-                found.append(Share(index, tier.name, taken))
+                found.append(TierShare(index, tier.name, taken))
                 free[index] -= taken
                 rest -= taken
         shares[part] = tuple(found)

@@ -140,7 +140,7 @@ def _document(path: Path) -> Document:
     return read_yaml(path)
 
 
-def load_dram(name: str, **overrides: Any) -> DramSpec:
+def load_dram(name: str, **overrides: object) -> DramSpec:
     """The memory `name` of the library, with `overrides`.
 
     An override names a field of the organization (``ranks=2``), a timing in clock cycles (``nCL=16``) or a formula, a
@@ -256,7 +256,7 @@ def _find(name: str) -> tuple[Path, str | None]:
 _CHOICES = {"row_policy": ("open", "closed"), "refresh": REFRESH, "queue_per": ("bank", "rank")}
 
 
-def _setting(key: str, value: Any, problems: list[Problem]) -> Any:
+def _setting(key: str, value: object, problems: list[Problem]) -> Any:
     """A setting of the controller, checked by what its default is."""
     default = getattr(Controller(), key)
     if key in _CHOICES:
@@ -272,7 +272,7 @@ def _setting(key: str, value: Any, problems: list[Problem]) -> Any:
     return value
 
 
-def _count(key: str, value: Any) -> int:
+def _count(key: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         fail("a whole number of at least 1 is needed", key=key, value=value)
     return value
@@ -304,7 +304,7 @@ def _check_organization(organization: dict[str, int], file: str) -> None:
         raise TierformError(problems)
 
 
-def _currents(texts: dict[str, Any], document: Document) -> Currents:
+def _currents(texts: dict[str, str], document: Document) -> Currents:
     problems, values = [], {}
     for key, text in texts.items():
         line = document.lines.get(("currents", key))

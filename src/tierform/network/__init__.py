@@ -4,7 +4,7 @@ Names load their module when first used; those of the cycle-level engine (``simu
 load compiled code, as do the analytic latency and saturation of steady traffic.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tierform.network.analytic import AnalyticNetwork, FlowCost, spread
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tierform.network.cycle.engine import CycleNetwork
     from tierform.network.cycle.result import ClassResult, CycleResult
     from tierform.network.cycle.sampling import simulate_batches, simulate_case, simulate_traffic
-    from tierform.network.cycle.traces import Trace, TraceTimes, simulate_trace
+    from tierform.network.cycle.traces import PacketTrace, TraceTimes, simulate_trace
     from tierform.network.deadlock import virtual_channel_plan
     from tierform.network.flows import Flow, FlowTimes, simulate_flows
     from tierform.network.graphs import (
@@ -39,7 +39,7 @@ _MODULES = {
     "cycle.engine": ("CycleNetwork",),
     "cycle.result": ("ClassResult", "CycleResult"),
     "cycle.sampling": ("simulate_batches", "simulate_case", "simulate_traffic"),
-    "cycle.traces": ("Trace", "TraceTimes", "simulate_trace"),
+    "cycle.traces": ("PacketTrace", "TraceTimes", "simulate_trace"),
     "deadlock": ("virtual_channel_plan",),
     "flows": ("Flow", "FlowTimes", "simulate_flows"),
     "graphs": (
@@ -63,7 +63,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     import importlib
@@ -93,7 +93,7 @@ __all__ = [
     "Routing",
     "Sampling",
     "Topology",
-    "Trace",
+    "PacketTrace",
     "TraceTimes",
     "TrafficCase",
     "TrafficClass",

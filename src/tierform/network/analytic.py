@@ -171,15 +171,15 @@ class AnalyticNetwork:
         cycles = self._mean_cycles(way.mean_share, 1 - way.mean_local)
         worst = max(self._worst_cycles(way.far), cycles) if local < 1 else 0.0
         return FlowCost(
-            min(cycles, worst) / self.clock_Hz,
-            worst / self.clock_Hz,
-            seconds,
-            router_J + link_J,
-            router_J,
-            link_J,
-            hops,
-            local,
-            share,
+            head_latency_s=min(cycles, worst) / self.clock_Hz,
+            worst_head_latency_s=worst / self.clock_Hz,
+            seconds_per_B=seconds,
+            energy_J_per_B=router_J + link_J,
+            router_energy_J_per_B=router_J,
+            link_energy_J_per_B=link_J,
+            mean_hops=hops,
+            local_fraction=local,
+            link_share=share,
         )
 
     def _mean_cycles(self, share: FloatArray, crossing: float) -> float:

@@ -69,10 +69,10 @@ class TrafficEntry(FileModel):
     period: int = Field(default=1000, ge=1, le=1_000_000_000)
 
 
-class NetworkFile(FileModel):
+class NetworkRunFile(FileModel):
     """The whole file."""
 
-    network: dict[str, Any]
+    network: dict[str, object]
     routing: str = "default"
     clock: Annotated[Constant, quantity("Hz", above=0.0)]
     router: dict[str, int | float | bool | str] = {}
@@ -99,7 +99,7 @@ class NetworkJob:
 def read_network_job(path: Path | str) -> NetworkJob:
     """Read a network file; every mistake of its keys at once, with its line."""
     document = read_yaml(path)
-    read = validate(NetworkFile, document)
+    read = validate(NetworkRunFile, document)
     problems: list[Problem] = []
     if (read.traffic is None) == (not read.flows):
         problems.append(Problem("a network file has either traffic or flows", document.file))
@@ -146,7 +146,7 @@ def read_network_job(path: Path | str) -> NetworkJob:
     )
 
 
-def _topology(given: dict[str, Any], document: Document, problems: list[Problem]) -> Topology | None:
+def _topology(given: dict[str, object], document: Document, problems: list[Problem]) -> Topology | None:
     """The topology that the keys describe, or None with the problems added."""
 
     def complain(what: str, key: str, value: object = None, near: str | None = None) -> None:
@@ -164,7 +164,7 @@ def _topology(given: dict[str, Any], document: Document, problems: list[Problem]
     for parameter in signature(build).parameters:
         end = next((end for end in _UNITS if parameter.endswith(end)), "")
         keys[parameter.removesuffix(end)] = (parameter, _UNITS.get(end))
-    arguments: dict[str, Any] = {}
+    arguments: dict[str, object] = {}
     before = len(problems)
     for key, value in given.items():
         if key == "topology":
@@ -191,20 +191,20 @@ def _topology(given: dict[str, Any], document: Document, problems: list[Problem]
         return None
 
 
-def _argument(value: Any, hint: Any, unit: str | None, key: str) -> Any:
+def _argument(value: object, hint: Any, unit: str | None, key: str) -> object:
     """A builder's argument from a file's value: a quantity where the parameter has a unit, bounded whole numbers."""
     if unit is not None and value is not None:
         number = parse_quantity(value, unit, key=key)
         if not 0 < number < 1e9 or (unit == "bit" and number != int(number)):
             raise TierformError([Problem(f"a positive {'whole ' if unit == 'bit' else ''}number of {unit} is needed")])
         return int(number) if unit == "bit" else number
-    read = TypeAdapter(hint).validate_python(value)
+    read: Any = TypeAdapter(hint).validate_python(value)
     if isinstance(read, int) and abs(read) > (LONGEST_CYCLES if "cycles" in key else 1 << 20):
         raise TierformError([Problem("the number is too large")])
     return read if isinstance(read, (int, float, str, type(None))) else list(read)
 
 
-def _router(read: NetworkFile, document: Document, problems: list[Problem]) -> RouterParameters:
+def _router(read: NetworkRunFile, document: Document, problems: list[Problem]) -> RouterParameters:
     """The routers' parameters, or the default ones with the problems added."""
     known = {field.name: field.type for field in fields(RouterParameters)}
     wrong = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -25,16 +24,16 @@ def crossbar(nodes: int, *, pitch_m: float = TILE_PITCH_M) -> Topology:
     empty = np.zeros(0, np.int32)
     zeros = np.zeros((1, 3))
     return Topology(
-        "crossbar",
-        np.zeros(nodes, np.int32),
-        zeros,
-        empty,
-        empty,
-        np.zeros(0),
-        empty,
-        empty,
-        empty,
-        np.zeros(1, np.int32),
+        name="crossbar",
+        node_router=np.zeros(nodes, np.int32),
+        position_m=zeros,
+        link_source=empty,
+        link_target=empty,
+        link_length_m=np.zeros(0),
+        link_width_bits=empty,
+        link_latency_cycles=empty,
+        link_kind=empty,
+        chiplet=np.zeros(1, np.int32),
         labels={"pitch_m": pitch_m},
     )
 
@@ -312,7 +311,9 @@ def small_world(
         fail(f"between 0 and {len(first)} shortcuts are possible", key="shortcuts", value=shortcuts)
     weight = far[first, second] ** -exponent
     rng = np.random.default_rng(seed)
-    chosen: Any = rng.choice(len(first), size=shortcuts, replace=False, p=weight / weight.sum()) if shortcuts else []
+    chosen: IntArray | list[int] = (
+        rng.choice(len(first), size=shortcuts, replace=False, p=weight / weight.sum()) if shortcuts else []
+    )
     a, b = first[chosen], second[chosen]
     length = np.concatenate([base.link_length_m, np.tile(far[a, b] * pitch_m, 2)])
     cycles = np.ones(len(length), np.int32) if m_per_cycle is None else np.ceil(length / m_per_cycle - 1e-9)

@@ -66,8 +66,8 @@ def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
     assert topology.grid is not None
     shape = topology.grid.shape[::-1]
     axes = len(shape)
-    first: Any = between.reshape(shape + shape)
-    second: Any = first
+    first: FloatArray = between.reshape(shape + shape)
+    second: FloatArray = first
     for axis, size in enumerate(shape):
         here, there = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
         low, high = np.minimum(here, there), np.maximum(here, there)
@@ -128,7 +128,7 @@ def table_loads(
             able = chosen[number[chosen] > choice]
             onward = topology.link_target[table.ravel()[able] + choice].astype(np.int64) * len(goals)
             np.add.at(flat, onward + able % len(goals), flat[able] / number[able])
-    loads: Any = np.zeros(topology.links)
+    loads: FloatArray = np.zeros(topology.links)
     for choice in range(1 if ways is None else int(ways.max(initial=0))):
         used = (table >= 0) & (passing > 0)
         if ways is not None:
@@ -285,8 +285,8 @@ def _grid_trees(routing: Routing, sources: FloatArray, goals: IntArray) -> Float
                     both.append(np.moveaxis((needed * first[..., None, :]).sum(axis=-1), -1, axis))
                 up, down = both
             else:
-                beyond: Any = np.flip(np.cumsum(np.flip(ends, axis), axis=axis), axis) - ends
-                before: Any = np.cumsum(ends, axis=axis) - ends
+                beyond: IntArray = np.flip(np.cumsum(np.flip(ends, axis), axis=axis), axis) - ends
+                before: IntArray = np.cumsum(ends, axis=axis) - ends
                 up = np.cumsum(lines, axis=axis) * (beyond > 0)
                 down = (lines.sum(axis=axis, keepdims=True) - (np.cumsum(lines, axis=axis) - lines)) * (before > 0)
             _spread(loads, routing, axis, up, down)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from tierform.errors import Problem, TierformError, fail
 from tierform.network.cycle.modes import ALLOCATOR_NAMES, PRIORITY_NAMES
@@ -123,7 +122,7 @@ def energy_parameters(
     """The library's constants for one choice of router, wire, vertical link and interposer link."""
     table = _table()
     chosen = {"router": router, "wire": wire, "vertical": vertical, "interposer": interposer}
-    values: dict[str, Any] = {}
+    values: dict[str, float] = {}
     notes = []
     for shelf, name in chosen.items():
         if name not in table[shelf]:

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Queueing latency and saturation of steady traffic in closed form, from link loads alone.
 
 Every channel is a queue with deterministic service of one flit per cycle (longer on narrow links).  A packet of L
@@ -23,7 +23,7 @@ Compiled (Numba), so imported when used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
@@ -129,7 +129,7 @@ def _loads(network: AnalyticNetwork, matrix: FloatArray) -> tuple[FloatArray, Fl
 
 # Sums in any order, so that several entries are added at once.
 @njit(cache=True, error_model="numpy", fastmath={"reassoc"})
-def _port_traffic(matrix: Any) -> Any:
+def _port_traffic(matrix: FloatArray) -> tuple[FloatArray, FloatArray, bool]:
     """(nodes,) what each node sends, (nodes,) what each receives, and whether the matrix is one of traffic."""
     nodes = len(matrix)
     sent, received = np.zeros(nodes), np.zeros(nodes)
@@ -147,7 +147,7 @@ def _port_traffic(matrix: Any) -> Any:
 
 
 @njit(cache=True, error_model="numpy")
-def _between_routers(matrix: Any, entry: Any, exits: Any, routers: int) -> Any:
+def _between_routers(matrix: FloatArray, entry: IntArray, exits: IntArray, routers: int) -> FloatArray:
     """(routers, routers) traffic of a (nodes, nodes) matrix; `entry` and `exits` are the routers of each node."""
     between = np.zeros((routers, routers))
     for source in range(len(entry)):
@@ -164,23 +164,23 @@ def _between_places(matrix: FloatArray, entry: IntArray, exits: IntArray, place:
 
 
 @njit(cache=True, error_model="numpy")
-def _wait(load: float, packet_flits: float, others: float, pole: float) -> Any:
+def _wait(load: float, packet_flits: float, others: float, pole: float) -> float:
     """Mean cycles of waiting at a channel; `others` is the share of arrivals that can collide with one's own."""
     return load * (packet_flits * others / 2 + SWITCH_CONFLICT) / (1 - min(load / pole, NEAREST))
 
 
 @njit(cache=True, error_model="numpy")
 def _waits(
-    carried: Any,
-    squares: Any,
-    service: Any,
-    latency: Any,
-    sent: Any,
-    received: Any,
+    carried: FloatArray,
+    squares: FloatArray,
+    service: FloatArray,
+    latency: FloatArray,
+    sent: FloatArray,
+    received: FloatArray,
     rate: float,
     packet_flits: float,
     limit: float,
-) -> Any:
+) -> tuple[FloatArray, FloatArray, float, float, float, float, bool]:
     """(links,) load and wait; means over all traffic of links, their latency, waits inside and at sources; stability.
 
     `carried`, `squares`, `sent` and `received` are per unit of rate; `service` and `latency` are the links' cycles.

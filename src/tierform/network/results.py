@@ -32,7 +32,7 @@ def flit_rates(text: str | None, case: TrafficCase) -> list[float]:
 
 def run_case(
     case: TrafficCase, load: float | None = None, progress: Callable[[str, int], None] | None = None
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """Simulate one case cycle by cycle, at its own or another load."""
     from tierform.network.cycle.sampling import simulate_case
 

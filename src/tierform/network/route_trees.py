@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """The routes of all pairs as trees, one per destination, and the loads of any traffic matrix along them.
 
 Routes to one destination merge on the way and never part again.  What passes a router on its way there is the router's
@@ -12,7 +12,6 @@ Compiled (Numba), so imported when used.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
@@ -91,7 +90,18 @@ def _write(routing: Routing) -> RouteTrees:
             tables, np.ascontiguousarray(ways.T), target, base, place
         )
         ends = np.append(target, routers).astype(np.uint32)
-        return RouteTrees(goals, shares, begin, router, link, feed, entered, ends, split, False)
+        return RouteTrees(
+            goal=goals,
+            share=shares,
+            first=begin,
+            router=router,
+            link=link,
+            feed=feed,
+            fed=entered,
+            target=ends,
+            split=split,
+            by_node=False,
+        )
     first = np.zeros(len(tables) + 1, np.uint32)
     router, link, feed = (np.empty(int((tables >= 0).sum()), np.uint32) for _ in range(3))
     feeds = _grow(
@@ -111,23 +121,34 @@ def _write(routing: Routing) -> RouteTrees:
         fail("the routing goes in circles and never reaches some destination", key=routing.name)
     ends = np.append(target, routers).astype(np.uint32)
     fed = fed[:feeds].copy()
-    return RouteTrees(goals, shares, first, router, link, feed, fed, ends, np.zeros((0, 2)), routing.by_node)
+    return RouteTrees(
+        goal=goals,
+        share=shares,
+        first=first,
+        router=router,
+        link=link,
+        feed=feed,
+        fed=fed,
+        target=ends,
+        split=np.zeros((0, 2)),
+        by_node=routing.by_node,
+    )
 
 
 @njit(cache=True, error_model="numpy", _nrt=False)
 def _grow(
-    tables: Any,
-    target: Any,
-    base: Any,
-    place: Any,
-    number: Any,
-    awaited: Any,
-    first: Any,
-    router: Any,
-    link: Any,
-    feed: Any,
-    fed: Any,
-) -> Any:
+    tables: IntArray,
+    target: IntArray,
+    base: IntArray,
+    place: IntArray,
+    number: IntArray,
+    awaited: IntArray,
+    first: IntArray,
+    router: IntArray,
+    link: IntArray,
+    feed: IntArray,
+    fed: IntArray,
+) -> int:
     """Write the trees of `tables` (trees, routers: the link to take or -1); the number of feeds, -1 for a circle.
 
     `number` and `awaited` are zeros: the feed of each pair of links that follow each other, numbered when first met,
@@ -171,8 +192,16 @@ def _grow(
 
 @njit(cache=True, error_model="numpy")
 def _carry(
-    to_each: Any, goal: Any, share: Any, first: Any, router: Any, link: Any, feed: Any, fed: Any, target: Any
-) -> Any:
+    to_each: FloatArray,
+    goal: IntArray,
+    share: FloatArray,
+    first: IntArray,
+    router: IntArray,
+    link: IntArray,
+    feed: IntArray,
+    fed: IntArray,
+    target: IntArray,
+) -> tuple[FloatArray, FloatArray]:
     flow = np.zeros(len(fed))
     own, passing = np.empty(to_each.shape[1]), np.empty(to_each.shape[1])
     for tree in range(len(goal)):
@@ -189,7 +218,7 @@ def _carry(
 
 
 @njit(cache=True, error_model="numpy")
-def _sums(flow: Any, fed: Any, ends: int) -> Any:
+def _sums(flow: FloatArray, fed: IntArray, ends: int) -> tuple[FloatArray, FloatArray]:
     load, squares = np.zeros(ends), np.zeros(ends)
     for number in range(len(fed)):
         load[fed[number]] += flow[number]
@@ -247,17 +276,17 @@ def _grow_split(
 
 @njit(cache=True, error_model="numpy")
 def _carry_split(
-    to_each: Any,
-    goal: Any,
-    share: Any,
-    first: Any,
-    router: Any,
-    link: Any,
-    feed: Any,
-    fed: Any,
-    target: Any,
-    split: Any,
-) -> Any:
+    to_each: FloatArray,
+    goal: IntArray,
+    share: FloatArray,
+    first: IntArray,
+    router: IntArray,
+    link: IntArray,
+    feed: IntArray,
+    fed: IntArray,
+    target: IntArray,
+    split: FloatArray,
+) -> tuple[FloatArray, FloatArray]:
     flow = np.zeros(len(fed))
     own, passing = np.empty(to_each.shape[1] + 1), np.empty(to_each.shape[1] + 1)
     for tree in range(len(goal)):

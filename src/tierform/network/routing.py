@@ -60,7 +60,9 @@ class Routing:
     by_node: bool = False
     adaptive_channels: tuple[int, int] | None = None
     _kept: OrderedDict[tuple[str, bytes], IntArray] = field(default_factory=OrderedDict, repr=False)
-    kept_orders: dict[tuple[int, bytes], tuple[Any, Any, Any, Any]] = field(default_factory=dict, repr=False)
+    kept_orders: dict[tuple[int, bytes], tuple[IntArray, IntArray, IntArray, IntArray]] = field(
+        default_factory=dict, repr=False
+    )
     kept_trees: list[Any] = field(default_factory=list, repr=False)
 
     def next_links(self, destinations: IntArray, part: int = 0) -> IntArray:

@@ -8,7 +8,7 @@ between two groups on dragonflies; minimal by link latency, and up*/down* (Schro
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,7 +76,7 @@ def _elevator_first(topology: Topology, destinations: IntArray) -> IntArray:
     return table
 
 
-def _toward(grid: Grid, here: Any, there: Any) -> int:
+def _toward(grid: Grid, here: SupportsIndex, there: SupportsIndex) -> int:
     a, b = grid.coordinates[here], grid.coordinates[there]
     for axis in range(2):
         if a[axis] != b[axis]:

@@ -278,19 +278,19 @@ def plain_topology(
     """A topology of planar links on one die; widths and latencies may be one value for all."""
     links = len(source)
     return Topology(
-        name,
-        np.asarray(node_router, np.int32),
-        np.asarray(position, float),
-        np.asarray(source, np.int32),
-        np.asarray(target, np.int32),
-        np.asarray(length, float),
-        np.broadcast_to(np.asarray(width, np.int32), links).copy(),
-        np.broadcast_to(np.asarray(latency).astype(np.int32), links).copy(),
-        np.full(links, LINK_KINDS.index("planar"), np.int32),
-        np.zeros(len(position), np.int32),
-        grid,
-        labels,
-        structure,
+        name=name,
+        node_router=np.asarray(node_router, np.int32),
+        position_m=np.asarray(position, float),
+        link_source=np.asarray(source, np.int32),
+        link_target=np.asarray(target, np.int32),
+        link_length_m=np.asarray(length, float),
+        link_width_bits=np.broadcast_to(np.asarray(width, np.int32), links).copy(),
+        link_latency_cycles=np.broadcast_to(np.asarray(latency).astype(np.int32), links).copy(),
+        link_kind=np.full(links, LINK_KINDS.index("planar"), np.int32),
+        chiplet=np.zeros(len(position), np.int32),
+        grid=grid,
+        labels=labels,
+        structure=structure,
     )
 
 

@@ -13,15 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import Problem, TierformError
 
-IntArray = NDArray[np.integer[Any]]
-FloatArray = NDArray[np.floating[Any]]
+IntArray = NDArray[np.integer]
+FloatArray = NDArray[np.floating]
 
 LINK_KINDS = ("planar", "vertical", "interposer")
 PLANAR, VERTICAL, INTERPOSER = range(3)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tierform.errors import fail
 from tierform.network.topology import FloatArray, IntArray
@@ -141,7 +142,7 @@ def _hotspots(nodes: int, hotspots: Sequence[int], rates: Sequence[float]) -> Fl
     return shares
 
 
-def _rows(nodes: int, weights: Any) -> FloatArray:
+def _rows(nodes: int, weights: ArrayLike | None) -> FloatArray:
     matrix = np.asarray(weights, float)
     if matrix.shape != (nodes, nodes):
         fail(f"a traffic matrix needs the shape ({nodes}, {nodes})", key="weights", value=str(matrix.shape))

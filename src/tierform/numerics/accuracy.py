@@ -32,6 +32,7 @@ from tierform.provenance import Assumption
 
 if TYPE_CHECKING:
     from tierform.chip.description import Chip
+    from tierform.numerics.emulation import Temperatures
 
 SCHEMA = "tierform.accuracy/1"
 Progress = Callable[[str, int, int], None]
@@ -92,7 +93,7 @@ class AccuracyTable:
                 return line
         return fail("no such line", value=name, choices=[line.name for line in self.lines])
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything, for JSON."""
         return {"schema": SCHEMA, **asdict(self)}
 
@@ -117,7 +118,16 @@ def make_line(name: str, runs: Sequence[Run], ideal: Line | None = None) -> Line
     by_seed = {run.seed: run.accuracy for run in ideal.runs}
     only = ideal.runs[0].accuracy
     lost, lost_half = interval([100 * (by_seed.get(run.seed, only) - run.accuracy) for run in runs])
-    return Line(name, mean, half, loss, tuple(runs), ideal.name, lost, lost_half)
+    return Line(
+        name=name,
+        accuracy=mean,
+        half_width=half,
+        loss=loss,
+        runs=tuple(runs),
+        against=ideal.name,
+        points_lost=lost,
+        points_half_width=lost_half,
+    )
 
 
 def accuracy_table(
@@ -127,7 +137,7 @@ def accuracy_table(
     *,
     bits: str | int | BitPlan = 8,
     noise: Noise | str | Sequence[str] | None = "programming-2pct",
-    temperature_K: Any = 300.0,
+    temperature_K: Temperatures = 300.0,
     instances: int = 3,
     first_instance: int = 1,
     seeds: int = 3,
@@ -226,16 +236,16 @@ def accuracy_table(
     }
     examples = task.test_examples
     return AccuracyTable(
-        task.name,
-        task.unit,
-        min(limit, examples) if limit else examples,
-        getattr(chip, "name", str(chip)),
-        str(plan),
-        loaded.names if loaded else (),
-        tuple(lines),
-        layers,
-        settings,
-        loaded.assumptions() if loaded else (),
+        task=task.name,
+        unit=task.unit,
+        examples=min(limit, examples) if limit else examples,
+        chip=chip if isinstance(chip, str) else chip.name,
+        bits=str(plan),
+        noise=loaded.names if loaded else (),
+        lines=tuple(lines),
+        layers=layers,
+        settings=settings,
+        assumptions=loaded.assumptions() if loaded else (),
     )
 
 

@@ -146,7 +146,7 @@ def attach_lora(
         if train_head and name.rsplit(".", 1)[-1] == "pooler":
             part.requires_grad_(True)
     for item in chosen if peaks else ():
-        transposed = getattr(item.module, "transposed", item.transposed)
+        transposed = item.module.transposed if isinstance(item.module, CrossbarLinear) else item.transposed
         _hand_over(adapted.get_submodule(f"base_model.model.{item.name}"), cast(Any, peaks)[item.name], transposed)
     return adapted
 
@@ -247,7 +247,7 @@ def train_adapters(
     return losses
 
 
-def _set_noise(layers: list[tuple[Any, Any]], noise: Any) -> None:
+def _set_noise(layers: list[tuple[Any, Any]], noise: object) -> None:
     for layer, _ in layers:
         layer.noise = noise
         layer.program()

@@ -16,13 +16,17 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tierform.errors import fail
 from tierform.numerics.tasks import TaskSet, one_cycle
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
+
 
 _TITLE = re.compile(r"\s*= (?!=)(.+?)(?<!=) =\s*")
 _SUBTITLE = re.compile(r"\s*= =.*")
@@ -78,7 +82,7 @@ def articles(
 
     vocabulary, length = MASK + 1 + len(index), words + 2
 
-    def config(**more: Any) -> Any:
+    def config(**more: Any) -> BertConfig:
         from transformers import BertConfig
 
         return BertConfig(

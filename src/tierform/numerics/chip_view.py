@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tierform.chip.component import WeightHolder
-from tierform.chip.crossbar.layout import Layout
+from tierform.chip.crossbar.layout import CrossbarLayout
 from tierform.errors import fail
+from tierform.provenance import Constant
 
 if TYPE_CHECKING:
     from tierform.chip.description import Chip
@@ -111,9 +112,9 @@ class CrossbarFormat:
         return min(self.rows, self.rows_active or self.rows)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> CrossbarLayout:
         """How weights lie in the crossbars: the law of the chip's cost, too."""
-        return Layout(self.rows, self.columns, self.cells_per_weight, self.slice_layout, self.guard_columns)
+        return CrossbarLayout(self.rows, self.columns, self.cells_per_weight, self.slice_layout, self.guard_columns)
 
     @property
     def weights_per_row(self) -> int:
@@ -176,4 +177,4 @@ def crossbar_format(chip: Chip | str | Path, **changes: Any) -> CrossbarFormat:
 
 
 def _plain(value: Any) -> float:
-    return float(getattr(value, "value", value))
+    return float(value.value if isinstance(value, Constant) else value)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +93,9 @@ def take_digital(matrix: Tensor, share: DigitalShare, energy: Tensor | None) -> 
     return rest, DigitalPart(chosen, columns, single, singles)
 
 
-def input_energies(model: nn.Module, linears: list[StaticLinear], run: Callable[[nn.Module], Any]) -> dict[str, Tensor]:
+def input_energies(
+    model: nn.Module, linears: list[StaticLinear], run: Callable[[nn.Module], object]
+) -> dict[str, Tensor]:
     """The mean square (inputs,) of every layer's inputs while `run(model)` computes on calibration inputs."""
     sums: dict[str, tuple[Tensor, int]] = {}
     handles = []

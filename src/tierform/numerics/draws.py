@@ -9,11 +9,12 @@ Source of the hash: Steele et al., Fast Splittable Pseudorandom Number Generator
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from tierform.arrays import Bytes, Flags, Ints, Singles
 
 _LEVELS = 1 << 12
 
@@ -28,7 +29,7 @@ def quantiles() -> NDArray[np.float32]:
 
 
 @njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def hashed(stream: Any, number: Any) -> Any:
+def hashed(stream: np.uint64, number: np.uint64) -> np.uint64:
     """64 bits for a stream and a number."""
     z = stream + (number + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -37,7 +38,7 @@ def hashed(stream: Any, number: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def fill_normal(stream: Any, table: Any, out: Any) -> None:
+def fill_normal(stream: np.uint64, table: Singles, out: Singles) -> None:
     """The numbers of all places into an array [column, weight]."""
     columns, weights = out.shape
     quarters = (columns + 3) // 4
@@ -51,18 +52,18 @@ def fill_normal(stream: Any, table: Any, out: Any) -> None:
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def fold_programmed(
-    cells: Any,
-    factors: Any,
-    sigma: Any,
-    floor: Any,
-    flipped: Any,
-    starts: Any,
-    top: Any,
-    stream: Any,
-    table: Any,
-    offset: Any,
-    scales: Any,
-    out: Any,
+    cells: Bytes,
+    factors: Singles,
+    sigma: np.float32,
+    floor: np.float32,
+    flipped: Flags,
+    starts: Ints,
+    top: np.float32,
+    stream: np.uint64,
+    table: Singles,
+    offset: np.float32,
+    scales: Singles,
+    out: Singles,
 ) -> None:
     """Set `out` (outputs, inputs) to what cells with a Gaussian programming error stand for, less `offset`, scaled.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -26,6 +26,11 @@ from tierform.numerics.layer import FIDELITIES, CrossbarLinear
 from tierform.numerics.placement import StaticLinear, static_linears, tiles_by_name
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tierform.simulation.result import Result
+
+    Temperatures = float | dict[int, float] | Sequence[float] | Result
     from collections.abc import Sequence
 
     from tierform.chip.description import Chip
@@ -41,7 +46,7 @@ def emulate(
     *,
     bits: str | int | BitPlan = 8,
     noise: Noise | str | Sequence[str] | None = None,
-    temperature_K: float | dict[int, float] | Any = 300.0,
+    temperature_K: Temperatures = 300.0,
     seed: int = 0,
     quantizer: Quantizer | None = None,
     fidelity: str = "bits",
@@ -51,7 +56,7 @@ def emulate(
     digital: DigitalShare | None = None,
     calibration: Callable[[nn.Module], Any] | None = None,
     inplace: bool = False,
-    **changes: Any,
+    **changes: object,
 ) -> ModelT:
     """The model as the chip computes it.
 
@@ -82,7 +87,7 @@ def emulate(
     linears = _without_digital(linears, digital)
     if scale not in SCALES:
         fail("unknown sharing of scales", key="scale", value=scale, choices=SCALES, fix=f"Known: {', '.join(SCALES)}.")
-    energies: dict[str, Any] = {}
+    energies: dict[str, Tensor] = {}
     if calibration is not None:
         energies = input_energies(target, linears, calibration)
     if not linears:
@@ -177,7 +182,7 @@ def _round_cache(model: nn.Module, bits: int) -> None:
             )
 
 
-def _round_last_two_thirds(output: Any, quantizer: Quantizer) -> Any:
+def _round_last_two_thirds(output: Tensor, quantizer: Quantizer) -> Tensor:
     import torch
 
     from tierform.numerics.quantize import per_token
@@ -186,12 +191,14 @@ def _round_last_two_thirds(output: Any, quantizer: Quantizer) -> Any:
     return torch.cat([q, per_token(k, quantizer), per_token(v, quantizer)], dim=-1)
 
 
-def tile_temperatures(given: float | dict[int, float] | Any) -> float | dict[int, float]:
+def tile_temperatures(given: Temperatures) -> float | dict[int, float]:
     """One temperature, or one per tile number: from a number, a mapping, a sequence by tile, or a Result with heat."""
     if isinstance(given, (int, float)):
         _check_temperature(float(given))
         return float(given)
-    heat = getattr(given, "thermal", given)
+    from tierform.simulation.result import Result
+
+    heat: Any = given.thermal if isinstance(given, Result) else given
     if heat is None:
         fail("the result has no temperatures", key="temperature_K", fix="Simulate with the thermal model.")
     if isinstance(heat, dict) and any(isinstance(key, str) for key in heat):

@@ -13,7 +13,7 @@ layer's calibration (a number) as full scale.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -372,7 +372,7 @@ class CrossbarLinear(nn.Linear):
             f"{form.cell_bits}-bit cells, {form.adc_bits or 'ideal'}-bit ADC"
         )
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> CrossbarLinear:
+    def __deepcopy__(self, memo: dict[int, object]) -> CrossbarLinear:
         import copy
 
         twin = CrossbarLinear(

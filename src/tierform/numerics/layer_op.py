@@ -39,7 +39,7 @@ def _(gradient: Tensor, number: int) -> Tensor:
     return gradient.new_empty(gradient.shape[0], _layer(number).in_features)
 
 
-def _keep(ctx: Any, inputs: Any, output: Any) -> None:
+def _keep(ctx: Any, inputs: Any, output: object) -> None:
     x, weight, number = inputs
     ctx.number = number
     ctx.save_for_backward(x if weight.requires_grad else None)

@@ -52,7 +52,7 @@ class Surroundings:
 
     device: Device
     time_s: float
-    temperature_K: Any
+    temperature_K: float | Tensor
     generator: Generator
     layer: CrossbarLinear | None = None
 

@@ -177,7 +177,7 @@ class Noise:
 
     # -- noise of every read, at the column ------------------------------------------------------------------------
 
-    def _reads(self) -> list[Any]:
+    def _reads(self) -> list[ReadGaussian | ThermalShot]:
         return [source for source in self.sources if isinstance(source, (ReadGaussian, ThermalShot))]
 
     def add_read_noise(self, sums: Tensor, digits: Tensor, layer: CrossbarLinear, a: int, b: int) -> Tensor:
@@ -270,7 +270,7 @@ def read_generator(layer: CrossbarLinear) -> Generator:
     return cast("Generator", found[1])
 
 
-def layer_temperature(layer: CrossbarLinear) -> Any:
+def layer_temperature(layer: CrossbarLinear) -> float | Tensor:
     """The layer's temperature: one number, or (outputs, inputs) when its crossbars sit on tiles of different heat."""
     import torch
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -130,7 +130,7 @@ def _mapped_tiles(model: nn.Module, chip: Chip, plan: BitPlan) -> dict[tuple[str
     from tierform.workload.models import model_from_config
     from tierform.workload.precision import PrecisionPlan
 
-    config: Any = getattr(model, "config", None)
+    config: object = getattr(model, "config", None)
     if config is None or not hasattr(config, "to_dict"):
         return {}
     precision = (chip.precision or PrecisionPlan()).with_weights(f"M{plan.attention}F{plan.ffn}")

@@ -166,7 +166,7 @@ class _StraightThrough(torch.autograd.Function):
         return back(_rounded(grouped, low, high, quantizer)).to(values.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> Any:
+    def backward(ctx: Any, *gradients: object) -> Any:
         (inside,) = ctx.saved_tensors
         return gradients[0] * inside, None
 

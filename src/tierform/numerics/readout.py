@@ -16,31 +16,36 @@ caller chooses.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, cast
+from typing import cast
 
 import numba
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tierform.arrays import Bytes, Floats, Ints, Singles
+
 EXACT_FLOAT32 = 2**24
+# Single or double precision, whichever is exact.
+Exact = Singles | Floats
 _SATURATION = 32767  # int8 products are added in pairs of 16 bits
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def add_codes(
-    codes: Any,
-    low: Any,
-    high: Any,
-    factor: Any,
-    sign: Any,
-    scale: Any,
-    x_offset: Any,
-    w_offset: Any,
-    x_sum: Any,
-    restored: Any,
-    total: Any,
-    y: Any,
+    codes: Bytes | NDArray[np.int8],
+    low: np.float32,
+    high: np.float32,
+    factor: Exact,
+    sign: Singles,
+    scale: Singles,
+    x_offset: Exact,
+    w_offset: Exact,
+    x_sum: Exact,
+    restored: Exact,
+    total: Exact,
+    y: Singles,
 ) -> None:
     """Add one block's 8-bit codes (digits*M, P*N) to y (M, N); `total` (N,) is scratch in the arithmetic's type."""
     vectors, outputs = y.shape
@@ -65,19 +70,19 @@ def add_codes(
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def convert_and_add(
-    sums: Any,
-    gain: Any,
-    low: Any,
-    high: Any,
-    factor: Any,
-    sign: Any,
-    scale: Any,
-    x_offset: Any,
-    w_offset: Any,
-    x_sum: Any,
-    restored: Any,
-    total: Any,
-    y: Any,
+    sums: Singles,
+    gain: Singles,
+    low: np.float32,
+    high: np.float32,
+    factor: Exact,
+    sign: Singles,
+    scale: Singles,
+    x_offset: Exact,
+    w_offset: Exact,
+    x_sum: Exact,
+    restored: Exact,
+    total: Exact,
+    y: Singles,
 ) -> None:
     """As :func:`add_codes`, from column sums that are still to be converted; `gain` is by column."""
     vectors, outputs = y.shape
@@ -130,18 +135,18 @@ def convert_and_add_tensors(
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def slice_inputs(
-    x: Any,
-    full_scale: Any,
-    top: Any,
-    offset: Any,
-    digit_bits: Any,
-    digits: Any,
-    negative_top: Any,
-    zero: Any,
-    starts: Any,
-    flat: Any,
-    scale: Any,
-    sums: Any,
+    x: Singles,
+    full_scale: np.float32,
+    top: np.float32,
+    offset: int,
+    digit_bits: int,
+    digits: int,
+    negative_top: bool,
+    zero: int,
+    starts: Ints,
+    flat: Bytes,
+    scale: Singles,
+    sums: Floats,
 ) -> None:
     """Round inputs x (M, K) to integers of magnitude `top` and cut them into digits, block by block.
 

@@ -33,13 +33,14 @@ like the others.  On accelerators the digits count as independent.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from tierform.arrays import Flags, Ints, Singles, Words
 from tierform.numerics.slicing import input_digits
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ _TERMS = 60
 
 
 @lru_cache(maxsize=1)
-def covariance_table() -> Any:
+def covariance_table() -> Singles:
     """E[q q'] of the module's text, float32, at equal steps of s (rows) and of the root of D (near 0 it is steep)."""
     s = np.linspace(0, _MOST_S, _S_CELLS + 1)[:, None]
     d = np.linspace(0, np.sqrt(_MOST_D), _D_CELLS + 1)[None, :] ** 2
@@ -144,7 +145,7 @@ class RoundingError:
         return noise.mul_(variance.clamp_(min=0).sqrt_())
 
 
-def alike(error: Any, reads: Any, coarse: Any) -> Any:
+def alike(error: Singles, reads: Singles, coarse: Flags) -> Ints:
     """For every column the first one whose cells err alike (within 5 % of the mean square), which stands for it."""
     first = np.arange(error.shape[1])
     for p in range(error.shape[1]):
@@ -157,7 +158,7 @@ def alike(error: Any, reads: Any, coarse: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True, inline="always")  # type: ignore[untyped-decorator]
-def inner_product(one: Any, other: Any, rows: int) -> Any:
+def inner_product(one: Words, other: Words, rows: int) -> np.int32:
     """Sum of products of two rows of digits; whole numbers, which the compiler adds several at a time."""
     total = np.int32(0)
     for k in range(rows):
@@ -167,18 +168,18 @@ def inner_product(one: Any, other: Any, rows: int) -> Any:
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def block_variances(
-    x: Any,
+    x: Singles,
     offset: int,
     digit_bits: int,
-    inputs: Any,
-    columns: Any,
-    coarse: Any,
-    error: Any,
-    reads: Any,
-    alike: Any,
-    starts: Any,
-    table: Any,
-    result: Any,
+    inputs: Singles,
+    columns: Singles,
+    coarse: Flags,
+    error: Singles,
+    reads: Singles,
+    alike: Ints,
+    starts: Ints,
+    table: Singles,
+    result: Singles,
 ) -> None:
     """Into `result` (M, blocks) the variance of each block's total, in units of its scale, of whole x (M, K)."""
     digits, slices = inputs.shape[0], columns.shape[0]

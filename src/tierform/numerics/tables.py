@@ -25,6 +25,7 @@ from tierform.numerics.tasks import TaskSet
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 # Column names that hold the first and the second text, in order of preference.
 _FIRST = ("sentence1", "premise", "question1", "sentence", "text", "question")
@@ -155,11 +156,13 @@ def _test_split(source: str) -> str:
     return "test" if source.startswith("wikitext") else "validation"
 
 
-def _tensors(encoded: Any) -> dict[str, torch.Tensor]:
+def _tensors(encoded: BatchEncoding) -> dict[str, torch.Tensor]:
     return {key: torch.tensor(value) for key, value in encoded.items() if key != "overflow_to_sample_mapping"}
 
 
-def _labelled(rows: list[Row], tokenizer: Any, context: int, labels: list[str]) -> dict[str, torch.Tensor]:
+def _labelled(
+    rows: list[Row], tokenizer: PreTrainedTokenizerBase, context: int, labels: list[str]
+) -> dict[str, torch.Tensor]:
     first = next(name for name in _FIRST if name in rows[0])
     second = next((name for name in _SECOND if name in rows[0] and name != first), None)
     texts = [str(row[first]) for row in rows]
@@ -171,7 +174,7 @@ def _labelled(rows: list[Row], tokenizer: Any, context: int, labels: list[str]) 
     return {**_tensors(encoded), "labels": torch.tensor([labels.index(str(row["label"])) for row in rows])}
 
 
-def _texts(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dict[str, torch.Tensor]:
+def _texts(rows: list[Row], tokenizer: PreTrainedTokenizerBase, context: int, _: list[str]) -> dict[str, torch.Tensor]:
     codes = torch.tensor(tokenizer("\n".join(str(row["text"]) for row in rows))["input_ids"])
     if len(codes) < context:
         fail("the text is too short", key="--data", value=len(codes), fix=f"At least {context} tokens are needed.")
@@ -179,7 +182,9 @@ def _texts(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dict[
     return {"input_ids": windows, "labels": windows}
 
 
-def _choices(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dict[str, torch.Tensor]:
+def _choices(
+    rows: list[Row], tokenizer: PreTrainedTokenizerBase, context: int, _: list[str]
+) -> dict[str, torch.Tensor]:
     endings = sorted(name for name in rows[0] if name.startswith("ending"))
     firsts = [str(row["sent1"]) for row in rows for _ in endings]
     seconds = [f"{row.get('sent2', '')} {row[name]}".strip() for row in rows for name in endings]
@@ -188,7 +193,7 @@ def _choices(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dic
     return {**shaped, "labels": torch.tensor([int(row["label"]) for row in rows])}
 
 
-def _spans(rows: list[Row], tokenizer: Any, context: int, _: list[str]) -> dict[str, torch.Tensor]:
+def _spans(rows: list[Row], tokenizer: PreTrainedTokenizerBase, context: int, _: list[str]) -> dict[str, torch.Tensor]:
     encoded = tokenizer(
         [str(row["question"]) for row in rows],
         [str(row["context"]) for row in rows],

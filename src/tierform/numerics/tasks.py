@@ -14,10 +14,9 @@ Every task gives batches of keywords that a Hugging Face model takes, and counts
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +153,9 @@ def pretrain(
     return model
 
 
-def one_cycle(optimizer: torch.optim.Optimizer, learning_rate: float, steps: int) -> Any:
+def one_cycle(
+    optimizer: torch.optim.Optimizer, learning_rate: float, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
     """A learning rate that rises over a tenth of the steps (three tenths of a short training) and falls to zero."""
     return torch.optim.lr_scheduler.OneCycleLR(
         optimizer, learning_rate, total_steps=steps, pct_start=0.1 if steps > 10 else 0.3
@@ -214,7 +215,7 @@ def pairs(*, examples: int = 12_000, layers: int = 4, hidden: int = 64, seed: in
     """Sentence pairs: the second follows (0), contradicts (1) or does neither (2); the last sixth is for testing."""
     generator = torch.Generator().manual_seed(seed)
 
-    def pick(options: Any) -> Any:
+    def pick(options: Sequence[str]) -> str:
         return options[int(torch.randint(len(options), (1,), generator=generator))]
 
     words = ["[PAD]", "[CLS]", "[SEP]", "the", "is", "not", *_THINGS, *_COLOURS]

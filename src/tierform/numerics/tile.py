@@ -5,12 +5,13 @@ See :mod:`tierform.numerics.readout` for the arithmetic.  The reader is made ane
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tierform.arrays import Floats, Singles
 from tierform.numerics import readout
 from tierform.numerics.slicing import input_digits
 
@@ -71,7 +72,7 @@ class TileReader:
         blocks = len(layer.blocks)
         if layer.inverted is None:
             self.sign = np.ones((blocks, columns * layer.out_features), np.float32)
-            self.restored: np.ndarray[Any, Any] = np.zeros((blocks, layer.out_features), kind)
+            self.restored: Singles | Floats = np.zeros((blocks, layer.out_features), kind)
             return
         chosen = layer.inverted.cpu().numpy()
         self.sign = np.where(chosen, -1, 1).astype(np.float32).reshape(blocks, -1)

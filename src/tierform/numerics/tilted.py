@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tierform.errors import fail
 from tierform.numerics.tasks import TaskSet, one_cycle, scanned_digits
+
+if TYPE_CHECKING:
+    from transformers import ViTConfig
+
 
 TRAINING, CHOOSING = 1000, 297
 
@@ -62,7 +66,7 @@ def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelle
     known = torch.arange(4 * copies * TRAINING) % TRAINING < labelled
     train = {key: values[known] for key, values in part(0, ends[0], 4 * copies).items()}
 
-    def config(**more: Any) -> Any:
+    def config(**more: Any) -> ViTConfig:
         from transformers import ViTConfig
 
         return ViTConfig(
@@ -97,7 +101,7 @@ def tilted_digits(*, layers: int = 4, hidden: int = 64, copies: int = 4, labelle
 
 
 def restore(
-    model: Any,
+    model: nn.Module,
     decoder: nn.Module,
     images: Tensor,
     steps: int,

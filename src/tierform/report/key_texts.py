@@ -93,6 +93,9 @@ RECORDS: dict[type, dict[str, str]] = {
         "pipeline": "Groups of chips, each with a consecutive part of the layers.",
         "data": "Copies of the model, each with a part of the batch.",
         "sequence": "Whether the chips of `tensor` share tokens, too, where they would repeat each other's work.",
+        "zero": "What the copies of `data` shard in training: the optimizer's states (1), gradients, too (2), weights, "
+        "too (3, as FSDP).",
+        "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
     },
     MicroBatches: {
         "prefill": "Parts of the batch of prompts.",

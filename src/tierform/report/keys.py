@@ -132,7 +132,7 @@ def schemas_of(roots: Iterable[type[FileModel]]) -> list[type[FileModel]]:
     return found
 
 
-def _inside(annotation: Any) -> list[type[FileModel]]:
+def _inside(annotation: object) -> list[type[FileModel]]:
     if isinstance(annotation, type) and issubclass(annotation, FileModel):
         return [annotation]
     return [schema for argument in get_args(annotation) for schema in _inside(argument)]
@@ -207,7 +207,7 @@ def _takes(hint: Any, limits: tuple[Any, ...] = ()) -> str:
     return words.get(hint, "any value") + _bounds(limits)
 
 
-def _bounds(limits: tuple[Any, ...]) -> str:
+def _bounds(limits: tuple[object, ...]) -> str:
     low: float | None = None
     above: float | None = None
     high: float | None = None

@@ -121,7 +121,7 @@ def heat_maps(result: Result) -> HeatMaps | None:
 
 
 @dataclass(frozen=True, slots=True)
-class CrossSection:
+class PackageSection:
     """A vertical cut through the package in °C: a row for each layer from the bottom up, equal steps over `width_m`."""
 
     layers: tuple[str, ...]
@@ -129,13 +129,13 @@ class CrossSection:
     map_C: tuple[tuple[float, ...], ...]
 
 
-def cross_section(result: Result) -> CrossSection | None:
+def cross_section(result: Result) -> PackageSection | None:
     """The cut through the hottest place; None unless it was kept."""
     if not result.thermal or "cross_section" not in result.thermal:
         return None
     cut = result.thermal["cross_section"]
     rows = tuple(tuple(value - 273.15 for value in row) for row in cut["temperature_K"])
-    return CrossSection(tuple(cut["layers"]), cut["width_m"], rows)
+    return PackageSection(tuple(cut["layers"]), cut["width_m"], rows)
 
 
 def temperature_over_time(result: Result) -> dict[str, list[float]] | None:

@@ -44,7 +44,7 @@ def render(results: Sequence[Result]) -> str:
     return text
 
 
-def _section(result: Result) -> dict[str, Any]:
+def _section(result: Result) -> dict[str, object]:
     drawn = []
     if result.timeline:
         bars = numbers.timeline(result)

@@ -9,7 +9,7 @@ from tierform.report import numbers
 
 # A colour-blind safe palette (Okabe and Ito, 2008), then greys.
 PALETTE = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000", "#777777", "#BBBBBB"]
-_LAYOUT: dict[str, Any] = {
+_LAYOUT: dict[str, object] = {
     "template": "plotly_white",
     "font": {"family": "system-ui, sans-serif", "size": 13},
     "margin": {"l": 70, "r": 20, "t": 46, "b": 46},
@@ -24,7 +24,7 @@ def _graph_objects() -> Any:
     return graph_objects
 
 
-def stacked(given: numbers.Stacked) -> Any:
+def stacked(given: numbers.Stacked) -> object:
     """Stacked bars, one for each group."""
     go = _graph_objects()
     figure = go.Figure()
@@ -40,7 +40,7 @@ def stacked(given: numbers.Stacked) -> Any:
     return figure
 
 
-def roofline(given: numbers.Roofline) -> Any:
+def roofline(given: numbers.Roofline) -> object:
     """Operators by intensity and rate on logarithmic axes, under the roof where one is known."""
     go = _graph_objects()
     figure = go.Figure()
@@ -74,7 +74,7 @@ def roofline(given: numbers.Roofline) -> Any:
     return figure
 
 
-def timeline(given: numbers.Timeline) -> Any:
+def timeline(given: numbers.Timeline) -> object:
     """Bars of work by resource over time, coloured by layer."""
     go = _graph_objects()
     figure = go.Figure(
@@ -100,7 +100,7 @@ def timeline(given: numbers.Timeline) -> Any:
     return figure
 
 
-def heat_maps(given: numbers.HeatMaps) -> Any:
+def heat_maps(given: numbers.HeatMaps) -> object:
     """One map for each die, on one colour scale."""
     go = _graph_objects()
     from plotly.subplots import make_subplots
@@ -130,7 +130,7 @@ def heat_maps(given: numbers.HeatMaps) -> Any:
     return figure
 
 
-def cross_section(given: numbers.CrossSection) -> Any:
+def cross_section(given: numbers.PackageSection) -> object:
     """The cut as a map, layers from the bottom up, not to scale in height."""
     go = _graph_objects()
     steps = len(given.map_C[0])
@@ -152,7 +152,7 @@ def cross_section(given: numbers.CrossSection) -> Any:
     return figure
 
 
-def temperature_over_time(given: dict[str, list[float]]) -> Any:
+def temperature_over_time(given: dict[str, list[float]]) -> object:
     """The hottest tile of each die over the task."""
     go = _graph_objects()
     figure = go.Figure()

@@ -48,6 +48,14 @@ def summary(result: Result) -> Table:
     for key, (label, unit) in names.items():
         if key in result.throughput:
             rows.append((label, format_quantity(result.throughput[key], unit)))
+    if result.flops_utilization and "training_tokens_per_s" in result.throughput:
+        model, hardware = result.flops_utilization["model"], result.flops_utilization["hardware"]
+        again = f" ({hardware:.1%} with what is run again)" if hardware > model * 1.0005 else ""
+        rows.append(("model FLOPs utilization", f"{model:.1%}{again}"))
+    if result.communication:
+        busy, exposed = result.communication["busy_s"], result.communication["exposed_s"]
+        text = f"{format_quantity(exposed, 's')} of {format_quantity(busy, 's')}, {exposed / result.latency_s:.1%}"
+        rows.append(("communication exposed", f"{text} of the time"))
     if result.crossbars:
         used, available = result.crossbars["used"], result.crossbars["available"]
         text = f"{used:,} of {available:,} hold weights ({used / available:.1%})"

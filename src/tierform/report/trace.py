@@ -19,14 +19,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tierform.errors import fail
 from tierform.files import write_text
 from tierform.simulation.records import Slot
 from tierform.simulation.result import Result
 
-Event = dict[str, Any]
+Event = dict[str, object]
 STAGES, COUNTERS = "stages", "counters"
 _PART_OF_NS = 0.0002  # of a microsecond, so that 0.2 ns: neither cut nor rounded away from the whole nanosecond
 
@@ -95,7 +94,7 @@ def _stages(result: Result, lanes: _Lanes) -> Iterator[Event]:
     for stage in result.stages:
         seconds = stage.latency_s / steps
         start, end = _ns(clock_s), _ns(clock_s + seconds)
-        args = {"passes": stage.repeat, "tokens": stage.tokens // steps, "energy_J": stage.energy_J / steps}
+        args: Event = {"passes": stage.repeat, "tokens": stage.tokens // steps, "energy_J": stage.energy_J / steps}
         yield _slice(where, stage.name, STAGES, start, end, args)
         if stage.repeat > 1:
             first = _ns(clock_s + seconds / stage.repeat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tierform.simulation.communication import beside_exposed_s
 from tierform.simulation.costing import Costing
 from tierform.simulation.ledger import ACTIVE, LINKS, Ledger
 from tierform.simulation.stages import Stages, Timed, learning_crossbars
@@ -54,6 +55,9 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
         split = stages.workload.parallelism
         energy = costing.interconnect.send(made.send_B, split.tensor * split.data)[2]
         ledger.add(LINKS, "collective", "sends between groups", energy * made.sends * stage.repeat)
+    beside_s = beside_exposed_s(stages, made) * stages.groups * stage.repeat
+    if beside_s and costing.floor_W:
+        ledger.add(LINKS, "collective", ACTIVE, costing.floor_W * beside_s)
     if made.sampling_s:
         _book_sampling(ledger, costing, made.sampling_s * stage.repeat, stages.workload.parallelism.tensor)
     if stage.kind is StageKind.UPDATE:

@@ -14,7 +14,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tierform.chip.description import Chip
+from tierform.errors import fail
 from tierform.mapping import Mapping, completed, default_mapping, load_mapping
+from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.advice import advice
 from tierform.simulation.costing import Costing
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.job import Job
@@ -27,6 +30,7 @@ from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
+from tierform.workload.task import FineTuning
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
@@ -67,7 +71,13 @@ class Trial:
 
 def choose(job: Job, *, timeline: bool = False) -> Trial:
     """The trial that is booked: what the job says, or the best of what it leaves open."""
-    return _Choice(job).best(timeline)
+    choice = _Choice(job)
+    try:
+        return choice.best(timeline)
+    except DoesNotFit as error:
+        task = None if job.task is None else task_on(job.task, choice.chip)
+        fix = advice(job, task, error, choice.runtime.attention_on(choice.chip))
+        raise (error.with_fix(fix) if fix else error) from None
 
 
 class _Choice:
@@ -130,7 +140,11 @@ class _Choice:
             return [1]
         wanted = {*CANDIDATES, *(groups * factor for factor in (1, 2, 4, 8) if groups > 1)}
         # The batch itself is tried, too, as parts of one sequence: 17 sequences do well in 17 parts.
-        return sorted({min(number, max(batch, 1)) for number in wanted})
+        numbers = sorted({min(number, max(batch, 1)) for number in wanted})
+        if self.job.parallelism.interleave > 1 and isinstance(self.job.task, FineTuning):
+            times = self.job.task.gradient_accumulation
+            return [number for number in numbers if not number * times % groups] or numbers[-1:]
+        return numbers
 
     def _from_file(self, split: MicroBatches, timeline: bool) -> Trial:
         workload = self.workload(split)
@@ -141,6 +155,13 @@ class _Choice:
 
     # -- trials -----------------------------------------------------------------------------------------------
     def _trial(self, workload: Workload, mapping: Mapping, timeline: bool = False) -> Trial:
+        if workload.parallelism.zero == 3 and any(placement.resident for placement in mapping.placements):
+            fail(
+                "weights that sit in crossbars cannot be sharded over copies: gathering would program them again",
+                key="zero",
+                value=3,
+                fix="Choose zero=2, which shards the optimizer's states and the gradients.",
+            )
         memory = MemoryBehind(self.chip, self.cycle)
         resident_B = float(workload.footprint.adapters)
         placement = memory.place(workload.footprint, held_B(workload, mapping))

@@ -42,15 +42,21 @@ class Interconnect:
         self.split = split or Parallelism()
         self._timer = next(iter(chip.can.timers.values()), None)
 
-    def cost(self, operator: Operator, *, across_copies: bool) -> Cost:
+    def cost(self, operator: Operator) -> Cost:
         """Time and energy of a collective, per chip that takes part.
 
-        Members of a tensor group are neighbours; copies of the model (`across_copies`) are a tensor group apart.
+        Members of a tensor group are neighbours; copies of the model are a tensor group apart.
         """
-        stride = self.split.tensor if across_copies else 1
+        stride = self.split.tensor if operator.copies else 1
         size_B = float(max(operator.input_B, operator.output_B))  # of an all-gather what it gives
         seconds, energy = self._collective(operator.collective, operator.participants, stride, size_B)
         return Cost(seconds, seconds, {"links": energy})
+
+    @property
+    def copies_are_apart(self) -> bool:
+        """Whether copies of the model are in nodes of their own, and reach each other over the links between nodes."""
+        node = None if self.chip.cluster is None else self.chip.cluster.node
+        return node is not None and self.split.tensor > 1 and self._inside(self.split.data, self.split.tensor) == 1
 
     def _collective(self, kind: str, members: int, stride: int, size_B: float) -> tuple[float, float]:
         cluster = require_cluster(self.chip, members)

@@ -22,7 +22,7 @@ from tierform.simulation.facts import BLOCK_INPUT, Facts, facts_of
 from tierform.simulation.package_network import ports_of
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.schedule import Edge, Layer, Step
+from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
 from tierform.simulation.software import Software, joined, shares_of
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload.graph import Block, Stage, StageKind
@@ -55,7 +55,7 @@ class Execution:
     `arriving` holds the move from each operator from which it takes, `moves` all bytes that it brings over the network
     (those that nothing before it has brought to its place, and its traffic with memory).  `kernel` names the fused
     kernel of which it is a part.  `floor_W` is the power of a working board on top of idling; during a collective its
-    boards work, too.
+    boards work, too, unless it runs `beside` computation.
     """
 
     operator: Operator
@@ -69,6 +69,7 @@ class Execution:
     arriving: dict[int, Move] = field(default_factory=dict)
     kernel: str = ""
     floor_W: float = 0.0
+    beside: bool = False
 
     @property
     def floor_J(self) -> float:
@@ -118,6 +119,7 @@ class Costing:
         self.software = Software(runtime)
         self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
         self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}
+        self.floor_W = sum(self._floors.values())
         self._second_copy = chip.backward_weights == "second-copy"
         self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
         self._refetched: dict[str, dict[int, Refetch]] = {
@@ -186,10 +188,11 @@ class Costing:
         name = self.mapping.component(stage, block, operator)
         if name == INTERCONNECT:
             source = facts.sources[0][0]
-            place = before[source].place if source != BLOCK_INPUT else next(iter(self._places.values()))
-            across = block.kind is BlockKind.GRADIENTS
-            cost = self.software.alone(operator, self.interconnect.cost(operator, across_copies=across))
-            return Execution(operator, name, cost, place, floor_W=sum(self._floors.values()))
+            place = before[source].place if source >= 0 else next(iter(self._places.values()))
+            cost = self.software.alone(operator, self.interconnect.cost(operator))
+            # Beside computation the board's floor is that of the computation; what stays exposed is booked by stage.
+            beside = operator.copies and block.kind is not BlockKind.GRADIENTS
+            return Execution(operator, name, cost, place, floor_W=0.0 if beside else self.floor_W, beside=beside)
         held = self._placements.get((block.name, operator.weight or ""), [])
         if facts.dequantizes and held:
             # The tile applies the scale in its shift-and-add: nothing is unpacked.
@@ -285,6 +288,8 @@ class Costing:
             if item.component == INTERCONNECT:
                 continue
             for source, _, size_B in fact.sources:
+                if source >= 0 and executions[source].operator.ahead:
+                    continue
                 start = executions[source].place if source != BLOCK_INPUT else entry
                 if start is item.place or not self.fabric.apart(start, item.place):
                     continue
@@ -310,7 +315,14 @@ class Costing:
                 if size_B > 0 and self.fabric.apart(start, goal):
                     item.moves.append(Move(self.fabric.route(start, (goal,)), size_B))
 
-    def _step(self, item: Execution, facts: Facts) -> Step:
+    def _resource(self, item: Execution, own: bool) -> str:
+        """Crossbars serve their weight alone; copies whose members are all in other nodes have links of their own."""
+        if own:
+            return f"{item.component}: {item.operator.weight}"
+        apart = item.operator.copies and self.interconnect.copies_are_apart
+        return f"{item.component}: copies" if apart else item.component
+
+    def _step(self, item: Execution, facts: Facts) -> ScheduledOperator:
         cost = item.cost
         edges = []
         for source, whole, _ in facts.sources:
@@ -330,9 +342,9 @@ class Costing:
         if item.programming is not None and item.programming.occupancy_s > fetch_s:
             fetch, fetch_s = PROGRAMMING, item.programming.occupancy_s
         own = item.placement is not None and item.placement.resident
-        return Step(
+        return ScheduledOperator(
             name=item.operator.name,
-            resource=f"{item.component}: {item.operator.weight}" if own else item.component,
+            resource=self._resource(item, own),
             occupancy_s=cost.occupancy_s,
             tail_s=cost.latency_s - cost.occupancy_s,
             own=own,

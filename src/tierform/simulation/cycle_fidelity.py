@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierform.network import spread
 from tierform.simulation.fabric import Fabric, Place, receivers
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Step
+from tierform.simulation.schedule import Edge, ScheduledOperator
 
 if TYPE_CHECKING:
     from tierform.network import Flow
@@ -27,8 +27,8 @@ PLAYED = 3
 
 
 def with_measured_transfers(
-    fabric: Fabric, executed: Sequence[Execution], steps: Sequence[Step], entry: Place
-) -> tuple[Step, ...]:
+    fabric: Fabric, executed: Sequence[Execution], steps: Sequence[ScheduledOperator], entry: Place
+) -> tuple[ScheduledOperator, ...]:
     """The steps with every transfer's time as the cycle-level network gives it, mean over the layers played."""
     if fabric.network is None:
         return tuple(steps)
@@ -42,7 +42,7 @@ def with_measured_transfers(
 
 
 def _play(
-    fabric: Fabric, executed: Sequence[Execution], steps: Sequence[Step], entry: Place, layer: int
+    fabric: Fabric, executed: Sequence[Execution], steps: Sequence[ScheduledOperator], entry: Place, layer: int
 ) -> dict[tuple[int, str], float]:
     """Seconds of every (source, path) of one layer, all its transfers together on the network."""
     from tierform.network.flows import Flow, simulate_flows
@@ -56,12 +56,12 @@ def _play(
     for item, step in zip(executed, steps, strict=True):
         waits: list[int] = []
         for edge in step.after:
-            before = () if edge.source == BLOCK_INPUT else (done[edge.source],)
+            before = () if edge.source < 0 else (done[edge.source],)
             if edge.path:
                 key = (edge.source, edge.path)
                 if key not in sent:
                     transfer = item.arriving[edge.source]
-                    giver = entry if edge.source == BLOCK_INPUT else executed[edge.source].place
+                    giver = entry if edge.source < 0 else executed[edge.source].place
                     new = _flows(fabric, giver, transfer, before, layer)
                     sent[key] = tuple(range(len(flows), len(flows) + len(new)))
                     flows += new

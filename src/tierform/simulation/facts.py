@@ -9,6 +9,7 @@ from tierform.workload.graph import Block
 from tierform.workload.operator import Kind, Operator, Origin, Role
 
 BLOCK_INPUT = -1
+PREVIOUS_INPUT = -3  # that of the block before: where what is done ahead may begin
 _FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
 
 
@@ -16,8 +17,9 @@ _FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
 class Facts:
     """Of one operator of a block.
 
-    `sources`: (place of the operator from which it takes, or BLOCK_INPUT; whether it needs all of its chunks; bytes
-    that come from there).  `key` stands for everything that its cost depends on.
+    `sources`: (place of the operator from which it takes, or one of the inputs; whether it needs all of its chunks;
+    bytes that come from there, none from a gather of weights, which arrive where weights wait).  `key` stands for
+    everything that its cost depends on.
     """
 
     operator: Operator
@@ -46,16 +48,21 @@ def facts_of(block: Block) -> tuple[Facts, ...]:
 def _read(block: Block) -> tuple[Facts, ...]:
     number: dict[str, int] = {}
     found: list[Facts] = []
+    gathers = [place for place, operator in enumerate(block.operators) if operator.ahead]
     for place, operator in enumerate(block.operators):
         sources = [number[name] for name in operator.after] or [BLOCK_INPUT]
         waits = tuple(
             (
                 source,
                 _needs_all(operator, block.operators[source] if source != BLOCK_INPUT else None),
-                float(block.operators[source].output_B if source != BLOCK_INPUT else _entering_B(operator)),
+                float(_taken_B(operator, block.operators[source]) if source != BLOCK_INPUT else _entering_B(operator)),
             )
             for source in sources
         )
+        if operator.ahead:
+            waits = ((PREVIOUS_INPUT, False, 0.0),)
+        elif gathers and operator.kind is not Kind.COLLECTIVE and any(o.role is Role.WEIGHT for o in operator.inputs):
+            waits += tuple((gather, True, 0.0) for gather in gathers)
         number[operator.name] = place
         found.append(
             Facts(
@@ -70,6 +77,16 @@ def _read(block: Block) -> tuple[Facts, ...]:
             )
         )
     return tuple(found)
+
+
+def _taken_B(operator: Operator, giver: Operator) -> int:
+    """Bytes of another operator's result that an operator takes: of fewer rows where it reads fewer.
+
+    A result that it reads under another name (a view of several) is taken whole.
+    """
+    given = {operand.name for operand in giver.outputs}
+    read_B = sum(operand.size_B for operand in operator.inputs if operand.name in given) * operator.count
+    return min(giver.output_B, read_B) if read_B else giver.output_B
 
 
 def _entering_B(operator: Operator) -> int:

@@ -108,7 +108,7 @@ class HeatMap:
         }
         return replace(heat, figures={**heat.figures, "transient": figures}, over_time_K=tiles)
 
-    def cross_section(self, heat: Heat) -> dict[str, Any]:
+    def cross_section(self, heat: Heat) -> dict[str, object]:
         """Temperatures on a vertical cut through the hottest cell: layers from the bottom up, cells from the left."""
         from tierform.thermal import GridModel
         from tierform.thermal.tables import cross_section

@@ -109,7 +109,7 @@ class Job:
             "model": job.model.whole if isinstance(job.model, Workload) else repr(job.model),
             "task": None if job.task is None else describe(job.task),
             "chip": [job.chip.name, job.chip.fingerprint],
-            "parallelism": asdict(job.parallelism),
+            "parallelism": job.parallelism.content(),
             "runtime": asdict(job.runtime),
             "mapping": mapping,
             "micro_batches": asdict(split) if isinstance(split, MicroBatches) else split,

@@ -88,7 +88,7 @@ class _Reader:
         looks = text.endswith((".yaml", ".yml", ".json")) or text.startswith(("./", "../"))
         return str(path) if looks and not Path(text).is_absolute() else text
 
-    def _chosen(self, kinds: dict[str, type], content: Any, at: At) -> Any:
+    def _chosen(self, kinds: dict[str, type], content: object, at: At) -> object:
         """The record that the key ``kind`` names."""
         if not isinstance(content, dict):
             self._problem("keys with values are needed here", at, content)
@@ -100,14 +100,14 @@ class _Reader:
             return None
         return self._record(kinds[kind], {key: value for key, value in content.items() if key != "kind"}, at)
 
-    def _record(self, kind: type, content: Any, at: At) -> Any:
+    def _record(self, kind: type, content: object, at: At) -> object:
         """A record of the Python interface from its keys."""
         if not isinstance(content, dict):
             self._problem("keys with values are needed here", at, content)
             return None
         hints = get_type_hints(kind)
         self._unknown(content, [item.name for item in fields(kind)], at)
-        given: dict[str, Any] = {}
+        given: dict[str, object] = {}
         before = len(self.problems)
         for item in fields(kind):
             place = (*at, item.name)
@@ -124,7 +124,7 @@ class _Reader:
             self.problems += [self._placed(problem, (*at, problem.key or "")) for problem in error.problems]
             return None
 
-    def _value(self, hint: Any, value: Any, at: At) -> Any:
+    def _value(self, hint: object, value: object, at: At) -> object:
         choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
         records = [choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)]
         if value is None and type(None) in choices:
@@ -149,7 +149,7 @@ class _Reader:
         return None
 
     # -- what is wrong ----------------------------------------------------------------------------------------
-    def _unknown(self, content: dict[str, Any], known: Any, at: At) -> None:
+    def _unknown(self, content: dict[str, object], known: Any, at: At) -> None:
         for key in content:
             if key not in known:
                 self._problem("unknown key", (*at, key), None, known, shown=key)
@@ -183,7 +183,7 @@ class _Reader:
         )
 
 
-def _named(choices: tuple[Any, ...]) -> str:
+def _named(choices: tuple[object, ...]) -> str:
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     found = [names[choice] for choice in choices if choice in names]
     if any(get_origin(choice) is tuple for choice in choices):
@@ -194,9 +194,9 @@ def _named(choices: tuple[Any, ...]) -> str:
 
 
 # -- writing -----------------------------------------------------------------------------------------------------
-def job_content(job: Job) -> dict[str, Any]:
+def job_content(job: Job) -> dict[str, object]:
     """The job as plain data, as in its file; TierformError where a part has no file or library name."""
-    content: dict[str, Any] = {"schema": SCHEMA}
+    content: dict[str, object] = {"schema": SCHEMA}
     content["model"] = _name_of_model(job.model)
     content["chip"] = _name_of_chip(job.chip)
     content["task"] = _record_content(job.task)
@@ -271,9 +271,9 @@ def _name_of_chip(chip: Chip | str) -> str:
     return chip.name if inside else chip.file
 
 
-def _record_content(record: Any) -> dict[str, Any]:
+def _record_content(record: Any) -> dict[str, object]:
     kinds = {kind: name for name, kind in {**TASKS, **METHODS}.items()}
-    content: dict[str, Any] = {"kind": kinds[type(record)]} if type(record) in kinds else {}
+    content: dict[str, object] = {"kind": kinds[type(record)]} if type(record) in kinds else {}
     for item in fields(record):
         value = getattr(record, item.name)
         if item.default is not MISSING and value == item.default:
@@ -282,7 +282,7 @@ def _record_content(record: Any) -> dict[str, Any]:
     return content
 
 
-def _value_content(value: Any) -> Any:
+def _value_content(value: object) -> object:
     if isinstance(value, PrecisionPlan):
         return {item.name: getattr(value, item.name) for item in fields(value)}
     if is_dataclass(value) and not isinstance(value, type):

@@ -15,7 +15,7 @@ _PLAIN: dict[Any, str] = {str: "string", bool: "boolean", int: "integer", float:
 _TEXT = {"type": "string"}
 
 
-def job_schema() -> dict[str, Any]:
+def job_schema() -> dict[str, object]:
     """The keys of a job file."""
     hints = get_type_hints(Job)
     chosen = {key: _of(hints[key]) for key in ("fidelity", "thermal", "overflow")}
@@ -39,7 +39,7 @@ def job_schema() -> dict[str, Any]:
     }
 
 
-def _record(kind: type, name: str = "") -> dict[str, Any]:
+def _record(kind: type, name: str = "") -> dict[str, object]:
     """A record's keys; `name` is what its key ``kind`` says."""
     hints = get_type_hints(kind)
     needed = [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
@@ -51,7 +51,7 @@ def _record(kind: type, name: str = "") -> dict[str, Any]:
     return {**made, "required": needed} if needed else made
 
 
-def _of(hint: Any) -> dict[str, Any]:
+def _of(hint: object) -> dict[str, object]:
     if hint in _PLAIN:
         return {"type": _PLAIN[hint]}
     origin, inner = get_origin(hint), get_args(hint)

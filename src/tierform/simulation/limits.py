@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tierform.errors import fail
 from tierform.simulation.costing import MEMORY, PROGRAMMING
 from tierform.simulation.run import Run
-from tierform.simulation.schedule import Edge, Layer, Step, schedule_stage
+from tierform.simulation.schedule import Edge, Layer, ScheduledOperator, schedule_stage
 from tierform.simulation.stages import Timed
 from tierform.workload.graph import StageKind
 
@@ -69,7 +69,7 @@ def _freed(layer: Layer, free: str) -> Layer:
     return replace(layer, steps=tuple(_freed_step(step, free) for step in layer.steps))
 
 
-def _freed_step(step: Step, free: str) -> Step:
+def _freed_step(step: ScheduledOperator, free: str) -> ScheduledOperator:
     if free == NETWORK:
         return replace(step, after=tuple(_freed_edge(edge) for edge in step.after))
     if step.fetch and free == (WRITING if step.fetch == PROGRAMMING else step.fetch):
@@ -81,5 +81,5 @@ def _freed_edge(edge: Edge) -> Edge:
     return Edge(edge.source, edge.whole)
 
 
-def _component(step: Step) -> str:
+def _component(step: ScheduledOperator) -> str:
     return step.resource.partition(": ")[0]

@@ -2,21 +2,29 @@
 
 The layers are cut by time: consecutive parts whose slowest one is as fast as can be, forward and backward together
 (binary search over the bottleneck; the parts are filled greedily).  A group is one station of a line: its layers take
-as long as they would alone, and its next micro-batch may enter when the layers' own schedule would let it.
+as long as they would alone.  On a chip that is a pipeline itself the next micro-batch may enter when the layers' own
+schedule would let it; any other runs one micro-batch after the other (Megatron-LM does not start a micro-batch while
+the collectives of the one before are under way).
 Micro-batches pass the stations and the links between them in order; training runs all forward passes, then all
 backward passes, whose idle time equals that of one-forward-one-backward (Narayanan et al., SC 2021).
+
+Interleaved, the layers are cut into m parts for each of p groups, and part i is in group i modulo p.  A group's parts
+take turns, each for p micro-batches; the pipeline is full after p - 1 parts, so it idles an m-th as long, and every
+micro-batch is sent m p - 1 times.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from tierform.errors import fail
 from tierform.simulation.schedule import Layer, StageSchedule, schedule_stage
 
 Run = list[tuple[Layer, int]]
 Bounds = tuple[int, ...]
+_SETTLED = 8  # rounds after which every further one takes as long as the last
 
 
 def cut_by_time(seconds: Sequence[tuple[float, int, bool]], groups: int) -> Bounds:
@@ -82,20 +90,20 @@ def _between(run: Run, first: int, last: int) -> Run:
 
 
 def schedule_groups(
-    waves: Sequence[Sequence[Run]], micro_batches: Sequence[int], chunks: int, send: tuple[float, float]
+    waves: Sequence[Sequence[Run]],
+    micro_batches: Sequence[int],
+    chunks: int,
+    send: tuple[float, float],
+    *,
+    overlap: bool = True,
 ) -> StageSchedule:
     """The makespan of a stage whose layers are cut into groups on chips of their own.
 
     `waves` holds for each wave the runs of each group, in the order in which micro-batches pass them; `send` is the
-    time that a result holds the link to the next group, and its latency.
+    time that a result holds the link to the next group, and its latency; `overlap` lets micro-batches overlap inside a
+    group.
     """
-    latency: list[list[float]] = []
-    period: list[list[float]] = []
-    for groups in waves:
-        alone = [schedule_stage([run], (1,), chunks).makespan_s if run else 0.0 for run in groups]
-        both = [schedule_stage([run], (2,), chunks).makespan_s if run else 0.0 for run in groups]
-        latency.append(alone)
-        period.append([two - one for two, one in zip(both, alone, strict=True)])
+    latency, period = _stations(waves, chunks, overlap)
     stations = len(waves[0])
     free = [0.0] * (2 * stations)
     makespan = 0.0
@@ -116,6 +124,68 @@ def schedule_groups(
             if index == 1 and number > 2:
                 free = [value + (number - 2) * slowest for value in free]
                 makespan += (number - 2) * slowest
+    return StageSchedule(makespan)
+
+
+def _stations(
+    waves: Sequence[Sequence[Run]], chunks: int, overlap: bool
+) -> tuple[list[list[float]], list[list[float]]]:
+    """For each wave: how long each part takes, and after how long its next micro-batch may enter."""
+    latency: list[list[float]] = []
+    period: list[list[float]] = []
+    for groups in waves:
+        alone = [schedule_stage([run], (1,), chunks).makespan_s if run else 0.0 for run in groups]
+        latency.append(alone)
+        if not overlap:
+            period.append(alone)
+            continue
+        both = [schedule_stage([run], (2,), chunks).makespan_s if run else 0.0 for run in groups]
+        period.append([two - one for two, one in zip(both, alone, strict=True)])
+    return latency, period
+
+
+def schedule_interleaved(
+    waves: Sequence[Sequence[Run]],
+    micro_batches: Sequence[int],
+    chunks: int,
+    send: tuple[float, float],
+    groups: int,
+    *,
+    overlap: bool = True,
+) -> StageSchedule:
+    """The makespan of a stage whose parts, more than groups, lie on the groups in turn.
+
+    As :func:`schedule_groups`, with the runs of each part; micro-batches are a multiple of the groups.
+    """
+    latency, period = _stations(waves, chunks, overlap)
+    parts, total = len(waves[0]), sum(micro_batches)
+    ends = list(accumulate(micro_batches))
+    free, link = [0.0] * groups, [0.0] * groups
+    makespan, first, alike = 0.0, 0, 0
+    while first < total:
+        before, arrived = makespan, [0.0] * groups
+        kinds = [bisect_right(ends, first + index) for index in range(groups)]
+        for part in range(0, parts, groups):
+            for index, wave in enumerate(kinds):
+                for group in range(groups):
+                    begin = max(arrived[index], free[group])
+                    free[group] = begin + period[wave][part + group]
+                    done = begin + latency[wave][part + group]
+                    if part + group + 1 == parts:
+                        makespan = max(makespan, done)
+                        continue
+                    begin = max(done, link[group])
+                    link[group] = begin + send[0]
+                    arrived[index] = begin + send[0] + send[1]
+        first += groups
+        alike = alike + 1 if kinds[0] == kinds[-1] else 0
+        more = (ends[kinds[0]] - first) // groups if alike == _SETTLED else 0
+        if more > 0:
+            free = [value + more * (makespan - before) for value in free]
+            link = [value + more * (makespan - before) for value in link]
+            makespan += more * (makespan - before)
+            first += more * groups
+            alike = 0
     return StageSchedule(makespan)
 
 

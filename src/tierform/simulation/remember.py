@@ -32,7 +32,7 @@ class Bounded(dict[Any, Any]):
         super().__init__()
         self.most = most
 
-    def __setitem__(self, key: Any, value: Any) -> None:
+    def __setitem__(self, key: object, value: object) -> None:
         super().__setitem__(key, value)
         while len(self) > self.most:
             del self[next(iter(self))]

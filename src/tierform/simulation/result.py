@@ -80,6 +80,8 @@ class Result:
     crossbars: dict[str, int]
     operation_share: dict[str, float]
     throughput: dict[str, float]
+    communication: dict[str, float]
+    flops_utilization: dict[str, float]
     roofline: dict[str, Any]
     assumptions: tuple[Assumption, ...]
     citations: tuple[Citation, ...]
@@ -101,13 +103,13 @@ class Result:
         value = self.__dict__[name] = VIEWS[name](run)
         return value
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """All figures without the run behind them: what is sent to another process."""
         return {name: getattr(self, name) for name in VIEWS} | {
             name: value for name, value in self.__dict__.items() if name == "_limits"
         }
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
+    def __setstate__(self, state: dict[str, object]) -> None:
         self.__dict__.update(state, _run=None)
 
     @classmethod
@@ -209,6 +211,8 @@ class Result:
             "network_B": self.network_B,
             "link_bytes": list(self.link_bytes),
             "throughput": self.throughput,
+            "communication": self.communication,
+            "flops_utilization": self.flops_utilization,
             "roofline": self.roofline,
             "thermal": self.thermal,
             "stages": [asdict(stage) for stage in self.stages],
@@ -228,7 +232,7 @@ class Result:
         told = [asdict(limit) for limit in self.limits] if self.has_limits else None
         write_json(path, {**self.to_dict(), "limits": told})
 
-    def to_table(self, by: str = "operator") -> list[dict[str, Any]]:
+    def to_table(self, by: str = "operator") -> list[dict[str, object]]:
         """Rows for people or data frames.
 
         By ``operator``, ``component``, ``class``, ``stage``, ``part``, ``tile``, ``limit`` or ``assumption``.

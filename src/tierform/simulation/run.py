@@ -12,7 +12,7 @@ from tierform.simulation.fabric import Fabric
 from tierform.simulation.heat import Heat
 from tierform.simulation.ledger import Ledger
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.stages import Timed
+from tierform.simulation.stages import Stages, Timed
 from tierform.simulation.traffic import MemoryBehind
 from tierform.workload.graph import Workload
 from tierform.workload.task import FineTuning
@@ -36,6 +36,7 @@ class Run:
     memory: MemoryBehind
     placement: Any
     footprint: dict[str, int]
+    stages: Stages
     timed: list[Timed]
     ledger: Ledger
     heat: Heat | None

@@ -32,6 +32,7 @@ Times = NDArray[np.float64]
 Ints = NDArray[np.int64]
 BLOCK_INPUT = -1
 BEFORE_INPUT = -2
+PREVIOUS_INPUT = -3
 # (weight of a step on a layer's own resource, spacing of micro-batches in chunks of that weight): the orders tried.
 _ORDERS = ((1, 0.5), (4, 1.0), (16, 1.0), (64, 1.0))
 _ORDERS_OF_ONE = ((1, 0.0), (4, 0.0), (16, 0.0))
@@ -43,7 +44,7 @@ _REMEMBERED = 256
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """What a step waits for: the step `source` of its layer (or BLOCK_INPUT).
+    """What a step waits for: the step `source` of its layer, BLOCK_INPUT, or PREVIOUS_INPUT: that of the layer before.
 
     `whole` waits for all chunks.  A transfer over `path` takes `head_s` for its head and holds the path for
     `transfer_s`; an empty path is no transfer.  `own` gives every layer a path of its own.
@@ -58,7 +59,7 @@ class Edge:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ScheduledOperator:
     """One operator of a layer on a resource.
 
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
@@ -81,7 +82,7 @@ class Layer:
     """The steps of one layer; `output` is the step whose result the next layer takes."""
 
     name: str
-    steps: tuple[Step, ...]
+    steps: tuple[ScheduledOperator, ...]
     output: int = -1
 
 
@@ -241,11 +242,11 @@ def _like(layer: Layer, first: Layer) -> Layer:
     return Layer(layer.name, tuple(steps), first.output)
 
 
-def _edges_like(known: Step, step: Step, layer: Layer, first: Layer) -> tuple[Edge, ...]:
+def _edges_like(known: ScheduledOperator, step: ScheduledOperator, layer: Layer, first: Layer) -> tuple[Edge, ...]:
     """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
 
     def giver(edge: Edge, of: Layer) -> str:
-        return "" if edge.source == BLOCK_INPUT else of.steps[edge.source].name
+        return "" if edge.source < 0 else of.steps[edge.source].name
 
     times = {(giver(edge, layer), edge.path): edge for edge in known.after}
     found = []
@@ -275,7 +276,7 @@ class _Kind:
         for step in layer.steps:
             edges: list[tuple[int, bool]] = []
             for edge in step.after or (Edge(BLOCK_INPUT),):
-                source = place[edge.source] if edge.source != BLOCK_INPUT else BLOCK_INPUT
+                source = place[edge.source] if edge.source >= 0 else edge.source
                 if edge.path:
                     key = (edge.source, edge.path)
                     if key not in sent:
@@ -288,11 +289,7 @@ class _Kind:
             needed = waits
             if step.fetch:
                 giver = waits[0][0]
-                before = (
-                    ((BEFORE_INPUT, False),)
-                    if giver == BLOCK_INPUT
-                    else tuple((e, False) for e, _ in self.edges[giver])
-                )
+                before = ((BEFORE_INPUT, False),) if giver < 0 else tuple((e, False) for e, _ in self.edges[giver])
                 fetch = self._add(step.fetch, False, step.fetch_s, 0.0, before, shared, once=True)
                 needed = (*waits, (fetch, False))
             place.append(self._add(step.resource, step.own, step.occupancy_s, step.tail_s, needed, shared))

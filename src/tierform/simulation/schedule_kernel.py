@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +129,7 @@ def _loop(name: str) -> Callable[..., int]:
     address, word = ctypes.c_void_p, ctypes.c_int64
     arguments = {"order": (address,) * 19, "play": (*(address,) * 10, word, word, address)}[name]
 
-    def source() -> tuple[Any, str]:
+    def source() -> tuple[Callable[..., int], str]:
         from tierform.simulation import schedule_loops
 
         return getattr(schedule_loops, name), schedule_loops.SIGNATURES[name]

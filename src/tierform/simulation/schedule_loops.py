@@ -7,6 +7,7 @@ They are compiled as C functions over pointers and numbers, and hold nothing but
 from __future__ import annotations
 
 BEFORE_INPUT = -2
+PREVIOUS_INPUT = -3
 # Places in `sizes`, the numbers that describe a structure.
 LAYERS, MICRO_BATCHES, CHUNKS, MOST, WEIGHT, SPACING, SHARED, WAVE_STEPS, LATEST, EVENTS = range(10)
 SIGNATURES = {
@@ -45,7 +46,8 @@ def order(
         for layer in range(layers):
             kind = kinds[layer]
             for step in range(step_at[kind], step_at[kind + 1]):
-                time = start[layer] + step_level[step] + micro * spacing
+                early = layer > 0 and edge_source[edge_at[step]] == PREVIOUS_INPUT
+                time = start[layer - early] + step_level[step] + micro * spacing
                 for c in range(1 if step_once[step] else chunks):
                     count[time + c * weight + 1] += 1
     for time in range(latest):
@@ -56,7 +58,8 @@ def order(
         for layer in range(layers):
             kind = kinds[layer]
             for step in range(step_at[kind], step_at[kind + 1]):
-                time = start[layer] + step_level[step] + micro * spacing
+                early = layer > 0 and edge_source[edge_at[step]] == PREVIOUS_INPUT
+                time = start[layer - early] + step_level[step] + micro * spacing
                 for c in range(1 if step_once[step] else chunks):
                     event = count[time + c * weight]
                     count[time + c * weight] += 1
@@ -85,6 +88,10 @@ def order(
                 if step_once[giver]:
                     when = 0
                 found = place[((micro * layers + layer) * most + source) * chunks + when]
+            elif source == PREVIOUS_INPUT:
+                if layer > 1:
+                    giver = output[kinds[layer - 2]]
+                    found = place[((micro * layers + layer - 2) * most + giver) * chunks + c]
             elif layer > 0:
                 giver = output[kinds[layer - 1]]
                 if source == BEFORE_INPUT:

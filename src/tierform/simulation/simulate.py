@@ -114,6 +114,7 @@ def _run(job: Job, trial: Trial, ledger: object, heat: Heat | None) -> Run:
         memory=trial.costing.memory,
         placement=trial.placement,
         footprint=trial.footprint.parts(),
+        stages=trial.stages,
         timed=trial.timed,
         ledger=ledger,
         heat=heat,

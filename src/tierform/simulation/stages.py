@@ -8,19 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.mapping import Mapping
 from tierform.simulation.costing import Costing, Segment
-from tierform.simulation.pipeline import Bounds, cut_by_time, parts_of_run, schedule_groups, side_by_side
+from tierform.simulation.pipeline import (
+    Bounds,
+    Run,
+    cut_by_time,
+    parts_of_run,
+    schedule_groups,
+    schedule_interleaved,
+    side_by_side,
+)
 from tierform.simulation.power_cap import held_to_limit
 from tierform.simulation.schedule import StageSchedule, schedule_stage
 from tierform.simulation.traffic import NOTHING, Traffic
 from tierform.workload.graph import Block, Stage, StageKind, Workload
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind
+from tierform.workload.sharding import kept_numbers
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +48,7 @@ class Timed:
     seconds: float = 0.0
     send_B: float = 0.0
     sends: int = 0
+    send_s: tuple[float, float] = (0.0, 0.0)
     programming_s: float = 0.0
     clock: float = 1.0
     sampling_s: float = 0.0
@@ -53,6 +64,7 @@ class Stages:
         self.costing, self.workload, self.mapping, self.record = costing, workload, mapping, record
         self.groups = workload.parallelism.pipeline
         self.bounds: Bounds = ()
+        self.overlaps = costing.chip.pipelined
 
     def all(self) -> list[Timed]:
         """Every stage, in order."""
@@ -66,7 +78,7 @@ class Stages:
 
     @property
     def cut(self) -> tuple[tuple[tuple[str, int], ...], ...]:
-        """For each pipeline group its blocks and how many layers of each it has."""
+        """For each part of the pipeline its blocks and how many layers of each it has."""
         if not self.bounds:
             return (tuple((block.name, block.count) for block in self.workload.stages[0].blocks),)
         groups, first = [], 0
@@ -85,9 +97,13 @@ class Stages:
         """How often a block is done over all pipeline groups: every group reduces the gradients of its layers."""
         if block.kind is not BlockKind.GRADIENTS or not self.bounds:
             return 1.0
-        gradients = [group.gradients for group in self.workload.group_footprints(self.cut)]
-        reduced_B = sum(operator.input_B for operator in block.operators)
-        return sum(gradients) / reduced_B if reduced_B else 1.0
+        partial = not block.operators[0].copies
+        learned = [w for w in self.workload.weights if w.trainable and (w.partial or not partial)]
+        split = self.workload.parallelism
+        copies = split.data if split.zero > partial else 1  # partial sums are added before states of stage 1 are shared
+        numbers = sum(kept_numbers(w, copies) * w.layers for w in learned)
+        reduced = sum(min(o.elements for o in (*op.inputs, *op.outputs)) for op in block.operators)
+        return numbers / reduced if reduced else 1.0
 
     def _cut(self, segmented: list[list[list[Segment]]]) -> Bounds:
         """Cut the layers by the time that one takes, forward and backward together."""
@@ -101,30 +117,69 @@ class Stages:
                 seconds[segment.block.name] = seconds.get(segment.block.name, 0.0) + one * stage.repeat
         blocks = self.workload.stages[0].blocks
         return cut_by_time(
-            [(seconds.get(b.name, 0.0), b.count, b.kind is BlockKind.LAYER) for b in blocks], self.groups
+            [(seconds.get(b.name, 0.0), b.count, b.kind is BlockKind.LAYER) for b in blocks],
+            self.workload.parallelism.parts,
         )
 
     def _timed(self, stage: Stage, waves: list[list[Segment]]) -> Timed:
+        made = Timed(stage, waves, StageSchedule(0.0))
+        if self.groups > 1 and stage.kind is not StageKind.UPDATE:
+            made.send_B = float(_handed_on_B(waves[0]))
+            made.sends = (self.workload.parallelism.parts - 1) * stage.micro_batches
+            # Groups are as far apart as a tensor group and its copies.
+            split = self.workload.parallelism
+            made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.data)[:2]
+        made.schedule = self.schedule(made, waves, made.send_s, record=self.record)
+        self._traffic(made)
+        return made
+
+    def schedule(
+        self, made: Timed, waves: list[list[Segment]], send_s: tuple[float, float], *, record: bool = False
+    ) -> StageSchedule:
+        """The schedule of a pass with the layers of `waves` and sends of (time on the link, latency)."""
+        stage = made.stage
         update = stage.kind is StageKind.UPDATE
         chunks = 1 if update else self.mapping.chunks
         micro = [wave.micro_batches for wave in stage.waves]
         runs = [[(segment.layer, segment.count) for segment in segments] for segments in waves]
-        made = Timed(stage, waves, StageSchedule(0.0))
         if self.groups > 1 and update:
-            parts = [[(s.layer, s.count)] for s in waves[0]]
-            made.schedule = side_by_side(self._grouped(stage, runs[0]), chunks) if parts else StageSchedule(0.0)
-        elif self.groups > 1:
-            made.send_B = float(_handed_on_B(waves[0]))
-            made.sends = (self.groups - 1) * sum(micro)
-            # Groups are as far apart as a tensor group and its copies.
-            split = self.workload.parallelism
-            held_s, latency_s, _ = self.costing.interconnect.send(made.send_B, split.tensor * split.data)
-            grouped = [self._grouped(stage, run) for run in runs]
-            made.schedule = schedule_groups(grouped, micro, chunks, (held_s, latency_s))
-        elif any(runs):
-            made.schedule = schedule_stage(runs, micro, chunks, record=self.record)
-        self._traffic(made)
-        return made
+            parts = self._update_parts(waves[0])
+            return side_by_side(parts, chunks) if any(parts) else StageSchedule(0.0)
+        if self.groups > 1:
+            return self._passed_on([self._grouped(stage, run) for run in runs], micro, chunks, send_s)
+        return schedule_stage(runs, micro, chunks, record=record) if any(runs) else StageSchedule(0.0)
+
+    def shared_s(self, made: Timed) -> float:
+        """Seconds that a pass takes at least: on the memory, the busiest link, or a tier beyond the memory."""
+        return max(made.busy_s, made.link_s, made.spill_s) / self.groups
+
+    def _passed_on(
+        self, grouped: list[list[Run]], micro: list[int], chunks: int, send: tuple[float, float]
+    ) -> StageSchedule:
+        if self.workload.parallelism.interleave > 1:
+            return schedule_interleaved(grouped, micro, chunks, send, self.groups, overlap=self.overlaps)
+        return schedule_groups(grouped, micro, chunks, send, overlap=self.overlaps)
+
+    def _update_parts(self, segments: list[Segment]) -> list[Run]:
+        """What each group does in the update: its layers, and the collectives of all groups, each of its own."""
+        begin, at = {}, 0
+        for block in self.workload.stages[0].blocks:
+            begin[block.name] = at
+            at += block.count
+        parts: list[Run] = [[] for _ in range(self.groups)]
+        edges = list(pairwise((0, *self.bounds)))
+        for segment in segments:
+            name = segment.block.name
+            for number, (first, last) in enumerate(edges):
+                if segment.block.kind is BlockKind.GRADIENTS:
+                    inside = int(number < self.groups)
+                else:
+                    inside = min(last, begin[name] + segment.count) - max(first, begin[name])
+                if inside > 0:
+                    parts[number % self.groups].append((segment.layer, inside))
+            if segment.block.kind is not BlockKind.GRADIENTS:
+                begin[name] += segment.count
+        return parts
 
     def _grouped(self, stage: Stage, run: list) -> list:  # type: ignore[type-arg]
         return parts_of_run(run, self.bounds, reverse=stage.kind is StageKind.BACKWARD)
@@ -159,8 +214,7 @@ class Stages:
         made.busy_s = memory.busy_s(moved)
         made.spill_s = max((memory.spill_cost(tier, moved)[1] for tier, moved in made.spilled.items()), default=0.0)
         made.link_s = float((links / fabric.link_B_per_s).max()) if links.size else 0.0
-        shared = max(made.busy_s, made.link_s, made.spill_s) / self.groups
-        made.seconds = max(made.schedule.makespan_s, shared)
+        made.seconds = max(made.schedule.makespan_s, self.shared_s(made))
         if made.stage.kind is StageKind.UPDATE:
             made.programming_s = self._programming_s()
             made.seconds += made.programming_s

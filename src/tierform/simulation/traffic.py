@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
@@ -30,6 +30,12 @@ from tierform.provenance import Assumption
 from tierform.simulation.remember import Bounded
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
+
+if TYPE_CHECKING:
+    from tierform.memory.cxl import CxlDevice
+    from tierform.memory.device import MemoryDevice
+    from tierform.memory.hierarchy import Placement
+
 
 STATES = (Role.OPTIMIZER_STATE, Role.MASTER_WEIGHT)
 
@@ -69,7 +75,7 @@ _of_operators: Bounded = Bounded(50_000)
 
 
 @lru_cache(maxsize=64)
-def _device(name: str, count: int) -> Any:
+def _device(name: str, count: int) -> MemoryDevice | CxlDevice:
     return load_memory(name, stacks=count)
 
 
@@ -82,15 +88,15 @@ class MemoryBehind:
         self._bandwidths: dict[float, float] = {}
         self._energies: dict[float, float] = {}
         self._away: dict[str, dict[int, float]] = {}
-        self.devices: list[Any] = [_device(entry.device, entry.count) for entry in chip.memory]
+        self.devices = [_device(entry.device, entry.count) for entry in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
         self.tiers += self.devices
-        self._nearest: Any | None = None if self.inside or not self.devices else self.devices[0]
+        self._nearest = None if self.inside or not self.devices else self.devices[0]
         self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
     @property
-    def nearest(self) -> Any | None:
+    def nearest(self) -> MemoryDevice | CxlDevice | None:
         """The device that the chip's components read directly; None when a component has its own, or without any."""
         return self._nearest
 
@@ -190,7 +196,7 @@ class MemoryBehind:
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
-    def place(self, footprint: Footprint, held_B: int) -> Any | None:
+    def place(self, footprint: Footprint, held_B: int) -> Placement | None:
         """Where each part waits; None for a chip without memory.  `held_B` of weights in crossbars take no memory."""
         from tierform.memory.hierarchy import place_footprint
 

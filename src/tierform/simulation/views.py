@@ -11,6 +11,8 @@ from collections.abc import Callable
 from math import fsum
 from typing import Any
 
+from tierform.mapping.plan import INTERCONNECT
+from tierform.simulation.communication import exposed_s
 from tierform.simulation.ledger import Booked
 from tierform.simulation.power_cap import slowed
 from tierform.simulation.records import OperatorResult, StageResult
@@ -19,7 +21,7 @@ from tierform.simulation.views_evidence import assumptions, citations, crossbars
 from tierform.simulation.views_timeline import bars, slots
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
-from tierform.workload.operator import Kind, Phase
+from tierform.workload.operator import Kind, Origin, Phase
 from tierform.workload.task import FineTuning, describe
 
 IDLE = "idle and leakage"
@@ -191,7 +193,7 @@ def throughput(run: Run) -> dict[str, float]:
     return result
 
 
-def roofline(run: Run) -> dict[str, Any]:
+def roofline(run: Run) -> dict[str, object]:
     """Peak rates and memory bandwidth where a component tells them, and each distinct operator's intensity and rate."""
     points: dict[str, list[float]] = {}
     for booked in run.ledger.booked:
@@ -203,7 +205,7 @@ def roofline(run: Run) -> dict[str, Any]:
                 cost.operations / moved,
                 cost.operations / cost.occupancy_s,
             ]
-    result: dict[str, Any] = {"operations_per_B_and_per_s": points}
+    result: dict[str, object] = {"operations_per_B_and_per_s": points}
     for part in run.chip.can.roofed.values():
         roof = part.roof()
         result |= {"peak_per_s": roof.peak_per_s, "bandwidth_B_per_s": roof.bandwidth_B_per_s}
@@ -215,16 +217,51 @@ def notes(run: Run) -> tuple[str, ...]:
     return (*run.chip.notes, *run.workload.notes, *run.mapping.notes, *run.notes, *slowed(run.timed))
 
 
-def task(run: Run) -> dict[str, Any]:
+def communication(run: Run) -> dict[str, float]:
+    """Of several chips: seconds that one chip's links work, and those of them that nothing hides, of the whole task."""
+    if run.workload.parallelism.chips == 1:
+        return {}
+    busy = run.ledger.busy_s.get(INTERCONNECT, 0.0)
+    busy += fsum(made.send_s[0] * made.sends * made.stage.repeat for made in run.timed)
+    exposed = fsum(exposed_s(run.stages, made) * made.stage.repeat for made in run.timed)
+    return {"busy_s": busy * run.steps / run.pipeline, "exposed_s": exposed * run.steps}
+
+
+def flops_utilization(run: Run) -> dict[str, float]:
+    """Time of the matrix products at the peak of their formats over the time of the task; empty without a peak.
+
+    `model` counts those of the model's forward and backward pass (MFU), `hardware` those run again, too (HFU;
+    Korthikanti et al., 2022).  Scores of causal attention count whole (Chowdhery et al., PaLM, 2022).
+    """
+    peaks: dict[tuple[str, str], float | None] = {}
+    model = hardware = 0.0
+    for booked in run.ledger.booked:
+        item = booked.execution
+        if item.operator.kind is not Kind.MATMUL:
+            continue
+        key = (item.component, item.operator.widest)
+        if key not in peaks:
+            part = run.chip.can.roofed.get(key[0])
+            peaks[key] = part.roof().peak_of(key[1]) if part is not None else None
+        peak = peaks[key]
+        if not peak:
+            return {}
+        seconds = 2.0 * item.operator.macs * booked.times / peak
+        hardware += seconds
+        model += 0.0 if item.operator.origin is Origin.RECOMPUTED else seconds
+    whole = run.pass_s * run.pipeline
+    return {"model": model / whole, "hardware": hardware / whole} if whole and hardware else {}
+
+
+def task(run: Run) -> dict[str, object]:
     """The task as plain data."""
-    found: dict[str, Any] = json.loads(json.dumps(describe(run.workload.task)))
+    found: dict[str, object] = json.loads(json.dumps(describe(run.workload.task)))
     return found
 
 
-def parallelism(run: Run) -> dict[str, Any]:
+def parallelism(run: Run) -> dict[str, object]:
     """The split as plain data."""
-    split = run.workload.parallelism
-    return {"tensor": split.tensor, "pipeline": split.pipeline, "data": split.data, "sequence": split.sequence}
+    return dict(run.workload.parallelism.content())
 
 
 VIEWS: dict[str, Callable[[Run], Any]] = {
@@ -262,6 +299,8 @@ VIEWS: dict[str, Callable[[Run], Any]] = {
     "crossbars": crossbars,
     "operation_share": operation_share,
     "throughput": throughput,
+    "communication": communication,
+    "flops_utilization": flops_utilization,
     "roofline": roofline,
     "assumptions": assumptions,
     "citations": lambda run: citations(run, assumptions(run)),

@@ -37,7 +37,7 @@ class Timing:
     cpu: float
     note: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON."""
         return asdict(self)
 
@@ -314,12 +314,12 @@ def _reads_direct(path: Path) -> bool:
     return True
 
 
-def _safetensors_loader() -> Callable[[Path], Any]:
+def _safetensors_loader() -> Callable[[Path], object]:
     try:
         from safetensors.torch import load_file
     except ImportError:
         from tierform.errors import MissingDependency
 
         raise MissingDependency("safetensors", "comparing with safetensors", "store") from None
-    loader: Callable[[Path], Any] = load_file
+    loader: Callable[[Path], object] = load_file
     return loader

@@ -189,7 +189,7 @@ def _fill_buffers(model: Any, config: Any) -> None:
             setattr(part, f"original_{key}", twin[name])
 
 
-def greedy(model: Any, ids: list[int], tokens: int) -> tuple[list[int], float]:
+def greedy(model: nn.Module, ids: list[int], tokens: int) -> tuple[list[int], float]:
     """The next `tokens` tokens, and seconds a token without the prompt."""
     with torch.no_grad():
         out = model(input_ids=torch.tensor([ids]), use_cache=True)

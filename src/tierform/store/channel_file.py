@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Array
 from tierform.errors import fail
 from tierform.store.channel_rule import plane_worth
 from tierform.store.nested import LEAST_WORDS, PLANES, WORD, ChannelPlanes, nest, to_planes
@@ -53,7 +54,7 @@ def pack_channels(
     sites = {f"{site.name}.weight": site for site in anatomy(network).sites}
     described: dict[str, Any] = {"schema": SCHEMA, "group": group, "matrices": {}}
 
-    def tensors() -> Iterator[tuple[str, NDArray[Any]]]:
+    def tensors() -> Iterator[tuple[str, Array]]:
         tied = set(getattr(network, "_tied_weights_keys", None) or ())
         tied = tied if getattr(network.config, "tie_word_embeddings", False) else set()
         for name, tensor in network.state_dict().items():

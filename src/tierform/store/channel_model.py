@@ -79,7 +79,7 @@ class ChannelModel:
         """Weights of all matrices."""
         return sum(one.nested.codes.size for one in self.sites)
 
-    def calibrate(self, run: Callable[[], Any]) -> None:
+    def calibrate(self, run: Callable[[], object]) -> None:
         """Note the mean square of each channel's input while `run` runs the model on calibration inputs."""
         sums: dict[int, tuple[NDArray[np.float64], int]] = {}
         handles = []
@@ -108,7 +108,7 @@ class ChannelModel:
         handles = []
         for one in self.sites:
 
-            def replaced(_: nn.Module, given: tuple[Tensor, ...], __: Any, one: ChannelSite = one) -> Tensor:
+            def replaced(_: nn.Module, given: tuple[Tensor, ...], __: object, one: ChannelSite = one) -> Tensor:
                 inputs = given[0]
                 depth = self.depths(one, inputs, how)
                 y = product(one.nested, inputs.reshape(-1, inputs.shape[-1]), depth)

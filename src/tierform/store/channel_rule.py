@@ -11,12 +11,11 @@ one takes; equal steps are taken in the order of the channels.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tierform.arrays import Bytes, Floats, Singles
 from tierform.errors import fail
 from tierform.store.nested import PLANES
 
@@ -36,7 +35,7 @@ def plane_worth(errors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def _hull(errors: Any, worth: Any) -> None:
+def _hull(errors: Floats, worth: Singles) -> None:
     channels, planes = worth.shape
     total, size = np.empty(planes), np.empty(planes, np.int64)
     for k in range(channels):
@@ -63,7 +62,7 @@ def budget_of(channels: int, average: float) -> int:
 
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def spend(importance: Any, worth: Any, budget: int, planes: Any) -> None:
+def spend(importance: Singles, worth: Singles, budget: int, planes: Bytes) -> None:
     """`planes` [token, channel] for `importance` [token, channel] (squared inputs), each token spending `budget`."""
     tokens, channels = importance.shape
     deepest = worth.shape[1]
@@ -101,7 +100,7 @@ def spend(importance: Any, worth: Any, budget: int, planes: Any) -> None:
 
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _mend(importance: Any, worth: Any, cut: int, planes: Any) -> None:
+def _mend(importance: Singles, worth: Singles, cut: int, planes: Bytes) -> None:
     """Where the budget ended between planes that count together, they go, and what that frees is spent elsewhere.
 
     A channel's first planes alone may leave more error than none.

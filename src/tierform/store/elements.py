@@ -10,11 +10,12 @@ Sources: IEEE 754-2019; the OCP 8-bit floating point specification 1.0 (E4M3 has
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Numbers
 from tierform.errors import fail
 
 BLOCK_WEIGHTS = 512  # one plane of a block is 64 bytes: one DDR5 burst, one cache line
@@ -61,22 +62,22 @@ class Element:
 
 
 ELEMENTS: tuple[Element, ...] = (
-    Element("bf16", 1, "BF16", 16, 16, "float", 8, "uint16", "bfloat16"),
-    Element("fp16", 2, "F16", 16, 16, "float", 5, "float16", "float16"),
-    Element("fp32", 3, "F32", 32, 32, "float", 8, "float32", "float32"),
-    Element("fp8-e4m3", 4, "F8_E4M3", 8, 8, "float-finite", 4, "uint8", "float8_e4m3fn"),
-    Element("fp8-e5m2", 5, "F8_E5M2", 8, 8, "float", 5, "uint8", "float8_e5m2"),
-    Element("int8", 6, "I8", 8, 8, "int", 0, "int8", "int8"),
-    Element("int4", 7, "I8", 4, 8, "int", 0, "int8", "int8"),
-    Element("uint8", 16, "U8", 8, 8, "exact", 0, "uint8", "uint8"),
-    Element("bool", 17, "BOOL", 8, 8, "exact", 0, "bool", "bool"),
-    Element("int16", 18, "I16", 16, 16, "exact", 0, "int16", "int16"),
-    Element("uint16", 19, "U16", 16, 16, "exact", 0, "uint16", "uint16"),
-    Element("int32", 20, "I32", 32, 32, "exact", 0, "int32", "int32"),
-    Element("uint32", 21, "U32", 32, 32, "exact", 0, "uint32", "uint32"),
-    Element("int64", 22, "I64", 64, 64, "exact", 0, "int64", "int64"),
-    Element("uint64", 23, "U64", 64, 64, "exact", 0, "uint64", "uint64"),
-    Element("fp64", 24, "F64", 64, 64, "exact", 0, "float64", "float64"),
+    Element("bf16", 1, "BF16", 16, 16, kind="float", exponent_bits=8, numpy="uint16", torch="bfloat16"),
+    Element("fp16", 2, "F16", 16, 16, kind="float", exponent_bits=5, numpy="float16", torch="float16"),
+    Element("fp32", 3, "F32", 32, 32, kind="float", exponent_bits=8, numpy="float32", torch="float32"),
+    Element("fp8-e4m3", 4, "F8_E4M3", 8, 8, kind="float-finite", exponent_bits=4, numpy="uint8", torch="float8_e4m3fn"),
+    Element("fp8-e5m2", 5, "F8_E5M2", 8, 8, kind="float", exponent_bits=5, numpy="uint8", torch="float8_e5m2"),
+    Element("int8", 6, "I8", 8, 8, kind="int", exponent_bits=0, numpy="int8", torch="int8"),
+    Element("int4", 7, "I8", 4, 8, kind="int", exponent_bits=0, numpy="int8", torch="int8"),
+    Element("uint8", 16, "U8", 8, 8, kind="exact", exponent_bits=0, numpy="uint8", torch="uint8"),
+    Element("bool", 17, "BOOL", 8, 8, kind="exact", exponent_bits=0, numpy="bool", torch="bool"),
+    Element("int16", 18, "I16", 16, 16, kind="exact", exponent_bits=0, numpy="int16", torch="int16"),
+    Element("uint16", 19, "U16", 16, 16, kind="exact", exponent_bits=0, numpy="uint16", torch="uint16"),
+    Element("int32", 20, "I32", 32, 32, kind="exact", exponent_bits=0, numpy="int32", torch="int32"),
+    Element("uint32", 21, "U32", 32, 32, kind="exact", exponent_bits=0, numpy="uint32", torch="uint32"),
+    Element("int64", 22, "I64", 64, 64, kind="exact", exponent_bits=0, numpy="int64", torch="int64"),
+    Element("uint64", 23, "U64", 64, 64, kind="exact", exponent_bits=0, numpy="uint64", torch="uint64"),
+    Element("fp64", 24, "F64", 64, 64, kind="exact", exponent_bits=0, numpy="float64", torch="float64"),
 )
 BY_CODE = {element.code: element for element in ELEMENTS}
 BY_NAME = {element.name: element for element in ELEMENTS}
@@ -90,7 +91,7 @@ def element_named(name: str) -> Element:
     return BY_NAME[name]
 
 
-def to_values(element: Element, codes: NDArray[Any]) -> NDArray[Any]:
+def to_values(element: Element, codes: Numbers) -> Numbers:
     """Codes as NumPy values; bf16 and fp8 as float32 (exact)."""
     if element.name == "bf16":
         return (codes.astype(np.uint32) << np.uint32(16)).view(np.float32)

@@ -10,8 +10,6 @@ whole cache, on the CPU, so it saves memory and costs time; sliding windows keep
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -51,7 +49,7 @@ class PlaneLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         self.is_initialized = True
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add [batch, heads, tokens, channels] of keys and values; all of both, as they are read at the bits chosen."""
         if not self.is_initialized:

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """The checksum of a plane's pages and of any bytes: XXH64 with seed 0 (Y. Collet's public specification).
 
 A page is 64 blocks' rows of one plane; its checksum is that of the rows one after the other, wherever they lie.
@@ -7,10 +7,10 @@ All arrays but plain bytes are uint64 views, positions in 8-byte words.  Everyth
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
+
+from tierform.arrays import Bits, Bytes, Ints
 
 ROW = 8  # 64-bit words in one plane row
 
@@ -22,17 +22,17 @@ _P5 = np.uint64(0x27D4EB2F165667C5)
 
 
 @njit(inline="always")
-def _rotate(value: Any, by: Any) -> Any:
+def _rotate(value: np.uint64, by: int) -> np.uint64:
     return (value << np.uint64(by)) | (value >> np.uint64(64 - by))
 
 
 @njit(inline="always")
-def _round(lane: Any, word: Any) -> Any:
+def _round(lane: np.uint64, word: np.uint64) -> np.uint64:
     return _rotate(lane + word * _P2, 31) * _P1
 
 
 @njit(cache=True, nogil=True)
-def hash_rows(stored: Any, start: int, step: int, rows: int) -> Any:
+def hash_rows(stored: Bits, start: int, step: int, rows: int) -> np.uint64:
     """XXH64 of `rows` 64-byte rows that lie `step` words apart, as if they stood one after the other."""
     length = np.uint64(rows * 64)
     if rows == 0:
@@ -53,7 +53,7 @@ def hash_rows(stored: Any, start: int, step: int, rows: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def hash_bytes(content: Any) -> Any:
+def hash_bytes(content: Bytes) -> np.uint64:
     """XXH64 (seed 0) of a uint8 array of any length."""
     length = content.size
     at = 0
@@ -84,7 +84,7 @@ def hash_bytes(content: Any) -> Any:
 
 
 @njit(inline="always")
-def _word(content: Any, at: int, size: int) -> Any:
+def _word(content: Bytes, at: int, size: int) -> np.uint64:
     value = np.uint64(0)
     for i in range(size):
         value |= np.uint64(content[at + i]) << np.uint64(8 * i)
@@ -92,7 +92,9 @@ def _word(content: Any, at: int, size: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def hash_pages(stored: Any, starts: Any, block_step: int, blocks: int, page_blocks: int, planes: int, out: Any) -> None:
+def hash_pages(
+    stored: Bits, starts: Ints, block_step: int, blocks: int, page_blocks: int, planes: int, out: Bits
+) -> None:
     """The checksum of every page of `planes` planes of a chunk: `out[p, page]`."""
     for p in range(planes):
         for page in range((blocks + page_blocks - 1) // page_blocks):
@@ -103,14 +105,14 @@ def hash_pages(stored: Any, starts: Any, block_step: int, blocks: int, page_bloc
 
 @njit(cache=True, nogil=True)
 def check_pages(
-    stored: Any,
-    starts: Any,
+    stored: Bits,
+    starts: Ints,
     block_step: int,
     blocks: int,
     page_blocks: int,
     first_page: int,
-    depths: Any,
-    expected: Any,
+    depths: Ints,
+    expected: Bits,
 ) -> int:
     """Verify pages ``first_page + i`` of planes 0 to ``depths[i] - 1``; -1, or (plane << 32) + page of a wrong one."""
     for i in range(depths.size):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +154,7 @@ class Predictor:
     mean_out: NDArray[np.float64]
     level: NDArray[np.float64]
 
-    def __call__(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+    def __call__(self, inputs: NDArray[np.floating]) -> NDArray[np.float64]:
         """Predicted relative energy, [step, group]."""
         centred = (inputs - self.mean_in) / self.scale_in
         logs: NDArray[np.float64] = centred @ self.down @ self.up + self.mean_out
@@ -163,7 +162,7 @@ class Predictor:
 
 
 def fit_predictor(
-    inputs: NDArray[Any], activity: NDArray[np.float64], rank: int, ridge: float = 1e-2
+    inputs: NDArray[np.floating], activity: NDArray[np.float64], rank: int, ridge: float = 1e-2
 ) -> tuple[Predictor, float]:
     """A rank-`rank` predictor of log `activity` [step, group] and its explained share of variance on held-out steps.
 

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """The plane kernels: bit-matrix transposes over 64-byte plane rows, with the pages verified on the way.
 
 A block is 512 weights of w bits, seen as w rows of 512/w words: row r holds weights r*512/w to (r+1)*512/w - 1.  Plane
@@ -14,12 +14,13 @@ releases the GIL.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numba import njit
 
+from tierform.arrays import Bits, Bytes, Ints
 from tierform.store.elements import PAGE_BLOCKS
 from tierform.store.hashing import ROW, hash_rows
 from tierform.store.rounding import FILL_MIDPOINT, mend
@@ -34,12 +35,12 @@ _ONES = np.uint64(0xFFFFFFFFFFFFFFFF)
 
 
 @lru_cache(maxsize=8)
-def pack_kernel(width: int) -> Any:
+def pack_kernel(width: int) -> Callable[..., None]:
     """The function that packs words of `width` bits, compiled at its first call (and kept on disk)."""
     size = width * ROW
 
     @njit(cache=True, nogil=True)
-    def pack(words: Any, planes: Any, stored: Any, start: Any, plane_step: Any, block_step: Any, blocks: Any) -> None:
+    def pack(words: Bits, planes: int, stored: Bits, start: int, plane_step: int, block_step: int, blocks: int) -> None:
         tile = np.empty(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
         for first in range(0, blocks, TILE):
             count = min(TILE, blocks - first)
@@ -63,7 +64,7 @@ def pack_kernel(width: int) -> Any:
 
 
 def pack_blocks(
-    words: Any, width: int, planes: int, stored: Any, start: int, plane_step: int, block_step: int, blocks: int
+    words: Bits, width: int, planes: int, stored: Bits, start: int, plane_step: int, block_step: int, blocks: int
 ) -> None:
     """Write the planes of `blocks` blocks of `words` into `stored`, most significant first.
 
@@ -74,28 +75,28 @@ def pack_blocks(
 
 
 @lru_cache(maxsize=8)
-def unpack_kernel(width: int) -> Any:
+def unpack_kernel(width: int) -> Callable[..., int]:
     """The function that unpacks words of `width` bits, compiled at its first call (and kept on disk)."""
     size = width * ROW
 
     @njit(cache=True, nogil=True)
     def unpack(
-        stored: Any,
-        starts: Any,
-        block_step: Any,
-        first_block: Any,
-        blocks: Any,
-        bits: Any,
-        bits_step: Any,
-        planes: Any,
-        fill: Any,
-        exponent_bits: Any,
-        infinities: Any,
-        words: Any,
-        expected: Any,
-        present: Any,
-        past: Any,
-    ) -> Any:
+        stored: Bits,
+        starts: Ints,
+        block_step: int,
+        first_block: int,
+        blocks: int,
+        bits: Bytes,
+        bits_step: int,
+        planes: int,
+        fill: int,
+        exponent_bits: int,
+        infinities: int,
+        words: Bits,
+        expected: Bits,
+        present: int,
+        past: bool,
+    ) -> int:
         past = past and words.ctypes.data % VECTOR_B == 0
         turned = np.empty(size, np.uint64)
         tile = np.zeros(TILE * size, np.uint64)  # row r of slot b at (r * TILE + b) * ROW
@@ -177,20 +178,20 @@ _UNCHECKED = np.empty((0, 0), np.uint64)
 
 
 def unpack_blocks(
-    stored: Any,
-    starts: Any,
+    stored: Bits,
+    starts: Ints,
     block_step: int,
     first_block: int,
     blocks: int,
-    bits: Any,
+    bits: Bytes,
     bits_step: int,
     width: int,
     planes: int,
     fill: int,
     exponent_bits: int,
     infinities: int,
-    words: Any,
-    expected: Any = _UNCHECKED,
+    words: Bits,
+    expected: Bits = _UNCHECKED,
     present: int = 0,
     past_caches: bool = False,
 ) -> int:

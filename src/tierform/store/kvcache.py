@@ -13,11 +13,12 @@ ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Numbers
 from tierform.errors import fail
 from tierform.store.elements import BLOCK_WEIGHTS, PLANE_BYTES, Element, element_named
 
@@ -70,7 +71,7 @@ class PlaneKVCache:
         """Bytes of the same tokens as ordinary words."""
         return len(self) * self.channels * self._word.itemsize
 
-    def append(self, codes: NDArray[Any]) -> None:
+    def append(self, codes: Numbers) -> None:
         """Add tokens: tokens x channels, as bit patterns (unsigned integers) or as NumPy's type of the element."""
         words = codes.view(self._word) if codes.dtype == np.dtype(self.element.numpy) else codes
         if words.dtype != self._word or words.ndim != 2 or words.shape[1] != self.channels:
@@ -86,7 +87,7 @@ class PlaneKVCache:
                 self._groups.append(self._encode(self._recent))
                 self._waiting = 0
 
-    def read(self, first: int = 0, last: int | None = None, bits: int | None = None) -> NDArray[Any]:
+    def read(self, first: int = 0, last: int | None = None, bits: int | None = None) -> Numbers:
         """Tokens `first` to `last` as codes, tokens x channels, at `bits` (None: all, exact)."""
         end = len(self) if last is None else last
         depth = check_bits(self.element, bits)
@@ -142,7 +143,7 @@ class PlaneKVCache:
         mask = (1 << self.element.exponent_bits) - 1
         return mantissa, mask, ~(mask << mantissa) & ((1 << self.element.width) - 1)
 
-    def _encode(self, words: NDArray[Any]) -> _Group:
+    def _encode(self, words: Numbers) -> _Group:
         from tierform.store.kernels import pack_blocks
 
         mantissa, mask, rest = self._fields()
@@ -166,7 +167,7 @@ class PlaneKVCache:
             planes.append(small if coded[-1] else raw.tobytes())
         return _Group(base.astype(np.uint8), tuple(planes), tuple(coded))
 
-    def _decode(self, group: _Group, depth: int) -> NDArray[Any]:
+    def _decode(self, group: _Group, depth: int) -> Numbers:
         from tierform.store.kernels import unpack_blocks
         from tierform.store.rounding import FILL_MIDPOINT
 
@@ -192,7 +193,7 @@ class PlaneKVCache:
         rows = words.view(self._word).reshape(blocks, width, BLOCK_WEIGHTS // width).swapaxes(1, 2)
         changed = rows.reshape(-1)[:weights].reshape(self.channels, self.group_tokens).T
         exponent = group.base.astype(self._word) - ((changed >> word(mantissa)) & word(mask))
-        codes: NDArray[Any] = (changed & word(rest)) | (exponent << word(mantissa))
+        codes: Numbers = (changed & word(rest)) | (exponent << word(mantissa))
         if depth < width:  # the fill must not make a NaN out of an infinity
             cut = word(((1 << width) - 1) ^ ((1 << (width - depth)) - 1))
             codes = np.where(exponent == word(mask), codes & cut, codes)

@@ -68,7 +68,7 @@ def load_published(name: str, train: str, test: str, context: int = 512) -> Text
     return TextModel(rounded(model), ids[0], ids[1], size, "token")
 
 
-def rounded(model: Any) -> Any:
+def rounded(model: nn.Module) -> nn.Module:
     """The model with weights that fp16 holds, computing in float32."""
     return model.half().float().eval()
 
@@ -164,7 +164,7 @@ class PlanedModel:
         handles = []
         for site in self.sites:
 
-            def hook(_: Any, given: tuple[torch.Tensor, ...], __: Any, site: Site = site) -> torch.Tensor:
+            def hook(_: object, given: tuple[torch.Tensor, ...], __: object, site: Site = site) -> torch.Tensor:
                 inputs = given[0]
                 flat = inputs.reshape(-1, inputs.shape[-1])
                 out = site.product(flat, bits_of(site, flat), self.lowest)
@@ -216,12 +216,12 @@ def calibrate(planed: PlanedModel, windows: int, say: Say | None = None) -> Cali
     Fisher estimate of the loss change when every weight has the same relative error.
     """
     sums = {site.name: torch.zeros_like(site.linear.weight) for site in planed.sites}
-    energies: dict[str, list[NDArray[Any]]] = {site.name: [] for site in planed.sites}
-    entering: list[list[NDArray[Any]]] = [[] for _ in planed.layers]
+    energies: dict[str, list[NDArray[np.floating]]] = {site.name: [] for site in planed.sites}
+    entering: list[list[NDArray[np.floating]]] = [[] for _ in planed.layers]
     handles = []
     for site in planed.sites:
 
-        def note(_: Any, given: tuple[torch.Tensor, ...], out: torch.Tensor, site: Site = site) -> None:
+        def note(_: object, given: tuple[torch.Tensor, ...], out: torch.Tensor, site: Site = site) -> None:
             values = (given[0] if site.by_columns else out).detach()
             values = values.reshape(-1, values.shape[-1])
             if site.kind == "fc1":

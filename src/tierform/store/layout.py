@@ -249,15 +249,15 @@ def parse_header(content: bytes, size: int, file: str) -> Header:
     if smallest > directory_bytes:
         bad("the directory is too small for its entries", 48, (tensors, attachments))
     return Header(
-        file_size,
-        directory_offset,
-        directory_bytes,
-        directory_xxh64,
-        tensors,
-        attachments,
-        chunk_blocks,
-        tensor_bytes,
-        minor,
+        file_size=file_size,
+        directory_offset=directory_offset,
+        directory_bytes=directory_bytes,
+        directory_xxh64=directory_xxh64,
+        tensors=tensors,
+        attachments=attachments,
+        chunk_blocks=chunk_blocks,
+        tensor_bytes=tensor_bytes,
+        minor=minor,
     )
 
 
@@ -326,16 +326,16 @@ def _tensor(record: bytes, header: Header, byte: int, bad: _Bad) -> TensorEntry:
     if not name:
         bad("a tensor has no name", byte + numbers_end)
     entry = TensorEntry(
-        name,
-        element,
-        numbers[:rank],
-        LAYOUTS[layout],
-        CODECS[codec],
-        data_offset,
-        data_bytes,
-        rows_offset,
-        numbers[rank:],
-        header.chunk_blocks,
+        name=name,
+        element=element,
+        shape=numbers[:rank],
+        layout=LAYOUTS[layout],
+        codec=CODECS[codec],
+        data_offset=data_offset,
+        data_bytes=data_bytes,
+        rows_offset=rows_offset,
+        row_checksums=numbers[rank:],
+        chunk_blocks=header.chunk_blocks,
     )
     if math.prod(numbers[:rank]) != weights:
         bad(f"the shape of {name!r} does not have the stated number of weights", byte + 16, weights)

@@ -11,7 +11,8 @@ Source: the exchange of bits is the usual transpose of an 8 x 8 bit matrix (Warr
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from llvmlite import ir
@@ -19,7 +20,14 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from tierform.arrays import Bits, Bytes, Singles
 from tierform.store.nested import PLANES, ChannelPlanes
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing import Context, Signature
+
+    Intrinsic = tuple[Signature, Callable[..., ir.Value]]
 
 LANES = 4
 _AHEAD = 8  # channels
@@ -28,7 +36,7 @@ _MASKS = ((1, 0x5555555555555555), (2, 0x3333333333333333), (4, 0x0F0F0F0F0F0F0F
 _ALL = 2**64 - 1
 
 
-def _exchange(planes: int, lanes: int) -> Any:
+def _exchange(planes: int, lanes: int) -> Callable[..., None]:
     """An intrinsic: `planes` words of a channel (`step` apart) become eight words of bytes (`apart` apart).
 
     Words are taken `lanes` at a time; planes that are not there are zero and cost nothing.
@@ -39,26 +47,34 @@ def _exchange(planes: int, lanes: int) -> Any:
         return ir.Constant(vector, [ir.Constant(_WORD, value)] * lanes)
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def turn(_context: Any, source: Any, base: Any, step: Any, target: Any, place: Any, apart: Any) -> Any:
+    def turn(
+        _context: Context,
+        source: types.Type,
+        base: types.Type,
+        step: types.Type,
+        target: types.Type,
+        place: types.Type,
+        apart: types.Type,
+    ) -> Intrinsic:
         signature = types.void(source, types.intp, types.intp, target, types.intp, types.intp)
 
-        def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-            def pointer(number: int, offset: Any) -> Any:
+        def generate(context: BaseContext, builder: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
+            def pointer(number: int, offset: ir.Value) -> ir.Value:
                 start = context.make_array(sig.args[number])(context, builder, args[number]).data
                 return builder.bitcast(builder.gep(start, [offset]), vector.as_pointer())
 
-            def after(begin: Any, step: Any, count: int) -> Any:
+            def after(begin: ir.Value, step: ir.Value, count: int) -> ir.Value:
                 return builder.add(begin, builder.mul(step, ir.Constant(step.type, count)))
 
-            def masked(value: Any, mask: int) -> Any:
+            def masked(value: ir.Value | None, mask: int) -> ir.Value | None:
                 return None if value is None else builder.and_(value, constant(mask))
 
-            def joined(one: Any, other: Any) -> Any:
+            def joined(one: ir.Value | None, other: ir.Value | None) -> ir.Value | None:
                 if one is None or other is None:
                     return other if one is None else one
                 return builder.or_(one, other)
 
-            rows: list[Any] = [None] * PLANES
+            rows: list[ir.Value | None] = [None] * PLANES
             for plane in range(planes):  # the first plane is the highest bit
                 rows[PLANES - 1 - plane] = builder.load(pointer(0, after(args[1], args[2], plane)), align=8)
             for distance, low in _MASKS:
@@ -82,15 +98,15 @@ def _exchange(planes: int, lanes: int) -> Any:
 
         return signature, generate
 
-    return turn
+    return turn  # type: ignore[no-any-return]
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _soon(_context: Any, source: Any, place: Any) -> Any:
+def _soon(_context: Context, source: types.Type, place: types.Type) -> Intrinsic:
     """Ask for the cache line of a word that will be read."""
     signature = types.void(source, types.intp)
 
-    def generate(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+    def generate(context: BaseContext, builder: ir.IRBuilder, sig: Signature, args: Sequence[ir.Value]) -> ir.Value:
         start = context.make_array(sig.args[0])(context, builder, args[0]).data
         line = builder.bitcast(builder.gep(start, [args[1]]), ir.IntType(8).as_pointer())
         number = ir.IntType(32)
@@ -105,12 +121,12 @@ def _soon(_context: Any, source: Any, place: Any) -> Any:
 _KERNELS = {planes: _exchange(planes, LANES) for planes in range(1, PLANES + 1)}
 
 
-def _row(planes: int) -> Any:
+def _row(planes: int) -> Callable[..., None]:
     """A function that turns a whole row of `words` words, at least four; the last ones may be turned twice."""
     wide = _KERNELS[planes]
 
     @njit(boundscheck=False, error_model="numpy", inline="never")  # type: ignore[untyped-decorator]
-    def turn_row(source: Any, base: int, step: int, words: int, target: Any, place: int) -> None:
+    def turn_row(source: Bits, base: int, step: int, words: int, target: Bits, place: int) -> None:
         at = 0
         while at + 4 <= words:
             wide(source, base + at, step, target, place + at, words)
@@ -119,14 +135,14 @@ def _row(planes: int) -> Any:
             at = words - 4
             wide(source, base + at, step, target, place + at, words)
 
-    return turn_row
+    return turn_row  # type: ignore[no-any-return]
 
 
 _ONE, _TWO, _THREE, _FOUR, _FIVE, _SIX, _SEVEN, _EIGHT = (_row(planes) for planes in range(1, PLANES + 1))
 
 
 @njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _turn(source: Any, base: int, step: int, words: int, planes: int, target: Any, place: int) -> None:
+def _turn(source: Bits, base: int, step: int, words: int, planes: int, target: Bits, place: int) -> None:
     if planes == 3:
         _THREE(source, base, step, words, target, place)
     elif planes == 4:
@@ -146,7 +162,7 @@ def _turn(source: Any, base: int, step: int, words: int, planes: int, target: An
 
 
 @njit(fastmath=True, boundscheck=False, error_model="numpy", inline="never")  # type: ignore[untyped-decorator]
-def _add(total: Any, content: Any, a: Any, b: Any, c: Any, d: Any) -> None:
+def _add(total: Singles, content: Bytes, a: np.float32, b: np.float32, c: np.float32, d: np.float32) -> None:
     """Add a, b, c, d times four channels' bytes, which follow each other, to `total`."""
     n = total.size
     for i in range(n):
@@ -159,7 +175,7 @@ def _add(total: Any, content: Any, a: Any, b: Any, c: Any, d: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _multiply(words: Any, scale: Any, offset: Any, group: int, x: Any, planes: Any, y: Any) -> None:
+def _multiply(words: Bits, scale: Singles, offset: Singles, group: int, x: Singles, planes: Bytes, y: Singles) -> None:
     """Set y (padded outputs,) to matrix times x, the words flat as [group, plane, input, word]."""
     inputs, row = x.size, scale.shape[1] // 64
     outputs = row * 64

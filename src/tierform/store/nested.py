@@ -16,12 +16,12 @@ Limits: 8 planes; outputs are padded to whole 64-bit words, at least four of the
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tierform.arrays import Bytes, Ints, Singles
 from tierform.errors import fail
 
 PLANES = 8
@@ -30,16 +30,14 @@ WORD, LEAST_WORDS = 64, 4
 SPANS = (255.0, 248.0, 240.0)
 SHIFTS = (0.0, -4.0, -2.0, 2.0, 4.0)
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class NestedMatrix:
     """A matrix (outputs, inputs) as codes; `scale` and `offset` are [input group, output], fp16 values as float32."""
 
     codes: NDArray[np.uint8]
-    scale: Floats
-    offset: Floats
+    scale: Singles
+    offset: Singles
     group: int
 
     @property
@@ -52,7 +50,7 @@ class NestedMatrix:
         """Bits of one weight at all planes, scales and offsets included."""
         return PLANES + 32 * int(self.scale.shape[0]) / self.shape[1]
 
-    def values(self, planes: int | NDArray[np.integer] = PLANES) -> Floats:
+    def values(self, planes: int | NDArray[np.integer] = PLANES) -> Singles:
         """The matrix read at `planes`: one number, or one for each input; an input of 0 planes gives zeros."""
         depth = np.broadcast_to(np.asarray(planes, np.int64), (self.shape[1],))
         if depth.size and (depth.min() < 0 or depth.max() > PLANES):
@@ -61,7 +59,7 @@ class NestedMatrix:
         _values(self.codes, self.scale, self.offset, self.group, depth, found)
         return found
 
-    def channel_errors(self, exact: Floats) -> Floats:
+    def channel_errors(self, exact: Singles) -> Singles:
         """Squared error of each input channel's weights at 0 to 8 planes, [input, planes + 1]: what the rule stores."""
         found = np.zeros((self.shape[1], PLANES + 1), np.float32)
         _errors(self.codes, self.scale, self.offset, self.group, np.ascontiguousarray(exact, np.float32), found)
@@ -69,7 +67,7 @@ class NestedMatrix:
 
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _values(codes: Any, scale: Any, offset: Any, group: int, depth: Any, found: Any) -> None:
+def _values(codes: Bytes, scale: Singles, offset: Singles, group: int, depth: Ints, found: Singles) -> None:
     outputs, inputs = codes.shape
     mask, middle = np.empty(inputs, np.int32), np.empty(inputs, np.float32)
     for k in range(inputs):
@@ -86,7 +84,7 @@ def _values(codes: Any, scale: Any, offset: Any, group: int, depth: Any, found: 
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _errors(codes: Any, scale: Any, offset: Any, group: int, exact: Any, found: Any) -> None:
+def _errors(codes: Bytes, scale: Singles, offset: Singles, group: int, exact: Singles, found: Singles) -> None:
     outputs, inputs = codes.shape
     for n in range(outputs):
         for k in range(inputs):
@@ -99,7 +97,7 @@ def _errors(codes: Any, scale: Any, offset: Any, group: int, exact: Any, found: 
                 found[k, planes] += off * off
 
 
-def nest(matrix: Floats, group: int = 64) -> NestedMatrix:
+def nest(matrix: Singles, group: int = 64) -> NestedMatrix:
     """The nested integers of a matrix (outputs, inputs); TierformError when it holds NaN or the group is impossible."""
     if matrix.ndim != 2 or not matrix.size:
         fail("nested integers are for matrices", key="shape", value=matrix.shape)
@@ -126,7 +124,7 @@ def nest(matrix: Floats, group: int = 64) -> NestedMatrix:
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _judge(row: Any, inverse: Any, offset: Any) -> Any:
+def _judge(row: Singles, inverse: np.float32, offset: np.float32) -> np.float32:
     """The error of a group, in codes, over four, five and six planes, each in units of what so many planes cost."""
     total = np.float32(0)
     for k in range(row.size):
@@ -140,7 +138,9 @@ def _judge(row: Any, inverse: Any, offset: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
-def _choose(matrix: Any, group: int, scales: Any, offsets: Any, codes: Any, scale: Any, offset: Any) -> None:
+def _choose(
+    matrix: Singles, group: int, scales: Singles, offsets: Singles, codes: Bytes, scale: Singles, offset: Singles
+) -> None:
     """The best candidate of every group, and its codes."""
     outputs, inputs = matrix.shape
     for n in range(outputs):
@@ -168,8 +168,8 @@ class ChannelPlanes:
     """
 
     words: NDArray[np.uint64]
-    scale: Floats
-    offset: Floats
+    scale: Singles
+    offset: Singles
     group: int
     outputs: int
     inputs: int

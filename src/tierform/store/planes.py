@@ -10,7 +10,7 @@ import mmap
 import threading
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ _SEGMENT = np.dtype([("offset", "<u8"), ("size", "<u4"), ("coding", "<u4")])
 class Index:
     """The index rows of one tensor's first `depth` planes: a segment per chunk and a checksum per page of each."""
 
-    segments: NDArray[Any]  # [plane, chunk]
+    segments: NDArray[np.void]  # [plane, chunk]
     checksums: NDArray[np.uint64]  # [plane, page]
     depth: int = 0
 
@@ -100,7 +100,7 @@ class PlaneReader:
                 found.depth += 1
         return found
 
-    def _check_segments(self, entry: TensorEntry, plane: int, segments: NDArray[Any], at: int) -> None:
+    def _check_segments(self, entry: TensorEntry, plane: int, segments: NDArray[np.void], at: int) -> None:
         chunks = np.arange(entry.chunks, dtype=np.uint64)
         spans = np.full(entry.chunks, entry.chunk_blocks, np.uint64)
         if entry.chunks:
@@ -148,7 +148,18 @@ class PlaneReader:
             done, next_block = at - first_block, at + high - low
             depth = bits if bits.size == 1 else bits[done : next_block - first_block]
             target = words[done * size : (next_block - first_block) * size]
-            found.append(Job(entry, chunk, low, high, depth, midpoint, target, words.nbytes >= PAST_CACHES_B))
+            found.append(
+                Job(
+                    entry=entry,
+                    chunk=chunk,
+                    low=low,
+                    high=high,
+                    bits=depth,
+                    midpoint=midpoint,
+                    target=target,
+                    past_caches=words.nbytes >= PAST_CACHES_B,
+                )
+            )
             at = next_block
         if not self._into_buffer(entry):
             for job in found:
@@ -251,7 +262,7 @@ class PlaneReader:
             starts[:depth] = np.array(places) // 8 - first * step
         return buffer, starts, step
 
-    def _decompressed(self, entry: TensorEntry, segments: NDArray[Any], size: int) -> NDArray[np.uint64]:
+    def _decompressed(self, entry: TensorEntry, segments: NDArray[np.void], size: int) -> NDArray[np.uint64]:
         """Whole planes of a compressed chunk, [plane, word]."""
         content = np.empty((len(segments), size // 8), np.uint64)
         spans = [(int(one["offset"]), int(one["offset"]) + int(one["size"])) for one in segments]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,7 @@ class RowBits:
     A block that lies in two groups is read at the higher of their precisions.  0 bits gives zeros and reads nothing.
     """
 
-    bits: Sequence[int] | NDArray[np.integer[Any]]
+    bits: Sequence[int] | NDArray[np.integer]
     rows_per_group: int
 
 
@@ -32,7 +31,7 @@ class RowBits:
 class BlockBits:
     """A precision for each 512-weight block; 0 bits gives zeros and reads nothing."""
 
-    bits: Sequence[int] | NDArray[np.integer[Any]]
+    bits: Sequence[int] | NDArray[np.integer]
 
 
 Bits = int | RowBits | BlockBits | None

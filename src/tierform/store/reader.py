@@ -14,15 +14,16 @@ import contextlib
 import mmap
 import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Numbers
 from tierform.errors import fail
 from tierform.store.elements import BLOCK_WEIGHTS, to_values
 from tierform.store.layout import HEADER_BYTES, TensorEntry, parse_directory, parse_header
@@ -129,7 +130,13 @@ class Store:
         """The tensors' names in file order."""
         return list(self.entries)
 
-    def __getitem__(self, key: str | tuple[str, int]) -> Any:
+    @overload
+    def __getitem__(self, key: str) -> StoredTensor: ...
+
+    @overload
+    def __getitem__(self, key: tuple[str, int]) -> Numbers: ...
+
+    def __getitem__(self, key: str | tuple[str, int]) -> StoredTensor | Numbers:
         """``store[name]`` is a handle; ``store[name, 6]`` is the NumPy array read at 6 bits."""
         if isinstance(key, tuple):
             return self.read(key[0], bits=key[1])
@@ -148,8 +155,8 @@ class Store:
         *,
         fill: Fill = "midpoint",
         rows: tuple[int, int] | None = None,
-        out: NDArray[Any] | None = None,
-    ) -> NDArray[Any]:
+        out: NDArray[np.uint64] | None = None,
+    ) -> Numbers:
         """The weights' bit patterns as unsigned integers (int4 sign-extended into a byte), shape as the tensor's.
 
         `bits` None reads everything and is bit-exact.  `rows` takes a range of the first dimension.  `out` reuses
@@ -159,14 +166,14 @@ class Store:
         shape, first, count = _row_range(entry, rows, str(self.path))
         return self._span(entry, first, count, bits, fill, out).reshape(shape)
 
-    def span(self, name: str, first: int, count: int, bits: Bits = None, *, fill: Fill = "midpoint") -> NDArray[Any]:
+    def span(self, name: str, first: int, count: int, bits: Bits = None, *, fill: Fill = "midpoint") -> Numbers:
         """The codes of `count` weights from the `first` on, in C order; only the blocks they lie in are read."""
         entry = self.entry(name)
         if first < 0 or count < 0 or first + count > entry.weights:
             fail("no such weights", file=str(self.path), key=name, value=(first, count))
         return self._span(entry, first, count, bits, fill, None)
 
-    def stream(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> Iterator[tuple[str, NDArray[Any]]]:
+    def stream(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> Iterator[tuple[str, Numbers]]:
         """The codes of several tensors, one after the other, the next ones being read meanwhile.
 
         Every name and precision is checked before anything is read.  Ahead of the tensor that is waited for, the next
@@ -197,8 +204,8 @@ class Store:
                     future.cancel()
 
     def _span(
-        self, entry: TensorEntry, first: int, count: int, bits: Bits, fill: Fill, out: NDArray[Any] | None
-    ) -> NDArray[Any]:
+        self, entry: TensorEntry, first: int, count: int, bits: Bits, fill: Fill, out: NDArray[np.uint64] | None
+    ) -> Numbers:
         return self._finish(self._begin(entry, first, count, bits, fill, out))
 
     def _begin(
@@ -208,7 +215,7 @@ class Store:
         count: int,
         bits: Bits,
         fill: Fill,
-        out: NDArray[Any] | None,
+        out: NDArray[np.uint64] | None,
         spread: bool = False,
     ) -> _Pending:
         """Check what is asked for and let the threads begin, if there is enough to do (or `spread`)."""
@@ -233,7 +240,7 @@ class Store:
             pending.futures = [pool.submit(self._planes.run, job) for job in jobs]
         return pending
 
-    def _finish(self, pending: _Pending) -> NDArray[Any]:
+    def _finish(self, pending: _Pending) -> Numbers:
         """Wait for the threads, or do it here; the codes asked for."""
         if pending.futures:
             _wait(pending.futures)
@@ -241,7 +248,7 @@ class Store:
             for job in pending.jobs:
                 self._planes.run(job)
         element = pending.entry.element
-        codes: NDArray[Any] = pending.words.view(f"u{element.word_bytes}")
+        codes: Numbers = pending.words.view(f"u{element.word_bytes}")
         if pending.rounded is not None:
             from tierform.store.rounding import round_codes
 
@@ -259,7 +266,7 @@ class Store:
 
     def read(
         self, name: str, bits: Bits = None, *, fill: Fill = "midpoint", rows: tuple[int, int] | None = None
-    ) -> NDArray[Any]:
+    ) -> Numbers:
         """A tensor as a NumPy array of its values; bf16 and fp8, which NumPy lacks, come exactly as float32."""
         return to_values(self.entry(name).element, self.codes(name, bits, fill=fill, rows=rows))
 
@@ -271,7 +278,7 @@ class Store:
 
         return from_codes(self.entry(name).element, self.codes(name, bits, fill=fill, rows=rows))
 
-    def read_many(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> dict[str, NDArray[Any]]:
+    def read_many(self, bits: Mapping[str, Bits], *, fill: Fill = "midpoint") -> dict[str, Numbers]:
         """Several tensors in one call, each with its own precision: an int, :class:`RowBits` or :class:`BlockBits`."""
         return {name: to_values(self.entry(name).element, codes) for name, codes in self.stream(bits, fill=fill)}
 
@@ -281,7 +288,7 @@ class Store:
             fail("no such attached file", file=str(self.path), value=name, choices=self.attachments)
         return self._planes.attachment(self.attachments[name])
 
-    def verify(self, progress: Any = None) -> int:
+    def verify(self, progress: Callable[[int], None] | None = None) -> int:
         """Check every byte of the file; the number of checksums compared, or a TierformError at the first that fails.
 
         `progress`, when given, is called with the bytes of each tensor done.
@@ -295,7 +302,7 @@ class Store:
             self._pool = ThreadPoolExecutor(2 * self.threads)
         return self._pool
 
-    def _map_jobs(self, function: Any, jobs: Sequence[Any]) -> None:
+    def _map_jobs(self, function: Callable[[int], None], jobs: Sequence[int]) -> None:
         if self.threads == 1 or len(jobs) == 1:
             for job in jobs:
                 function(job)
@@ -326,7 +333,7 @@ class StoredTensor:
         """The tensor's shape."""
         return self.entry.shape
 
-    def numpy(self, bits: Bits = None, *, fill: Fill = "midpoint", rows: tuple[int, int] | None = None) -> NDArray[Any]:
+    def numpy(self, bits: Bits = None, *, fill: Fill = "midpoint", rows: tuple[int, int] | None = None) -> Numbers:
         """See :meth:`Store.read`."""
         return self.store.read(self.entry.name, bits, fill=fill, rows=rows)
 

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Codes of which only the first bits were kept: what a fill may not do to them, and rounding to fewer bits.
 
 A fill must not make an infinity or a NaN out of a number, nor the reverse; rounding goes to the nearest value, ties
@@ -7,16 +7,16 @@ away from zero, and stops at the largest.  Codes are those of the types in `elem
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import njit
+
+from tierform.arrays import Array, Bits, Bytes
 
 FILL_ZERO, FILL_MIDPOINT = 0, 1
 
 
 @njit(cache=True, nogil=True)
-def mend(words: Any, width: int, kept: int, exponent_bits: int, infinities: int, fill: int) -> None:
+def mend(words: Bits, width: int, kept: int, exponent_bits: int, infinities: int, fill: int) -> None:
     """Put right the codes of one block whose kept exponent bits are all ones."""
     one = np.uint64(1)
     mantissa = width - 1 - exponent_bits
@@ -43,7 +43,7 @@ def mend(words: Any, width: int, kept: int, exponent_bits: int, infinities: int,
 
 
 @njit(cache=True, nogil=True)
-def round_codes(codes: Any, kept: Any, planes: int, width: int, exponent_bits: int, infinities: int) -> None:
+def round_codes(codes: Array, kept: Bytes, planes: int, width: int, exponent_bits: int, infinities: int) -> None:
     """Round each code to its nearest value of `kept` bits in place (ties away from zero; saturates, never wraps).
 
     `kept` has one number per 512 codes.  Integers (`exponent_bits` 0) are two's complement of `planes` bits.

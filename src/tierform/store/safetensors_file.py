@@ -91,7 +91,7 @@ def parse_header(content: bytes, base: int, size: int, file: str) -> tuple[dict[
     return metadata, tensors
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     result = dict(pairs)
     if len(result) != len(pairs):
         raise ValueError("a name stands twice")
@@ -163,7 +163,7 @@ def build_header(
     tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: Mapping[str, str] | None = None
 ) -> tuple[bytes, dict[str, tuple[int, int]]]:
     """The first bytes of a safetensors file with `tensors` (name, type, shape, bytes), and each one's file range."""
-    table: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     ranges: dict[str, tuple[int, int]] = {}
     at = 0
     for name, kind, shape, size in tensors:

@@ -109,7 +109,7 @@ class StoreServer(ThreadingHTTPServer):
         finally:
             self._free.release()
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
+    def handle_error(self, request: object, client_address: object) -> None:
         """A client that goes away or stalls is no error of the server."""
 
 
@@ -133,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             self.server.deadlines.pop(self.connection, None)
 
-    def log_message(self, format: str, *arguments: Any) -> None:
+    def log_message(self, format: str, *arguments: object) -> None:
         """Quiet: requests are not logged."""
 
     def do_HEAD(self) -> None:
@@ -178,7 +178,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             self._text(HTTPStatus.INTERNAL_SERVER_ERROR, f"the store is damaged: {error}", body)
 
-    def _listing(self) -> dict[str, Any]:
+    def _listing(self) -> dict[str, object]:
         store, most = self.server.store, self.server.most_bits
         windows = [
             {"bits": bits, "view": view, "path": f"/{word}-{bits}/model.safetensors"}
@@ -238,7 +238,7 @@ class _Handler(BaseHTTPRequestHandler):
         while left:
             left = left[self.connection.send(left[:SEND_BYTES]) :]
 
-    def _json(self, content: Any, body: bool) -> None:
+    def _json(self, content: object, body: bool) -> None:
         self._bytes(json.dumps(content).encode(), "application/json", body)
 
     def _text(self, status: HTTPStatus, text: str, body: bool) -> None:

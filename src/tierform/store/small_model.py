@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -59,7 +58,7 @@ def train_small(train: bytes, test: bytes, made: SmallModel, say: Say | None = N
         return TextModel(_train(tokens, made, say), tokens, held, made.context, "byte")
 
 
-def _train(tokens: torch.Tensor, made: SmallModel, say: Say | None) -> Any:
+def _train(tokens: torch.Tensor, made: SmallModel, say: Say | None) -> nn.Module:
     torch.manual_seed(made.seed)
     model = _empty(made)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, betas=(0.9, 0.95), weight_decay=0.1)
@@ -119,7 +118,7 @@ def _tokens(train: bytes, test: bytes, made: SmallModel) -> tuple[torch.Tensor, 
     return tokens, torch.frombuffer(bytearray(test), dtype=torch.uint8).long()
 
 
-def _empty(made: SmallModel) -> Any:
+def _empty(made: SmallModel) -> nn.Module:
     import transformers
 
     config = transformers.OPTConfig(
@@ -135,5 +134,5 @@ def _empty(made: SmallModel) -> Any:
         bos_token_id=1,
         eos_token_id=2,
     )
-    build: Callable[..., Any] = transformers.OPTForCausalLM
+    build: Callable[..., nn.Module] = transformers.OPTForCausalLM
     return build(config)

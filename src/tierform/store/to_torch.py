@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from numpy.typing import NDArray
-
+from tierform.arrays import Array
 from tierform.errors import MissingDependency, fail
 from tierform.store.elements import Element
 
@@ -33,7 +32,7 @@ def _torch() -> Any:
     return torch
 
 
-def from_codes(element: Element, codes: NDArray[Any]) -> torch.Tensor:
+def from_codes(element: Element, codes: Array) -> torch.Tensor:
     """A tensor of the element's own type over the codes' memory."""
     library = _torch()
     signed = library.from_numpy(codes.view(f"i{element.word_bytes}"))
@@ -95,7 +94,7 @@ def load_model(
     fill: Fill = "midpoint",
     threads: int | None = None,
     direct: bool = False,
-) -> Any:
+) -> torch.nn.Module:
     """A Hugging Face model from a store that was packed from its folder, each tensor at `bits` (see :func:`bits_for`).
 
     `threads` and `direct` as for :class:`tierform.store.Store`.  The class is the first of the configuration's
@@ -125,6 +124,8 @@ def load_model(
         config = transformers.AutoConfig.for_model(kind, **{k: v for k, v in settings.items() if k != "model_type"})
         weights = LazyStateDict(store, bits, fill).load()
     floating = next((one.dtype for one in weights.values() if one.is_floating_point() and one.element_size() > 1), None)
-    loaded: Any = model_class.from_pretrained(None, config=config, state_dict=weights, dtype=floating or "auto")
+    loaded: torch.nn.Module = model_class.from_pretrained(
+        None, config=config, state_dict=weights, dtype=floating or "auto"
+    )
     loaded.eval()
     return loaded

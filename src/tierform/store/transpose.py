@@ -14,13 +14,20 @@ Limits: positions are not checked.  The compiler lowers the vectors to whatever 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from tierform.store.hashing import ROW
+
+if TYPE_CHECKING:
+    from numba.core.base import BaseContext
+    from numba.core.typing import Context, Signature
+
+    Intrinsic = tuple[Signature, Callable[..., ir.Value]]
 
 LANES = 4  # 64-bit words of a vector
 VECTOR_B = 8 * LANES
@@ -42,7 +49,7 @@ def _groups(width: int) -> list[tuple[list[int], list[int]]]:
     return apart + [(list(range(first, first + block)), near) for first in range(0, width, block)]
 
 
-def _vector(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+def _vector(context: BaseContext, builder: ir.IRBuilder, kind: types.Type, array: ir.Value, at: ir.Value) -> ir.Value:
     """Where the vector at word `at` of an array lies."""
     first = context.make_array(kind)(context, builder, array).data
     return builder.bitcast(builder.gep(first, [at]), _VECTOR.as_pointer())
@@ -50,8 +57,15 @@ def _vector(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
 
 @intrinsic  # type: ignore[untyped-decorator]
 def transpose(
-    typing: Any, width: Any, source: Any, start: Any, step: Any, target: Any, target_start: Any, target_step: Any
-) -> Any:
+    typing: Context,
+    width: types.Type,
+    source: types.Type,
+    start: types.Type,
+    step: types.Type,
+    target: types.Type,
+    target_start: types.Type,
+    target_step: types.Type,
+) -> Intrinsic | None:
     """Turn the `width` rows at ``source[start + r * step]`` into those of `target`, ROW words each.
 
     Both are contiguous arrays of uint64; they may not overlap.  `width` is a constant: 8, 16, 32 or 64.
@@ -61,13 +75,15 @@ def transpose(
     rows = width.literal_value
     signature = types.void(width, source, types.intp, types.intp, target, types.intp, types.intp)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        def place(array: int, row: int, lane: int) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value]
+    ) -> ir.Value:
+        def place(array: int, row: int, lane: int) -> ir.Value:
             start, step = arguments[array + 1], arguments[array + 2]
             at = builder.add(start, builder.add(builder.mul(step, _WORD(row)), _WORD(lane)))
             return _vector(context, builder, signature.args[array], arguments[array], at)
 
-        def every(value: int) -> Any:
+        def every(value: int) -> ir.Constant:
             return ir.Constant(_VECTOR, [value] * LANES)
 
         for lane in range(0, ROW, LANES):
@@ -90,11 +106,13 @@ def transpose(
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def put_row(typing: Any, target: Any, at: Any, source: Any, start: Any) -> Any:
+def put_row(typing: Context, target: types.Type, at: types.Type, source: types.Type, start: types.Type) -> Intrinsic:
     """Copy the row at ``source[start]`` past the caches to ``target[at]``, on a multiple of VECTOR_B bytes."""
     signature = types.void(target, types.intp, source, types.intp)
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    def generate(
+        context: BaseContext, builder: ir.IRBuilder, signature: Signature, arguments: Sequence[ir.Value]
+    ) -> ir.Value:
         once = builder.module.add_metadata([ir.IntType(32)(1)])
         for lane in range(0, ROW, LANES):
             place, goal = (

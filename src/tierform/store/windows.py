@@ -14,11 +14,12 @@ from __future__ import annotations
 import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Numbers
 from tierform.errors import fail
 from tierform.store.elements import BLOCK_WEIGHTS, PLANE_BYTES
 from tierform.store.layout import PAGE_BYTES, TensorEntry, align
@@ -174,7 +175,9 @@ class AddressMap:
         return self.windows[index].resolve(start, start + size)
 
 
-def from_plane_rows(rows: NDArray[np.uint8], element_name: str, shape: tuple[int, ...], fill: Fill = "midpoint") -> Any:
+def from_plane_rows(
+    rows: NDArray[np.uint8], element_name: str, shape: tuple[int, ...], fill: Fill = "midpoint"
+) -> Numbers:
     """A tensor's codes from the ``planes`` view of it (blocks x planes x 64 bytes), as a client of a window would."""
     from tierform.store.elements import element_named
     from tierform.store.kernels import unpack_blocks

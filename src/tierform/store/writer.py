@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Array
 from tierform.errors import MissingDependency, fail
 from tierform.files import atomic_path
 from tierform.store.checksum import xxh64
@@ -109,12 +110,26 @@ class StoreWriter:
         self._names: set[str] = set()
 
     def add(
-        self, name: str, element: Element, shape: tuple[int, ...], content: Any, progress: Progress | None = None
+        self,
+        name: str,
+        element: Element,
+        shape: tuple[int, ...],
+        content: bytes | memoryview | NDArray[np.uint8],
+        progress: Progress | None = None,
     ) -> None:
         """Pack one tensor from a buffer of its words in C order (little-endian)."""
         flat = np.frombuffer(content, np.uint8) if len(content) else np.empty(0, np.uint8)
         entry = TensorEntry(
-            name, element, tuple(shape), self.options.layout, self.options.codec, 0, 0, 0, (), self.options.chunk_blocks
+            name=name,
+            element=element,
+            shape=tuple(shape),
+            layout=self.options.layout,
+            codec=self.options.codec,
+            data_offset=0,
+            data_bytes=0,
+            rows_offset=0,
+            row_checksums=(),
+            chunk_blocks=self.options.chunk_blocks,
         )
         self._check(entry, flat.size)
         self._pad(PAGE_BYTES if entry.blocks >= PAGE_BLOCKS else ALIGNMENT)
@@ -158,14 +173,14 @@ class StoreWriter:
         self._write(directory)
         self._pad(ALIGNMENT)
         header = Header(
-            self._at,
-            offset,
-            len(directory),
-            xxh64(directory),
-            len(self._tensors),
-            len(self._attachments),
-            self.options.chunk_blocks,
-            sum(entry.tensor_bytes for entry in self._tensors),
+            file_size=self._at,
+            directory_offset=offset,
+            directory_bytes=len(directory),
+            directory_xxh64=xxh64(directory),
+            tensors=len(self._tensors),
+            attachments=len(self._attachments),
+            chunk_blocks=self.options.chunk_blocks,
+            tensor_bytes=sum(entry.tensor_bytes for entry in self._tensors),
         )
         self._file.seek(0)
         self._file.write(header.to_bytes())
@@ -266,7 +281,7 @@ def _zstd() -> Any:
 
 
 def pack_tensors(
-    tensors: Mapping[str, NDArray[Any]] | Iterable[tuple[str, NDArray[Any]]],
+    tensors: Mapping[str, Array] | Iterable[tuple[str, Array]],
     path: Path | str,
     options: PackOptions | None = None,
     *,

@@ -73,7 +73,7 @@ def lost(table: Table | None, line: str) -> tuple[float, float] | None:
     return None
 
 
-def _run(options: StudyOptions, chip: str, form: Run) -> dict[str, Any]:
+def _run(options: StudyOptions, chip: str, form: Run) -> dict[str, object]:
     try:
         from tierform.numerics.accuracy import accuracy_table
         from tierform.numerics.adapters import Adapting
@@ -99,10 +99,10 @@ def _run(options: StudyOptions, chip: str, form: Run) -> dict[str, Any]:
     return table.to_dict()
 
 
-def _read(name: str) -> dict[str, Any]:
+def _read(name: str) -> dict[str, object]:
     from tierform.files import read_json
 
-    content: Any = read_json(Path(name)).content
+    content: object = read_json(Path(name)).content
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or not isinstance(content.get("lines"), list):
         fail("this is not a run of `tierform accuracy`", file=name, key="schema", fix="Write it with --json FILE.")
     return content

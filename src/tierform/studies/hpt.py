@@ -115,14 +115,14 @@ def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[St
             one = component.programming_cost(count)
             move_s, move_J, reprogrammed = move_s + one.latency_s, move_J + one.total_energy_J, reprogrammed + count
     costs = StepCosts(
-        full.latency_s * scale,
-        full.energy_J * scale,
-        trial.latency_s * scale,
-        trial.energy_J * scale,
-        low.latency_s,
-        low.energy_J,
-        move_s,
-        move_J,
+        full_s=full.latency_s * scale,
+        full_J=full.energy_J * scale,
+        trial_s=trial.latency_s * scale,
+        trial_J=trial.energy_J * scale,
+        low_s=low.latency_s,
+        low_J=low.energy_J,
+        move_s=move_s,
+        move_J=move_J,
     )
     device: Any = gpu.components.get("gpu")
     kernels = sum(times for _, _, _, times in expand(model, full_task).occurrences())
@@ -390,11 +390,11 @@ def run(options: StudyOptions) -> StudyResult:
         "earliest switch of the snow-water application); the table of one step says what this model gives.",
     )
     return StudyResult(
-        "hpt",
-        "HpT: full-parameter training on a GPU, then low-rank training on ReRAM over systolic",
-        (summary, *tables),
-        tuple(checks),
-        remarks,
-        tuple(own) + tuple(assumptions),
-        (citation("hpt-2024").text,),
+        study="hpt",
+        title="HpT: full-parameter training on a GPU, then low-rank training on ReRAM over systolic",
+        tables=(summary, *tables),
+        checks=tuple(checks),
+        remarks=remarks,
+        assumptions=tuple(own) + tuple(assumptions),
+        sources=(citation("hpt-2024").text,),
     )

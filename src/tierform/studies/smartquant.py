@@ -58,11 +58,12 @@ def run(options: StudyOptions) -> StudyResult:
     """
     from tierform.library import citation
     from tierform.memory import load_memory
+    from tierform.memory.cxl import CxlDevice
 
     options.check_settings(SETTINGS)
     layout = options.settings.get("layout", "adjacent")
-    device: Any = load_memory(options.settings.get("memory", "cxl-ddr5-x8"))
-    if not hasattr(device, "read_planes"):
+    device = load_memory(options.settings.get("memory", "cxl-ddr5-x8"))
+    if not isinstance(device, CxlDevice):
         fail("this memory has no plane engine; a CXL device is needed", key="memory", value=options.settings["memory"])
     options.say("energy and load time by planes")
     planes, worst = proportionality(device, layout)
@@ -92,11 +93,11 @@ def run(options: StudyOptions) -> StudyResult:
         "what this study tests is proportionality and quality at equal bytes, not those two numbers.",
     ]
     return StudyResult(
-        "smartquant",
-        "SmartQuant: variable-precision weights behind a CXL memory controller",
-        (summary, *channels.tables, perplexity, pairs, planes, mix, weights, quality.kv),
-        tuple(claims),
-        tuple(remarks),
-        tuple(device.assumptions),
-        tuple(citation(key).text for key in SOURCES),
+        study="smartquant",
+        title="SmartQuant: variable-precision weights behind a CXL memory controller",
+        tables=(summary, *channels.tables, perplexity, pairs, planes, mix, weights, quality.kv),
+        checks=tuple(claims),
+        remarks=tuple(remarks),
+        assumptions=tuple(device.assumptions),
+        sources=tuple(citation(key).text for key in SOURCES),
     )

@@ -118,8 +118,8 @@ def _one(
     options: StudyOptions,
     train: str,
     test: str,
-    rows: list[tuple[Any, ...]],
-    pairs: list[tuple[Any, ...]],
+    rows: list[tuple[object, ...]],
+    pairs: list[tuple[object, ...]],
     checks: list[Check],
 ) -> None:
     import torch

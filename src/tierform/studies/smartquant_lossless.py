@@ -66,7 +66,7 @@ def kv_table(planed: Any, windows: int) -> Table:
     for site in planed.sites:
         if site.kind in ("k_proj", "v_proj"):
 
-            def keep(_: Any, __: Any, out: Any, site: Any = site) -> None:
+            def keep(_: object, __: object, out: Any, site: Any = site) -> None:
                 kept.setdefault((site.layer, site.kind), []).append(out.detach().reshape(-1, out.shape[-1]))
 
             handles.append(site.linear.register_forward_hook(keep))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.provenance import Assumption
@@ -81,7 +81,7 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON: each row as a table from column to value."""
         rows = [dict(zip(self.head, row, strict=True)) for row in self.rows]
         return {"title": self.title, "note": self.note, "rows": rows}
@@ -139,7 +139,7 @@ class StudyResult:
                 return table
         raise KeyError(title)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything, for JSON."""
         return {
             "schema": "tierform.study/1",

@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from tierform.thermal.materials import with_columns as with_columns
     from tierform.thermal.stack import Board as Board
     from tierform.thermal.stack import Channels as Channels
-    from tierform.thermal.stack import Layer as Layer
+    from tierform.thermal.stack import HeatSource as HeatSource
     from tierform.thermal.stack import Plate as Plate
     from tierform.thermal.stack import Region as Region
     from tierform.thermal.stack import Sink as Sink
     from tierform.thermal.stack import Stack as Stack
+    from tierform.thermal.stack import StackLayer as StackLayer
     from tierform.thermal.stack import Surface as Surface
-    from tierform.thermal.stack import Tile as Tile
 
 _HOMES = {
     "builders": (
@@ -47,7 +47,7 @@ _HOMES = {
     "grid": ("GridModel", "TemperatureField"),
     "influence": ("FixedPoint", "InfluenceModel"),
     "materials": ("Material", "material", "with_columns"),
-    "stack": ("Board", "Channels", "Layer", "Plate", "Region", "Sink", "Stack", "Surface", "Tile"),
+    "stack": ("Board", "Channels", "StackLayer", "Plate", "Region", "Sink", "Stack", "Surface", "HeatSource"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)

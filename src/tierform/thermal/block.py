@@ -19,7 +19,7 @@ from tierform.thermal.grid import Powers, tile_powers
 from tierform.thermal.materials import at_temperature
 from tierform.thermal.network import LUMPED_CAPACITY, Array
 from tierform.thermal.package import EdgeHalves, PackageNodes
-from tierform.thermal.stack import Layer, Region, Sink, Stack, region_problems
+from tierform.thermal.stack import Region, Sink, Stack, StackLayer, region_problems
 
 _EDGE = 1e-6
 
@@ -70,19 +70,19 @@ class BlockModel:
         layer = self._suitable(stack)
         self.powered = layer.name
         self.blocks: tuple[Region, ...] = layer.regions
-        plates: tuple[tuple[str, Layer], ...] = ()
+        plates: tuple[tuple[str, StackLayer], ...] = ()
         if isinstance(stack.top, Sink):
             spreader, sink = stack.top.spreader, stack.top.plate
             plates = (
-                ("spreader", Layer("spreader", spreader.thickness_m, spreader.material)),
-                ("sink", Layer("sink", sink.thickness_m, sink.material)),
+                ("spreader", StackLayer("spreader", spreader.thickness_m, spreader.material)),
+                ("sink", StackLayer("sink", sink.thickness_m, sink.material)),
             )
         self._layers = [*stack.layers, *(plate for _, plate in plates)]
         self.layer_names = [entry.name for entry in self._layers]
         self._build()
 
     @staticmethod
-    def _suitable(stack: Stack) -> Layer:
+    def _suitable(stack: Stack) -> StackLayer:
         powered = [layer for layer in stack.layers if layer.powered]
         problems: list[Problem] = []
         if len(powered) != 1:

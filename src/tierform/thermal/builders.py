@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from tierform.errors import fail
 from tierform.thermal.materials import Material, material, with_columns
-from tierform.thermal.stack import AMBIENT_K, Board, Layer, Plate, Region, Sink, Stack, Surface
+from tierform.thermal.stack import AMBIENT_K, Board, Plate, Region, Sink, Stack, StackLayer, Surface
 
 _DIE_M = 150e-6
 _THINNED_M = 50e-6
@@ -103,16 +103,16 @@ def default_board(width_m: float, height_m: float, *, resistance_K_per_W: float 
     )
 
 
-def _interface() -> Layer:
-    return Layer("interface", 20e-6, material("interface"))
+def _interface() -> StackLayer:
+    return StackLayer("interface", 20e-6, material("interface"))
 
 
 def _bumps() -> Material:
     return with_columns(material("underfill"), material("solder"), _BUMP_FILL, "micro-bumps in underfill")
 
 
-def _foot(name: str) -> Layer:
-    return Layer(name, 100e-6, material("bump-layer"))
+def _foot(name: str) -> StackLayer:
+    return StackLayer(name, 100e-6, material("bump-layer"))
 
 
 def planar_stack(
@@ -131,8 +131,8 @@ def planar_stack(
     """One die under interface material, spreader and sink; tiles as a grid or as given regions."""
     floor = tuple(regions) if regions is not None else tile_grid(rows, columns, width_m, height_m, prefix=name)
     layers = [
-        Layer(f"{name} wiring", _WIRING_M, material("wiring")),
-        Layer(name, die_m, material("silicon"), floor, powered=True),
+        StackLayer(f"{name} wiring", _WIRING_M, material("wiring")),
+        StackLayer(name, die_m, material("silicon"), floor, powered=True),
         _interface(),
     ]
     if board:
@@ -167,17 +167,17 @@ def stacked_3d(
     if not tiers:
         fail("a stack needs at least one tier", key="tiers")
     joint = with_columns(material("underfill"), material("solder"), bump_fill, f"micro-bumps {bump_fill:g}")
-    layers: list[Layer] = [_foot("bumps")] if board else []
+    layers: list[StackLayer] = [_foot("bumps")] if board else []
     for number, tier in enumerate(tiers):
         last = number == len(tiers) - 1
         fill = tier.via_fill or (0.0 if last else (via_fill or 0.0))
         silicon = with_columns(material("silicon"), material("copper"), fill)
         floor = tier.regions or tile_grid(tier.rows, tier.columns, die_width_m, die_height_m, prefix=tier.name)
         thickness = _DIE_M if last and tier.thickness_m == _THINNED_M else tier.thickness_m
-        layers.append(Layer(f"{tier.name} wiring", _WIRING_M, material("wiring")))
-        layers.append(Layer(tier.name, thickness, silicon, floor, powered=tier.powered))
+        layers.append(StackLayer(f"{tier.name} wiring", _WIRING_M, material("wiring")))
+        layers.append(StackLayer(tier.name, thickness, silicon, floor, powered=tier.powered))
         if not last:
-            layers.append(Layer(f"{tier.name} joint", bumps_m, joint))
+            layers.append(StackLayer(f"{tier.name} joint", bumps_m, joint))
     layers.append(_interface())
     return Stack(
         die_width_m,
@@ -222,10 +222,10 @@ def interposer_2_5d(
         tiles += [Region(t.name, t.x_m, t.y_m, t.width_m, t.height_m, silicon) for t in grid]
     interposer = with_columns(silicon, copper, _INTERPOSER_VIA_FILL, "interposer silicon with vias")
     layers = [
-        Layer("interposer", _INTERPOSER_M, interposer),
-        Layer("micro-bumps", _BUMPS_M, material("underfill"), tuple(bumps)),
-        Layer("wiring", _WIRING_M, mould, tuple(wiring)),
-        Layer("dies", die_m, mould, tuple(tiles), powered=True),
+        StackLayer("interposer", _INTERPOSER_M, interposer),
+        StackLayer("micro-bumps", _BUMPS_M, material("underfill"), tuple(bumps)),
+        StackLayer("wiring", _WIRING_M, mould, tuple(wiring)),
+        StackLayer("dies", die_m, mould, tuple(tiles), powered=True),
         _interface(),
     ]
     if board:

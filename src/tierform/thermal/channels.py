@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.thermal.network import Array, Indices, Network
-from tierform.thermal.stack import Channels, Layer, Stack
+from tierform.thermal.stack import Channels, Stack, StackLayer
 
 
 def duct_conductance(width_m: float, depth_m: float, length_m: float, viscosity_Pa_s: float) -> float:
@@ -28,7 +28,7 @@ def duct_conductance(width_m: float, depth_m: float, length_m: float, viscosity_
     return (1 - 0.63 * short / long) * short**3 * long / (12 * viscosity_Pa_s * length_m)
 
 
-def flows(channels: Channels, layer: Layer, stack: Stack) -> tuple[Indices, Indices, Array, Indices, Array]:
+def flows(channels: Channels, layer: StackLayer, stack: Stack) -> tuple[Indices, Indices, Array, Indices, Array]:
     """Flow between fluid cells and at inlets: (from, to, m³/s, inlet cells, m³/s into each).
 
     Cells are numbered row·columns + column in the layer.  TierformError where fluid is cut off from every outlet.

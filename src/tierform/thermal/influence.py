@@ -24,7 +24,7 @@ from tierform.errors import TierformError, fail
 from tierform.thermal.grid import GridModel, Powers, tile_powers
 from tierform.thermal.network import Array
 from tierform.thermal.solvers import SolverName
-from tierform.thermal.stack import Stack, Tile
+from tierform.thermal.stack import HeatSource, Stack
 from tierform.thermal.threads import one_thread
 
 # Counts up whenever a model change alters the matrices, so that kept ones are not taken for new.
@@ -83,7 +83,7 @@ class InfluenceModel:
         coarse = default_grid(stack)
         self.stack = stack
         self.rows, self.columns = rows or coarse[0], columns or coarse[1]
-        self.tiles: tuple[Tile, ...] = stack.tiles
+        self.tiles: tuple[HeatSource, ...] = stack.tiles
         if not self.tiles:
             fail("the stack has no powered layer, so there is no tile to map", key="stack.layers")
         file = cache_folder() if cache else None

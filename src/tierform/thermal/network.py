@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tierform.errors import fail
 from tierform.thermal.materials import Material, at_temperature
 from tierform.thermal.package import EdgeHalves, PackageNodes
-from tierform.thermal.stack import Board, Layer, Plate, Region, Sink, Stack, Surface
+from tierform.thermal.stack import Board, Plate, Region, Sink, Stack, StackLayer, Surface
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -198,22 +198,22 @@ def build_network(stack: Stack, rows: int, columns: int, temperature_K: Array | 
         capacity[0] += lumped * stack.bottom.capacity_J_per_K * cell / stack.bottom.board.side_m**2
     package = PackageNodes(stack, layers, layers * rows * columns, _GridEdges(stack, rows, columns), lumped)
     network = Network(
-        lateral_x,
-        lateral_y,
-        vertical,
-        np.concatenate([ambient.ravel(), package.ambient]),
-        np.concatenate([capacity.ravel(), package.capacity]),
-        np.asarray(package.link_from, dtype=np.int64),
-        np.asarray(package.link_to, dtype=np.int64),
-        np.asarray(package.link, dtype=float),
-        np.asarray(package.node_layer, dtype=np.int64),
-        tuple(package.names),
-        stack.ambient_K,
-        tuple(slab.source for slab in slabs),
-        np.zeros(0, dtype=np.int64),
-        np.zeros(0, dtype=np.int64),
-        np.zeros(0),
-        np.zeros(layers * rows * columns + len(package.names)),
+        lateral_x=lateral_x,
+        lateral_y=lateral_y,
+        vertical=vertical,
+        ambient=np.concatenate([ambient.ravel(), package.ambient]),
+        capacity=np.concatenate([capacity.ravel(), package.capacity]),
+        link_from=np.asarray(package.link_from, dtype=np.int64),
+        link_to=np.asarray(package.link_to, dtype=np.int64),
+        link=np.asarray(package.link, dtype=float),
+        node_layer=np.asarray(package.node_layer, dtype=np.int64),
+        node_names=tuple(package.names),
+        ambient_K=stack.ambient_K,
+        source_layer=tuple(slab.source for slab in slabs),
+        carried_row=np.zeros(0, dtype=np.int64),
+        carried_column=np.zeros(0, dtype=np.int64),
+        carried=np.zeros(0),
+        inflow_W=np.zeros(layers * rows * columns + len(package.names)),
     )
     if any(layer.channels for layer in stack.layers):
         from tierform.thermal.channels import with_coolant
@@ -296,12 +296,12 @@ def _slabs(stack: Stack, rows: int, columns: int, temperature_K: Array | None) -
 
 
 def _plate(stack: Stack, plate: Plate, rows: int, columns: int, temperature_K: Array | None, index: int) -> _Slab:
-    layer = Layer("plate", plate.thickness_m, plate.material)
+    layer = StackLayer("plate", plate.thickness_m, plate.material)
     slab = _fill(stack, layer, rows, columns)
     return slab if temperature_K is None else _warm(stack, layer, slab, temperature_K[index], rows, columns)
 
 
-def _fill(stack: Stack, layer: Layer, rows: int, columns: int) -> _Slab:
+def _fill(stack: Stack, layer: StackLayer, rows: int, columns: int) -> _Slab:
     base = at_temperature(layer.material, stack.conductivity_temperature_K)
     values = [np.full((rows, columns), value) for value in _numbers(base)]
     other = tuple(region for region in layer.regions if region.material not in (None, layer.material))
@@ -328,10 +328,12 @@ def _fill(stack: Stack, layer: Layer, rows: int, columns: int) -> _Slab:
             value[fluid] = wet
     lateral = layer.lateral or stack.convention == "hotspot-detailed"
     kx, ky, kz, heat = values
-    return _Slab(layer.thickness_m, kx, ky, kz, heat, lateral, -1, fluid)
+    return _Slab(thickness_m=layer.thickness_m, kx=kx, ky=ky, kz=kz, heat=heat, lateral=lateral, source=-1, fluid=fluid)
 
 
-def _lock_to_base(stack: Stack, layer: Layer, values: list[Array], base: Material, rows: int, columns: int) -> None:
+def _lock_to_base(
+    stack: Stack, layer: StackLayer, values: list[Array], base: Material, rows: int, columns: int
+) -> None:
     plain = tuple(region for region in layer.regions if region.material in (None, layer.material))
     if not plain:
         return
@@ -342,7 +344,7 @@ def _lock_to_base(stack: Stack, layer: Layer, values: list[Array], base: Materia
             value[locked] = own
 
 
-def _wet(layer: Layer, rows: int, columns: int) -> NDArray[np.bool_]:
+def _wet(layer: StackLayer, rows: int, columns: int) -> NDArray[np.bool_]:
     assert layer.channels is not None
     cells = layer.channels.cells
     if (len(cells), len(cells[0])) != (rows, columns):
@@ -363,7 +365,7 @@ def _numbers(material: Material) -> tuple[float, float, float, float]:
     )
 
 
-def _warm(stack: Stack, layer: Layer, slab: _Slab, temperature_K: Array, rows: int, columns: int) -> _Slab:
+def _warm(stack: Stack, layer: StackLayer, slab: _Slab, temperature_K: Array, rows: int, columns: int) -> _Slab:
     """Scale conductivities from the linear temperature to each cell's own; regions weigh in by their share."""
     ratio = temperature_K / stack.conductivity_temperature_K
     factor = ratio**layer.material.conductivity_exponent

@@ -60,7 +60,7 @@ class Channels:
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class StackLayer:
     """One layer; `slices` cuts it into that many layers of cells; `lateral` False forbids heat to spread sideways."""
 
     name: str
@@ -111,7 +111,7 @@ class Surface:
 
 
 @dataclass(frozen=True, slots=True)
-class Tile:
+class HeatSource:
     """A region that dissipates: its place in the stack."""
 
     layer: str
@@ -130,7 +130,7 @@ class Stack:
 
     width_m: float
     height_m: float
-    layers: tuple[Layer, ...]
+    layers: tuple[StackLayer, ...]
     top: Sink | Surface | None
     bottom: Board | Surface | None = None
     ambient_K: float = AMBIENT_K
@@ -144,10 +144,13 @@ class Stack:
             raise TierformError(problems)
 
     @property
-    def tiles(self) -> tuple[Tile, ...]:
+    def tiles(self) -> tuple[HeatSource, ...]:
         """The regions of all powered layers, from the board side up: the order of every power vector."""
         return tuple(
-            Tile(layer.name, region.name, region) for layer in self.layers if layer.powered for region in layer.regions
+            HeatSource(layer.name, region.name, region)
+            for layer in self.layers
+            if layer.powered
+            for region in layer.regions
         )
 
     @property

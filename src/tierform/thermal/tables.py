@@ -14,7 +14,7 @@ from tierform.thermal.stack import Board, Region, Sink
 
 
 @dataclass(frozen=True)
-class HeatMap:
+class TemperatureMap:
     """A layer seen from above: temperatures (rows, columns) from the south-west, extent in metres, its regions."""
 
     layer: str
@@ -64,11 +64,11 @@ class OverTime:
     temperature_K: Array
 
 
-def heat_maps(field: TemperatureField) -> tuple[HeatMap, ...]:
+def heat_maps(field: TemperatureField) -> tuple[TemperatureMap, ...]:
     """One map per powered layer, from the board side up."""
     stack = field.model.stack
     return tuple(
-        HeatMap(layer.name, stack.width_m, stack.height_m, field.layer_K(layer.name), layer.regions)
+        TemperatureMap(layer.name, stack.width_m, stack.height_m, field.layer_K(layer.name), layer.regions)
         for layer in stack.layers
         if layer.powered
     )

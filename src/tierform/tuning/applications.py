@@ -46,10 +46,52 @@ class Application:
 
 ALSO_TRAIN = ("embedding", "reduction", "decoder")
 _ALL = (
-    Application("swe", "hpt-swe", 365, 11, 24, 3510, 1e-4, 1e-4, "adamw", (3, 0.6)),
-    Application("weather", "hpt-weather", 8000, 11, 22, None, 1e-4, 1e-4, "adamw", (3, 0.6)),
-    Application("covid", "hpt-covid", 720, 0, 20, None, 1e-5, 1e-5, "adam"),
-    Application("wind", "hpt-wind", 480, 0, 24, None, 1e-6, 1e-4, "adam"),
+    Application(
+        name="swe",
+        model="hpt-swe",
+        window=365,
+        layer=11,
+        epochs=24,
+        steps_per_epoch=3510,
+        learning_rate=1e-4,
+        low_learning_rate=1e-4,
+        optimizer="adamw",
+        decay=(3, 0.6),
+    ),
+    Application(
+        name="weather",
+        model="hpt-weather",
+        window=8000,
+        layer=11,
+        epochs=22,
+        steps_per_epoch=None,
+        learning_rate=1e-4,
+        low_learning_rate=1e-4,
+        optimizer="adamw",
+        decay=(3, 0.6),
+    ),
+    Application(
+        name="covid",
+        model="hpt-covid",
+        window=720,
+        layer=0,
+        epochs=20,
+        steps_per_epoch=None,
+        learning_rate=1e-5,
+        low_learning_rate=1e-5,
+        optimizer="adam",
+    ),
+    Application(
+        name="wind",
+        model="hpt-wind",
+        window=480,
+        layer=0,
+        epochs=24,
+        steps_per_epoch=None,
+        learning_rate=1e-6,
+        low_learning_rate=1e-4,
+        optimizer="adam",
+    ),
 )
 
 APPLICATIONS = Registry("application", "tierform.applications", {})

@@ -112,7 +112,7 @@ class SwitchCallback(TrainerCallback):
             if found.content.get(key):
                 found.tensors(found.content[key], key, weights)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_save(self, args: Any, state: Any, control: object, **_: object) -> None:
         """Put the switch's own state beside the Trainer's."""
         low = None
         if self._low is not None and self._low_optimizer is not None:
@@ -161,7 +161,7 @@ class SwitchCallback(TrainerCallback):
         self._shape = self._shape or fingerprint(model)
         self.journal.steps = state.max_steps
 
-        def seen(module: Any, positional: Any, named: Any, out: Any) -> None:
+        def seen(module: nn.Module, positional: object, named: Any, out: object) -> None:
             loss = out.get("loss") if hasattr(out, "get") else getattr(out, "loss", None)
             if module.training and torch.is_grad_enabled() and self.phase != "low":
                 if loss is None:
@@ -225,7 +225,7 @@ class SwitchCallback(TrainerCallback):
         device = next(model.parameters()).device
         self._low_optimizer = self._make([one for one in self._low.to(device).parameters() if one.requires_grad])
 
-    def _train_low(self, batches: list[dict[str, Any]]) -> float:
+    def _train_low(self, batches: list[dict[str, object]]) -> float:
         assert self._low is not None and self._low_optimizer is not None
         self._low.train()
         losses = []

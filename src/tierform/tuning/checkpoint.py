@@ -23,7 +23,7 @@ from tierform.files import atomic_path
 MAGIC = b"tierform.tuning/2 "
 
 
-def write(path: Path | str, content: Mapping[str, Any]) -> None:
+def write(path: Path | str, content: Mapping[str, object]) -> None:
     """Write a checkpoint, or leave the one that was there."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
@@ -50,7 +50,7 @@ def read(path: Path | str) -> dict[str, Any]:
     if hashlib.sha256(payload).hexdigest().encode() != head[len(MAGIC) :].strip():
         fail("the checkpoint is damaged: its digest does not match", file=str(path), fix="Use an earlier one.")
     try:
-        content: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        content: dict[str, object] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
         fail(f"the checkpoint cannot be read: {str(error).splitlines()[0]}", file=str(path))
     if not isinstance(content, dict):
@@ -71,7 +71,7 @@ def settings(shape: str, rule: Any, low_rank: Any, layer: int | None) -> dict[st
     }
 
 
-def compare(found: Mapping[str, Any], here: Mapping[str, Any], file: str) -> None:
+def compare(found: Mapping[str, object], here: Mapping[str, object], file: str) -> None:
     """TierformError with everything in which a checkpoint's run differs from this one."""
     problems = [
         Problem(
@@ -100,7 +100,7 @@ def random_state() -> dict[str, Any]:
     """The states of PyTorch's, Python's and NumPy's generators as plain values."""
     kind, keys, place, gauss, cached = np.random.get_state()  # noqa: NPY002
     version, numbers, next_gauss = random.getstate()
-    state: dict[str, Any] = {
+    state: dict[str, object] = {
         "torch": torch.get_rng_state(),
         "python": [version, list(numbers), next_gauss],
         "numpy": [kind, [int(one) for one in keys], int(place), int(gauss), float(cached)],

@@ -137,7 +137,7 @@ class Checked:
             if not isinstance(name, str) or not (one is None or isinstance(one, (bool, int, float))):
                 self.refuse("journal.decisions.numbers")
 
-    def rule(self, like: Mapping[str, Any], history: int) -> dict[str, Any]:
+    def rule(self, like: Mapping[str, object], history: int) -> dict[str, Any]:
         """The state of a switch rule: the keys of `like`, lists of numbers where it has lists, and numbers."""
         found: dict[str, Any] = self("rule", dict)
         if set(found) != set(like):
@@ -158,7 +158,9 @@ class Checked:
             self.refuse("ranks")
         return {name: self.whole(found[name], f"ranks.{name}", least, most) for name in found}
 
-    def side(self, key: str, module: nn.Module, optimizer: Any, schedule: Any, state_names: set[str]) -> dict[str, Any]:
+    def side(
+        self, key: str, module: nn.Module, optimizer: torch.optim.Optimizer, schedule: Any, state_names: set[str]
+    ) -> dict[str, Any]:
         """The state of a model in training: weights, optimizer and schedule as this run's own have them."""
         found: dict[str, Any] = self(key, dict)
         if set(found) != {"model", "optimizer", "schedule"}:
@@ -229,14 +231,14 @@ class Checked:
                 self.tensor(one, "random.cuda", like)
         return found
 
-    def _parts(self, found: dict[str, Any], key: str, count: int) -> list[Any]:
+    def _parts(self, found: dict[str, object], key: str, count: int) -> list[object]:
         parts = found.get(key)
         if not isinstance(parts, list) or len(parts) != count:
             self.refuse(f"random.{key}")
         return parts
 
 
-def plain_state(schedule: Any) -> dict[str, Any] | None:
+def plain_state(schedule: Any) -> dict[str, object] | None:
     """The numbers of a learning-rate schedule's state."""
     if schedule is None:
         return None
@@ -253,10 +255,10 @@ def state_names(make: Any) -> set[str]:
     return set(made.state[weight])
 
 
-def described(make: Any, schedule: Any) -> dict[str, Any]:
+def described(make: Any, schedule: Any) -> dict[str, object]:
     """What a maker makes: kind and settings of an optimizer and of its schedule, as plain values to be compared."""
     made = make([nn.Parameter(torch.zeros(1))])
-    found: dict[str, Any] = {"kind": type(made).__name__}
+    found: dict[str, object] = {"kind": type(made).__name__}
     found |= {key: _plain(value) for key, value in made.defaults.items()}
     if schedule is not None:
         planned = schedule(made)
@@ -265,7 +267,7 @@ def described(make: Any, schedule: Any) -> dict[str, Any]:
     return found
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

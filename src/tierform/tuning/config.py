@@ -178,13 +178,13 @@ def load_config(path: Path | str) -> TuneFile:
             line = document.line_of(("model",))
             problems.append(
                 Problem(
-                    "not a registered application",
-                    str(path),
-                    line,
-                    "model",
-                    found.model,
-                    nearest(found.model, names),
-                    fix,
+                    what="not a registered application",
+                    file=str(path),
+                    line=line,
+                    key="model",
+                    value=found.model,
+                    nearest=nearest(found.model, names),
+                    fix=fix,
                 )
             )
     if problems:

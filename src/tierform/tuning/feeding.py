@@ -43,7 +43,7 @@ class ShuffledBatches:
         return self.inputs[rows], self.targets[rows]
 
 
-def squared_error(model: Any, batch: tuple[Tensor, Tensor]) -> Tensor:
+def squared_error(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     """Mean squared error of a batch."""
     return nn.functional.mse_loss(model(batch[0]), batch[1])
 

@@ -21,7 +21,7 @@ from torch.func import functional_call
 def intrinsic_dimension(
     model: nn.Module,
     loss: Callable[[Any, Any], Tensor],
-    batches: Sequence[Any],
+    batches: Sequence[object],
     weights: Sequence[str],
     *,
     dimensions: Sequence[int] = (1, 2, 4, 8, 16, 32, 64),
@@ -56,8 +56,8 @@ def intrinsic_dimension(
 
 def _in_subspace(
     model: nn.Module,
-    loss: Any,
-    batches: Sequence[Any],
+    loss: object,
+    batches: Sequence[object],
     start: dict[str, Tensor],
     dimension: int,
     steps: int,
@@ -105,7 +105,7 @@ class _Bound:
     def __init__(self, model: nn.Module, values: dict[str, Tensor]) -> None:
         self._model, self._values = model, values
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> object:
         return functional_call(self._model, self._values, args, kwargs)
 
 

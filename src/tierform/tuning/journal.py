@@ -67,7 +67,7 @@ class Journal:
         hybrid = before * full + trial["seconds"] + (steps - before - trial["steps"]) * low
         return {"full_s": steps * full, "hybrid_s": hybrid, "saved_share": 1 - hybrid / (steps * full)}
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything, for JSON."""
         return {
             "schema": "tierform.tuning-log/1",
@@ -112,8 +112,8 @@ class Journal:
         return points
 
 
-def _groups(rows: list[list[Any]], size: int) -> Iterable[list[list[Any]]]:
-    group: list[list[Any]] = []
+def _groups(rows: list[list[object]], size: int) -> Iterable[list[list[Any]]]:
+    group: list[list[object]] = []
     for row in rows:
         if group and (len(group) == size or group[0][1] != row[1]):
             yield group
@@ -123,5 +123,5 @@ def _groups(rows: list[list[Any]], size: int) -> Iterable[list[list[Any]]]:
         yield group
 
 
-def _plain(decision: Decision) -> dict[str, Any]:
+def _plain(decision: Decision) -> dict[str, object]:
     return {**asdict(decision), "numbers": dict(decision.numbers)}

@@ -63,7 +63,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         size = storage.nbytes()
 
-        def gone(_: Any, key: int = key, size: int = size) -> None:
+        def gone(_: object, key: int = key, size: int = size) -> None:
             self._seen.pop(key, None)
             self.now_B -= size
 
@@ -71,7 +71,7 @@ class TensorMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now_B += size
         self.peak_B = max(self.peak_B, self.now_B)
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(self, func: Any, types: object, args: Any = (), kwargs: Any = None) -> object:
         out = func(*args, **(kwargs or {}))
         for one in tree_flatten(out)[0]:
             if isinstance(one, Tensor):
@@ -146,7 +146,11 @@ class _Wrapping:
 
 
 def step_shares(
-    model: nn.Module, loss: Callable[[Any, Any], Tensor], batch: Any, optimizer: Any, repeats: int = 7
+    model: nn.Module,
+    loss: Callable[[Any, Any], Tensor],
+    batch: object,
+    optimizer: torch.optim.Optimizer,
+    repeats: int = 7,
 ) -> dict[str, float]:
     """Median seconds of forward, input gradient, weight gradient and optimizer, and of the whole step.
 
@@ -184,7 +188,11 @@ def step_shares(
 
 
 def step_peak_B(
-    model: nn.Module, loss: Callable[[Any, Any], Tensor], batch: Any, optimizer: Any, steps: int = 2
+    model: nn.Module,
+    loss: Callable[[Any, Any], Tensor],
+    batch: object,
+    optimizer: torch.optim.Optimizer,
+    steps: int = 2,
 ) -> int:
     """Peak bytes of tensors over whole training steps, weights and optimizer states included."""
     optimizer.zero_grad(set_to_none=True)

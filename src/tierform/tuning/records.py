@@ -20,8 +20,8 @@ from datetime import datetime
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tierform.arrays import Singles
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 
@@ -29,7 +29,6 @@ MAX_TABLE_B = 2 * 2**30
 MOST_PROBLEMS = 10
 LARGEST = 1e12  # squares of such values, and sums of many of them, are still finite in 32 bits
 GAPS = ("", "NA", "N/A", "NaN", "nan", "null")
-Floats = NDArray[np.float32]
 Row = tuple[int, list[str]]
 
 
@@ -40,10 +39,10 @@ class Records:
     times: tuple[str, ...]
     stations: tuple[str, ...]
     columns: tuple[str, ...]
-    values: Floats
+    values: Singles
 
 
-def read_series(path: Path | str, columns: int | None = None) -> Floats:
+def read_series(path: Path | str, columns: int | None = None) -> Singles:
     """A wide CSV as (times, stations); `columns` is the number of stations that must be there.  Gaps are refused."""
     rows = _rows(path)
     first = rows[0][1]
@@ -96,7 +95,7 @@ def read_records(
     return _joined(path, parts)
 
 
-Part = tuple[Path, list[int], list[str], list[str], tuple[str, ...], Floats]
+Part = tuple[Path, list[int], list[str], list[str], tuple[str, ...], Singles]
 
 
 def _long(
@@ -197,7 +196,7 @@ def _numbers(
     width: int,
     gaps: Collection[str] | None,
     problems: list[Problem],
-) -> Floats:
+) -> Singles:
     """Columns of numbers; with `gaps` those texts and the usual ones become NaN, without them they are refused."""
     missing = set() if gaps is None else {*gaps, *GAPS}
     values = np.full((len(rows), len(at)), np.nan, np.float32)

@@ -59,13 +59,13 @@ class SwitchRule(Protocol):
     def end_trial(self, step: int, full: Sequence[float], low: Sequence[float]) -> Decision:
         """Decide after a trial, from the two loss lists."""
 
-    def thresholds(self) -> dict[str, Any]:
+    def thresholds(self) -> dict[str, object]:
         """The rule's settings but the window, by name: a checkpoint of another setting is refused."""
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must keep: plain numbers and lists."""
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Mapping[str, object]) -> None:
         """Continue from :meth:`state`."""
 
 
@@ -165,10 +165,11 @@ class _Rule:
             return Decision(step, "switch", "the t-test finds no difference", numbers)
         return Decision(step, "repeat", "the t-test finds a difference; the trial begins anew", numbers)
 
-    def thresholds(self) -> dict[str, Any]:
+    def thresholds(self) -> dict[str, object]:
         """The rule's settings but the window, by name."""
         names = ("alpha", "loss_threshold", "weight_threshold", "step", "threshold", "patience", "dimension")
-        return {f"rule.{name}": getattr(self, name) for name in names if hasattr(self, name)}
+        kept = vars(self)
+        return {f"rule.{name}": kept[name] for name in names if name in kept}
 
     def state(self) -> dict[str, Any]:
         """The history, for a checkpoint."""

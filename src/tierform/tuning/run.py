@@ -156,7 +156,7 @@ def prepare(file: TuneFile, folder: Path) -> tuple[HybridTrainer, Any, Callable[
 
 def _identity(file: TuneFile, split: Split | None) -> dict[str, Any]:
     """What of a file decides a run beside model, rule, optimizers and seed: names of functions, batch, samples."""
-    found: dict[str, Any] = {"model": file.model, "loss": file.loss, "start": file.start, "batch": file.batch}
+    found: dict[str, object] = {"model": file.model, "loss": file.loss, "start": file.start, "batch": file.batch}
     if split is None:
         return found | {"data": file.data.module}
     digest = hashlib.sha256()
@@ -190,8 +190,8 @@ def _find(target: str, folder: Path) -> None:
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = getattr(error, "lineno", None)
-        fail(f"this is no Python: {getattr(error, 'msg', None) or error}", file=str(path), line=line)
+        what, line = (error.msg, error.lineno) if isinstance(error, SyntaxError) else (None, None)
+        fail(f"this is no Python: {what or error}", file=str(path), line=line)
     names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -215,7 +215,7 @@ def run(
         return _run(file, folder, fresh, tell)
 
 
-def _run(file: TuneFile, folder: Path, fresh: bool, tell: Callable[[HybridTrainer], None]) -> dict[str, Any]:
+def _run(file: TuneFile, folder: Path, fresh: bool, tell: Callable[[HybridTrainer], None]) -> dict[str, object]:
     path = file.output / "run.tft"
     trainer, batches, evaluate = prepare(file, folder)
     if path.exists() and not fresh:

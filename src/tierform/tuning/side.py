@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 
 from tierform.errors import fail
 from tierform.tuning.checkpoint_check import plain_state
@@ -40,7 +41,9 @@ ADAMW = optimizer()  # AdamW at 1e-4
 class Side:
     """One model in training: the plain module, its wrapped form, optimizer and schedule."""
 
-    def __init__(self, plain: nn.Module, wrapped: Any, optimizer: Any, schedule: Any) -> None:
+    def __init__(
+        self, plain: nn.Module, wrapped: Any, optimizer: torch.optim.Optimizer, schedule: LRScheduler | None
+    ) -> None:
         self.plain, self.wrapped, self.optimizer, self.schedule = plain, wrapped, optimizer, schedule
 
     def state(self) -> dict[str, Any]:
@@ -65,7 +68,7 @@ class Side:
         self.optimizer.param_groups.clear()
 
 
-def on_device(batch: Any, device: torch.device) -> Any:
+def on_device(batch: object, device: torch.device) -> Any:
     """A batch of tensors, dicts, lists and tuples of them, on a device."""
     if isinstance(batch, Tensor):
         return batch.to(device)

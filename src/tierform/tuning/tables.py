@@ -18,8 +18,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Singles
 from tierform.errors import Problem, TierformError, fail, nearest
-from tierform.tuning.records import MOST_PROBLEMS, Floats, Records, read_records, read_series
+from tierform.tuning.records import MOST_PROBLEMS, Records, read_records, read_series
 from tierform.workload.models import Model
 
 Gaps = Literal["refuse", "drop", "carry"]
@@ -29,8 +30,8 @@ Gaps = Literal["refuse", "drop", "carry"]
 class Samples:
     """Inputs (samples, stations, features), targets (samples, outputs) and the scale of the targets, per output."""
 
-    inputs: Floats
-    targets: Floats
+    inputs: Singles
+    targets: Singles
     scale: float
     unit: str = ""
 
@@ -46,7 +47,7 @@ class Split:
     test: Samples
 
 
-def series_samples(series: Floats, history: int, test: slice, horizon: int = 1, unit: str = "") -> Split:
+def series_samples(series: Singles, history: int, test: slice, horizon: int = 1, unit: str = "") -> Split:
     """Each sample's inputs are `history` values of every station, its targets all stations `horizon` rows later.
 
     Samples whose target row lies in `test` are tests; those whose rows touch both parts are left out of training.
@@ -181,7 +182,7 @@ def _stations(records: Records, model: Model, path: Path | str, only: Sequence[s
 
 
 def _station_samples(
-    table: Floats, whole: NDArray[np.bool_], times: Sequence[str], test_times: Sequence[str], history: int
+    table: Singles, whole: NDArray[np.bool_], times: Sequence[str], test_times: Sequence[str], history: int
 ) -> Split:
     is_test = np.array([any(name.startswith(prefix) for prefix in test_times) for name in times])
     ends = np.arange(history, len(times))

@@ -48,7 +48,7 @@ RECENT = 8  # batches kept for the intrinsic dimension
 class Batches(Protocol):
     """Batches by step: the same step gives the same batch, so that a run can go on anywhere."""
 
-    def __call__(self, step: int) -> Any:
+    def __call__(self, step: int) -> object:
         """The batch of a step, from 0."""
 
 
@@ -262,7 +262,7 @@ class HybridTrainer:
         self._recent = [on_device(one, self.device) for one in found("recent", list)]
         files.set_random_state(found("random", dict))
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Switch step, phases, parameters, projected savings, energy and memory of the run so far."""
         joules = self.energy.joules()
         return {
@@ -283,7 +283,7 @@ class HybridTrainer:
 
     # ------------------------------------------------------------------ the rule
 
-    def _decide(self, batch: Any, loss: float, other: float | None) -> None:
+    def _decide(self, batch: object, loss: float, other: float | None) -> None:
         if self.phase == "low":
             return
         if self.phase == "trial":

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from tierform.chip.crossbar.component import CrossbarTiles
 from tierform.chip.crossbar.parameters import CrossbarParameters
@@ -28,7 +28,7 @@ from tierform.files import read_text
 from tierform.provenance import Constant
 from tierform.simulation import charge
 from tierform.validation.charged import chip_of
-from tierform.validation.ledger import Evidence, Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Evidence, Point, Tolerance
 
 _TABLES = Path(__file__).parent / "tables"
 _TOPS, _TOPS_PER_W = Tolerance(relative=0.15), Tolerance(relative=0.20)
@@ -47,7 +47,7 @@ _VGG8 = (
 )
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     rows = _neurram_rows(None if folder is None else folder / "neurram.csv")
     points = [*(point for row in rows for point in _neurram(row)), *_published(), *_charged_macs()]
@@ -67,10 +67,10 @@ def ledger(folder: Path | None = None) -> Ledger:
         "Parameters fitted on a single published ratio (PipeLayer, ReTransformer, X-Former) return that ratio: this "
         "checks that the model adds up, not that it predicts.",
     )
-    return Ledger("cim", points, remarks)
+    return EngineLedger("cim", points, remarks)
 
 
-def _parameters(name: str, **changes: Any) -> CrossbarParameters:
+def _parameters(name: str, **changes: object) -> CrossbarParameters:
     component = cast(CrossbarTiles, load_component(name, 1, name))
     return component.parameters.model_copy(update=changes)
 
@@ -109,9 +109,29 @@ def _neurram(row: tuple[int, int, int, float, float]) -> Iterator[Point]:
     case = f"neurram {output_bits}/{input_bits} bits" + (", one phase" if one_phase else "")
     fitted = (output_bits, input_bits, one_phase) in _FITTED_ON
     ours = found.operations_per_s / 1e12
-    yield Point(case, "throughput", "TOPS", tops, ours, _TOPS, "wan-2022", "measured", fitted)
+    yield Point(
+        case=case,
+        quantity="throughput",
+        unit="TOPS",
+        reference=tops,
+        ours=ours,
+        tolerance=_TOPS,
+        source="wan-2022",
+        evidence="measured",
+        fitted=fitted,
+    )
     ours = found.operations_per_J / 1e12
-    yield Point(case, "efficiency", "TOPS/W", tops_per_w, ours, _TOPS_PER_W, "wan-2022", "measured", fitted)
+    yield Point(
+        case=case,
+        quantity="efficiency",
+        unit="TOPS/W",
+        reference=tops_per_w,
+        ours=ours,
+        tolerance=_TOPS_PER_W,
+        source="wan-2022",
+        evidence="measured",
+        fitted=fitted,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,15 +176,15 @@ def _published() -> Iterator[Point]:
             ours[case] = designs[case]()
         tolerance = Tolerance(relative=float(row["tolerance"]) / 100) if row["tolerance"] else None
         yield Point(
-            case,
-            quantity,
-            row["unit"],
-            float(row["value"]),
-            ours[case][quantity],
-            tolerance,
-            row["source"],
-            cast(Evidence, row["evidence"]),
-            row["fitted"] == "1",
+            case=case,
+            quantity=quantity,
+            unit=row["unit"],
+            reference=float(row["value"]),
+            ours=ours[case][quantity],
+            tolerance=tolerance,
+            source=row["source"],
+            evidence=cast(Evidence, row["evidence"]),
+            fitted=row["fitted"] == "1",
         )
 
 
@@ -188,7 +208,16 @@ def _charged_macs() -> Iterator[Point]:
     for bits, published in ((16, 2.69), (8, 0.67)):
         ours = 2e12 / _filled(read, bits, bits).operations_per_J_with_bytes
         what = f"energy of a {bits} x {bits}-bit MAC, as charged"
-        yield Point("isaac", what, "pJ", published, ours, None, "isaac-2016", "published")
+        yield Point(
+            case="isaac",
+            quantity=what,
+            unit="pJ",
+            reference=published,
+            ours=ours,
+            tolerance=None,
+            source="isaac-2016",
+            evidence="published",
+        )
 
 
 def _pipelayer() -> dict[str, float]:

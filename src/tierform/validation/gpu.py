@@ -29,7 +29,7 @@ from tierform.chip.gpu.samples import Sample, SampleKind, read_samples
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 from tierform.validation.kernels import charged, collective_seconds, roofline, seconds_of
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 _TABLE = Path(__file__).parent / "tables" / "gpu_kernels.csv"
 DEVICES = {
@@ -67,7 +67,7 @@ _WEIGHTS_IN_TURN = 6.0  # AIConfigurator's benchmark: small weights stay in the 
 _OTHER_LABORATORY = "NVIDIA A100 (LLMCompass)"
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     samples = _built_in() if folder is None else _folder(folder)
     groups: dict[tuple[str, str, str], list[Sample]] = {}
@@ -79,7 +79,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         single, verdicts = _compared(_chip_of(device), device, members)
         points += single
         bars += verdicts
-    return Ledger("gpu", [*points, *bars], _REMARKS)
+    return EngineLedger("gpu", [*points, *bars], _REMARKS)
 
 
 _REMARKS = (
@@ -107,15 +107,15 @@ def _compared(chip: str, device: str, samples: list[Sample]) -> tuple[list[Point
         name = "x".join(str(number) for number in sample.shape)
         points.append(
             Point(
-                f"{chip} {sample.operation or kind} {name}",
-                f"{label}, {_size_class(sample)}",
-                "us",
-                sample.seconds * 1e6,
-                seconds * 1e6,
-                None,
-                source,
-                "measured",
-                sample.in_fit_set(limit) and form in ("bf16", "fp16", "int8"),
+                case=f"{chip} {sample.operation or kind} {name}",
+                quantity=f"{label}, {_size_class(sample)}",
+                unit="us",
+                reference=sample.seconds * 1e6,
+                ours=seconds * 1e6,
+                tolerance=None,
+                source=source,
+                evidence="measured",
+                fitted=sample.in_fit_set(limit) and form in ("bf16", "fp16", "int8"),
             )
         )
     verdicts = list(_verdicts(gpu, chip, label, samples, points, source))
@@ -123,7 +123,16 @@ def _compared(chip: str, device: str, samples: list[Sample]) -> tuple[list[Point
         most = 100 * max(cost.utilization for kernels in costs for cost in kernels)
         every = f"{label}: {len(samples)} rows"
         verdicts.append(
-            Point(every, "highest utilization", "%", 0.0, most, Tolerance(absolute=100), source, "measured")
+            Point(
+                case=every,
+                quantity="highest utilization",
+                unit="%",
+                reference=0.0,
+                ours=most,
+                tolerance=Tolerance(absolute=100),
+                source=source,
+                evidence="measured",
+            )
         )
     return points, verdicts
 
@@ -143,7 +152,17 @@ def _verdicts(
 
         def verdict(what: str, value: float, most: float | None, rows: str = rows, fitted: bool = fitted) -> Point:
             tolerance = Tolerance(absolute=most * 100) if most is not None else None
-            return Point(rows, what, "%", 0.0, value * 100, tolerance, source, "measured", fitted)
+            return Point(
+                case=rows,
+                quantity=what,
+                unit="%",
+                reference=0.0,
+                ours=value * 100,
+                tolerance=tolerance,
+                source=source,
+                evidence="measured",
+                fitted=fitted,
+            )
 
         median = float(np.median(np.abs(errors)))
         yield verdict("median |error|", median, bar[0] if bar else None)
@@ -241,13 +260,13 @@ def _unknown(file: Path, samples: Iterable[Sample]) -> list[Problem]:
     wrong = sorted({s.device for s in samples} - {*DEVICES, _OTHER_LABORATORY})
     return [
         Problem(
-            "no chip of the library is this device",
-            str(file),
-            None,
-            "device",
-            name,
-            nearest(name, DEVICES),
-            f"Known: {', '.join(DEVICES)}.",
+            what="no chip of the library is this device",
+            file=str(file),
+            line=None,
+            key="device",
+            value=name,
+            nearest=nearest(name, DEVICES),
+            fix=f"Known: {', '.join(DEVICES)}.",
         )
         for name in wrong
     ]

@@ -104,7 +104,7 @@ class Summary:
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
+class EngineLedger:
     """All points of one engine, with remarks on what a reader must know to judge them."""
 
     engine: str

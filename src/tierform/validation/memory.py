@@ -17,11 +17,11 @@ import numpy as np
 from tierform.compat.dramsim.configuration import read_ini, spec_of_sections
 from tierform.errors import fail
 from tierform.files import read_text, read_yaml
-from tierform.memory.cycle import CONTROLLER_CYCLES, CycleMemory, CycleResult, DeviceTiming, Trace
+from tierform.memory.cycle import CONTROLLER_CYCLES, CycleMemory, DeviceTiming, MemoryCycleResult, Trace
 from tierform.memory.spec import DramSpec
 from tierform.memory.standard import dram_names, load_dram
 from tierform.memory.traffic import requests, spacing_violations
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 _TABLES = Path(__file__).parent / "tables"
 _REQUESTS = 100_000
@@ -44,10 +44,10 @@ _REMARKS = (
 )
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     points = [*_dramsim3(folder), *_ramulator(folder), *_peaks(), *_unloaded(), *_spacings()]
-    return Ledger("memory", points, _REMARKS)
+    return EngineLedger("memory", points, _REMARKS)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -107,13 +107,22 @@ def _trace(stream: str, gap: int) -> Trace:
     return Trace(number * gap, burst * 64, write)
 
 
-def _dramsim3_points(row: dict[str, str], result: CycleResult) -> Iterator[Point]:
+def _dramsim3_points(row: dict[str, str], result: MemoryCycleResult) -> Iterator[Point]:
     gap = int(row["gap_cycles"])
     case = f"{row['configuration']} {row['stream']} gap {gap}"
     kind = "spaced" if gap > 1 else "saturated"
 
     def point(quantity: str, unit: str, key: str, ours: float, tolerance: Tolerance) -> Point:
-        return Point(case, quantity, unit, float(row[key]), ours, tolerance, "dramsim3", "simulator")
+        return Point(
+            case=case,
+            quantity=quantity,
+            unit=unit,
+            reference=float(row[key]),
+            ours=ours,
+            tolerance=tolerance,
+            source="dramsim3",
+            evidence="simulator",
+        )
 
     yield point("bandwidth", "GB/s", "bandwidth_GB_per_s", result.request_bandwidth_B_per_s / 1e9, _BANDWIDTH)
     limit = _SPACED if gap > 1 else _SATURATED
@@ -152,7 +161,14 @@ def _ramulator(folder: Path | None) -> Iterator[Point]:
             barred = name in ("DDR5_4800", "HBM2_2000")
             ours, tolerance = result.bandwidth_B_per_s / 1e9, _BANDWIDTH if barred else None
             yield Point(
-                f"{name} read stream", "bandwidth", "GB/s", reference, ours, tolerance, "ramulator2", "simulator"
+                case=f"{name} read stream",
+                quantity="bandwidth",
+                unit="GB/s",
+                reference=reference,
+                ours=ours,
+                tolerance=tolerance,
+                source="ramulator2",
+                evidence="simulator",
             )
         else:
             key = "read_latency_cycles" if folder is None else "avg_read_latency"
@@ -160,7 +176,14 @@ def _ramulator(folder: Path | None) -> Iterator[Point]:
             spaced = Trace(np.arange(2_000, dtype=np.int64) * 400, probes.address, probes.is_write)
             latency = CycleMemory(spec).run(spaced).average_read_latency_cycles
             yield Point(
-                f"{name} idle probe", "idle latency", "cycle", float(row[key]), latency, None, "ramulator2", "simulator"
+                case=f"{name} idle probe",
+                quantity="idle latency",
+                unit="cycle",
+                reference=float(row[key]),
+                ours=latency,
+                tolerance=None,
+                source="ramulator2",
+                evidence="simulator",
             )
 
 
@@ -176,7 +199,16 @@ def _peaks() -> Iterator[Point]:
         # While all banks are refreshed the bus is idle.
         idle = t["nRFC"] / t["nREFI"] if spec.controller.refresh == "all-bank" else 0.0
         what = "of the peak rate less refresh"
-        yield Point(f"{name} read stream", what, "GB/s", peak * (1 - idle), ours, _PEAK, name, "closed form")
+        yield Point(
+            case=f"{name} read stream",
+            quantity=what,
+            unit="GB/s",
+            reference=peak * (1 - idle),
+            ours=ours,
+            tolerance=_PEAK,
+            source=name,
+            evidence="closed form",
+        )
 
 
 def _unloaded() -> Iterator[Point]:
@@ -193,7 +225,16 @@ def _unloaded() -> Iterator[Point]:
         expected = {"closed": t["nRCDRD"] + burst, "open": burst, "conflict": t["nRP"] + t["nRCDRD"] + burst}
         for ours, (state, cycles) in zip(latency.tolist(), expected.items(), strict=True):
             quantity = "unloaded read latency"
-            yield Point(f"{name}, row {state}", quantity, "cycle", cycles, ours, _EXACT, name, "closed form")
+            yield Point(
+                case=f"{name}, row {state}",
+                quantity=quantity,
+                unit="cycle",
+                reference=cycles,
+                ours=ours,
+                tolerance=_EXACT,
+                source=name,
+                evidence="closed form",
+            )
 
 
 def _spacings() -> Iterator[Point]:
@@ -201,4 +242,13 @@ def _spacings() -> Iterator[Point]:
         spec = load_dram(name, ranks=2)
         checked, wrong = spacing_violations(spec, DeviceTiming)
         case = f"{name}: {checked} spacings allowed at n, refused at n - 1"
-        yield Point(case, "wrong spacings", "", 0, wrong, _EXACT, name, "closed form")
+        yield Point(
+            case=case,
+            quantity="wrong spacings",
+            unit="",
+            reference=0,
+            ours=wrong,
+            tolerance=_EXACT,
+            source=name,
+            evidence="closed form",
+        )

@@ -3,7 +3,8 @@
 Built in are published measurements of models and chips of the library (``tables/models.csv``, one figure a row with its
 source); with a folder its ``cases.csv`` in the same columns, whose models and chips may be files of the folder.  Every
 row goes through `tierform.simulate` with the runtime that its group names (``tables/models_groups.csv``) or that its
-own column `runtime` does.  Rows on which a constant was fitted (``tables/models_fitted.csv``) stand apart.
+own column `runtime` does; a column `parallel` says of a split what tensor, pipeline and data do not.  Rows on which a
+constant was fitted (``tables/models_fitted.csv``) stand apart.
 
 Single rows are shown for information; what passes or fails is the median of |ours / measured - 1| of a group over all
 of its rows against its bar.  A group whose bar is not reached is shown with it, not judged, and the remarks say why.
@@ -23,9 +24,10 @@ from typing import Any
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 from tierform.simulation import Result, simulate
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 from tierform.workload import Full, Inference, LastLayers, LoRA, PrecisionPlan, QLoRA, Task, Training, load_model
 from tierform.workload.parallel import Parallelism
+from tierform.workload.split_text import read_parallel
 from tierform.workload.task import FineTuning
 
 _TABLES = Path(__file__).parent / "tables"
@@ -115,7 +117,7 @@ def _unlisted(name: str) -> Group:
     return Group(name=name, runtime="ideal", quantized_runtime="", bar=None, judged=False, peer="", reason="")
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every row computed anew; see the module's text."""
     path = _TABLES / "models.csv" if folder is None else folder / "cases.csv"
     rows = _rows(path)
@@ -147,7 +149,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         points.append(point)
         errors.setdefault(row["group"], []).append(100 * abs(point.relative_error))
     verdicts = [_verdict(groups[name], found) for name, found in errors.items() if name in groups]
-    return Ledger(
+    return EngineLedger(
         "models", [*points, *verdicts], (*_remarks(groups, errors), *(f"refused: {text}" for text in refused))
     )
 
@@ -183,7 +185,7 @@ def _simulated(
     row: dict[str, str], runtime: str, folder: Path | None, known: dict[tuple[str, ...], Result | TierformError]
 ) -> Result:
     """The simulation of a row; rows that differ in the metric alone share it."""
-    key = (runtime, *(row[name] for name in _INPUTS))
+    key = (runtime, row.get("parallel") or "", *(row[name] for name in _INPUTS))
     if key not in known:
         try:
             known[key] = simulate(
@@ -191,7 +193,7 @@ def _simulated(
                 _task(row),
                 _at(row["chip"], folder),
                 thermal="none",
-                parallelism=Parallelism(int(row["tensor"]), int(row["pipeline"]), int(row["data"])),
+                parallelism=_split(row),
                 micro_batches=int(row["micro_batches"]) if row["micro_batches"] else None,
                 runtime=runtime,
             )
@@ -201,6 +203,12 @@ def _simulated(
     if isinstance(found, TierformError):
         raise found
     return found
+
+
+def _split(row: dict[str, str]) -> Parallelism:
+    """How chips share a row: its degrees, and what the column `parallel` adds (``sequence,interleave=3``)."""
+    degrees = f"tensor={row['tensor']},pipeline={row['pipeline']},data={row['data']}"
+    return read_parallel(f"{degrees},{row['parallel']}" if row.get("parallel") else degrees)
 
 
 def _at(name: str, folder: Path | None) -> str:
@@ -231,12 +239,20 @@ def _task(row: dict[str, str]) -> Task:
     )
 
 
+_FORMS = {
+    "fp8-kv16": "fp8",
+    "nf4": "bf16",
+    "fp16-train": "fp16",
+    "fp16-main32": "fp16",
+    "fp8-train": "bf16",
+    "pure-bf16": "bf16",
+}
+
+
 @cache
 def _plan(name: str, *, inference: bool) -> PrecisionPlan:
     """The number formats that a row names."""
-    form = {"fp8-kv16": "fp8", "nf4": "bf16", "fp16-train": "fp16", "fp8-train": "bf16", "pure-bf16": "bf16"}.get(
-        name, name
-    )
+    form = _FORMS.get(name, name)
     plan = PrecisionPlan(weights=form, activations=form, kv_cache=form, gradients=form, adapters=form)
     if inference or name == "fp32":
         plan = replace(plan, master_weights=None)
@@ -246,6 +262,8 @@ def _plan(name: str, *, inference: bool) -> PrecisionPlan:
         plan = replace(plan, weights="nf4")
     elif name == "fp8-train":
         plan = replace(plan, weights="fp8", activations="fp8")
+    elif name == "fp16-main32":
+        plan = replace(plan, main_gradients="fp32")
     elif name == "pure-bf16":
         plan = replace(plan, optimizer_states="bf16", master_weights=None)
     return plan

@@ -28,7 +28,7 @@ from tierform.network import AnalyticNetwork, Flow, RouterParameters, from_graph
 from tierform.network.case import TrafficCase
 from tierform.network.cycle.result import CycleResult
 from tierform.network.cycle.sampling import simulate_case
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 TABLES = Path(__file__).parent / "tables"
 SOURCE = "booksim2"
@@ -45,7 +45,7 @@ def settings() -> dict[str, dict[str, Any]]:
     return {name: {**content["router"], **own} for name, own in content["cases"].items()}
 
 
-def _case(name: str, **changes: Any) -> TrafficCase:
+def _case(name: str, **changes: object) -> TrafficCase:
     """A case of the built-in tables."""
     irregular = None
     if settings()[name]["topology"] == "anynet":
@@ -54,7 +54,7 @@ def _case(name: str, **changes: Any) -> TrafficCase:
     return case_from_settings({**settings()[name], **changes}, irregular)
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """All points, from the built-in table or from `folder` (``booksim2.csv`` and the configurations that it names)."""
     rows = _built_in() if folder is None else _from_folder(folder)
     points = [*_zero_load(), *_analytic(), *_saturation()]
@@ -77,7 +77,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         "Near the knee and above, its seeds differ far more (built-in table, column spread): packet latency of the 8x8 "
         "mesh with 5-flit packets at 0.4 is 147 to 231 cycles over six seeds, of transpose at 0.15 399 to 483.",
     ]
-    return Ledger("network", points, remarks)
+    return EngineLedger("network", points, remarks)
 
 
 def _measured_packets(case: TrafficCase, rate: float) -> float:
@@ -159,7 +159,16 @@ def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> lis
     case: TrafficCase = row["config"]
     verdict = float(np.mean([result.stable for result in ours]) > 0.5)
     points = [
-        Point(row["label"], "verdict stable", "", float(row["stable"]), verdict, Tolerance(), SOURCE, "simulator")
+        Point(
+            case=row["label"],
+            quantity="verdict stable",
+            unit="",
+            reference=float(row["stable"]),
+            ours=verdict,
+            tolerance=Tolerance(),
+            source=SOURCE,
+            evidence="simulator",
+        )
     ]
     if not row["stable"]:
         return points
@@ -183,30 +192,41 @@ def _compare(row: dict[str, Any], ours: list[CycleResult], lowest: float) -> lis
         value = float(np.mean([getattr(result, f"{name}_latency_cycles") for result in ours]))
         points.append(
             Point(
-                row["label"],
-                quantity,
-                "cycles",
-                row[name],
-                value,
-                tolerance,
-                SOURCE,
-                "simulator",
+                case=row["label"],
+                quantity=quantity,
+                unit="cycles",
+                reference=row[name],
+                ours=value,
+                tolerance=tolerance,
+                source=SOURCE,
+                evidence="simulator",
                 note="at its limit: for information" if tolerance is None else "",
             )
         )
     hops = float(np.mean([result.hops for result in ours]))
     accepted = float(np.mean([result.accepted_flit_rate for result in ours]))
-    points.append(Point(row["label"], "hops", "", row["hops"], hops, Tolerance(0.005, hop_error), SOURCE, "simulator"))
     points.append(
         Point(
-            row["label"],
-            "accepted rate",
-            "flits/node/cycle",
-            row["accepted"],
-            accepted,
-            Tolerance(0.01, chance * row["rate"]),
-            SOURCE,
-            "simulator",
+            case=row["label"],
+            quantity="hops",
+            unit="",
+            reference=row["hops"],
+            ours=hops,
+            tolerance=Tolerance(0.005, hop_error),
+            source=SOURCE,
+            evidence="simulator",
+        )
+    )
+    points.append(
+        Point(
+            case=row["label"],
+            quantity="accepted rate",
+            unit="flits/node/cycle",
+            reference=row["accepted"],
+            ours=accepted,
+            tolerance=Tolerance(0.01, chance * row["rate"]),
+            source=SOURCE,
+            evidence="simulator",
         )
     )
     return points
@@ -235,14 +255,14 @@ def _zero_load() -> list[Point]:
                 times = simulate_flows(topology, "default", router, 1.0, [flow], packet_flits=flits)
                 points.append(
                     Point(
-                        f"mesh {shape}, {flits} flits, {stages} cycles a hop",
-                        "zero-load latency",
-                        "cycles",
-                        stages * routers + 2 + flits - 1,
-                        float(times.finished_s[0] - times.started_s[0]),
-                        Tolerance(),
-                        SOURCE,
-                        "closed form",
+                        case=f"mesh {shape}, {flits} flits, {stages} cycles a hop",
+                        quantity="zero-load latency",
+                        unit="cycles",
+                        reference=stages * routers + 2 + flits - 1,
+                        ours=float(times.finished_s[0] - times.started_s[0]),
+                        tolerance=Tolerance(),
+                        source=SOURCE,
+                        evidence="closed form",
                     )
                 )
     return points
@@ -277,14 +297,14 @@ def _analytic() -> list[Point]:
             exact = _simulate(case, fraction * limit, 1)
             points.append(
                 Point(
-                    f"{name} at {fraction:.0%} of saturation",
-                    "analytic latency",
-                    "cycles",
-                    exact.packet_latency_cycles,
-                    estimate.packet_latency_cycles,
-                    Tolerance(0.10),
-                    "tierform",
-                    "simulator",
+                    case=f"{name} at {fraction:.0%} of saturation",
+                    quantity="analytic latency",
+                    unit="cycles",
+                    reference=exact.packet_latency_cycles,
+                    ours=estimate.packet_latency_cycles,
+                    tolerance=Tolerance(0.10),
+                    source="tierform",
+                    evidence="simulator",
                 )
             )
     return points
@@ -298,14 +318,14 @@ def _saturation() -> list[Point]:
         result = _simulate(case, 1.0, 1)
         points.append(
             Point(
-                row["case"],
-                "saturation throughput",
-                "flits/node/cycle",
-                float(row["accepted_flit_rate"]),
-                result.accepted_flit_rate,
-                Tolerance(0.03),
-                SOURCE,
-                "simulator",
+                case=row["case"],
+                quantity="saturation throughput",
+                unit="flits/node/cycle",
+                reference=float(row["accepted_flit_rate"]),
+                ours=result.accepted_flit_rate,
+                tolerance=Tolerance(0.03),
+                source=SOURCE,
+                evidence="simulator",
             )
         )
     return points

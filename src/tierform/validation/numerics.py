@@ -10,12 +10,12 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 TABLE = Path(__file__).parent / "tables" / "numerics.csv"
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point; `folder` may hold another ``numerics.csv`` of the same columns."""
     file = folder / "numerics.csv" if folder is not None else TABLE
     from tierform.files import read_text
@@ -30,21 +30,21 @@ def ledger(folder: Path | None = None) -> Ledger:
             continue
         points.append(
             Point(
-                f"{row['case']} at {row['at']} {row['at_unit']}",
-                row["quantity"],
-                row["unit"],
-                float(row["reference"]),
-                ours,
-                Tolerance(relative=float(row["tolerance"])),
-                row["source"],
-                row["evidence"],  # type: ignore[arg-type]
+                case=f"{row['case']} at {row['at']} {row['at_unit']}",
+                quantity=row["quantity"],
+                unit=row["unit"],
+                reference=float(row["reference"]),
+                ours=ours,
+                tolerance=Tolerance(relative=float(row["tolerance"])),
+                source=row["source"],
+                evidence=row["evidence"],  # type: ignore[arg-type]
             )
         )
     remarks.append(
         "The two fits of the NeuRRAM chip differ by up to 20 % between 5 and 30 uS, the cubic one being the larger; "
         "below 5 and above 35 uS they part, so neither is evidence there."
     )
-    return Ledger("numerics", points, tuple(remarks))
+    return EngineLedger("numerics", points, tuple(remarks))
 
 
 def _ours(case: str, at: float) -> float | None:

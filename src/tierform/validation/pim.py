@@ -24,7 +24,7 @@ from tierform.memory import CycleMemory, Trace, load_dram
 from tierform.simulation import charge
 from tierform.simulation.simulate import simulate
 from tierform.validation.charged import chip_of
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 from tierform.workload import Inference
 
 _STREAM = Tolerance(relative=0.03)
@@ -34,7 +34,7 @@ _SPEED, _ENERGY = (22.1, 114.9), (138.1, 666.6)  # least and largest published, 
 _SIZES = (("bert-base", 1, 128), ("bert-base", 1, 512), ("gpt2", 1, 256), ("gpt2", 8, 512), ("bert-large", 1, 512))
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     if folder is not None:
         fail("this engine has no points that data of yours could replace", value=str(folder))
@@ -44,7 +44,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         "subarray of a bank at work in TransPIM; they count as fitted.",
         "TransPIM's power is implied: a 250 W board times the ratio of its speed to its energy saving.",
     )
-    return Ledger("pim", points, remarks)
+    return EngineLedger("pim", points, remarks)
 
 
 def _streamed(component: str, memory: str) -> Point:
@@ -62,14 +62,14 @@ def _streamed(component: str, memory: str) -> Point:
     operator = product(1, held_B // edge, edge)
     (cost,) = charge(chip_of(part), (operator,))
     return Point(
-        f"{component}, {_ROWS} rows of one bank",
-        "bandwidth of a bank",
-        "GB/s",
-        run.bandwidth_B_per_s / 1e9,
-        cost.memory_read_B / part.parameters.banks / cost.occupancy_s / 1e9,
-        _STREAM,
-        "cycle engine of this project, itself held against DRAMsim3",
-        "simulator",
+        case=f"{component}, {_ROWS} rows of one bank",
+        quantity="bandwidth of a bank",
+        unit="GB/s",
+        reference=run.bandwidth_B_per_s / 1e9,
+        ours=cost.memory_read_B / part.parameters.banks / cost.occupancy_s / 1e9,
+        tolerance=_STREAM,
+        source="cycle engine of this project, itself held against DRAMsim3",
+        evidence="simulator",
     )
 
 
@@ -84,26 +84,26 @@ def _published() -> list[Point]:
     implied = sum(_BOARD_W * speed / energy for speed, energy in zip(_SPEED, _ENERGY, strict=True)) / 2
     return [
         Point(
-            "HAIMA over TransPIM, mean of five sizes",
-            "speed",
-            "",
-            1.45,
-            mean,
-            Tolerance(relative=0.25),
-            "haima-2023",
-            "published",
+            case="HAIMA over TransPIM, mean of five sizes",
+            quantity="speed",
+            unit="",
+            reference=1.45,
+            ours=mean,
+            tolerance=Tolerance(relative=0.25),
+            source="haima-2023",
+            evidence="published",
             fitted=True,
             note="1.4 to 1.5",
         ),
         Point(
-            "TransPIM, mean of five sizes",
-            "power",
-            "W",
-            implied,
-            sum(powers) / len(powers),
-            Tolerance(relative=0.25),
-            "transpim-2022",
-            "published",
+            case="TransPIM, mean of five sizes",
+            quantity="power",
+            unit="W",
+            reference=implied,
+            ours=sum(powers) / len(powers),
+            tolerance=Tolerance(relative=0.25),
+            source="transpim-2022",
+            evidence="published",
             fitted=True,
         ),
     ]

@@ -15,7 +15,7 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.files import read_text
-from tierform.validation.ledger import Evidence, Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Evidence, Point, Tolerance
 
 WEIGHTS = 2**20
 # bits: relative root-mean-square error of (truncate, midpoint, round) on Gaussian bf16 weights
@@ -24,14 +24,23 @@ _OWN = "NumPy reference, 2 million samples"
 _PAPER = "compression-aware-2025"
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point, computed anew."""
     from tierform.studies.smartquant_device import proportionality
 
     measured = _measure()
     references = _references(folder)
     points = [
-        Point(case, quantity, "", value, measured[case, quantity], Tolerance(absolute=tolerance), source, evidence)
+        Point(
+            case=case,
+            quantity=quantity,
+            unit="",
+            reference=value,
+            ours=measured[case, quantity],
+            tolerance=Tolerance(absolute=tolerance),
+            source=source,
+            evidence=evidence,
+        )
         for (case, quantity), (value, tolerance, source, evidence) in references.items()
     ]
     if folder is None:
@@ -46,13 +55,22 @@ def ledger(folder: Path | None = None) -> Ledger:
                     ours = float(value) / 100  # type: ignore[arg-type]
                     case = f"{row[0]} of 16 planes, {layout}"
                     points.append(
-                        Point(case, quantity, "", ideal, ours, Tolerance(absolute=0.02), "1 - k/16", "closed form")
+                        Point(
+                            case=case,
+                            quantity=quantity,
+                            unit="",
+                            reference=ideal,
+                            ours=ours,
+                            tolerance=Tolerance(absolute=0.02),
+                            source="1 - k/16",
+                            evidence="closed form",
+                        )
                     )
     remarks = [
         "The published 25.2 % is of real weights; Gaussian ones of any standard deviation come near it, because what "
         "compresses are the exponent's upper planes.",
     ]
-    return Ledger("store", points, remarks)
+    return EngineLedger("store", points, remarks)
 
 
 def _references(folder: Path | None) -> dict[tuple[str, str], tuple[float, float, str, Evidence]]:

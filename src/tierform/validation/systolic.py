@@ -27,7 +27,7 @@ from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_text
 from tierform.simulation import charge
 from tierform.validation.charged import chip_of
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 _SOURCE = "scale-sim-v3"
 _EQUAL = Tolerance()
@@ -49,7 +49,7 @@ _FIGURES = {
 _CONVOLUTION = re.compile(r"conv (\d+)x(\d+) (\d+)x(\d+) (\d+) to (\d+) stride (\d+)")
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     points = list(_built_in() if folder is None else _folder(folder / "scale-sim-v3.csv"))
     remarks = (
@@ -62,7 +62,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         "half-filled line that leaves its write buffer early counts as a whole one (589,951 words for 589,824).",
         "Its overall utilization counts the operations of the dense layer when weights are sparse: it may pass 100 %.",
     )
-    return Ledger("systolic", points, remarks)
+    return EngineLedger("systolic", points, remarks)
 
 
 def _built_in() -> Iterator[Point]:
@@ -87,7 +87,20 @@ def _configuration(
     rows: int, columns: int, dataflow: str, free: bool, words: int, sram: tuple[int, int, int], sparse: bool = False
 ) -> Configuration:
     return Configuration(
-        "validation", rows, columns, *sram, dataflow, free, words, words, words, sparse, "ellpack_block", ()
+        name="validation",
+        rows=rows,
+        columns=columns,
+        ifmap_words=sram[0],
+        filter_words=sram[1],
+        ofmap_words=sram[2],
+        dataflow=dataflow,
+        calculate_bandwidth=free,
+        ifmap_bandwidth=words,
+        filter_bandwidth=words,
+        ofmap_bandwidth=words,
+        sparse=sparse,
+        representation="ellpack_block",
+        without_effect=(),
     )
 
 
@@ -101,16 +114,16 @@ def _layer(name: str, text: str, sparsity: str) -> LayerShape:
     height, width, high, wide, channels, filters, stride = (int(part) for part in match.groups())
     out_h, out_w = -(-(height - high + stride) // stride), -(-(width - wide + stride) // stride)
     return LayerShape(
-        name,
-        out_h * out_w,
-        filters,
-        high * wide * channels,
-        1,
-        ratio,
-        (height, width, channels),
-        (high, wide),
-        (stride, stride),
-        (out_h, out_w),
+        name=name,
+        m=out_h * out_w,
+        n=filters,
+        k=high * wide * channels,
+        count=1,
+        sparsity=ratio,
+        ifmap=(height, width, channels),
+        window=(high, wide),
+        stride=(stride, stride),
+        ofmap=(out_h, out_w),
     )
 
 
@@ -121,9 +134,27 @@ def _compared(
     for name, value in reference.items():
         column, unit = _FIGURES[name]
         tolerance = _ROUNDING if unit == "%" else _EQUAL
-        yield Point(case, column, unit, value, ours[column], tolerance, _SOURCE, "simulator")
+        yield Point(
+            case=case,
+            quantity=column,
+            unit=unit,
+            reference=value,
+            ours=ours[column],
+            tolerance=tolerance,
+            source=_SOURCE,
+            evidence="simulator",
+        )
     real = hardware(layer, configuration).figures
-    yield Point(case, "hardware cycles", "cycle", reference["cycles"], real["Total Cycles"], None, _SOURCE, "simulator")
+    yield Point(
+        case=case,
+        quantity="hardware cycles",
+        unit="cycle",
+        reference=reference["cycles"],
+        ours=real["Total Cycles"],
+        tolerance=None,
+        source=_SOURCE,
+        evidence="simulator",
+    )
     yield from _as_charged(case, layer, configuration, reference)
 
 
@@ -144,13 +175,31 @@ def _as_charged(
     operator = product(layer.m, layer.n, layer.k)
     (cost,) = charge(chip_of(array), (operator,))
     cycles = cost.occupancy_s * array.parameters.clock.value
-    yield Point(case, "cycles as charged", "cycle", reference["cycles"], cycles, None, _SOURCE, "simulator")
+    yield Point(
+        case=case,
+        quantity="cycles as charged",
+        unit="cycle",
+        reference=reference["cycles"],
+        ours=cycles,
+        tolerance=None,
+        source=_SOURCE,
+        evidence="simulator",
+    )
     if sparse or layer.window is not None:
         return
     found = array.refetch(operator)
     words = layer.m * layer.k * found.first + layer.k * layer.n * found.second
     theirs = reference["dram_input_reads"] + reference["dram_weight_reads"]
-    yield Point(case, "DRAM reads as charged", "word", theirs, words, None, _SOURCE, "simulator")
+    yield Point(
+        case=case,
+        quantity="DRAM reads as charged",
+        unit="word",
+        reference=theirs,
+        ours=words,
+        tolerance=None,
+        source=_SOURCE,
+        evidence="simulator",
+    )
 
 
 def _folder(path: Path) -> Iterator[Point]:

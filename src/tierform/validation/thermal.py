@@ -25,9 +25,9 @@ from tierform.thermal.block import BlockModel
 from tierform.thermal.grid import GridModel
 from tierform.thermal.materials import Material
 from tierform.thermal.network import Array
-from tierform.thermal.stack import Channels, Layer, Plate, Region, Sink, Stack
+from tierform.thermal.stack import Channels, Plate, Region, Sink, Stack, StackLayer
 from tierform.validation import thermal_closed_forms as closed
-from tierform.validation.ledger import Evidence, Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Evidence, Point, Tolerance
 
 _SOURCE = "hotspot-7"
 _CARSLAW = "Carslaw and Jaeger 1959"
@@ -39,7 +39,7 @@ _TABLES = Path(__file__).parent / "tables"
 _COPPER = Material.isotropic("copper", 400.0, 3.55e6)
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     if folder is None:
         points = [*_planar(), *_stacked(), *_steps(), *_channels(), *_closed_forms()]
@@ -51,7 +51,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         "HotSpot's heterogeneous 3D mode puts half of the convective resistance between spreader and sink as well; the "
         "stacked rows reproduce it, finite volumes (the convention 'centred') do not.",
     )
-    return Ledger("thermal", points, remarks)
+    return EngineLedger("thermal", points, remarks)
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -65,11 +65,30 @@ def _region(row: dict[str, str]) -> Region:
 
 
 def _point(case: str, quantity: str, reference: float, ours: float, tolerance: Tolerance, note: str = "") -> Point:
-    return Point(case, quantity, "K", reference, ours, tolerance, _SOURCE, "simulator", note=note)
+    return Point(
+        case=case,
+        quantity=quantity,
+        unit="K",
+        reference=reference,
+        ours=ours,
+        tolerance=tolerance,
+        source=_SOURCE,
+        evidence="simulator",
+        note=note,
+    )
 
 
 def _balance(case: str, given_W: float, out_W: float) -> Point:
-    return Point(case, "heat out for heat in", "W", given_W, out_W, _BALANCE, "conservation of energy", "closed form")
+    return Point(
+        case=case,
+        quantity="heat out for heat in",
+        unit="W",
+        reference=given_W,
+        ours=out_W,
+        tolerance=_BALANCE,
+        source="conservation of energy",
+        evidence="closed form",
+    )
 
 
 def _default_sink(silicon_side_m: float) -> Sink:
@@ -84,8 +103,8 @@ def planar_case() -> tuple[Stack, Array, list[dict[str, str]]]:
     blocks = [row for row in rows if row["part"] == "block"]
     floor = tuple(_region(row) for row in blocks)
     layers = (
-        Layer("chip", 0.15e-3, Material.isotropic("silicon", 130.0, 1630300.0), floor, powered=True),
-        Layer("interface", 20e-6, Material.isotropic("interface", 4.0, 4.0e6)),
+        StackLayer("chip", 0.15e-3, Material.isotropic("silicon", 130.0, 1630300.0), floor, powered=True),
+        StackLayer("interface", 20e-6, Material.isotropic("interface", 4.0, 4.0e6)),
     )
     stack = Stack(0.016, 0.016, layers, _default_sink(0.016), ambient_K=318.15, convention="hotspot")
     return stack, np.array([float(row["power_W"]) for row in blocks]), rows
@@ -97,10 +116,10 @@ def stacked_case() -> tuple[Stack, Array, list[dict[str, str]]]:
     lower, upper = ([row for row in rows if row["part"] == part] for part in ("lower", "upper"))
     silicon, paste = Material.isotropic("silicon", 100.0, 1.75e6), Material.isotropic("interface", 4.0, 4.0e6)
     layers = (
-        Layer("lower", 0.15e-3, silicon, tuple(_region(row) for row in lower), powered=True),
-        Layer("lower interface", 20e-6, paste),
-        Layer("upper", 0.15e-3, silicon, tuple(_region(row) for row in upper), powered=True),
-        Layer("upper interface", 20e-6, paste),
+        StackLayer("lower", 0.15e-3, silicon, tuple(_region(row) for row in lower), powered=True),
+        StackLayer("lower interface", 20e-6, paste),
+        StackLayer("upper", 0.15e-3, silicon, tuple(_region(row) for row in upper), powered=True),
+        StackLayer("upper interface", 20e-6, paste),
     )
     stack = Stack(0.016, 0.016, layers, _default_sink(0.016), ambient_K=318.15, convention="hotspot-detailed")
     return stack, np.array([float(row["power_W"]) for row in (*lower, *upper)]), rows
@@ -121,8 +140,8 @@ def transient_case() -> tuple[Stack, Array, Array, Array]:
         Region(name, x * 1e-3, y * 1e-3, width * 1e-3, height * 1e-3) for name, (x, y, width, height) in corners.items()
     )
     layers = (
-        Layer("chip", 0.3e-3, Material.isotropic("silicon", 120.0, 1.7e6), floor, powered=True),
-        Layer("interface", 30e-6, Material.isotropic("interface", 5.0, 4.0e6)),
+        StackLayer("chip", 0.3e-3, Material.isotropic("silicon", 120.0, 1.7e6), floor, powered=True),
+        StackLayer("interface", 30e-6, Material.isotropic("interface", 5.0, 4.0e6)),
     )
     sink_metal = Material.isotropic("sink", 240.0, 2.4e6)
     sink = Sink(Plate(0.025, 1.5e-3, _COPPER), Plate(0.05, 6e-3, sink_metal), 0.25, 100.0)
@@ -142,9 +161,9 @@ def channels_case() -> tuple[Stack, Array, list[dict[str, str]]]:
     pattern = tuple("2" + "1" * 14 + "3" if row % 4 == 2 else "0" * 16 for row in range(16))
     halves = (Region("west", 0.0, 0.0, 4e-3, 8e-3), Region("east", 4e-3, 0.0, 4e-3, 8e-3))
     layers = (
-        Layer("base", 0.2e-3, silicon, halves),
-        Layer("channels", 0.1e-3, silicon, channels=Channels(pattern, water, 30000.0, 298.15, 25000.0)),
-        Layer("die", 0.3e-3, silicon, halves, powered=True),
+        StackLayer("base", 0.2e-3, silicon, halves),
+        StackLayer("channels", 0.1e-3, silicon, channels=Channels(pattern, water, 30000.0, 298.15, 25000.0)),
+        StackLayer("die", 0.3e-3, silicon, halves, powered=True),
     )
     sink = Sink(Plate(0.012, 1e-3, _COPPER), Plate(0.02, 2e-3, _COPPER), 20.0, 100.0)
     stack = Stack(8e-3, 8e-3, layers, sink, ambient_K=308.15, convention="hotspot-detailed")
@@ -233,11 +252,38 @@ def _closed_forms() -> Iterator[Point]:
         for cells, ours, exact in zip(refined.cells, refined.ours, refined.exact, strict=True):
             finest = cells == refined.cells[-1]
             tolerance = _EXACT if finest else None
-            yield Point(f"{case}, {cells} cells", "rise", "K", exact, ours, tolerance, _CARSLAW, closed_form)
+            yield Point(
+                case=f"{case}, {cells} cells",
+                quantity="rise",
+                unit="K",
+                reference=exact,
+                ours=ours,
+                tolerance=tolerance,
+                source=_CARSLAW,
+                evidence=closed_form,
+            )
         order = Tolerance(absolute=0.15)
-        yield Point(case, "order of convergence", "", 2.0, refined.order, order, "finite volumes", closed_form)
+        yield Point(
+            case=case,
+            quantity="order of convergence",
+            unit="",
+            reference=2.0,
+            ours=refined.order,
+            tolerance=order,
+            source="finite volumes",
+            evidence=closed_form,
+        )
     ours, exact = closed.layered_slab()
-    yield Point("heater under two layers and a film", "rise", "K", exact, ours, _EXACT, _CARSLAW, closed_form)
+    yield Point(
+        case="heater under two layers and a film",
+        quantity="rise",
+        unit="K",
+        reference=exact,
+        ours=ours,
+        tolerance=_EXACT,
+        source=_CARSLAW,
+        evidence=closed_form,
+    )
 
 
 def _folder(folder: Path) -> Iterator[Point]:

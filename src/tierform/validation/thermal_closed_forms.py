@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tierform.thermal.grid import GridModel
 from tierform.thermal.materials import Material
-from tierform.thermal.stack import Layer, Region, Stack, Surface
+from tierform.thermal.stack import Region, Stack, StackLayer, Surface
 
 FIXED = Surface(math.inf)
 _SILICON = Material.isotropic("silicon", 130.0, 1.63e6)
@@ -48,7 +48,7 @@ def slab_with_heat_production(refinements: tuple[int, ...] = (8, 16, 32, 64)) ->
     ours = []
     for slices in refinements:
         floor = (Region("all", 0, 0, side, side),)
-        layer = Layer("slab", thick, _SILICON, floor, powered=True, slices=slices)
+        layer = StackLayer("slab", thick, _SILICON, floor, powered=True, slices=slices)
         field = GridModel(Stack(side, side, (layer,), FIXED, ambient_K=300.0), 2, 2).steady([power])
         ours.append(float(field.tiles_K()[0]) - 300.0)
     exact = power / (side * side * thick) * thick**2 / (3 * 130.0)
@@ -60,9 +60,9 @@ def layered_slab() -> tuple[float, float]:
     side, power, h = 8e-3, 30.0, 2e4
     floor = (Region("all", 0, 0, side, side),)
     layers = (
-        Layer("heater", 1e-9, _SILICON, floor, powered=True),
-        Layer("silicon", 3e-4, _SILICON),
-        Layer("paste", 5e-5, _PASTE),
+        StackLayer("heater", 1e-9, _SILICON, floor, powered=True),
+        StackLayer("silicon", 3e-4, _SILICON),
+        StackLayer("paste", 5e-5, _PASTE),
     )
     field = GridModel(Stack(side, side, layers, Surface(h), ambient_K=300.0), 16, 16).steady([power])
     exact = power / side**2 * (0.5e-9 / 130.0 + 3e-4 / 130.0 + 5e-5 / 4.0 + 1 / h)
@@ -81,7 +81,7 @@ def point_source(refinements: tuple[int, ...] = (80, 160, 320)) -> Refined:
     for cells in refinements:
         # Cell centres straddle the middle, so the source is spread over the four cells around it.
         slices = cells // 10
-        layer = Layer("slab", high, _SILICON, slices=slices)
+        layer = StackLayer("slab", high, _SILICON, slices=slices)
         model = GridModel(Stack(side, side, (layer,), FIXED, ambient_K=0.001), cells, cells, solver="spectral")
         heat = np.zeros(model.network.shape)
         middle = cells // 2
@@ -115,8 +115,8 @@ def two_layer_transient(refinements: tuple[int, ...] = (16, 32, 64)) -> Refined:
     for slices in refinements:
         floor = (Region("all", 0, 0, side, side),)
         layers = (
-            Layer("silicon", below, _SILICON, floor, powered=True, slices=slices),
-            Layer("paste", above, _PASTE, slices=slices),
+            StackLayer("silicon", below, _SILICON, floor, powered=True, slices=slices),
+            StackLayer("paste", above, _PASTE, slices=slices),
         )
         model = GridModel(Stack(side, side, layers, FIXED, ambient_K=300.0), 1, 1, solver="direct")
         after = model.transient([[power]] * 10, time_s / 10, steps_per_interval=slices)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tierform.errors import fail
 from tierform.files import read_text
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 from tierform.workload import (
     FineTuning,
     Full,
@@ -32,7 +32,7 @@ _TABLES = Path(__file__).parent / "tables"
 _EXACT = Tolerance()
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point computed anew; see the module's text."""
     points = [*_parameters(folder or _TABLES), *_flops(folder or _TABLES), *_memory(), _share()]
     remarks = (
@@ -40,7 +40,7 @@ def ledger(folder: Path | None = None) -> Ledger:
         "default expansion leaves out what inference does not need; these points use eager=True.",
         "Makers round their totals; the Hugging Face modules of the same configurations are matched exactly (tests).",
     )
-    return Ledger("workload", points, remarks)
+    return EngineLedger("workload", points, remarks)
 
 
 def _rows(folder: Path, name: str) -> list[dict[str, str]]:
@@ -63,7 +63,16 @@ def _parameters(folder: Path) -> Iterator[Point]:
         for column, ours in (("total", model.parameters), ("active", model.active_parameters)):
             if row.get(column):
                 stated = _number(row, column, name)
-                yield Point(model.name, f"{column} parameters", "", stated, ours, tolerance, row["source"], "published")
+                yield Point(
+                    case=model.name,
+                    quantity=f"{column} parameters",
+                    unit="",
+                    reference=stated,
+                    ours=ours,
+                    tolerance=tolerance,
+                    source=row["source"],
+                    evidence="published",
+                )
 
 
 def _flops(folder: Path) -> Iterator[Point]:
@@ -74,14 +83,14 @@ def _flops(folder: Path) -> Iterator[Point]:
         workload = expand(load_model(row["model"]), task, eager=True)
         for stage in ("forward", "backward"):
             yield Point(
-                f"{row['model']}, {row['method']}, {row['sequence']} tokens",
-                f"matmul operations {stage}",
-                "op",
-                _number(row, stage, name),
-                2.0 * _macs(workload, stage),
-                _EXACT,
-                "PyTorch flop counter",
-                "simulator",
+                case=f"{row['model']}, {row['method']}, {row['sequence']} tokens",
+                quantity=f"matmul operations {stage}",
+                unit="op",
+                reference=_number(row, stage, name),
+                ours=2.0 * _macs(workload, stage),
+                tolerance=_EXACT,
+                source="PyTorch flop counter",
+                evidence="simulator",
             )
 
 
@@ -109,37 +118,37 @@ def _memory() -> Iterator[Point]:
         task = FineTuning(batch=b, sequence=s, recomputation=recomputation)  # type: ignore[arg-type]
         two, one = (expand(_layers(n), task).footprint.activations for n in (3, 2))
         yield Point(
-            f"GPT-2 XL layer, recomputation {recomputation}",
-            "stored activations",
-            "B",
-            s * b * h * factor,
-            two - one,
-            _EXACT,
-            "Korthikanti et al. 2022",
-            "closed form",
+            case=f"GPT-2 XL layer, recomputation {recomputation}",
+            quantity="stored activations",
+            unit="B",
+            reference=s * b * h * factor,
+            ours=two - one,
+            tolerance=_EXACT,
+            source="Korthikanti et al. 2022",
+            evidence="closed form",
         )
     memory = expand(load_model("llama-3.1-8b"), FineTuning(sequence=128)).footprint
     states = memory.weights + memory.gradients + memory.optimizer_states + memory.master_weights
     yield Point(
-        "llama-3.1-8b, AdamW in mixed precision",
-        "model states",
-        "B",
-        16.0 * 8030261248,
-        states,
-        _EXACT,
-        "Rajbhandari et al. 2020 (ZeRO)",
-        "closed form",
+        case="llama-3.1-8b, AdamW in mixed precision",
+        quantity="model states",
+        unit="B",
+        reference=16.0 * 8030261248,
+        ours=states,
+        tolerance=_EXACT,
+        source="Rajbhandari et al. 2020 (ZeRO)",
+        evidence="closed form",
     )
     cache = expand(load_model("deepseek-v3"), Inference(sequence=1000)).footprint.kv_cache
     yield Point(
-        "deepseek-v3, 1000 tokens",
-        "KV cache",
-        "B",
-        2.0 * 1000 * 61 * (512 + 64),
-        cache,
-        _EXACT,
-        "deepseek-v2-2024",
-        "closed form",
+        case="deepseek-v3, 1000 tokens",
+        quantity="KV cache",
+        unit="B",
+        reference=2.0 * 1000 * 61 * (512 + 64),
+        ours=cache,
+        tolerance=_EXACT,
+        source="deepseek-v2-2024",
+        evidence="closed form",
     )
 
 
@@ -150,12 +159,12 @@ def _share() -> Point:
     static = sum(o.macs for o in layer if o.static_operand)
     other = sum(o.macs for o in layer if not o.static_operand) / 2
     return Point(
-        "gpt2-medium, LoRA 32, 1024 tokens",
-        "operations on static weights",
-        "%",
-        91.9,
-        100.0 * static / (static + other),
-        Tolerance(absolute=0.1),
-        "atleus-2025",
-        "published",
+        case="gpt2-medium, LoRA 32, 1024 tokens",
+        quantity="operations on static weights",
+        unit="%",
+        reference=91.9,
+        ours=100.0 * static / (static + other),
+        tolerance=Tolerance(absolute=0.1),
+        source="atleus-2025",
+        evidence="published",
     )

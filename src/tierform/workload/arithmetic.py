@@ -52,6 +52,10 @@ REGRESSION_LOSS = 3.0  # (y - t)^2 summed
 ROUTING = 7.0  # softmax or sigmoid over expert logits, then a running top-k comparison
 
 # Per parameter and step.  AdamW (Loshchilov and Hutter, 2019): m 3, v 4, bias corrections 2, root, epsilon, divide,
-# step size, subtract, weight decay 1.  SGD: multiply, subtract; with momentum one multiply-add more.
-OPTIMIZER = {"adamw": 14.0, "sgd": 2.0, "sgd-momentum": 4.0}
-OPTIMIZER_STATES = {"adamw": 2, "sgd": 0, "sgd-momentum": 1}
+# step size, subtract, weight decay 1.  SGD: multiply, subtract; with momentum one multiply-add more.  8-bit AdamW
+# (Dettmers et al., 2022): for each moment also look up, multiply by the block's scale; block maximum, divide, find the
+# level.  Adafactor (Shazeer and Stern, 2018): square, epsilon, sums by row and column 2, product of factors, divide,
+# root, divide by it; root mean square 2, clip, step size, subtract.  Muon (Jordan, 2024) beside its products: momentum
+# 2, Nesterov 2, norm 2, divide; scale, weight decay, step size, subtract.
+OPTIMIZER = {"adamw": 14.0, "adamw-8bit": 24.0, "adafactor": 13.0, "muon": 11.0, "sgd": 2.0, "sgd-momentum": 4.0}
+OPTIMIZER_STATES = {"adamw": 2, "adamw-8bit": 2, "adafactor": 1, "muon": 1, "sgd": 0, "sgd-momentum": 1}

@@ -32,7 +32,7 @@ _HEAD_SUFFIXES = {
 class Config:
     """A configuration being read."""
 
-    def __init__(self, values: dict[str, Any], file: str, document: Document | None = None) -> None:
+    def __init__(self, values: dict[str, object], file: str, document: Document | None = None) -> None:
         self.values = values
         self.file = file
         self._document = document

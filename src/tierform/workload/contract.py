@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from tierform.errors import TierformError
 from tierform.workload.expand import expand
@@ -51,7 +50,7 @@ def _check_block(place: str, block: Block, weights: set[str]) -> None:
             _demand(all(size >= 1 for size in operand.shape), f"{at}: {operand.name} has an empty shape")
 
 
-def check_family(config: dict[str, Any], *, batch: int = 2, sequence: int = 16) -> None:
+def check_family(config: dict[str, object], *, batch: int = 2, sequence: int = 16) -> None:
     """Every task that the configuration's model can do, checked; backward is twice forward in full training."""
     model = model_from_config(config)
     check_workload(expand(model, Inference(batch=batch, sequence=sequence, decode=5 if model.generative else 0)))

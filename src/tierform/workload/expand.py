@@ -16,17 +16,25 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Literal
 
-from tierform.errors import Problem, TierformError, fail
+from tierform.errors import fail
+from tierform.workload.checks import check_task
 from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layers import Pass
-from tierform.workload.layout import Plan, Segment, lay_out, reduction_blocks, weights_of
+from tierform.workload.layout import EqualLayers, Plan, lay_out, reduction_blocks, weights_of
 from tierform.workload.memory import BlockMemory, even_cut
 from tierform.workload.models import Model
-from tierform.workload.operator import Role
+from tierform.workload.operator import Phase, Role
 from tierform.workload.ops.optimizer import update_operators
-from tierform.workload.parallel import ALONE, ONE_PART, MicroBatches, Parallelism, check_tensor, parts_of
+from tierform.workload.parallel import (
+    ALONE,
+    ONE_PART,
+    MicroBatches,
+    Parallelism,
+    parts_of,
+)
+from tierform.workload.sharding import gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
@@ -64,7 +72,7 @@ def expand(
 def _expand(
     model: Model, task: Task, micro_batches: MicroBatches, parallelism: Parallelism, eager: bool, attention: str
 ) -> Workload:
-    _check(model, task, micro_batches, parallelism)
+    check_task(model, task, micro_batches, parallelism)
     plan = Plan(model, task, resolved_precision(task), parallelism, attention)
     if isinstance(task, FineTuning):
         return _training(plan, task, micro_batches.training, eager)
@@ -79,88 +87,6 @@ def count_parameters(model: Model) -> tuple[int, int]:
     segments = lay_out(Plan(model, task, resolved_precision(task)), Pass((SequenceGroup(),), encoder_tokens=1))
     weights = weights_of(segments)
     return sum(w.total for w in weights), sum(w.elements * w.active * w.layers for w in weights)
-
-
-# -- checks ------------------------------------------------------------------------------------------------------
-def _check(model: Model, task: Task, micro_batches: MicroBatches, split: Parallelism) -> None:
-    problems = [*_batch_problems(task, micro_batches, split), *_length_problems(model, task)]
-    if isinstance(task, Inference):
-        problems += _phase_problems(model, task)
-    if isinstance(task, Step):
-        problems += _step_problems(model, task)
-    if split.tensor > 1:
-        try:
-            check_tensor(model, split.tensor)
-        except TierformError as error:
-            problems += error.problems
-    if problems:
-        raise TierformError(dict.fromkeys(problems))
-
-
-def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
-    groups = task.groups if isinstance(task, Step) else (SequenceGroup(task.batch),)
-    problems = [
-        Problem(f"a batch of {group.sequences} does not divide among {split.data} copies", key="data", value=split.data)
-        for group in groups
-        if group.sequences % split.data
-    ]
-    if problems:
-        return problems
-    batch = sum(group.sequences for group in groups) // split.data
-    for phase in _phases(task):
-        parts = getattr(micro_batches, phase)
-        if parts > batch:
-            problems.append(
-                Problem(
-                    f"a batch of {batch} cannot be cut into {parts} micro-batches",
-                    key=f"micro_batches.{phase}",
-                    value=parts,
-                    fix=f"Choose at most {batch}.",
-                )
-            )
-    return problems
-
-
-def _phases(task: Task) -> tuple[str, ...]:
-    if isinstance(task, FineTuning):
-        return ("training",)
-    if isinstance(task, Step):
-        return ("decode" if all(group.past for group in task.groups) else "prefill",)
-    return (*(("prefill",) if task.prefill else ()), *(("decode",) if task.decode else ()))
-
-
-def _length_problems(model: Model, task: Task) -> list[Problem]:
-    length = task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
-    if model.fixed_tokens or model.positions != "learned" or length <= model.max_positions:
-        return []
-    what = f"{model.name} has learned positions for at most {model.max_positions} tokens"
-    return [Problem(what, key="sequence", value=length, fix="Shorten the sequence (with its decoded tokens).")]
-
-
-def _phase_problems(model: Model, task: Inference) -> list[Problem]:
-    problems = []
-    if not model.generative:
-        if task.decode:
-            what = f"{model.name} does not generate tokens"
-            problems.append(Problem(what, key="decode", value=task.decode, fix="Leave decode at 0."))
-        if not task.prefill:
-            problems.append(Problem(f"{model.name} has no decode phase to leave prefill out for", key="prefill"))
-    if not task.prefill and not task.decode:
-        problems.append(Problem("neither prefill nor decode is asked for", key="decode", value=task.decode))
-    return problems
-
-
-def _step_problems(model: Model, task: Step) -> list[Problem]:
-    problems = []
-    if model.kind == "encoder-decoder":
-        what = f"{model.name} reads a sequence and writes another: a step of sequence groups cannot say both"
-        problems.append(Problem(what, key="groups", fix="Use Inference(batch, sequence, decode)."))
-    elif not model.generative and any(group.past for group in task.groups):
-        problems.append(Problem(f"{model.name} has no cache of past tokens", key="groups", fix="Leave past at 0."))
-    if model.fixed_tokens and any(group.new != model.fixed_tokens for group in task.groups):
-        what = f"{model.name} takes {model.fixed_tokens} tokens of a sample, no other number"
-        problems.append(Problem(what, key="groups", fix=f"Set new to {model.fixed_tokens}."))
-    return problems
 
 
 # -- inference ---------------------------------------------------------------------------------------------------
@@ -199,7 +125,7 @@ def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> W
 
 def _run(
     plan: Plan, p: Pass, name: str, kind: StageKind, repeat: int, parts: int, fixed: int = 0
-) -> tuple[Stage, list[list[Segment]]]:
+) -> tuple[Stage, list[list[EqualLayers]]]:
     """A stage of inference; `fixed` tokens of each sequence count for rates (an encoder's), else its new ones."""
     waves, laid_out = [], []
     for part, number in _parts(plan, p, parts):
@@ -233,7 +159,7 @@ def _parts(plan: Plan, p: Pass, parts: int) -> list[tuple[Pass, int]]:
     return [(replace(part, split_experts=split), number) for part, number in made]
 
 
-def _forward(segments: list[Segment]) -> list[Block]:
+def _forward(segments: list[EqualLayers]) -> list[Block]:
     return [segment.forward() for segment in segments if segment.layout.tape.operators]
 
 
@@ -259,17 +185,20 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
-    plan = replace(plan, accumulate=parts * task.gradient_accumulation > 1)
+    accumulate = parts * task.gradient_accumulation > 1
+    plan = replace(plan, accumulate=accumulate and split.zero < 2)  # sharded gradients are added up in shards
     group = SequenceGroup(task.batch // split.data, sequence)
     whole = Pass((group,), encoder_tokens=sequence, training=True, eager=eager)
-    forward, backward, laid_out = [], [], []
-    for p, number in _parts(plan, whole, parts):
-        segments = lay_out(plan, p)
-        laid_out.append(segments)
-        forward.append(Wave(tuple(_forward(segments)), number * more, p.tokens))
-        reverse = tuple(s.backward() for s in reversed(segments) if s.gradients.operators)
-        backward.append(Wave(reverse, number * more, p.tokens))
+    waves = [(p, number * more, lay_out(plan, p)) for p, number in _parts(plan, whole, parts)]
+    laid_out = [segments for _, _, segments in waves]
     weights = weights_of(laid_out[0])
+    forward, backward = [], []
+    for p, number, segments in waves:
+        there = tuple(with_gathers(block, weights, split, Phase.FORWARD) for block in _forward(segments))
+        forward.append(Wave(there, number, p.tokens))
+        reverse = (s.backward() for s in reversed(segments) if s.gradients.operators)
+        back = tuple(sharded_backward(block, weights, plan.precision, split, accumulate) for block in reverse)
+        backward.append(Wave(back, number, p.tokens))
     if not any(w.trainable for w in weights):
         fail(
             f"nothing would learn: {model.name} has no parameter that {type(task.method).__name__} trains",
@@ -288,20 +217,22 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
 
 
 def _update(
-    plan: Plan, task: FineTuning, segments: list[Segment], weights: tuple[Weight, ...], memory: Memory
+    plan: Plan, task: FineTuning, segments: list[EqualLayers], weights: tuple[Weight, ...], memory: Memory
 ) -> tuple[Block, ...]:
     blocks = []
     for segment in segments:
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
-            operators = update_operators(own, task.optimizer, plan.precision)
+            copies = plan.parallelism.data if plan.parallelism.zero else 1
+            operators = update_operators(own, task.optimizer, plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
-    return (*reduction_blocks(weights, memory, plan.precision, plan.parallelism), *blocks)
+    before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
+    return (*before, *blocks, *after)
 
 
 # -- the whole ---------------------------------------------------------------------------------------------------
 def _without_update(
-    plan: Plan, found: list[tuple[Stage, list[list[Segment]]]], segments: list[Segment], eager: bool
+    plan: Plan, found: list[tuple[Stage, list[list[EqualLayers]]]], segments: list[EqualLayers], eager: bool
 ) -> Workload:
     """The workload of inference stages; `segments` has every block."""
     weights = weights_of(segments)
@@ -310,7 +241,7 @@ def _without_update(
 
 
 def _workload(plan: Plan, stages: list[Stage], weights: tuple[Weight, ...], memory: Memory, eager: bool) -> Workload:
-    even_cut(memory, plan.parallelism.pipeline)
+    even_cut(memory, plan.parallelism.parts)
     return Workload(
         model=plan.model,
         task=plan.task,
@@ -326,8 +257,8 @@ def _workload(plan: Plan, stages: list[Stage], weights: tuple[Weight, ...], memo
 
 def _memory(
     plan: Plan,
-    laid_out: list[list[list[Segment]]],
-    segments: list[Segment],
+    laid_out: list[list[list[EqualLayers]]],
+    segments: list[EqualLayers],
     weights: tuple[Weight, ...],
     eager: bool,
 ) -> Memory:
@@ -346,13 +277,24 @@ def _memory(
     for segment in segments:
         own = [w for w in weights if w.block == segment.name]
         held = cache if _writes_cache(segment) and model.generative else 0
-        states = states_of(own, task, plan.precision, held)
-        kept, space = saved.get(segment.name, ()), workspace.get(segment.name, 0)
-        found.append(BlockMemory(segment.name, segment.kind, segment.count, states, kept, space))
+        states = states_of(own, task, plan.precision, held, split)
+        layer, whole = segment.layered, gathered_B(own, split)
+        found.append(
+            BlockMemory(
+                segment.name,
+                segment.kind,
+                segment.count,
+                states,
+                saved_B=saved.get(segment.name, ()),
+                workspace_B=workspace.get(segment.name, 0),
+                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0),
+                root_B=0 if layer else whole,
+            )
+        )
     return tuple(found)
 
 
-def _writes_cache(segment: Segment) -> bool:
+def _writes_cache(segment: EqualLayers) -> bool:
     return any(operand.role is Role.KV_CACHE for o in segment.layout.tape.operators for operand in o.outputs)
 
 

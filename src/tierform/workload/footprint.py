@@ -10,15 +10,17 @@ for each row.  NormalFloat weights carry 0.127 bit each for their double-quantiz
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from tierform.workload.arithmetic import OPTIMIZER_STATES
 from tierform.workload.graph import Weight
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Operator, Role
-from tierform.workload.ops.optimizer import master_format
+from tierform.workload.ops.optimizer import master_format, state_numbers
+from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.sharding import kept_numbers
 from tierform.workload.task import FineTuning, Inference, Step, Task
 
 if TYPE_CHECKING:
@@ -27,29 +29,35 @@ if TYPE_CHECKING:
 BLOCK_SCALE_BITS = 0.127
 
 
-def states_of(weights: Iterable[Weight], task: Task, plan: PrecisionPlan, kv_cache_B: int = 0) -> Footprint:
-    """What one layer with these weights keeps for the whole task."""
+def states_of(
+    weights: Iterable[Weight], task: Task, plan: PrecisionPlan, kv_cache_B: int = 0, split: Parallelism = ALONE
+) -> Footprint:
+    """What one layer with these weights keeps for the whole task, on one of the copies that may share it."""
     own = list(weights)
+    copies = [split.data if split.zero > stage else 1 for stage in range(3)]  # that share states, gradients, weights
     parts = {
-        "weights": sum(_stored_B(w) for w in own if not w.adapter),
-        "adapters": sum(_stored_B(w) for w in own if w.adapter),
+        "weights": sum(_stored_B(w, copies[2]) for w in own if not w.adapter),
+        "adapters": sum(_stored_B(w, copies[2]) for w in own if w.adapter),
         "kv_cache": kv_cache_B,
     }
     if isinstance(task, FineTuning):
         learned = [w for w in own if w.trainable]
-        numbers = sum(w.elements * w.groups for w in learned)
+        states: Counter[str] = Counter()
+        for w in learned:
+            for form, numbers in state_numbers(w, task.optimizer, plan, copies[0]):
+                states[form] += numbers * w.groups
         parts |= {
-            "gradients": _bytes(numbers, plan.weight_gradients),
-            "optimizer_states": OPTIMIZER_STATES[task.optimizer] * _bytes(numbers, plan.optimizer_states),
+            "gradients": _bytes(sum(kept_numbers(w, copies[1]) for w in learned), plan.weight_gradients),
+            "optimizer_states": sum(_bytes(numbers, form) for form, numbers in states.items()),
             "master_weights": sum(
-                _bytes(w.elements * w.groups, master) for w in learned if (master := master_format(w, plan))
+                _bytes(kept_numbers(w, copies[0]), master) for w in learned if (master := master_format(w, plan))
             ),
         }
     return Footprint(**parts)
 
 
-def _stored_B(weight: Weight) -> int:
-    numbers = weight.elements * weight.groups
+def _stored_B(weight: Weight, copies: int) -> int:
+    numbers = kept_numbers(weight, copies)
     extra = int(numbers * BLOCK_SCALE_BITS / 8) if weight.precision == "nf4" else 0
     return _bytes(numbers, weight.precision) + extra
 

@@ -185,15 +185,16 @@ class Workload:
     @property
     def footprint(self) -> Footprint:
         """Memory of the fullest chip when the layers are shared evenly among the pipeline groups."""
-        groups = self.group_footprints(even_cut(self.memory, self.parallelism.pipeline))
+        groups = self.group_footprints(even_cut(self.memory, self.parallelism.parts))
         return max(groups, key=lambda footprint: footprint.total)
 
     def group_footprints(self, cut: Cut) -> tuple[Footprint, ...]:
         """Memory of one chip of each pipeline group.
 
-        `cut` names for each group its blocks and how many of each block's layers it has, in the forward order.
+        `cut` names for each part of the pipeline (one or, interleaved, several for each group) its blocks and how many
+        of each block's layers it has, in the forward order.
         """
-        return footprints(self.memory, cut, self._passes())
+        return footprints(self.memory, cut, self._passes(), self.parallelism.interleave)
 
     def saved_B(self, block: str) -> tuple[int, ...]:
         """Bytes that one layer of a block keeps for its backward pass, for one micro-batch of each wave."""

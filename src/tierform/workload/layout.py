@@ -6,8 +6,9 @@ needs no input gradient), so runs of equal layers become one segment with a coun
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
@@ -16,11 +17,12 @@ from tierform.workload.layers import Pass, Section, Streams
 from tierform.workload.memory import BlockKind, BlockMemory, even_cut
 from tierform.workload.methods import learning
 from tierform.workload.models import Model
-from tierform.workload.operator import Operator, Role
+from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
+from tierform.workload.sharding import gathers_of, kept_numbers
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
 
@@ -75,7 +77,7 @@ NOTHING = Gradients()
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class EqualLayers:
     """A run of `count` equal layers of a section: one layout forward, one backward."""
 
     name: str
@@ -143,7 +145,7 @@ def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...
     return tuple(sorted(saved.items()))
 
 
-def lay_out(plan: Plan, p: Pass) -> list[Segment]:
+def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
     """The model's sections as runs of equal layers, forward and backward."""
     sections: tuple[Section, ...] = FAMILIES.get(plan.model.family).plan(plan.model, p)
     formats = formats_of(plan.precision, p.training)
@@ -208,7 +210,7 @@ def _keep_streams(chain: list[tuple[Section, int, Layout]]) -> None:
                 break
 
 
-def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bool) -> list[Segment]:
+def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bool) -> list[EqualLayers]:
     """Groups the chain into runs of equal (forward, backward) layers, walking it backwards for the gradients."""
     backwards = _backwards(plan, chain) if training else [NOTHING] * len(chain)
     runs: list[tuple[Section, list[int], Layout, Gradients]] = []
@@ -220,7 +222,7 @@ def _segments(plan: Plan, chain: list[tuple[Section, int, Layout]], training: bo
             runs.append((section, [index], layout, gradients))
     names = [section.name for section, index, _ in chain if index == 0]
     return [
-        Segment(
+        EqualLayers(
             _label(section, indices, names.count(section.name) == 1),
             len(indices),
             layout,
@@ -276,7 +278,7 @@ def _reverse(plan: Plan, layout: Layout, arriving: frozenset[str]) -> Gradients:
     return Gradients(operators, frozenset(flows), max(made, default=-1), space)
 
 
-def weights_of(segments: list[Segment]) -> tuple[Weight, ...]:
+def weights_of(segments: list[EqualLayers]) -> tuple[Weight, ...]:
     """Every parameter once, under the first block that has it."""
     shared: set[str] = set()
     found = []
@@ -311,24 +313,38 @@ def weight_of(w: Parameter, block: str, layers: int) -> Weight:
 
 def reduction_blocks(
     weights: Sequence[Weight], memory: Sequence[BlockMemory], plan: PrecisionPlan, split: Parallelism
-) -> tuple[Block, ...]:
-    """What comes before the update: all-reduces of partial sums over the tensor group, of gradients over the copies.
+) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
+    """What comes before and after the update.
 
-    Sizes are those of the pipeline group with most of them when layers are shared evenly.
+    Before: all-reduces of partial sums over the tensor group, of gradients over the copies.  Where states are sharded,
+    gradients are scattered instead (those that are sharded themselves were, in the backward pass) and weights are
+    gathered after the update.  Sizes are those of the pipeline group with most of them when layers are shared evenly.
     """
-    groups = [dict(group) for group in even_cut(memory, split.pipeline)]
+    groups: list[Counter[str]] = [Counter() for _ in range(split.pipeline)]
+    for number, part in enumerate(even_cut(memory, split.parts)):
+        groups[number % split.pipeline].update(dict(part))
     learned = [w for w in weights if w.trainable]
 
-    def largest(chosen: list[Weight]) -> int:
-        return max(sum(w.elements * w.groups * group.get(w.block, 0) for w in chosen) for group in groups)
+    def largest(chosen: list[Weight], copies: int) -> int:
+        """Numbers of which each of so many copies keeps a part."""
+        return max(sum(kept_numbers(w, copies) * group[w.block] for w in chosen) for group in groups)
 
-    found = []
-    partial = largest([w for w in learned if w.partial])
+    before, after = [], []
+    partial = largest([w for w in learned if w.partial], split.data if split.zero > 1 else 1)
+    form = plan.weight_gradients
     if partial:
-        found.append(gradient_reduction("gradients.partial", partial, plan.weight_gradients, split.tensor))
-    if split.data > 1:
-        found.append(gradient_reduction("gradients", largest(learned), plan.weight_gradients, split.data))
-    return (Block("gradients", 1, tuple(found), BlockKind.GRADIENTS),) if found else ()
+        made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
+        before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
+    if split.data > 1 and split.zero < 2:
+        number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
+        made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
+        name = "gradients.copies" if before else "gradients"
+        before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
+    if split.zero in (1, 2):
+        most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))
+        own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]
+        after.append(Block("weights", 1, gathers_of(own, split.data, Phase.UPDATE), BlockKind.GRADIENTS))
+    return tuple(before), tuple(after)
 
 
 def formats_of(plan: PrecisionPlan, training: bool) -> Formats:

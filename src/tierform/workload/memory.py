@@ -2,8 +2,11 @@
 
 Model states and KV cache are sums over the layers that a group has.  Saved tensors wait for their backward pass: a
 group that runs all forward passes before the first backward keeps those of every micro-batch; under
-one-forward-one-backward group g of p keeps those of min(p - g, M) of M micro-batches (Narayanan et al., 2021).  One
-layer at a time needs workspace on top: what is alive while it runs, forward or backward, and was not saved.
+one-forward-one-backward group g of p keeps those of min(p - g, M) of M micro-batches (Narayanan et al., 2021).  With
+m interleaved parts in each group it has passed 2 (p - 1 - g) + (m - 1) p + 1 parts forward before the first goes back:
+in the first group 1 + (p - 1) / (p m) times what all layers of a group keep for p micro-batches (Korthikanti et al.,
+2022).  One layer at a time needs workspace on top: what is alive while it runs, forward or backward, and was not saved;
+and two layers at a time are whole where weights or gradients are sharded.
 """
 
 from __future__ import annotations
@@ -14,7 +17,8 @@ from enum import StrEnum
 
 from tierform.errors import fail
 
-Cut = Sequence[Sequence[tuple[str, int]]]  # for each pipeline group: (block, number of its layers)
+# For each part of a pipeline, in the order of the layers: (block, number of its layers).  Part i is in group i mod p.
+Cut = Sequence[Sequence[tuple[str, int]]]
 
 
 class BlockKind(StrEnum):
@@ -53,7 +57,8 @@ class BlockMemory:
     """Bytes of one of `layers` equal layers of a block on one chip.
 
     `states` is what stays for the whole task.  `saved_B` is kept for the backward pass, for one micro-batch of each
-    wave; `workspace_B` is the largest need beside it while the layer runs.
+    wave; `workspace_B` is the largest need beside it while the layer runs.  Of sharded states `moving_B` are whole
+    while one or two layers run, `root_B` for the whole of a pass.
     """
 
     block: str
@@ -62,25 +67,45 @@ class BlockMemory:
     states: Footprint
     saved_B: tuple[int, ...] = ()
     workspace_B: int = 0
+    moving_B: int = 0
+    root_B: int = 0
 
 
-def footprints(memory: Sequence[BlockMemory], cut: Cut, micro_batches: Sequence[int]) -> tuple[Footprint, ...]:
-    """One chip's memory in each pipeline group of `cut`; `micro_batches` counts those of each wave."""
+Held = tuple[BlockMemory, int, tuple[int, ...]]  # a block, its layers in a group, micro-batches kept of each wave
+
+
+def footprints(
+    memory: Sequence[BlockMemory], cut: Cut, micro_batches: Sequence[int], interleave: int = 1
+) -> tuple[Footprint, ...]:
+    """One chip's memory in each pipeline group of `cut`; `micro_batches` counts those of each wave.
+
+    Each group has `interleave` parts of the cut.
+    """
     known = {block.block: block for block in memory}
-    groups = []
-    for position, part in enumerate(cut):
-        own = []
+    groups = len(cut) // interleave
+    held: list[list[Held]] = [[] for _ in range(groups)]
+    for number, part in enumerate(cut):
+        kept = in_flight(micro_batches, groups, number % groups, interleave, number // groups)
         for name, layers in part:
             if name not in known:
                 fail("the workload has no such block", key="cut", value=name, choices=list(known))
-            own.append((known[name], layers))
-        groups.append(_group(own, in_flight(micro_batches, len(cut), position)))
-    return tuple(groups)
+            held[number % groups].append((known[name], layers, kept))
+    return tuple(_group(own) for own in held)
 
 
-def in_flight(micro_batches: Sequence[int], groups: int, position: int) -> tuple[int, ...]:
-    """Micro-batches of each wave whose saved tensors a pipeline group keeps at once: the first, larger ones."""
-    left = sum(micro_batches) if groups == 1 else min(groups - position, sum(micro_batches))
+def in_flight(
+    micro_batches: Sequence[int], groups: int, position: int, interleave: int = 1, part: int = 0
+) -> tuple[int, ...]:
+    """Micro-batches of each wave whose saved tensors a pipeline group keeps at once: the first, larger ones.
+
+    With interleaving those of the group's `part`: parts take turns, each for as many micro-batches as there are groups.
+    """
+    total = sum(micro_batches)
+    left = total if groups == 1 else min(groups - position, total)
+    if interleave > 1:
+        passes = 2 * (groups - 1 - position) + (interleave - 1) * groups + 1
+        turns, rest = divmod(min(passes, total * interleave), groups * interleave)
+        left = turns * groups + min(groups, max(0, rest - part * groups))
     kept = []
     for number in micro_batches:
         kept.append(min(number, left))
@@ -88,13 +113,17 @@ def in_flight(micro_batches: Sequence[int], groups: int, position: int) -> tuple
     return tuple(kept)
 
 
-def _group(blocks: Sequence[tuple[BlockMemory, int]], kept: Sequence[int]) -> Footprint:
+def _group(blocks: Sequence[Held]) -> Footprint:
     parts = dict.fromkeys(Footprint.__slots__, 0)
-    for memory, layers in blocks:
+    moving = [0, 0]  # the two largest layers
+    for memory, layers, kept in blocks:
         for name, size in memory.states.parts().items():
             parts[name] += size * layers
         parts["activations"] += layers * sum(size * number for size, number in zip(memory.saved_B, kept, strict=False))
-    parts["activations"] += max((memory.workspace_B for memory, layers in blocks if layers), default=0)
+        parts["activations"] += memory.root_B
+        moving = sorted([*moving, *[memory.moving_B] * min(layers, 2)])[-2:]
+    parts["activations"] += sum(moving)
+    parts["activations"] += max((memory.workspace_B for memory, layers, _ in blocks if layers), default=0)
     return Footprint(**parts)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tierform.errors import MissingDependency, Problem, TierformError, fail, nearest
 
@@ -172,7 +172,7 @@ def load_model(name_or_path: str | Path) -> Model:
     )
 
 
-def model_from_config(config: dict[str, Any], name: str = "model", *, file: str = "config.json") -> Model:
+def model_from_config(config: dict[str, object], name: str = "model", *, file: str = "config.json") -> Model:
     """The model that a Hugging Face configuration (as a dictionary) describes."""
     from tierform.workload.config import Config
 

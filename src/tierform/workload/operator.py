@@ -133,7 +133,10 @@ class Operator:
     `after` names the operators of the same block that must end first; an empty tuple means the block's input.
     `part` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
     `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
-    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`.
+    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`, which
+    are the chips of a tensor group, or with `copies` those of the model's copies that do the same; one that is `ahead`
+    takes nothing from its layer or the one before: it may begin with the layer before, and what uses weights waits for
+    it.
     `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
     core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
     `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on
@@ -159,6 +162,8 @@ class Operator:
     causal: bool = False
     collective: str = ""
     participants: int = 1
+    copies: bool = False
+    ahead: bool = False
     origin: Origin = Origin.MODEL
     shard: Shard = Shard.WHOLE
     attention: Attention | None = None
@@ -170,8 +175,9 @@ class Operator:
 
     @lazy
     def widest(self) -> str:
-        """The number format of its inputs with the most bits."""
-        return max((operand.precision for operand in self.inputs), key=bits)
+        """The number format of its inputs with the most bits; of a matmul its factors', not that of what is added."""
+        factors = self.inputs[:2] if self.kind is Kind.MATMUL else self.inputs
+        return max((operand.precision for operand in factors), key=bits)
 
     @lazy
     def operations(self) -> float:

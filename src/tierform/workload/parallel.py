@@ -6,8 +6,12 @@
   backward pass.  Normalization, residuals, routers and low-rank inputs are repeated on every chip.
 - Sequence parallelism beside it (Korthikanti et al., 2022): what would be repeated is done for a part of the tokens; an
   all-gather before and a reduce-scatter after each cut part take the place of the all-reduce.
-- Pipeline parallelism over p groups: each has a consecutive part of the layers and sends its results on.
+- Pipeline parallelism over p groups: each has a consecutive part of the layers and sends its results on.  Interleaved
+  (Narayanan et al., SC 2021): each group has m shorter parts that lie p parts apart, so that the pipeline fills m times
+  as fast and sends m times as often.
 - Data parallelism over d copies: each has a part of the batch; gradients are all-reduced before the update.
+- Sharded states beside it (ZeRO, Rajbhandari et al., SC 2020), see :mod:`tierform.workload.sharding`: each copy keeps
+  its d-th part of the optimizer's states (1), of the gradients, too (2), of the weights, too (3, FSDP).
 
 Layers are laid out for one chip from the start (:mod:`tierform.workload.ops`), so no operator is cut afterwards.
 """
@@ -34,33 +38,77 @@ def _check(owner: object, *names: str) -> None:
         raise TierformError(problems)
 
 
-@dataclass(frozen=True, slots=True)
+# Fields that came later: they are left out of descriptions and hashes where they are not used.
+_LATER = ("zero", "interleave")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
 class Parallelism:
-    """How many chips share each layer, the run of layers, and the batch; `sequence` goes with `tensor`."""
+    """How many chips share each layer, the run of layers, and the batch; `sequence` goes with `tensor`.
+
+    `zero` (0 to 3) shards the states of training over the copies of `data`; `interleave` gives each group of
+    `pipeline` so many parts of the layers.
+    """
 
     tensor: int = 1
     pipeline: int = 1
     data: int = 1
     sequence: bool = False
+    zero: int = 0
+    interleave: int = 1
 
     def __post_init__(self) -> None:
-        _check(self, "tensor", "pipeline", "data")
+        _check(self, "tensor", "pipeline", "data", "interleave")
+        problems = []
+        if isinstance(self.zero, bool) or self.zero not in (0, 1, 2, 3):
+            problems.append(Problem("must be 0, 1, 2 or 3", key="zero", value=self.zero))
         if self.sequence and self.tensor == 1:
-            raise TierformError(
-                [
-                    Problem(
-                        "sequence parallelism shares the tokens among the chips of tensor parallelism; there is one",
-                        key="sequence",
-                        value=self.sequence,
-                        fix="Give tensor=2 or more with it.",
-                    )
-                ]
+            problems.append(
+                Problem(
+                    "sequence parallelism shares the tokens among the chips of tensor parallelism; there is one",
+                    key="sequence",
+                    value=self.sequence,
+                    fix="Give tensor=2 or more with it.",
+                )
             )
+        if self.zero and self.data == 1:
+            problems.append(
+                Problem(
+                    "states are sharded over the copies of data parallelism; there is one",
+                    key="zero",
+                    value=self.zero,
+                    fix="Give data=2 or more with it.",
+                )
+            )
+        if self.interleave > 1 and self.pipeline == 1:
+            problems.append(
+                Problem(
+                    "interleaving gives every group of a pipeline several parts of the layers; there is one group",
+                    key="interleave",
+                    value=self.interleave,
+                    fix="Give pipeline=2 or more with it.",
+                )
+            )
+        if problems:
+            raise TierformError(problems)
 
     @property
     def chips(self) -> int:
         """Chips in all."""
         return self.tensor * self.pipeline * self.data
+
+    @property
+    def parts(self) -> int:
+        """Parts that the run of layers is cut into: one for each pipeline group, or `interleave` of them."""
+        return self.pipeline * self.interleave
+
+    def content(self) -> dict[str, int | bool]:
+        """The split as plain data; what is not used of the later fields is left out."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        return {name: value for name, value in found.items() if name not in _LATER or value != getattr(ALONE, name)}
+
+    def __repr__(self) -> str:
+        return f"Parallelism({', '.join(f'{name}={value!r}' for name, value in self.content().items())})"
 
 
 ALONE = Parallelism()
@@ -94,6 +142,27 @@ def parts_of(sequences: Sequence[int], parts: int) -> list[tuple[tuple[int, ...]
         else:
             found.append((part, 1))
     return found
+
+
+def split_problems(training: bool, micro_batches: int, split: Parallelism) -> list[Problem]:
+    """What a split asks for that its task cannot do."""
+    problems = []
+    if split.zero and not training:
+        what = "states are sharded in training; inference has none"
+        problems.append(Problem(what, key="zero", value=split.zero, fix="Leave zero at 0; tensor shares the weights."))
+    if split.interleave > 1 and not training:
+        what = "interleaving shortens the idle time of training"
+        problems.append(Problem(what, key="interleave", value=split.interleave, fix="Leave interleave at 1."))
+    elif split.interleave > 1 and micro_batches % split.pipeline:
+        problems.append(
+            Problem(
+                f"interleaved groups take turns of {split.pipeline} micro-batches, and {micro_batches} are no multiple",
+                key="interleave",
+                value=split.interleave,
+                fix=f"Give a multiple of {split.pipeline} micro-batches (times gradient accumulation).",
+            )
+        )
+    return problems
 
 
 def check_tensor(model: Model, tensor: int) -> None:

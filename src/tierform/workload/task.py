@@ -16,7 +16,7 @@ from tierform.workload.precision import PrecisionPlan
 from tierform.workload.targets import house_targets
 
 SAVABLE = ("embedding", "head", "normalization")
-OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
+OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
 RECOMPUTATIONS = ("none", "selective", "full")
 
 
@@ -159,7 +159,7 @@ class FineTuning:
     batch: int = 1
     sequence: int = 512
     steps: int = 1
-    optimizer: Literal["adamw", "sgd", "sgd-momentum"] = "adamw"
+    optimizer: Literal["adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum"] = "adamw"
     gradient_accumulation: int = 1
     recomputation: Literal["none", "selective", "full"] = "none"
     precision: PrecisionPlan | None = None

@@ -76,6 +76,40 @@ def test_do_chips_of_training_do_together_what_one_does(
     )
 
 
+@law(24)
+@given(
+    families,
+    st.sampled_from(METHODS),
+    st.sampled_from(["toy-gpu", "a100"]),
+    st.sampled_from([(1, 1, 2), (2, 1, 2), (1, 2, 2), (2, 2, 4)]),
+    st.booleans(),
+)
+def test_do_copies_that_shard_their_states_do_the_same_work_in_less_memory(
+    family: str, method: object, chip: str, split: tuple[int, int, int], interleaved: bool
+) -> None:
+    """For stages 0 to 3: equal products, ever less memory for states, views that sum to the whole; energy for links."""
+    assume(not isinstance(method, BitFit) or has_biases(family))
+    tensor, pipeline, data = split
+    model = small(family)
+    task = FineTuning(method, batch=8, sequence=16)  # type: ignore[arg-type]
+    parts = 2 if interleaved and pipeline > 1 else 1
+    results = [
+        run(model, task, chip, Parallelism(tensor, pipeline, data, zero=zero, interleave=parts), micro_batches=2)
+        for zero in range(4)
+    ]
+    first = results[0]
+    for result in results:
+        assert result.operations_by_operator["matmul"] == pytest.approx(first.operations_by_operator["matmul"])
+        for view in (result.energy_J_by_component, result.energy_J_by_operator, result.energy_J_by_part):
+            assert fsum(view.values()) == pytest.approx(result.energy_J, rel=1e-9)
+        assert fsum(stage.energy_J for stage in result.stages) == pytest.approx(result.energy_J, rel=1e-9)
+        assert 0 <= result.communication["exposed_s"] <= result.latency_s
+    held = [sum(v for part, v in r.memory_footprint_B.items() if part != "activations") for r in results]
+    assert held[0] > held[1] >= held[2] >= held[3]
+    assert results[2].energy_J_by_component["interconnect"] >= results[1].energy_J_by_component["interconnect"]
+    assert results[3].energy_J_by_component["interconnect"] > results[2].energy_J_by_component["interconnect"]
+
+
 def _repeated(result: Result, tensor: int) -> float:
     """What chips of a tensor group do once more than needed: products that the workload marks as whole."""
     run_ = result._run

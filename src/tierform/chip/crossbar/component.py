@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tierform.chip.component import WHOLE, Cost, Costs, Kelvin, Share, cmos_leakage_W, remember
-from tierform.chip.crossbar.layout import Layout
+from tierform.chip.crossbar.layout import CrossbarLayout
 from tierform.chip.crossbar.parameters import CHARGES, CrossbarParameters
 from tierform.chip.crossbar.readout import Reading, cycle_s, needed_adc_bits, read
 from tierform.chip.parameters import evidence
@@ -172,10 +172,10 @@ class CrossbarTiles:
         """Crossbars of all tiles."""
         return self.units * self.parameters.crossbars
 
-    def layout(self, weight_bits: int) -> Layout:
+    def layout(self, weight_bits: int) -> CrossbarLayout:
         """How weights of so many bits lie in the crossbars."""
         p = self.parameters
-        return Layout(p.rows, p.columns, self.slices(weight_bits), p.slices, p.guard_columns)
+        return CrossbarLayout(p.rows, p.columns, self.slices(weight_bits), p.slices, p.guard_columns)
 
     def crossbars_for(self, operator: Operator) -> int:
         """Crossbars that one copy of the operator's weight takes (all `count` groups)."""
@@ -259,7 +259,7 @@ class CrossbarTiles:
         return self._readings[key]
 
     def _energy(
-        self, operator: Operator, reading: Reading, layout: Layout, arrays: int, vectors: int, slow: int
+        self, operator: Operator, reading: Reading, layout: CrossbarLayout, arrays: int, vectors: int, slow: int
     ) -> dict[str, float]:
         p = self.parameters
         rows, columns = (operator.n, operator.k) if operator.transposed else (operator.k, operator.n)
@@ -287,7 +287,7 @@ class CrossbarTiles:
         )
         return {name: counts[charge] * energy for name, charge, energy in self._charged}
 
-    def _dynamic(self, operator: Operator, share: Share, layout: Layout, input_bits: int) -> Cost:
+    def _dynamic(self, operator: Operator, share: Share, layout: CrossbarLayout, input_bits: int) -> Cost:
         """Products whose second operand is written into the cells first; see the module's text."""
         p, units = self.parameters, share.units or self.units
         products = operator.count * operator.batch

@@ -16,7 +16,7 @@ from typing import Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class CrossbarLayout:
     """Crossbars of `rows` x `columns` cells that hold weights of `cells` cells each."""
 
     rows: int

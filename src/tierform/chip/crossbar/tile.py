@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tierform.chip.crossbar.layout import Layout
+from tierform.chip.crossbar.layout import CrossbarLayout
 from tierform.chip.crossbar.parameters import CrossbarParameters, PartFile
 from tierform.chip.crossbar.readout import cycle_s, read
 
@@ -64,7 +64,7 @@ class Peak:
         return 1.0 / self.energy_per_operation_J
 
 
-def weights_per_crossbar(parameters: CrossbarParameters, layout: Layout) -> float:
+def weights_per_crossbar(parameters: CrossbarParameters, layout: CrossbarLayout) -> float:
     """Weights that fill one crossbar (a share of them where their slices are apart)."""
     return parameters.rows * layout.weights_per_row / layout.stacked
 

@@ -18,10 +18,9 @@ FlashAttention-2 (2023); the model is ours, fitted as the data file says.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tierform.chip.gpu.parameters import DecodeParameters, PrefillParameters, Sheet
 
@@ -64,14 +63,14 @@ class PrefillModel:
 
     def seconds(
         self,
-        batch: Any,
-        queries: Any,
-        keys: Any,
-        heads: Any,
-        kv_heads: Any,
-        size: Any,
+        batch: ArrayLike,
+        queries: ArrayLike,
+        keys: ArrayLike,
+        heads: ArrayLike,
+        kv_heads: ArrayLike,
+        size: ArrayLike,
         *,
-        value_size: Any = None,
+        value_size: ArrayLike | None = None,
         causal: bool = True,
         value_B: float = 2.0,
         writes_cache: bool = False,
@@ -122,13 +121,13 @@ class DecodeModel:
 
     def seconds(
         self,
-        batch: Any,
-        keys: Any,
-        heads: Any,
-        kv_heads: Any,
-        size: Any,
+        batch: ArrayLike,
+        keys: ArrayLike,
+        heads: ArrayLike,
+        kv_heads: ArrayLike,
+        size: ArrayLike,
         *,
-        value_size: Any = None,
+        value_size: ArrayLike | None = None,
         value_B: float = 2.0,
     ) -> Array:
         """Time for one new token in each of `batch` sequences of `keys` keys."""

@@ -13,10 +13,9 @@ protocols: NVIDIA's NCCL documentation.  Limits: one node, all links alike, no c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tierform.chip.gpu.parameters import LinkParameters
 from tierform.errors import fail
@@ -40,7 +39,7 @@ class CollectiveModel:
         """From a data file's section."""
         return cls(link.bandwidth.value, tuple(float(getattr(link, name).value) for name in FITTED))
 
-    def seconds(self, kind: str, gpus: Any, size_B: Any) -> Array:
+    def seconds(self, kind: str, gpus: ArrayLike, size_B: ArrayLike) -> Array:
         """Time of a collective of `kind` among `gpus` GPUs over a buffer of `size_B` bytes on each."""
         if kind not in KINDS:
             fail("unknown collective", value=kind, choices=KINDS, fix=f"Known: {', '.join(KINDS)}.")

@@ -91,11 +91,11 @@ class Gpu:
         if self.supports(operator) or operator.kind is Kind.COLLECTIVE:
             return ""
         known = ", ".join(self.parameters.peak_rate)
-        return f"{self.name}: no peak rate for {_format(operator)} or a wider format, only for {known}."
+        return f"{self.name}: no peak rate for {operator.widest} or a wider format, only for {known}."
 
     def rate(self, operator: Operator) -> float | None:
         """Peak operations a second in the operator's widest format, of one GPU."""
-        return value_by_precision(self.parameters.peak_rate, _format(operator))
+        return value_by_precision(self.parameters.peak_rate, operator.widest)
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Time, energy by part and memory traffic of the operator as a kernel of its own."""
@@ -106,7 +106,7 @@ class Gpu:
             fail(
                 f"the GPU {self.name!r} has no peak rate for this operator's format",
                 key=operator.name,
-                value=_format(operator),
+                value=operator.widest,
                 choices=self.parameters.peak_rate,
                 fix=self.why_not(operator),
             )
@@ -163,7 +163,7 @@ class Gpu:
 
     def arithmetic_J(self, operator: Operator) -> float:
         """Energy of the operator's arithmetic."""
-        form = _format(operator) if operator.kind is Kind.MATMUL else "fp32"
+        form = operator.widest if operator.kind is Kind.MATMUL else "fp32"
         return operator.operations * (value_by_precision(self.parameters.operation_energy, form) or 0.0)
 
     def kernel_cost(
@@ -256,7 +256,3 @@ class Gpu:
     def at(self, **changes: object) -> Gpu:
         """The same GPU with parameters exchanged (for what-if studies and for carrying a fit to another device)."""
         return replace(self, parameters=self.parameters.model_copy(update=changes))
-
-
-def _format(operator: Operator) -> str:
-    return max((operand.precision for operand in operator.inputs), key=bits)

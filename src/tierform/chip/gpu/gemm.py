@@ -25,10 +25,9 @@ model is ours; tile and wave quantization: NVIDIA, Matrix Multiplication Backgro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from tierform.chip.gpu.parameters import ProductParameters, Sheet
 
@@ -93,9 +92,9 @@ class ProductModel:
 
     def seconds(
         self,
-        m: Any,
-        n: Any,
-        k: Any,
+        m: ArrayLike,
+        n: ArrayLike,
+        k: ArrayLike,
         *,
         batch: float = 1.0,
         copies: float = 1e6,

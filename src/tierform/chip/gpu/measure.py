@@ -136,7 +136,7 @@ def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
     """A function that times another; see the module's text."""
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
 
-    def on_cpu(work: Callable[[], Any]) -> float:
+    def on_cpu(work: Callable[[], object]) -> float:
         work()
         times: list[float] = []
         while len(times) < 7 or (sum(times) < 20e-3 and len(times) < 1000):

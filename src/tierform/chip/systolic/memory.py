@@ -71,7 +71,7 @@ def _ordered(dataflow: str, m: int, n: int, k: int, rows: int, columns: int, buf
 
 
 @dataclass(frozen=True, slots=True)
-class Bounded:
+class BoundedCycles:
     """Cycles of a product behind a bandwidth."""
 
     total_cycles: int
@@ -89,7 +89,7 @@ def bounded_cycles(
     compute_cycles: int,
     moved: Moved,
     words_per_cycle: tuple[float, float, float],
-) -> Bounded:
+) -> BoundedCycles:
     """Total and stalled cycles when inputs, weights and outputs come over interfaces of so many words a cycle.
 
     The prefetch of the first fold's operands precedes cycle 0 and is not part of the total, as for a double buffer that
@@ -105,4 +105,4 @@ def bounded_cycles(
     first = max(by_operand[0], by_operand[1]) / folds
     hidden = max(float(compute_cycles), transfer)
     total = int(-(-hidden // 1))
-    return Bounded(total, total - compute_cycles, int(-(-first // 1)))
+    return BoundedCycles(total, total - compute_cycles, int(-(-first // 1)))

@@ -64,7 +64,7 @@ def _loop() -> Callable[..., int]:
     """The search over tilings as a ctypes function."""
     word, number = ctypes.c_int64, ctypes.c_double
 
-    def source() -> tuple[object, str]:
+    def source() -> tuple[Callable[..., int], str]:
         from tierform.chip.systolic import refetch_loop
 
         return refetch_loop.best, refetch_loop.SIGNATURE

@@ -117,7 +117,15 @@ class Reader:
             line = self.ini.line(section, key)
             fix = f"Known: {', '.join(choices)}."
             self.problems.append(
-                Problem("not a known choice", self.ini.file, line, key, value, nearest(value, choices), fix)
+                Problem(
+                    what="not a known choice",
+                    file=self.ini.file,
+                    line=line,
+                    key=key,
+                    value=value,
+                    nearest=nearest(value, choices),
+                    fix=fix,
+                )
             )
         return value
 

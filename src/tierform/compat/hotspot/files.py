@@ -358,7 +358,8 @@ def read_layers(path: Path | str, materials: dict[str, Material]) -> tuple[Layer
                 )
             material = Material.isotropic(f"of layer {word}", 1.0 / number("the resistivity"), known)
         thickness = number("the thickness")
-        layers.append(LayerEntry(int(word), lateral, powered, material, thickness, take("a floorplan")[1], line))
+        plan = take("a floorplan")[1]
+        layers.append(LayerEntry(int(word), lateral, powered, material, thickness, floorplan=plan, line=line))
     layers.sort(key=lambda layer: layer.number)
     if not layers:
         fail("the layer file has no layers", file=file)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -106,10 +106,10 @@ class Outcome:
             for region in regions
         }
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """Everything for JSON."""
         case = self.case
-        result: dict[str, Any] = {
+        result: dict[str, object] = {
             "schema": "tierform.thermal/1",
             "mode": case.mode,
             "grid": None if case.mode == "block" else [case.rows, case.columns],
@@ -196,7 +196,15 @@ def load(
     board = builder.board() if config.flag("model_secondary") else None
     if board is not None and mode == "block":
         fail("the secondary path needs the grid model", file=config.file, line=config.line("model_secondary"))
-    stack = Stack(width, height, entries, sink, board, builder.value("ambient"), convention)
+    stack = Stack(
+        width_m=width,
+        height_m=height,
+        layers=entries,
+        top=sink,
+        bottom=board,
+        ambient_K=builder.value("ambient"),
+        convention=convention,
+    )
     first, last = plans[0][2], plans[-1][2]
     # The substrate and the boards have the floorplan of the die's lowest layer, the plates above that of the highest.
     base = next(regions for name, _, regions in plans if name == "chip") if layer_file is None else first
@@ -211,19 +219,19 @@ def load(
     if mapping not in _MAPPING:
         fail("unknown mapping", file=config.file, line=config.line("grid_map_mode"), value=mapping, choices=_MAPPING)
     return Case(
-        stack,
-        mode,
-        rows,
-        columns,
-        _MAPPING[mapping],
-        case_plans,
-        power,
-        _columns(power, stack),
-        builder.value("sampling_intvl"),
-        start,
-        tuple(remarks),
-        _path(config, "steady_file"),
-        _path(config, "grid_steady_file"),
+        stack=stack,
+        mode=mode,
+        rows=rows,
+        columns=columns,
+        reduction=_MAPPING[mapping],
+        plans=case_plans,
+        trace=power,
+        columns_of_trace=_columns(power, stack),
+        interval_s=builder.value("sampling_intvl"),
+        start_K=start,
+        remarks=tuple(remarks),
+        steady_file=_path(config, "steady_file"),
+        cells_file=_path(config, "grid_steady_file"),
     )
 
 
@@ -256,7 +264,16 @@ def run(case: Case, *, transient: bool = False, steps_per_interval: int = 8, sol
             trace_K = after.tiles_K[:, list(case.columns_of_trace)]
     temperature = dict(zip(case.node_names, values.tolist(), strict=True))
     cpu = time.process_time() - begun
-    return Outcome(case, temperature, trace_K, peak, float(mean.sum()), answer.heat_out_W, cpu, answer)
+    return Outcome(
+        case=case,
+        temperature_K=temperature,
+        trace_K=trace_K,
+        peak_cell_K=peak,
+        power_W=float(mean.sum()),
+        heat_out_W=answer.heat_out_W,
+        cpu_s=cpu,
+        steady=answer,
+    )
 
 
 def _named(case: Case, field: TemperatureField) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from tierform.compat.hotspot.files import Configuration, Floorplan, read_channels, read_floorplan, read_layers
 from tierform.errors import fail
 from tierform.thermal.materials import Material, material
-from tierform.thermal.stack import Board, Channels, Layer, Plate, Region, Sink
+from tierform.thermal.stack import Board, Channels, Plate, Region, Sink, StackLayer
 
 # Around a die that is smaller than the stack lies this material of the materials file, or else mould compound.
 _AROUND = "filler"
@@ -132,26 +132,26 @@ class StackBuilder:
 
     def default_layers(
         self, plan: Floorplan, mode: Literal["block", "grid"]
-    ) -> tuple[tuple[Layer, ...], Plans, float, float]:
+    ) -> tuple[tuple[StackLayer, ...], Plans, float, float]:
         """Chip and interface under the plates (with bumps and metal below, if the secondary path is on)."""
         # Without a layer file HotSpot gives every block the chip's own properties.
         regions = tuple(Region(r.name, r.x_m, r.y_m, r.width_m, r.height_m) for r in plan.regions)
         lateral = not (mode == "block" and self._config.flag("block_omit_lateral"))
-        chip = Layer("chip", self.value("t_chip"), self._of("chip"), regions, powered=True, lateral=lateral)
-        under = [chip, Layer("interface", self.value("t_interface"), self._of("interface"))]
+        chip = StackLayer("chip", self.value("t_chip"), self._of("chip"), regions, powered=True, lateral=lateral)
+        under = [chip, StackLayer("interface", self.value("t_interface"), self._of("interface"))]
         plans: Plans = [("chip", "", regions), ("interface", "iface_", regions)]
         if self._config.flag("model_secondary"):
             under = [
-                Layer("c4", self.value("t_c4"), material("bump-layer")),
-                Layer("metal", self.value("t_metal"), material("copper")),
+                StackLayer("c4", self.value("t_c4"), material("bump-layer")),
+                StackLayer("metal", self.value("t_metal"), material("copper")),
                 *under,
             ]
             plans = [("c4", "c4_", regions), ("metal", "metal_", regions), *plans]
         return tuple(under), plans, plan.width_m, plan.height_m
 
-    def layers_of(self, path: Path) -> tuple[tuple[Layer, ...], Plans, float, float]:
+    def layers_of(self, path: Path) -> tuple[tuple[StackLayer, ...], Plans, float, float]:
         """The layers of a layer file, with the floorplans beside it."""
-        layers: list[Layer] = []
+        layers: list[StackLayer] = []
         plans: Plans = []
         offset = 3 if self._config.flag("model_secondary") else 0
         wet: list[int] = []
@@ -166,13 +166,15 @@ class StackBuilder:
             if file.suffix == ".csv":
                 wet.append(len(layers))
                 channels = self._channels(file)
-                layers.append(Layer(name, entry.thickness_m, self._wall(), channels=channels))
+                layers.append(StackLayer(name, entry.thickness_m, self._wall(), channels=channels))
                 plans.append((name, f"{name}_", ()))
                 continue
             regions, base = floorplans[file].regions, entry.material
             if not _fills(floorplans[file], size):
                 regions, base = _placed(floorplans[file], base), self._known.get(_AROUND, material("mould"))
-            layers.append(Layer(name, entry.thickness_m, base, regions, powered=entry.powered, lateral=entry.lateral))
+            layers.append(
+                StackLayer(name, entry.thickness_m, base, regions, powered=entry.powered, lateral=entry.lateral)
+            )
             plans.append((name, f"{name}_", regions))
         for place in wet:
             plans[place] = (plans[place][0], plans[place][1], tuple(self._cells(size)))

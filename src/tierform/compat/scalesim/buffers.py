@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.arrays import Ints, Words
 from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.layout import Layout, Lines, filter_lines, ifmap_lines
 from tierform.compat.scalesim.plan import Plan, space_of
@@ -54,7 +54,7 @@ def bounded(layer: LayerShape, plan: Plan, configuration: Configuration, memory:
     from tierform.compat.scalesim.bounded import first_fill, run_bounded
 
     folds, spaces = plan.folds(), space_of(layer, plan)
-    parts: list[Any] = []
+    parts: list[Ints | Words] = []
     late = np.zeros(2, dtype=np.int64)
     before, first, logs = [], [], []
     sizes = (configuration.ifmap_words, configuration.filter_words)

@@ -144,7 +144,8 @@ def read_configuration(path: Path | str) -> Configuration:
     except configparser.MissingSectionHeaderError as error:
         fail("a section such as [architecture_presets] is needed before the keys", file=str(path), line=error.lineno)
     except (configparser.DuplicateOptionError, configparser.DuplicateSectionError) as error:
-        fail("this stands twice", file=str(path), line=error.lineno, key=getattr(error, "option", error.section))
+        key = error.option if isinstance(error, configparser.DuplicateOptionError) else error.section
+        fail("this stands twice", file=str(path), line=error.lineno, key=key)
     except configparser.ParsingError as error:
         number, found = error.errors[0] if error.errors else (None, None)
         fail("this is neither a section nor 'key: value'", file=str(path), line=number, value=str(found).strip("'\\n"))
@@ -195,7 +196,9 @@ class _Reader:
         line = self.lines.get((section, key.lower())) or self.lines.get((section, ""))
         close = nearest(str(value) if value is not None else key, choices) if choices else None
         name = f"{section}.{key}" if key else section
-        self.problems.append(Problem(what, self.file, line, name, value, close, fix))
+        self.problems.append(
+            Problem(what=what, file=self.file, line=line, key=name, value=value, nearest=close, fix=fix)
+        )
 
     def number(self, section: str, key: str, default: int | None = None, least: int = 1) -> int:
         text = self.values.get((section, key))
@@ -377,14 +380,14 @@ def _convolution(cells: list[str], sparse: bool) -> LayerShape:
     depth = window_h * window_w * channels
     _check_elements(out_h * out_w * depth, depth * filters, out_h * out_w * filters)
     return LayerShape(
-        cells[0],
-        out_h * out_w,
-        filters,
-        window_h * window_w * channels,
-        count,
-        _ratio(cells[7 + len(strides) :], sparse),
-        (height, width, channels),
-        (window_h, window_w),
-        (down, across),
-        (out_h, out_w),
+        name=cells[0],
+        m=out_h * out_w,
+        n=filters,
+        k=window_h * window_w * channels,
+        count=count,
+        sparsity=_ratio(cells[7 + len(strides) :], sparse),
+        ifmap=(height, width, channels),
+        window=(window_h, window_w),
+        stride=(down, across),
+        ofmap=(out_h, out_w),
     )

@@ -76,19 +76,19 @@ def plan_of(layer: LayerShape, configuration: Configuration) -> Plan:
     shape = np.array((*conv, kept, block), dtype=np.int64)
     weight_shape = np.array((n, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1), dtype=np.int64)
     return Plan(
-        flow,
-        rows,
-        columns,
-        sr,
-        sc,
-        t,
-        lines,
-        m,
-        n,
-        k,
-        (np.array(ifmap, dtype=np.int64), np.array(weights, dtype=np.int64)),
-        (shape, weight_shape),
-        np.array(output, dtype=np.int64),
+        dataflow=flow,
+        rows=rows,
+        columns=columns,
+        sr=sr,
+        sc=sc,
+        t=t,
+        lines=lines,
+        m=m,
+        n=n,
+        k=k,
+        streams=(np.array(ifmap, dtype=np.int64), np.array(weights, dtype=np.int64)),
+        shapes=(shape, weight_shape),
+        output=np.array(output, dtype=np.int64),
     )
 
 

@@ -95,7 +95,7 @@ def _converted(path: Path) -> Path:
     return folder if (folder / WEIGHTS).is_file() else convert_gguf(path, folder)
 
 
-def _load(model: Path | str, kind: str) -> Any:
+def _load(model: Path | str, kind: str) -> object:
     try:
         import torch
         import transformers

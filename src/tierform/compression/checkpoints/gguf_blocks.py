@@ -13,15 +13,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tierform.arrays import Bytes, Singles
 from tierform.errors import fail
 
-Values = NDArray[np.float32]
-Bytes = NDArray[np.uint8]
 
-
-def _half(rows: Bytes, at: int) -> Values:
+def _half(rows: Bytes, at: int) -> Singles:
     """The fp16 number at byte `at` of every block, (blocks, 1)."""
     return np.ascontiguousarray(rows[:, at : at + 2]).view("<f2").astype(np.float32)
 
@@ -31,22 +28,22 @@ def _nibbles(packed: Bytes) -> Bytes:
     return np.concatenate([packed & 15, packed >> 4], axis=-1)
 
 
-def q4_0(rows: Bytes) -> Values:
+def q4_0(rows: Bytes) -> Singles:
     """(blocks, 18 bytes) to (blocks, 32)."""
     return (_nibbles(rows[:, 2:]).astype(np.float32) - 8) * _half(rows, 0)
 
 
-def q4_1(rows: Bytes) -> Values:
+def q4_1(rows: Bytes) -> Singles:
     """(blocks, 20 bytes) to (blocks, 32)."""
     return _nibbles(rows[:, 4:]).astype(np.float32) * _half(rows, 0) + _half(rows, 2)
 
 
-def q8_0(rows: Bytes) -> Values:
+def q8_0(rows: Bytes) -> Singles:
     """(blocks, 34 bytes) to (blocks, 32)."""
     return rows[:, 2:].view(np.int8).astype(np.float32) * _half(rows, 0)
 
 
-def q4_k(rows: Bytes) -> Values:
+def q4_k(rows: Bytes) -> Singles:
     """(blocks, 144 bytes) to (blocks, 256): d sc q - dmin m for eight groups.
 
     The twelve bytes s hold 6-bit scales and minimums: for the first four groups the low six bits of s[0:4] and s[4:8];
@@ -58,11 +55,11 @@ def q4_k(rows: Bytes) -> Values:
     quants = _nibbles(rows[:, 16:].reshape(-1, 4, 32)).reshape(-1, 8, 32).astype(np.float32)
     scale = _half(rows, 0) * scales
     minimum = _half(rows, 2) * least
-    result: Values = (quants * scale[:, :, None] - minimum[:, :, None]).reshape(-1, 256)
+    result: Singles = (quants * scale[:, :, None] - minimum[:, :, None]).reshape(-1, 256)
     return result
 
 
-def q6_k(rows: Bytes) -> Values:
+def q6_k(rows: Bytes) -> Singles:
     """(blocks, 210 bytes) to (blocks, 256): d sc (q - 32) for sixteen groups, in two halves of 128 weights."""
     low = rows[:, :128].reshape(-1, 2, 2, 32)
     high = rows[:, 128:192].reshape(-1, 2, 1, 32)
@@ -70,11 +67,11 @@ def q6_k(rows: Bytes) -> Values:
     high2 = (high >> np.array([0, 2, 4, 6], np.uint8)[None, None, :, None]) & 3
     quants = (low4 | (high2 << 4)).reshape(-1, 16, 16).astype(np.float32) - 32
     scale = rows[:, 192:208].view(np.int8).astype(np.float32) * _half(rows, 208)
-    result: Values = (quants * scale[:, :, None]).reshape(-1, 256)
+    result: Singles = (quants * scale[:, :, None]).reshape(-1, 256)
     return result
 
 
-_DECODERS: dict[str, Callable[[Bytes], Values]] = {
+_DECODERS: dict[str, Callable[[Bytes], Singles]] = {
     "Q4_0": q4_0,
     "Q4_1": q4_1,
     "Q8_0": q8_0,
@@ -83,10 +80,10 @@ _DECODERS: dict[str, Callable[[Bytes], Values]] = {
 }
 
 
-def decode(content: Any, name: str, block_B: int, shape: tuple[int, ...]) -> Values:
+def decode(content: Any, name: str, block_B: int, shape: tuple[int, ...]) -> Singles:
     """The weights of a tensor in `shape` from its bytes in the block format `name` of `block_B` bytes."""
     if name in ("F32", "F16"):
-        plain: Values = np.frombuffer(content, "<f4" if name == "F32" else "<f2").astype(np.float32).reshape(shape)
+        plain: Singles = np.frombuffer(content, "<f4" if name == "F32" else "<f2").astype(np.float32).reshape(shape)
         return plain
     if name not in _DECODERS:
         fail("this block format is not decoded", value=name, choices=_DECODERS)

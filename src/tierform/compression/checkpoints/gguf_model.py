@@ -81,7 +81,7 @@ def gguf_tensors(file: GGUFFile) -> Iterator[tuple[str, NDArray[np.float32]]]:
             yield name, values
 
 
-def tokenizer_json(file: GGUFFile) -> dict[str, Any]:
+def tokenizer_json(file: GGUFFile) -> dict[str, object]:
     """The byte-level BPE tokenizer of a file, as the ``tokenizers`` library writes it."""
     kind, pre = file.values.get("tokenizer.ggml.model"), file.values.get("tokenizer.ggml.pre", "default")
     tokens, merges = file.values.get("tokenizer.ggml.tokens"), file.values.get("tokenizer.ggml.merges")
@@ -141,9 +141,9 @@ def tokenizer_json(file: GGUFFile) -> dict[str, Any]:
     }
 
 
-def _tokenizer_config(file: GGUFFile) -> dict[str, Any]:
+def _tokenizer_config(file: GGUFFile) -> dict[str, object]:
     tokens = file.values["tokenizer.ggml.tokens"]
-    result: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    result: dict[str, object] = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
     keys = (("bos_token", "bos"), ("eos_token", "eos"), ("unk_token", "unknown"), ("pad_token", "padding"))
     for name, key in keys:
         number = file.values.get(f"tokenizer.ggml.{key}_token_id")

@@ -22,7 +22,6 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tierform.errors import fail
 from tierform.files import cache_folder
@@ -178,6 +177,6 @@ def _copy(inside: Path, target: Path) -> Path:
         for path in sorted(inside.parent.iterdir())
         if path.suffix in (".json", ".txt") and path.name not in ("modules.json", "data_config.json")
     }
-    config: dict[str, Any] = json.loads(texts["config.json"])
+    config: dict[str, object] = json.loads(texts["config.json"])
     texts["config.json"] = json.dumps({**config, "architectures": ["BertModel"]}, indent=1)
     return write_folder(target, load_file(inside), texts)

@@ -23,7 +23,7 @@ _AWQ_ORDER = (0, 4, 1, 5, 2, 6, 3, 7)  # where output k of eight lies in its wor
 METHODS = ("compressed-tensors", "gptq", "awq")
 
 
-def quantization_of(folder: Path) -> dict[str, Any] | None:
+def quantization_of(folder: Path) -> dict[str, object] | None:
     """The ``quantization_config`` of a folder's configuration, or None."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -147,7 +147,7 @@ def plain_tensors(folder: Path) -> dict[str, Tensor]:
     return result
 
 
-def load_quantized(folder: Path, kind: str) -> Any:
+def load_quantized(folder: Path, kind: str) -> object:
     """A model of an auto class of transformers, in float32, from a quantized folder."""
     import transformers
 

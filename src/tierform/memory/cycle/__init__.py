@@ -9,12 +9,12 @@ if TYPE_CHECKING:
     from tierform.memory.cycle.engine import CycleMemory as CycleMemory
     from tierform.memory.cycle.engine import DeviceTiming as DeviceTiming
     from tierform.memory.cycle.result import CommandLog as CommandLog
-    from tierform.memory.cycle.result import CycleResult as CycleResult
+    from tierform.memory.cycle.result import MemoryCycleResult as MemoryCycleResult
     from tierform.memory.cycle.trace import Trace as Trace
 
 _HOMES = {
     "engine": ("CONTROLLER_CYCLES", "CycleMemory", "DeviceTiming"),
-    "result": ("CommandLog", "CycleResult"),
+    "result": ("CommandLog", "MemoryCycleResult"),
     "trace": ("Trace",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -20,7 +20,7 @@ from tierform.memory.addressing import FIELDS
 from tierform.memory.constraints import COMMANDS, constraint_table
 from tierform.memory.cycle import state as ks
 from tierform.memory.cycle.loops import loop
-from tierform.memory.cycle.result import CommandLog, CycleResult, Offer
+from tierform.memory.cycle.result import CommandLog, MemoryCycleResult, Offer
 from tierform.memory.cycle.state import Rows, Setup, allocate, view
 from tierform.memory.cycle.trace import Trace
 from tierform.memory.spec import REFRESH, Controller, DramSpec
@@ -139,7 +139,7 @@ class CycleMemory:
         log_commands: int = 0,
         issue: int = 1,
         per_channel: bool = False,
-    ) -> CycleResult:
+    ) -> MemoryCycleResult:
         """Run `trace` for `cycles` cycles (None: until everything is done).
 
         A trace hands over its requests in order, at most `issue` in a cycle, and waits while the queue of the next one
@@ -188,7 +188,7 @@ class CycleMemory:
 
     def _result(
         self, m: Int64, end: int, arrival: Int64, is_write: npt.NDArray[np.bool_], log_commands: int, cpu_s: float
-    ) -> CycleResult:
+    ) -> MemoryCycleResult:
         """Everything that a run has left in the array."""
         requests = view(m, ks.REQUEST_AREA, (arrival.size, ks.REQUEST))
         completed, accepted = requests[:, ks.COMPLETED], requests[:, ks.ACCEPTED]
@@ -205,7 +205,7 @@ class CycleMemory:
             end - fronts[:, ks.WAITS_SINCE],
             0,
         )
-        return CycleResult(
+        return MemoryCycleResult(
             spec=self.spec,
             cycles=end,
             reads=int(reads.sum()),

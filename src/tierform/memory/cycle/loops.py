@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from tierform.machine_code import load_loop
 
@@ -19,10 +19,10 @@ _ARGUMENTS = {
 
 
 @lru_cache(maxsize=len(_ARGUMENTS))
-def loop(name: str) -> Any:
+def loop(name: str) -> Callable[..., int]:
     """A function of :mod:`tierform.memory.cycle.kernel` as a ctypes function; arrays are given by their addresses."""
 
-    def source() -> tuple[Any, str]:
+    def source() -> tuple[Callable[..., int], str]:
         from tierform.memory.cycle import kernel
 
         return getattr(kernel, name), kernel.SIGNATURES[name]

@@ -57,7 +57,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class CycleResult:
+class MemoryCycleResult:
     """What one run took.  Counts are over all channels.
 
     By request (-1: not in this run): `accepted_cycles`, the cycle in which it was taken, and `latency_cycles` from the

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """One cycle of the network, and many: the compiled loops of the cycle engine, one per kind of router.
 
 Order within a cycle: credits and flits that are due, then sources, then routers; within a router: virtual-channel
@@ -9,11 +9,10 @@ credits that arrive in later cycles, so their order is free.  :func:`advance_bit
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numba import carray, types
 
+from tierform.arrays import Address, Floats, Ints, Shorts, Words
 from tierform.network.cycle import bitmask_router as bitmask
 from tierform.network.cycle import state as s
 from tierform.network.cycle.class_sources import sources_of_classes
@@ -31,7 +30,7 @@ U = np.uint64
 
 
 @compiled
-def take_credits(m: Any, c: Any, now: int) -> None:
+def take_credits(m: Words, c: Ints, now: int) -> None:
     """Free the buffer places whose credits have come."""
     slot = due(credit_line(m), now)
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
@@ -46,7 +45,7 @@ def take_credits(m: Any, c: Any, now: int) -> None:
 
 
 @compiled
-def take_flits(m: Any, c: Any, table: Any, now: int) -> None:
+def take_flits(m: Words, c: Ints, table: Shorts, now: int) -> None:
     """Count the flits that arrive at routers; the first in its channel is routed or wants the switch."""
     slot = due(flit_line(m, m[s.AT_FLITS]), now)
     for k in range(slot + 1, slot + 1 + m[U(slot)]):
@@ -68,7 +67,7 @@ def take_flits(m: Any, c: Any, table: Any, now: int) -> None:
 
 
 @compiled
-def next_release(flows: Any, now: int) -> Any:
+def next_release(flows: Ints, now: int) -> int | np.int64:
     """When nothing moves: the cycle of the next release of a flow, or `now` if none is to come."""
     soon = FOREVER
     for flow in range(flows[FLOW_COUNT]):
@@ -79,7 +78,7 @@ def next_release(flows: Any, now: int) -> Any:
 
 
 @compiled
-def is_done(m: Any, c: Any, mode: int, now: int) -> Any:
+def is_done(m: Words, c: Ints, mode: int, now: int) -> bool:
     """Whether to stop: mode 0 never; 1 when no measured packet is in flight and all sources have passed the drain
     start; 2 when the network is empty; 3 when every flow has finished.
     """
@@ -102,22 +101,22 @@ def is_done(m: Any, c: Any, mode: int, now: int) -> Any:
 
 @compiled
 def advance_bitmask(
-    m: Any,
-    b: Any,
-    c: Any,
-    table: Any,
-    kinds: Any,
-    rate: Any,
-    sizes: Any,
-    size_weights: Any,
-    target: Any,
-    weights: Any,
-    burst: Any,
-    flows: Any,
+    m: Words,
+    b: Ints,
+    c: Ints,
+    table: Shorts,
+    kinds: Ints,
+    rate: Floats,
+    sizes: Ints,
+    size_weights: Floats,
+    target: Ints,
+    weights: Floats,
+    burst: Floats,
+    flows: Ints,
     cycles: int,
     generate: bool,
     mode: int,
-) -> Any:
+) -> int:
     """Run up to `cycles` cycles of bitmask routers and return the number run; see :func:`is_done` for `mode`."""
     done = 0
     while done < cycles and not is_done(m, c, mode, c[s.NOW]):
@@ -143,23 +142,23 @@ def advance_bitmask(
 
 @compiled
 def advance_general(
-    m: Any,
-    c: Any,
-    table: Any,
-    kinds: Any,
-    rate: Any,
-    sizes: Any,
-    size_weights: Any,
-    target: Any,
-    weights: Any,
-    burst: Any,
-    flows: Any,
+    m: Words,
+    c: Ints,
+    table: Shorts,
+    kinds: Ints,
+    rate: Floats,
+    sizes: Ints,
+    size_weights: Floats,
+    target: Ints,
+    weights: Floats,
+    burst: Floats,
+    flows: Ints,
     cycles: int,
     generate: bool,
     mode: int,
     speedup: float,
-    partial: Any,
-) -> Any:
+    partial: Floats,
+) -> int:
     """Run up to `cycles` cycles of any routers and return the number run; see :func:`is_done` for `mode`.
 
     `speedup` is the number of allocation steps per cycle, ``partial[0]`` what is left of one from the cycle before.
@@ -224,26 +223,26 @@ SIGNATURE = types.int64(
 
 
 def run_bitmask(
-    words: Any,
-    masks: Any,
+    words: Address,
+    masks: Address,
     size: int,
-    counters: Any,
-    table: Any,
-    shapes: Any,
-    kinds: Any,
-    rate: Any,
-    sizes: Any,
-    size_weights: Any,
-    target: Any,
-    weights: Any,
-    burst: Any,
-    flows: Any,
+    counters: Address,
+    table: Address,
+    shapes: Address,
+    kinds: Address,
+    rate: Address,
+    sizes: Address,
+    size_weights: Address,
+    target: Address,
+    weights: Address,
+    burst: Address,
+    flows: Address,
     cycles: int,
     generate: int,
     mode: int,
     speedup: float,
-    partial: Any,
-) -> Any:
+    partial: Address,
+) -> int:
     """:func:`advance_bitmask` on addresses, for :mod:`tierform.network.cycle.compiled`; `shapes` as in `shapes_of`."""
     n = carray(shapes, 12)
     return advance_bitmask(
@@ -266,26 +265,26 @@ def run_bitmask(
 
 
 def run_general(
-    words: Any,
-    masks: Any,
+    words: Address,
+    masks: Address,
     size: int,
-    counters: Any,
-    table: Any,
-    shapes: Any,
-    kinds: Any,
-    rate: Any,
-    sizes: Any,
-    size_weights: Any,
-    target: Any,
-    weights: Any,
-    burst: Any,
-    flows: Any,
+    counters: Address,
+    table: Address,
+    shapes: Address,
+    kinds: Address,
+    rate: Address,
+    sizes: Address,
+    size_weights: Address,
+    target: Address,
+    weights: Address,
+    burst: Address,
+    flows: Address,
     cycles: int,
     generate: int,
     mode: int,
     speedup: float,
-    partial: Any,
-) -> Any:
+    partial: Address,
+) -> int:
     """:func:`advance_general` on addresses, for :mod:`tierform.network.cycle.compiled`; `shapes` as in `shapes_of`."""
     n = carray(shapes, 12)
     return advance_general(

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Which requests win: separable, iterative, wavefront and maximum-size allocators, as compiled functions.
 
 Requests are a list of (input, output, rank or channel, priority) in the scratch section of the memory.  Used by the
@@ -12,10 +12,9 @@ start from for the whole router instead (`start`).
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
 from tierform.network.cycle.jit import compiled, inlined
@@ -29,14 +28,14 @@ U = np.uint64
 
 
 @inlined
-def distance(place: int, pointer: int, size: int) -> Any:
+def distance(place: int, pointer: int, size: int) -> int:
     """How far after the pointer a place comes, round robin."""
     far = place - pointer
     return far + size if far < 0 else far
 
 
 @inlined
-def goes_first(m: Any, r: int, other: int, by_input: bool, ranked: bool, pointer: int, size: int) -> Any:
+def goes_first(m: Words, r: int, other: int, by_input: bool, ranked: bool, pointer: int, size: int) -> bool:
     """Whether request `r` beats `other` at their common input (or output): higher priority, then round robin."""
     word = 2 if by_input and ranked else 3
     if m[U(r + word)] != m[U(other + word)]:
@@ -47,8 +46,8 @@ def goes_first(m: Any, r: int, other: int, by_input: bool, ranked: bool, pointer
 
 @compiled
 def allocate(
-    m: Any,
-    c: Any,
+    m: Words,
+    c: Ints,
     kind: int,
     iterations: int,
     requests: int,
@@ -104,7 +103,7 @@ def allocate(
 
 @compiled
 def separable(
-    m: Any,
+    m: Words,
     input_first: bool,
     first: int,
     last: int,
@@ -143,7 +142,7 @@ def separable(
 
 @compiled
 def iterate(
-    m: Any,
+    m: Words,
     by_priority: bool,
     move: bool,
     first: int,
@@ -155,7 +154,7 @@ def iterate(
     grant_step: int,
     accept: int,
     accept_step: int,
-) -> Any:
+) -> bool:
     """One iteration: free outputs grant, free inputs accept; True if anything was matched.
 
     `move`: pointers move past what is matched; `by_priority`: it comes before round robin.
@@ -210,7 +209,7 @@ def iterate(
 
 @compiled
 def lonely(
-    m: Any,
+    m: Words,
     first: int,
     last: int,
     inputs: int,
@@ -255,7 +254,7 @@ def lonely(
 
 
 @compiled
-def wavefront(m: Any, first: int, last: int, square: int, ranked: bool, start: int, steady: bool) -> None:
+def wavefront(m: Words, first: int, last: int, square: int, ranked: bool, start: int, steady: bool) -> None:
     """Diagonals of the request matrix, one after the other from `start` on; higher priorities before all others.
 
     The next allocation starts one diagonal later (`steady`), or after the first that won something.
@@ -288,7 +287,7 @@ def wavefront(m: Any, first: int, last: int, square: int, ranked: bool, start: i
 
 
 @compiled
-def maximum(m: Any, first: int, last: int, inputs: int, outputs: int, start: int) -> None:
+def maximum(m: Words, first: int, last: int, inputs: int, outputs: int, start: int) -> None:
     """As many pairs as can be: shortest augmenting paths, from another input first each time."""
     granted, sides, dense = m[s.AT_GRANTED], m[s.SIDES], m[s.AT_DENSE]
     in_match, out_match = m[s.AT_BEST], m[s.AT_BEST] + sides

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """The bitmask router, fast: one iteration of iSLIP in one cycle each for virtual channels and switch, no speedup.
 
 What is asked for stands in bit masks, one bit per input channel of the router: at each output port those that want the
@@ -17,10 +17,9 @@ router, and so does everything that :mod:`tierform.network.cycle.bitmask` exclud
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.bits import fetch_ahead, first_from, lowest_bit
 from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post, request_line
@@ -44,7 +43,7 @@ AHEAD = 6
 
 
 @inlined
-def want(m: Any, b: Any, busy: int, port: int, local: int) -> None:
+def want(m: Words, b: Ints, busy: int, port: int, local: int) -> None:
     """The channel `local` of a router has a flit for `port`, and there is room for it."""
     at = (port >> 1) + s.O_WANT
     before = b[U(at)]
@@ -55,7 +54,7 @@ def want(m: Any, b: Any, busy: int, port: int, local: int) -> None:
 
 
 @compiled
-def take_credits(m: Any, b: Any, c: Any, now: int) -> None:
+def take_credits(m: Words, b: Ints, c: Ints, now: int) -> None:
     """Free the buffer places whose credits have come; a channel that waited for one wants the switch again."""
     slot, busy = due(credit_line(m), now), m[s.AT_BUSY]
     signs = np.int64(0)
@@ -75,7 +74,7 @@ def take_credits(m: Any, b: Any, c: Any, now: int) -> None:
 
 
 @compiled
-def take_flits(m: Any, b: Any, now: int) -> None:
+def take_flits(m: Words, b: Ints, now: int) -> None:
     """Count the flits that arrive at routers: the first in its channel asks for a virtual channel or for the switch."""
     slot, busy = due(flit_line(m, m[s.AT_FLITS]), now), m[s.AT_BUSY]
     asks, packets = request_line(m), m[s.AT_PACKET]
@@ -97,7 +96,7 @@ def take_flits(m: Any, b: Any, now: int) -> None:
 
 
 @compiled
-def grant_switch(m: Any, b: Any) -> Any:
+def grant_switch(m: Words, b: Ints) -> np.int64:
     """First half of iSLIP for the switch: each output port grants one input.  Returns the number of inputs granted.
 
     Of an input's virtual channels that want the port, the first from the input's rotating offset counts.
@@ -123,7 +122,7 @@ def grant_switch(m: Any, b: Any) -> Any:
 
 
 @compiled
-def accept_grants(m: Any, b: Any, count: int) -> None:
+def accept_grants(m: Words, b: Ints, count: int) -> None:
     """Second half: each granted input accepts one output.  Lists (input port, output port, channel) of each flit."""
     vcs, out_size, sender = m[s.VCS], m[s.OUT_SIZE], m[s.AT_SENDERS]
     for k in range(m[s.AT_WINNERS], m[s.AT_WINNERS] + count):
@@ -145,7 +144,7 @@ def accept_grants(m: Any, b: Any, count: int) -> None:
 
 
 @compiled
-def send(m: Any, b: Any, count: int, now: int) -> None:
+def send(m: Words, b: Ints, count: int, now: int) -> None:
     """Move the front flit of each accepted channel to the next router's buffer."""
     depth, sender = m[s.DEPTH], m[s.AT_SENDERS]
     _, mask, stride = flit_line(m, m[s.AT_FLITS])
@@ -184,7 +183,7 @@ def send(m: Any, b: Any, count: int, now: int) -> None:
 
 
 @inlined
-def turn_by_table(m: Any, c: Any, table: Any, channel: int, packet: int) -> Any:
+def turn_by_table(m: Words, c: Ints, table: Shorts, channel: int, packet: int) -> np.int64:
     """Dimension order on rings: straight ahead on an axis, by the table of turns (see build) where the next begins."""
     at = m[s.AT_PACKET] + packet * s.P_RECORD
     m[U(at + s.P_HOPS)] += 1
@@ -215,7 +214,7 @@ def turn_by_table(m: Any, c: Any, table: Any, channel: int, packet: int) -> Any:
 
 
 @inlined
-def route_one_port(m: Any, c: Any, table: Any, channel: int) -> Any:
+def route_one_port(m: Words, c: Ints, table: Shorts, channel: int) -> np.int64:
     """The output port that the packet at the front of `channel` takes, where it is not simply looked up."""
     packet = m[U(channel + s.C_FLITS + m[U(channel + s.C_HEAD)])] >> 2
     if m[s.MODE] == GRID:
@@ -230,7 +229,7 @@ def route_one_port(m: Any, c: Any, table: Any, channel: int) -> Any:
 
 
 @compiled
-def asked_for(m: Any, port: int, channel: int, free: Any) -> Any:
+def asked_for(m: Words, port: int, channel: int, free: np.int64) -> np.int64:
     """Which of the free virtual channels of `port` a packet asks for, where routing gives it only some of them."""
     candidate = channel + s.C_ROUTE
     if m[U(channel + s.C_ROUTES)] == 1:
@@ -250,7 +249,7 @@ def asked_for(m: Any, port: int, channel: int, free: Any) -> Any:
 
 
 @inlined
-def take_channel(m: Any, b: Any, busy: int, vcs: int, port: int, channel: int, local: int, offers: int) -> None:
+def take_channel(m: Words, b: Ints, busy: int, vcs: int, port: int, channel: int, local: int, offers: int) -> None:
     """Second half of iSLIP for virtual channels: a channel accepts one of those that `port` offers it."""
     # Round-robin counts over all the router's out channels; only those of this port are on offer.
     first = m[U(port + s.O_FIRST_OWN)]
@@ -268,7 +267,9 @@ def take_channel(m: Any, b: Any, busy: int, vcs: int, port: int, channel: int, l
 
 
 @compiled
-def share_out(m: Any, b: Any, busy: int, vcs: int, port: int, asking: Any, free: Any, classes: bool) -> Any:
+def share_out(
+    m: Words, b: Ints, busy: int, vcs: int, port: int, asking: np.int64, free: np.int64, classes: bool
+) -> np.int64:
     """Allocation where several channels ask one port: first all grants, then all acceptances.  Returns who goes on."""
     first, size = m[U(port + s.O_CHANNELS)], m[s.CHANNEL_SIZE]
     offers, asked = m[s.AT_OFFERS], m[s.AT_ASKED]
@@ -303,7 +304,7 @@ def share_out(m: Any, b: Any, busy: int, vcs: int, port: int, asking: Any, free:
 
 
 @compiled
-def allocate_channels(m: Any, b: Any, c: Any, table: Any, now: int) -> None:
+def allocate_channels(m: Words, b: Ints, c: Ints, table: Shorts, now: int) -> None:
     """Virtual-channel allocation: packets routed for this cycle join those that still ask, and ports serve them."""
     slot, busy, vcs = due(request_line(m), now), m[s.AT_BUSY], m[s.VCS]
     mode, packets = m[s.MODE], m[s.AT_PACKET]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from tierform.arrays import Shorts, Words
 from tierform.errors import fail
 from tierform.network.cycle import modes, records
 from tierform.network.cycle import state as s
@@ -196,13 +196,13 @@ def build(
     counters = np.zeros(s.COUNTERS + classes * s.CLASS_COUNTERS, np.int64)
     counters[s.FREE_TOP], counters[s.RANDOM] = pool, (settings.seed * 2654435761 + 12345) % (1 << 62)
     memory = Memory(
-        words,
-        words.view(np.int64),
-        counters,
-        _port_table(topology, wires, plan, plug),
-        plug.link_out,
-        plug.link_in,
-        plug.node_out,
+        words=words,
+        masks=words.view(np.int64),
+        counters=counters,
+        table=_port_table(topology, wires, plan, plug),
+        link_out=plug.link_out,
+        link_in=plug.link_in,
+        node_out=plug.node_out,
     )
     records.fill_routers(memory, wires, routers, plug)
     cyclic = np.tile(plan.cyclic_links, subnets)
@@ -229,7 +229,7 @@ def _most_candidates(plan: VirtualChannelPlan, axes: int, vcs: int) -> int:
     return 2 if plan.layers > 1 or plan.mode == modes.PLANAR_ADAPTIVE or (plan.mode in _HALVES and vcs % 2) else 1
 
 
-def _port_table(topology: Topology, wires: Wires, plan: VirtualChannelPlan, plug: Ports) -> Any:
+def _port_table(topology: Topology, wires: Wires, plan: VirtualChannelPlan, plug: Ports) -> Shorts:
     """(parts, routers, routers) output ports, counted within each router; what a mode needs beside is a part more."""
     count, routers = topology.routers, wires.routers
     tables, links = plan.tables, topology.links
@@ -253,7 +253,7 @@ def _port_table(topology: Topology, wires: Wires, plan: VirtualChannelPlan, plug
     return result
 
 
-def _turns(topology: Topology, wires: Wires) -> Any:
+def _turns(topology: Topology, wires: Wires) -> Shorts:
     """(1, routers, routers) how a packet enters the next ring: port, dateline class, axis, and whether it may choose.
 
     In bits 0 to 7 the output port that leads the shorter way, in bit 8 the virtual-channel class, in 9 to 11 the axis,
@@ -261,7 +261,7 @@ def _turns(topology: Topology, wires: Wires) -> Any:
     """
     assert topology.grid is not None
     place, count = topology.grid.coordinates, topology.routers
-    word: Any = np.zeros((count, count), np.int32)
+    word: Words = np.zeros((count, count), np.int32)
     for axis in reversed(range(len(topology.grid.shape))):
         size = topology.grid.shape[axis]
         here, there = place[:, axis][:, None], place[:, axis][None, :]
@@ -280,7 +280,7 @@ def _whole_lines(size: int) -> int:
     return -(-size // s.LINE) * s.LINE
 
 
-def aligned(size: int) -> Any:
+def aligned(size: int) -> Words:
     """Zero words that begin at a cache line, so that records do not straddle two."""
     spare = np.zeros(size + s.LINE, np.int32)
     skip = -spare.ctypes.data // 4 % s.LINE

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Sources of several classes of packets, and of nodes with a port in each of several subnets.
 
 A node has a queue of packets for each class.  In each subnet it sends at most one flit a cycle: that of the next class
@@ -7,10 +7,9 @@ in turn, or of a class whose packet has a higher priority.  A packet takes its s
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Floats, Ints, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.delay_lines import flit_line, post
 from tierform.network.cycle.draws import below, fraction
@@ -24,16 +23,16 @@ U = np.uint64
 
 @compiled
 def sources_of_classes(
-    m: Any,
-    c: Any,
+    m: Words,
+    c: Ints,
     now: int,
-    kinds: Any,
-    rate: Any,
-    sizes: Any,
-    size_weights: Any,
-    target: Any,
-    weights: Any,
-    burst: Any,
+    kinds: Ints,
+    rate: Floats,
+    sizes: Ints,
+    size_weights: Floats,
+    target: Ints,
+    weights: Floats,
+    burst: Floats,
     generate: bool,
 ) -> None:
     """Generate packets of every class and send at most one flit per node and subnet."""
@@ -62,7 +61,7 @@ def sources_of_classes(
 
 
 @compiled
-def choose_class(m: Any, c: Any, port: int, subnet: int, queues: int, stride: int) -> Any:
+def choose_class(m: Words, c: Ints, port: int, subnet: int, queues: int, stride: int) -> tuple[np.int64, np.int64]:
     """The class that sends its next flit at a node's port, -1 for none, and its virtual channel."""
     classes, vcs = m[s.CLASSES], m[s.VCS]
     node = m[s.AT_NODE] + port * s.N_SIZE
@@ -94,7 +93,7 @@ def choose_class(m: Any, c: Any, port: int, subnet: int, queues: int, stride: in
 
 
 @compiled
-def send_one(m: Any, c: Any, node: int, queue: int, vc: int, port: int, group: int, now: int) -> None:
+def send_one(m: Words, c: Ints, node: int, queue: int, vc: int, port: int, group: int, now: int) -> None:
     """Put the next flit of a queue on the node's channel, in virtual channel `vc`."""
     packet = m[U(queue + s.N_PACKET)]
     own = m[U(node + s.N_OWN)] + vc * s.W_SIZE

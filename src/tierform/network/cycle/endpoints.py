@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Endpoints (network interfaces): sources that generate packets and inject flits, sinks that receive them.
 
 The books are kept here too: what is in flight, and, when a packet's last flit has come, its latencies.
@@ -6,10 +6,9 @@ The books are kept here too: what is in flight, and, when a packet's last flit h
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Floats, Ints, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post
 from tierform.network.cycle.draws import below, fraction, geometric
@@ -26,7 +25,7 @@ SOURCE_DELAY = 2
 
 
 @compiled
-def pick(cumulative: Any, chance: float) -> Any:
+def pick(cumulative: Floats, chance: float) -> int:
     """The first place whose cumulative weight exceeds `chance`."""
     low, high = 0, len(cumulative) - 1
     while low < high:
@@ -39,7 +38,7 @@ def pick(cumulative: Any, chance: float) -> Any:
 
 
 @compiled
-def destination(m: Any, c: Any, kinds: Any, target: Any, weights: Any, source: int, group: int) -> Any:
+def destination(m: Words, c: Ints, kinds: Ints, target: Ints, weights: Floats, source: int, group: int) -> np.int64:
     """Draw the destination of a packet of `source` in class `group`."""
     kind = kinds[group, 0]
     if kind == PERMUTATION:
@@ -51,7 +50,7 @@ def destination(m: Any, c: Any, kinds: Any, target: Any, weights: Any, source: i
 
 
 @compiled
-def next_packet_time(m: Any, c: Any, node: int, rate: float, inverse_log: float, burst: Any) -> None:
+def next_packet_time(m: Words, c: Ints, node: int, rate: float, inverse_log: float, burst: Floats) -> None:
     """Move a source's clock to its next packet; a bursty source (chance to start > 0) changes state once a cycle.
 
     In a batch (`burst[2]`) a source has a packet in every cycle, while any are left and not too many are on their way.
@@ -68,20 +67,20 @@ def next_packet_time(m: Any, c: Any, node: int, rate: float, inverse_log: float,
     elif start <= 0.0:
         m[U(node + s.N_NEXT)] = min(m[U(node + s.N_NEXT)] + geometric(c, inverse_log), FOREVER)
     else:
-        burst = rate * (start + stop) / start
+        burst_rate = rate * (start + stop) / start
         while True:
             m[U(node + s.N_NEXT)] += 1
             if m[U(node + s.N_ON)]:
                 m[U(node + s.N_ON)] = 1 if fraction(c) >= stop else 0
             else:
                 m[U(node + s.N_ON)] = 1 if fraction(c) < start else 0
-            if m[U(node + s.N_ON)] and fraction(c) < burst:
+            if m[U(node + s.N_ON)] and fraction(c) < burst_rate:
                 return
 
 
 @compiled
 def new_packet(
-    m: Any, c: Any, node: int, goal: int, size: int, created: int, flow: int, tree: int, copies: int, group: int
+    m: Words, c: Ints, node: int, goal: int, size: int, created: int, flow: int, tree: int, copies: int, group: int
 ) -> None:
     """Take a packet record from the free ones and hand it to the source; it will be delivered `copies` times.
 
@@ -121,17 +120,17 @@ def new_packet(
 
 @compiled
 def sources(
-    m: Any,
-    c: Any,
+    m: Words,
+    c: Ints,
     now: int,
-    kinds: Any,
-    rate: Any,
-    sizes: Any,
-    size_weights: Any,
-    target: Any,
-    weights: Any,
-    burst: Any,
-    flows: Any,
+    kinds: Ints,
+    rate: Floats,
+    sizes: Ints,
+    size_weights: Floats,
+    target: Ints,
+    weights: Floats,
+    burst: Floats,
+    flows: Ints,
     generate: bool,
 ) -> None:
     """Generate packets and put at most one flit per node on its injection channel."""
@@ -211,7 +210,7 @@ def sources(
 
 
 @compiled
-def deliver(m: Any, c: Any, flows: Any, now: int) -> None:
+def deliver(m: Words, c: Ints, flows: Ints, now: int) -> None:
     """Take the flits that reach their nodes in this cycle: return the credits, keep the books."""
     slot = due(flit_line(m, m[s.AT_SINKS]), now)
     credits = credit_line(m)
@@ -253,7 +252,7 @@ def deliver(m: Any, c: Any, flows: Any, now: int) -> None:
 
 
 @inlined
-def finish_packet(m: Any, c: Any, flows: Any, at: int, now: int) -> None:
+def finish_packet(m: Words, c: Ints, flows: Ints, at: int, now: int) -> None:
     """The last flit of the packet recorded at `at` has come: its latencies count, and its flow may be done."""
     measured = m[U(at + s.P_MEASURED)] & 1
     c[s.FLIT_LATENCY] += m[U(at + s.P_FLIT_TIMES)]
@@ -286,7 +285,7 @@ def finish_packet(m: Any, c: Any, flows: Any, at: int, now: int) -> None:
 
 
 @compiled
-def finish_in_class(m: Any, c: Any, at: int, now: int) -> None:
+def finish_in_class(m: Words, c: Ints, at: int, now: int) -> None:
     """The books of the packet's class."""
     own = s.COUNTERS + (m[U(at + s.P_MEASURED)] >> 1) * s.CLASS_COUNTERS
     measured = m[U(at + s.P_MEASURED)] & 1

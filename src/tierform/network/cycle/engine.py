@@ -10,10 +10,11 @@ long as credits allow.  One thread per simulation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from tierform.arrays import Floats, Ints
 from tierform.errors import Problem, TierformError, fail
 from tierform.network.case import Batches, TrafficClass
 from tierform.network.cycle import modes
@@ -25,14 +26,14 @@ from tierform.network.cycle.state import Memory
 from tierform.network.deadlock import virtual_channel_plan
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing, choose_routing
-from tierform.network.topology import IntArray, Lines, Topology
+from tierform.network.topology import FloatArray, IntArray, Lines, Topology
 
 # Cycles after which a run in which nothing has moved is called a deadlock, and between two looks.
 STUCK_CYCLES = 20_000
 CHUNK_CYCLES = 10_000
 
 
-class Traffic(NamedTuple):
+class TrafficArrays(NamedTuple):
     """What the sources send, as the compiled loop takes it: arrays with a row for each class of packets.
 
     `kinds` is (classes, 2): the kind of pattern and its first row of `weights`; `rate` (2 * classes, nodes): packets
@@ -41,14 +42,14 @@ class Traffic(NamedTuple):
     sources), whether it is a batch, and how many packets of it may be on their way; `flows` as in ``flow_release``.
     """
 
-    kinds: Any
-    rate: Any
-    sizes: Any
-    size_weights: Any
-    target: Any
-    weights: Any
-    burst: Any
-    flows: Any
+    kinds: Ints
+    rate: Floats
+    sizes: Ints
+    size_weights: Floats
+    target: Ints
+    weights: Floats
+    burst: Floats
+    flows: IntArray
 
 
 class CycleNetwork:
@@ -87,7 +88,7 @@ class CycleNetwork:
         self._partial = np.zeros(1)
         self._moved_at, self._moved = 0, -1
 
-    def run(self, traffic: Traffic, cycles: int, generate: bool = True, mode: int = 0) -> int:
+    def run(self, traffic: TrafficArrays, cycles: int, generate: bool = True, mode: int = 0) -> int:
         """Advance by at most `cycles`; see :func:`tierform.network.cycle.advance.is_done` for `mode`."""
         name = "run_bitmask" if self.bitmask else "run_general"
         speedup = float(self.routers[0].switch_speedup)
@@ -100,7 +101,7 @@ class CycleNetwork:
 
     def run_until(
         self,
-        traffic: Traffic,
+        traffic: TrafficArrays,
         cycles: int,
         mode: int,
         generate: bool = True,
@@ -143,7 +144,7 @@ class CycleNetwork:
 
 def random_traffic(
     classes: Sequence[TrafficClass], memory: Memory, seed: int, batches: Batches | None = None
-) -> Traffic:
+) -> TrafficArrays:
     """The arrays of random traffic, and each source's first packet time."""
     nodes = classes[0].traffic.nodes
     rng = np.random.default_rng(seed)
@@ -174,7 +175,7 @@ def random_traffic(
     shares = [np.cumsum(np.asarray(group.injection.packet_weights, float)) for group in classes]
     widest = max(len(size) for size in sizes)
     batch = [1.0, float(batches.outstanding)] if batches is not None else [0.0, 0.0]
-    return Traffic(
+    return TrafficArrays(
         kinds=np.array(kinds, np.int64),
         rate=np.stack(rates),
         sizes=np.stack([np.pad(size, (0, widest - len(size)), mode="edge") for size in sizes]),
@@ -186,7 +187,7 @@ def random_traffic(
     )
 
 
-def _pattern_arrays(group: TrafficClass) -> tuple[int, IntArray | None, Any]:
+def _pattern_arrays(group: TrafficClass) -> tuple[int, IntArray | None, FloatArray | None]:
     """The kind of a class's pattern, its permutation and its cumulative weights."""
     chosen = group.traffic
     if chosen.target is not None:
@@ -198,9 +199,9 @@ def _pattern_arrays(group: TrafficClass) -> tuple[int, IntArray | None, Any]:
     return modes.UNIFORM, None, None
 
 
-def listed_traffic(kind: int, flows: IntArray) -> Traffic:
+def listed_traffic(kind: int, flows: IntArray) -> TrafficArrays:
     """Traffic arrays for flows or listed packets (`kind`), as the loop takes them."""
-    return Traffic(
+    return TrafficArrays(
         kinds=np.array([[kind, 0]], np.int64),
         rate=np.zeros((2, 1)),
         sizes=np.ones((1, 1), np.int64),

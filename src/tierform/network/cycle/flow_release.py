@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Dependency-driven flows inside the cycle engine: what may be sent, and what a delivery releases.
 
 All is in one array of 64-bit words: a header (flows, address of flow records, address of node records), a record per
@@ -8,10 +8,9 @@ flow, a record per node, then entries: one per (node, flow) that sends, grouped 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Words
 from tierform.network.cycle.flow_records import (
     AT_ENTRY_BASE,
     AT_FLOWS,
@@ -57,7 +56,9 @@ U = np.uint64
 
 
 @compiled
-def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> Any:
+def next_of_flow(
+    m: Words, c: Ints, w: Ints, node: int, source: int, now: int
+) -> tuple[np.int64, np.int64, np.int64, np.int64, np.int64]:
     """(flow, destination, flits, tree, deliveries) of the next packet of a node's released flows, taken in turn.
 
     The flow is -1 if there is none.
@@ -85,7 +86,7 @@ def next_of_flow(m: Any, c: Any, w: Any, node: int, source: int, now: int) -> An
 
 
 @compiled
-def release_flow(m: Any, c: Any, w: Any, flow: int, when: int) -> None:
+def release_flow(m: Words, c: Ints, w: Ints, flow: int, when: int) -> None:
     """All that the flow waited for has happened: it may be sent from cycle `when` on.
 
     A flow without bytes is finished at that moment; what waits for it is released in turn (a chain is followed by a
@@ -116,7 +117,7 @@ def release_flow(m: Any, c: Any, w: Any, flow: int, when: int) -> None:
 
 
 @compiled
-def finish_flow(m: Any, c: Any, w: Any, flow: int, flits: int, now: int) -> None:
+def finish_flow(m: Words, c: Ints, w: Ints, flow: int, flits: int, now: int) -> None:
     """Count delivered flits; when the last has come, release the flows that waited for this one."""
     at = w[AT_FLOWS] + flow * FLOW_SIZE
     w[U(at + F_FLITS_LEFT)] -= flits
@@ -132,7 +133,7 @@ def finish_flow(m: Any, c: Any, w: Any, flow: int, flits: int, now: int) -> None
 
 
 @compiled
-def time_of_listed(m: Any, w: Any, node: int, source: int, now: int) -> None:
+def time_of_listed(m: Words, w: Ints, node: int, source: int, now: int) -> None:
     """Set the source's clock to when its next listed packet may be sent, NEVER while that waits for another."""
     first = w[U(w[AT_ENTRY_BASE] + source)] + m[U(node + N_TURN)]
     m[U(node + N_NEXT)] = NEVER
@@ -143,7 +144,7 @@ def time_of_listed(m: Any, w: Any, node: int, source: int, now: int) -> None:
 
 
 @compiled
-def next_listed(m: Any, w: Any, node: int, source: int) -> Any:
+def next_listed(m: Words, w: Ints, node: int, source: int) -> tuple[np.int64, np.int64, np.int64, np.int64]:
     """(packet, destination, flits, cycle) of the next listed packet of a source; its clock moves on."""
     packet = w[U(w[AT_ENTRY_BASE] + source)] + m[U(node + N_TURN)]
     at = w[AT_FLOWS] + packet * LISTED_SIZE
@@ -155,7 +156,7 @@ def next_listed(m: Any, w: Any, node: int, source: int) -> Any:
 
 
 @compiled
-def finish_listed(m: Any, c: Any, w: Any, packet: int, now: int) -> None:
+def finish_listed(m: Words, c: Ints, w: Ints, packet: int, now: int) -> None:
     """A listed packet has been delivered: those that wait only for it may be sent."""
     at = w[AT_FLOWS] + packet * LISTED_SIZE
     w[U(at + L_DONE)] = now

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from numba import njit
 
-_OPTIONS: dict[str, Any] = {
+_OPTIONS: dict[str, str | bool] = {
     "error_model": "numpy",
     "_nrt": False,
     "no_cpython_wrapper": True,

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
+from tierform.arrays import Words
 from tierform.errors import fail
 from tierform.network.cycle import modes
 from tierform.network.cycle import state as s
@@ -66,7 +66,7 @@ def add_trees(
         grow(int(topology.node_router[source]), [int(goal) for goal in dict.fromkeys(np.asarray(goals).tolist())])
         for source, goals in wanted
     ]
-    words: Any = aligned(-(-(start + len(grown)) // s.LINE) * s.LINE)
+    words: Words = aligned(-(-(start + len(grown)) // s.LINE) * s.LINE)
     words[:start] = memory.words
     words[start : start + len(grown)] = grown
     return replace(memory, words=words, masks=words.view(np.int64)), trees

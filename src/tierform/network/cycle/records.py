@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
+from tierform.arrays import Flags
 from tierform.network.cycle import state as s
 from tierform.network.cycle.state import Memory
 from tierform.network.cycle.wires import Ports, Wires
@@ -43,7 +43,7 @@ def fill_ports(
     routers: Sequence[RouterParameters],
     plug: Ports,
     interval: IntArray,
-    cyclic_links: Any,
+    cyclic_links: Flags,
 ) -> None:
     """Input and output ports: their channels, delays and neighbours."""
     words, nodes = memory.words, wires.nodes

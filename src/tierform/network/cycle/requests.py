@@ -1,12 +1,11 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Requests for the switch: priorities, one request for each input and output, speculative ones, and who wins."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST, allocate
 from tierform.network.cycle.jit import compiled, inlined
@@ -19,7 +18,7 @@ SPECULATIVE_PRIORITY = np.int32(-(2**31))
 
 
 @compiled
-def packet_priority(m: Any, packet: int) -> Any:
+def packet_priority(m: Words, packet: int) -> np.int64:
     """The priority of a packet as its class, its age or its time in the network give it; higher goes first."""
     kind = m[s.PRIORITY]
     at = m[s.AT_PACKET] + packet * s.P_RECORD
@@ -33,7 +32,7 @@ def packet_priority(m: Any, packet: int) -> Any:
 
 
 @inlined
-def priority_of(m: Any, channel: int) -> Any:
+def priority_of(m: Words, channel: int) -> np.int64:
     """The priority of the packet at the front of a channel."""
     kind = m[s.PRIORITY]
     if kind == NO_PRIORITY:
@@ -44,7 +43,7 @@ def priority_of(m: Any, channel: int) -> Any:
 
 
 @compiled
-def list_request(m: Any, channel: int, o: int, outputs: int, first: int, count: int, priority: int) -> Any:
+def list_request(m: Words, channel: int, o: int, outputs: int, first: int, count: int, priority: int) -> int:
     """Add the request of a channel for output `o` to the list at `first`; the number of requests then.
 
     Of an input's channels that ask for the same output, the one with the highest priority counts, then the first from
@@ -72,7 +71,7 @@ def list_request(m: Any, channel: int, o: int, outputs: int, first: int, count: 
 
 
 @compiled
-def forget_requests(m: Any, outputs: int, first: int, count: int) -> None:
+def forget_requests(m: Words, outputs: int, first: int, count: int) -> None:
     """Take the listed requests out of the table by input and output."""
     known = m[s.AT_REQUEST]
     for request in range(first, first + count * REQUEST, REQUEST):
@@ -80,7 +79,7 @@ def forget_requests(m: Any, outputs: int, first: int, count: int) -> None:
 
 
 @compiled
-def match_switch(m: Any, c: Any, router: int, requests: int, inputs: int, outputs: int, speculative: bool) -> None:
+def match_switch(m: Words, c: Ints, router: int, requests: int, inputs: int, outputs: int, speculative: bool) -> None:
     """Run a switch allocator, that of requests or that of speculative ones, on the listed requests."""
     speed_in, speed_out, sides = m[s.SPEED_IN], m[s.SPEED_OUT], m[s.SIDES]
     kind = np.int64(m[s.SPECULATIVE_ALLOCATOR] if speculative else m[s.SWITCH_ALLOCATOR])
@@ -119,7 +118,7 @@ def match_switch(m: Any, c: Any, router: int, requests: int, inputs: int, output
 
 
 @compiled
-def list_speculations(m: Any, router: int) -> Any:
+def list_speculations(m: Words, router: int) -> int:
     """Note which outputs the packets that ask for a virtual channel may hope for; the number of notes.
 
     A note is (channel, output), made before virtual channels are given out.

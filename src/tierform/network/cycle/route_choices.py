@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Route computation with choices: by chance, by load, by the dateline of a ring, by way of another router.
 
 Each function writes the candidates of the packet at the head of a channel.  A packet's own record holds what was drawn
@@ -7,10 +7,9 @@ for it: the part (order, phase, side of a dateline), the direction on a ring, th
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
 from tierform.network.cycle.jit import compiled
@@ -44,7 +43,7 @@ UGAL_THRESHOLD, GROUP_THRESHOLD = 2, 30
 
 
 @compiled
-def route_choice(m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, top: int) -> None:
+def route_choice(m: Words, c: Ints, table: Shorts, channel: int, at: int, router: int, home: int, top: int) -> None:
     """Routing by any mode but a plain table; `top` is the last virtual channel."""
     mode = m[s.MODE]
     entering = m[U(m[U(channel + s.C_PORT)] + s.I_AXIS)] == -2
@@ -76,7 +75,7 @@ def route_choice(m: Any, c: Any, table: Any, channel: int, at: int, router: int,
 
 
 @compiled
-def spread(m: Any, c: Any, table: Any, channel: int, router: int, home: int, top: int) -> None:
+def spread(m: Words, c: Ints, table: Shorts, channel: int, router: int, home: int, top: int) -> None:
     """One of several links: any, the less loaded of two drawn, or (below zero: not) all of them."""
     port, number = port_to(m, table, 0, router, home), np.int64(table[1, router, home])
     size = m[s.OUT_SIZE]
@@ -98,7 +97,7 @@ def spread(m: Any, c: Any, table: Any, channel: int, router: int, home: int, top
 
 @compiled
 def one_of_two_orders(
-    m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, top: int, entering: bool
+    m: Words, c: Ints, table: Shorts, channel: int, at: int, router: int, home: int, top: int, entering: bool
 ) -> None:
     """Dimension order or the reverse, drawn or by load where the packet enters, each with half of the channels."""
     if entering:
@@ -113,7 +112,7 @@ def one_of_two_orders(
 
 
 @compiled
-def place_between(m: Any, c: Any, router: int, home: int, whole_line: bool) -> Any:
+def place_between(m: Words, c: Ints, router: int, home: int, whole_line: bool) -> np.int64:
     """A random router between two: on each axis from one to the other, or anywhere where they differ (`whole_line`)."""
     axes = m[s.AXES]
     here, there = m[s.AT_PLACE] + router * axes, m[s.AT_PLACE] + home * axes
@@ -130,7 +129,9 @@ def place_between(m: Any, c: Any, router: int, home: int, whole_line: bool) -> A
 
 
 @compiled
-def by_way(m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, top: int, entering: bool) -> None:
+def by_way(
+    m: Words, c: Ints, table: Shorts, channel: int, at: int, router: int, home: int, top: int, entering: bool
+) -> None:
     """Valiant and ROMM: first to a router drawn where the packet enters, then home, each with half of the channels."""
     if entering:
         m[U(at + s.P_PART)] = 0
@@ -149,7 +150,7 @@ def by_way(m: Any, c: Any, table: Any, channel: int, at: int, router: int, home:
 
 
 @compiled
-def lines_apart(m: Any, router: int, home: int) -> Any:
+def lines_apart(m: Words, router: int, home: int) -> np.int64:
     """In how many coordinates two routers differ."""
     axes = m[s.AXES]
     here, there = m[s.AT_PLACE] + router * axes, m[s.AT_PLACE] + home * axes
@@ -161,7 +162,7 @@ def lines_apart(m: Any, router: int, home: int) -> Any:
 
 @compiled
 def globally_adaptive(
-    m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, top: int, entering: bool
+    m: Words, c: Ints, table: Shorts, channel: int, at: int, router: int, home: int, top: int, entering: bool
 ) -> None:
     """UGAL on a flattened butterfly: by way of a random router if hops times load of the minimal way are much more.
 
@@ -190,7 +191,9 @@ def globally_adaptive(
 
 
 @compiled
-def between_groups(m: Any, c: Any, table: Any, channel: int, at: int, router: int, home: int, entering: bool) -> None:
+def between_groups(
+    m: Words, c: Ints, table: Shorts, channel: int, at: int, router: int, home: int, entering: bool
+) -> None:
     """Dragonflies: the part is the virtual channel, one higher from the link between groups on.
 
     UGAL starts in part 0 by way of a random router, or in part 1 minimally; in its own group a packet starts in the
@@ -227,7 +230,7 @@ def between_groups(m: Any, c: Any, table: Any, channel: int, at: int, router: in
 
 
 @compiled
-def minimal_directions(m: Any, table: Any, channel: int, router: int, home: int, entering: bool) -> None:
+def minimal_directions(m: Words, table: Shorts, channel: int, router: int, home: int, entering: bool) -> None:
     """All minimal directions of a mesh; the lowest channel is the escape, in dimension order, and is not left again."""
     axes = m[s.AXES]
     place, goal = m[s.AT_PLACE] + router * axes, m[s.AT_PLACE] + home * axes
@@ -245,7 +248,7 @@ def minimal_directions(m: Any, table: Any, channel: int, router: int, home: int,
 
 
 @compiled
-def adaptive_plane(m: Any, channel: int, router: int, home: int, top: int) -> None:
+def adaptive_plane(m: Words, channel: int, router: int, home: int, top: int) -> None:
     """Planar adaptive routing (Chien and Kim, ISCA 1992): the first axis that differs, and the one after it.
 
     A third of the channels belongs to the first axis of a plane, a third each to the second one while the first
@@ -268,7 +271,7 @@ def adaptive_plane(m: Any, channel: int, router: int, home: int, top: int) -> No
 
 
 @compiled
-def on_rings(m: Any, c: Any, channel: int, at: int, router: int, home: int, top: int, entering: bool) -> None:
+def on_rings(m: Words, c: Ints, channel: int, at: int, router: int, home: int, top: int, entering: bool) -> None:
     """Dimension order on rings: half of the channels per side of the dateline, half of those per phase (Valiant)."""
     mode, axes, half = m[s.MODE], m[s.AXES], m[s.VCS] // 2
     aim = home
@@ -311,7 +314,7 @@ def on_rings(m: Any, c: Any, channel: int, at: int, router: int, home: int, top:
 
 
 @compiled
-def minimal_on_rings(m: Any, c: Any, channel: int, at: int, router: int, home: int, entering: bool) -> None:
+def minimal_on_rings(m: Words, c: Ints, channel: int, at: int, router: int, home: int, entering: bool) -> None:
     """All minimal directions of a torus; channels 0 and 1 are the escape, in dimension order with a dateline."""
     axes = m[s.AXES]
     place, goal = m[s.AT_PLACE] + router * axes, m[s.AT_PLACE] + home * axes

@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Route computation of both kinds of router: by table or by coordinates here, with choices in a module of its own.
 
 The router is the input-queued virtual-channel router of Dally and Towles (chapters 16 to 19); details such as which
@@ -8,10 +8,9 @@ counters `c` (see :mod:`tierform.network.cycle.state` for the records).  This mo
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.jit import inlined
 from tierform.network.cycle.modes import ESCAPE, GRID, LAST_ESCAPE, SHARED, TABLE
@@ -23,7 +22,7 @@ U = np.uint64
 
 
 @inlined
-def route(m: Any, c: Any, table: Any, channel: int, packet: int) -> None:
+def route(m: Words, c: Ints, table: Shorts, channel: int, packet: int) -> None:
     """Write the output ports and ranges of virtual channels that the packet at the head of `channel` may take."""
     top = m[s.VCS] - 1
     at = m[s.AT_PACKET] + packet * s.P_RECORD

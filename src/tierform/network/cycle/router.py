@@ -1,4 +1,4 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """The general router: any allocator, stage delays, speedups and routing, one router at a time.
 
 Requests are short lists per router, so an idle router costs one test.  A flit that wins the switch goes straight into
@@ -9,10 +9,9 @@ wire delays are known when it is sent.  Where it applies,
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST, allocate
 from tierform.network.cycle.delay_lines import credit_line, flit_line, note, post
@@ -26,7 +25,7 @@ U = np.uint64
 
 
 @inlined
-def enter(m: Any, c: Any, table: Any, router: int, channel: int, packet: int) -> None:
+def enter(m: Words, c: Ints, table: Shorts, router: int, channel: int, packet: int) -> None:
     """A head has come to the front of its channel: route it, or with look-ahead send it to allocation."""
     m[U(channel + s.C_DUE)] = -1
     if m[U(router + s.R_ROUTING_DELAY)] > 0:
@@ -41,7 +40,7 @@ def enter(m: Any, c: Any, table: Any, router: int, channel: int, packet: int) ->
 
 
 @inlined
-def take(m: Any, router: int, channel: int, own: int) -> None:
+def take(m: Words, router: int, channel: int, own: int) -> None:
     """Give the out channel `own` to the packet at the head of `channel`, which then wants the switch."""
     m[U(channel + s.C_ASSIGNED)] = own
     m[U(own + s.W_OWNER)] = s.OWNED
@@ -55,7 +54,7 @@ def take(m: Any, router: int, channel: int, own: int) -> None:
 
 
 @compiled
-def allocate_vcs(m: Any, c: Any, router: int, now: int) -> None:
+def allocate_vcs(m: Words, c: Ints, router: int, now: int) -> None:
     """Virtual-channel allocation with any allocator, iterations and delay."""
     vcs = m[s.VCS]
     delay = m[U(router + s.R_VC_DELAY)]
@@ -134,7 +133,7 @@ def allocate_vcs(m: Any, c: Any, router: int, now: int) -> None:
 
 
 @inlined
-def finish_routing(m: Any, c: Any, table: Any, router: int, now: int) -> None:
+def finish_routing(m: Words, c: Ints, table: Shorts, router: int, now: int) -> None:
     """Route the packets whose routing delay has passed; they ask for a virtual channel in the next step."""
     waiting = m[U(router + s.R_ROUTING_LIST)]
     kept = waiting
@@ -155,7 +154,7 @@ def finish_routing(m: Any, c: Any, table: Any, router: int, now: int) -> None:
 
 
 @compiled
-def copy_packet(m: Any, c: Any, packet: int, branch: int) -> Any:
+def copy_packet(m: Words, c: Ints, packet: int, branch: int) -> int:
     """A record for the copy of a multicast packet that goes into one branch of its tree."""
     top = c[s.FREE_TOP] - 1
     c[s.FREE_TOP] = top
@@ -171,7 +170,7 @@ def copy_packet(m: Any, c: Any, packet: int, branch: int) -> Any:
 
 
 @inlined
-def send(m: Any, c: Any, table: Any, router: int, channel: int, now: int) -> Any:
+def send(m: Words, c: Ints, table: Shorts, router: int, channel: int, now: int) -> bool:
     """Move the front flit of a channel through the crossbar; True while the channel still wants the switch.
 
     A multicast packet goes into one branch of its tree after the other: its flits stay in the buffer, of which they

@@ -1,12 +1,11 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """What route computation is made of: ports by table and by coordinates, turns on rings, loads, candidates."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
 from tierform.network.cycle.jit import compiled, inlined
@@ -17,7 +16,7 @@ U = np.uint64
 
 
 @compiled
-def ring_turn(c: Any, size: int, here: int, there: int, balanced: bool) -> Any:
+def ring_turn(c: Ints, size: int, here: int, there: int, balanced: bool) -> tuple[int, int]:
     """Direction (0 forwards, 1 backwards) and virtual-channel class for a packet that enters a ring."""
     twice = size - 2 * ((there - here + size) % size)
     direction = 0 if twice > 0 or (twice == 0 and below(c, 2) == 1) else 1
@@ -32,13 +31,13 @@ def ring_turn(c: Any, size: int, here: int, there: int, balanced: bool) -> Any:
 
 
 @inlined
-def port_to(m: Any, table: Any, part: int, router: int, home: int) -> Any:
+def port_to(m: Words, table: Shorts, part: int, router: int, home: int) -> int:
     """The output port of `router` that leads to router `home`, by a routing table."""
     return m[U(m[s.AT_FIRST_OUT] + router)] + table[U(part), U(router), U(home)] * m[s.OUT_SIZE]
 
 
 @inlined
-def port_by_place(m: Any, router: int, home: int) -> Any:
+def port_by_place(m: Words, router: int, home: int) -> int:
     """The output port towards another router in dimension order, from coordinates.
 
     They stay in the cache, where a large network's table does not.
@@ -53,7 +52,7 @@ def port_by_place(m: Any, router: int, home: int) -> Any:
 
 
 @inlined
-def set_route(m: Any, channel: int, number: int, port: int, low: int, high: int, priority: int) -> None:
+def set_route(m: Words, channel: int, number: int, port: int, low: int, high: int, priority: int) -> None:
     """Write candidate `number` of a channel."""
     at = channel + s.C_ROUTE - s.ROUTE_SIZE * number
     m[U(at)] = port
@@ -63,7 +62,7 @@ def set_route(m: Any, channel: int, number: int, port: int, low: int, high: int,
 
 
 @compiled
-def set_half(m: Any, channel: int, port: int, part: int) -> None:
+def set_half(m: Words, channel: int, port: int, part: int) -> None:
     """The lower (0) or upper half of the virtual channels of a port.
 
     Of an odd number the one in the middle is shared by both halves, and is taken only with room in it.  A packet of
@@ -85,7 +84,7 @@ def set_half(m: Any, channel: int, port: int, part: int) -> None:
 
 
 @compiled
-def used_behind(m: Any, port: int) -> Any:
+def used_behind(m: Words, port: int) -> np.int64:
     """How many flits the buffer behind an output port holds, as far as its credits tell."""
     used = np.int64(0)
     first = m[U(port + s.O_OWN)]
@@ -95,12 +94,12 @@ def used_behind(m: Any, port: int) -> Any:
 
 
 @compiled
-def any_router(m: Any, c: Any, router: int) -> Any:
+def any_router(m: Words, c: Ints, router: int) -> int:
     """A random router of the subnet in which `router` is."""
     return router - router % m[s.ROUTERS] + below(c, m[s.ROUTERS])
 
 
 @compiled
-def axis_port(m: Any, axis: int, direction: int, router: int) -> Any:
+def axis_port(m: Words, axis: int, direction: int, router: int) -> int:
     """The output port of `router` along an axis, forwards (0) or backwards (1)."""
     return m[U(m[s.AT_AXIS_PORT] + (2 * axis + direction) * m[s.ALL_ROUTERS] + router)]

@@ -19,7 +19,7 @@ from tierform.network.case import Batches, Injection, Sampling, Thresholds, Traf
 from tierform.network.cycle import modes
 from tierform.network.cycle import state as cs
 from tierform.network.cycle.compiled import loop
-from tierform.network.cycle.engine import CycleNetwork, Traffic, random_traffic
+from tierform.network.cycle.engine import CycleNetwork, TrafficArrays, random_traffic
 from tierform.network.cycle.result import ClassResult, CycleResult
 from tierform.network.parameters import RouterParameters
 from tierform.network.routing import Routing
@@ -174,7 +174,7 @@ class _Books:
 
 def _sample(
     network: CycleNetwork,
-    traffic: Traffic,
+    traffic: TrafficArrays,
     classes: Sequence[TrafficClass],
     rules: Sampling,
     progress: Progress | None,
@@ -222,7 +222,12 @@ def _sample(
 
 
 def _drain(
-    network: CycleNetwork, traffic: Traffic, books: _Books, rules: Sampling, progress: Progress | None, too_slow: str
+    network: CycleNetwork,
+    traffic: TrafficArrays,
+    books: _Books,
+    rules: Sampling,
+    progress: Progress | None,
+    too_slow: str,
 ) -> str:
     """Run until all measured packets have arrived; why it was given up, else nothing."""
     began = network.now

@@ -13,8 +13,8 @@ A flit is one word: packet << 2 | is head << 1 | is tail.  Sums that outgrow 32 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.topology import IntArray
 
 # Words of a cache line: records and sections start at multiples of it.
@@ -288,33 +288,33 @@ P_RECORD = 16
 class Memory:
     """The words of a simulation and how to find them."""
 
-    words: Any  # int32
-    masks: Any  # the same memory as int64
-    counters: Any  # int64
-    table: Any  # (parts, routers, routers) int16, output ports counted within the router
+    words: Words  # int32
+    masks: Ints  # the same memory as int64
+    counters: Ints  # int64
+    table: Shorts  # (parts, routers, routers) int16, output ports counted within the router
     link_out: IntArray  # output port of each link
     link_in: IntArray
     node_out: IntArray
 
-    def section(self, at: int, number: int, size: int) -> Any:
+    def section(self, at: int, number: int, size: int) -> Words:
         """(number, size) view of the records at header place `at`."""
         first = int(self.words[at])
         return self.words[first : first + number * size].reshape(number, size)
 
     @property
-    def own(self) -> Any:
+    def own(self) -> Words:
         """(output ports and nodes, virtual channels, words) view of the out channels."""
         vcs, nodes = int(self.words[VCS]), int(self.words[NODES])
         ports = len(self.link_out) + nodes
         return self.section(AT_OWN, (ports + nodes) * vcs, W_SIZE).reshape(ports + nodes, vcs, W_SIZE)
 
     @property
-    def node(self) -> Any:
+    def node(self) -> Words:
         """(nodes, words) view of the nodes."""
         return self.section(AT_NODE, int(self.words[NODES]), N_SIZE)
 
     @property
-    def histogram(self) -> Any:
+    def histogram(self) -> Words:
         """View of the latency histogram."""
         first = int(self.words[AT_HISTOGRAM])
         return self.words[first : first + int(self.words[BINS])]

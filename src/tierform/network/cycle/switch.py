@@ -1,12 +1,11 @@
-# mypy: disable-error-code="untyped-decorator"
+# mypy: disable-error-code="untyped-decorator, no-any-return"
 """Switch allocation of the general router: any allocator, delay, speedup and priority, with speculation or without."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from tierform.arrays import Ints, Shorts, Words
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST
 from tierform.network.cycle.jit import compiled
@@ -27,7 +26,7 @@ WON = -2
 
 
 @compiled
-def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, notes: int, now: int) -> None:
+def allocate_switch(m: Words, c: Ints, table: Shorts, router: int, number: int, notes: int, now: int) -> None:
     """Let the `number` channels that waited before this cycle, and `notes` speculations, ask for the switch."""
     inputs, outputs = m[U(router + s.R_INPUTS)] * m[s.SPEED_IN], m[U(router + s.R_OUTPUTS)] * m[s.SPEED_OUT]
     delay = m[U(router + s.R_SWITCH_DELAY)]
@@ -81,7 +80,7 @@ def allocate_switch(m: Any, c: Any, table: Any, router: int, number: int, notes:
 
 
 @compiled
-def list_notes(m: Any, outputs: int, first: int, requests: int, notes: int) -> Any:
+def list_notes(m: Words, outputs: int, first: int, requests: int, notes: int) -> int:
     """Make requests of the notes; the number of requests then."""
     note = m[s.AT_SPECULATIONS]
     for k in range(note, note + 2 * notes, 2):
@@ -90,7 +89,7 @@ def list_notes(m: Any, outputs: int, first: int, requests: int, notes: int) -> A
 
 
 @compiled
-def mark(m: Any, inputs: int, outputs: int, first: int, requests: int, matched: bool) -> None:
+def mark(m: Words, inputs: int, outputs: int, first: int, requests: int, matched: bool) -> None:
     """Note for each input and output whether the switch allocator matched it; before that, which outputs are asked."""
     taken = m[s.AT_MARKS]
     if not matched:
@@ -106,7 +105,7 @@ def mark(m: Any, inputs: int, outputs: int, first: int, requests: int, matched: 
 
 
 @compiled
-def take_winners(m: Any, first: int, requests: int, inputs: int, outputs: int, speculative: bool) -> None:
+def take_winners(m: Words, first: int, requests: int, inputs: int, outputs: int, speculative: bool) -> None:
     """Mark the winning channels and move their inputs' offsets; a speculation must have got its channel as well."""
     taken = m[s.AT_MARKS]
     for k in range(requests):

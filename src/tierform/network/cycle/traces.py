@@ -26,7 +26,7 @@ MAX_CYCLE = 2**31 - 2
 
 
 @dataclass(frozen=True, eq=False)
-class Trace:
+class PacketTrace:
     """Packets, (packets,) each: the cycle, source and destination node, flits.
 
     `after` holds pairs (pairs, 2) of packet numbers: the second waits until the first has been delivered.
@@ -70,7 +70,7 @@ class TraceTimes:
 
 def simulate_trace(
     topology: Topology,
-    trace: Trace,
+    trace: PacketTrace,
     routing: Routing | str = "default",
     router_parameters: RouterParameters | Sequence[RouterParameters] | None = None,
     *,
@@ -103,7 +103,7 @@ def simulate_trace(
     )
 
 
-def _words(network: CycleNetwork, trace: Trace, order: IntArray) -> IntArray:
+def _words(network: CycleNetwork, trace: PacketTrace, order: IntArray) -> IntArray:
     """The trace as the compiled loop reads it, packets source by source; sets each source's clock."""
     count, nodes = len(trace), network.topology.nodes
     at_base = fr.HEADER + count * fr.LISTED_SIZE
@@ -134,7 +134,7 @@ def _words(network: CycleNetwork, trace: Trace, order: IntArray) -> IntArray:
     return words
 
 
-def _check(topology: Topology, trace: Trace) -> None:
+def _check(topology: Topology, trace: PacketTrace) -> None:
     if len(trace) == 0:
         fail("the trace has no packet", key="trace")
     problems = []
@@ -159,7 +159,7 @@ def _check(topology: Topology, trace: Trace) -> None:
         fail("packets of the trace wait for each other in a circle", key="trace")
 
 
-def _in_circle(trace: Trace) -> bool:
+def _in_circle(trace: PacketTrace) -> bool:
     """Whether what packets wait for, and the order of each source, has a circle."""
     order = np.lexsort((np.arange(len(trace)), trace.cycle, trace.source))
     same = trace.source[order[1:]] == trace.source[order[:-1]]

@@ -5,8 +5,6 @@ Qwen2-MoE has a gated shared expert beside the routed ones (Qwen Team, 2024); Qw
 
 from __future__ import annotations
 
-from typing import Any
-
 from tierform.workload.config import Config
 from tierform.workload.families import Family, llama, mixtral
 from tierform.workload.families.decoder import HEADS
@@ -54,7 +52,7 @@ def read_qwen3_moe(config: Config, name: str) -> Model:
     return _moe(config, name, "qwen3_moe", attention_bias=bias, output_bias=bias, qk_norm=True)
 
 
-def _moe(config: Config, name: str, family: str, **more: Any) -> Model:
+def _moe(config: Config, name: str, family: str, **more: object) -> Model:
     key = "num_local_experts" if config.has("num_local_experts") and not config.has("num_experts") else "num_experts"
     experts, chosen = mixtral.read_experts(config, key)
     step, layers = config.integer("decoder_sparse_step", default=1), config.layers("num_hidden_layers")

@@ -17,17 +17,18 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from tierform.errors import MissingDependency, fail
+from tierform.errors import MissingDependency, TierformError, fail
 from tierform.workload.footprint import peak_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layout import read_by, reduction_blocks, weight_of, with_rest, written_by
 from tierform.workload.memory import BlockKind, BlockMemory, even_cut
 from tierform.workload.models import Model
-from tierform.workload.operator import Operator, Role
+from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import update_operators
-from tierform.workload.parallel import ALONE, Parallelism
+from tierform.workload.parallel import ALONE, Parallelism, split_problems
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.reverse import Reverse, kept_and_recomputed
+from tierform.workload.sharding import gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.tape import Learning, Tape, Value
 from tierform.workload.task import FineTuning, Inference, Task, resolved_precision
 from tierform.workload.tracing.cores import mark_cores
@@ -40,7 +41,7 @@ _LAYER = re.compile(r"^((?:[A-Za-z_]\w*\.)*)(\d+)(?:\.|$)")
 
 
 @dataclass(eq=False)
-class Run:
+class TracedRun:
     """Consecutive nodes of one layer (or of none): their tape, and the tensors that cross its border by node name."""
 
     prefix: str
@@ -58,7 +59,7 @@ class Run:
         """Bytes that wait for the backward pass."""
         return sum(value.operand().size_B for value in self.kept)
 
-    def same_as(self, other: Run) -> bool:
+    def same_as(self, other: TracedRun) -> bool:
         """Whether both are equal layers of the same list."""
         return (
             self.index is not None
@@ -97,12 +98,15 @@ def trace(
         make = FineTuning if training else Inference
         task = make(batch=batch * parallelism.data, sequence=sequence, precision=precision)
     plan, training = resolved_precision(task), isinstance(task, FineTuning)
+    passes = task.gradient_accumulation if isinstance(task, FineTuning) else 1
+    if problems := split_problems(training, passes, parallelism):
+        raise TierformError(problems)
     translation = Translation(program, module, plan, training)
     runs = _runs(translation, parallelism)
     for run in runs:
         mark_cores(run.tape)
     if training:
-        accumulate = isinstance(task, FineTuning) and task.gradient_accumulation > 1
+        accumulate = isinstance(task, FineTuning) and task.gradient_accumulation > 1 and parallelism.zero < 2
         _differentiate(runs, translation.outputs, accumulate)
     total = sum(p.numel() for p in module.parameters())
     model = _model(name or type(module).__name__, runs, total)
@@ -129,7 +133,7 @@ def _export(module: Any, inputs: Any) -> tuple[Any, int, int]:
             values = values if isinstance(values, (list, tuple, type({}.values()))) else [values]
             return [value for value in values if isinstance(value, torch.Tensor)]
 
-    def placed(value: Any) -> Any:
+    def placed(value: object) -> object:
         return torch.empty_like(value, device=device) if isinstance(value, torch.Tensor) else value
 
     settings = getattr(module, "config", None)
@@ -161,21 +165,21 @@ def layer_of(path: str) -> tuple[str, int | None]:
     return (match.group(1), int(match.group(2))) if match else ("", None)
 
 
-def _runs(translation: Any, split: Parallelism) -> list[Run]:
+def _runs(translation: Any, split: Parallelism) -> list[TracedRun]:
     """The graph's nodes, translated, in runs of one layer each; runs without operators are left out."""
-    runs: list[Run] = []
+    runs: list[TracedRun] = []
     for node in translation.nodes:
         prefix, index = layer_of(translation.path(node))
         last = runs[-1] if runs else None
         if last is None or (last.prefix, last.index) != (prefix, index):
             tape = Tape(translation.formats, Learning(), training=translation.training, tensor=split.tensor)
-            last = Run(prefix, index, tape)
+            last = TracedRun(prefix, index, tape)
             runs.append(last)
         translation.translate(node, last)
     return [run for run in runs if run.tape.operators]
 
 
-def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> None:
+def _differentiate(runs: list[TracedRun], outputs: list[str], accumulate: bool) -> None:
     """Walks the runs backwards; gradients of crossing tensors are passed on by node name."""
     arriving: dict[str, int] = dict.fromkeys(outputs, 1)
     for run in reversed(runs):
@@ -195,7 +199,7 @@ def _differentiate(runs: list[Run], outputs: list[str], accumulate: bool) -> Non
                 arriving[node] = 1
 
 
-def _model(name: str, runs: list[Run], total: int) -> Model:
+def _model(name: str, runs: list[TracedRun], total: int) -> Model:
     layers = len({(run.prefix, run.index) for run in runs if run.index is not None})
     return Model(
         name,
@@ -211,15 +215,15 @@ def _model(name: str, runs: list[Run], total: int) -> Model:
     )
 
 
-def _workload(model: Model, task: Task, runs: list[Run], total: int, split: Parallelism) -> Workload:
-    grouped: list[tuple[str, list[Run]]] = []
+def _workload(model: Model, task: Task, runs: list[TracedRun], total: int, split: Parallelism) -> Workload:
+    grouped: list[tuple[str, list[TracedRun]]] = []
     for run in runs:
         if grouped and grouped[-1][1][-1].same_as(run):
             grouped[-1][1].append(run)
         else:
             grouped.append(("", [run]))
     names: dict[str, int] = {}
-    blocks: list[tuple[str, list[Run]]] = []
+    blocks: list[tuple[str, list[TracedRun]]] = []
     for _, members in grouped:
         first, last = members[0], members[-1]
         base = first.prefix.rstrip(".") or ("layer" if first.index is not None else "other")
@@ -231,13 +235,13 @@ def _workload(model: Model, task: Task, runs: list[Run], total: int, split: Para
     places = [index for index, (_, members) in enumerate(blocks) if members[0].index is not None]
     kinds = [_kind(index, places) for index in range(len(blocks))]
     plan = resolved_precision(task)
-    memory = _memory(task, plan, blocks, kinds, weights)
-    even_cut(memory, split.pipeline)
-    before = reduction_blocks(weights, memory, plan, split)
+    memory = _memory(task, plan, blocks, kinds, weights, split)
+    even_cut(memory, split.parts)
+    around = reduction_blocks(weights, memory, plan, split)
     return Workload(
         model=model,
         task=task,
-        stages=_stages(task, plan, blocks, kinds, weights, before, split),
+        stages=_stages(task, plan, blocks, kinds, weights, around, split),
         parameters=total,
         trainable_parameters=sum(w.whole_total for w in weights if w.trainable),
         weights=weights,
@@ -254,7 +258,7 @@ def _kind(index: int, layers: list[int]) -> BlockKind:
     return BlockKind.HEAD if index > layers[-1] else BlockKind.EMBEDDING
 
 
-Blocks = list[tuple[str, list[Run]]]
+Blocks = list[tuple[str, list[TracedRun]]]
 
 
 def _stages(
@@ -263,26 +267,40 @@ def _stages(
     blocks: Blocks,
     kinds: list[BlockKind],
     weights: tuple[Weight, ...],
-    before: tuple[Block, ...],
+    around: tuple[tuple[Block, ...], tuple[Block, ...]],
     split: Parallelism,
 ) -> tuple[Stage, ...]:
     tokens = task.batch // split.data * task.sequence
     forward = tuple(
-        Block(label, len(members), operators, kind, saved=with_rest(written_by(operators, run.kept), run.saved_B))
+        with_gathers(
+            Block(label, len(members), operators, kind, saved=with_rest(written_by(operators, run.kept), run.saved_B)),
+            weights,
+            split,
+            Phase.FORWARD,
+        )
         for (label, members), kind in zip(blocks, kinds, strict=True)
         for run in members[:1]
         for operators in (tuple(run.tape.operators),)
     )
     if not isinstance(task, FineTuning):
         return (Stage("prefill", StageKind.PREFILL, (Wave(forward, 1, tokens),)),)
+    sums = task.gradient_accumulation > 1
     backward = tuple(
-        Block(label, len(members), run.backward, kind, saved=with_rest(read_by(run.backward, run.kept), run.saved_B))
+        sharded_backward(
+            Block(
+                label, len(members), run.backward, kind, saved=with_rest(read_by(run.backward, run.kept), run.saved_B)
+            ),
+            weights,
+            plan,
+            split,
+            sums,
+        )
         for (label, members), kind in zip(reversed(blocks), reversed(kinds), strict=True)
         for run in members[:1]
         if run.backward
     )
     update = tuple(
-        Block(label, len(members), update_operators(own, task.optimizer, plan), kind)
+        Block(label, len(members), update_operators(own, task.optimizer, plan, split.data if split.zero else 1), kind)
         for (label, members), kind in zip(blocks, kinds, strict=True)
         if (own := [w for w in weights if w.block == label and w.trainable])
     )
@@ -291,24 +309,42 @@ def _stages(
     return (
         Stage("forward", StageKind.FORWARD, (Wave(forward, parts, tokens),), repeat),
         Stage("backward", StageKind.BACKWARD, (Wave(backward, parts, tokens),), repeat),
-        Stage("update", StageKind.UPDATE, (Wave((*before, *update)),)),
+        Stage("update", StageKind.UPDATE, (Wave((*around[0], *update, *around[1])),)),
     )
 
 
 def _memory(
-    task: Task, plan: PrecisionPlan, blocks: Blocks, kinds: list[BlockKind], weights: tuple[Weight, ...]
+    task: Task,
+    plan: PrecisionPlan,
+    blocks: Blocks,
+    kinds: list[BlockKind],
+    weights: tuple[Weight, ...],
+    split: Parallelism,
 ) -> tuple[BlockMemory, ...]:
     found = []
     for (label, members), kind in zip(blocks, kinds, strict=True):
         run = members[0]
-        states = states_of([w for w in weights if w.block == label], task, plan)
+        own = [w for w in weights if w.block == label]
+        states, whole = states_of(own, task, plan, split=split), gathered_B(own, split)
         names, hidden = frozenset(value.name for value in run.kept), run.scores or frozenset(run.tape.scores)
         space = max(
             peak_B(operators, [0] * len(operators), kept=names, hidden=hidden)
             for operators in (run.tape.operators, run.backward)
         )
         saved = (run.saved_B,) if run.tape.training else ()
-        found.append(BlockMemory(label, kind, len(members), states, saved_B=saved, workspace_B=space))
+        layer = kind is BlockKind.LAYER
+        found.append(
+            BlockMemory(
+                label,
+                kind,
+                len(members),
+                states,
+                saved_B=saved,
+                workspace_B=space,
+                moving_B=unscattered_B(own, plan, split) + (whole if layer else 0),
+                root_B=0 if layer else whole,
+            )
+        )
     return tuple(found)
 
 

@@ -14,13 +14,17 @@ from tierform.workload.tape import Product, Value
 from tierform.workload.tracing.reader import Reader, kind_of, label_of, shape_of
 
 if TYPE_CHECKING:
-    from tierform.workload.tracing.module import Run
+    from torch.fx import Node
+
+    from tierform.workload.tracing.module import TracedRun
 
 
 class Products(Reader):
     """Turns products into matmul operators."""
 
-    def _product(self, node: Any, run: Run, path: str, x: Any, w: Any, n: int, bias: Any = None) -> None:
+    def _product(
+        self, node: Node, run: TracedRun, path: str, x: object, w: object, n: int, bias: object = None
+    ) -> None:
         """A product with a weight (linear) or of two activations."""
         k = shape_of(x)[-1]
         value, cut = self.value(x, run), run.tape.tensor > 1 and n % run.tape.tensor == 0
@@ -50,13 +54,13 @@ class Products(Reader):
         )
         self.keep(node, run, gather_features(tape, y, n, label) if cut else y)
 
-    def _entered(self, value: Value, run: Run) -> Value:
+    def _entered(self, value: Value, run: TracedRun) -> Value:
         """The tensor as cut weights read it: their parts of its gradient are summed once."""
         if id(value) not in run.entered:
             run.entered[id(value)] = enter(run.tape, value, 0, value.name)
         return run.entered[id(value)]
 
-    def _dynamic(self, node: Any, run: Run, path: str, a: Any, b: Any) -> None:
+    def _dynamic(self, node: Node, run: TracedRun, path: str, a: object, b: object) -> None:
         left, right = self.value(a, run), self.value(b, run)
         if left is None and right is None:
             return
@@ -76,22 +80,22 @@ class Products(Reader):
         )
         self.keep(node, run, y)
 
-    def _on_linear(self, node: Any, run: Run, path: str) -> None:
+    def _on_linear(self, node: Node, run: TracedRun, path: str) -> None:
         bias = node.args[2] if len(node.args) > 2 else None
         self._product(node, run, path, node.args[0], node.args[1], shape_of(node)[-1], bias)
 
-    def _on_addmm(self, node: Any, run: Run, path: str) -> None:
+    def _on_addmm(self, node: Node, run: TracedRun, path: str) -> None:
         self._product(node, run, path, node.args[1], node.args[2], shape_of(node)[-1], node.args[0])
 
-    def _on_matmul(self, node: Any, run: Run, path: str) -> None:
+    def _on_matmul(self, node: Node, run: TracedRun, path: str) -> None:
         self._product(node, run, path, node.args[0], node.args[1], shape_of(node)[-1])
 
     _on_mm = _on_bmm = _on_matmul
 
-    def _on_baddbmm(self, node: Any, run: Run, path: str) -> None:
+    def _on_baddbmm(self, node: Node, run: TracedRun, path: str) -> None:
         self._dynamic(node, run, path, node.args[1], node.args[2])
 
-    def _on_einsum(self, node: Any, run: Run, path: str) -> None:
+    def _on_einsum(self, node: Any, run: TracedRun, path: str) -> None:
         equation, operands = node.args[0].replace(" ", ""), node.args[1]
         if len(operands) != 2 or "->" not in equation or "..." in equation:
             fail("only einsum of two tensors with an explicit result can be counted", value=equation, key=path)
@@ -125,7 +129,7 @@ class Products(Reader):
             )
         self.keep(node, run, y)
 
-    def _on_conv2d(self, node: Any, run: Run, path: str) -> None:
+    def _on_conv2d(self, node: Node, run: TracedRun, path: str) -> None:
         kernel, out = shape_of(node.args[1]), shape_of(node)
         value, groups = self.value(node.args[0], run), shape_of(node.args[0])[1] // kernel[1]
         if value is None:
@@ -156,7 +160,7 @@ class Products(Reader):
 
     _on_conv1d = _on_conv3d = _on_convolution = _on_conv2d
 
-    def _on_scaled_dot_product_attention(self, node: Any, run: Run, path: str) -> None:
+    def _on_scaled_dot_product_attention(self, node: Node, run: TracedRun, path: str) -> None:
         q, k, v = (self.value(item, run) for item in node.args[:3])
         if q is None or k is None or v is None:
             return
@@ -179,7 +183,7 @@ class Products(Reader):
         shape = shape_of(node)
         self.keep(node, run, attention_core(run.tape, q, k, v, core, path or "attention", shape=shape))
 
-    def _on_grouped_mm(self, node: Any, run: Run, path: str) -> None:
+    def _on_grouped_mm(self, node: Node, run: TracedRun, path: str) -> None:
         """Rows sorted by expert times each expert's matrix: rows shared out evenly."""
         sw = shape_of(node.args[1])
         value = self.value(node.args[0], run)

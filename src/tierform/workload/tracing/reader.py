@@ -15,7 +15,9 @@ from tierform.workload.precision import PrecisionPlan
 from tierform.workload.tape import Parameter, Shape, Value
 
 if TYPE_CHECKING:
-    from tierform.workload.tracing.module import Run
+    from torch.fx import Node
+
+    from tierform.workload.tracing.module import TracedRun
 
 VIEWS = {
     "view",
@@ -65,7 +67,7 @@ class Reader:
         self.parameters = {n: fqn.removeprefix("module.") for n, fqn in signature.inputs_to_parameters.items()}
         self.nodes = [node for node in program.graph.nodes if node.op == "call_function"]
         self.values: dict[str, Any] = {}
-        self.homes: dict[str, Run] = {}
+        self.homes: dict[str, TracedRun] = {}
         self.outputs: list[str] = []
         for node in program.graph.nodes:
             if node.op == "placeholder" and node.name in signature.user_inputs and is_floating(node):
@@ -75,22 +77,22 @@ class Reader:
         self._fold = self._written_out_norms()
 
     # -- where a node stands ------------------------------------------------------------------------------------
-    def path(self, node: Any) -> str:
+    def path(self, node: Node) -> str:
         """Path of the module that a node belongs to."""
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         path = stack[-1][0] if stack else ""
         path = re.sub(r"^L\['self'\]\.?|^module\.?", "", path)
         return path.removeprefix("module.")
 
-    def _class(self, node: Any) -> str:
+    def _class(self, node: Node) -> str:
         stack = list((node.meta.get("nn_module_stack") or {}).values())
         return str(stack[-1][1]).rsplit(".", 1)[-1] if stack else ""
 
-    def _relative(self, path: str, run: Run) -> str:
+    def _relative(self, path: str, run: TracedRun) -> str:
         start = f"{run.prefix}{run.index}." if run.index is not None else ""
         return f"{path}.".removeprefix(start).removesuffix(".") if start else path
 
-    def _module(self, path: str, run: Run) -> str:
+    def _module(self, path: str, run: TracedRun) -> str:
         lower = path.lower()
         if "lora_" in lower:
             return "adapter"
@@ -119,7 +121,7 @@ class Reader:
         return folded
 
     # -- tensors ------------------------------------------------------------------------------------------------
-    def value(self, node: Any, run: Run) -> Value | None:
+    def value(self, node: Any, run: TracedRun) -> Value | None:
         """The activation that a node stands for, entering the run where another run made it; None for constants."""
         name = node.name
         found = self.values.get(name)
@@ -137,7 +139,7 @@ class Reader:
                 home.leaving.setdefault(name, found)
         return run.entering[name]
 
-    def keep(self, node: Any, run: Run, value: Any) -> None:
+    def keep(self, node: Node, run: TracedRun, value: object) -> None:
         """Remember what a node gives."""
         self.values[node.name] = value
         self.homes[node.name] = run
@@ -147,7 +149,7 @@ class Reader:
     def parameter(
         self,
         node: Any,
-        run: Run,
+        run: TracedRun,
         path: str,
         *,
         matrix: bool,
@@ -199,7 +201,7 @@ def shapes_of(node: Any) -> list[Shape]:
     return [tuple(int(size) for size in item.shape) for item in items if hasattr(item, "shape")]
 
 
-def shape_of(node: Any) -> Shape:
+def shape_of(node: object) -> Shape:
     """Shape of the (first) tensor that a node gives; empty where it gives none."""
     shapes = shapes_of(node)
     return shapes[0] if shapes else ()

@@ -23,7 +23,9 @@ from tierform.workload.tracing.products import Products
 from tierform.workload.tracing.reader import VIEWS, is_floating, kind_of, label_of, shape_of, shapes_of, tensors_of
 
 if TYPE_CHECKING:
-    from tierform.workload.tracing.module import Run
+    from torch.fx import Node
+
+    from tierform.workload.tracing.module import TracedRun
 
 PARTS = {"slice", "select", "narrow", "split", "split_with_sizes", "chunk", "unbind", "unsafe_chunk"}
 ACTIVATIONS = {"relu": "relu", "gelu": "gelu", "silu": "silu", "tanh": "tanh", "sigmoid": "sigmoid"}
@@ -34,7 +36,7 @@ class Translation(Products):
     """One exported program being turned into operators, node by node."""
 
     # -- translating --------------------------------------------------------------------------------------------
-    def translate(self, node: Any, run: Run) -> None:
+    def translate(self, node: Node, run: TracedRun) -> None:
         """Record one node on the run's tape."""
         kind, path = kind_of(node), self._relative(self.path(node), run)
         if node.name in self._fold:
@@ -47,7 +49,7 @@ class Translation(Products):
                 key=path or "module",
                 fix="Replace it by matmuls, convolutions and elementwise operations.",
             )
-        handler: Callable[[Any, Run, str], None] | None = getattr(self, f"_on_{kind}", None)
+        handler: Callable[[Node, TracedRun, str], None] | None = getattr(self, f"_on_{kind}", None)
         if handler is not None:
             handler(node, run, path)
         elif kind in VIEWS:
@@ -59,7 +61,7 @@ class Translation(Products):
         else:
             self._elementwise(node, run, path)
 
-    def _view(self, node: Any, run: Run) -> None:
+    def _view(self, node: Any, run: TracedRun) -> None:
         source: Any = node.args[0] if node.args else None
         if not hasattr(source, "name"):
             return
@@ -78,12 +80,12 @@ class Translation(Products):
                 self.homes[node.name] = self.homes[source.name]
             self._mark_output(node)
 
-    def _mark_output(self, node: Any) -> None:
+    def _mark_output(self, node: Node) -> None:
         home = self.homes.get(node.name)
         if node.name in self.outputs and home is not None:
             home.leaving[node.name] = self.values[node.name]
 
-    def _part(self, node: Any, run: Run, path: str) -> None:
+    def _part(self, node: Node, run: TracedRun, path: str) -> None:
         value = self.value(node.args[0], run)
         if value is None:
             return
@@ -95,7 +97,7 @@ class Translation(Products):
             return
         self.keep(node, run, [part(run.tape, value, f"{label}.{i}", shape) for i, shape in enumerate(shapes)])
 
-    def _activation(self, node: Any, run: Run, path: str) -> None:
+    def _activation(self, node: Node, run: TracedRun, path: str) -> None:
         value = self.value(node.args[0], run)
         if value is None:
             return
@@ -104,7 +106,7 @@ class Translation(Products):
             name = "gelu_tanh"
         self.keep(node, run, activation(run.tape, value, label_of(path, name), name, self._module(path, run)))
 
-    def _elementwise(self, node: Any, run: Run, path: str) -> None:
+    def _elementwise(self, node: Node, run: TracedRun, path: str) -> None:
         """One operation per value of the result; parameters among the operands learn."""
         if not is_floating(node):
             return
@@ -154,14 +156,14 @@ class Translation(Products):
         )
 
     # -- the other named kinds ----------------------------------------------------------------------------------
-    def _on_softmax(self, node: Any, run: Run, path: str) -> None:
+    def _on_softmax(self, node: Node, run: TracedRun, path: str) -> None:
         value = self.value(node.args[0], run)
         if value is not None:
             self.keep(node, run, softmax(run.tape, value, label_of(path, "softmax"), self._module(path, run)))
 
     _on__softmax = _on_softmax
 
-    def _normalize(self, node: Any, run: Run, path: str, kind: str, x: Any, parameters: list[Any]) -> None:
+    def _normalize(self, node: Node, run: TracedRun, path: str, kind: str, x: object, parameters: list[object]) -> None:
         value = self.value(x, run)
         if value is None:
             return
@@ -174,13 +176,13 @@ class Translation(Products):
             node, run, normalization(run.tape, value, label, kind, gain=bool(used), bias=len(used) > 1, size=width)
         )
 
-    def _on_layer_norm(self, node: Any, run: Run, path: str) -> None:
+    def _on_layer_norm(self, node: Node, run: TracedRun, path: str) -> None:
         self._normalize(node, run, path, "layernorm", node.args[0], list(node.args[2:4]))
 
-    def _on_rms_norm(self, node: Any, run: Run, path: str) -> None:
+    def _on_rms_norm(self, node: Node, run: TracedRun, path: str) -> None:
         self._normalize(node, run, path, "rmsnorm", node.args[0], list(node.args[2:3]))
 
-    def _norm_by_class(self, node: Any, run: Run, path: str) -> None:
+    def _norm_by_class(self, node: Node, run: TracedRun, path: str) -> None:
         group = self._fold[node.name]
         if node is not group[-1]:
             if kind_of(node) in VIEWS:  # a conversion that changes nothing may stand for the tensor afterwards
@@ -195,7 +197,7 @@ class Translation(Products):
             kind = "layernorm" if "sub" in kinds or len(parameters) > 1 else "rmsnorm"
             self._normalize(node, run, path, kind, source, parameters)
 
-    def _on_embedding(self, node: Any, run: Run, path: str) -> None:
+    def _on_embedding(self, node: Node, run: TracedRun, path: str) -> None:
         weight = self.parameter(node.args[0], run, path, matrix=True)
         if weight is None:
             self._elementwise(node, run, path)
@@ -203,7 +205,7 @@ class Translation(Products):
         rows, width = weight.shape
         self.keep(node, run, embedding(run.tape, weight.name, rows, width, shape_of(node)[:-1]))
 
-    def _on_dropout(self, node: Any, run: Run, path: str) -> None:
+    def _on_dropout(self, node: Any, run: TracedRun, path: str) -> None:
         value = self.value(node.args[0], run)
         if value is None:
             return

@@ -1,0 +1,97 @@
+"""What a task asks for and cannot have: of its model, of its micro-batches, of the chips that share it."""
+
+from __future__ import annotations
+
+from tierform.errors import Problem, TierformError
+from tierform.workload.models import Model
+from tierform.workload.ops.optimizer import optimizer_problems
+from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
+from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task
+
+
+def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Parallelism) -> None:
+    """TierformError with everything that a task, its micro-batches and its split ask for and cannot have."""
+    problems = [*_batch_problems(task, micro_batches, split), *_length_problems(model, task)]
+    if isinstance(task, Inference):
+        problems += _phase_problems(model, task)
+    if isinstance(task, Step):
+        problems += _step_problems(model, task)
+    if isinstance(task, FineTuning):
+        problems += split_problems(True, micro_batches.training * task.gradient_accumulation, split)
+    else:
+        problems += split_problems(False, 1, split)
+    if split.tensor > 1:
+        try:
+            check_tensor(model, split.tensor)
+        except TierformError as error:
+            problems += error.problems
+    if isinstance(task, FineTuning):
+        problems += optimizer_problems(task.optimizer, split)
+    if problems:
+        raise TierformError(dict.fromkeys(problems))
+
+
+def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
+    groups = task.groups if isinstance(task, Step) else (SequenceGroup(task.batch),)
+    problems = [
+        Problem(f"a batch of {group.sequences} does not divide among {split.data} copies", key="data", value=split.data)
+        for group in groups
+        if group.sequences % split.data
+    ]
+    if problems:
+        return problems
+    batch = sum(group.sequences for group in groups) // split.data
+    for phase in _phases(task):
+        parts = getattr(micro_batches, phase)
+        if parts > batch:
+            problems.append(
+                Problem(
+                    f"a batch of {batch} cannot be cut into {parts} micro-batches",
+                    key=f"micro_batches.{phase}",
+                    value=parts,
+                    fix=f"Choose at most {batch}.",
+                )
+            )
+    return problems
+
+
+def _phases(task: Task) -> tuple[str, ...]:
+    if isinstance(task, FineTuning):
+        return ("training",)
+    if isinstance(task, Step):
+        return ("decode" if all(group.past for group in task.groups) else "prefill",)
+    return (*(("prefill",) if task.prefill else ()), *(("decode",) if task.decode else ()))
+
+
+def _length_problems(model: Model, task: Task) -> list[Problem]:
+    length = task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
+    if model.fixed_tokens or model.positions != "learned" or length <= model.max_positions:
+        return []
+    what = f"{model.name} has learned positions for at most {model.max_positions} tokens"
+    return [Problem(what, key="sequence", value=length, fix="Shorten the sequence (with its decoded tokens).")]
+
+
+def _phase_problems(model: Model, task: Inference) -> list[Problem]:
+    problems = []
+    if not model.generative:
+        if task.decode:
+            what = f"{model.name} does not generate tokens"
+            problems.append(Problem(what, key="decode", value=task.decode, fix="Leave decode at 0."))
+        if not task.prefill:
+            problems.append(Problem(f"{model.name} has no decode phase to leave prefill out for", key="prefill"))
+    if not task.prefill and not task.decode:
+        problems.append(Problem("neither prefill nor decode is asked for", key="decode", value=task.decode))
+    return problems
+
+
+def _step_problems(model: Model, task: Step) -> list[Problem]:
+    problems = []
+    if model.kind == "encoder-decoder":
+        what = f"{model.name} reads a sequence and writes another: a step of sequence groups cannot say both"
+        problems.append(Problem(what, key="groups", fix="Use Inference(batch, sequence, decode)."))
+    elif not model.generative and any(group.past for group in task.groups):
+        problems.append(Problem(f"{model.name} has no cache of past tokens", key="groups", fix="Leave past at 0."))
+    if model.fixed_tokens and any(group.new != model.fixed_tokens for group in task.groups):
+        what = f"{model.name} takes {model.fixed_tokens} tokens of a sample, no other number"
+        problems.append(Problem(what, key="groups", fix=f"Set new to {model.fixed_tokens}."))
+    return problems
