@@ -14,7 +14,7 @@ import tierform
 from tierform import Job, Result, TierformError, load_chip, simulate
 from tierform.simulation.elasticity import elasticities
 from tierform.simulation.job_file import load_job
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, Step, schedule_stage
+from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, ScheduledOperator, schedule_stage
 
 GOLDEN = Path(__file__).parent / "golden" / "view.json"
 View = dict[str, Any]
@@ -177,32 +177,32 @@ def test_has_a_pipeline_a_view_without_limits_and_a_loaded_result_none(tmp_path:
 
 
 # -- the critical path by hand ------------------------------------------------------------------------------------
-def path_of(*steps: Step, count: int = 1, micro: int = 1) -> tuple[float, dict[str, float]]:
+def path_of(*steps: ScheduledOperator, count: int = 1, micro: int = 1) -> tuple[float, dict[str, float]]:
     made = schedule_stage([[(Layer("layer", steps), count)]], (micro,), 1, record=True)
     return made.makespan_s, made.critical()
 
 
 def test_is_the_path_of_a_chain_all_of_it() -> None:
     """a (2 s, and 0.5 s until its result is there), a transfer of 1 s, b (3 s): 6.5 s on a, network, b."""
-    first = Step("a", "a", 2.0, tail_s=0.5, after=(Edge(BLOCK_INPUT),))
-    second = Step("b", "b", 3.0, after=(Edge(0, path="way", transfer_s=1.0),))
+    first = ScheduledOperator("a", "a", 2.0, tail_s=0.5, after=(Edge(BLOCK_INPUT),))
+    second = ScheduledOperator("b", "b", 3.0, after=(Edge(0, path="way", transfer_s=1.0),))
     assert path_of(first, second) == (6.5, {"b": 3.0, "network": 1.0, "a": 2.5})
 
 
 def test_goes_the_path_over_the_busy_resource() -> None:
     """Four micro-batches through a (1 s) and b (3 s): a once, then b four times, 13 s; a's tail hides behind b."""
-    first = Step("a", "a", 1.0, after=(Edge(BLOCK_INPUT),))
-    second = Step("b", "b", 3.0, after=(Edge(0),))
+    first = ScheduledOperator("a", "a", 1.0, after=(Edge(BLOCK_INPUT),))
+    second = ScheduledOperator("b", "b", 3.0, after=(Edge(0),))
     assert path_of(first, second, micro=4) == (13.0, {"b": 12.0, "a": 1.0})
 
 
 def test_does_a_side_branch_leave_the_path() -> None:
     """b (5 s) and c (1 s) both wait for a (1 s), d (1 s) waits for both: a, b, d."""
     steps = (
-        Step("a", "a", 1.0, after=(Edge(BLOCK_INPUT),)),
-        Step("b", "b: weights", 5.0, after=(Edge(0),)),
-        Step("c", "c", 1.0, after=(Edge(0),)),
-        Step("d", "d", 1.0, fetch="memory", fetch_s=0.5, after=(Edge(1), Edge(2))),
+        ScheduledOperator("a", "a", 1.0, after=(Edge(BLOCK_INPUT),)),
+        ScheduledOperator("b", "b: weights", 5.0, after=(Edge(0),)),
+        ScheduledOperator("c", "c", 1.0, after=(Edge(0),)),
+        ScheduledOperator("d", "d", 1.0, fetch="memory", fetch_s=0.5, after=(Edge(1), Edge(2))),
     )
     assert path_of(*steps) == (7.0, {"d": 1.0, "b": 5.0, "a": 1.0})
 
@@ -210,8 +210,8 @@ def test_does_a_side_branch_leave_the_path() -> None:
 def test_is_a_long_fetch_on_the_path() -> None:
     """d's 9 s of data are fetched while a and b work, from the start on: 9 s of memory, then 1 s of d."""
     steps = (
-        Step("a", "a", 1.0, after=(Edge(BLOCK_INPUT),)),
-        Step("d", "d", 1.0, fetch="memory", fetch_s=9.0, after=(Edge(0),)),
+        ScheduledOperator("a", "a", 1.0, after=(Edge(BLOCK_INPUT),)),
+        ScheduledOperator("d", "d", 1.0, fetch="memory", fetch_s=9.0, after=(Edge(0),)),
     )
     assert path_of(*steps) == (10.0, {"d": 1.0, "memory": 9.0})
 
