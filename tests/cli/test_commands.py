@@ -169,7 +169,7 @@ def test_does_one_option_say_how_chips_share_the_work(tmp_path: Path) -> None:
     job += ["--micro-batches", "4", "--thermal", "none"]
     (tmp_path / "split.yaml").write_text("data: 2\npipeline: 2\nzero: 2\ninterleave: 2\n")
     for given in ("data=2,pipeline=2,zero=2,interleave=2", "split.yaml"):
-        done = run(*job, "--parallel", given, "--json", "out.json", "--save-job", "job.yaml", cwd=tmp_path)
+        done = run(*job, "--parallel", given, "--detail", "--json", "out.json", "--save-job", "job.yaml", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "communication exposed" in done.stdout and "model FLOPs utilization" in done.stdout
         figures = json.loads((tmp_path / "out.json").read_text())

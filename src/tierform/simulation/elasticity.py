@@ -27,6 +27,7 @@ class Elasticity:
 
     path: str
     value: str
+    constant: Constant
     latency: float
     energy: float
 
@@ -58,6 +59,7 @@ def elasticities(job: Job, paths: Sequence[str] = (), *, step: float = STEP) -> 
             Elasticity(
                 path=path,
                 value=format_quantity(constant.value, constant.unit),
+                constant=constant,
                 latency=math.log(other.latency_s / first.latency_s) / ratio,
                 energy=math.log(other.energy_J / first.energy_J) / ratio,
             )

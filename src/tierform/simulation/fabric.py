@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.description import Chip
-from tierform.network import AnalyticNetwork
+from tierform.network import LINK_KINDS, AnalyticNetwork
 from tierform.provenance import Assumption
 from tierform.simulation.package_network import network_of
 from tierform.simulation.remember import Bounded
@@ -75,6 +75,15 @@ class _One:
     link_share: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class LinkEnds:
+    """Of each link the tile that drives it, the tile that it leads to (-1: a router without one), and its kind."""
+
+    source: list[int]
+    target: list[int]
+    kind: list[str]
+
+
 class Fabric:
     """The network of a chip, or nothing for a chip of one tile."""
 
@@ -99,6 +108,18 @@ class Fabric:
         for tile, node in enumerate(self._node):
             tile_of_router[topology.node_router[node]] = tile
         return tile_of_router[topology.link_source]
+
+    def link_ends(self) -> LinkEnds:
+        """The tiles at both ends of each link, and what kind of link it is."""
+        if self.network is None:
+            return LinkEnds([], [], [])
+        topology = self.network.topology
+        tile_of_router = {int(topology.node_router[node]): tile for tile, node in enumerate(self._node)}
+        return LinkEnds(
+            source=[tile_of_router.get(int(router), -1) for router in topology.link_source],
+            target=[tile_of_router.get(int(router), -1) for router in topology.link_target],
+            kind=[LINK_KINDS[int(kind)] for kind in topology.link_kind],
+        )
 
     def nodes(self, tiles: Tiles) -> NDArray[np.int32]:
         """The network nodes of tiles."""

@@ -29,7 +29,10 @@ Powers = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Heat:
-    """Steady temperatures (K) and leakage (W) by tile, in the order of the chip's tiles; leakage by component."""
+    """Steady temperatures (K) and leakage (W) by tile, in the order of the chip's tiles; leakage by component.
+
+    `over_time_K` (times, tiles): temperatures along the stages, where they were asked for.
+    """
 
     temperature_K: Powers
     dynamic_W: Powers
@@ -37,6 +40,7 @@ class Heat:
     iterations: int
     loop_gain: float
     figures: dict[str, Any]
+    over_time_K: Powers | None = None
 
 
 class HeatMap:
@@ -76,8 +80,8 @@ class HeatMap:
             figures=_figures(chip, temperature, total, found.iterations, found.loop_gain),
         )
 
-    def transient(self, heat: Heat) -> dict[str, object]:
-        """Temperature of the hottest tile of each die along the stages of one task, leakage held at its mean."""
+    def transient(self, heat: Heat) -> Heat:
+        """With the temperatures along the stages of one task, leakage held at its mean; figures: each die's peak."""
         from tierform.thermal import GridModel
 
         model, order = _influence(self.chip)
@@ -94,7 +98,7 @@ class HeatMap:
         tiles = np.empty_like(run.tiles_K)
         tiles[:, order] = run.tiles_K
         dies = np.array([tile.die for tile in self.chip.tiles])
-        return {
+        figures = {
             "time_s": [float(t) for t in run.time_s],
             "stage": [stages[index].stage.name for index in inside],
             "peak_K_by_die": {
@@ -102,6 +106,7 @@ class HeatMap:
                 for index, die in enumerate(self.chip.package.dies)
             },
         }
+        return replace(heat, figures={**heat.figures, "transient": figures}, over_time_K=tiles)
 
     def cross_section(self, heat: Heat) -> dict[str, object]:
         """Temperatures on a vertical cut through the hottest cell: layers from the bottom up, cells from the left."""
@@ -118,6 +123,11 @@ class HeatMap:
             "thickness_m": [float(value) for value in cut.thickness_m],
             "temperature_K": [[float(value) for value in row] for row in cut.temperature_K],
         }
+
+
+def leakage_by_tile(chip: Chip, kelvin: Powers) -> Powers:
+    """(tiles,) leakage of the components at these temperatures, in W."""
+    return _Leakage(chip).by_tile(kelvin)
 
 
 class _Leakage:

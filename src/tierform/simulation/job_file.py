@@ -7,7 +7,7 @@ The records of the task are those of the Python interface; ``kind`` says which o
 from __future__ import annotations
 
 import json
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -218,6 +218,27 @@ def job_content(job: Job) -> dict[str, object]:
         split = job.micro_batches
         content["micro_batches"] = asdict(split) if isinstance(split, MicroBatches) else split
     return content
+
+
+def job_view(job: Job) -> tuple[dict[str, Any], list[str]]:
+    """The job as plain data whatever it was made from, and which of its parts a file could not name.
+
+    A chip that was varied stands there whole, as its own file would say it; other such parts by their names.
+    """
+    model, chip, shown, missing = job.model, job.chip, {}, []
+    if not isinstance(model, str) and not (isinstance(model, Model) and model.name in library.names("models")):
+        work = model if isinstance(model, Workload) else None
+        shown["model"] = work.model.name if work else model.name  # type: ignore[union-attr]
+        missing.append("model")
+        job = replace(job, model=shown["model"], task=work.task if work else job.task)
+    if isinstance(chip, Chip) and not chip.file:
+        shown["chip"] = chip.origin.content if chip.origin is not None else chip.name
+        missing.append("chip")
+        job = replace(job, chip=chip.name)
+    if isinstance(job.mapping, Mapping):
+        missing.append("mapping")
+        job = replace(job, mapping="best")
+    return {**job_content(job), **shown}, missing
 
 
 def save_job(job: Job, path: Path | str) -> None:

@@ -15,13 +15,18 @@ from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
 from tierform.registry import Registry
 from tierform.simulation.limits import Limit, limits
+from tierform.simulation.page_view import view
 from tierform.simulation.records import Bar, OperatorResult, Slot, StageResult, Wear
 from tierform.simulation.run import Run
 from tierform.simulation.views import VIEWS
 from tierform.units import format_quantity
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pandas
+
+    from tierform.simulation.elasticity import Elasticity
 
 SCHEMA = "tierform.result/1"
 # What writes results for people; plug-in packages may add their own.
@@ -166,7 +171,7 @@ class Result:
         return self.wear.cell_writes
 
     def to_dict(self) -> dict[str, Any]:
-        """Every figure as plain data (schema ``tierform.result/1``), without the timeline."""
+        """Every figure as plain data (schema ``tierform.result/1``), without timeline and limits."""
         from dataclasses import asdict
 
         return {
@@ -211,7 +216,6 @@ class Result:
             "roofline": self.roofline,
             "thermal": self.thermal,
             "stages": [asdict(stage) for stage in self.stages],
-            "limits": [asdict(limit) for limit in self.limits] if self.has_limits else None,
             "operators": [asdict(operator) for operator in self.operators],
             "assumptions": [asdict(line) for line in self.assumptions],
             "citations": [asdict(item) for item in self.citations],
@@ -220,10 +224,13 @@ class Result:
         }
 
     def save(self, path: Path | str) -> None:
-        """Write every figure as JSON."""
+        """Write every figure as JSON, and what limits each stage."""
+        from dataclasses import asdict
+
         from tierform.files import write_json
 
-        write_json(path, self.to_dict())
+        told = [asdict(limit) for limit in self.limits] if self.has_limits else None
+        write_json(path, {**self.to_dict(), "limits": told})
 
     def to_table(self, by: str = "operator") -> list[dict[str, object]]:
         """Rows for people or data frames.
@@ -250,6 +257,16 @@ class Result:
     def _repr_html_(self) -> str:
         text: str = WRITERS.get("card")(self)
         return text
+
+    def view(self, influence: Sequence[Elasticity] = ()) -> dict[str, Any]:
+        """What a page shows of this run, as plain data (schema ``tierform.view/1``, docs/view.md).
+
+        `influence` is what :func:`tierform.simulation.elasticity.elasticities` found for the same job.  TierformError
+        for a result that was loaded, or came from another process.
+        """
+        if self._run is None:
+            fail("a view is made where the simulation ran", fix="Simulate again: the view has the job.")
+        return view(self._run, influence)
 
     def report(self, path: Path | str) -> None:
         """Write a self-contained HTML report with pictures."""

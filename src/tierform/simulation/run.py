@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tierform.chip.description import Chip
 from tierform.mapping import Mapping
@@ -16,6 +16,9 @@ from tierform.simulation.stages import Stages, Timed
 from tierform.simulation.traffic import MemoryBehind
 from tierform.workload.graph import Workload
 from tierform.workload.task import FineTuning
+
+if TYPE_CHECKING:
+    from tierform.simulation.job import Job
 
 STATIC_TEMPERATURE_K = 330.0
 
@@ -39,6 +42,7 @@ class Run:
     heat: Heat | None
     notes: tuple[str, ...]
     inputs: str
+    job: Job
 
     @property
     def steps(self) -> int:

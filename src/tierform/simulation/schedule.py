@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.simulation.schedule_critical import critical_path
 from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
 from tierform.simulation.schedule_timeline import Piece, Slice, pieces, slices
 
@@ -90,11 +91,12 @@ Run = Sequence[tuple[Layer, int]]
 
 @dataclass(frozen=True)
 class StageSchedule:
-    """The length of one pass and, if asked for, its timeline; its pieces are found when they are called for."""
+    """The length of one pass and, if asked for, its timeline; pieces and path are found when called for."""
 
     makespan_s: float
     slices: list[Slice] = field(default_factory=list)
     pieces: Callable[[], list[Piece]] = list
+    critical: Callable[[], dict[str, float]] = dict
 
 
 def schedule_stage(
@@ -126,7 +128,12 @@ def schedule_stage(
     assert best is not None
     if not record:
         return StageSchedule(best[0])
-    return StageSchedule(best[0], slices(flat, best[1], micro_batches), partial(pieces, flat, best[1]))
+    return StageSchedule(
+        best[0],
+        slices(flat, best[1], micro_batches),
+        partial(pieces, flat, best[1]),
+        partial(critical_path, flat, best[1]),
+    )
 
 
 def _one_after_the_other(parts: Sequence[StageSchedule]) -> StageSchedule:
@@ -139,7 +146,7 @@ def _one_after_the_other(parts: Sequence[StageSchedule]) -> StageSchedule:
         found += [replace(item, **_later(item, clock_s, micro)) for item in part.slices]
         clock_s += part.makespan_s
         micro = 1 + max((item.micro_batch for item in found), default=-1)
-    return StageSchedule(clock_s, found, partial(_pieces_of, parts, starts))
+    return StageSchedule(clock_s, found, partial(_pieces_of, parts, starts), partial(_critical_of, parts))
 
 
 def _pieces_of(parts: Sequence[StageSchedule], starts: Sequence[tuple[float, int]]) -> list[Piece]:
@@ -150,6 +157,14 @@ def _pieces_of(parts: Sequence[StageSchedule], starts: Sequence[tuple[float, int
             replace(item, **_later(item, clock_s, micro), after=tuple(number + shift for number in item.after))
             for item in part.pieces()
         ]
+    return found
+
+
+def _critical_of(parts: Sequence[StageSchedule]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for part in parts:
+        for name, seconds in part.critical().items():
+            found[name] = found.get(name, 0.0) + seconds
     return found
 
 

@@ -125,7 +125,7 @@ def pieces(flat: Laid, events: Events) -> list[Piece]:
         micro, layer = divmod(above, layers)
         table = flat.tables[flat.kinds[layer]]
         resource, name = table.names[step]
-        kind = OPERATOR if step in table.shown else FETCH if table.once[step] else TRANSFER
+        kind = kind_of(table, step)
         given = sources.get(place, ()) if at[place][0] == number else ()
         before = [[one for one in at[source] if starts[one] < begun] for source in given]
         found.append(
@@ -142,6 +142,11 @@ def pieces(flat: Laid, events: Events) -> list[Piece]:
             )
         )
     return found
+
+
+def kind_of(table: StepTable, step: int) -> str:
+    """Operator, transfer or fetch."""
+    return OPERATOR if step in table.shown else FETCH if table.once[step] else TRANSFER
 
 
 def _waits(events: Events, row: NDArray[np.int32]) -> dict[int, set[int]]:

@@ -96,7 +96,7 @@ def run_job(job: Job, *, timeline: bool = False) -> Result:
         if timeline:
             heat.figures["cross_section"] = heat_map.cross_section(heat)
         if job.thermal == "transient":
-            heat.figures["transient"] = heat_map.transient(heat)
+            heat = heat_map.transient(heat)
     return Result(_run(job, trial, ledger, heat))
 
 
@@ -120,4 +120,5 @@ def _run(job: Job, trial: Trial, ledger: object, heat: Heat | None) -> Run:
         heat=heat,
         notes=trial.notes,
         inputs=hash_of(trial.workload),
+        job=job,
     )

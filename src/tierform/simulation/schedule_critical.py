@@ -1,0 +1,57 @@
+"""The critical path of a played schedule: from the last end back to the start, what each moment was spent on.
+
+An event began when the last of what it waited for was there, or when its resource was free.  Followed back from the
+event that ends last, these reasons are one unbroken chain from 0 to the makespan.  Of equal reasons the data's comes
+first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.simulation.schedule_kernel import Events, play_out
+from tierform.simulation.schedule_timeline import TRANSFER, Laid, kind_of
+
+NETWORK = "network"
+Numbers = NDArray[np.int64]
+
+
+def critical_path(flat: Laid, events: Events) -> dict[str, float]:
+    """Seconds of the path by component or what is fetched, transfers as ``network``; they sum to the makespan."""
+    begin, end = play_out(events, flat.time, flat.tail, flat.resources)
+    if not len(begin):
+        return {}
+    done = end + flat.tail[events.step]
+    before = _before(events, end > begin)
+    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
+    found: dict[str, float] = {}
+    event, whole = int(np.argmax(done)), True
+    while event >= 0:
+        # Its tail counts only where the next one waited for the result, and not for the resource.
+        until = done[event] if whole else end[event]
+        above, step = divmod(int(events.place[event]) // flat.chunks, most)
+        table = flat.tables[flat.kinds[above % layers]]
+        moved = kind_of(table, step) == TRANSFER
+        resource = NETWORK if moved else table.names[step][0].partition(": ")[0]
+        found[resource] = found.get(resource, 0.0) + float(until - begin[event])
+        waits = events.waits[events.wait_at[event] : events.wait_at[event + 1]]
+        giver = int(waits[np.argmax(done[waits])]) if len(waits) else -1
+        held = int(before[event])
+        if held >= 0 and end[held] > (done[giver] if giver >= 0 else 0.0):
+            event, whole = held, False
+        elif begin[event] > 0.0:
+            event, whole = giver, True
+        else:
+            break
+    return found
+
+
+def _before(events: Events, works: NDArray[np.bool_]) -> Numbers:
+    """For each event that works the one before it on its resource, or -1."""
+    before = np.full(len(events.step), -1, dtype=np.int64)
+    at = np.flatnonzero(works)
+    order = at[np.argsort(events.resource[at], kind="stable")]
+    same = events.resource[order][1:] == events.resource[order][:-1]
+    before[order[1:][same]] = order[:-1][same]
+    return before
