@@ -26,7 +26,7 @@ def plain_reader() -> YAML:
 
 @lru_cache(maxsize=1)
 def _resolver() -> type[VersionedResolver]:
-    from ruamel.yaml.nodes import MappingNode, ScalarNode, SequenceNode
+    from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
     from ruamel.yaml.resolver import VersionedResolver, implicit_resolvers
     from ruamel.yaml.tag import Tag
 
@@ -41,7 +41,7 @@ def _resolver() -> type[VersionedResolver]:
     }
 
     class PlainWords(VersionedResolver):
-        def resolve(self, kind: type, value: str, implicit: tuple[bool, bool]) -> Tag:
+        def resolve(self, kind: type[Node], value: str, implicit: tuple[bool, bool]) -> Tag:
             if kind is ScalarNode and implicit[0]:
                 for tag, matches in rules.get(value[:1], ()):
                     if matches(value):

@@ -127,3 +127,17 @@ def test_is_a_file_that_never_ends_or_is_no_text_refused(tmp_path: Path) -> None
     for name in ("a\0b", "a" * 5000):
         with pytest.raises(TierformError):
             read_text(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("word", "value"),
+    [
+        *(("1e5", "1e5"), ("1.5e3", 1500.0), ("0x1F", 31), ("0o17", 15), ("1_000", 1000), (".5", 0.5), ("-7", -7)),
+        *(("yes", "yes"), ("true", True), ("FALSE", False), ("~", None), ("null", None), ("", None), ("1:30", "1:30")),
+        *(("'12'", "12"), ("2001-01-01", "2001-01-01"), ("a b", "a b"), ("==", "==")),
+    ],
+)
+def test_is_a_word_what_yaml_1_2_says(word: str, value: object) -> None:
+    found = parse_yaml(f"a: {word}\n", "x.yaml").content["a"]
+    assert found == value or (word == "1e5" and found == 1e5)
+    assert type(found) is type(value) or word == "1e5"

@@ -98,7 +98,7 @@ class _Reader:
             self._problem("keys with values are needed here", at, content)
             return None
         kind = content.get("kind")
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             what = "not a known kind" if "kind" in content else "the key 'kind' is missing"
             self._problem(what, (*at, "kind"), kind, kinds)
             return None

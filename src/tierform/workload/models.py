@@ -158,6 +158,8 @@ def load_model(name_or_path: str | Path) -> Model:
     names = library.names("models")
     if text in names or not text:
         return _from_library(library.find("models", text))
+    if any(len(part.encode("utf-8", "surrogateescape")) > 255 for part in path.parts):
+        fail("no model and no file has so long a name", value=text[:60])
     if path.is_dir() or path.suffix in (".json", ".yaml", ".yml"):
         return _from_path(path)
     if text.count("/") == 1 and not text.startswith(("/", ".", "~")):

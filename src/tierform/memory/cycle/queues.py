@@ -9,10 +9,9 @@ oldest entry of its bank, when no hit waits or the row has had its share of hits
 
 from __future__ import annotations
 
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
+from tierform.memory.cycle.bits import lowest_bit
 from tierform.memory.cycle.commands import issue, ready_at
 from tierform.memory.cycle.records import (
     bank_at,
@@ -101,16 +100,6 @@ from tierform.memory.cycle.state import (
 _ACT, _PRE, _RD, _RDA, _WR, _WRA = range(6)
 
 
-@intrinsic
-def lowest_bit(typingctx, mask):
-    """Number of the lowest set bit of a mask that is not zero."""
-
-    def codegen(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
-
-    return types.int64(types.int64), codegen
-
-
 @njit(forceinline=True)
 def classify(m, c, bank):
     """Renew what `bank`'s own queue wants next."""
@@ -131,8 +120,6 @@ def classify(m, c, bank):
                         reads = bit
                     elif writes == 0 and not _waits_for_read(m, queue, e):
                         writes = bit
-                    if reads != 0 and writes != 0:
-                        break
             # A write that waits for a read of its burst is a hit beside that read.
             if m[queue + 1 + ENTRY_ROW] != row and ((reads == 0 and writes == 0) or m[at_bank + HITS] >= m[HIT_LIMIT]):
                 closes = bit
@@ -276,9 +263,7 @@ def choose(m, c, t):
     """
     soonest = NEVER
     at_channel = channel_at(m, c)
-    start = m[at_channel + TURN] + 1
-    if start == m[QUEUES]:
-        start = 0
+    start = m[at_channel + TURN] + 1 if m[at_channel + TURN] + 1 < m[QUEUES] else 0
     if m[PER_BANK] == 1:
         first = start >> m[RANK_SHIFT]
         rank = first
