@@ -19,13 +19,13 @@ from tierform.exploration.network_search import search_places
 from tierform.exploration.placement import assign, manhattan
 from tierform.exploration.traffic_file import problem_of
 from tierform.files import read_json
-from tierform.validation.ledger import Ledger, Point, Tolerance
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 TABLES = Path(__file__).parent / "tables"
 _EQUAL = Tolerance(relative=1e-12)
 
 
-def ledger(folder: Path | None = None) -> Ledger:
+def ledger(folder: Path | None = None) -> EngineLedger:
     """Every point, computed anew."""
     points: list[Point] = []
     if folder is None:
@@ -39,7 +39,7 @@ def ledger(folder: Path | None = None) -> Ledger:
             points += _traffic(read_json(path).content)
         if not points:
             fail("no case was found", file=str(folder), fix="Give a folder with placement_qaplib.json or placeit.json.")
-    return Ledger("exploration", points, ("Optima that the search reaches are not proven by it; those of QAPLIB are.",))
+    return EngineLedger("exploration", points, ("Optima that the search reaches are not proven by it; those of QAPLIB are.",))
 
 
 def _qaplib(content: dict[str, Any]) -> list[Point]:
