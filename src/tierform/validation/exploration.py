@@ -39,7 +39,9 @@ def ledger(folder: Path | None = None) -> EngineLedger:
             points += _traffic(read_json(path).content)
         if not points:
             fail("no case was found", file=str(folder), fix="Give a folder with placement_qaplib.json or placeit.json.")
-    return EngineLedger("exploration", points, ("Optima that the search reaches are not proven by it; those of QAPLIB are.",))
+    return EngineLedger(
+        "exploration", points, ("Optima that the search reaches are not proven by it; those of QAPLIB are.",)
+    )
 
 
 def _qaplib(content: dict[str, Any]) -> list[Point]:
