@@ -89,7 +89,9 @@ def sobol_positions(dimensions: int, seed: int, start: int, number: int) -> Floa
 
 def _sobol_points(space: Space, seed: int) -> Iterator[Values]:
     tries, step = 0, 256
-    while tries < 1 << 17:
+    # A small space is left to `every` once most of its points were drawn.
+    most = 1 << 17 if space.size is None else min(1 << 17, 4 * space.size + step)
+    while tries < most:
         for position in sobol_positions(len(space.parameters), seed, tries, step):
             yield space.point(position)
         tries += step
