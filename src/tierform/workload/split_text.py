@@ -21,18 +21,18 @@ def read_parallel(text: str) -> Parallelism:
     problems: list[Problem] = []
     found: dict[str, Any] = {}
     for part in text.split(","):
-        name, given, value = (item.strip() for item in part.partition("="))
-        if name not in known:
-            problems.append(_unknown(name, known))
-        elif name in found:
-            problems.append(Problem("is given twice", key=f"{OPTION} {name}", value=value))
-        elif name in ("sequence", "overlap"):
-            found[name] = _switch(name, value if given else "true", problems)
+        key, given, value = (item.strip() for item in part.partition("="))
+        if key not in known:
+            problems.append(_unknown(key, known))
+        elif key in found:
+            problems.append(Problem("is given twice", key=f"{OPTION} {key}", value=value))
+        elif key in ("sequence", "overlap"):
+            found[key] = _switch(key, value if given else "true", problems)
         elif not value.isdecimal():
-            fix = f"Write {name}=8, for example." if name != "zero" else "Write zero=1, 2 or 3."
-            problems.append(Problem("not a whole number", key=f"{OPTION} {name}", value=value, fix=fix))
+            fix = f"Write {key}=8, for example." if key != "zero" else "Write zero=1, 2 or 3."
+            problems.append(Problem("not a whole number", key=f"{OPTION} {key}", value=value, fix=fix))
         else:
-            found[name] = int(value)
+            found[key] = int(value)
     if problems:
         raise TierformError(problems)
     return Parallelism(**found)
@@ -42,24 +42,24 @@ def _from_file(path: str, known: tuple[str, ...]) -> dict[str, Any]:
     document = read_yaml(path)
     if not isinstance(document.content, dict):
         fail("keys with values are needed here", file=document.file)
-    problems = [_unknown(str(name), known) for name in document.content if name not in known]
+    problems = [_unknown(str(key), known) for key in document.content if key not in known]
     if problems:
         raise TierformError(problems)
     return dict(document.content)
 
 
-def _unknown(name: str, known: tuple[str, ...]) -> Problem:
+def _unknown(key: str, known: tuple[str, ...]) -> Problem:
     return Problem(
         "not a way to share the work",
         key=OPTION,
-        value=name,
-        nearest=nearest(name, known),
+        value=key,
+        nearest=nearest(key, known),
         fix=f"Known: {', '.join(known)}; for example tensor=8,pipeline=4,zero=1.",
     )
 
 
-def _switch(name: str, value: str, problems: list[Problem]) -> bool:
+def _switch(key: str, value: str, problems: list[Problem]) -> bool:
     if value.lower() not in _SWITCHES:
-        fix = f"Write {name}, or {name}=true."
-        problems.append(Problem("neither true nor false", key=f"{OPTION} {name}", value=value, fix=fix))
+        fix = f"Write {key}, or {key}=true."
+        problems.append(Problem("neither true nor false", key=f"{OPTION} {key}", value=value, fix=fix))
     return _SWITCHES.get(value.lower(), False)
