@@ -171,7 +171,7 @@ def test_does_one_option_say_how_chips_share_the_work(tmp_path: Path) -> None:
     for given in ("data=2,pipeline=2,zero=2,interleave=2", "split.yaml"):
         done = run(*job, "--parallel", given, "--detail", "--json", "out.json", "--save-job", "job.yaml", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "communication exposed" in done.stdout and "model FLOPs utilization" in done.stdout
+        assert "links exposed" in done.stdout and "MFU" in done.stdout
         figures = json.loads((tmp_path / "out.json").read_text())
         split = {"tensor": 1, "pipeline": 2, "data": 2, "sequence": False, "zero": 2, "interleave": 2}
         assert figures["parallelism"] == split and figures["chips"] == 4

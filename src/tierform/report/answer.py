@@ -51,6 +51,9 @@ def _figures(result: Result) -> tuple[tuple[str, str], ...]:
     found.append(("silicon", format_quantity(result.area_m2, "m2")))
     if result.chips > 1:
         found.append(("chips", str(result.chips)))
+        found.append(("links exposed", _share(result.communication["exposed_s"], result.latency_s)))
+    if result.flops_utilization and "training_tokens_per_s" in result.throughput:
+        found.append(("MFU", f"{result.flops_utilization['model']:.1%}"))
     if result.crossbars and result.crossbars["used"]:
         found.append(("crossbars", f"{result.crossbars['used'] / result.crossbars['available']:.1%} full"))
         share = sum(value for name, value in result.operation_share.items() if name == holder(result))
