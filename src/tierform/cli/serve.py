@@ -34,7 +34,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--variation", type=float, default=0.0, show_default=True, help="Coefficient of variation of both.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Replay the trace this much faster.")
 @click.option("--first", type=int, help="Only the first requests of the trace.")
-@click.option("--engine", type=FILE, help="An engine file with vLLM's names (tierform init engine).")
+@click.option("--engine", type=FILE, help="An engine file with the names that vLLM uses (docs/serving.md).")
 @click.option("--replicas", type=int, default=1, show_default=True, help="Copies of the model.")
 @click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
 @click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")
