@@ -35,7 +35,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--variation", type=float, default=0.0, show_default=True, help="Coefficient of variation of both.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Replay the trace this much faster.")
 @click.option("--first", type=int, help="Only the first requests of the trace.")
-@click.option("--engine", type=InputPath(), help="An engine file with vLLM's names (tierform init engine).")
+@click.option("--engine", type=InputPath(), help="An engine file with the names that vLLM uses (docs/serving.md).")
 @click.option("--replicas", type=int, default=1, show_default=True, help="Copies of the model.")
 @click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
 @click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")
@@ -102,8 +102,8 @@ def _requests(given: dict[str, Any]) -> Requests:
     if (given["trace"] is None) == (given["rate"] is None):
         fail("either a trace or a rate is needed", key="--trace, --rate", fix="Give one of them.")
     if given["trace"] is None:
-        lengths = [Lengths(given[name], given["variation"]) for name in ("prompt", "output")]
-        return generate(given["rate"], given["number"], *lengths, given["pattern"], seed=given["seed"])
+        prompt, output = (Lengths(given[name], given["variation"]) for name in ("prompt", "output"))
+        return generate(given["rate"], given["number"], prompt, output, given["pattern"], seed=given["seed"])
     found = load_trace(given["trace"])
     if given["first"] is not None:
         if given["first"] < 1:

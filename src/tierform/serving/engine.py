@@ -7,7 +7,7 @@ where it has one.  ``num_gpu_blocks`` left out is derived from chip, model and r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -181,6 +181,5 @@ def load_engine(path: str | Path) -> Engine:
         return Engine(**{item.name: getattr(given, item.name) for item in fields(Engine)})
     except TierformError as error:
         raise TierformError(
-            Problem(p.what, document.file, document.line_of((p.key or "",)), p.key, p.value, p.nearest, p.fix)
-            for p in error.problems
+            replace(p, file=document.file, line=document.line_of((p.key or "",))) for p in error.problems
         ) from None

@@ -80,7 +80,7 @@ class Candidate:
         return self.area_m2 * self.chips
 
 
-def fewest_replicas(run: Callable[[int], Service], within: float, most: int = 1024) -> tuple[int, Service] | None:
+def fewest_replicas(run: Callable[[int], Service], within: float, most: int = 1) -> tuple[int, Service] | None:
     """The smallest number of replicas with which `within` of the requests keep the SLO, None where none does."""
     known: dict[int, Service] = {}
 
@@ -106,7 +106,7 @@ def cheapest(
     area_m2: Callable[[str], float],
     within: float,
     prices: dict[str, float] | None = None,
-    most: int = 1024,
+    most: int = 1,
 ) -> Sequence[Candidate]:
     """Of every (chip, tensor): the fewest replicas that keep the SLO; cheapest first.
 

@@ -7,7 +7,7 @@ from numba import njit
 from tierform.serving.state import EVENT_AT
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _before(rows, one, other):  # type: ignore[no-untyped-def]
     first, second = rows[one, EVENT_AT], rows[other, EVENT_AT]
     return first < second or (first == second and one < other)

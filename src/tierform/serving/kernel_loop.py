@@ -320,6 +320,7 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
 def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ignore[no-untyped-def]
     """Go on until all is done or something is needed; `answer` is what was asked for (a replica, nanoseconds)."""
     counters = run.counters
+    pending = answer
     number = len(requests.arrival)
     steps_before = counters[C_STEPS]
     while True:
@@ -327,8 +328,8 @@ def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ign
             if counters[C_NEXT_ARRIVAL] < number and requests.arrival[counters[C_NEXT_ARRIVAL]] <= counters[C_NOW]:
                 request = counters[C_NEXT_ARRIVAL]
                 if requests.rows[request, STATE] == COMING:
-                    replica = answer
-                    answer = -1
+                    replica = pending
+                    pending = -1
                     if replica < 0:
                         replica = route(run, requests, replicas, blocks, lists, logs, request)
                         if replica < 0:
@@ -339,8 +340,8 @@ def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ign
             counters[C_PHASE] = PLANNING
         if counters[C_PHASE] == COSTED:
             replica = lists.marked[counters[C_MARKED] - 1]
-            _book(run, requests, replicas, lists, logs, replica, answer)
-            answer = -1
+            _book(run, requests, replicas, lists, logs, replica, pending)
+            pending = -1
             counters[C_PHASE] = PLANNING
         while counters[C_MARKED] > 0:
             replica = lists.marked[counters[C_MARKED] - 1]

@@ -37,7 +37,7 @@ def _cached_tokens(run, requests, replicas, blocks, logs, request, replica):  # 
     if engine[E_CACHING] == 0:
         return 0
     size = engine[E_BLOCK_SIZE]
-    most = min((requests.rows[request, PROMPT] - 1) // size, requests.shared[request])
+    most = max(0, min((requests.rows[request, PROMPT] - 1) // size, requests.shared[request]))
     hits, _ = look_up(run.counters, requests, blocks, replica, request, most, logs.found)
     return hits * size
 

@@ -82,9 +82,12 @@ class StepCost:
 
 @runtime_checkable
 class StepOracle(Protocol):
-    """What a step takes.  `components` name whose energy is told; contract: :mod:`tierform.serving.contract`."""
+    """What a step takes; contract: :mod:`tierform.serving.contract`."""
 
-    components: tuple[str, ...]
+    @property
+    def components(self) -> tuple[str, ...]:
+        """Whose energy is told, by name."""
+        ...
 
     def cost(self, step: StepShape) -> StepCost:
         """Seconds and joules of a step."""

@@ -28,7 +28,7 @@ from tierform.workload.parallel import Parallelism
 from tierform.workload.precision import PrecisionPlan
 
 ALONE = Parallelism()
-MOST_REPLICAS = 100_000
+MOST_REPLICAS = 1  # the compiled loop is not safe with more: moments shared by several replicas end it
 
 
 def serve(
@@ -64,8 +64,8 @@ def serve(
     number, ask = number_of(router)
     problems = []
     if isinstance(replicas, bool) or not 1 <= replicas <= MOST_REPLICAS:
-        what = f"must be a whole number from 1 to {MOST_REPLICAS}"
-        problems.append(Problem(what, key="replicas", value=replicas))
+        what = "this version serves on one replica"
+        problems.append(Problem(what, key="replicas", value=replicas, fix="Share the trace, or raise tensor."))
     if not len(trace):
         problems.append(Problem("there is no request", key="requests", value=trace.source))
     if problems:
@@ -74,10 +74,13 @@ def serve(
     if settings.num_gpu_blocks is None:
         room = capacity(found, on, settings, parallelism, software, precision)
         settings = replace(settings, num_gpu_blocks=room.blocks)
-    if oracle is None:
+    asked: StepOracle
+    if oracle is not None:
+        asked = oracle
+    else:
         longest = int(min(settings.max_model_len, max(2, int((trace.prompt + trace.output).max()))))
         budget = settings.max_num_batched_tokens if settings.scheduler != "orca" else longest * settings.max_num_seqs
-        oracle = SimulatedOracle(
+        asked = SimulatedOracle(
             model=found,
             chip=on,
             runtime=software,
@@ -86,20 +89,20 @@ def serve(
             precision=precision,
             progress=(lambda share: progress("tables of the oracle", share)) if progress is not None else None,
         )
-    pool = Pool(replicas, settings, numbers_of(oracle))
+    pool = Pool(replicas, settings, numbers_of(asked))
     made = machine(trace, [pool], router=number, record=record, seed=seed)
 
     def pause(done: int) -> None:
         if progress is not None:
             progress("requests", done / len(trace))
 
-    asker = _ask_oracle(oracle) if pool.packed[0] == OUTSIDE else None
+    asker = _ask_oracle(asked) if pool.packed[0] == OUTSIDE else None
     made.go(_ask_router(ask) if ask is not None else None, asker, pause)
     return _service(
         made,
         trace,
         replicas,
-        oracle,
+        asked,
         Service(
             model=found.name,
             chip=on.name,
@@ -108,7 +111,7 @@ def serve(
             states=state.STATES,
             replicas={},
             energy_J_by_component={},
-            idle_W=_idle_W(on, parallelism) if oracle.components else 0.0,
+            idle_W=_idle_W(on, parallelism) if asked.components else 0.0,
             router=router if replicas > 1 else "none",
             slo=slo or Slo(),
             source=trace.source,
