@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 import pytest
 from hypothesis import settings
@@ -10,6 +11,15 @@ from hypothesis import settings
 settings.register_profile("tierform", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("tierform")
 os.environ.setdefault("COLUMNS", "120")
+
+
+@pytest.fixture(autouse=True)
+def _people_read_standard_output() -> None:
+    """A test that gave standard output to a file named ``-`` took it from those after it in the same process."""
+    output = sys.modules.get("tierform.cli.output")
+    if output is not None:
+        output.__dict__["_errors_only"] = False
+        output.console.cache_clear()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

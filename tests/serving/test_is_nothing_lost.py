@@ -27,8 +27,8 @@ def _requests(draw: st.DrawFn) -> Requests:
     return Requests(np.cumsum(gaps), np.array(draw(lengths)), np.array(draw(lengths)))
 
 
-@given(st.data(), st.sampled_from(["vllm", "sarathi", "orca"]))
-def test_is_everything_conserved(data: st.DataObject, scheduler: str) -> None:
+@given(st.data(), st.sampled_from(["vllm", "sarathi", "orca"]), st.integers(1, 4), st.integers(0, 3))
+def test_is_everything_conserved(data: st.DataObject, scheduler: str, replicas: int, router: int) -> None:
     requests = _requests(data.draw)
     vllm = scheduler == "vllm"
     engine = Engine(
@@ -42,7 +42,7 @@ def test_is_everything_conserved(data: st.DataObject, scheduler: str) -> None:
         scheduler=scheduler,  # type: ignore[arg-type]
         scheduling_policy=data.draw(st.sampled_from(["fcfs", "priority", "sjf"])),
     )
-    made = machine(requests, [Pool(1, engine, COSTLY.packed())])
+    made = machine(requests, [Pool(replicas, engine, COSTLY.packed())], router=router)
     made.go()
     rows, states = made.requests.rows, made.requests.rows[:, state.STATE]
     assert ((states == state.FINISHED) | (states >= state.REFUSED_EMPTY)).all()
@@ -63,7 +63,7 @@ def test_do_equal_seeds_give_equal_bytes() -> None:
     engine = Engine(num_gpu_blocks=500, max_model_len=4096)
     runs = []
     for _ in range(2):
-        made = machine(requests, [Pool(1, engine, REFERENCE.packed())], seed=5)
+        made = machine(requests, [Pool(7, engine, REFERENCE.packed())], router=2, seed=5)
         made.go()
         runs.append(made.requests.rows.tobytes() + made.requests.last.tobytes())
     assert runs[0] == runs[1]
@@ -87,11 +87,12 @@ def test_is_what_can_never_be_served_refused_with_its_reason() -> None:
     assert made.requests.first[3] == state.NONE  # no token was asked for
 
 
-def test_is_more_than_one_replica_refused() -> None:
-    from tierform.serving.serve import serve
-
-    with pytest.raises(TierformError, match="one replica"):
-        serve("llama-3.1-8b", "h100", Requests(np.zeros(1, int), np.full(1, 10), np.full(1, 5)), replicas=2)
+def test_does_the_least_loaded_replica_get_the_next_request() -> None:
+    """Three at once on two replicas: 0, 1, and 0 again as the lower number of equals."""
+    requests = Requests(np.zeros(3, int), np.full(3, 10), np.full(3, 5))
+    made = machine(requests, [Pool(2, Engine(num_gpu_blocks=50), REFERENCE.packed())], router=1)
+    made.go()
+    assert made.requests.rows[:, state.REPLICA].tolist() == [0, 1, 0]
 
 
 def test_is_a_formula_what_it_says() -> None:

@@ -20,7 +20,6 @@ from tierform.serving import state
 def cases(draw: st.DrawFn, **fixed: object) -> tuple[PlainEngine, list[PlainRequest]]:
     size = draw(st.sampled_from([1, 2, 4, 16]))
     blocks = draw(st.integers(4, 40))
-    usable = (blocks - 1) * size
     engine = PlainEngine(
         blocks=blocks,
         block_size=size,
@@ -34,6 +33,7 @@ def cases(draw: st.DrawFn, **fixed: object) -> tuple[PlainEngine, list[PlainRequ
     )
     for name, value in fixed.items():
         setattr(engine, name, value)
+    usable = (engine.blocks - 1) * engine.block_size  # what fits no cache would wait for ever
     requests, now = [], 0
     for number in range(draw(st.integers(1, 25))):
         now += draw(st.sampled_from([0, 0, 1, 5_000_000, 30_000_000]))

@@ -10,15 +10,12 @@ from tierform.serving.state import C_RANDOM, C_ROUND, C_ROUTER, E_BLOCK_SIZE, E_
 ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER = range(5)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _random(counters, below):  # type: ignore[no-untyped-def]
-    """A number below `below` (SplitMix64, Steele et al. 2014)."""
-    counters[C_RANDOM] += -7046029254386353131
-    mixed = counters[C_RANDOM]
-    mixed = (mixed ^ ((mixed >> 30) & 0x3FFFFFFFF)) * -4658895280553007687
-    mixed = (mixed ^ ((mixed >> 27) & 0x1FFFFFFFFF)) * -7723592293110705685
-    mixed = mixed ^ ((mixed >> 31) & 0x1FFFFFFFF)
-    return (mixed & 0x7FFFFFFFFFFFFFFF) % below
+    """A number below `below`: the minimal standard generator (Park and Miller, CACM 31, 1988), which never overflows."""
+    number = (counters[C_RANDOM] % 2147483646 + 1) * 48271 % 2147483647
+    counters[C_RANDOM] = number
+    return number % below
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -58,8 +55,11 @@ def route(run, requests, replicas, blocks, lists, logs, request):  # type: ignor
     if counters[C_ROUTER] == TWO_CHOICES:
         one = _random(counters, number)
         other = _random(counters, number - 1)
-        other += other >= one
-        return other if load[other] < load[one] or (load[other] == load[one] and other < one) else one
+        if other >= one:
+            other = other + 1
+        if load[other] < load[one] or (load[other] == load[one] and other < one):
+            return other
+        return one
     if counters[C_ROUTER] == PREFIX_AWARE:
         # The most cached tokens among replicas that are not much busier than the least busy one.
         least = load[_least(load)]

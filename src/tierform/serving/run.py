@@ -259,10 +259,10 @@ def _lists(number: int, counters: Ints) -> Lists_:
         cells=np.zeros((pieces, CELLS), np.int32),
         piece_after=following,
         piece_before=np.full(pieces, NONE, np.int32),
-        heap=np.arange(number, dtype=np.int32),
-        place=np.arange(number, dtype=np.int32),
-        marked=np.zeros(number, np.int32),
-        load=np.zeros(number, np.int32),
+        heap=np.arange(number, dtype=np.int64),
+        place=np.arange(number, dtype=np.int64),
+        marked=np.zeros(number, np.int64),
+        load=np.zeros(number, np.int64),
     )
 
 

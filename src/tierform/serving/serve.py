@@ -28,7 +28,7 @@ from tierform.workload.parallel import Parallelism
 from tierform.workload.precision import PrecisionPlan
 
 ALONE = Parallelism()
-MOST_REPLICAS = 1  # the compiled loop is not safe with more: moments shared by several replicas end it
+MOST_REPLICAS = 100_000
 
 
 def serve(
@@ -64,8 +64,8 @@ def serve(
     number, ask = number_of(router)
     problems = []
     if isinstance(replicas, bool) or not 1 <= replicas <= MOST_REPLICAS:
-        what = "this version serves on one replica"
-        problems.append(Problem(what, key="replicas", value=replicas, fix="Share the trace, or raise tensor."))
+        what = f"must be a whole number from 1 to {MOST_REPLICAS:,}"
+        problems.append(Problem(what, key="replicas", value=replicas))
     if not len(trace):
         problems.append(Problem("there is no request", key="requests", value=trace.source))
     if problems:

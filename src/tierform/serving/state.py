@@ -137,10 +137,10 @@ class Lists_(NamedTuple):
     cells: Small  # (pieces, 32)
     piece_after: Small
     piece_before: Small
-    heap: Small  # (r,) replicas
-    place: Small  # (r,) where a replica stands in the heap
-    marked: Small  # (r,) replicas that plan a step now
-    load: Small  # (r,) requests that wait or run
+    heap: Ints  # (r,) replicas
+    place: Ints  # (r,) where a replica stands in the heap
+    marked: Ints  # (r,) replicas that plan a step now
+    load: Ints  # (r,) requests that wait or run
 
 
 class Logs_(NamedTuple):
