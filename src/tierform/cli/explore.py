@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from tierform.cli.output import OutputFile, console, json_option, one_thread, print_table, progress
+from tierform.cli.output import OutputFile, OutputFolder, console, json_option, one_thread, print_table, progress
 from tierform.errors import fail
 from tierform.units import format_quantity
 
@@ -34,7 +34,7 @@ MOST_ROWS = 12
 @click.option(
     "--dry-run", is_flag=True, help="Tell the size of the space, the feasible share of a sample and the time."
 )
-@click.option("--winners", type=click.Path(path_type=Path), help="Write the front as chip, mapping and job files here.")
+@click.option("--winners", type=OutputFolder(), help="Write the front as chip, mapping and job files here.")
 @click.option("--verify", type=int, default=0, help="Simulate so many winners at cycle fidelity (minutes each).")
 @json_option
 def command(

@@ -40,7 +40,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
 @click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")
 @click.option("--runtime", help="What the software adds.  [default: vllm on a GPU, else ideal]")
-@click.option("--tables", type=click.Path(path_type=Path), help="Measured tables instead of simulated ones (a folder).")
+@click.option("--tables", type=InputPath(), help="Measured tables instead of simulated ones (a folder).")
 @click.option("--slo", help="The most a request may take, as ttft=0.5s,tpot=50ms,e2e=20s.")
 @click.option(
     "--find", type=click.Choice(["load", "cheapest"]), help="The highest load, or the cheapest configuration."

@@ -12,7 +12,7 @@ ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER = range(5)
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def _random(counters, below):  # type: ignore[no-untyped-def]
-    """A number below `below`: the minimal standard generator (Park and Miller, CACM 31, 1988), which never overflows."""
+    """A number below `below` (minimal standard generator, Park and Miller, CACM 31, 1988): it never overflows."""
     number = (counters[C_RANDOM] % 2147483646 + 1) * 48271 % 2147483647
     counters[C_RANDOM] = number
     return number % below
