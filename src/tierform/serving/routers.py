@@ -32,7 +32,7 @@ ROUTERS = Registry(
 class RouterView:
     """What a router may look at: requests that wait or run on each replica, and the time."""
 
-    load: NDArray[np.int32]
+    load: NDArray[np.int64]
     now_ns: int
     prompt: int
     output: int
