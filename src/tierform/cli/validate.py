@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from math import isinf
 from pathlib import Path
 
 import click
@@ -144,4 +145,6 @@ def _content(outcome: _Outcome) -> dict[str, object]:
 
 
 def _percent(value: float, *, signed: bool = False) -> str:
+    if isinf(value):
+        return "-"  # relative to nothing: such a point is held by its absolute tolerance
     return f"{value * 100:+.2f}%" if signed else f"{value * 100:.2f}%"
