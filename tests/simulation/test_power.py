@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tierform import Full, Inference, Result, Training, load_chip, simulate
+from tierform.chip.component import Cost
 from tierform.chip.description import Chip
 from tierform.provenance import Constant
-from tierform.simulation.power_cap import LOWEST_CLOCK, clock_of
+from tierform.simulation.power_cap import ARITHMETIC, LOWEST_CLOCK, at_clock, clock_of
 from tierform.workload.parallel import Parallelism
 
 
@@ -78,3 +79,12 @@ def test_training_slows_under_its_cap_and_the_result_says_so() -> None:
     assert any("power limit holds the clock" in note for note in held.notes)
     assert not any("power limit" in note for note in free.notes)
     assert all(row.utilization <= 1 for row in held.operators)
+
+
+def test_an_operation_takes_the_square_of_the_clock_of_its_energy_and_a_byte_as_much_as_ever() -> None:
+    """2 J of operations and 3 J of bytes at half the clock: 0.5 J and 3 J; 1 s of which 0.4 s are clocked: 1.4 s."""
+    cost = Cost(latency_s=1.5, occupancy_s=1.0, energy_J={ARITHMETIC: 2.0, "memory": 3.0}, utilization=0.7)
+    slow = at_clock(cost, 0.4, 0.5)
+    assert slow.energy_J == {ARITHMETIC: 0.5, "memory": 3.0}
+    assert (slow.occupancy_s, slow.latency_s) == pytest.approx((1.4, 1.9))
+    assert slow.utilization == pytest.approx(0.5)  # the same work in 1.4 times the time

@@ -61,7 +61,7 @@ def held_to_limit(
     if clock == 1.0:
         return 1.0, seconds
     for item, _ in own:
-        item.cost = _at_clock(item.cost, _clocked_s(board, item.cost), clock)
+        item.cost = at_clock(item.cost, _clocked_s(board, item.cost), clock)
     longer_s = seconds + clocked_s * (1 / clock - 1)
     return clock, max(longer_s, (clock * clock * operations_J + bytes_J) / board.headroom_W)
 
@@ -81,7 +81,8 @@ def _clocked_s(board: PoweredBoard, cost: Cost) -> float:
     return max(0.0, cost.occupancy_s - board.memory_s(cost.memory_read_B + cost.memory_write_B))
 
 
-def _at_clock(cost: Cost, clocked_s: float, clock: float) -> Cost:
+def at_clock(cost: Cost, clocked_s: float, clock: float) -> Cost:
+    """The cost of a kernel of which `clocked_s` follow the clock, at a share of the full clock."""
     more_s = clocked_s * (1 / clock - 1)
     if not cost.occupancy_s:
         return cost
