@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,11 @@ def test_does_the_command_write_and_take_a_job(tmp_path: Path) -> None:
     both = run.invoke(command, ["bert-base", "--job", str(file)])
     assert isinstance(both.exception, TierformError)
     assert "the job file says it already" in str(both.exception)
+
+
+def test_is_a_changed_model_not_saved_under_the_librarys_name(tmp_path: Path) -> None:
+    model = tierform.load_model("gpt2")
+    save_job(Job(model, Inference(batch=1, sequence=8), "a100"), tmp_path / "job.yaml")
+    fewer = replace(model, layers=6)
+    with pytest.raises(TierformError, match="no file"):
+        save_job(Job(fewer, Inference(batch=1, sequence=8), "a100"), tmp_path / "other.yaml")

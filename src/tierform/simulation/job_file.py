@@ -19,7 +19,7 @@ from tierform.files import Document, read_yaml, write_text
 from tierform.mapping import Mapping
 from tierform.simulation.job import CHOICES, Job
 from tierform.simulation.runtime import Runtime
-from tierform.workload import Model, Workload
+from tierform.workload import Model, Workload, load_model
 from tierform.workload.parallel import MicroBatches, Parallelism
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.task import METHODS, TASKS
@@ -226,7 +226,7 @@ def job_view(job: Job) -> tuple[dict[str, Any], list[str]]:
     A chip that was varied stands there whole, as its own file would say it; other such parts by their names.
     """
     model, chip, shown, missing = job.model, job.chip, {}, []
-    if not isinstance(model, str) and not (isinstance(model, Model) and model.name in library.names("models")):
+    if not isinstance(model, str) and not _is_of_library(model):
         work = model if isinstance(model, Workload) else None
         shown["model"] = work.model.name if work else model.name  # type: ignore[union-attr]
         missing.append("model")
@@ -258,10 +258,15 @@ def save_job(job: Job, path: Path | str) -> None:
     write_text(path, "# A job: simulate it with `tierform simulate --job FILE`.\n" + text.getvalue())
 
 
+def _is_of_library(model: Model | Workload) -> bool:
+    """Whether a model is what the library has under its name, and not a changed one that kept the name."""
+    return isinstance(model, Model) and model.name in library.names("models") and load_model(model.name) == model
+
+
 def _name_of_model(model: Model | Workload | str) -> str:
     if isinstance(model, str):
         return model
-    if isinstance(model, Model) and model.name in library.names("models"):
+    if isinstance(model, Model) and _is_of_library(model):
         return model.name
     return fail("a model in memory has no file", key="model", fix="Give the job a library name or a folder.")
 
