@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
+from tierform.workload.formats import resolved
 from tierform.workload.graph import Block, Weight
 from tierform.workload.layers import Pass, Section, Streams
 from tierform.workload.memory import BlockKind, BlockMemory, even_cut
@@ -152,8 +153,12 @@ def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...
 
 def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
     """The model's sections as runs of equal layers, forward and backward."""
-    sections: tuple[Section, ...] = FAMILIES.get(plan.model.family).plan(plan.model, p)
-    formats = formats_of(plan.precision, p.training)
+    return lay_out_sections(plan, p, FAMILIES.get(plan.model.family).plan(plan.model, p))
+
+
+def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list[EqualLayers]:
+    """These sections as runs of equal layers."""
+    formats = formats_of(plan.precision, p.training, plan.model)
     total = sum(section.count for section in sections if section.start is not None)
     cache: dict[object, Layout] = {}
     chain: list[tuple[Section, int, Layout]] = []
@@ -164,18 +169,29 @@ def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
-            key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
+            missing = _left_out(plan.model, part)
+            key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
             if key not in cache:
-                cache[key] = _layout(plan, section, streams, formats, rule, p)
+                tape = _tape(plan, formats, rule, p, missing)
+                cache[key] = _layout(plan, section, streams, tape, p)
             chain.append((section, index, cache[key]))
             streams = cache[key].leaving
     _keep_streams(chain)
     return _segments(plan, chain, p.training)
 
 
-def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, rule: Learning, p: Pass) -> Layout:
+def _left_out(model: Model, part: int | str) -> frozenset[str]:
+    """The sublayers that a layer does not have."""
+    lists = (("attention", model.without_attention), ("ffn", model.without_ffn))
+    return frozenset(name for name, numbers in lists if part in numbers)
+
+
+def _tape(plan: Plan, formats: Formats, rule: Learning, p: Pass, left_out: frozenset[str]) -> Tape:
     split = plan.parallelism
-    tape = Tape(formats, rule, training=p.training, tensor=split.tensor, sequence=split.sequence)
+    return Tape(formats, rule, p.training, tensor=split.tensor, sequence=split.sequence, left_out=left_out)
+
+
+def _layout(plan: Plan, section: Section, streams: Streams, tape: Tape, p: Pass) -> Layout:
     entering = {n: Value(n, v.shape, v.precision, v.role, grad=v.grad, cut=v.cut) for n, v in streams.items()}
     layout = Layout(tape, entering, section.build(tape, dict(entering)))
     hidden = _hidden(plan, tape)
@@ -365,7 +381,7 @@ def reduction_blocks(
     return tuple(before), tuple(after)
 
 
-def formats_of(plan: PrecisionPlan, training: bool) -> Formats:
+def formats_of(plan: PrecisionPlan, training: bool, model: Model | None = None) -> Formats:
     """The formats of a block's tensors; biases and gains stay wide where weights are narrow."""
     return Formats(
         activations=plan.activations,
@@ -378,4 +394,9 @@ def formats_of(plan: PrecisionPlan, training: bool) -> Formats:
         ffn=plan.weight_precision("ffn"),
         vectors=plan.activations if bits(plan.weights) < 16 else plan.weights,
         loss="fp32" if bits(plan.activations) < 32 else plan.activations,
+        embedding=plan.weight_precision("embedding"),
+        head=plan.weight_precision("head"),
+        inputs=None if training else plan.matmul_inputs,
+        unpack=None if training else plan.unpacked_weights,
+        mixed=None if model is None else lambda name, part, target: resolved(name, part, target, model),
     )
