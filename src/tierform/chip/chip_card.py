@@ -39,10 +39,14 @@ def chip_card(chip: Chip) -> str:
         (name, chip.component_types.get(name, ""), str(component.units), format_quantity(component.area_m2, "m2"))
         for name, component in chip.components.items()
     ]
-    memory = [(behind.device, str(behind.count), behind.attached or "first die") for behind in chip.memory]
+    memory = [(behind.device, str(behind.count), _port(behind.attached)) for behind in chip.memory]
     tables: list[Listed] = [
         (("die", "tiles", "size", "each tile holds"), dies),
         (("component", "type", "units", "area"), components),
         (("memory", "stacks", "attached to"), memory),
     ]
     return card(chip.name, chip.description, figures, tables, chip.notes)
+
+
+def _port(attached: str | tuple[int, ...]) -> str:
+    return (attached or "first die") if isinstance(attached, str) else f"tiles {', '.join(map(str, attached))}"

@@ -68,6 +68,40 @@ class ComponentFile(FileModel):
     )
 
 
+Pair = tuple[Whole, Whole]
+
+
+class LinksFile(FileModel):
+    """Which tiles of a die planar links join; every link goes both ways and is `network.width` wide.
+
+    Its length comes from the places of its tiles.  `routes` are for a network that was searched: they say for every
+    tile where to go next on the way to every other one.
+    """
+
+    kind: Literal["mesh", "torus", "express", "small-world", "list"] = Field(
+        "mesh",
+        description="mesh: each tile to its neighbours; torus: rings, folded; express: a mesh, and links over `span` "
+        "tiles in every row and column; small-world: a mesh, and drawn `shortcuts`; list: the links of `list` alone.",
+    )
+    span: Count | None = Field(None, ge=2, description="Tiles that an express link goes on; needed there.")
+    shortcuts: Count | None = Field(None, description="Links drawn on each die of a small world; needed there.")
+    exponent: Annotated[float, Field(strict=True, ge=0, le=10)] = Field(
+        2.0, description="Of a small world: a link over d tiles is drawn with probability d^-exponent."
+    )
+    seed: Whole = Field(0, description="Of a small world: start of the draws.")
+    list: tuple[Pair, ...] | None = Field(
+        None, description="Pairs of tile numbers of one die; tiles are counted die by die, row by row, from 0."
+    )
+    length_per_cycle: Length | None = Field(
+        None, description="A link takes a cycle for each such length that it has begun; left out: one cycle each."
+    )
+    routes: tuple[tuple[Whole, ...], ...] | None = Field(
+        None,
+        description="For each tile a row: the next tile on the way to every tile (itself in its own column); left out: "
+        "found by `routing`.",
+    )
+
+
 class StackLinkFile(FileModel):
     """Vertical or interposer links: their width, latency, and how many there are."""
 
@@ -83,10 +117,15 @@ class StackLinkFile(FileModel):
         description="1: a link at every place; n: vertical links at each n-th column and row, interposer links at each "
         "n-th router of a shared edge.  Fewer links take less area and carry less.",
     )
+    at: tuple[Pair, ...] | None = Field(
+        None,
+        description="Instead of `every`: the places of vertical links as column and row of the tiles, or the pairs of "
+        "tile numbers that interposer links join.",
+    )
 
 
 class NetworkFile(FileModel):
-    """The network-on-chip: a mesh over each die's tiles, joined by vertical or interposer links."""
+    """The network-on-chip: links over each die's tiles (a mesh), joined by vertical or interposer links."""
 
     clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
         description="Clock of routers and links in Hz; bandwidth and latency of every transfer follow from it."
@@ -99,6 +138,12 @@ class NetworkFile(FileModel):
         ge=2,
         le=64,
         description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
+    )
+    links: LinksFile = Field(LinksFile(), description="Which tiles of a die links join; left out: a mesh.")
+    routing: str = Field(
+        "default",
+        description="How packets find their way: dimension_order, xy_yx, elevator_first, minimal, up_down and others; "
+        "default: the one that suits the links (given where `links.routes` are).",
     )
     vertical: StackLinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
     interposer: StackLinkFile | None = Field(
@@ -116,10 +161,10 @@ class MemoryFile(FileModel):
 
     device: str = Field(description="A memory of the library, or a path to a memory file.")
     count: Count = Field(1, ge=1, description="Stacks or channels; capacity, bandwidth and idle power grow with it.")
-    attached: str = Field(
+    attached: str | tuple[Whole, ...] = Field(
         "",
-        description="Component or die whose tiles have the memory's ports; its traffic crosses the network from there. "
-        "Empty: the first and last column of the first die.",
+        description="Component or die whose tiles have the memory's ports, or tiles by number; its traffic crosses the "
+        "network from there.  Empty: the first and last column of the first die.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from tierform.chip.chip_file import MAX_TILES, PLACES, ChipFile, neighbours
+from tierform.chip.link_problems import link_problems
 from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
@@ -16,6 +17,7 @@ def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -
     return [
         *_die_problems(chip, document, set(components)),
         *_package_problems(chip, document),
+        *link_problems(chip, document),
         *_precision_problems(chip, document),
         *_place_problems(chip, document),
         *_memory_problems(chip, document),
@@ -214,21 +216,28 @@ def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
 
 def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
     """Memories attached to what the chip does not have."""
-    dies = [die.name for die in chip.package.dies]
-    known = [*chip.components, *dies]
-    return [
-        Problem(
-            "no component or die of this name",
-            file=document.file,
-            line=document.line_of(("memory", index, "attached")),
-            key=f"memory.{index}.attached",
-            value=entry.attached,
-            nearest=nearest(entry.attached, known),
-            fix=f"Known here: {', '.join(known)}.",
-        )
-        for index, entry in enumerate(chip.memory)
-        if entry.attached and entry.attached not in known
-    ]
+    known = [*chip.components, *(die.name for die in chip.package.dies)]
+    tiles = sum(die.grid[0] * die.grid[1] for die in chip.package.dies)
+    problems = []
+    for index, entry in enumerate(chip.memory):
+        at, key = ("memory", index, "attached"), f"memory.{index}.attached"
+        if isinstance(entry.attached, str):
+            if entry.attached and entry.attached not in known:
+                problems.append(
+                    Problem(
+                        "no component or die of this name",
+                        file=document.file,
+                        line=document.line_of(at),
+                        key=key,
+                        value=entry.attached,
+                        nearest=nearest(entry.attached, known),
+                        fix=f"Known here: {', '.join(known)}.",
+                    )
+                )
+        elif not entry.attached or max(entry.attached) >= tiles or len(set(entry.attached)) < len(entry.attached):
+            what = f"at least one tile, each once, numbered 0 to {tiles - 1}"
+            problems.append(Problem(what, document.file, document.line_of(at), key, list(entry.attached)))
+    return problems
 
 
 def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:

@@ -198,7 +198,7 @@ class Chip:
         except TierformError as error:
             problems += [_without_file(problem, changes) for problem in error.problems]
         if problems:
-            raise TierformError(dict.fromkeys(problems))
+            raise TierformError({str(problem): problem for problem in problems}.values())
         return made
 
     def write(self, path: Path | str) -> None:

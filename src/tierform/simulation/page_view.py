@@ -15,7 +15,7 @@ import numpy as np
 from tierform.simulation.fabric import Place
 from tierform.simulation.heat import leakage_by_tile, stack_of
 from tierform.simulation.job_file import job_view
-from tierform.simulation.package_network import ports_of
+from tierform.simulation.package_network import ports_of, shown_port
 from tierform.simulation.page_heat import heat_over_time
 from tierform.simulation.page_limits import limits_view
 from tierform.simulation.run import STATIC_TEMPERATURE_K, Run
@@ -113,7 +113,7 @@ def _memories(run: Run) -> list[View]:
         {
             "device": behind.device,
             "count": behind.count,
-            "attached": behind.attached,
+            "attached": shown_port(behind.attached),
             "ports": list(ports_of(run.chip, behind.attached)) if index == 0 else [],
         }
         for index, behind in enumerate(run.chip.memory)
