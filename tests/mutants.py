@@ -14,7 +14,8 @@ It is made quick in three ways, none of which lets a mutant live that the tests 
   loop), the tests run in a process of their own.
 - It is recorded once which test executes which line, each file of tests by itself, so that nothing is remembered from
   another.  A mutant is given to the files of tests that execute its statement, and in them first to the tests that do.
-  What is kept is under out/mutants-kept; a changed source or test is recorded anew.
+  What is kept is under out/mutants-kept; a changed test is recorded anew, and of a source file that changed since then
+  every line counts as executed.
 - Tests that are short, and that noticed most so far, come first.
 """
 
@@ -31,13 +32,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import TypeVar
 
 import pytest
+
 from mutant_texts import (
     ROOT,
     Exchange,
@@ -52,6 +54,7 @@ from mutant_texts import (
 )
 
 T = TypeVar("T")
+Executed = dict[str, tuple[str, set[int]]]  # file of the source: the digest of its text, the lines
 COPY = ROOT / "out" / "mutants"
 KEPT = ROOT / "out" / "mutants-kept"
 TIMEOUT_S = 120
@@ -99,7 +102,7 @@ class Tests:
         self.early: set[CodeType] = set()  # functions of the source that ran while the tests were collected
         self.items: dict[str, pytest.Item] = {}
         self.seconds: dict[str, float] = {}
-        self.lines: dict[str, dict[str, set[int]]] = {}  # by test, by file of the source
+        self.lines: dict[str, Executed] = {}  # by test
         self.noticed: Counter[str] = Counter()
 
     def run(self, what: Callable[[Tests], None]) -> None:
@@ -129,7 +132,7 @@ class Tests:
     def _record(self) -> None:
         """Which test executes which lines, and how long it takes; the files of tests one by one, each in a fork."""
         helpers = (path for folder in self.folders for path in _under(folder) if not path.name.startswith("test_"))
-        base = hashlib.sha256(b"".join(path.read_bytes() for path in [*_under("src"), *helpers])).hexdigest()
+        base = _digest(b"".join(path.read_bytes() for path in helpers))
         for file, names in itertools.groupby(self.items, key=_file):
             tests = list(names)
             seconds, lines, failed = kept(
@@ -141,7 +144,7 @@ class Tests:
                 print(f"fails without a change, left out: {name}", flush=True)
                 self.items.pop(name)
 
-    def _recorded(self, names: list[str]) -> tuple[dict[str, float], dict[str, dict[str, set[int]]], list[str]]:
+    def _recorded(self, names: list[str]) -> tuple[dict[str, float], dict[str, Executed], list[str]]:
         import coverage
 
         place = KEPT / "recorded"
@@ -159,18 +162,19 @@ class Tests:
                 seconds[name] = time.process_time() - began
                 failed += [name] if self.session.testsfailed > before else []
             measured.stop()
-            lines: dict[str, dict[str, set[int]]] = {name: defaultdict(set) for name in names}
+            lines: dict[str, Executed] = {name: {} for name in names}
             data = measured.get_data()
             for file in data.measured_files():
+                path, digest = Path(file).relative_to(COPY).as_posix(), _digest(Path(file).read_bytes())
                 for line, contexts in data.contexts_by_lineno(file).items():
                     for name in set(contexts) & set(names):
-                        lines[name][Path(file).relative_to(COPY).as_posix()].add(line)
-            place.write_bytes(pickle.dumps((seconds, {name: dict(found) for name, found in lines.items()}, failed)))
+                        lines[name].setdefault(path, (digest, set()))[1].add(line)
+            place.write_bytes(pickle.dumps((seconds, lines, failed)))
             return 0
 
         if in_fork(child, 1800) != 0:
             raise SystemExit(f"the tests cannot be recorded: {_file(names[0])}")
-        found: tuple[dict[str, float], dict[str, dict[str, set[int]]], list[str]] = pickle.loads(place.read_bytes())
+        found: tuple[dict[str, float], dict[str, Executed], list[str]] = pickle.loads(place.read_bytes())
         print(f"recorded {_file(names[0])}: {sum(found[0].values()):.0f} s", file=sys.stderr, flush=True)
         return found
 
@@ -183,8 +187,9 @@ class Tests:
         rooms = tuple(f"tests/{room}/" for room in ROOMS[path.split("/")[2]])
         names = [name for name in self.items if name.startswith(rooms)]
         executing: list[str] = []
+        digest = _digest(before.encode())
         for lines in statement(before, after):
-            executing = [name for name in names if not self.lines[name].get(path, set()).isdisjoint(lines)]
+            executing = [name for name in names if self._executes(name, path, digest, lines)]
             if executing:
                 break
         of_files = set(map(_file, executing))
@@ -193,6 +198,13 @@ class Tests:
             (name for name in names if everything or _file(name) in of_files),
             key=lambda name: (name not in first, (0.05 + self.seconds[name]) / (1 + self.noticed[name])),
         )
+
+    def _executes(self, name: str, path: str, digest: str, lines: range) -> bool:
+        """Whether a test executes one of the lines; of a file that changed since it was recorded any line."""
+        if path not in self.lines[name]:
+            return False
+        then, executed = self.lines[name][path]
+        return then != digest or not executed.isdisjoint(lines)
 
     def notice(self, mutant: Mutant, before: str, after: str) -> bool:
         """Whether a test fails, or the tests run too long, with the mutant in place."""
@@ -228,6 +240,10 @@ class Tests:
             if name := pipe.read():
                 self.noticed[name] += 1
         return _fails(names) if os.WIFEXITED(code) and os.WEXITSTATUS(code) == NOT_FOUND else code != 0
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _file(name: str) -> str:
