@@ -35,10 +35,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType
 from typing import TypeVar
 
 import pytest
+from coverage import Coverage
 
 from mutant_texts import (
     ROOT,
@@ -60,6 +61,7 @@ KEPT = ROOT / "out" / "mutants-kept"
 TIMEOUT_S = 120
 NOT_FOUND = 9  # exit code of a fork in which the code to exchange is not found
 BAR = 0.9
+COMPILED = ("load_loop", "CPointer", "njit")  # words in the text of a file of compiled loops
 # The tests that a room's files are given to.
 ROOMS: dict[str, tuple[str, ...]] = {
     "workload": ("workload", "simulation"),
@@ -78,7 +80,6 @@ NOT_ASKED = (
     "chip/test_more_is_never_slower.py",
     "chip/test_systolic_folds.py",
     "chip/test_systolic_scalesim.py",
-    "chip/test_unequal_chiplets.py",
     "chip/test_varied_chips.py",
     "simulation/laws/test_are_states_sharded_on_any_chip.py",
     "simulation/laws/test_is_more_hardware_never_slower.py",
@@ -99,7 +100,7 @@ class Tests:
 
     def __init__(self, folders: Iterable[str]) -> None:
         self.folders = [f"tests/{folder}" for folder in folders]
-        self.early: set[CodeType] = set()  # functions of the source that ran while the tests were collected
+        self.early: dict[str, set[int]] = {}  # lines of each file that ran while the tests were collected
         self.items: dict[str, pytest.Item] = {}
         self.seconds: dict[str, float] = {}
         self.lines: dict[str, Executed] = {}  # by test
@@ -108,19 +109,16 @@ class Tests:
     def run(self, what: Callable[[Tests], None]) -> None:
         """Collect the tests, and do `what` with them."""
         self.what = what
-        source = str(COPY / "src")
-
-        def profile(frame: FrameType, event: str, argument: object) -> None:
-            if event == "call" and frame.f_code.co_filename.startswith(source):
-                self.early.add(frame.f_code)
-
-        sys.setprofile(profile)
+        self.collecting = _measured()
+        self.collecting.start()
         left_out = [f"--ignore=tests/{name}" for name in NOT_ASKED]
         pytest.main(["-q", "-p", "no:cacheprovider", "-m", "not slow", *left_out, *self.folders], plugins=[self])
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Instead of running the tests: what was asked."""
-        sys.setprofile(None)
+        self.collecting.stop()
+        data = self.collecting.get_data()
+        self.early = {file: set(data.lines(file) or ()) for file in data.measured_files()}
         if session.testsfailed:
             raise SystemExit("the tests cannot be collected")
         self.session = session
@@ -145,12 +143,10 @@ class Tests:
                 self.items.pop(name)
 
     def _recorded(self, names: list[str]) -> tuple[dict[str, float], dict[str, Executed], list[str]]:
-        import coverage
-
-        place = KEPT / "recorded"
+        place = KEPT / f"recorded-{os.getpid()}"
 
         def child() -> int:
-            measured = coverage.Coverage(data_file=None, include=[f"{COPY}/src/*"], config_file=False)
+            measured = _measured()
             seconds: dict[str, float] = {}
             failed: list[str] = []
             self.session.config.pluginmanager.unregister(name="terminalreporter")
@@ -209,7 +205,8 @@ class Tests:
     def notice(self, mutant: Mutant, before: str, after: str) -> bool:
         """Whether a test fails, or the tests run too long, with the mutant in place."""
         exchange = exchanged(str(COPY / mutant.path), before, after)
-        alone = exchange is None or any(old in self.early for old, _ in exchange) or "load_loop" in before
+        compiled = any(word in before for word in COMPILED)
+        alone = exchange is None or compiled or any(self._ran_early(old) for old, _ in exchange)
         names = self.chosen(mutant.path, before, after, everything=alone)
         place = COPY / mutant.path
         _write(place, after)
@@ -219,6 +216,10 @@ class Tests:
             return self._fails_in_fork(names, exchange or [])
         finally:
             _write(place, before)
+
+    def _ran_early(self, code: CodeType) -> bool:
+        inside = {line for _, _, line in code.co_lines() if line} - {code.co_firstlineno}
+        return not inside.isdisjoint(self.early.get(code.co_filename, ()))
 
     def _fails_in_fork(self, names: list[str], exchange: list[Exchange]) -> bool:
         reading, writing = os.pipe()
@@ -240,6 +241,11 @@ class Tests:
             if name := pipe.read():
                 self.noticed[name] += 1
         return _fails(names) if os.WIFEXITED(code) and os.WEXITSTATUS(code) == NOT_FOUND else code != 0
+
+
+def _measured() -> Coverage:
+    """What records the lines of the copy's source that are executed."""
+    return Coverage(data_file=None, include=[f"{COPY}/src/*"], config_file=False)
 
 
 def _digest(content: bytes) -> str:
@@ -315,9 +321,9 @@ def main() -> int:
         shutil.copytree(ROOT / part, COPY / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", COPY)
     os.chdir(COPY)
-    os.environ |= {"PYTHONPATH": str(COPY / "src"), "PYTHONPYCACHEPREFIX": str(COPY / "bytecode")}
+    os.environ |= {"PYTHONPATH": str(COPY / "src"), "PYTHONPYCACHEPREFIX": str(KEPT / "bytecode")}
     sys.path.insert(0, str(COPY / "src"))
-    sys.pycache_prefix = str(COPY / "bytecode")
+    sys.pycache_prefix = str(KEPT / "bytecode")
     paths = [path for path in files() if given.file in path]
     every = [mutant for path in paths for mutant in kept(path + (ROOT / path).read_text(), lambda p=path: mutants(p))]
     random.Random(given.seed).shuffle(every)
