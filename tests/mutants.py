@@ -70,6 +70,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "chip": ("chip", "simulation"),
     "report": ("report",),
 }
+# Tests of another room that a file is given to as well.
+BESIDES = {"simulation/schedule_timeline.py": ("report/test_does_perfetto_drop_nothing.py",)}
 # Files of tests that take long or are about something else: engines, other tools' files, published figures.
 NOT_ASKED = (
     "chip/test_descriptions.py",
@@ -81,14 +83,16 @@ NOT_ASKED = (
     "chip/test_systolic_folds.py",
     "chip/test_systolic_scalesim.py",
     "chip/test_varied_chips.py",
-    "simulation/laws/test_are_states_sharded_on_any_chip.py",
-    "simulation/laws/test_is_more_hardware_never_slower.py",
-    "simulation/laws/test_is_more_work_never_cheaper.py",
+    "report/test_keys.py",
+    "report/test_is_a_result_easy_to_take_along.py",
+    "simulation/laws",
     "simulation/test_cycle_fidelity.py",
     "simulation/test_do_models_agree.py",
     "simulation/test_is_training_as_fast_as_published.py",
+    "simulation/test_jobs.py",
     "workload/test_are_names_of_hugging_face_understood.py",
     "workload/test_do_matmul_flops_match_pytorch.py",
+    "workload/test_do_parameters_match_hugging_face.py",
     "workload/test_does_no_name_decide.py",
     "workload/test_does_the_ledger_pass.py",
     "workload/test_does_tracing_give_the_same_graph.py",
@@ -180,7 +184,8 @@ class Tests:
 
     def chosen(self, path: str, before: str, after: str, everything: bool) -> list[str]:
         """The tests for a mutant: of the files that execute its statement, or its function, the quickest first."""
-        rooms = tuple(f"tests/{room}/" for room in ROOMS[path.split("/")[2]])
+        name = path.removeprefix("src/tierform/")
+        rooms = tuple(f"tests/{room}" for room in (*ROOMS[name.split("/")[0]], *BESIDES.get(name, ())))
         names = [name for name in self.items if name.startswith(rooms)]
         executing: list[str] = []
         digest = _digest(before.encode())
