@@ -26,7 +26,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Chip:
     folder = tmp_path_factory.mktemp("chip")
     level = (
         "  node:\n    chips: 4\n    bandwidth: {value: 1 GB/s, kind: assumed, note: toy}\n"
-        "    latency: {value: 5 us, kind: assumed, note: toy}\n    energy: {value: 400 pJ/B, kind: assumed, note: toy}\n"
+        "    latency: {value: 5 us, kind: assumed, note: toy}\n"
+        "    energy: {value: 400 pJ/B, kind: assumed, note: toy}\n"
     )
     text = TOY.read_text().replace("./toy-gpu-part.yaml", str(TOY.with_name("toy-gpu-part.yaml")))
     (folder / "nodes.yaml").write_text(text.replace("precision:", f"{level}precision:"))

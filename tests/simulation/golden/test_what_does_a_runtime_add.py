@@ -108,8 +108,8 @@ def test_what_does_one_product_of_q_k_and_v_take() -> None:
     merged = run(replace(IDEAL, merges_projections=("attention",)))
     rows = [row for row in merged.operators if row.stage == "prefill" and row.kernel]
     assert [row.name for row in rows] == ["attention.q", "attention.k", "attention.v"]
-    # Six rows of 8 are read once (96), three matrices (3 x 128) and biases (3 x 16); 6 x 24 values (288) are written.  A
-    # third of 816 bytes each, 10 ps a byte, in two layers.
+    # Six rows of 8 are read once (96), three matrices (3 x 128) and biases (3 x 16); 6 x 24 values (288) are written.
+    # A third of 816 bytes each, 10 ps a byte, in two layers.
     assert [row.busy_s * 1e12 for row in rows] == pytest.approx([2 * 8160 / 3] * 3)
     assert [row.memory_B for row in rows] == pytest.approx([2 * 816 / 3] * 3)
     assert [row.operations for row in rows] == pytest.approx([2 * 768] * 3)

@@ -44,7 +44,7 @@ def test_do_spare_crossbars_go_to_the_slowest_weights() -> None:
     are left: a fourth copy of the first (2), and one more of the head.
     """
     # Layer 0 takes 4 + 5 x 3 = 19 crossbars of tile 2; the query of layer 1 begins there and ends in tile 3.
-    expected = {name: (2, 3, ((2,), (3,))) for name in NAMES[1:]}
+    expected = dict.fromkeys(NAMES[1:], (2, 3, ((2,), (3,))))
     assert placed(mapped(20)) == {
         "attention.q": (2, 4, ((2,), (2, 3))),
         **expected,
@@ -55,7 +55,7 @@ def test_do_spare_crossbars_go_to_the_slowest_weights() -> None:
 
 def test_does_the_head_leave_where_layers_need_all() -> None:
     full = mapped(6)
-    assert placed(full) == {name: (2, 1, ((2,), (3,))) for name in NAMES}
+    assert placed(full) == dict.fromkeys(NAMES, (2, 1, ((2,), (3,))))
     assert full.assignments["prefill/head/head.logits"] == full.assignments["decode/head/head.logits"] == "systolic"
     assert any("head/embedding.word does not fit beside the layers and runs on systolic" in n for n in full.notes)
     # With one crossbar more it stays.
@@ -67,22 +67,22 @@ def test_does_the_head_leave_where_layers_need_all() -> None:
 def test_which_layers_are_streamed() -> None:
     """Four layers of six crossbars on 20: twelve are kept free for two layers, eight hold one layer."""
     found = mapped(10, layers=4)
-    assert placed(found) == {name: (1, 1, ((2,),)) for name in NAMES}
+    assert placed(found) == dict.fromkeys(NAMES, (1, 1, ((2,),)))
     # The region begins in tile 2, behind the six crossbars of layer 0.
-    assert placed(found, resident=False) == {name: (3, 1, ((2, 3),)) for name in NAMES}
+    assert placed(found, resident=False) == dict.fromkeys(NAMES, (3, 1, ((2, 3),)))
     assert found.assignments["prefill/head/head.logits"] == "systolic"
     assert any("3 of 4 'layer' layers do not fit" in note and "takes 6 of 20" in note for note in found.notes)
     # Five layers on 24: twelve hold two layers and fill tile 2; the region is tile 3.
     fuller = mapped(12, layers=5)
-    assert placed(fuller) == {name: (2, 1, ((2,), (2,))) for name in NAMES}
-    assert placed(fuller, resident=False) == {name: (3, 1, ((3,),)) for name in NAMES}
+    assert placed(fuller) == dict.fromkeys(NAMES, (2, 1, ((2,), (2,))))
+    assert placed(fuller, resident=False) == dict.fromkeys(NAMES, (3, 1, ((3,),)))
 
 
 def test_is_a_layer_streamed_where_not_even_two_fit() -> None:
     # Ten crossbars: the region of two layers takes all of them.
     found = mapped(5)
     assert placed(found) == {}
-    assert placed(found, resident=False) == {name: (2, 1, ((2, 3),)) for name in NAMES}
+    assert placed(found, resident=False) == dict.fromkeys(NAMES, (2, 1, ((2, 3),)))
 
 
 def test_have_weights_that_learn_one_copy() -> None:
