@@ -1,4 +1,4 @@
-"""Which numbers of micro-batches are tried, which is taken, and is a mapping without copies taken where it is faster?"""
+"""Which numbers of micro-batches are tried, and which is taken?"""
 
 from __future__ import annotations
 
