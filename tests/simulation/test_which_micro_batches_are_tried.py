@@ -9,6 +9,7 @@ from typing import Any
 import tierform
 from tierform import FineTuning, Full, Inference, Job
 from tierform.simulation.choose import _Choice
+from tierform.units import format_quantity
 from tierform.workload.parallel import MicroBatches, Parallelism
 
 
@@ -72,6 +73,17 @@ def test_is_the_best_of_those_tried_taken() -> None:
             own = sum(stage.latency_s for stage in run.stages if stage.name.startswith(phase))
             best = sum(stage.latency_s for stage in result.stages if stage.name.startswith(phase))
             assert best <= own * (1 + 1e-3)
+
+
+def test_is_the_time_that_is_told_that_of_all_passes() -> None:
+    task = FineTuning(tierform.LoRA(4), batch=4, sequence=32, gradient_accumulation=3)
+    result = tierform.simulate("bert-base", task, "atleus", thermal="none", mapping="plain")
+    (note,) = [note for note in result.notes if note.startswith("micro-batches of training")]
+    number, seconds = tried(note)
+    # Three forward and backward passes, one update.
+    assert [stage.repeat for stage in result.stages] == [3, 3, 1]
+    assert seconds[number] == format_quantity(result.latency_s, "s")
+    assert sorted(seconds)[-1] == 4
 
 
 def test_is_a_given_number_obeyed() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from backward import BACKWARD
-from test_what_do_two_gpus_add import FIRST_PS, LAYER_PS, SEND_PS
+from test_what_do_two_gpus_add import FIRST_PS, LAYER_PS, SEND_PS, US
 from test_what_does_inference_cost_on_one_gpu import PREFILL, decoding
 from test_what_does_training_cost_on_one_gpu import FORWARD
 from toy import INFERENCE, LORA, TRAINING, Table, run, seconds, total
@@ -82,6 +82,23 @@ def test_do_steps_multiply_everything_but_shares() -> None:
     assert one.stages[0].memory_B == total(FORWARD, "read_B") + total(FORWARD, "write_B")
     assert one.stages[0].tokens == 6
     assert seconds(three, "forward") == pytest.approx(3 * seconds(one, "forward"))
+
+
+def test_does_communication_of_three_steps_take_three_times_as_long() -> None:
+    # An all-reduce of 2,848 bytes before each update, see the ledger of two GPUs; nothing hides it.
+    task = replace(TRAINING, steps=3)
+    found = run(task, split=Parallelism(data=2)).communication
+    reduced = 3 * (2 * US + 2848 * 100)
+    assert {name: value * 1e12 for name, value in found.items()} == pytest.approx(
+        {"busy_s": reduced, "exposed_s": reduced}
+    )
+    # Three passes of two sends each, in both directions, on one of two chips.
+    split = Parallelism(pipeline=2)
+    sends = run(replace(TRAINING, gradient_accumulation=3), split=split, micro_batches=2).communication
+    assert sends["busy_s"] * 1e12 == pytest.approx(3 * 2 * 2 * SEND_PS / 2)
+    twice = run(replace(TRAINING, steps=2), split=split, micro_batches=2).communication
+    once = run(TRAINING, split=split, micro_batches=2).communication
+    assert twice == pytest.approx({name: 2 * value for name, value in once.items()})
 
 
 def test_are_shares_of_operations_counted_as_published() -> None:
