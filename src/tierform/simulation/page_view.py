@@ -18,6 +18,7 @@ from tierform.simulation.job_file import job_view
 from tierform.simulation.package_network import ports_of
 from tierform.simulation.page_heat import heat_over_time
 from tierform.simulation.page_limits import limits_view
+from tierform.simulation.page_timeline import timeline_view
 from tierform.simulation.run import STATIC_TEMPERATURE_K, Run
 from tierform.simulation.views import latency_s
 from tierform.simulation.views_evidence import versions
@@ -55,21 +56,27 @@ def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
         "weights": _weights(run),
         "operators": _operators(run),
         "heat": heat_over_time(run),
+        "timeline": timeline_view(run),
         "limits": limits_view(run),
-        "influence": [
-            {
-                "constant": one.path,
-                "value": one.constant.value,
-                "unit": one.constant.unit,
-                "kind": one.constant.kind,
-                "source": one.constant.source,
-                "latency": one.latency,
-                "energy": one.energy,
-            }
-            for one in influence
-        ],
+        "influence": influence_view(influence),
         "labels": _labels(run),
     }
+
+
+def influence_view(influence: Sequence[Elasticity]) -> list[View]:
+    """How much figures change with each constant."""
+    return [
+        {
+            "constant": one.path,
+            "value": one.constant.value,
+            "unit": one.constant.unit,
+            "kind": one.constant.kind,
+            "source": one.constant.source,
+            "latency": one.latency,
+            "energy": one.energy,
+        }
+        for one in influence
+    ]
 
 
 # -- places and contents -----------------------------------------------------------------------------------------
