@@ -20,6 +20,16 @@ export const si = (x: number, unit: string, digits = 3): string => {
   const [value, shown] = parts(x, unit, digits)
   return shown ? `${value}${THIN}${shown}` : value
 }
+/** A constant by its unit of files: areas by squared prefixes, rates as such, counts whole. */
+export const measure = (x: number, unit: string): string => {
+  if (unit === '') return x.toLocaleString('en', { maximumSignificantDigits: 4 })
+  if (unit === 'bit' && Number.isInteger(x) && x < 1e4) return `${x}${THIN}bit`
+  if (unit === 'm^2' || unit === 'm2') {
+    const [factor, name] = Math.abs(x) >= 1e-7 ? [1e6, 'mm²'] : [1e12, 'µm²']
+    return `${Number((x * factor!).toPrecision(3)).toLocaleString('en', { maximumSignificantDigits: 3 })}${THIN}${name}`
+  }
+  return si(x, unit === '1/s' ? '/s' : unit)
+}
 export const celsius = (kelvin: number, digits = 1): string => `${(kelvin - 273.15).toFixed(digits)}${THIN}°C`
 export const percent = (x: number): string => {
   if (!Number.isFinite(x)) return '–'

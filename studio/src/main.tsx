@@ -84,9 +84,9 @@ function App({ given }: { given: Content }) {
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus() }}>Skip to the page</a>
       <Bar given={given} page={shown} run={run} against={against} mode={mode} params={params} onHelp={() => setHelp(true)} />
-      <main id="main" tabIndex={-1} class={run ? '' : 'bare'}>
-        {run && shown !== 'compare' && <Answer run={run} against={against} route={params} />}
-        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} /> : <Start given={given} />}
+      <main id="main" tabIndex={-1} class={run || page ? '' : 'bare'}>
+        {run && !['compare', 'fit', 'ledger', 'whatif'].includes(shown) && <Answer run={run} against={against} route={params} />}
+        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} /> : ['fit', 'ledger'].includes(page) ? <More page={page} run={undefined} runs={[]} mode={mode} given={given} /> : <Start given={given} />}
       </main>
       {help && <Keys pages={pages} onClose={() => setHelp(false)} />}
       <p class="said" role="status">{said}</p>

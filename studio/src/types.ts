@@ -78,6 +78,7 @@ export interface View {
   weights: { matrices: Matrix[]; tile: number[]; matrix: number[]; layer: number[]; crossbars: number[] }
   operators: Operator[]
   heat: Heat | null
+  timeline: Timeline | null
   limits: { critical_path_s: Record<string, number>; stages: Limit[]; sentence: string } | null
   influence: Influence[]
   labels: Record<string, { title: string; help: string }>
@@ -135,19 +136,30 @@ export interface Result {
 }
 export interface Table { title: string; head: string[]; rows: string[][] }
 export interface Timeline {
-  lanes: { owner: string; name: string; busy_s: number }[]
+  end_s: number
+  pieces: number
   names: string[]
   stages: { name: string; start_s: number; end_s: number; repeat: number }[]
-  lane: number[]
-  name: number[]
-  start: number[]
-  end: number[]
-  folded: number[]
-  tick_s: number
-  path: number[]
+  rows: { resource: string; lanes: number; busy_s: number; share: string; operator: number[] }[]
+}
+export interface Engine {
+  engine: string
+  passed: boolean
+  remarks: string[]
+  sources: [string, string][]
+  source: number[]
+  tolerance: string[]
+  case: string[]
+  quantity: string[]
+  unit: string[]
+  reference: number[]
+  ours: number[]
+  relative_error: (number | null)[]
+  passed_points: (boolean | null)[]
+  fitted: boolean[]
 }
 /** A run as the pages hold it. */
-export interface Run { id: string; name: string; file: string; live: boolean; result: Result; tables: Table[]; timeline: Timeline | null }
+export interface Run { id: string; name: string; file: string; live: boolean; result: Result; tables: Table[] }
 export interface Problem { message: string; file?: string | null; line?: number | null; key?: string | null; near?: string | null; fix?: string | null }
 export interface Content {
   schema: 'tierform.pages/1'
@@ -157,6 +169,6 @@ export interface Content {
   runs: Run[]
   others: string[]
   problems: Problem[]
-  ledger: unknown
+  ledger: Engine[]
   first: string
 }

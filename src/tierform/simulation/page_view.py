@@ -31,8 +31,11 @@ SCHEMA = "tierform.view/1"
 View = dict[str, Any]
 
 
-def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
-    """The view of a run, with the `influence` of constants where somebody asked for it."""
+def view(run: Run, influence: Sequence[Elasticity] = (), *, limits: bool = True) -> View:
+    """The view of a run, with the `influence` of constants where somebody asked for it.
+
+    `limits` schedules the run again to tell what limits it, which takes most of a view's time.
+    """
     chip = run.chip
     job, missing = job_view(run.job)
     return {
@@ -57,7 +60,7 @@ def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
         "operators": _operators(run),
         "heat": heat_over_time(run),
         "timeline": timeline_view(run),
-        "limits": limits_view(run),
+        "limits": limits_view(run) if limits else None,
         "influence": influence_view(influence),
         "labels": _labels(run),
     }

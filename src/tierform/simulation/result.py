@@ -237,7 +237,7 @@ class Result:
         }
 
     def content(self) -> dict[str, Any]:
-        """What a result's file holds: every figure, what limits each stage, and the view of the run where there is one."""
+        """What a result's file holds: every figure, what limits each stage, and the view where there is one."""
         from dataclasses import asdict
 
         told = [asdict(limit) for limit in self.limits] if self.has_limits else None
@@ -290,13 +290,19 @@ class Result:
             known = self._view = {**known, "influence": influence_view(influence)}
         return known
 
+    def quick_view(self) -> dict[str, Any]:
+        """As :meth:`view` with `limits` null: they take most of its time."""
+        if self.__dict__.get("_view") is not None or self._run is None:
+            return self.view()
+        return view(self._run, limits=False)
+
     @property
     def has_view(self) -> bool:
         """Whether :meth:`view` can be told."""
         return self._run is not None or self.__dict__.get("_view") is not None
 
     def report(self, path: Path | str) -> None:
-        """Write the studio's pages of this run as one file that opens offline (with `timeline=True` its timeline, too)."""
+        """Write the studio's pages of this run as one offline file, with its timeline where one was recorded."""
         WRITERS.get("report")(path, [self])
 
     def trace(self, path: Path | str) -> None:

@@ -51,6 +51,21 @@ def run_content(result: Result, number: int, *, file: str = "", live: bool = Fal
     }
 
 
+def quick_content(result: Result) -> Content:
+    """A run as a what-if shows it, without what takes longest: limits, operators and tables."""
+    return {
+        "id": "now",
+        "name": f"{result.model} on {result.chip}",
+        "file": "",
+        "live": True,
+        "result": {
+            **{key: value for key, value in result.to_dict().items() if key not in _UNUSED},
+            "view": result.quick_view(),
+        },
+        "tables": [],
+    }
+
+
 # Figures of a result that no page reads: the view has them by tile and by link, and by operator.
 _UNUSED = ("operators", "link_bytes", "energy_J_by_tile", "limits")
 
@@ -137,13 +152,14 @@ def _slim(engine: Content) -> Content:
     """The points of an engine as columns: most of them share their source and their evidence."""
     points = engine["points"]
     sources = list(dict.fromkeys((point["source"], point["evidence"]) for point in points))
-    columns = ("case", "quantity", "unit", "reference", "ours", "relative_error", "passed", "fitted")
+    columns = ("case", "quantity", "unit", "reference", "ours", "relative_error", "fitted")
     return {
         "engine": engine["engine"],
         "passed": engine["passed"],
         "remarks": engine["remarks"],
         "sources": sources,
         "source": [sources.index((point["source"], point["evidence"])) for point in points],
+        "passed_points": [point["passed"] for point in points],
         "tolerance": [_tolerance(point.get("tolerance")) for point in points],
         **{name: [point[name] for point in points] for name in columns},
     }

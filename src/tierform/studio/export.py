@@ -51,7 +51,10 @@ def page_of(content: Content) -> str:
     scripts = "".join(f"<script>{_script(asset(name).decode())}</script>\n" for name in SCRIPTS)
     text = asset("page.html").decode()
     for old, new in (
-        ('<meta charset="utf-8">', f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'),
+        (
+            '<meta charset="utf-8">',
+            f'<meta charset="utf-8">\n<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+        ),
         ('<link rel="stylesheet" href="pages.css">', f"<style>{style}</style>"),
         (
             '<script src="pages.js" defer></script>',

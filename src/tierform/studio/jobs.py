@@ -131,7 +131,11 @@ class JobQueue:
                     job.tell(_problem(f"the job took longer than {self._limit_s:g} s and was stopped"))
         except (EOFError, OSError, ValueError):
             self._end()
-            what = {"event": "stopped"} if job.stopped else _problem("the process of the job ended; its memory may not suffice")
+            what = (
+                {"event": "stopped"}
+                if job.stopped
+                else _problem("the process of the job ended; its memory may not suffice")
+            )
             job.tell(what)
 
     def _spawn(self) -> None:

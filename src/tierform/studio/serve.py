@@ -15,7 +15,7 @@ from tierform.errors import MissingDependency, fail
 from tierform.studio.content import Content, Opened, pages
 from tierform.studio.export import _plain, asset
 from tierform.studio.guard import App, Guard
-from tierform.studio.jobs import JobQueue
+from tierform.studio.jobs import JobQueue, StudioJob
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -43,16 +43,22 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
     except ImportError:
         raise MissingDependency("starlette", "the studio", "studio") from None
     roots = tuple(str((path if path.is_dir() else path.parent).resolve()) for path in paths)
-    queue = JobQueue(roots, limit_s)
+    queues = {kind: JobQueue(roots, limit_s) for kind in ("answers", "influence")}
     content = json.dumps(_plain(pages(opened, exported=False)), separators=(",", ":")).encode()
 
     @contextlib.asynccontextmanager
     async def life(_: Starlette) -> AsyncIterator[None]:
-        queue.start()
+        for queue in queues.values():
+            queue.start()
         try:
             yield
         finally:
-            await queue.close()
+            for queue in queues.values():
+                await queue.close()
+
+    def found(request: Request) -> tuple[JobQueue, StudioJob] | None:
+        name = request.path_params["id"]
+        return next(((queue, job) for queue in queues.values() if (job := queue.find(name))), None)
 
     def refused(status: int, message: str) -> Response:
         return JSONResponse({"problems": [{"message": message}]}, status)
@@ -81,15 +87,18 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             return refused(400, "the body is no JSON")
         if not isinstance(task, dict) or task.get("kind") not in KINDS:
             return refused(400, f"a task needs its kind: {', '.join(KINDS)}")
-        job = queue.add({key: task.get(key) for key in ("kind", "job", "vary", "timeline")})
+        # The influence of all constants takes seconds: it has a process of its own, so that a move need not wait.
+        queue = queues["influence" if task["kind"] == "influence" else "answers"]
+        job = queue.add({key: task.get(key) for key in ("kind", "job", "vary")})
         if job is None:
             return refused(429, "too many jobs wait already")
         return JSONResponse({"id": job.id}, 202)
 
     async def events(request: Request) -> Response:
-        job = queue.find(request.path_params["id"])
-        if job is None:
+        known = found(request)
+        if known is None:
             return refused(404, "no such job")
+        queue, job = known
 
         async def told() -> AsyncIterator[str]:
             async for event in queue.events(job):
@@ -99,10 +108,10 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
         return StreamingResponse(told(), media_type="text/event-stream")
 
     async def stop(request: Request) -> Response:
-        job = queue.find(request.path_params["id"])
-        if job is None:
+        known = found(request)
+        if known is None:
             return refused(404, "no such job")
-        queue.stop(job)
+        known[0].stop(known[1])
         return Response(status_code=204)
 
     app = Starlette(
@@ -117,7 +126,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
         ],
         lifespan=life,
     )
-    return Guard(app, port=port, token=token)  # type: ignore[arg-type]
+    return Guard(app, port=port, token=token)
 
 
 def listening(port: int) -> socket.socket:
@@ -128,7 +137,9 @@ def listening(port: int) -> socket.socket:
         opened.bind(("127.0.0.1", port))
     except OSError as error:
         opened.close()
-        fail(f"cannot listen there: {error.strerror}", key="--port", value=port, fix="Leave it out: a free one is taken.")
+        fail(
+            f"cannot listen there: {error.strerror}", key="--port", value=port, fix="Leave it out: a free one is taken."
+        )
     return opened
 
 
@@ -148,7 +159,9 @@ def serve(opened: Opened, paths: Sequence[Path], *, port: int = 0, browser: bool
     print("Only this machine reaches it.  From another one: ssh -L", f"{port}:127.0.0.1:{port} HOST.  Ctrl-C ends it.")
     if browser:
         webbrowser.open(address)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
+    )
     with contextlib.suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[socket_])
 

@@ -24,6 +24,7 @@ def work(pipe: Connection, roots: tuple[str, ...]) -> None:
     """Answer tasks until the pipe is closed."""
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
+    _warm()
     while True:
         try:
             task = pipe.recv()
@@ -41,6 +42,13 @@ def work(pipe: Connection, roots: tuple[str, ...]) -> None:
             pipe.send({"event": "problem", "problems": _told([Problem(what)])})
 
 
+def _warm() -> None:
+    """Load what every job needs, before one is asked for."""
+    import tierform.simulation.elasticity
+    import tierform.simulation.simulate
+    import tierform.studio.content  # noqa: F401
+
+
 def _told(problems: Any) -> list[Content]:
     from tierform.studio.content import problem_content
 
@@ -50,11 +58,11 @@ def _told(problems: Any) -> list[Content]:
 # -- jobs ----------------------------------------------------------------------------------------------------------
 def _simulate(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """A job as it is asked, with the chip varied; the answer is a run as the pages take it."""
-    from tierform.studio.content import run_content
+    from tierform.studio.content import quick_content
 
-    job = _job(task, roots)
-    result = job.simulate(timeline=bool(task.get("timeline")))
-    tell({"event": "result", "run": run_content(result, 0, live=True)})
+    result = _job(task, roots).simulate()
+    tell({"event": "result", "run": quick_content(result)})
+    tell({"event": "limits", "limits": result.view()["limits"]})
 
 
 def _influence(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
@@ -63,7 +71,7 @@ def _influence(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     from tierform.simulation.page_view import influence_view
 
     job = _job(task, roots)
-    paths = [one["constant"] for one in _constants(job)]
+    paths = [one["constant"] for one in _constants(job) if one["kind"] != "chosen"]
     for number, path in enumerate(paths):
         tell({"event": "progress", "done": number, "total": len(paths), "text": path})
         found = influence_view(elasticities(job, [path]))
@@ -108,7 +116,7 @@ KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
 def _constants(job: Any) -> list[Content]:
     from tierform.simulation.elasticity import varied_constants
 
-    return [
+    found = [
         {
             "constant": path,
             "value": constant.value,
@@ -119,6 +127,13 @@ def _constants(job: Any) -> list[Content]:
         }
         for path, constant in varied_constants(job.chip).items()
     ]
+    for name, part in job.chip.origin.parts.items():
+        for key in type(part.parameters).model_fields:
+            value = getattr(part.parameters, key)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                path = f"components.{name}.{key}"
+                found.append({"constant": path, "value": value, "unit": "", "kind": "chosen", "source": "", "note": ""})
+    return found
 
 
 def _job(task: Content, roots: tuple[str, ...]) -> Any:
@@ -145,7 +160,9 @@ def _job(task: Content, roots: tuple[str, ...]) -> Any:
 
 def _outside(key: str, value: object, roots: tuple[str, ...]) -> Problem | None:
     """A name of the library is always allowed, a path only below what was opened at the start."""
-    if not isinstance(value, str) or not ("/" in value or "\\" in value or Path(value).suffix in (".yaml", ".yml", ".json")):
+    if not isinstance(value, str) or not (
+        "/" in value or "\\" in value or Path(value).suffix in (".yaml", ".yml", ".json")
+    ):
         return None
     real = Path(value).resolve()
     if any(real.is_relative_to(root) for root in roots):

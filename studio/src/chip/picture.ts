@@ -3,17 +3,11 @@ import { at, css, type Mode, type Triple } from '../colour'
 import { si } from '../format'
 import type { Run } from '../types'
 import { asked } from '../words'
+import { download } from './save'
 import type { Stack } from './stack'
 
 interface Given { run: Run; stack: Stack | null; caption: string; ends: [string, string] | null; ramp: Triple[]; mode: Mode }
 
-export function download(name: string, blob: Blob): void {
-  const link = document.createElement('a')
-  link.href = URL.createObjectURL(blob)
-  link.download = name
-  link.click()
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000)
-}
 const fileName = (run: Run, ending: string) => `${run.result.model}-${run.result.chip}.${ending}`.replace(/[^\w.-]+/g, '-')
 const footer = ({ run, caption, ends }: Given) => [
   `${asked(run.result).join(' · ')} · ${si(run.result.latency_s, 's')}, ${si(run.result.energy_J, 'J')}`,
