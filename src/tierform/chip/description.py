@@ -17,7 +17,7 @@ from typing import Any
 
 from tierform import library
 from tierform.chip.capabilities import Capabilities
-from tierform.chip.changes import changed
+from tierform.chip.changes import changed, with_router_width
 from tierform.chip.chip_card import chip_card, chip_line
 from tierform.chip.chip_file import (
     SCHEMA,
@@ -193,6 +193,7 @@ class Chip:
         if self.origin is None:
             fail("only a chip that was read from a file can be varied", value=self.name)
         content, problems = changed(self.origin.content, changes)
+        content = with_router_width(self.origin.content, content)
         try:
             made = _chip(Document(content, ""), self)
         except TierformError as error:
