@@ -1,8 +1,8 @@
 """Does every number of a component, doubled and halved as a user changes it, move what it physically decides, that way?
 
 The table says for each key what more of it does: ``area+`` the area grows, ``time-`` products and kernels are faster.
-``a/b``: one of them at least.  Half of it must not do the same.  A key may be refused one way; where twice and half stay
-within another bound, sixteen times as much or as little is tried.
+``a/b``: one of them at least.  Half of it must not do the same.  A key may be refused one way; where twice and half
+stay within another bound, sixteen times as much or as little is tried.
 """
 
 from __future__ import annotations

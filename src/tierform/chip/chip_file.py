@@ -27,11 +27,22 @@ Length = Annotated[Constant, quantity("m", above=0)]
 
 
 class DieFile(FileModel):
-    """One tier or chiplet: a grid of equal tiles."""
+    """One tier or chiplet: a grid of tiles, all equal or of several kinds."""
 
     name: str = Field(description="Name of the die; reports and paths use it.")
     grid: tuple[Count, Count] = Field(description="Columns and rows of tiles; each tile has one router.")
-    holds: dict[str, Whole] = Field(description="Units of each component on every tile of the die.")
+    holds: dict[str, Whole] = Field({}, description="Units of each component on every tile, where all tiles are equal.")
+    kinds: dict[str, dict[str, Whole]] = Field(
+        {}, description="Instead of `holds`: by a letter, the units of each component on a tile of that kind."
+    )
+    map: tuple[str, ...] | None = Field(
+        None, description="The kind of each tile: a row of letters for each row of tiles, first y = 0; a dot is empty."
+    )
+    count: Count = Field(
+        1,
+        le=4096,
+        description="Equal dies: tiers over each other, or chiplets in the next columns; NAME-1, NAME-2 and so on.",
+    )
     at: tuple[Place, Place] = Field(
         (0, 0),
         description="Column and row of a chiplet on the interposer, from 0.  Chiplets of a column or row may have "

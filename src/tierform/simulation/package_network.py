@@ -294,6 +294,8 @@ def ports_of(chip: Chip, attached: str | tuple[int, ...]) -> tuple[int, ...]:
         return attached
     if attached in chip.components:
         return chip.tiles_of(attached)
+    if attached in chip.die_groups:
+        return tuple(tile.number for tile in chip.tiles if tile.die in chip.die_groups[attached])
     for index, die in enumerate(chip.package.dies):
         if die.name == attached:
             return tuple(tile.number for tile in chip.tiles if tile.die == index)

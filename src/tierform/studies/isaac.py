@@ -122,12 +122,12 @@ def run(options: StudyOptions) -> StudyResult:
             "Best tile of each array size",
             ("rows and columns", "GOPS/mm2"),
             tuple((size, density) for size, density in by_size.items()),
-            "Converters of at most 8 bits, inputs that the published buffer and bus carry; none fits where it is empty.",
+            "Converters of at most 8 bits, inputs that the published buffer and bus carry; empty: none fits.",
         ),
         _table("Best tiles beyond the limits", every[:10]),
     )
     remarks = (
-        "Published: 479 GOPS/mm2 and 364 GOPS/W with everything at full load.  Here an operation is charged what it takes.",
+        "Published: 479 GOPS/mm2 and 364 GOPS/W, everything at full load.  Here an operation is charged what it takes.",
         "With converters of 9 and 10 bits at the published points, and buffers that need not carry more, larger arrays "
         "would be denser: the authors' optimum is that of their converter.  Larger arrays also lose accuracy in wires.",
     )
