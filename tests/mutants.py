@@ -135,7 +135,7 @@ class Tests:
         """Which test executes which lines, and how long it takes; the files of tests one by one, each in a fork."""
         helpers = (path for folder in self.folders for path in _under(folder) if not path.name.startswith("test_"))
         base = _digest(b"".join(path.read_bytes() for path in helpers))
-        for file, names in itertools.groupby(self.items, key=_file):
+        for file, names in itertools.groupby(list(self.items), key=_file):
             tests = list(names)
             seconds, lines, failed = kept(
                 base + file + (COPY / file).read_text() + " ".join(tests), lambda tests=tests: self._recorded(tests)
@@ -343,7 +343,10 @@ def main() -> int:
             if does_nothing(before, after):
                 continue
             counted["run"] += 1
-            if not tests.notice(mutant, before, after):
+            started = time.monotonic()
+            noticed = tests.notice(mutant, before, after)
+            print(f"{counted['run']} {noticed} {time.monotonic() - started:.0f} s {mutant.path}", file=sys.stderr)
+            if not noticed:
                 counted["survivors"] += 1
                 print(f"survives: {mutant.path}\n{changed_lines(before, after)}", flush=True)
 
