@@ -155,7 +155,9 @@ class NetworkFile(FileModel):
         le=64,
         description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
     )
-    links: LinksFile = Field(LinksFile(), description="Which tiles of a die links join; left out: a mesh.")
+    links: LinksFile = Field(
+        LinksFile.model_validate({}), description="Which tiles of a die links join; left out: a mesh."
+    )
     routing: str = Field(
         "default",
         description="How packets find their way: dimension_order, xy_yx, elevator_first, minimal, up_down and others; "

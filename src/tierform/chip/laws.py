@@ -11,7 +11,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import log
-from typing import Annotated, Protocol, Self, TypeVar, runtime_checkable
+from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, Field
 
@@ -124,7 +124,7 @@ class SramLaw(FileModel):
         whole = (size_B / 1024) ** 0.5
         each = (size_B / 1024 / banks) ** 0.5
         far = self.banks_root.value * whole if banks > 1 else 0.0
-        return self.byte.value + self.byte_root.value * each + self.root.value * each / width_B + far
+        return float(self.byte.value + self.byte_root.value * each + self.root.value * each / width_B + far)
 
     def size(self, size_B: float, banks: int = 1, width_B: int = WIDTH_B) -> float:
         """Area in mm2 at 32 nm."""
@@ -179,6 +179,8 @@ def laws() -> LawsFile:
 @runtime_checkable
 class Scalable(Protocol):
     """A component's class whose constants hold for the sizes that its data file gives, and scale to others."""
+
+    schema: ClassVar[type[BaseModel]]
 
     @classmethod
     def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
@@ -243,7 +245,7 @@ class Scaling:
 
 def times(constant: Constant, factor: float, why: str) -> Constant:
     """A scaled constant: no better than fitted, with what it was."""
-    kind = "assumed" if constant.kind == "assumed" else "fitted"
+    kind: Literal["assumed", "fitted"] = "assumed" if constant.kind == "assumed" else "fitted"
     note = "; ".join(part for part in (constant.note, f"times {factor:.4g}: {why}") if part)
     return Constant(constant.value * factor, constant.unit, kind, constant.source, note)
 

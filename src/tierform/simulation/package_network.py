@@ -52,7 +52,7 @@ def network_of(chip: Chip) -> tuple[AnalyticNetwork, NDArray[np.int32]] | None:
     )
     topology, node = _topology(chip)
     if spec.routing == "default" and topology.grid is None and topology.structure is None:
-        topology = _with_fastest_routes(topology, router.pipeline_cycles)
+        topology = _with_fastest_routes(topology, round(router.pipeline_cycles))
     energy = _scaled_router(chip, topology, energy_parameters(**spec.parameters))
     try:
         routing = choose_routing(topology, spec.routing)

@@ -34,6 +34,7 @@ ENGINES = Registry(
         "thermal": "tierform.validation.thermal:ledger",
         "workload": "tierform.validation.workload:ledger",
         "models": "tierform.validation.models:ledger",
+        "techniques": "tierform.validation.techniques:ledger",
         "exploration": "tierform.validation.exploration:ledger",
     },
 )

@@ -30,6 +30,7 @@ from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption
+from tierform.workload.formats import element
 from tierform.workload.operator import Kind, Operand, Operator, Role
 from tierform.workload.precision import bits
 
@@ -140,7 +141,7 @@ class CrossbarTiles:
         if operator.kind is not Kind.MATMUL:
             return ""
         found = _operands(operator) or (operator.inputs[-1], operator.inputs[0])
-        floats = [operand.precision for operand in found if not operand.precision.startswith("int")]
+        floats = [operand.precision for operand in found if not element(operand.precision).startswith("int")]
         if not floats:
             return ""
         wide = " and ".join(f"{name} as {bits(name)}-bit integers" for name in dict.fromkeys(floats))

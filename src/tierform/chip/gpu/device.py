@@ -30,8 +30,8 @@ from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import fail
 from tierform.provenance import Assumption
+from tierform.workload.formats import format_of
 from tierform.workload.operator import Kind, Operator, Role
-from tierform.workload.precision import bits
 
 _MANY = 1e6  # as many distinct weights as defeat any cache
 _FUSED_KEPT = 512  # blocks whose fused kernels are remembered
@@ -167,7 +167,8 @@ class Gpu:
         first, second = operator.inputs[0], operator.inputs[1]
         once = second.role in (Role.WEIGHT, Role.KV_CACHE)
         groups = operator.batch * operator.count
-        input_B, weight_B = bits(first.precision) / 8, bits(second.precision) / 8
+        input_B = format_of(first.precision).bits / 8
+        weight_B = format_of(second.precision).bits_per_number(operator.k) / 8
         widths = [weight_B]
         while 2 * widths[-1] <= input_B:
             widths.append(2 * widths[-1])
