@@ -26,6 +26,9 @@ STUDIES = Registry(
         "hetrax": "tierform.studies.hetrax:run",
         "hpt": "tierform.studies.hpt:run",
         "smartquant": "tierform.studies.smartquant:run",
+        "tyukin": "tierform.studies.tyukin:run",
+        "speculative": "tierform.studies.speculative:run",
+        "small-cores": "tierform.studies.small_cores:run",
     },
 )
 
