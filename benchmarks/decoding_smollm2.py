@@ -52,8 +52,8 @@ def exact(model: Any, prompts: list[list[int]], out: dict[str, Any]) -> None:
         print(name, out[f"exact {name}"], flush=True)
 
 
-def speed(model: Any, prompts: list[list[int]], out: dict[str, Any], new: int = 24) -> None:
-    """Measured against predicted tokens a second for k = 1 to 6, and acceptance counted against logits."""
+def speed(model: Any, prompts: list[list[int]], out: dict[str, Any], new: int, counts: list[int]) -> None:
+    """Tokens a second and acceptance, measured and predicted, for each number of drafted tokens."""
     sampling = Sampling()
     plain = [generate(model, prompt, new) for prompt in prompts]
     base = sum(len(one.tokens) - 1 for one in plain) / sum(one.seconds for one in plain)
@@ -64,7 +64,7 @@ def speed(model: Any, prompts: list[list[int]], out: dict[str, Any], new: int = 
         draft.keep(0)
         times = pass_times(model, draft, (prompts[0] * 2)[: len(prompts[0]) + new // 2], sampling)
         rows = {}
-        for count in range(1, 7):
+        for count in counts:
             found = []
             for prompt in prompts:
                 draft.keep(0)
@@ -127,6 +127,8 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
+    parser.add_argument("--new", type=int, default=24)
+    parser.add_argument("--counts", default="1,2,3,4,5,6")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -143,7 +145,8 @@ def main() -> None:
     if "exact" in parts:
         exact(model, prompts_of(given.text, tokenizer, given.prompts), out)
     if "speed" in parts:
-        speed(model, prompts_of(given.text, tokenizer, min(given.prompts, 6)), out)
+        prompts = prompts_of(given.text, tokenizer, min(given.prompts, 6))
+        speed(model, prompts, out, given.new, [int(one) for one in given.counts.split(",")])
     if given.json:
         given.json.write_text(json.dumps(out, indent=1))
     sys.stdout.flush()
