@@ -20,6 +20,7 @@ ROOMS: tuple[tuple[str, str], ...] = (
     ("studies", "each published result as a runnable study"),
     ("compat", "other tools' files: SCALE-Sim, BookSim2, HotSpot, DRAMsim3, Ramulator"),
     ("validation", "the ledger: engines and whole models against reference tools and measured silicon"),
-    ("report", "numbers for tables and pictures, pages, timeline traces"),
+    ("report", "tables, pages of studies, timeline traces"),
+    ("studio", "pages in a browser over results and jobs: one offline file, or a server on this machine"),
     ("cli", "one thin command a verb"),
 )

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("tierform.cli.serve", "What many users get over time: latencies, goodput, joules a token."),
     "explore": ("tierform.cli.explore", "Many designs: the best chip, mapping and split within limits."),
     "accuracy": ("tierform.cli.accuracy", "What the chip does to a model's answers: quantized, noisy, adapted."),
+    "studio": ("tierform.cli.studio", "Results in a browser: the chip in 3D, what limits, what if; or as one file."),
     "list": ("tierform.cli.list_shelf", "What the library holds, with sources."),
     "show": ("tierform.cli.show", "One entry of the library, resolved, with the source of every number."),
     "init": ("tierform.cli.init", "A commented chip, component, job, mapping or runtime file to start from."),

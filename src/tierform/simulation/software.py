@@ -129,13 +129,15 @@ def _is_projection(operator: Operator) -> bool:
 
 
 def joined(operators: Sequence[Operator]) -> Operator:
-    """One product with the output features of all; its operands are those of the first, as wide."""
+    """One product with the output features of all: the first one's input, weights and biases as wide."""
     first = operators[0]
     features = sum(operator.n for operator in operators)
     weight, result = first.inputs[1], first.outputs[0]
     wide = replace(weight, shape=(features, first.k))
     made = replace(result, shape=(*result.shape[:-1], features))
-    return replace(first, n=features, inputs=(first.inputs[0], wide), outputs=(made,))
+    biases = [operator.inputs[2] for operator in operators if len(operator.inputs) > 2]
+    added = [replace(biases[0], shape=(sum(bias.elements for bias in biases),))] if biases else []
+    return replace(first, n=features, inputs=(first.inputs[0], wide, *added), outputs=(made,))
 
 
 def shares_of(cost: Cost, operators: Sequence[Operator]) -> list[Cost]:

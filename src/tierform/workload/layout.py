@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, replace
 
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
-from tierform.workload.formats import resolved
 from tierform.workload.graph import Block, Weight
 from tierform.workload.layers import Pass, Section, Streams
 from tierform.workload.memory import BlockKind, BlockMemory, even_cut
@@ -21,12 +20,13 @@ from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
-from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.precision import PrecisionPlan
 from tierform.workload.reduced import left_out
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
 from tierform.workload.sharding import gathers_of, kept_numbers
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
+from tierform.workload.tensor_formats import formats_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,18 +165,21 @@ def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list
     chain: list[tuple[Section, int, Layout]] = []
     streams: Streams = {}
     for section in sections:
+        known: tuple[object, Streams, Layout] | None = None  # of the layer before, which most are like
         for index in range(section.count):
             part: int | str = "head" if section is sections[-1] else "embedding"
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
             missing = left_out(plan.model, part)
-            key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
-            if key not in cache:
-                tape = _tape(plan, formats, rule, p, missing)
-                cache[key] = _layout(plan, section, streams, tape, p)
-            chain.append((section, index, cache[key]))
-            streams = cache[key].leaving
+            if known is None or known[1] is not streams or known[0] != (rule, missing):
+                key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
+                if key not in cache:
+                    tape = _tape(plan, formats, rule, p, missing)
+                    cache[key] = _layout(plan, section, streams, tape, p)
+                known = (rule, missing), streams, cache[key]
+            chain.append((section, index, known[2]))
+            streams = known[2].leaving
     _keep_streams(chain)
     return _segments(plan, chain, p.training)
 
@@ -374,24 +377,3 @@ def reduction_blocks(
         own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]
         after.append(Block("weights", 1, gathers_of(own, split.data, Phase.UPDATE), BlockKind.GRADIENTS))
     return tuple(before), tuple(after)
-
-
-def formats_of(plan: PrecisionPlan, training: bool, model: Model | None = None) -> Formats:
-    """The formats of a block's tensors; biases and gains stay wide where weights are narrow."""
-    return Formats(
-        activations=plan.activations,
-        gradients=plan.gradients,
-        weight_gradients=plan.weight_gradients,
-        kv_cache=plan.activations if training else plan.kv_cache,
-        adapters=plan.adapters,
-        weights=plan.weights,
-        attention=plan.weight_precision("attention"),
-        ffn=plan.weight_precision("ffn"),
-        vectors=plan.activations if bits(plan.weights) < 16 else plan.weights,
-        loss="fp32" if bits(plan.activations) < 32 else plan.activations,
-        embedding=plan.weight_precision("embedding"),
-        head=plan.weight_precision("head"),
-        inputs=None if training else plan.matmul_inputs,
-        unpack=None if training else plan.unpacked_weights,
-        mixed=None if model is None else lambda name, part, target: resolved(name, part, target, model),
-    )
