@@ -43,6 +43,7 @@ PHASES = {
     StageKind.VERIFY: "decode",
     StageKind.FORWARD: "training",
     StageKind.BACKWARD: "training",
+    StageKind.TEACHER: "training",
     StageKind.UPDATE: "training",
 }
 
