@@ -220,9 +220,22 @@ class Space:
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
+_TEXT = json.JSONEncoder(sort_keys=True).encode
+
+
+def point_text(values: Values) -> str:
+    """What is chosen as text: equal for equal points."""
+    return _TEXT(values)
+
+
+def text_key(text: str) -> str:
+    """A hash of a point's text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def point_key(values: Values) -> str:
     """A hash of what is chosen: equal for equal points."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+    return text_key(point_text(values))
 
 
 MOST_LETTERS = 300  # of a formula
