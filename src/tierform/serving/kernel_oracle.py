@@ -178,8 +178,10 @@ def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-
                 continue  # it counts among the entries with one new token
             _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), columns, 1.0, out)
     else:
-        layers, skew = data[at], data[at + 1]
-        at += 2
+        layers = data[at]
+        # The skew's two lines over decodes: of steps without chunks, and of steps with some.
+        alone, beside = at + 1, at + 2 + 2 * int(data[at + 1])
+        at = beside + 1 + 2 * int(data[beside])
         # Several chunks are as many equal ones of the mean size, and after the mean past, of their tokens.
         new, square, past = 0.0, 0.0, 0.0
         for entry in range(features[F_PREFILLS]):
@@ -194,9 +196,12 @@ def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-
             size, past, often = square / new, past / new, new * new / square
         context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
         seconds = _joint(data, at, size, past, float(singles), context)
-        if singles > 1 and skew > 0.0:
-            longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
-            seconds += skew * (longest - seconds)
+        if singles > 1:
+            part[0] = 0.0
+            _line(data, beside if new > 0.0 else alone, float(singles), 1, part)
+            if part[0] > 0.0:
+                longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
+                seconds += part[0] * max(longest - seconds, 0.0)
         if often > 1.0:
             more = _joint(data, at, size, past, 0.0, 0.0) - _joint(data, at, data[at + 5], 0.0, 0.0, 0.0)
             seconds += (often - 1.0) * max(more, 0.0)

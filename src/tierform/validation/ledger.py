@@ -34,6 +34,7 @@ ENGINES = Registry(
         "workload": "tierform.validation.workload:ledger",
         "models": "tierform.validation.models:ledger",
         "exploration": "tierform.validation.exploration:ledger",
+        "serving": "tierform.validation.serving:ledger",
     },
 )
 
