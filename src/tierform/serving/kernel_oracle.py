@@ -80,16 +80,17 @@ def _joint(data, at, chunk, past, singles, context):  # type: ignore[no-untyped-
     low_4, up_4 = bracket(data, start + first + second + third, fourth, context)
     start += first + second + third + fourth
     total = 0.0
-    for corner in range(16):
-        one, two, three, four = corner & 1, (corner >> 1) & 1, (corner >> 2) & 1, corner >> 3
-        weight = up_1 if one else 1.0 - up_1
-        weight *= up_2 if two else 1.0 - up_2
-        weight *= up_3 if three else 1.0 - up_3
-        weight *= up_4 if four else 1.0 - up_4
-        if weight != 0.0:
-            place = (low_1 + one) * second + low_2 + two
-            place = (place * third + low_3 + three) * fourth + low_4 + four
-            total += weight * data[start + place]
+    for one in range(2 if up_1 > 0.0 else 1):
+        weight_1 = up_1 if one else 1.0 - up_1
+        for two in range(2 if up_2 > 0.0 else 1):
+            weight_2 = weight_1 * (up_2 if two else 1.0 - up_2)
+            row = start + ((low_1 + one) * second + low_2 + two) * third * fourth
+            for three in range(2 if up_3 > 0.0 else 1):
+                place = row + (low_3 + three) * fourth + low_4
+                value = data[place]
+                if up_4 > 0.0:
+                    value += up_4 * (data[place + 1] - value)
+                total += weight_2 * (up_3 if three else 1.0 - up_3) * value
     return total
 
 
