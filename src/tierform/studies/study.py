@@ -26,6 +26,7 @@ STUDIES = Registry(
         "hetrax": "tierform.studies.hetrax:run",
         "hpt": "tierform.studies.hpt:run",
         "smartquant": "tierform.studies.smartquant:run",
+        "smartquant-serving": "tierform.studies.smartquant_serving:run",
     },
 )
 
