@@ -96,8 +96,14 @@ class _Choice:
             return self.model
         assert isinstance(self.model, Model) and self.job.task is not None
         task = task_on(self.job.task, self.chip)
-        attention = self.runtime.attention_on(self.chip)
-        return expand(self.model, task, split, parallelism=self.job.parallelism, attention=attention)
+        return expand(
+            self.model,
+            task,
+            split,
+            parallelism=self.job.parallelism,
+            attention=self.runtime.attention_on(self.chip),
+            in_turn=self.runtime.admission == "in-turn",
+        )
 
     # -- what is left open ------------------------------------------------------------------------------------
     def best(self, timeline: bool) -> Trial:

@@ -53,6 +53,7 @@ class Timed:
     clock: float = 1.0
     sampling_s: float = 0.0
     waiting_s: float = 0.0
+    gaps_s: float = 0.0
     link_s: float = 0.0
     spill_s: float = 0.0
 
@@ -220,7 +221,7 @@ class Stages:
             made.seconds += made.programming_s
         self._hold_power(made)
         added = self.costing.software.pass_of(made.stage, made.waves, self.workload, made.seconds)
-        made.sampling_s, made.waiting_s = added.sampling_s, added.waiting_s
+        made.sampling_s, made.waiting_s, made.gaps_s = added.sampling_s, added.waiting_s, added.gaps_s
         made.seconds += added.sampling_s + added.waiting_s
 
     def _hold_power(self, made: Timed) -> None:

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Literal
 
 from tierform.errors import fail
+from tierform.workload.admission import admitted
 from tierform.workload.checks import check_task
 from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
@@ -54,23 +55,31 @@ def expand(
     parallelism: Parallelism = ALONE,
     eager: bool = False,
     attention: AttentionMemory = "tiled",
+    in_turn: bool = False,
 ) -> Workload:
     """The operators of `task` on `model`, as one of the chips of one copy runs them.
 
     `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
     memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
-    keeps neither, ``eager`` holds whole scores.  Raises TierformError, with every problem, where parts or chips do not
+    keeps neither, ``eager`` holds whole scores.  `in_turn`: prompts join the steps of those that decode
+    (:mod:`tierform.workload.admission`).  Raises TierformError, with every problem, where parts or chips do not
     divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
     object: it is remembered.
     """
     if attention not in ATTENTIONS:
         fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
-    return _expand(model, task, micro_batches, parallelism, eager, attention)
+    return _expand(model, task, micro_batches, parallelism, eager, attention, in_turn)
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _expand(
-    model: Model, task: Task, micro_batches: MicroBatches, parallelism: Parallelism, eager: bool, attention: str
+    model: Model,
+    task: Task,
+    micro_batches: MicroBatches,
+    parallelism: Parallelism,
+    eager: bool,
+    attention: str,
+    in_turn: bool,
 ) -> Workload:
     check_task(model, task, micro_batches, parallelism)
     plan = Plan(model, task, resolved_precision(task), parallelism, attention)
@@ -78,7 +87,7 @@ def _expand(
         return _training(plan, task, micro_batches.training, eager)
     if isinstance(task, Step):
         return _step(plan, task, micro_batches, eager)
-    return _inference(plan, task, micro_batches, eager)
+    return _inference(plan, task, micro_batches, eager, in_turn)
 
 
 def count_parameters(model: Model) -> tuple[int, int]:
@@ -90,7 +99,9 @@ def count_parameters(model: Model) -> tuple[int, int]:
 
 
 # -- inference ---------------------------------------------------------------------------------------------------
-def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool) -> Workload:
+def _inference(
+    plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool, in_turn: bool = False
+) -> Workload:
     model = plan.model
     batch = task.batch // plan.parallelism.data
     sequence = model.fixed_tokens or task.sequence
@@ -101,11 +112,15 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
         cached=model.generative,
         eager=eager,
     )
-    found = [
-        _run(plan, prompt, "prefill", StageKind.PREFILL, 1, micro_batches.prefill if task.prefill else 1, sequence)
-    ]
-    start = 1 if two else sequence
-    for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
+    first_pass, times, alone = prompt, 1, task.decode
+    if in_turn and task.prefill and task.decode and not two and not eager:
+        first_pass, times = admitted(prompt, sequence, task.decode)
+        alone -= times
+    fixed = sequence if first_pass is prompt else 0
+    parts = micro_batches.prefill if task.prefill else 1
+    found = [_run(plan, first_pass, "prefill", StageKind.PREFILL, times, parts, fixed)]
+    start = 1 if two else sequence + (task.decode - alone) // 2
+    for first, count in _decode_runs(start + 1, alone, model.sliding_window if not eager else 0):
         p = replace(prompt, groups=(SequenceGroup(batch, 1, first + count // 2 - 1),))
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
