@@ -65,7 +65,8 @@ class RuntimeFile(FileModel):
         _NO_TIME, description="Host time to issue an operator; a pass is no shorter than that of all its operators"
     )
     captured: list[Literal["prefill", "decode", "training"]] = Field(
-        [], description="Passes whose kernels are captured in a graph: the host issues them at once, without kernel_time"
+        [],
+        description="Passes whose kernels are captured in a graph: the host issues them at once, without kernel_time",
     )
     admission: Literal["together", "in-turn"] = Field(
         "together",
