@@ -195,7 +195,8 @@ class Costing:
             place = before[source].place if source >= 0 else next(iter(self._places.values()))
             cost = self.software.alone(operator, self.interconnect.cost(operator))
             # Beside computation the board's floor is that of the computation; what stays exposed is booked by stage.
-            beside = operator.copies and block.kind is not BlockKind.GRADIENTS
+            exchanged = operator.collective == "all_to_all"  # experts wait for it
+            beside = operator.copies and block.kind is not BlockKind.GRADIENTS and not exchanged
             return Execution(operator, name, cost, place, floor_W=0.0 if beside else self.floor_W, beside=beside)
         held = self._placements.get((block.name, operator.weight or ""), [])
         if facts.dequantizes and held:

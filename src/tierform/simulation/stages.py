@@ -99,8 +99,13 @@ class Stages:
         if block.kind is not BlockKind.GRADIENTS or not self.bounds:
             return 1.0
         partial = not block.operators[0].copies
-        learned = [w for w in self.workload.weights if w.trainable and (w.partial or not partial)]
         split = self.workload.parallelism
+        members = block.operators[0].participants
+        learned = [
+            w
+            for w in self.workload.weights
+            if w.trainable and (w.partial if partial else split.data // w.spread == members)
+        ]
         copies = split.data if split.zero > partial else 1  # partial sums are added before states of stage 1 are shared
         numbers = sum(kept_numbers(w, copies) * w.layers for w in learned)
         reduced = sum(min(o.elements for o in (*op.inputs, *op.outputs)) for op in block.operators)

@@ -6,6 +6,7 @@ from tierform.errors import Problem, TierformError
 from tierform.workload.models import Model
 from tierform.workload.ops.optimizer import optimizer_problems
 from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
+from tierform.workload.spread import Spread, expert_problems
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task
 
 
@@ -26,9 +27,10 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
         problems += split_problems(False, 1, split)
     if split.tensor > 1:
         try:
-            check_tensor(model, split.tensor)
+            check_tensor(model, split.tensor, whole_experts=split.expert > 1 and not Spread.of(split).over_copies)
         except TierformError as error:
             problems += error.problems
+    problems += expert_problems(model, split)
     if isinstance(task, FineTuning):
         problems += optimizer_problems(task.optimizer, split)
     if problems:

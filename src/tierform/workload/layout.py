@@ -23,6 +23,7 @@ from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
 from tierform.workload.sharding import gathers_of, kept_numbers
+from tierform.workload.spread import Spread
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
 
@@ -175,7 +176,9 @@ def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
 
 def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, rule: Learning, p: Pass) -> Layout:
     split = plan.parallelism
-    tape = Tape(formats, rule, training=p.training, tensor=split.tensor, sequence=split.sequence)
+    tape = Tape(
+        formats, rule, training=p.training, tensor=split.tensor, sequence=split.sequence, spread=Spread.of(split)
+    )
     entering = {n: Value(n, v.shape, v.precision, v.role, grad=v.grad, cut=v.cut) for n, v in streams.items()}
     layout = Layout(tape, entering, section.build(tape, dict(entering)))
     hidden = _hidden(plan, tape)
@@ -326,6 +329,7 @@ def weight_of(w: Parameter, block: str, layers: int) -> Weight:
         adapter=w.adapter,
         whole=w.whole,
         partial=w.partial,
+        spread=w.spread,
     )
 
 
@@ -341,7 +345,8 @@ def reduction_blocks(
     groups: list[Counter[str]] = [Counter() for _ in range(split.pipeline)]
     for number, part in enumerate(even_cut(memory, split.parts)):
         groups[number % split.pipeline].update(dict(part))
-    learned = [w for w in weights if w.trainable]
+    learned = [w for w in weights if w.trainable and w.spread == 1]
+    spread = [w for w in weights if w.trainable and w.spread > 1]
 
     def largest(chosen: list[Weight], copies: int) -> int:
         """Numbers of which each of so many copies keeps a part."""
@@ -358,6 +363,9 @@ def reduction_blocks(
         made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"
         before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
+    if spread and split.data > spread[0].spread:  # each expert stands on some of the copies
+        made = gradient_reduction("gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True)
+        before.append(Block("gradients.experts" if before else "gradients", 1, (made,), BlockKind.GRADIENTS))
     if split.zero in (1, 2):
         most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))
         own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]

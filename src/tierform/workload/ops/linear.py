@@ -26,11 +26,16 @@ from tierform.workload.targets import FUSED
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """`stored` weights of one shape, of which a token uses `active`; a product uses `used` of them."""
+    """`stored` weights of one shape, of which a token uses `active`; a product uses `used` of them.
+
+    As many are stored on each of `chips` chips, which are copies of the model or else share a layer (`copies`).
+    """
 
     stored: int = 1
     active: int = 1
     used: int = 1
+    chips: int = 1
+    copies: bool = False
 
 
 ONE = Experts()
@@ -126,7 +131,7 @@ def linear(
     own = (tape.share(n) if held is None else held) if shard is Shard.OUTPUT else n
     m = rows if rows is not None else x.elements // k
     sizes = Product(m, own, k, count=experts.used)
-    whole = n * (k * tape.tensor if shard is Shard.INPUT else k)
+    whole = n * (k * tape.tensor if shard is Shard.INPUT else k) * experts.chips
     w = tape.parameter(
         weight or name,
         (own, k),
@@ -136,11 +141,22 @@ def linear(
         active=experts.active,
         quantizable=quantizable,
         whole=whole,
+        spread=experts.chips if experts.copies else 1,
     )
     biases: tuple[Parameter, ...] = ()
     if bias:
         stored, active = experts.stored, experts.active
-        biases = (tape.parameter(f"{name}.bias", (own,), part, bias=True, groups=stored, active=active, whole=n),)
+        made = tape.parameter(
+            f"{name}.bias",
+            (own,),
+            part,
+            bias=True,
+            groups=stored,
+            active=active,
+            whole=n * experts.chips,
+            spread=experts.chips if experts.copies else 1,
+        )
+        biases = (made,)
     unpacked = _dequantize(tape, name, part, w, experts.used)
     cut = shard is Shard.OUTPUT
     y = tape.value(f"{name}.out", shape or (*x.shape[:-1], own), role=role, precision=precision, cut=cut)
@@ -185,7 +201,7 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         weight=f"{weight}.lora_a",
         experts=experts,
         shard=Shard.INPUT if by_input else Shard.WHOLE,
-        whole=rank * sizes.k * (tape.tensor if by_input else 1),
+        whole=rank * sizes.k * (tape.tensor if by_input else 1) * experts.chips,
         partial=by_output,
     )
     if fused:
@@ -199,7 +215,7 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         experts=experts,
         shard=Shard.OUTPUT if by_output else Shard.WHOLE,
         shape=y.shape,
-        whole=n * rank,
+        whole=n * rank * experts.chips,
         partial=by_input,
     )
     return add(
@@ -247,6 +263,7 @@ def adapter(
         precision=form,
         whole=whole,
         partial=partial,
+        spread=experts.chips if experts.copies else 1,
     )
     biases: tuple[Parameter, ...] = ()
     if bias:
