@@ -160,16 +160,19 @@ def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
     chain: list[tuple[Section, int, Layout]] = []
     streams: Streams = {}
     for section in sections:
+        known: tuple[Learning, Streams, Layout] | None = None  # of the layer before, which most are like
         for index in range(section.count):
             part: int | str = "head" if section is sections[-1] else "embedding"
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
-            key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
-            if key not in cache:
-                cache[key] = _layout(plan, section, streams, formats, rule, p)
-            chain.append((section, index, cache[key]))
-            streams = cache[key].leaving
+            if known is None or known[1] is not streams or known[0] != rule:
+                key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
+                if key not in cache:
+                    cache[key] = _layout(plan, section, streams, formats, rule, p)
+                known = rule, streams, cache[key]
+            chain.append((section, index, known[2]))
+            streams = known[2].leaving
     _keep_streams(chain)
     return _segments(plan, chain, p.training)
 
