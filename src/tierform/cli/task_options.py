@@ -14,7 +14,6 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TASKS = ("inference", "finetune", "train")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
-RECOMPUTATIONS = ("none", "selective", "full")
 METHODS = ("full", "lora", "qlora", "adapters", "bitfit", "last-layers")
 
 _OPTIONS = [
@@ -37,8 +36,19 @@ _OPTIONS = [
     click.option("--gradients", help="Format of gradients."),
     click.option("--optimizer", type=click.Choice(OPTIMIZERS), default="adamw", show_default=True),
     click.option("--gradient-accumulation", type=int, default=1, show_default=True),
-    click.option("--recomputation", type=click.Choice(RECOMPUTATIONS), default="none", show_default=True),
+    click.option(
+        "--recomputation",
+        default="none",
+        show_default=True,
+        help="none, selective or full; with layers behind it: full:12 (the first), full:0,4-7.",
+    ),
     click.option("--fused-loss", is_flag=True, help="Make logits and loss a piece at a time, never whole in memory."),
+    click.option("--fused-update", is_flag=True, help="Update each layer as soon as its gradients are there; drop them."),
+    click.option(
+        "--offload",
+        help="Parts that wait in a host's memory: weights, kv-cache, gradients, optimizer, paged-optimizer, activations.",
+    ),
+    click.option("--host", help="The host's memory: pcie5-dram, pcie4-dram, nvme.  [default: pcie5-dram]"),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
 ]
 
@@ -58,17 +68,22 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     from tierform.workload.task import FineTuning, Inference, Training
 
     problems: list[Problem] = []
+    away: dict[str, Any] = {}
+    if given["offload"]:
+        away["offload"] = tuple(part.strip() for part in given["offload"].split(",") if part.strip())
+    if given["host"]:
+        away["host"] = given["host"]
     sequence = 512 if given["sequence"] is None else given["sequence"]
     precision = _attempt(problems, lambda: _precision(chip_precision, given))
     if given["task"] == "inference":
         problems += [
             Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
-            for key in ("method", "rank", "targets", "bottleneck", "last", "fused_loss")
+            for key in ("method", "rank", "targets", "bottleneck", "last", "fused_loss", "fused_update")
             if given[key] not in (None, False)
         ]
         task = _attempt(
             problems,
-            lambda: Inference(given["batch"], sequence, given["decode"], not given["no_prefill"]),
+            lambda: Inference(given["batch"], sequence, given["decode"], not given["no_prefill"], **away),
         )
     else:
         if given["decode"]:
@@ -86,6 +101,8 @@ def make_task(chip_precision: object, **given: Any) -> Any:
                 gradient_accumulation=given["gradient_accumulation"],
                 recomputation=given["recomputation"],
                 fused_loss=given["fused_loss"],
+                fused_update=given["fused_update"],
+                **away,
             ),
         )
     if problems:

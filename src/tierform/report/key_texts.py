@@ -30,6 +30,7 @@ _TARGETS = (
     "Matrices that get adapters, of q, k, v, o, up, gate and down, of the fused qkv, kv and gate-up, "
     "by their names in Hugging Face's models (`q_proj`, `c_attn`), or `all-linear`."
 )
+_HOST = "The memory of a host that holds what is offloaded: `pcie5-dram`, `pcie4-dram`, `nvme`."
 _TUNING = {
     "method": "What learns: `kind` full, lora, qlora, adapters, bitfit or last-layers, with its own keys.",
     "batch": _BATCH,
@@ -37,9 +38,13 @@ _TUNING = {
     "steps": "Optimizer steps; totals, wear and lifetime are for all of them.",
     "optimizer": "Optimizer; it decides how many states wait beside each weight.",
     "gradient_accumulation": "Passes over a batch of sequences before one update.",
-    "recomputation": "What backward computes again instead of reading it: nothing, attention, or whole layers.",
+    "recomputation": "What backward computes again instead of reading it: nothing, attention (`selective`), or whole "
+    "layers (`full`); behind a colon the layers that do: `full:12` the first, `full:0,4-7` those of a list.",
     "precision": _PRECISION,
     "fused_loss": "Whether logits, loss and their gradients are made a piece at a time, never whole in memory.",
+    "fused_update": "Whether each layer is updated as soon as its gradients are there, which are then dropped.",
+    "offload": "Parts that wait in a host's memory: weights, gradients, optimizer, paged-optimizer, activations.",
+    "host": _HOST,
 }
 
 RECORDS: dict[type, dict[str, str]] = {
@@ -62,6 +67,8 @@ RECORDS: dict[type, dict[str, str]] = {
         "decode": "Tokens that are generated after the prompt, for each sequence.",
         "prefill": "Whether the prompt's own pass is done; false: its KV cache is there already.",
         "precision": _PRECISION,
+        "offload": "Parts that wait in a host's memory: weights, kv-cache.",
+        "host": _HOST,
     },
     Step: {
         "groups": "The sequences of the pass: a list of groups of equal ones.",
@@ -97,6 +104,9 @@ RECORDS: dict[type, dict[str, str]] = {
         "zero": "What the copies of `data` shard in training: the optimizer's states (1), gradients, too (2), weights, "
         "too (3, as FSDP).",
         "overlap": "Whether each layer's gradients are reduced over the copies beside the backward pass of others.",
+        "expert": "Chips that share the experts of a layer: `tensor` of them, or a divisor of `data`.",
+        "imbalance": "Rows of the busiest chip of them over the mean, measured or given.",
+        "capacity": "Factor of each expert's padded buffer (Switch Transformers); 0: as many rows as come.",
         "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
     },
     MicroBatches: {

@@ -21,6 +21,7 @@ from tierform.simulation.advice import advice
 from tierform.simulation.costing import Costing
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.job import Job
+from tierform.simulation.offload import load_host
 from tierform.simulation.remember import Bounded
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.stages import Stages, Timed, held_B
@@ -30,7 +31,7 @@ from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
-from tierform.workload.task import FineTuning
+from tierform.workload.task import FineTuning, Step
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
@@ -168,9 +169,11 @@ class _Choice:
                 value=3,
                 fix="Choose zero=2, which shards the optimizer's states and the gradients.",
             )
-        memory = MemoryBehind(self.chip, self.cycle)
+        task = workload.task
+        offloads = not isinstance(task, Step) and bool(task.offload)
+        memory = MemoryBehind(self.chip, self.cycle, load_host(task.host) if offloads else None)
         resident_B = float(workload.footprint.adapters)
-        placement = memory.place(workload.footprint, held_B(workload, mapping))
+        placement = memory.place(workload, workload.footprint, held_B(workload, mapping))
         costing = Costing(
             self.chip,
             mapping,
@@ -187,7 +190,7 @@ class _Choice:
         if stages.bounds:
             groups = workload.group_footprints(stages.cut)
             footprint = max(groups, key=lambda group: group.total)
-            placement = memory.place(footprint, held_B(workload, mapping) // self.job.parallelism.pipeline)
+            placement = memory.place(workload, footprint, held_B(workload, mapping) // self.job.parallelism.pipeline)
         return Trial(
             workload=workload,
             mapping=mapping,

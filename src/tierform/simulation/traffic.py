@@ -27,7 +27,9 @@ from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
+from tierform.simulation.offload import Host, place_apart
 from tierform.simulation.remember import Bounded
+from tierform.workload.graph import Workload
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
@@ -82,8 +84,9 @@ def _device(name: str, count: int) -> MemoryDevice | CxlDevice:
 class MemoryBehind:
     """The memory tiers of a chip, nearest first, and what moves from and to them."""
 
-    def __init__(self, chip: Chip, cycle: bool = False) -> None:
-        """`cycle` takes bandwidths from the cycle-level controllers."""
+    def __init__(self, chip: Chip, cycle: bool = False, host: Host | None = None) -> None:
+        """`cycle` takes bandwidths from the cycle-level controllers; a `host` holds what is offloaded."""
+        self.host = host
         self.cycle = cycle
         self._bandwidths: dict[float, float] = {}
         self._energies: dict[float, float] = {}
@@ -91,7 +94,7 @@ class MemoryBehind:
         self.devices = [_device(entry.device, entry.count) for entry in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
-        self.tiers += self.devices
+        self.tiers += [*self.devices, *([host] if host else [])]
         self._nearest = None if self.inside or not self.devices else self.devices[0]
         self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
@@ -196,7 +199,7 @@ class MemoryBehind:
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
-    def place(self, footprint: Footprint, held_B: int) -> Placement | None:
+    def place(self, workload: Workload, footprint: Footprint, held_B: int) -> Placement | None:
         """Where each part waits; None for a chip without memory.  `held_B` of weights in crossbars take no memory."""
         from tierform.memory.hierarchy import place_footprint
 
@@ -204,7 +207,7 @@ class MemoryBehind:
         parts["weights"] = max(0, parts["weights"] - held_B)
         if not self.tiers:
             return None
-        placement = place_footprint(parts, self.tiers)
+        placement = place_apart(workload, parts, self.tiers) if self.host else place_footprint(parts, self.tiers)
         self._away = {
             part: {tier: fraction for tier, fraction in placement.fractions(part).items() if tier > 0}
             for part in placement.spilled
@@ -247,7 +250,8 @@ class MemoryBehind:
 
     def assumptions(self) -> list[Assumption]:
         """The constants of the devices."""
-        return [line for device in self.devices for line in device.assumptions]
+        own = [line for device in self.devices for line in device.assumptions]
+        return [*own, *(self.host.assumptions if self.host else ())]
 
 
 def _gradient_of_weight(operand: Operand) -> bool:

@@ -6,6 +6,7 @@ from tierform.errors import Problem, TierformError
 from tierform.workload.models import Model
 from tierform.workload.ops.optimizer import optimizer_problems
 from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
+from tierform.workload.recomputation import layer_problems
 from tierform.workload.spread import Spread, expert_problems
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task
 
@@ -30,11 +31,26 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
             check_tensor(model, split.tensor, whole_experts=split.expert > 1 and not Spread.of(split).over_copies)
         except TierformError as error:
             problems += error.problems
+    if isinstance(task, FineTuning):
+        if task.fused_update:
+            problems += _fused_problems(task, micro_batches, split)
+        problems += layer_problems(task.recomputation, model.layers + model.decoder_layers)
     problems += expert_problems(model, split)
     if isinstance(task, FineTuning):
         problems += optimizer_problems(task.optimizer, split)
     if problems:
         raise TierformError(dict.fromkeys(problems))
+
+
+def _fused_problems(task: FineTuning, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
+    """A gradient that is used and dropped at once is that of the whole batch, on one chip of the batch."""
+    problems = []
+    parts = {"gradient_accumulation": task.gradient_accumulation, "micro_batches": micro_batches.training}
+    for key, number in {**parts, "data": split.data, "pipeline": split.pipeline}.items():
+        if number > 1:
+            what = "an update in the backward pass needs the gradient of the whole batch at once"
+            problems.append(Problem(what, key=key, value=number, fix=f"Set {key} to 1, or leave fused_update out."))
+    return problems
 
 
 def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:

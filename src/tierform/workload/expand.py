@@ -294,6 +294,10 @@ def _memory(
         held = cache if _writes_cache(segment) and model.generative else 0
         states = states_of(own, task, plan.precision, held, split)
         layer, whole = segment.layered, gathered_B(own, split)
+        made_B = 0
+        if isinstance(task, FineTuning) and task.fused_update:
+            made_B = states.gradients
+            states = replace(states, gradients=0)
         found.append(
             BlockMemory(
                 segment.name,
@@ -302,7 +306,7 @@ def _memory(
                 states,
                 saved_B=saved.get(segment.name, ()),
                 workspace_B=workspace.get(segment.name, 0),
-                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0),
+                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0) + made_B,
                 root_B=0 if layer else whole,
             )
         )
@@ -323,6 +327,6 @@ def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
     last = isinstance(task, Inference) or (isinstance(task, Step) and task.logits == "last")
     if last and model.generative and not eager:
         notes.append("logits of the last token only")
-    if plan.attention == "fused" and plan.recomputation == "selective":
+    if plan.attention == "fused" and plan.recomputation.startswith("selective"):
         notes.append("fused attention already rebuilds its scores: selective recomputation adds nothing")
     return tuple(notes)

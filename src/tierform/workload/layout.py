@@ -21,6 +21,7 @@ from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.recomputation import recomputation_of
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
 from tierform.workload.sharding import gathers_of, kept_numbers
 from tierform.workload.spread import Spread
@@ -166,6 +167,8 @@ def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
+            if isinstance(part, int) and plan.recomputation != "none":
+                rule = replace(rule, recomputation=recomputation_of(plan.recomputation, part))
             if known is None or known[1] is not streams or known[0] != rule:
                 key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
                 if key not in cache:
@@ -186,8 +189,7 @@ def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, ru
     layout = Layout(tape, entering, section.build(tape, dict(entering)))
     hidden = _hidden(plan, tape)
     if p.training:
-        mode = plan.recomputation if section.start is not None else "none"
-        layout.kept, layout.recompute = _kept(tape, mode, plan.attention)
+        layout.kept, layout.recompute = _kept(tape, rule.recomputation, plan.attention)
         for name, value in entering.items():  # a stream that flows on unchanged is kept by the layer that made it
             if layout.leaving.get(name) is value and id(value) in layout.kept:
                 layout.through[name] = layout.kept.pop(id(value)).operand().size_B

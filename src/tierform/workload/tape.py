@@ -145,6 +145,7 @@ class Learning:
     lora_targets: frozenset[str] = frozenset()
     bottleneck: int = 0
     quantized: str | None = None
+    recomputation: str = "none"
 
 
 @dataclass(frozen=True, slots=True)

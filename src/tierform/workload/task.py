@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
+from tierform.workload.offloaded import OF_INFERENCE, OF_TRAINING, offload_problems
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.recomputation import recomputation_problems
 from tierform.workload.targets import house_targets
 
 SAVABLE = ("embedding", "head", "normalization")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
-RECOMPUTATIONS = ("none", "selective", "full")
+HOST = "pcie5-dram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,13 @@ class Inference:
     decode: int = 0
     prefill: bool = True
     precision: PrecisionPlan | None = None
+    offload: tuple[str, ...] = ()
+    host: str = HOST
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
         _check_positive(self, "decode", minimum=0)
+        _raise(offload_problems(self.offload, OF_INFERENCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +161,9 @@ class FineTuning:
     """One optimizer step of adapting a trained model, on `batch` sequences of `sequence` tokens.
 
     `fused_loss` makes logits, loss and their gradients a piece at a time: they are never whole in memory.
+    `fused_update` updates each layer's weights as soon as their gradients are there, which are then dropped (Lv et al.,
+    2023).  `recomputation` may name its layers (:mod:`tierform.workload.recomputation`); `offload` names parts that wait
+    in the memory of a `host` of the library.
     """
 
     method: Method = field(default_factory=Full)
@@ -164,14 +172,17 @@ class FineTuning:
     steps: int = 1
     optimizer: Literal["adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum"] = "adamw"
     gradient_accumulation: int = 1
-    recomputation: Literal["none", "selective", "full"] = "none"
+    recomputation: str = "none"
     precision: PrecisionPlan | None = None
     fused_loss: bool = False
+    fused_update: bool = False
+    offload: tuple[str, ...] = ()
+    host: str = HOST
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence", "steps", "gradient_accumulation")
         _check_choice(self.optimizer, OPTIMIZERS, "optimizer")
-        _check_choice(self.recomputation, RECOMPUTATIONS, "recomputation")
+        _raise([*recomputation_problems(self.recomputation), *offload_problems(self.offload, OF_TRAINING)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +193,7 @@ class Training(FineTuning):
 Task = Inference | Step | FineTuning | Training
 
 # Fields that came later, with their defaults: they change no description and no hash where they are not used.
-_LATER: dict[str, object] = {"fused_loss": False}
+_LATER: dict[str, object] = {"fused_loss": False, "fused_update": False, "offload": [], "host": HOST}
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
 METHODS: dict[str, type] = {
@@ -213,6 +224,11 @@ def _check_positive(owner: object, *names: str, minimum: int = 1) -> None:
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             problems.append(Problem(f"must be a whole number of at least {minimum}", key=name, value=value))
+    if problems:
+        raise TierformError(problems)
+
+
+def _raise(problems: list[Problem]) -> None:
     if problems:
         raise TierformError(problems)
 
