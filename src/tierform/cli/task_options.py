@@ -43,10 +43,12 @@ _OPTIONS = [
         help="none, selective or full; with layers behind it: full:12 (the first), full:0,4-7.",
     ),
     click.option("--fused-loss", is_flag=True, help="Make logits and loss a piece at a time, never whole in memory."),
-    click.option("--fused-update", is_flag=True, help="Update each layer as soon as its gradients are there; drop them."),
+    click.option(
+        "--fused-update", is_flag=True, help="Update each layer as soon as its gradients are there; drop them."
+    ),
     click.option(
         "--offload",
-        help="Parts that wait in a host's memory: weights, kv-cache, gradients, optimizer, paged-optimizer, activations.",
+        help="What waits in a host's memory: weights, kv-cache, gradients, optimizer, paged-optimizer, activations.",
     ),
     click.option("--host", help="The host's memory: pcie5-dram, pcie4-dram, nvme.  [default: pcie5-dram]"),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),

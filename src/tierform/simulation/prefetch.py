@@ -6,8 +6,8 @@ layer.  Where all of the layer up to the step fits, its fetch may begin at the e
 layer before fits, too, at that layer's start.  One step ahead is always allowed: half of a buffer is filled while the
 other half is used (double-buffered weights: Jouppi et al., ISCA 2017).
 
-Operands stream: a buffer is a ring of pieces, of which the first lets a step begin and the last is worked on when it has
-come.  A step with more operands than a piece overlaps with its own fetch.
+Operands stream: a buffer is a ring of pieces, of which the first lets a step begin and the last is worked on when it
+has come.  A step with more operands than a piece overlaps with its own fetch.
 
 Limits: what is fetched leaves when its step ends, not piece by piece; layers before are taken to be equal.
 """

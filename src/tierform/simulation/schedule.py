@@ -66,7 +66,7 @@ class ScheduledOperator:
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
     `tail_s` what the result needs beyond that.  `fetch_s` of the resource `fetch` (memory) is spent first, prefetched
     while the step that feeds it waits for its turn or works, or already from the end of the step `freed_by` on.  The
-    step begins with the first of `pieces` of its operands and ends after the last (:mod:`tierform.simulation.prefetch`).
+    step begins with the first of `pieces` of its operands, ends after the last (:mod:`tierform.simulation.prefetch`).
     """
 
     name: str

@@ -4,7 +4,8 @@
 - Products of one input with weights of their own (query, key and value; gate and up) run as one product, whose cost is
   shared by their output features.
 - A pass is at least as long as the host needs to issue its operators (an operator of a fused kernel is issued once
-  with it; collectives have their launch in their own time), unless the pass is captured in a graph; the host's time of a step is added, and in inference the choice of the next tokens.
+  with it; collectives have their launch in their own time), unless the pass is captured in a graph; the host's time of
+  a step is added, and in inference the choice of the next tokens.
 
 Limits: projections are merged in the forward pass alone; the host issues operators at an even rate; nothing overlaps
 with the choice of tokens.
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What a runtime adds to one pass of a stage: time of choosing tokens on the chip, and time of waiting for the host.
+    """What a runtime adds to one pass of a stage: time of choosing tokens on the chip, time of waiting for the host.
 
     `gaps_s` of the waiting is spread between kernels, in gaps of microseconds.
     """

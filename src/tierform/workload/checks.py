@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from tierform.errors import Problem, TierformError
+from tierform.workload.adapter_methods import GaLore, PromptTuning
+from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.ops.optimizer import optimizer_problems
 from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
@@ -37,9 +39,21 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
         problems += layer_problems(task.recomputation, model.layers + model.decoder_layers)
     problems += expert_problems(model, split)
     if isinstance(task, FineTuning):
-        problems += optimizer_problems(task.optimizer, split)
+        problems += [*optimizer_problems(optimizer_of(task), split), *_method_problems(model, task)]
     if problems:
         raise TierformError(dict.fromkeys(problems))
+
+
+def _method_problems(model: Model, task: FineTuning) -> list[Problem]:
+    """What a method asks for that a model or the rest of the task does not give."""
+    problems = []
+    if isinstance(task.method, PromptTuning) and model.kind != "decoder":
+        what = f"a learned prompt stands in front of a decoder's tokens, and {model.name} is none"
+        problems.append(Problem(what, key="method", value="prompt", fix="Choose another method, for example lora."))
+    if isinstance(task.method, GaLore) and task.optimizer != "adamw":
+        what = "GaLore is AdamW in a subspace"
+        problems.append(Problem(what, key="optimizer", value=task.optimizer, fix="Leave optimizer at adamw."))
+    return problems
 
 
 def _fused_problems(task: FineTuning, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:

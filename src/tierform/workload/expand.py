@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Literal
 
 from tierform.errors import fail
+from tierform.workload.adapter_methods import PromptTuning
 from tierform.workload.admission import admitted
 from tierform.workload.checks import check_task
 from tierform.workload.experts import shares
@@ -25,6 +26,7 @@ from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workl
 from tierform.workload.layers import Pass
 from tierform.workload.layout import EqualLayers, Plan, lay_out, reduction_blocks, weights_of
 from tierform.workload.memory import BlockMemory, even_cut
+from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.operator import Phase, Role
 from tierform.workload.ops.optimizer import update_operators
@@ -197,6 +199,8 @@ def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
 def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload:
     model, split = plan.model, plan.parallelism
     sequence = model.fixed_tokens or task.sequence
+    if isinstance(task.method, PromptTuning):
+        sequence += task.method.tokens
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
@@ -239,7 +243,7 @@ def _update(
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
             copies = plan.parallelism.data if plan.parallelism.zero else 1
-            operators = update_operators(own, task.optimizer, plan.precision, copies)
+            operators = update_operators(own, optimizer_of(task), plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
     before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
     return (*before, *blocks, *after)

@@ -93,7 +93,10 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
         sent = [dispatch(tape, x, gates, "ffn.dispatch", count * rows, suffix) for count, rows, suffix in ways]
     if spread.over_copies:
         with tape.at_once():
-            sent = [exchange(tape, value, f"ffn.dispatch{s}", spread.chips) for value, s in zip(sent, suffixes, strict=True)]
+            sent = [
+                exchange(tape, value, f"ffn.dispatch{end}", spread.chips)
+                for value, end in zip(sent, suffixes, strict=True)
+            ]
     gate = product(sent, "gate", model.expert_ffn_size, Shard.OUTPUT)
     up = product(sent, "up", model.expert_ffn_size, Shard.OUTPUT)
     with tape.at_once():
@@ -109,5 +112,8 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
     down = product(hidden, "down", model.hidden_size, Shard.INPUT)
     if spread.over_copies:
         with tape.at_once():
-            down = [exchange(tape, value, f"ffn.combine{s}", spread.chips) for value, s in zip(down, suffixes, strict=True)]
+            down = [
+                exchange(tape, value, f"ffn.combine{end}", spread.chips)
+                for value, end in zip(down, suffixes, strict=True)
+            ]
     return combine(tape, tuple(down), gates, "ffn.combine", x)

@@ -363,13 +363,15 @@ def reduction_blocks(
     if partial:
         made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
         before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if split.data > 1 and split.zero < 2 and not split.overlap:
+    if learned and split.data > 1 and split.zero < 2 and not split.overlap:
         number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
         made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"
         before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
     if spread and split.data > spread[0].spread:  # each expert stands on some of the copies
-        made = gradient_reduction("gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True)
+        made = gradient_reduction(
+            "gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True
+        )
         before.append(Block("gradients.experts" if before else "gradients", 1, (made,), BlockKind.GRADIENTS))
     if split.zero in (1, 2):
         most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))

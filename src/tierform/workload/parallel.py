@@ -113,7 +113,9 @@ class Parallelism:
         problems = []
         if self.expert > 1 and self.expert != self.tensor and self.data % self.expert:
             fix = f"Give expert={self.tensor}." if self.tensor > 1 else f"Give data={self.expert} with it."
-            what = "experts are shared by a tensor group (expert = tensor) or by copies of the model (a divisor of data)"
+            what = (
+                "experts are shared by a tensor group (expert = tensor) or by copies of the model (a divisor of data)"
+            )
             problems.append(Problem(what, key="expert", value=self.expert, fix=fix))
         for key, least in (("imbalance", 1.0), ("capacity", 0.0)):
             value = getattr(self, key)

@@ -1,8 +1,8 @@
 """Recomputation layer by layer: which layers run again in the backward pass, and how much of them.
 
 A text says it: ``none``, ``selective`` (attention cores), ``full`` (whole layers; Chen et al., 2016), and behind a
-colon the layers that do so: ``full:12`` the first twelve (as Megatron-LM's block method), ``full:0,4-7`` those of a list
-of layers and ranges; all others keep what they need.
+colon the layers that do so: ``full:12`` the first twelve (as Megatron-LM's block method), ``full:0,4-7`` those of a
+list of layers and ranges; all others keep what they need.
 """
 
 from __future__ import annotations

@@ -146,6 +146,9 @@ class Learning:
     bottleneck: int = 0
     quantized: str | None = None
     recomputation: str = "none"
+    variant: str = ""
+    prompt: int = 0
+    adapters: tuple[int, int] = (0, 0)  # different ones in a batch of inference, and those in memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
+from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
 from tierform.workload.offloaded import OF_INFERENCE, OF_TRAINING, offload_problems
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.recomputation import recomputation_problems
@@ -85,7 +86,7 @@ class LastLayers:
         _check_positive(self, "layers")
 
 
-Method = Full | LoRA | QLoRA | Adapters | BitFit | LastLayers
+Method = Full | LoRA | QLoRA | DoRA | LoRAFA | VeRA | IA3 | PromptTuning | GaLore | Adapters | BitFit | LastLayers
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,7 @@ class Inference:
     precision: PrecisionPlan | None = None
     offload: tuple[str, ...] = ()
     host: str = HOST
+    adapters: AdapterBatch | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
@@ -134,6 +136,7 @@ class Step:
     groups: tuple[SequenceGroup, ...]
     logits: Literal["last", "all"] = "last"
     precision: PrecisionPlan | None = None
+    adapters: AdapterBatch | None = None
 
     def __post_init__(self) -> None:
         _check_choice(self.logits, ("last", "all"), "logits")
@@ -162,8 +165,8 @@ class FineTuning:
 
     `fused_loss` makes logits, loss and their gradients a piece at a time: they are never whole in memory.
     `fused_update` updates each layer's weights as soon as their gradients are there, which are then dropped (Lv et al.,
-    2023).  `recomputation` may name its layers (:mod:`tierform.workload.recomputation`); `offload` names parts that wait
-    in the memory of a `host` of the library.
+    2023).  `recomputation` may name its layers (:mod:`tierform.workload.recomputation`); `offload` names parts that
+    wait in the memory of a `host` of the library.
     """
 
     method: Method = field(default_factory=Full)
@@ -193,13 +196,25 @@ class Training(FineTuning):
 Task = Inference | Step | FineTuning | Training
 
 # Fields that came later, with their defaults: they change no description and no hash where they are not used.
-_LATER: dict[str, object] = {"fused_loss": False, "fused_update": False, "offload": [], "host": HOST}
+_LATER: dict[str, object] = {
+    "fused_loss": False,
+    "fused_update": False,
+    "offload": [],
+    "host": HOST,
+    "adapters": None,
+}
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
 METHODS: dict[str, type] = {
     "full": Full,
     "lora": LoRA,
     "qlora": QLoRA,
+    "dora": DoRA,
+    "lora-fa": LoRAFA,
+    "vera": VeRA,
+    "ia3": IA3,
+    "prompt": PromptTuning,
+    "galore": GaLore,
     "adapters": Adapters,
     "bitfit": BitFit,
     "last-layers": LastLayers,

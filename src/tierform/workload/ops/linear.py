@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from tierform.workload import arithmetic
 from tierform.workload.operator import Kind, Operand, Origin, Role, Shard
 from tierform.workload.ops.elementwise import add
+from tierform.workload.ops.scaling import norms, scale
 from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Parameter, Product, Shape, Tape, Value
 from tierform.workload.targets import FUSED
@@ -127,6 +128,9 @@ def linear(
     `n` counts the outputs of all chips; `held` says how many a chip has where it is not its equal part.  `rows` are
     those of one of the experts that are used.  `weight` names a weight that another product has, too.
     """
+    learning = tape.learning
+    if learning.variant == "ia3" and target == "down" and target in learning.lora_targets:
+        x = scale(tape, x, f"{name}.ia3", x.shape[-1] * (tape.tensor if shard is Shard.INPUT else 1))
     k = k or x.shape[-1]
     own = (tape.share(n) if held is None else held) if shard is Shard.OUTPUT else n
     m = rows if rows is not None else x.elements // k
@@ -176,7 +180,11 @@ def linear(
         shard=shard,
         backward=rule.backward,
     )
-    targets = tape.learning.lora_targets
+    targets = learning.lora_targets
+    if learning.variant == "ia3":
+        return y if target not in targets or target == "down" else scale(tape, y, f"{name}.ia3", n)
+    if learning.adapters[0] and experts is not ONE:
+        return y  # experts have none in a batch of many adapters
     if target in targets:
         return _lora(tape, y, rule, n, experts)
     for fused, parts in FUSED.items():
@@ -191,6 +199,13 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
     An adapter of a `fused` matrix has one A for all products of one input, and a part of its B for each.
     """
     rank, name, weight, sizes = tape.learning.lora_rank, beside.name, beside.w.name, beside.sizes
+    variant, (used, loaded) = tape.learning.variant, tape.learning.adapters
+    if used:
+        sizes = replace(sizes, m=-(-sizes.m // used), count=used)
+        experts = Experts(loaded, 1, used)
+    frozen = variant == "vera" or used > 0
+    if variant == "vera":  # one pair for all layers, which no layer counts
+        experts = replace(experts, stored=0)
     by_input, by_output = beside.shard is Shard.INPUT, beside.shard is Shard.OUTPUT
     shared = (fused, beside.x.name)
     inner = tape.low.get(shared) or adapter(
@@ -203,7 +218,10 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         shard=Shard.INPUT if by_input else Shard.WHOLE,
         whole=rank * sizes.k * (tape.tensor if by_input else 1) * experts.chips,
         partial=by_output,
+        frozen=frozen or variant == "lora-fa",
     )
+    if variant == "vera":
+        inner = scale(tape, inner, f"{name}.vera_d", rank)
     if fused:
         tape.low[shared] = inner
     low = adapter(
@@ -217,8 +235,11 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         shape=y.shape,
         whole=n * rank * experts.chips,
         partial=by_input,
+        frozen=frozen,
     )
-    return add(
+    if variant == "vera":
+        low = scale(tape, low, f"{name}.vera_b", n)
+    adapted = add(
         tape,
         y,
         low,
@@ -229,6 +250,11 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         precision=y.precision,
         per_element=2.0,  # scaled and added
     )
+    if variant != "dora":
+        return adapted
+    a, b = tape.parameters[f"{weight}.lora_a"], tape.parameters[f"{weight}.lora_b"]
+    norm = norms(tape, f"{name}.dora", beside.w, a, b)
+    return scale(tape, adapted, f"{name}.dora_magnitude", n, waits=(norm,))
 
 
 def adapter(
@@ -244,8 +270,9 @@ def adapter(
     shard: Shard = Shard.WHOLE,
     whole: int = 0,
     partial: bool = False,
+    frozen: bool = False,
 ) -> Value:
-    """A small trainable matrix (n, k) beside the model's own; `partial`: its gradients are partial sums.
+    """A small matrix (n, k) beside the model's own, which learns unless `frozen`; `partial`: its gradients are partial.
 
     `whole` counts the matrix's numbers on all chips of a tensor group, where it is cut.
     """
@@ -258,7 +285,7 @@ def adapter(
         matrix=True,
         groups=experts.stored,
         active=experts.active,
-        trainable=True,
+        trainable=not frozen,
         adapter=True,
         precision=form,
         whole=whole,
@@ -278,7 +305,7 @@ def adapter(
         (x,),
         y,
         weights=(w, *biases),
-        saved=(x,),
+        saved=(x,) if w.trainable else (),
         operands=(x.operand((m, k)),),
         outputs=(y.operand((m, n)),),
         sizes=sizes,
