@@ -14,16 +14,20 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 TASKS = ("inference", "finetune", "train")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
-METHODS = ("full", "lora", "qlora", "adapters", "bitfit", "last-layers")
+METHODS = (
+    *("full", "lora", "qlora", "dora", "lora-fa", "vera", "ia3", "prompt", "galore"),
+    *("adapters", "bitfit", "last-layers"),
+)
 
 _OPTIONS = [
     click.option("--task", type=click.Choice(TASKS), default="inference", show_default=True),
     click.option("--method", type=click.Choice(METHODS), help="What learns (finetune, train).  [default: full]"),
-    click.option("--rank", type=int, help="Rank of LoRA and QLoRA.  [default: 8]"),
+    click.option("--rank", type=int, help="Rank of LoRA and its kin, and of GaLore.  [default: 8, 256 or 128]"),
     click.option(
         "--targets",
         help="Matrices with adapters: q,k,v,o,up,gate,down, Hugging Face's names, or all-linear.  [default: q,v]",
     ),
+    click.option("--tokens", type=int, help="Learned vectors in front of a sequence, with prompt.  [default: 20]"),
     click.option("--bottleneck", type=int, help="Width of bottleneck adapters.  [default: 64]"),
     click.option("--last", type=int, help="How many layers learn with last-layers.  [default: 2]"),
     click.option("--batch", type=int, default=1, show_default=True),
@@ -80,7 +84,7 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     if given["task"] == "inference":
         problems += [
             Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
-            for key in ("method", "rank", "targets", "bottleneck", "last", "fused_loss", "fused_update")
+            for key in ("method", "rank", "targets", "bottleneck", "last", "tokens", "fused_loss", "fused_update")
             if given[key] not in (None, False)
         ]
         task = _attempt(
@@ -121,23 +125,31 @@ def _attempt(problems: list[Problem], make: Callable[[], object]) -> Any:
 
 
 def _method(given: dict[str, Any]) -> Any:
+    from tierform.workload.adapter_methods import IA3, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
     from tierform.workload.task import Adapters, BitFit, Full, LastLayers, LoRA, QLoRA
 
     name = given["method"] or ("lora" if given["rank"] is not None or given["targets"] else "full")
     allowed = {
         "lora": ("rank", "targets"),
-        "qlora": ("rank", "targets"),
+        **dict.fromkeys(("qlora", "dora", "lora-fa", "vera"), ("rank", "targets")),
+        "ia3": ("targets",),
+        "galore": ("rank",),
+        "prompt": ("tokens",),
         "adapters": ("bottleneck",),
         "last-layers": ("last",),
     }.get(name, ())
     problems = [
         Problem(f"has no meaning for the method {name!r}", key=f"--{key}", value=given[key])
-        for key in ("rank", "targets", "bottleneck", "last")
+        for key in ("rank", "targets", "bottleneck", "last", "tokens")
         if given[key] is not None and key not in allowed
     ]
     if problems:
         raise TierformError(problems)
     targets = tuple(part.strip() for part in (given["targets"] or "q,v").split(",") if part.strip())
+    newer = {"dora": DoRA, "lora-fa": LoRAFA, "vera": VeRA, "ia3": IA3, "prompt": PromptTuning, "galore": GaLore}
+    if name in newer:
+        chosen = {"rank": given["rank"], "targets": targets if given["targets"] else None, "tokens": given["tokens"]}
+        return newer[name](**{key: value for key, value in chosen.items() if value is not None})
     rank = 8 if given["rank"] is None else given["rank"]
     match name:
         case "lora":

@@ -7,6 +7,7 @@ A test holds both lists complete and free of what is no longer read.
 from __future__ import annotations
 
 from tierform.simulation.job import Job
+from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
 from tierform.workload.parallel import MicroBatches, Parallelism
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.task import (
@@ -30,9 +31,11 @@ _TARGETS = (
     "Matrices that get adapters, of q, k, v, o, up, gate and down, of the fused qkv, kv and gate-up, "
     "by their names in Hugging Face's models (`q_proj`, `c_attn`), or `all-linear`."
 )
+_MANY = "Low-rank adapters that the sequences of the batch use, each its own; none when left out."
 _HOST = "The memory of a host that holds what is offloaded: `pcie5-dram`, `pcie4-dram`, `nvme`."
 _TUNING = {
-    "method": "What learns: `kind` full, lora, qlora, adapters, bitfit or last-layers, with its own keys.",
+    "method": "What learns: `kind` full, lora, qlora, dora, lora-fa, vera, ia3, prompt, galore, adapters, bitfit or "
+    "last-layers, with its own keys.",
     "batch": _BATCH,
     "sequence": "Tokens of a sequence; attention grows with its square.",
     "steps": "Optimizer steps; totals, wear and lifetime are for all of them.",
@@ -69,11 +72,13 @@ RECORDS: dict[type, dict[str, str]] = {
         "precision": _PRECISION,
         "offload": "Parts that wait in a host's memory: weights, kv-cache.",
         "host": _HOST,
+        "adapters": _MANY,
     },
     Step: {
         "groups": "The sequences of the pass: a list of groups of equal ones.",
         "logits": "Whether logits are computed of each sequence's last token, or of all new tokens.",
         "precision": _PRECISION,
+        "adapters": _MANY,
     },
     SequenceGroup: {
         "sequences": "How many equal sequences there are.",
@@ -92,6 +97,21 @@ RECORDS: dict[type, dict[str, str]] = {
         "rank": _RANK,
         "targets": _TARGETS,
         "weights": "Format in which the frozen weights are kept; they are unpacked for each product.",
+    },
+    DoRA: {"rank": _RANK, "targets": _TARGETS},
+    LoRAFA: {"rank": _RANK, "targets": _TARGETS},
+    VeRA: {"rank": "Rank of the frozen pair of matrices that all layers share.", "targets": _TARGETS},
+    IA3: {"targets": "What learned factors scale: results of matrices, and for `down` its input."},
+    PromptTuning: {"tokens": "Learned vectors in front of every sequence."},
+    GaLore: {
+        "rank": "Rank of the subspace in which the optimizer sees the gradients of matrices.",
+        "every": "Steps after which the subspace is found anew by a singular value decomposition.",
+    },
+    AdapterBatch: {
+        "rank": _RANK,
+        "targets": _TARGETS,
+        "used": "Different adapters in a batch.",
+        "loaded": "Adapters in memory; left at 0: as many as are used.",
     },
     Adapters: {"bottleneck": "Width of the two bottleneck layers of each block."},
     BitFit: {},

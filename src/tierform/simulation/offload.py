@@ -110,6 +110,13 @@ def kept_near(workload: Workload, parts: Mapping[str, int]) -> tuple[dict[str, i
     return near, far
 
 
+def saved_share(workload: Workload, parts: Mapping[str, int]) -> float:
+    """The share of the saved tensors that is away, where they are offloaded: all but two layers of them."""
+    _, far = kept_near(workload, parts)
+    used = max((block.workspace_B for block in workload.memory), default=0)
+    return min(1.0, far["activations"] / max(1, parts["activations"] - used))
+
+
 def place_apart(workload: Workload, parts: Mapping[str, int], tiers: list[Any]) -> Placement:
     """Where every part waits: what is offloaded in the last of the tiers, all else in those before it."""
     near, far = kept_near(workload, parts)

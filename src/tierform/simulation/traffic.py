@@ -27,7 +27,7 @@ from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
-from tierform.simulation.offload import Host, place_apart
+from tierform.simulation.offload import Host, place_apart, saved_share
 from tierform.simulation.remember import Bounded
 from tierform.workload.graph import Workload
 from tierform.workload.memory import Footprint
@@ -212,6 +212,9 @@ class MemoryBehind:
             part: {tier: fraction for tier, fraction in placement.fractions(part).items() if tier > 0}
             for part in placement.spilled
         }
+        if self.host and "activations" in self._away:
+            share = saved_share(workload, parts)  # workspace stays
+            self._away["activations"] = dict.fromkeys(self._away["activations"], share)
         return placement
 
     @property
