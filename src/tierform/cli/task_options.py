@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
+from tierform.cli.technique_options import TASK_KEYS, read_techniques, technique_options
 from tierform.errors import Problem, TierformError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -34,7 +35,7 @@ _OPTIONS = [
     click.option("--sequence", type=int, help="Tokens of a prompt or sample.  [default: 512, or what the model has]"),
     click.option("--decode", type=int, default=0, show_default=True, help="Tokens to generate after the prompt."),
     click.option("--no-prefill", is_flag=True, help="Leave the prompt's own pass out."),
-    click.option("--weights", help="Weights: a format (int8), a width (8), or by module (M8F4)."),
+    click.option("--weights", help="Weights: a format (int8, int4-g128, q4_k_m), a width (8), or by module (M8F4)."),
     click.option("--activations", help="Format of activations."),
     click.option("--kv-cache", help="Format of the KV cache."),
     click.option("--gradients", help="Format of gradients."),
@@ -61,6 +62,7 @@ _OPTIONS = [
 
 def task_options(command: F) -> F:
     """Add the task's options to a command; they arrive as keyword arguments for :func:`make_task`."""
+    command = technique_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -91,9 +93,14 @@ def make_task(chip_precision: object, **given: Any) -> Any:
             problems,
             lambda: Inference(given["batch"], sequence, given["decode"], not given["no_prefill"], **away),
         )
+        techniques = _attempt(problems, lambda: read_techniques(given))
+        if task is not None and techniques:
+            task = replace(task, **techniques)
     else:
-        if given["decode"]:
-            problems.append(Problem("has no meaning for training", key="--decode", value=given["decode"]))
+        for key in ("decode", *TASK_KEYS):
+            if given.get(key):
+                option = f"--{key.replace('_', '-')}"
+                problems.append(Problem("has no meaning for training", key=option, value=given[key]))
         method = _attempt(problems, lambda: _method(given))
         kind = FineTuning if given["task"] == "finetune" else Training
         task = _attempt(
@@ -170,7 +177,9 @@ def _precision(chip_precision: Any, given: dict[str, Any]) -> Any:
     from tierform.workload.task import FineTuning, Inference, resolved_precision
 
     keys = {"activations": "activations", "kv_cache": "kv_cache", "gradients": "gradients"}
-    if not given["weights"] and not any(given[key] for key in keys):
+    own = {"matmul_inputs": given.get("inputs"), "unpacked_weights": given.get("unpack_weights")}
+    changed = {name: value for name, value in own.items() if value}
+    if not given["weights"] and not any(given[key] for key in keys) and not changed:
         return None
     inference = given["task"] == "inference"
     plan: PrecisionPlan = chip_precision or resolved_precision(Inference() if inference else FineTuning())
@@ -183,4 +192,4 @@ def _precision(chip_precision: Any, given: dict[str, Any]) -> Any:
             text = f"int{given[option]}" if str(given[option]).isdigit() else given[option]
             bits(text)
             plan = replace(plan, **{name: text})
-    return plan
+    return replace(plan, **changed) if changed else plan

@@ -25,6 +25,7 @@ STUDIES = Registry(
         "atleus": "tierform.studies.atleus:run",
         "hetrax": "tierform.studies.hetrax:run",
         "hpt": "tierform.studies.hpt:run",
+        "isaac": "tierform.studies.isaac:run",
         "smartquant": "tierform.studies.smartquant:run",
     },
 )

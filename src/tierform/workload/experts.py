@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tierform.workload.expert_store import ExpertStore
 from tierform.workload.layers import Pass, feed_forward_part
 from tierform.workload.operator import Shard
 from tierform.workload.ops import activation, add, combine, dispatch, enter, exchange, leave, linear, multiply, route
@@ -22,18 +23,22 @@ if TYPE_CHECKING:
     from tierform.workload.models import Model
 
 
-def experts_touched(tokens: int, experts: int, per_token: int) -> int:
+def experts_touched(tokens: int, experts: int, per_token: int, store: ExpertStore | None = None) -> int:
     """Expected number of distinct experts that `tokens` tokens use, rounded to a whole number."""
+    if store is not None and store.routing:
+        return store.touched(tokens, experts, per_token)
     expected = experts * (1.0 - (1.0 - per_token / experts) ** tokens)
     return max(per_token, min(experts, round(expected)))
 
 
-def shares(tokens: int, experts: int, per_token: int, split: bool = False) -> list[tuple[int, int]]:
+def shares(
+    tokens: int, experts: int, per_token: int, split: bool = False, store: ExpertStore | None = None
+) -> list[tuple[int, int]]:
     """[(number of experts, rows for each)]: all tokens * per_token assignments, evenly.
 
     `split` gives two groups even where all experts take the same number of rows.
     """
-    touched = experts_touched(tokens, experts, per_token)
+    touched = experts_touched(tokens, experts, per_token, store)
     rows, rest = divmod(tokens * per_token, touched)
     if split and touched > 1 and not rest:
         return [(touched - 1, rows), (1, rows)]
@@ -61,10 +66,10 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
     logits = linear(tape, seen, "ffn.router", model.experts, "ffn", quantizable=False)
     gates = enter(tape, route(tape, logits, "ffn.routing", chosen), p.tokens, "ffn.gates")
     spread = tape.spread
-    groups = shares(p.tokens, model.experts, chosen, p.split_experts)
+    groups = shares(p.tokens, model.experts, chosen, p.split_experts, p.experts)
     if spread.chips > 1 or spread.capacity:
         tokens = p.tokens * (spread.chips if spread.copies else 1)
-        touched = experts_touched(tokens, model.experts, chosen)
+        touched = experts_touched(tokens, model.experts, chosen, p.experts)
         groups = spread.shares(p.tokens, model.experts, chosen, touched, p.split_experts)
     held = Experts(model.experts // spread.chips, chosen, chips=spread.chips, copies=spread.over_copies)
     whole = spread.chips > 1 and not spread.over_copies  # each chip of a tensor group has some of the experts, uncut

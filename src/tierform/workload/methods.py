@@ -9,11 +9,13 @@ normalization and the head, but not a head that is tied to the embedding.  A hea
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tierform.errors import fail
 from tierform.workload.adapter_methods import IA3, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
 from tierform.workload.ops.galore import galore_name
+from tierform.workload.recomputation import recomputation_of
 from tierform.workload.tape import Learning
 from tierform.workload.task import Adapters, BitFit, FineTuning, Full, LoRA, QLoRA, Task
 
@@ -32,6 +34,13 @@ def optimizer_of(task: FineTuning) -> str:
 
 def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning:
     """What learns in layer `part` of `layers`, or in the parts before (``embedding``) or after them (``head``)."""
+    rule = _learning(task, model, part, layers)
+    if not isinstance(task, FineTuning) or task.recomputation == "none" or not isinstance(part, int):
+        return rule
+    return replace(rule, recomputation=recomputation_of(task.recomputation, part))
+
+
+def _learning(task: Task, model: Model, part: int | str, layers: int) -> Learning:
     if not isinstance(task, FineTuning):
         several = task.adapters
         if several is None:

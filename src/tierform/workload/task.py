@@ -13,6 +13,9 @@ from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
 from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
+from tierform.workload.decoding import Decoding
+from tierform.workload.expert_store import ExpertStore
+from tierform.workload.kv_policy import KVPolicy
 from tierform.workload.offloaded import OF_INFERENCE, OF_TRAINING, offload_problems
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.recomputation import recomputation_problems
@@ -94,6 +97,7 @@ class Inference:
     """`batch` prompts of `sequence` tokens, then `decode` generated tokens each; `prefill` may be left out.
 
     `precision` None, here and in the other tasks: the chip's own formats, or :func:`resolved_precision` without one.
+    `decoding` makes several tokens in a step; `kv` says what the cache keeps, `experts` where a mixture's wait.
     """
 
     batch: int = 1
@@ -104,6 +108,9 @@ class Inference:
     offload: tuple[str, ...] = ()
     host: str = HOST
     adapters: AdapterBatch | None = None
+    decoding: Decoding | None = None
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
@@ -137,6 +144,8 @@ class Step:
     logits: Literal["last", "all"] = "last"
     precision: PrecisionPlan | None = None
     adapters: AdapterBatch | None = None
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     def __post_init__(self) -> None:
         _check_choice(self.logits, ("last", "all"), "logits")
@@ -202,6 +211,9 @@ _LATER: dict[str, object] = {
     "offload": [],
     "host": HOST,
     "adapters": None,
+    "decoding": None,
+    "kv": None,
+    "experts": None,
 }
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
