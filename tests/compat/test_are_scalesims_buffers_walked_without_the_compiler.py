@@ -16,6 +16,7 @@ from tierform.compat.scalesim.buffers import Memory, bounded, write_record
 from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.loops import call
 from tierform.compat.scalesim.plan import plan_of
+from tierform.compat.scalesim.report import COMPUTE, DETAIL
 
 LAYER = LayerShape("x", 90, 70, 50)
 ARRAY = Configuration("t", 8, 4, 1024, 1024, 2048, "ws", False, 3, 5, 2, False, "csr", ())
@@ -61,6 +62,24 @@ def test_are_words_written_by_hand_drained_in_their_cycles() -> None:
     assert record[r.FREE] == 4
     # In line 1 less than half of the buffer is free: a line leaves in that cycle, and nothing ever waits.
     assert (found[0], record[r.FIRST]) == (0, 1)
+
+
+# SCALE-Sim 3's own regression runs (its repository of 2025-08-15, test/general): a product of 256 x 128 x 256 on 32 x
+# 32 elements with 64 kB for each operand, ten words a cycle.  Cycles with prefetch, cycles, stalls; then first cycle,
+# last cycle and words of inputs, weights and outputs in the SRAM, and the same in the DRAM.
+_REGRESSION = """
+ws 59002 52447 41248 33 52417 262144 1 52130 32768 63 52447 262144 -3277 49169 524320 -3277 -1 32770 11831 55725 262175
+os 59000 52447 42272 1 52417 262144 1 52417 262144 255 52447 34816 -3277 49169 524320 -3277 -1 32770 52447 55723 32768
+is 29815 19984 5777 1 19795 65536 33 19954 262144 63 19984 262144 -3277 9833 131080 -3277 -1 32770 1839 26538 262157
+"""
+
+
+@pytest.mark.parametrize("row", _REGRESSION.split("\n")[1:-1])
+def test_are_the_figures_of_scalesims_own_regression_runs_found(row: str) -> None:
+    dataflow, *numbers = row.split()
+    array = Configuration("t", 32, 32, 65536, 65536, 65536, dataflow, False, 10, 10, 10, False, "csr", ())
+    figures = scale_sim(LayerShape("Test 1", 256, 128, 256), array).figures
+    assert [figures[name] for name in (*COMPUTE[:3], *DETAIL)] == [int(number) for number in numbers]
 
 
 def test_does_a_second_process_load_no_compiler() -> None:

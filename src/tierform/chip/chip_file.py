@@ -27,11 +27,22 @@ Length = Annotated[Constant, quantity("m", above=0)]
 
 
 class DieFile(FileModel):
-    """One tier or chiplet: a grid of equal tiles."""
+    """One tier or chiplet: a grid of tiles, all equal or of several kinds."""
 
     name: str = Field(description="Name of the die; reports and paths use it.")
     grid: tuple[Count, Count] = Field(description="Columns and rows of tiles; each tile has one router.")
-    holds: dict[str, Whole] = Field(description="Units of each component on every tile of the die.")
+    holds: dict[str, Whole] = Field({}, description="Units of each component on every tile, where all tiles are equal.")
+    kinds: dict[str, dict[str, Whole]] = Field(
+        {}, description="Instead of `holds`: by a letter, the units of each component on a tile of that kind."
+    )
+    map: tuple[str, ...] | None = Field(
+        None, description="The kind of each tile: a row of letters for each row of tiles, first y = 0; a dot is empty."
+    )
+    count: Count = Field(
+        1,
+        le=4096,
+        description="Equal dies: tiers over each other, or chiplets in the next columns; NAME-1, NAME-2 and so on.",
+    )
     at: tuple[Place, Place] = Field(
         (0, 0),
         description="Column and row of a chiplet on the interposer, from 0.  Chiplets of a column or row may have "
@@ -79,24 +90,24 @@ class LinksFile(FileModel):
     """
 
     kind: Literal["mesh", "torus", "express", "small-world", "list"] = Field(
-        "mesh",
+        default="mesh",
         description="mesh: each tile to its neighbours; torus: rings, folded; express: a mesh, and links over `span` "
         "tiles in every row and column; small-world: a mesh, and drawn `shortcuts`; list: the links of `list` alone.",
     )
-    span: Count | None = Field(None, ge=2, description="Tiles that an express link goes on; needed there.")
-    shortcuts: Count | None = Field(None, description="Links drawn on each die of a small world; needed there.")
+    span: Count | None = Field(default=None, ge=2, description="Tiles that an express link goes on; needed there.")
+    shortcuts: Count | None = Field(default=None, description="Links drawn on each die of a small world; needed there.")
     exponent: Annotated[float, Field(strict=True, ge=0, le=10)] = Field(
-        2.0, description="Of a small world: a link over d tiles is drawn with probability d^-exponent."
+        default=2.0, description="Of a small world: a link over d tiles is drawn with probability d^-exponent."
     )
-    seed: Whole = Field(0, description="Of a small world: start of the draws.")
+    seed: Whole = Field(default=0, description="Of a small world: start of the draws.")
     list: tuple[Pair, ...] | None = Field(
-        None, description="Pairs of tile numbers of one die; tiles are counted die by die, row by row, from 0."
+        default=None, description="Pairs of tile numbers of one die; tiles are counted die by die, row by row, from 0."
     )
     length_per_cycle: Length | None = Field(
-        None, description="A link takes a cycle for each such length that it has begun; left out: one cycle each."
+        default=None, description="Length of link that a flit crosses in a cycle; left out: one cycle each."
     )
     routes: tuple[tuple[Whole, ...], ...] | None = Field(
-        None,
+        default=None,
         description="For each tile a row: the next tile on the way to every tile (itself in its own column); left out: "
         "found by `routing`.",
     )
@@ -133,13 +144,20 @@ class NetworkFile(FileModel):
     width: Annotated[Constant, quantity("bit", above=0)] = Field(
         description="Width of a planar link and of a flit in bit; bandwidth is width times clock."
     )
+    router_width: Annotated[Constant, quantity("bit", above=0)] | None = Field(
+        None,
+        description="Width for which the constants of the router hold; left out: `width`, until `vary` changes that.  "
+        "Area, leakage and energy of a bit are scaled from there.",
+    )
     router_cycles: Whole = Field(
         3,
         ge=2,
         le=64,
         description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
     )
-    links: LinksFile = Field(LinksFile(), description="Which tiles of a die links join; left out: a mesh.")
+    links: LinksFile = Field(
+        LinksFile.model_validate({}), description="Which tiles of a die links join; left out: a mesh."
+    )
     routing: str = Field(
         "default",
         description="How packets find their way: dimension_order, xy_yx, elevator_first, minimal, up_down and others; "

@@ -68,14 +68,15 @@ class Placement:
 class DoesNotFit(TierformError):
     """A footprint is larger than all tiers together, by so many bytes."""
 
-    def __init__(self, what: str, needed_B: int, available_B: int, fix: str = "") -> None:
-        self.what, self.needed_B, self.available_B = what, needed_B, available_B
+    def __init__(self, what: str, parts_B: Mapping[str, int], available_B: int, fix: str = "") -> None:
+        self.what, self.parts_B, self.available_B = what, dict(parts_B), available_B
+        self.needed_B = sum(parts_B.values())
         plain = "Add a memory tier or stacks, or make the batch, the sequence or the precision smaller."
         super().__init__([Problem(what, fix=fix or plain)])
 
     def with_fix(self, fix: str) -> DoesNotFit:
         """The same with other advice."""
-        return DoesNotFit(self.what, self.needed_B, self.available_B, fix)
+        return DoesNotFit(self.what, self.parts_B, self.available_B, fix)
 
 
 def place_footprint(
@@ -101,7 +102,7 @@ def place_footprint(
             f"the footprint of {format_quantity(needed, 'B')} ({parts}) does not fit in {held}; "
             f"{format_quantity(needed - available, 'B')} are missing"
         )
-        raise DoesNotFit(what, needed, available)
+        raise DoesNotFit(what, footprint, available)
     free = [tier.capacity_B for tier in tiers]
     shares: dict[str, tuple[TierShare, ...]] = {}
     for part, size in footprint.items():

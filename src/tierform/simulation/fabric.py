@@ -118,7 +118,7 @@ class Fabric:
 
     def __init__(self, chip: Chip) -> None:
         self.network: AnalyticNetwork | None = None
-        self._places: dict[tuple[tuple[Tiles, ...], bool], Place] = {}
+        self._places: dict[tuple[tuple[Tiles, ...], bool, Tiles], Place] = {}
         self._apart: dict[tuple[Place, Place], bool] = {}
         self._routes: dict[tuple[Place, ...], Route] = {}
         self._ones: dict[tuple[Tiles, ...], _One] = Bounded(200_000)
@@ -154,14 +154,20 @@ class Fabric:
         """The network nodes of tiles."""
         return self._node[list(tiles)]
 
-    def place(self, samples: tuple[Tiles, ...], own: bool = False) -> Place:
-        """The place of these tiles, given for each layer or once for all."""
-        key = (samples, own)
+    def place(self, samples: tuple[Tiles, ...], own: bool = False, units: Tiles = ()) -> Place:
+        """The place of these tiles, given for each layer or once for all.
+
+        `units`: what each tile has of a component, which divides what is done there; left empty, all tiles are alike.
+        """
+        if len(set(units)) < 2:
+            units = ()
+        key = (samples, own, units)
         found = self._places.get(key)
         if found is None:
             where = np.zeros(self._tiles)
             for tiles in samples:
-                where[list(tiles)] += 1.0 / (len(tiles) * len(samples))
+                each = sum(units) / np.array(units) if units else float(len(tiles))
+                where[list(tiles)] += 1.0 / (each * len(samples))
             found = self._places[key] = Place(samples, own, where)
         return found
 

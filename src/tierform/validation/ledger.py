@@ -28,6 +28,7 @@ ENGINES = Registry(
         "memory": "tierform.validation.memory:ledger",
         "systolic": "tierform.validation.systolic:ledger",
         "cim": "tierform.validation.cim:ledger",
+        "laws": "tierform.validation.laws:ledger",
         "pim": "tierform.validation.pim:ledger",
         "gpu": "tierform.validation.gpu:ledger",
         "thermal": "tierform.validation.thermal:ledger",
@@ -35,6 +36,7 @@ ENGINES = Registry(
         "models": "tierform.validation.models:ledger",
         "techniques": "tierform.validation.techniques:ledger",
         "exploration": "tierform.validation.exploration:ledger",
+        "serving": "tierform.validation.serving:ledger",
     },
 )
 

@@ -76,6 +76,7 @@ _NAMED = {
     "q6_k": ("int6", 210 * 8 / 256 - 6),
     "q8_0": ("int8", 34 * 8 / 32 - 8),
 }
+GGUF_BLOCKS = ("q2_k", "q3_k", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k", "q8_0")
 MIXTURES = {"q4_k_m": "q4_k", "q5_k_m": "q5_k"}  # the block of most matrices
 EXAMPLES = ("int8-channel", "int4-g128", "int4-g64z", "nf4-64", "mxfp4", "nvfp4", "q4_k_m", "fp8_e4m3")
 _GROUPED = re.compile(r"int([2-8])-(?:g(\d+)(z?)|(channel|token))|nf4-(\d+)(dq)?")

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, replace
 
 from tierform.errors import fail
-from tierform.workload.formats import MIXTURES, PLAIN, format_of
+from tierform.workload.formats import GGUF_BLOCKS, MIXTURES, PLAIN, format_of
 
 PRECISIONS: tuple[str, ...] = tuple(PLAIN)
 
@@ -104,7 +104,7 @@ class PrecisionPlan:
         name = f"int{text}" if text.isdigit() else text
         bits(name)
         kept: dict[str, str | None] = {"embedding": None, "head": None}
-        if name not in MIXTURES and not name.startswith("q"):
+        if name not in MIXTURES and name not in GGUF_BLOCKS:
             for part in ("embedding", "head"):
                 own = self.weight_precision(part)
                 kept[part] = own if bits(own) > bits(name) else None

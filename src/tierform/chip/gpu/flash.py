@@ -115,7 +115,7 @@ def kernel(gpu: Gpu, operators: Sequence[Operator], readers: Sequence[Sequence[i
     traffic = _traffic(operators, readers, core)
     needed_s = [_at_peak_s(gpu, member) * visible for member in members]
     products_s = math.fsum(s for s, member in zip(needed_s, members, strict=True) if member.kind is Kind.MATMUL)
-    seconds = max(_fitted_s(gpu, core, members), products_s)
+    seconds = max(gpu.beside_fitted(lambda one: _fitted_s(one, core, members)), products_s)
     costs = [
         _cost(gpu, member, part_s, own_s, joules, moved, visible)
         for member, part_s, own_s, joules, moved in zip(

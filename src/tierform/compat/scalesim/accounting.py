@@ -18,7 +18,7 @@ from tierform.compat.scalesim.buffers import Memory, bounded, write_record
 from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.loops import call
 from tierform.compat.scalesim.plan import Plan, footprint_of, plan_of, space_of
-from tierform.compat.scalesim.report import SPARSE, Report, figures_of
+from tierform.compat.scalesim.report import Report, figures_of, storage_of
 from tierform.errors import fail
 
 _NO_STALLS = np.zeros(0, dtype=np.int64)
@@ -56,7 +56,7 @@ def scale_sim(layer: LayerShape, configuration: Configuration, memory: Memory | 
         moved,
     )
     if configuration.sparse:
-        figures |= _storage(layer, plan, configuration, total)
+        figures |= storage_of(layer, configuration, total)
     return Report(layer, figures, plan.m * plan.n * plan.k)
 
 
@@ -169,14 +169,3 @@ def _spans(layer: LayerShape, plan: Plan, stalls: NDArray[np.int64]) -> list[tup
 
 def _delay(stalls: NDArray[np.int64], line: int) -> int:
     return int(stalls[line]) if stalls.size else 0
-
-
-def _storage(layer: LayerShape, plan: Plan, configuration: Configuration, total: int) -> dict[str, float]:
-    kept = plan.k * plan.n
-    if configuration.representation == "csr":
-        metadata: float = kept + layer.k + 1
-    elif configuration.representation == "csc":
-        metadata = kept + layer.n + 1
-    else:
-        metadata = kept * max(0, (layer.sparsity.block - 1).bit_length()) / 32
-    return dict(zip(SPARSE, (layer.k * layer.n, kept + metadata, metadata, metadata / total), strict=True))
