@@ -285,7 +285,8 @@ def designs(
             made = search_routes(problem, seed=seed)
             found[way] = [*made, quickest(study, made[0], places=False, seed=seed)]
         elif way == "places and routes":
-            found[way] = [quickest(study, reference_of(problem), seed=seed)]
+            first = quickest(study, reference_of(problem), places=False, seed=seed)
+            found[way] = [first, quickest(study, first, seed=seed)]
         else:
             places = way == "places and links"
             made = search_links(problem, places=places, seed=seed, rounds=rounds)
