@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from tierform.exploration.network_study import Improved, NetworkStudy
 
 
-def search_network(
-    job_file: Path, *, ways: str, seed: int, winners: Path | None, verify: bool
-) -> dict[str, object]:  # fmt: skip
+def search_network(job_file: Path, *, ways: str, seed: int, winners: Path | None, verify: bool) -> dict[str, object]:
     """Search, print and, if asked, write and simulate by cycle; the figures for a JSON file."""
     from tierform.exploration.network_study import WAYS, improve, study_network
     from tierform.simulation.job_file import load_job
