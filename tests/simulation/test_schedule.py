@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -236,6 +237,18 @@ def test_is_a_long_run_continued_with_its_period() -> None:
     # 5 layers of 4 s for the first micro-batch, 3 s (the slowest station) for each of the others.
     assert made([(Layer("layer", steps), 5)], 1000) == pytest.approx(5 * 4 + 999 * 3)
     assert made([(Layer("layer", steps), 5)], 10**6) == pytest.approx(5 * 4 + (10**6 - 1) * 3)
+
+
+def test_are_micro_batches_of_several_waves_numbered_on() -> None:
+    steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "a", 2.0, after=(Edge(0),)))
+    run = [(Layer("layer", steps), 2)]
+    recorded = schedule_stage([run, run, run], (2, 1, 3), 1, record=True)
+    numbered = sorted((bar.micro_batch, bar.layer, bar.name) for bar in recorded.slices)
+    assert numbered == [(micro, layer, name) for micro in range(6) for layer in range(2) for name in ("one", "two")]
+    # One resource: no bar begins before another ends, and all of it is 6 x 2 x 3 s.
+    bars = sorted((bar.start_s, bar.end_s) for bar in recorded.slices)
+    assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(bars))
+    assert recorded.makespan_s == pytest.approx(36.0) == bars[-1][1]
 
 
 def test_does_the_timeline_hold_every_bar_once() -> None:
