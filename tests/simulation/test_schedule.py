@@ -259,3 +259,41 @@ def test_does_the_timeline_hold_every_bar_once() -> None:
     assert {(bar.layer, bar.micro_batch, bar.name) for bar in recorded.slices} == {
         (layer, micro, name) for layer in range(3) for micro in range(2) for name in ("one", "two")
     }
+
+
+def pieces(steps: tuple[ScheduledOperator, ...], count: int, chunks: int) -> list[tuple[object, ...]]:
+    """(name, layer, begin, end, waits for) of every piece."""
+    made = schedule_stage([[(Layer("layer", steps), count)]], (1,), chunks, record=True)
+    return [(p.name or p.kind, p.layer, p.start_s, p.end_s, p.after) for p in made.pieces()]
+
+
+def test_are_pieces_broken_where_a_resource_waits() -> None:
+    """Two chunks: a works 2 s on each, b half a second as soon as one is there, and waits for the next.
+
+    The second layer's a has its first chunk at 2.5 s, and its resource at 4 s.  A step without time is no piece: what
+    waits for it waits for a.
+    """
+    a, b = ScheduledOperator("a", "r", 4.0), ScheduledOperator("b", "s", 1.0, after=(Edge(0),))
+    expected = [
+        ("a", 0, 0.0, 4.0, ()),
+        ("b", 0, 2.0, 2.5, (0,)),
+        ("b", 0, 4.0, 4.5, ()),
+        ("a", 1, 4.0, 8.0, (1,)),
+        ("b", 1, 6.0, 6.5, (3,)),
+        ("b", 1, 8.0, 8.5, ()),
+    ]
+    assert pieces((a, b), 2, 2) == expected
+    nothing = ScheduledOperator("z", "t", 0.0, after=(Edge(0),))
+    assert pieces((a, nothing, replace(b, after=(Edge(1),))), 1, 2) == expected[:3]
+
+
+def test_are_transfers_and_fetches_pieces_of_their_own() -> None:
+    """a 2 s, a transfer of 1 s over a way, b 3 s; its weights are fetched for 1.5 s from when the transfer begins."""
+    a = ScheduledOperator("a", "r", 2.0)
+    b = ScheduledOperator("b", "s", 3.0, after=(Edge(0, path="way", transfer_s=1.0),), fetch="memory", fetch_s=1.5)
+    assert pieces((a, b), 1, 1) == [
+        ("a", 0, 0.0, 2.0, ()),
+        ("transfer", 0, 2.0, 3.0, (0,)),
+        ("fetch", 0, 2.0, 3.5, (0,)),
+        ("b", 0, 3.5, 6.5, (1, 2)),
+    ]
