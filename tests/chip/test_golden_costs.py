@@ -96,6 +96,14 @@ def test_a_systolic_array_is_charged_macs_and_sram_words() -> None:
     assert cost.operations == 2 * 128 * 32 * 128 and cost.memory_read_B == 0
 
 
+def test_wide_inputs_and_narrow_weights_pass_sram_each_in_its_width() -> None:
+    """As above with bf16 inputs and results: 16,384 and 4,096 values of two bytes, 4,096 weights of one."""
+    cost = part("systolic-128x32-10nm", dataflow="ws").cost(
+        product(128, 32, 128, precision="bf16", weight_precision="int8")
+    )
+    assert cost.energy_J["sram"] == pytest.approx((2 * 16_384 + 4_096 + 2 * 4_096) * 0.21e-12)
+
+
 def test_sums_that_continue_in_the_next_fold_pass_sram_at_the_accumulators_width() -> None:
     """k = 256 on 128 rows: two folds; 128 x 32 sums of 4 bytes are written and read back once."""
     cost = part("systolic-128x32-10nm", dataflow="ws").cost(product(128, 32, 256))
