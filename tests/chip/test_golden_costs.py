@@ -184,3 +184,16 @@ def test_energy_goes_by_the_widest_operand() -> None:
         cost = board.cost(product(64, 64, 64, precision=form, weight_precision="int4"))
         assert cost.energy_J["arithmetic"] == pytest.approx(operations * joules)
     assert math.isclose(cost.operations, operations)
+
+
+@pytest.mark.parametrize("name", ["a100-gpu", "h100-gpu"])
+def test_is_a_narrower_weight_never_slower(name: str) -> None:
+    """A kernel for a wider weight can take it."""
+    board = part(name)
+    for m in (1, 16, 64, 256, 1024, 4096, 16384):
+        for n, k in ((4096, 4096), (16384, 1024), (512, 8192)):
+            wide, middle, narrow = (
+                board.cost(product(m, n, k, precision="bf16", weight_precision=form)).occupancy_s
+                for form in ("bf16", "int8", "int4")
+            )
+            assert narrow <= middle * (1 + 1e-12) and middle <= wide * (1 + 1e-12), (m, n, k)

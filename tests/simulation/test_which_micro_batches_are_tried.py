@@ -96,9 +96,7 @@ def test_is_a_given_number_obeyed() -> None:
     assert not any("best of those tried" in note for note in result.notes)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "taken"), [(0.9, True), (0.998, True), (0.9995, False), (1.2, False)]
-)
+@pytest.mark.parametrize(("seconds", "taken"), [(0.9, True), (0.998, True), (0.9995, False), (1.2, False)])
 def test_is_a_mapping_without_copies_taken_where_it_gains(
     seconds: float, taken: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
