@@ -15,6 +15,7 @@ from toy import HERE, INFERENCE, MODEL, TRAINING, run
 import tierform
 from tierform.memory import load_memory
 from tierform.simulation import Result
+from tierform.simulation.traffic import MemoryBehind, Traffic
 
 BEHIND = "ddr5-4800"
 
@@ -70,3 +71,15 @@ def test_how_long_does_a_stage_take_whose_spilled_bytes_are_slow() -> None:
     seconds = (read + write) / device.effective_bandwidth_B_per_s("stream", round(read / (read + write), 2))
     assert update.latency_s == pytest.approx(2 * max(seconds, 398720e-12))
     assert seconds > 398720e-12
+
+
+def test_does_nothing_take_no_time_and_no_energy() -> None:
+    chip = tierform.load_chip(HERE / "toy-gpu.yaml").vary({"memory": [{"device": BEHIND}]})
+    memory = MemoryBehind(chip)
+    # The GPU's own memory is the first tier, the device behind it the second; what the GPU moves is in its costs.
+    assert memory.spill_cost(1, Traffic()) == (BEHIND, 0.0, 0.0)
+    assert (memory.nearest, memory.busy_s(Traffic(8.0)), memory.energy_J(Traffic(8.0))) == (None, 0.0, 0.0)
+    behind_tiles = MemoryBehind(tierform.load_chip(HERE / "toy-tiles.yaml"))
+    assert behind_tiles.nearest is not None
+    assert (behind_tiles.busy_s(Traffic()), behind_tiles.energy_J(Traffic())) == (0.0, 0.0)
+    assert behind_tiles.busy_s(Traffic(8.0)) > 0 and behind_tiles.energy_J(Traffic(8.0)) > 0
