@@ -83,3 +83,14 @@ def test_does_nothing_take_no_time_and_no_energy() -> None:
     assert behind_tiles.nearest is not None
     assert (behind_tiles.busy_s(Traffic()), behind_tiles.energy_J(Traffic())) == (0.0, 0.0)
     assert behind_tiles.busy_s(Traffic(8.0)) > 0 and behind_tiles.energy_J(Traffic(8.0)) > 0
+
+
+def test_which_weights_spill() -> None:
+    # Half of the weights, and the whole cache of keys and values, lie behind.
+    result = small(2848 // 2, INFERENCE)
+    assert result.memory_placement_B["weights"] == {"gpu": 1424, BEHIND: 1424}
+    # Of the tables of words and positions the rows that are looked up: 96 + 48 bytes, then 32 + 16.  Two layers have
+    # 1,200 bytes each, the head its norm (32) and the table of words (160).
+    weights = ((96 + 48) + 2 * (32 + 16) + 3 * (2 * 1200 + 32 + 160)) / 2
+    cache = 2 * 2 * (96 + 32 * 4 + 32 * 5) + 2 * 2 * (96 + 32 + 32)
+    assert result.memory_spill_B == {BEHIND: pytest.approx(weights + cache)}
