@@ -35,6 +35,12 @@ STUDIES = Registry(
 )
 
 
+def figure(cell: Cell) -> float:
+    """A cell that holds a number."""
+    assert isinstance(cell, (int, float))
+    return float(cell)
+
+
 def _silent(_: str) -> None:
     """Progress that nobody listens to."""
 
