@@ -17,7 +17,7 @@ from tierform.chip.description import Chip, load_chip
 from tierform.errors import TierformError, fail
 from tierform.files import write_text
 from tierform.simulation.simulate import simulate
-from tierform.studies.study import Cell, Check, Picture, StudyOptions, StudyResult, Table, figure
+from tierform.studies.study import Cell, Check, Picture, StudyOptions, StudyResult, Table
 from tierform.workload import Inference, PrecisionPlan
 
 SIDE, SRAM_KiB, LANES, AREA_mm2, LEAKAGE_mW = 256, 8192, 2048, 32.0, 320.0
@@ -81,8 +81,8 @@ def run(options: StudyOptions) -> StudyResult:
 
 def _ordered(what: str, rows: list[tuple[Cell, ...]], column: int, unit: str) -> Check:
     """Whether the last of several sizes has more in a column than the first."""
-    figures = [figure(row[column]) for row in rows]
-    listed = ", ".join(f"{row[0]} cores {one:.3g}" for row, one in zip(rows, figures, strict=True))
+    figures = [float(cell) for row in rows if isinstance(cell := row[column], (int, float))]
+    listed = ", ".join(f"{row[0]} cores {figure:.3g}" for row, figure in zip(rows, figures, strict=True))
     return Check(what, len(figures) > 1 and figures[-1] > figures[0], f"{listed} {unit}")
 
 

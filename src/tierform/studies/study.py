@@ -31,14 +31,9 @@ STUDIES = Registry(
         "speculative": "tierform.studies.speculative:run",
         "small-cores": "tierform.studies.small_cores:run",
         "survey": "tierform.studies.survey:run",
+        "smartquant-serving": "tierform.studies.smartquant_serving:run",
     },
 )
-
-
-def figure(cell: Cell) -> float:
-    """A cell that holds a number."""
-    assert isinstance(cell, (int, float))
-    return float(cell)
 
 
 def _silent(_: str) -> None:
