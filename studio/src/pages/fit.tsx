@@ -53,7 +53,7 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
   const set = (name: keyof typeof usual, to: string) => change({ [name]: to === usual[name] || !to ? null : to })
   const greatest = Math.max(0, ...rows.map((row) => row.most_batch ?? 0))
   return (
-    <div class="page">
+    <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h1 class="sentence">{rows.length === 0 ? (problems.length ? 'Nothing to tell' : `Does ${value('model')} fit ${value('chip')}?`)
         : fit.length === 0 ? `${value('model')} does not fit ${value('chips') === '1' ? 'one' : value('chips')} ${value('chip')}: ${si(Math.min(...rows.map(needed).filter((x) => x > 0)) - capacity, 'B')} too many at best`
         : cheapest ? `${title(cheapest.name)} is cheapest: ${si(cheapest.J_per_token!, 'J')} a token` : `${fit.length} of ${rows.length} ways fit`}</h1>

@@ -22,7 +22,7 @@ export function WhatIfPage({ run, content, mode }: { run: Run; content: Content;
   const view = run.result.view!
   if (content.exported || view.job_lacks.length) {
     return (
-      <div class="page"><h2>What 1 % more of each constant changes</h2>
+      <div class="page" tabIndex={0} role="region" aria-label="The page"><h2>What 1 % more of each constant changes</h2>
         {view.influence.length ? <Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
           <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
       </div>
@@ -114,7 +114,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   const first = influence.length ? influence.reduce((a, b) => (Math.abs(b[of]) > Math.abs(a[of]) ? b : a)) : null
   const hot = cooled(after) && cooled(before)
   return (
-    <div class="split"><div class="page">
+    <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
       <p class="what">{asked(before).join(' · ')}</p>
       <div class={running ? 'now dimmed' : 'now'} aria-live="polite">
         <h1><Unit of={parts(headline(after)[0], 's')} /> <small>{changed ? `${compared(headline(after)[0], headline(before)[0])} · before ${si(headline(before)[0], 's')}` : headline(before)[1]}</small></h1>
@@ -132,7 +132,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       </div>
       <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />
     </div>
-    <aside aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
+    <aside tabIndex={0} aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
       {Object.keys(vary).length > 0 && <section><h2>Changes</h2><ul class="plainlist">{Object.entries(vary).map(([path, value]) => { const one = constants.find((c) => c.constant === path); return <li><span class="soft">{path}</span><span class="right">{one ? measure(Number(value), one.unit) : value}</span></li> })}</ul>
         <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(job.chip)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
