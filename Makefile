@@ -52,7 +52,7 @@ laws: $(VENV)/.test-tools
 	TIERFORM_LAWS=10 $(BIN)/python -m pytest tests/simulation/laws
 
 mutants: $(VENV)/.test-tools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.3,<9'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.3,<9' 'coverage>=7.6'
 	$(BIN)/python tests/mutants.py --number $(or $(NUMBER),200) --seed $(or $(SEED),1)
 
 check: $(VENV)/.test-tools

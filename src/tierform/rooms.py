@@ -14,6 +14,7 @@ ROOMS: tuple[tuple[str, str], ...] = (
     ("compression", "smaller models: one calibration pass, quantizers, pruning, skipping, one plan"),
     ("store", "the weight store: any precision from one copy"),
     ("tuning", "real training: low-rank adapters and the switch to them"),
+    ("decoding", "real decoding: drafts and exact verification, cache policies, predicted and measured speed"),
     ("serving", "many requests over time: traces, the scheduler, step oracles, replicas, energy"),
     ("exploration", "many designs: spaces, strategies, a results base, searched places, links and routes"),
     ("studies", "each published result as a runnable study"),

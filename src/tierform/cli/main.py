@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "thermal": ("tierform.cli.thermal", "Temperatures of a chip described by HotSpot's files."),
     "store": ("tierform.cli.store", "The bit-plane weight store: pack, info, verify, unpack, serve, bench."),
     "models": ("tierform.cli.models", "Real pre-trained models, fetched by package: list, get."),
+    "decode": ("tierform.cli.decode", "Real decoding with drafts: exact, its speed predicted and measured."),
     "compress": ("tierform.cli.compress", "A smaller model: quantized, pruned, with fewer layers; and its quality."),
     "tune": ("tierform.cli.tune", "Real training that switches itself from full-parameter to low-rank."),
     "reproduce": ("tierform.cli.reproduce", "A published result, re-derived beside the published figures."),

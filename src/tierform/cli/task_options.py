@@ -8,11 +8,12 @@ from typing import Any, TypeVar
 
 import click
 
+from tierform.cli.technique_options import TASK_KEYS, read_techniques, technique_options
 from tierform.errors import Problem, TierformError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TASKS = ("inference", "finetune", "train")
+TASKS = ("inference", "finetune", "train", "distill")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
 RECOMPUTATIONS = ("none", "selective", "full")
 METHODS = ("full", "lora", "qlora", "adapters", "bitfit", "last-layers")
@@ -31,7 +32,7 @@ _OPTIONS = [
     click.option("--sequence", type=int, help="Tokens of a prompt or sample.  [default: 512, or what the model has]"),
     click.option("--decode", type=int, default=0, show_default=True, help="Tokens to generate after the prompt."),
     click.option("--no-prefill", is_flag=True, help="Leave the prompt's own pass out."),
-    click.option("--weights", help="Weights: a format (int8), a width (8), or by module (M8F4)."),
+    click.option("--weights", help="Weights: a format (int8, int4-g128, q4_k_m), a width (8), or by module (M8F4)."),
     click.option("--activations", help="Format of activations."),
     click.option("--kv-cache", help="Format of the KV cache."),
     click.option("--gradients", help="Format of gradients."),
@@ -39,12 +40,15 @@ _OPTIONS = [
     click.option("--gradient-accumulation", type=int, default=1, show_default=True),
     click.option("--recomputation", type=click.Choice(RECOMPUTATIONS), default="none", show_default=True),
     click.option("--fused-loss", is_flag=True, help="Make logits and loss a piece at a time, never whole in memory."),
+    click.option("--teacher", help="distill: the model that the student learns from."),
+    click.option("--teacher-weights", help="distill: the format of its weights.  [default: as the task's]"),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
 ]
 
 
 def task_options(command: F) -> F:
     """Add the task's options to a command; they arrive as keyword arguments for :func:`make_task`."""
+    command = technique_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -63,18 +67,29 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     if given["task"] == "inference":
         problems += [
             Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
-            for key in ("method", "rank", "targets", "bottleneck", "last", "fused_loss")
+            for key in ("method", "rank", "targets", "bottleneck", "last", "fused_loss", "teacher", "teacher_weights")
             if given[key] not in (None, False)
         ]
         task = _attempt(
             problems,
             lambda: Inference(given["batch"], sequence, given["decode"], not given["no_prefill"]),
         )
+        techniques = _attempt(problems, lambda: read_techniques(given))
+        if task is not None and techniques:
+            task = replace(task, **techniques)
     else:
-        if given["decode"]:
-            problems.append(Problem("has no meaning for training", key="--decode", value=given["decode"]))
+        for key in ("decode", *TASK_KEYS):
+            if given.get(key):
+                option = f"--{key.replace('_', '-')}"
+                problems.append(Problem("has no meaning for training", key=option, value=given[key]))
+        if given["task"] != "distill":
+            problems += [
+                Problem("has no meaning without --task distill", key=f"--{key.replace('_', '-')}", value=given[key])
+                for key in ("teacher", "teacher_weights")
+                if given.get(key)
+            ]
         method = _attempt(problems, lambda: _method(given))
-        kind = FineTuning if given["task"] == "finetune" else Training
+        kind = {"finetune": FineTuning, "train": Training, "distill": _student(given)}[given["task"]]
         task = _attempt(
             problems,
             lambda: kind(
@@ -91,6 +106,16 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     if problems:
         raise TierformError(problems)
     return replace(task, precision=precision) if precision is not None else task
+
+
+def _student(given: dict[str, Any]) -> Callable[..., Any]:
+    """What makes a distillation of the options of a fine-tuning."""
+    from functools import partial
+
+    from tierform.workload.task import Distillation
+
+    teacher, form = given.get("teacher") or "", given.get("teacher_weights") or ""
+    return partial(Distillation, teacher=teacher, teacher_weights=form)
 
 
 def _attempt(problems: list[Problem], make: Callable[[], object]) -> Any:
@@ -139,7 +164,9 @@ def _precision(chip_precision: Any, given: dict[str, Any]) -> Any:
     from tierform.workload.task import FineTuning, Inference, resolved_precision
 
     keys = {"activations": "activations", "kv_cache": "kv_cache", "gradients": "gradients"}
-    if not given["weights"] and not any(given[key] for key in keys):
+    own = {"matmul_inputs": given.get("inputs"), "unpacked_weights": given.get("unpack_weights")}
+    changed = {name: value for name, value in own.items() if value}
+    if not given["weights"] and not any(given[key] for key in keys) and not changed:
         return None
     inference = given["task"] == "inference"
     plan: PrecisionPlan = chip_precision or resolved_precision(Inference() if inference else FineTuning())
@@ -152,4 +179,4 @@ def _precision(chip_precision: Any, given: dict[str, Any]) -> Any:
             text = f"int{given[option]}" if str(given[option]).isdigit() else given[option]
             bits(text)
             plan = replace(plan, **{name: text})
-    return plan
+    return replace(plan, **changed) if changed else plan

@@ -32,7 +32,7 @@ def _book_refreshes(ledger: Ledger, costing: Costing, stages: Stages) -> None:
             continue
         cost = costing.chip.can.holders[name].programming_cost(held)
         for kind, energy in cost.energy_J.items():
-            place = costing.fabric.place((costing.chip.tiles_of(name),))
+            place = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name))
             ledger.add(name, "programming", f"refresh: {kind}", energy * times / steps, place.where)
         ledger.cell_writes[name] += round(cost.cell_writes * times / steps)
 
@@ -68,7 +68,7 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
 def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
     """One chip of a tensor group chooses the tokens and draws power for it; the boards of all are at work."""
     for name, board in costing.chip.can.boards.items():
-        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
+        where = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name)).where
         power_W = float(board.headroom_W) * costing.runtime.sampling_power / tensor
         ledger.busy_s[name] += seconds
         ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
@@ -82,7 +82,7 @@ def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:
         if not crossbars:
             continue
         cost = part.programming_cost(crossbars)
-        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
+        where = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name)).where
         for kind, energy in cost.energy_J.items():
             ledger.add(name, "programming", kind, energy, where)
         ledger.cell_writes[name] += cost.cell_writes

@@ -115,7 +115,9 @@ class Costing:
         self.cycle, self.runtime = cycle, runtime
         self.adapters_on_chip = resident_B <= 0.5 * memory.on_chip_B
         self.interconnect = Interconnect(chip, split)
-        self._places = {name: fabric.place((chip.tiles_of(name),)) for name in chip.components}
+        self._places = {
+            name: fabric.place((chip.tiles_of(name),), units=chip.units_at(name)) for name in chip.components
+        }
         self.software = Software(runtime)
         self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
         self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}

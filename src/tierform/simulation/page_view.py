@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tierform.chip.dies import held_by
 from tierform.simulation.fabric import Place
 from tierform.simulation.heat import leakage_by_tile, stack_of
 from tierform.simulation.job_file import job_view
-from tierform.simulation.package_network import ports_of
+from tierform.simulation.package_network import ports_of, shown_port
 from tierform.simulation.page_heat import heat_over_time
 from tierform.simulation.page_limits import limits_view
 from tierform.simulation.page_timeline import timeline_view
@@ -87,7 +88,7 @@ def _dies(run: Run) -> list[View]:
     chip, found = run.chip, []
     for index, die in enumerate(chip.package.dies):
         heat = run.heat.figures["dies"][index] if run.heat is not None else {}
-        limits = [chip.cooling.limits[name].value for name in die.holds if name in chip.cooling.limits]
+        limits = [chip.cooling.limits[name].value for name in held_by(die) if name in chip.cooling.limits]
         found.append(
             {
                 "name": die.name,
@@ -95,7 +96,7 @@ def _dies(run: Run) -> list[View]:
                 "size_m": list(chip.die_size_m(index)),
                 "at": list(die.at) if chip.package.kind == "2.5d" else None,
                 "origin_m": list(chip.die_origin_m(index)) if chip.package.kind == "2.5d" else [0.0, 0.0],
-                "holds": [[name, count] for name, count in die.holds.items()],
+                "holds": [[name, count] for name, count in held_by(die).items()],
                 "limit_K": min(limits, default=None),
                 "peak_K": heat.get("peak_K"),
                 "mean_K": heat.get("mean_K"),
@@ -123,7 +124,7 @@ def _memories(run: Run) -> list[View]:
         {
             "device": behind.device,
             "count": behind.count,
-            "attached": behind.attached,
+            "attached": shown_port(behind.attached),
             "ports": list(ports_of(run.chip, behind.attached)) if index == 0 else [],
         }
         for index, behind in enumerate(run.chip.memory)

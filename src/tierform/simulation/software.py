@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from tierform.chip.component import Cost
 from tierform.simulation.runtime import Runtime
+from tierform.workload.formats import element
 from tierform.workload.graph import Stage, StageKind, Workload
 from tierform.workload.operator import Kind, Operator, Phase, Role
 from tierform.workload.precision import bits
@@ -39,8 +40,9 @@ class Software:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self._products = dict(runtime.product_time)
-        times = (runtime.light_time, runtime.optimizer_time, runtime.collective_time, *self._products.values())
+        self._products, self._weight_only = dict(runtime.product_time), dict(runtime.weight_only_time)
+        factors = (*self._products.values(), *self._weight_only.values())
+        times = (runtime.light_time, runtime.optimizer_time, runtime.collective_time, *factors)
         self._plain = all(time == 1.0 for time in times)
 
     # -- kernels ----------------------------------------------------------------------------------------------
@@ -64,6 +66,10 @@ class Software:
 
     def _factor(self, operator: Operator) -> float:
         if operator.kind is Kind.MATMUL:
+            if self._weight_only and operator.weight_B:
+                first, second = operator.inputs[0], operator.inputs[1]
+                if bits(second.precision) < bits(first.precision):
+                    return self._weight_only.get(element(second.precision), 1.0)
             return self._products.get(operator.widest, 1.0) if self._products else 1.0
         if operator.kind is Kind.COLLECTIVE:
             return self.runtime.collective_time
@@ -86,7 +92,7 @@ class Software:
         """What is added to a pass that takes `seconds` on the chip."""
         runtime = self.runtime
         sampling_s = 0.0
-        if stage.kind in (StageKind.PREFILL, StageKind.DECODE):
+        if stage.kind in (StageKind.PREFILL, StageKind.DECODE, StageKind.DRAFT, StageKind.VERIFY):
             sequences = workload.task.batch / workload.parallelism.data
             sampling_s = runtime.sampling_s * sequences * workload.model.vocabulary
         issue_s = 0.0
@@ -123,13 +129,15 @@ def _is_projection(operator: Operator) -> bool:
 
 
 def joined(operators: Sequence[Operator]) -> Operator:
-    """One product with the output features of all; its operands are those of the first, as wide."""
+    """One product with the output features of all: the first one's input, weights and biases as wide."""
     first = operators[0]
     features = sum(operator.n for operator in operators)
     weight, result = first.inputs[1], first.outputs[0]
     wide = replace(weight, shape=(features, first.k))
     made = replace(result, shape=(*result.shape[:-1], features))
-    return replace(first, n=features, inputs=(first.inputs[0], wide), outputs=(made,))
+    biases = [operator.inputs[2] for operator in operators if len(operator.inputs) > 2]
+    added = [replace(biases[0], shape=(sum(bias.elements for bias in biases),))] if biases else []
+    return replace(first, n=features, inputs=(first.inputs[0], wide, *added), outputs=(made,))
 
 
 def shares_of(cost: Cost, operators: Sequence[Operator]) -> list[Cost]:

@@ -22,7 +22,7 @@ from tierform.simulation.views_timeline import bars, slots
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Origin, Phase
-from tierform.workload.task import FineTuning, describe
+from tierform.workload.task import FineTuning, Inference, describe
 
 IDLE = "idle and leakage"
 
@@ -187,6 +187,9 @@ def throughput(run: Run) -> dict[str, float]:
         result["time_to_first_token_s"] = seconds
         result["prefill_tokens_per_s"] = tokens / seconds
     seconds, tokens, steps = of(StageKind.DECODE)
+    if isinstance(task, Inference) and task.decoding is not None:
+        seconds = of(StageKind.DRAFT)[0] + of(StageKind.VERIFY)[0]
+        tokens, steps = task.batch * task.decode, task.decode
     if seconds and steps:
         result["time_per_output_token_s"] = seconds / steps
         result["decode_tokens_per_s"] = tokens / seconds

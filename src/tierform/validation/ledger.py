@@ -28,11 +28,13 @@ ENGINES = Registry(
         "memory": "tierform.validation.memory:ledger",
         "systolic": "tierform.validation.systolic:ledger",
         "cim": "tierform.validation.cim:ledger",
+        "laws": "tierform.validation.laws:ledger",
         "pim": "tierform.validation.pim:ledger",
         "gpu": "tierform.validation.gpu:ledger",
         "thermal": "tierform.validation.thermal:ledger",
         "workload": "tierform.validation.workload:ledger",
         "models": "tierform.validation.models:ledger",
+        "techniques": "tierform.validation.techniques:ledger",
         "exploration": "tierform.validation.exploration:ledger",
     },
 )

@@ -10,6 +10,7 @@ from tierform.workload.precision import PRECISIONS, PrecisionPlan, bits
 from tierform.workload.task import (
     Adapters,
     BitFit,
+    Distillation,
     FineTuning,
     Full,
     Inference,
@@ -33,6 +34,7 @@ __all__ = [
     "Block",
     "BlockKind",
     "BlockMemory",
+    "Distillation",
     "FineTuning",
     "Footprint",
     "Full",

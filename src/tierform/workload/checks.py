@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tierform.errors import Problem, TierformError
+from tierform.workload.drafts import decoding_problems
 from tierform.workload.models import Model
 from tierform.workload.ops.optimizer import optimizer_problems
 from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
@@ -12,8 +13,14 @@ from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, T
 def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Parallelism) -> None:
     """TierformError with everything that a task, its micro-batches and its split ask for and cannot have."""
     problems = [*_batch_problems(task, micro_batches, split), *_length_problems(model, task)]
+    if isinstance(task, (Inference, Step)):
+        problems += _store_problems(model, task)
     if isinstance(task, Inference):
         problems += _phase_problems(model, task)
+        if task.decoding is not None:
+            problems += decoding_problems(model, task.decoding, task.sequence, split.pipeline)
+            if not task.decode:
+                problems.append(Problem("drafts are for tokens that are generated", key="decode", value=0))
     if isinstance(task, Step):
         problems += _step_problems(model, task)
     if isinstance(task, FineTuning):
@@ -56,6 +63,23 @@ def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism)
                     fix=f"Choose at most {batch}.",
                 )
             )
+    return problems
+
+
+def _store_problems(model: Model, task: Inference | Step) -> list[Problem]:
+    """What a cache policy or an expert store asks for that the model does not have."""
+    problems = []
+    policy, store = task.kv, task.experts
+    if policy is not None and not model.generative:
+        problems.append(Problem(f"{model.name} has no cache of keys and values", key="kv"))
+    elif policy is not None and model.latent_attention and policy.kept(2**40) < 2**40:
+        problems.append(Problem("policies that drop tokens are not laid out for latent attention", key="kv"))
+    if store is not None and not model.experts:
+        problems.append(Problem(f"{model.name} has no experts", key="experts"))
+    elif store is not None and store.routing and len(store.routing) != model.experts:
+        what = f"{model.name} has {model.experts} experts in a layer"
+        fix = "Give the popularity of each of them."
+        problems.append(Problem(what, key="experts.routing", value=len(store.routing), fix=fix))
     return problems
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 
 from tierform.errors import fail
 from tierform.workload.checks import check_task
+from tierform.workload.drafted import Drafted
 from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
@@ -36,6 +37,7 @@ from tierform.workload.parallel import (
 )
 from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
+from tierform.workload.teacher import teaching
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
 ATTENTIONS = ("fused", "tiled", "eager")
@@ -100,11 +102,15 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
         encoder_tokens=sequence,
         cached=model.generative,
         eager=eager,
+        kv=task.kv,
+        experts=task.experts,
     )
     found = [
         _run(plan, prompt, "prefill", StageKind.PREFILL, 1, micro_batches.prefill if task.prefill else 1, sequence)
     ]
     start = 1 if two else sequence
+    if task.decoding is not None and task.decode:
+        return _drafted(plan, task, prompt, found, eager)
     for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
         p = replace(prompt, groups=(SequenceGroup(batch, 1, first + count // 2 - 1),))
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
@@ -113,10 +119,33 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
     return _without_update(plan, used, found[0][1][0], eager)
 
 
+def _drafted(
+    plan: Plan, task: Inference, prompt: Pass, found: list[tuple[Stage, list[list[EqualLayers]]]], eager: bool
+) -> Workload:
+    """Prompt, then steps of drafting and verifying; the draft's own weights and cache stand beside the target's."""
+    decoding = task.decoding
+    assert decoding is not None
+    steps = Drafted(plan, task, decoding, prompt)
+    own = steps.prompt()
+    target, beside = found[0][1][0], own[0][1][0] if own else []
+    stages = [*found, *own] if task.prefill else []
+    memory = (*_memory(plan, [waves for _, waves in found], target, weights_of(target), eager),)
+    for first, count in _decode_runs(task.sequence + 1, steps.number, 0):
+        stages += steps.stages(first, count)
+    drafting = steps.weights(weights_of(beside)) if beside else ()
+    if beside:
+        memory += _memory(steps.plan, [waves for _, waves in own], beside, drafting, eager)
+    weights = (*weights_of(target), *drafting)
+    memory += steps.workspace([segment for _, waves in stages for wave in waves for segment in wave], memory)
+    return _workload(plan, [stage for stage, _ in stages], weights, memory, eager)
+
+
 def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> Workload:
     data = plan.parallelism.data
     groups = tuple(replace(group, sequences=group.sequences // data) for group in task.groups)
-    p = Pass(groups, cached=plan.model.generative, every_logit=task.logits == "all", eager=eager)
+    every = task.logits == "all"
+    cached = plan.model.generative
+    p = Pass(groups, cached=cached, every_logit=every, eager=eager, kv=task.kv, experts=task.experts)
     kind = StageKind.DECODE if p.continues else StageKind.PREFILL
     parts = micro_batches.decode if p.continues else micro_batches.prefill
     stage, waves = _run(plan, p, "step", kind, 1, parts)
@@ -155,7 +184,7 @@ def _parts(plan: Plan, p: Pass, parts: int) -> list[tuple[Pass, int]]:
     if not plan.model.experts or len(made) == 1:
         return made
     experts, chosen = plan.model.experts, plan.model.experts_per_token
-    split = any(len(shares(part.tokens, experts, chosen)) > 1 for part, _ in made)
+    split = any(len(shares(part.tokens, experts, chosen, store=part.experts)) > 1 for part, _ in made)
     return [(replace(part, split_experts=split), number) for part, number in made]
 
 
@@ -208,7 +237,11 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
         )
     memory = _memory(plan, [laid_out], laid_out[0], weights, eager)
     update = _update(plan, task, laid_out[0], weights, memory)
+    taught = teaching(plan, task, whole, repeat)
+    if taught is not None:
+        weights, memory = (*weights, *taught.weights), (*memory, *taught.memory)
     stages = [
+        *([taught.stage] if taught is not None else []),
         Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
         *backward_stages(backward, repeat, weights, plan.precision, split),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
@@ -303,8 +336,10 @@ def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
     notes = []
     if model.fixed_tokens and not isinstance(task, Step) and task.sequence != model.fixed_tokens:
         notes.append(f"{model.name} fixes its sequence at {model.fixed_tokens} tokens")
+    store = task.experts if isinstance(task, (Inference, Step)) else None
     if model.experts:
-        notes.append("experts touched: expected number under uniform independent routing")
+        routing = "the given" if store is not None and store.routing else "uniform"
+        notes.append(f"experts touched: expected number under {routing} independent routing")
     last = isinstance(task, Inference) or (isinstance(task, Step) and task.logits == "last")
     if last and model.generative and not eager:
         notes.append("logits of the last token only")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tierform.workload.expert_store import ExpertStore
 from tierform.workload.layers import Pass, feed_forward_part
 from tierform.workload.operator import Shard
 from tierform.workload.ops import activation, add, combine, dispatch, enter, leave, linear, multiply, route
@@ -20,18 +21,22 @@ if TYPE_CHECKING:
     from tierform.workload.models import Model
 
 
-def experts_touched(tokens: int, experts: int, per_token: int) -> int:
+def experts_touched(tokens: int, experts: int, per_token: int, store: ExpertStore | None = None) -> int:
     """Expected number of distinct experts that `tokens` tokens use, rounded to a whole number."""
+    if store is not None and store.routing:
+        return store.touched(tokens, experts, per_token)
     expected = experts * (1.0 - (1.0 - per_token / experts) ** tokens)
     return max(per_token, min(experts, round(expected)))
 
 
-def shares(tokens: int, experts: int, per_token: int, split: bool = False) -> list[tuple[int, int]]:
+def shares(
+    tokens: int, experts: int, per_token: int, split: bool = False, store: ExpertStore | None = None
+) -> list[tuple[int, int]]:
     """[(number of experts, rows for each)]: all tokens * per_token assignments, evenly.
 
     `split` gives two groups even where all experts take the same number of rows.
     """
-    touched = experts_touched(tokens, experts, per_token)
+    touched = experts_touched(tokens, experts, per_token, store)
     rows, rest = divmod(tokens * per_token, touched)
     if split and touched > 1 and not rest:
         return [(touched - 1, rows), (1, rows)]
@@ -58,7 +63,7 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
     chosen = model.experts_per_token
     logits = linear(tape, seen, "ffn.router", model.experts, "ffn", quantizable=False)
     gates = enter(tape, route(tape, logits, "ffn.routing", chosen), p.tokens, "ffn.gates")
-    groups = shares(p.tokens, model.experts, chosen, p.split_experts)
+    groups = shares(p.tokens, model.experts, chosen, p.split_experts, p.experts)
     suffixes = ["", *(f".rest{'' if index == 1 else index}" for index in range(1, len(groups)))]
     ways = [(count, rows, suffix) for (count, rows), suffix in zip(groups, suffixes, strict=True)]
 

@@ -15,10 +15,10 @@ from enum import StrEnum
 from math import fsum, prod
 from typing import TYPE_CHECKING
 
+from tierform.workload.formats import packed_B
 from tierform.workload.memory import BlockKind, BlockMemory, Cut, Footprint, even_cut, footprints
 from tierform.workload.operator import Operator
 from tierform.workload.parallel import ALONE, Parallelism
-from tierform.workload.precision import bits
 from tierform.workload.workload_card import workload_card, workload_line
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class StageKind(StrEnum):
 
     PREFILL = "prefill"
     DECODE = "decode"
+    DRAFT = "draft"
+    VERIFY = "verify"
+    TEACHER = "teacher"
     FORWARD = "forward"
     BACKWARD = "backward"
     UPDATE = "update"
@@ -130,7 +133,7 @@ class Weight:
     @property
     def size_B(self) -> int:
         """Bytes of all groups of all layers on one chip, packed."""
-        return -(-self.total * bits(self.precision) // 8)
+        return packed_B(self.total, self.precision, self.shape[-1])
 
 
 @dataclass(frozen=True)

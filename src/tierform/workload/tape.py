@@ -159,10 +159,17 @@ class Formats:
     ffn: str
     vectors: str
     loss: str
+    embedding: str = ""
+    head: str = ""
+    inputs: str | None = None
+    unpack: str | None = None
+    mixed: Callable[[str, str, str | None], str] | None = None  # (format, part, target) -> format, for mixtures
 
-    def of_weight(self, part: str) -> str:
+    def of_weight(self, part: str, target: str | None = None) -> str:
         """Format of a matrix of a part of the model."""
-        return {"attention": self.attention, "ffn": self.ffn}.get(part, self.weights)
+        own = {"attention": self.attention, "ffn": self.ffn, "embedding": self.embedding, "head": self.head}
+        name = own.get(part) or self.weights
+        return self.mixed(name, part, target) if self.mixed is not None else name
 
 
 @dataclass(slots=True)
@@ -174,6 +181,7 @@ class Tape:
     training: bool = False
     tensor: int = 1
     sequence: bool = False
+    left_out: frozenset[str] = frozenset()  # sublayers (attention, ffn) that this layer does not have
     operators: list[Operator] = field(default_factory=list)
     steps: list[Entry] = field(default_factory=list)
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -181,6 +189,7 @@ class Tape:
     pieces: dict[str, int] = field(default_factory=dict)  # what a fused loss makes by pieces -> bytes of one piece
     together: list[int] = field(default_factory=list)  # for each operator, see Entry
     low: dict[tuple[str, str], Value] = field(default_factory=dict)  # (fused target, input) -> A's result
+    narrowed: dict[str, Value] = field(default_factory=dict)  # input of products -> it in their format
     cores: int = 0
     _group: int = 0
     _groups: int = 0
@@ -228,6 +237,7 @@ class Tape:
         quantizable: bool = True,
         whole: int = 0,
         partial: bool = False,
+        target: str | None = None,
     ) -> Parameter:
         """Declare a weight of this block; the same name again returns the same weight (tied)."""
         if name in self.parameters:
@@ -235,7 +245,7 @@ class Tape:
         if trainable is None:
             trainable = self._learns(part, bias)
         if precision is None:
-            precision = self.formats.of_weight(part) if matrix else self.formats.vectors
+            precision = self.formats.of_weight(part, target) if matrix else self.formats.vectors
             if matrix and quantizable and self.learning.quantized and part in ("attention", "ffn"):
                 precision = self.learning.quantized
         repeated = not whole or whole == prod(shape)

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
+from tierform.workload.decoding import Decoding
+from tierform.workload.expert_store import ExpertStore
+from tierform.workload.kv_policy import KVPolicy
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.targets import house_targets
 
@@ -91,6 +94,7 @@ class Inference:
     """`batch` prompts of `sequence` tokens, then `decode` generated tokens each; `prefill` may be left out.
 
     `precision` None, here and in the other tasks: the chip's own formats, or :func:`resolved_precision` without one.
+    `decoding` makes several tokens in a step; `kv` says what the cache keeps, `experts` where a mixture's wait.
     """
 
     batch: int = 1
@@ -98,6 +102,9 @@ class Inference:
     decode: int = 0
     prefill: bool = True
     precision: PrecisionPlan | None = None
+    decoding: Decoding | None = None
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
@@ -129,6 +136,8 @@ class Step:
     groups: tuple[SequenceGroup, ...]
     logits: Literal["last", "all"] = "last"
     precision: PrecisionPlan | None = None
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     def __post_init__(self) -> None:
         _check_choice(self.logits, ("last", "all"), "logits")
@@ -179,12 +188,30 @@ class Training(FineTuning):
     """One optimizer step of training from random weights; the same computation as full fine-tuning."""
 
 
-Task = Inference | Step | FineTuning | Training
+@dataclass(frozen=True, slots=True)
+class Distillation(FineTuning):
+    """One optimizer step of a student that learns from a teacher: the same as fine-tuning, and the teacher's forward.
+
+    `teacher` names a model of the library or a folder; it has the student's vocabulary and makes logits of all tokens.
+    `teacher_weights` is the format of its weights (empty: as the task's).
+    """
+
+    teacher: str = ""
+    teacher_weights: str = ""
+
+    def __post_init__(self) -> None:
+        FineTuning.__post_init__(self)
+        if not self.teacher:
+            raise TierformError([Problem("a student needs a teacher", key="teacher", fix="Name a model.")])
+
+
+Task = Inference | Step | FineTuning | Training | Distillation
 
 # Fields that came later, with their defaults: they change no description and no hash where they are not used.
-_LATER: dict[str, object] = {"fused_loss": False}
+_LATER: dict[str, object] = {"fused_loss": False, "decoding": None, "kv": None, "experts": None, "teacher_weights": ""}
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
+TASKS["distillation"] = Distillation
 METHODS: dict[str, type] = {
     "full": Full,
     "lora": LoRA,

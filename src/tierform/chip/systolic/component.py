@@ -12,11 +12,12 @@ from it (:mod:`tierform.chip.systolic.refetch`).
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from tierform.chip.component import (
     ONCE,
@@ -30,6 +31,7 @@ from tierform.chip.component import (
     cmos_leakage_W,
     remember,
 )
+from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
@@ -71,8 +73,11 @@ class SystolicParameters(FileModel):
     process: str | None = Field(
         None, description="Process node that gives the energies, area and leakage which this file leaves out"
     )
+    node: str | None = Field(
+        None, description="Process node at which the constants of this file hold; another one, by `set`, scales them"
+    )
     clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
-        description="Clock of the array; changes every time, and the leakage of a process"
+        description="Clock of the array; changes every time, and by `set` the supply and with it energies and leakage"
     )
     mac_energy: dict[str, _Energy] = Field(
         {}, description="Energy of a multiply-accumulate by number format; a format without one uses the next wider"
@@ -83,6 +88,12 @@ class SystolicParameters(FileModel):
     sram_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
         description="SRAM of one array; decides how often operands come from memory, and the area of a process"
     )
+    sram_banks: Count = Field(1, description="Banks of the SRAM; by `set` they change the energy of a byte")
+    sram_width: Count = Field(
+        32,
+        le=4096,
+        description="Bytes of one access of the SRAM; by `set` they change the energy of a byte and the area",
+    )
     array_area: Annotated[Constant, quantity("m^2", above=0)] | None = Field(
         None, description="Area of one array with its SRAM"
     )
@@ -92,6 +103,13 @@ class SystolicParameters(FileModel):
     idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
         None, description="Power of the clock of one array, whatever the temperature; none when left out"
     )
+
+
+def _check_node(name: str, node: str | None) -> None:
+    if node is not None:
+        from tierform.chip.process import load_process
+
+        load_process(node, f"{name}.node")
 
 
 @dataclass(frozen=True)
@@ -128,6 +146,7 @@ class SystolicArrays:
         left_out = [key for key in ("sram_energy", "array_area", "leakage") if getattr(p, key) is None]
         if not p.mac_energy:
             left_out.insert(0, "mac_energy")
+        _check_node(name, p.node)
         if left_out and p.process is None:
             fail("this key is missing, and no process gives it", key=f"{name}.{left_out[0]}", fix="Name a 'process'.")
         if left_out:
@@ -136,6 +155,14 @@ class SystolicArrays:
             process = load_process(str(p.process))
             p = p.model_copy(update=process.systolic(p.rows, p.columns, p.sram_capacity.value, p.clock.value, left_out))
         return cls(name, units, p)
+
+    @classmethod
+    def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
+        """Constants scaled from the data file's array to another; see :mod:`tierform.chip.systolic.laws`."""
+        from tierform.chip.systolic.laws import scaled
+
+        assert isinstance(parameters, SystolicParameters) and isinstance(given, SystolicParameters)
+        return scaled(parameters, given, own)
 
     def supports(self, operator: Operator) -> bool:
         """Any matmul in a number format that the array has a MAC energy for."""

@@ -5,7 +5,7 @@ gradient follows stands inside it as `backward`.
 """
 
 from tierform.workload.ops.activation import activation
-from tierform.workload.ops.attention import attention_core
+from tierform.workload.ops.attention import attention_core, score_tokens
 from tierform.workload.ops.collective import collect, enter, leave
 from tierform.workload.ops.dropout import dropout
 from tierform.workload.ops.elementwise import add, add_parameter, concatenate, multiply, part
@@ -40,6 +40,7 @@ __all__ = [
     "part",
     "rotary",
     "route",
+    "score_tokens",
     "softmax",
     "squared_error",
 ]

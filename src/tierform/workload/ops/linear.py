@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from tierform.workload import arithmetic
 from tierform.workload.operator import Kind, Operand, Origin, Role, Shard
 from tierform.workload.ops.elementwise import add
+from tierform.workload.precision import bits
 from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Parameter, Product, Shape, Tape, Value
 from tierform.workload.targets import FUSED
@@ -136,7 +137,9 @@ def linear(
         active=experts.active,
         quantizable=quantizable,
         whole=whole,
+        target=target,
     )
+    x = _narrowed(tape, x, part, quantizable)
     biases: tuple[Parameter, ...] = ()
     if bias:
         stored, active = experts.stored, experts.active
@@ -274,7 +277,9 @@ def adapter(
 # -- quantized weights -------------------------------------------------------------------------------------------
 def _dequantize(tape: Tape, name: str, part: str, w: Parameter, count: int) -> tuple[Value, ...]:
     """The weight of a quantized method in the activations' format, unpacked for one product."""
-    if not (tape.training and tape.learning.quantized and w.precision == tape.learning.quantized):
+    quantized = tape.training and tape.learning.quantized and w.precision == tape.learning.quantized
+    alone = tape.formats.unpack is not None and bits(w.precision) < bits(tape.formats.unpack)
+    if not (quantized or alone):
         return ()
     unpacked = _unpacked(tape, w)
     made = tape.emit(
@@ -292,6 +297,25 @@ def _dequantize(tape: Tape, name: str, part: str, w: Parameter, count: int) -> t
         backward=lambda reverse, gradient: None,
     )
     return (made,)
+
+
+def _narrowed(tape: Tape, x: Value, part: str, quantizable: bool) -> Value:
+    """The input in the format of the products of layers, made once for all that read it."""
+    form = tape.formats.inputs
+    if form is None or part not in ("attention", "ffn") or not quantizable or bits(x.precision) <= bits(form):
+        return x
+    if x.name not in tape.narrowed:
+        y = Value(f"{x.name}.narrow", x.shape, form, x.role, cut=x.cut)
+        tape.narrowed[x.name] = tape.emit(
+            f"{x.name}.quantize",
+            Kind.ELEMENTWISE,
+            part,
+            (x,),
+            y,
+            per_element=arithmetic.QUANTIZE,
+            origin=Origin.QUANTIZE,
+        )
+    return tape.narrowed[x.name].view(x.shape)
 
 
 def _dequantize_again(reverse: Reverse, name: str, w: Parameter, count: int) -> tuple[Value, ...]:
@@ -316,4 +340,4 @@ def _dequantize_again(reverse: Reverse, name: str, w: Parameter, count: int) -> 
 
 
 def _unpacked(tape: Tape, w: Parameter) -> Value:
-    return Value(f"{w.name}.unpacked", w.shape, tape.formats.activations, Role.WEIGHT)
+    return Value(f"{w.name}.unpacked", w.shape, tape.formats.unpack or tape.formats.activations, Role.WEIGHT)

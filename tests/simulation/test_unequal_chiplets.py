@@ -10,7 +10,7 @@ import pytest
 from tierform import TierformError, load_chip
 from tierform.chip.description import Chip
 from tierform.network import Topology
-from tierform.simulation.package_network import _unequal_chiplets, network_of
+from tierform.simulation.package_network import _any_links, network_of
 
 HEAD = """\
 name: side-by-side
@@ -31,7 +31,7 @@ def chip(folder: Path, *dies: str, kind: str = "2.5d") -> Chip:
     return load_chip(path)
 
 
-def test_have_two_unequal_chiplets_the_links_derived_by_hand(tmp_path: Path) -> None:
+def test_have_two_any_links_the_links_derived_by_hand(tmp_path: Path) -> None:
     # A row of two tiles of 1 mm x 1 mm, and 1 mm beside it a column of three tiles of 3 mm x 1 mm.  Routers stand in
     # the middle of tiles: x 0.5 and 1.5, y 0.5; then x 2 + 1 + 1.5 = 4.5, y 0.5, 1.5, 2.5.  Facing edges have 1 and 3
     # routers: one link, from the only one to the middle one, 3 mm across and 1 mm up.
@@ -77,7 +77,7 @@ def test_are_equal_chiplets_that_fill_a_rectangle_the_same_both_ways(tmp_path: P
     assert made is not None and made[0].topology.grid is not None
     grid, node = made[0].topology, made[1]
     router = {int(grid.node_router[n]): tile for tile, n in enumerate(node)}
-    free = _unequal_chiplets(whole)
+    free = _any_links(whole)
 
     def links(topology: Topology, number: dict[int, int]) -> set[tuple[object, ...]]:
         columns = ("link_source", "link_target", "link_length_m", "link_width_bits", "link_latency_cycles", "link_kind")

@@ -1,4 +1,7 @@
-"""How the functions of the compiled loops are compiled: for each other alone, without wrappers for Python."""
+"""How functions of loops that are kept as machine code are compiled: for each other alone, no wrappers for Python.
+
+See :mod:`tierform.machine_code`.
+"""
 
 from __future__ import annotations
 
