@@ -1,4 +1,4 @@
-// Drives the pages in Chromium: `node browser.mjs CONFIG.json`.  One line of JSON for each check; tests/studio reads them.
+// Drives the pages in Chromium: `node browser.mjs CONFIG.json [WORDS OF A CHECK]`.  One line of JSON for each check; tests/studio reads them.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { chromium } from 'playwright-core'
@@ -14,6 +14,7 @@ const hold = (truth, text) => { if (!truth) throw new Error(text) }
 const same = (a, b, text) => hold(JSON.stringify(a) === JSON.stringify(b), `${text}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`)
 
 async function check(name, body) {
+  if (process.argv[3] && !name.includes(process.argv[3])) return
   try { say(name, '', (await body()) ?? {}) } catch (error) { say(name, error) }
 }
 /** A page whose console, errors and requests are watched. */
@@ -250,7 +251,7 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
   await one.page.click('.bar:has-text("network.width")')
   await one.page.fill('.control input[type=text]', '-5')
   await one.page.keyboard.press('Enter')
-  await one.page.waitForSelector('.problems', { timeout: 30000 })
+  await one.page.waitForSelector('.problems', { timeout: 30000 }).catch(async () => { throw new Error(`not refused: ${await one.page.evaluate(() => location.hash)} ${await one.page.innerText('.state')} ${await one.page.inputValue('.control input[type=text]')}`) })
   same(await one.page.innerText('.now h1'), after, 'a refused value leaves the answer')
   await audit(one.page)
   one.quiet()
