@@ -57,12 +57,11 @@ class Mutant(NamedTuple):
     operator: str
     place: int
 
-    def text(self) -> str:
+    def made_in(self, text: str) -> str:
         """The text of the file with the mutant in it."""
         from cosmic_ray.mutating import mutate_code
         from cosmic_ray.plugins import get_operator
 
-        text = (ROOT / self.path).read_text()
         return str(mutate_code(text, get_operator(self.operator)(), self.place) or text)
 
 

@@ -276,11 +276,25 @@ def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
     return problems
 
 
+_MOST_KNOWN = 512
+_known: dict[int, object] = {}  # sections, by identity, whose sources are all known
+
+
 def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
     """Sources that the library does not know, in every section but the components, which are checked for themselves."""
     problems: list[Problem] = []
-    for key, constant in constants(chip):
-        if constant.source:
-            steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
-            problems += source_problems(constant.source, key, document.file, document.line_of(steps))
+    for name in type(chip).model_fields:
+        section = getattr(chip, name)
+        if name == "components" or isinstance(section, (str, bool)) or _known.get(id(section)) is section:
+            continue
+        found: list[Problem] = []
+        for key, constant in constants(section, name):
+            if constant.source:
+                steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+                found += source_problems(constant.source, key, document.file, document.line_of(steps))
+        if not found and section is not None:
+            _known[id(section)] = section
+            while len(_known) > _MOST_KNOWN:
+                del _known[next(iter(_known))]
+        problems += found
     return problems

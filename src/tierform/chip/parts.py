@@ -11,6 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ _MOST = 256
 _SETTLED_NS = 100_000_000
 _documents: dict[str, tuple[tuple[int, ...], Document]] = {}
 _validated: dict[str, object] = {}  # digest of a component's content -> its parameters
-_given: dict[int, tuple[Document, Any]] = {}  # data files by identity -> their parameters without changes
+_given: dict[int, tuple[Document, Any, str]] = {}  # data files by identity -> parameters without changes, their hash
 
 
 @dataclass(frozen=True)
@@ -126,7 +127,7 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
     digest = plain
     scaled = _scaled(kind, parameters, document, changes) if changes else Scaled(parameters)
     if scaled.parameters is not parameters:  # what the data file gives decides, too
-        digest = digest_of([plain, document.content, changes])
+        digest = digest_of([plain, _given[id(document)][2], changes])
     made = kind.build(name, units, scaled.parameters)
     remarks = made.remarks if isinstance(made, Remarker) else ()
     return Part(
@@ -142,16 +143,21 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
     )
 
 
+@lru_cache(maxsize=64)
+def _scales(kind: Any) -> bool:
+    return isinstance(kind, Scalable)
+
+
 def _scaled(kind: Any, parameters: Any, document: Document, changes: dict[str, object]) -> Scaled:
     """The parameters with the constants of the data file scaled to the sizes that the changes give."""
-    if not isinstance(kind, Scalable):
+    if not _scales(kind):
         return Scaled(parameters)
     known = _given.get(id(document))
     if known is None or known[0] is not document:
         try:
-            known = (document, validate(kind.schema, document))
+            known = (document, validate(kind.schema, document), digest_of(document.content))
         except TierformError:  # a data file that is whole only with its changes
-            known = (document, None)
+            known = (document, None, "")
         _keep(_given, id(document), known)
     if known[1] is None:
         return Scaled(parameters)

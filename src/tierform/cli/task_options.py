@@ -13,7 +13,7 @@ from tierform.errors import Problem, TierformError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-TASKS = ("inference", "finetune", "train")
+TASKS = ("inference", "finetune", "train", "distill")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
 METHODS = (
     *("full", "lora", "qlora", "dora", "lora-fa", "vera", "ia3", "prompt", "galore"),
@@ -56,6 +56,8 @@ _OPTIONS = [
         help="What waits in a host's memory: weights, kv-cache, gradients, optimizer, paged-optimizer, activations.",
     ),
     click.option("--host", help="The host's memory: pcie5-dram, pcie4-dram, nvme.  [default: pcie5-dram]"),
+    click.option("--teacher", help="distill: the model that the student learns from."),
+    click.option("--teacher-weights", help="distill: the format of its weights.  [default: as the task's]"),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
 ]
 
@@ -86,7 +88,10 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     if given["task"] == "inference":
         problems += [
             Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
-            for key in ("method", "rank", "targets", "bottleneck", "last", "tokens", "fused_loss", "fused_update")
+            for key in (
+                *("method", "rank", "targets", "bottleneck", "last", "tokens"),
+                *("fused_loss", "fused_update", "teacher", "teacher_weights"),
+            )
             if given[key] not in (None, False)
         ]
         task = _attempt(
@@ -101,8 +106,14 @@ def make_task(chip_precision: object, **given: Any) -> Any:
             if given.get(key):
                 option = f"--{key.replace('_', '-')}"
                 problems.append(Problem("has no meaning for training", key=option, value=given[key]))
+        if given["task"] != "distill":
+            problems += [
+                Problem("has no meaning without --task distill", key=f"--{key.replace('_', '-')}", value=given[key])
+                for key in ("teacher", "teacher_weights")
+                if given.get(key)
+            ]
         method = _attempt(problems, lambda: _method(given))
-        kind = FineTuning if given["task"] == "finetune" else Training
+        kind = {"finetune": FineTuning, "train": Training, "distill": _student(given)}[given["task"]]
         task = _attempt(
             problems,
             lambda: kind(
@@ -121,6 +132,16 @@ def make_task(chip_precision: object, **given: Any) -> Any:
     if problems:
         raise TierformError(problems)
     return replace(task, precision=precision) if precision is not None else task
+
+
+def _student(given: dict[str, Any]) -> Callable[..., Any]:
+    """What makes a distillation of the options of a fine-tuning."""
+    from functools import partial
+
+    from tierform.workload.task import Distillation
+
+    teacher, form = given.get("teacher") or "", given.get("teacher_weights") or ""
+    return partial(Distillation, teacher=teacher, teacher_weights=form)
 
 
 def _attempt(problems: list[Problem], make: Callable[[], object]) -> Any:

@@ -17,6 +17,7 @@ from tierform.workload.reduced import Reduction
 from tierform.workload.task import (
     Adapters,
     BitFit,
+    Distillation,
     FineTuning,
     Full,
     Inference,
@@ -99,6 +100,11 @@ RECORDS: dict[type, dict[str, str]] = {
     },
     FineTuning: _TUNING,
     Training: _TUNING,
+    Distillation: {
+        **_TUNING,
+        "teacher": "The model whose logits the student learns from; its forward pass and weights are added.",
+        "teacher_weights": "Format of the teacher's weights; left out: as the task's.",
+    },
     Full: {},
     LoRA: {
         "rank": _RANK,

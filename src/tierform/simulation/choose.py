@@ -44,6 +44,7 @@ PHASES = {
     StageKind.VERIFY: "decode",
     StageKind.FORWARD: "training",
     StageKind.BACKWARD: "training",
+    StageKind.TEACHER: "training",
     StageKind.UPDATE: "training",
 }
 

@@ -27,6 +27,10 @@ STUDIES = Registry(
         "hpt": "tierform.studies.hpt:run",
         "isaac": "tierform.studies.isaac:run",
         "smartquant": "tierform.studies.smartquant:run",
+        "tyukin": "tierform.studies.tyukin:run",
+        "speculative": "tierform.studies.speculative:run",
+        "small-cores": "tierform.studies.small_cores:run",
+        "smartquant-serving": "tierform.studies.smartquant_serving:run",
     },
 )
 

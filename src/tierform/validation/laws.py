@@ -1,4 +1,4 @@
-"""Scaling laws against what they were taken from and against what they were not: converters, SRAM.
+"""Scaling laws against what they were taken from and against what they were not: converters, SRAM, processes.
 
 Converters go through a chip that is varied, as users vary it: ISAAC's tile, given at 8 bits, at 4 to 10.  SRAM is held
 against runs of CACTI 7 from 8 KiB to 8 MiB, every second size held out.  What macros on silicon do at other precisions
@@ -15,6 +15,7 @@ from pathlib import Path
 from tierform.chip.crossbar import CrossbarTiles
 from tierform.chip.description import load_component
 from tierform.chip.laws import laws
+from tierform.chip.process import node_ratios
 from tierform.files import read_text
 from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
@@ -29,13 +30,36 @@ def ledger(folder: Path | None = None) -> EngineLedger:
     remarks = (
         "The converter's law has four coefficients for fourteen published figures, all of which were fitted.",
         "The SRAM's law is held against another model, CACTI, whose own distance from silicon is not in these errors.",
+        "From 45 to 7 nm the process law (Stillmaker and Baas) takes six times more off an operation than the energies "
+        "that a designer of chips at 7 nm published: energies of a 'process' or a changed 'node' below 16 nm are lower "
+        "bounds.  No bar is set; the shipped chips use neither.",
     )
-    return EngineLedger("laws", [*_converters(at / "laws_adc.csv"), *_sram(at / "laws_sram.csv")], remarks)
+    points = [*_converters(at / "laws_adc.csv"), *_sram(at / "laws_sram.csv"), *_process(_TABLES / "laws_process.csv")]
+    return EngineLedger("laws", points, remarks)
+
+
+def _texts(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(line for line in read_text(path).splitlines() if not line.startswith("#")))
 
 
 def _rows(path: Path) -> list[dict[str, float]]:
-    lines = [line for line in read_text(path).splitlines() if not line.startswith("#")]
-    return [{key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)]
+    return [{key: float(value) for key, value in row.items()} for row in _texts(path)]
+
+
+def _process(path: Path) -> Iterator[Point]:
+    """Energies at 7 nm from those at 45 nm, for information."""
+    ratio = node_ratios("45nm", "7nm")[1]
+    for row in _texts(path):
+        yield Point(
+            case=f"{row['quantity']}, 45 to 7 nm",
+            quantity="energy at another node",
+            unit="pJ",
+            reference=float(row["energy_7nm_pJ"]),
+            ours=float(row["energy_45nm_pJ"]) * ratio,
+            tolerance=None,
+            source="jouppi-2021",
+            evidence="published",
+        )
 
 
 def _converters(path: Path) -> Iterator[Point]:

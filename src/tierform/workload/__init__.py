@@ -11,6 +11,7 @@ from tierform.workload.precision import PRECISIONS, PrecisionPlan, bits
 from tierform.workload.task import (
     Adapters,
     BitFit,
+    Distillation,
     FineTuning,
     Full,
     Inference,
@@ -36,6 +37,7 @@ __all__ = [
     "BlockKind",
     "BlockMemory",
     "DoRA",
+    "Distillation",
     "FineTuning",
     "Footprint",
     "Full",

@@ -40,6 +40,7 @@ from tierform.workload.parallel import (
 )
 from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
+from tierform.workload.teacher import teaching
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
 ATTENTIONS = ("fused", "tiled", "eager")
@@ -255,7 +256,11 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
         )
     memory = _memory(plan, [laid_out], laid_out[0], weights, eager)
     update = _update(plan, task, laid_out[0], weights, memory)
+    taught = teaching(plan, task, whole, repeat)
+    if taught is not None:
+        weights, memory = (*weights, *taught.weights), (*memory, *taught.memory)
     stages = [
+        *([taught.stage] if taught is not None else []),
         Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
         *backward_stages(backward, repeat, weights, plan.precision, split),
         Stage("update", StageKind.UPDATE, (Wave(update),)),

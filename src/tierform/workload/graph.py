@@ -33,6 +33,7 @@ class StageKind(StrEnum):
     DECODE = "decode"
     DRAFT = "draft"
     VERIFY = "verify"
+    TEACHER = "teacher"
     FORWARD = "forward"
     BACKWARD = "backward"
     UPDATE = "update"

@@ -21,6 +21,7 @@ from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reduced import left_out
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
 from tierform.workload.sharding import gathers_of, kept_numbers
 from tierform.workload.spread import Spread
@@ -171,7 +172,7 @@ def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
-            missing = _left_out(plan.model, part)
+            missing = left_out(plan.model, part)
             if known is None or known[1] is not streams or known[0] != (rule, missing):
                 key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
                 if key not in cache:
@@ -182,12 +183,6 @@ def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list
             streams = known[2].leaving
     _keep_streams(chain)
     return _segments(plan, chain, p.training)
-
-
-def _left_out(model: Model, part: int | str) -> frozenset[str]:
-    """The sublayers that a layer does not have."""
-    lists = (("attention", model.without_attention), ("ffn", model.without_ffn))
-    return frozenset(name for name, numbers in lists if part in numbers)
 
 
 def _tape(plan: Plan, formats: Formats, rule: Learning, p: Pass, left_out: frozenset[str]) -> Tape:

@@ -202,7 +202,24 @@ class Training(FineTuning):
     """One optimizer step of training from random weights; the same computation as full fine-tuning."""
 
 
-Task = Inference | Step | FineTuning | Training
+@dataclass(frozen=True, slots=True)
+class Distillation(FineTuning):
+    """One optimizer step of a student that learns from a teacher: the same as fine-tuning, and the teacher's forward.
+
+    `teacher` names a model of the library or a folder; it has the student's vocabulary and makes logits of all tokens.
+    `teacher_weights` is the format of its weights (empty: as the task's).
+    """
+
+    teacher: str = ""
+    teacher_weights: str = ""
+
+    def __post_init__(self) -> None:
+        FineTuning.__post_init__(self)
+        if not self.teacher:
+            raise TierformError([Problem("a student needs a teacher", key="teacher", fix="Name a model.")])
+
+
+Task = Inference | Step | FineTuning | Training | Distillation
 
 # Fields that came later, with their defaults: they change no description and no hash where they are not used.
 _LATER: dict[str, object] = {
@@ -214,9 +231,11 @@ _LATER: dict[str, object] = {
     "decoding": None,
     "kv": None,
     "experts": None,
+    "teacher_weights": "",
 }
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
+TASKS["distillation"] = Distillation
 METHODS: dict[str, type] = {
     "full": Full,
     "lora": LoRA,

@@ -22,6 +22,8 @@ from tierform.chip.crossbar.parameters import CrossbarParameters, PartFile
 from tierform.chip.crossbar.tile import area_by_part
 from tierform.chip.laws import Scaled, Scaling, Steps, laws
 
+_LEAKAGE = "static power goes with the silicon of the tile"
+
 
 @dataclass(frozen=True, slots=True)
 class Factors:
@@ -41,6 +43,8 @@ def scaled(parameters: CrossbarParameters, given: CrossbarParameters, own: Abstr
         if part.law == "none" or name not in given.parts:
             continue
         f = factors(parameters, given, part, given.parts[name])
+        if f.energy == f.area == f.count == f.rate == 1.0:
+            continue
         energy = found.constant(("parts", name, "energy"), part.energy, f.energy, f.why)
         area = found.constant(("parts", name, "area"), part.area, f.area, f.why)
         found.number(("parts", name, "count"), part.count, f.count)
@@ -52,11 +56,14 @@ def scaled(parameters: CrossbarParameters, given: CrossbarParameters, own: Abstr
             found.say(f"{name} {f.why}: {', '.join(told)}")
     _read_time(parameters, given, found)
     made = found.on(parameters)
+    if made.parameters is given:
+        return made
     assert isinstance(made.parameters, CrossbarParameters)
     grown = sum(area_by_part(made.parameters).values()) / (sum(area_by_part(given).values()) or 1.0)
-    if found.changes or grown != 1.0:
-        found.constant(("leakage",), parameters.leakage, grown, "static power goes with the silicon of the tile")
-    return found.on(parameters)
+    if grown == 1.0 or not found.constant(("leakage",), parameters.leakage, grown, _LEAKAGE):
+        return made
+    leakage = found.changes[("leakage",)]
+    return Scaled(made.parameters.model_copy(update={"leakage": leakage}), made.remarks)
 
 
 def _read_time(parameters: CrossbarParameters, given: CrossbarParameters, found: Scaling) -> None:
