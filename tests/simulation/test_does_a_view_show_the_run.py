@@ -249,7 +249,7 @@ def test_is_the_layout_that_of_this_version() -> None:
     shapes = {}
     for name in ("3d", "gpu"):
         model, task, chip, options = RUNS[name]
-        shapes[name] = shape_of(simulate(model, task, chip, **options).view())
+        shapes[name] = shape_of(simulate(model, task, chip, timeline=name == "3d", **options).view())
         shapes[name]["job"] = "as in its file"
         shapes[name]["labels"] = list(shapes[name]["labels"].values())[:1]
     assert shapes == json.loads(GOLDEN.read_text())
