@@ -29,7 +29,8 @@ SPACE = (
 SPACE += "parameters: {batch: {path: task.batch, values: [1, 2]}}\nobjectives: [latency_s]\n"
 # verb -> its calls; the word is the extra that must be named, empty where the core is enough
 CALLS: dict[str, list[tuple[str, str]]] = {
-    "simulate": [("gpt2 --chip a100 --sequence 16", ""), ("gpt2 --chip a100 --sequence 16 --report r.html", "report")],
+    "simulate": [("gpt2 --chip a100 --sequence 16", ""), ("gpt2 --chip a100 --sequence 16 --report r.html", "")],
+    "studio": [("--no-browser", "studio")],
     "compare": [("gpt2 --chips a100,h100 --sequence 16", "")],
     "network": [("n.cfg --fidelity analytic", "")],
     "systolic": [("-c s.cfg -t gemm.csv", "")],

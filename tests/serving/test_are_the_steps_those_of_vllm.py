@@ -17,8 +17,9 @@ from compiled import run_compiled, steps_of
 from tierform.serving.engine import Engine
 from tierform.serving.requests import Content, Requests
 from tierform.serving.traces import load_trace
+from tierform.validation import serving
 
-FOLDER = Path(__file__).parent / "reference"
+FOLDER = Path(serving.__file__).parent / "tables" / "serving"
 
 
 def _rows(name: str) -> list[dict[str, str]]:
@@ -72,7 +73,7 @@ def test_are_they_with_a_small_cache_and_preemptions() -> None:
 
 def test_are_they_with_a_prefix_cache() -> None:
     engine = Engine(num_gpu_blocks=16000, max_num_seqs=64, max_num_batched_tokens=8192, async_scheduling=False)
-    content = load_trace(FOLDER / "vllm019-mooncake-conv.hash_ids.jsonl").content
+    content = load_trace(FOLDER / "vllm019-mooncake-conv.hash_ids.jsonl").first(40).content
     _hold("vllm019-mooncake-conv", _requests("vllm019-mooncake-conv", content), engine)
 
 

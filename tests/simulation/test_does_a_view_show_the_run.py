@@ -98,7 +98,8 @@ def test_are_operators_those_of_the_result(run: tuple[Result, View]) -> None:
     assert len(view["operators"]) == len(result.operators)
     for shown, row in zip(view["operators"], result.operators, strict=True):
         assert (shown["name"], shown["stage"], shown["component"]) == (row.name, row.stage, row.component)
-        assert shown["energy_J"] == pytest.approx(row.energy_J) and shown["network_B"] == pytest.approx(row.network_B)
+        for what in ("times", "busy_s", "energy_J", "memory_B", "network_B"):  # of one chip, which is all
+            assert shown[what] == pytest.approx(getattr(row, what)), what
         if row.component in view["components"]:
             held = [[name for name, _ in view["tiles"]["holds"][tile]] for tile in shown["tiles"]]
             assert all(row.component in names for names in held)
@@ -167,13 +168,30 @@ def test_is_influence_there_when_asked_for() -> None:
     assert job.simulate().view()["influence"] == []
 
 
-def test_has_a_pipeline_a_view_without_limits_and_a_loaded_result_none(tmp_path: Path) -> None:
+def test_has_a_pipeline_a_view_without_limits_that_goes_through_a_file(tmp_path: Path) -> None:
     split = tierform.Parallelism(pipeline=2)
     result = simulate("gpt2", ASK, "h100", parallelism=split)
     assert result.view()["limits"] is None and result.view()["chips"] == 2
     result.save(tmp_path / "run.json")
+    assert Result.load(tmp_path / "run.json").view() == result.view()
+
+
+def test_has_a_file_of_an_older_version_no_view(tmp_path: Path) -> None:
+    result = simulate("gpt2", ASK, "h100")
+    content = result.content()
+    assert content["view"] == result.view()
+    del content["view"]
+    again = Result.from_content(content)
+    assert not again.has_view and again.content()["view"] is None
     with pytest.raises(TierformError, match="where the simulation ran"):
-        Result.load(tmp_path / "run.json").view()
+        again.view()
+
+
+def test_are_limits_all_that_a_quick_view_lacks() -> None:
+    result = simulate("gpt2", ASK, "atleus")
+    quick = result.quick_view()
+    assert quick["limits"] is None and {**quick, "limits": result.view()["limits"]} == result.view()
+    assert result.quick_view() is result.view()
 
 
 # -- the critical path by hand ------------------------------------------------------------------------------------
@@ -231,7 +249,7 @@ def test_is_the_layout_that_of_this_version() -> None:
     shapes = {}
     for name in ("3d", "gpu"):
         model, task, chip, options = RUNS[name]
-        shapes[name] = shape_of(simulate(model, task, chip, **options).view())
+        shapes[name] = shape_of(simulate(model, task, chip, timeline=name == "3d", **options).view())
         shapes[name]["job"] = "as in its file"
         shapes[name]["labels"] = list(shapes[name]["labels"].values())[:1]
     assert shapes == json.loads(GOLDEN.read_text())

@@ -69,3 +69,13 @@ def test_are_all_mistakes_said_at_once() -> None:
         LLAMA.without(layers="0-31")
     with pytest.raises(TierformError, match="one stack"):
         load_model("t5-small").without(attention="1")
+
+
+def test_does_a_pattern_that_tensor_cores_skip_double_the_rate_of_a_long_prompt() -> None:
+    task = Inference(batch=8, sequence=2048, precision=PLAN)
+    dense, pattern, other = (
+        simulate(model, task, "a100", thermal="none").latency_s
+        for model in (LLAMA, LLAMA.sparse("2:4"), LLAMA.sparse("4:8"))
+    )
+    assert 1.3 < dense / pattern < 2.0  # attention and light kernels stay
+    assert other == pytest.approx(dense, rel=0.05)

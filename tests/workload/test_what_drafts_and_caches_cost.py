@@ -11,7 +11,17 @@ from tierform import library, simulate
 from tierform.errors import TierformError
 from tierform.simulation.drafted import speeds
 from tierform.simulation.job import Job
-from tierform.workload import Inference, PrecisionPlan, SequenceGroup, StageKind, Step, expand, load_model
+from tierform.workload import (
+    Distillation,
+    FineTuning,
+    Inference,
+    PrecisionPlan,
+    SequenceGroup,
+    StageKind,
+    Step,
+    expand,
+    load_model,
+)
 from tierform.workload.contract import check_workload
 from tierform.workload.decoding import Decoding, expected_tokens
 from tierform.workload.expert_store import ExpertStore
@@ -219,3 +229,28 @@ def test_are_stores_that_the_model_has_no_experts_for_refused() -> None:
         expand(LLAMA, _task(experts=ExpertStore()))
     with pytest.raises(TierformError, match="8 experts"):
         expand(load_model("mixtral-8x7b"), _task(experts=ExpertStore(routing=(1.0, 2.0))))
+
+
+# -- a teacher ---------------------------------------------------------------------------------------------------
+def test_does_a_teacher_add_its_forward_pass_and_its_weights() -> None:
+    student = load_model("llama-3.2-1b")
+    alone = expand(student, FineTuning(batch=2, sequence=64))
+    task = Distillation(batch=2, sequence=64, teacher="llama-3.1-8b", teacher_weights="int4-g128")
+    taught = expand(student, task)
+    check_workload(taught)
+    stage = taught.stages[0]
+    assert stage.kind is StageKind.TEACHER and [s.name for s in taught.stages[1:]] == [s.name for s in alone.stages]
+    plan = PrecisionPlan(master_weights=None).with_weights("int4-g128")
+    teacher = expand(LLAMA, Step((SequenceGroup(2, 64, 0),), logits="all", precision=plan))
+    assert taught.macs - alone.macs == teacher.macs
+    assert taught.footprint.weights - alone.footprint.weights == teacher.footprint.weights
+    assert taught.trainable_parameters == alone.trainable_parameters
+    slower = simulate(student, task, "a100", thermal="none").latency_s
+    assert slower > simulate(student, FineTuning(batch=2, sequence=64), "a100", thermal="none").latency_s
+
+
+def test_are_teachers_that_cannot_teach_refused() -> None:
+    with pytest.raises(TierformError, match="teacher"):
+        Distillation(batch=1)
+    with pytest.raises(TierformError, match="vocabulary"):
+        expand(load_model("llama-3.2-1b"), Distillation(batch=1, teacher="llama-2-7b"))

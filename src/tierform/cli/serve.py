@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tierform.cli.output import InputPath, OutputFile, console, json_option, one_thread, print_table, progress
+from tierform.cli.serve_fleet import fleet_of, fleet_options, show_fleet
 from tierform.errors import Problem, TierformError, fail
-from tierform.units import format_quantity
+from tierform.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
     from tierform.serving.requests import Requests
@@ -47,7 +48,13 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 )
 @click.option("--within", type=float, default=0.99, show_default=True, help="Share of requests that must keep the SLO.")
 @click.option("--price", help="Price of a chip-hour, as h100=2.5,l40s=0.9, for --find cheapest.")
+@click.option("--turns", type=float, help="With --rate: sessions of so many turns, each after the answer before it.")
+@click.option(
+    "--think", default="10s", show_default=True, help="With --turns: mean time between an answer and the next."
+)
+@fleet_options
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--save-timeline", type=OutputFile(), help="Write every step as a timeline for Perfetto (JSON).")
 @click.option("--save-requests", type=OutputFile(), help="Write one row for each request: CSV, or Parquet.")
 @json_option
 def command(
@@ -55,6 +62,7 @@ def command(
     chip: str | None,
     json_file: Path | None,
     save_requests: Path | None,
+    save_timeline: Path | None,
     find: str | None,
     **given: Any,
 ) -> None:
@@ -72,7 +80,7 @@ def command(
         fail("is missing", key="--chip", fix="Name a chip: tierform list chips.")
     requests = _requests(given)
     with progress() as bar:
-        run = _runner(model, given, bar)
+        run = _runner(model, {**given, "record": save_timeline is not None}, bar)
         if find == "load":
             _load(run, chip, requests, given, json_file)
             return
@@ -81,8 +89,12 @@ def command(
         write_json(json_file, made.to_dict())
     if save_requests:
         made.write_requests(save_requests)
+    if save_timeline:
+        from tierform.serving.timeline import write_timeline
+
+        write_timeline(made, save_timeline)
     show(made)
-    for kind, path in (("figures", json_file), ("requests", save_requests)):
+    for kind, path in (("figures", json_file), ("requests", save_requests), ("timeline", save_timeline)):
         if path:
             console().print(f"{kind}: {path}", soft_wrap=True)
 
@@ -96,13 +108,19 @@ def _numbers(text: str) -> list[int]:
 
 def _requests(given: dict[str, Any]) -> Requests:
     """The requests that the options describe."""
-    from tierform.serving.arrivals import Lengths, generate
+    from tierform.serving.arrivals import Lengths, generate, sessions
     from tierform.serving.traces import load_trace
 
     if (given["trace"] is None) == (given["rate"] is None):
         fail("either a trace or a rate is needed", key="--trace, --rate", fix="Give one of them.")
+    if given["turns"] is not None and (given["trace"] is not None or given["turns"] < 1):
+        fail("sessions are made with --rate, of one turn or more", key="--turns", value=given["turns"])
     if given["trace"] is None:
         prompt, output = (Lengths(given[name], given["variation"]) for name in ("prompt", "output"))
+        if given["turns"] is not None:
+            think_s = parse_quantity(given["think"], "s", key="--think")
+            seed, turns = given["seed"], given["turns"]
+            return sessions(given["rate"], given["number"], turns, think_s, prompt, output, closed=True, seed=seed)
         return generate(given["rate"], given["number"], prompt, output, given["pattern"], seed=given["seed"])
     found = load_trace(given["trace"])
     if given["first"] is not None:
@@ -145,6 +163,8 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, 
             oracle=oracle,
             slo=slo,
             seed=given["seed"],
+            record=bool(given.get("record")),
+            fleet=fleet_of(given),
             progress=told,
         )
 
@@ -264,6 +284,7 @@ def show(made: Service) -> None:
         ["KV blocks of a replica", f"{figures['engine']['num_gpu_blocks']:,}"],
     ]
     print_table("In all", ["", ""], lines)
+    show_fleet(made)
     for note in figures["notes"]:
         console().print(f"note: {note}")
 

@@ -55,7 +55,8 @@ def draw(p: Probabilities, random: np.random.Generator) -> Tokens:
     """One token of each row's distribution."""
     edges = np.cumsum(p, -1)
     points = random.random(len(p))[:, None] * edges[:, -1:]
-    return np.minimum((edges <= points).sum(-1), p.shape[-1] - 1).astype(np.int64)
+    found: Tokens = np.minimum((edges <= points).sum(-1), p.shape[-1] - 1).astype(np.int64)
+    return found
 
 
 def overlap(p: Probabilities, q: Probabilities) -> NDArray[np.float64]:

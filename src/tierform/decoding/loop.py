@@ -80,7 +80,8 @@ class Stepper:
 
 def cache_name(model: Any) -> str:
     """The argument under which a model takes its cache: newer versions of transformers renamed it."""
-    return _cache_name(type(model))
+    kind: type = type(model)
+    return _cache_name(kind)
 
 
 @lru_cache(maxsize=16)
@@ -127,7 +128,8 @@ def generate(
     begin = time.process_time()
     while len(found.tokens) < new and found.tokens[-1] not in stop:
         wanted = min(count, new - len(found.tokens) - 1) if draft is not None else 0
-        drafted, q = [], np.zeros((0, first.shape[-1]))
+        drafted: list[int] = []
+        q = np.zeros((0, first.shape[-1]))
         if draft is not None and wanted:
             at = time.process_time()
             drafted, q = draft.propose(context, wanted, sampling, random)

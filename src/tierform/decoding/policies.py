@@ -75,11 +75,12 @@ def rounded(values: Tensor, bits: int, group: int, dimension: int) -> Tensor:
     moved = values.transpose(dimension, -1)
     size = moved.shape[-1]
     padded = torch.cat([moved, moved[..., -1:].expand(*moved.shape[:-1], -size % group)], -1)
-    grouped = padded.unflatten(-1, (-1, group))
+    grouped = padded.reshape(*padded.shape[:-1], -1, group)
     low, high = grouped.amin(-1, keepdim=True), grouped.amax(-1, keepdim=True)
     scale = ((high - low) / (2**bits - 1)).clamp(min=1e-8)
     back = ((grouped - low) / scale).round().mul(scale).add(low)
-    return back.flatten(-2)[..., :size].transpose(dimension, -1)
+    result: Tensor = back.flatten(-2)[..., :size].transpose(dimension, -1)
+    return result
 
 
 class _NarrowLayer(DynamicLayer):  # type: ignore[no-untyped-call]

@@ -7,6 +7,7 @@ A test holds both lists complete and free of what is no longer read.
 from __future__ import annotations
 
 from tierform.simulation.job import Job
+from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
 from tierform.workload.decoding import Decoding
 from tierform.workload.expert_store import ExpertStore
 from tierform.workload.kv_policy import KVPolicy
@@ -16,6 +17,7 @@ from tierform.workload.reduced import Reduction
 from tierform.workload.task import (
     Adapters,
     BitFit,
+    Distillation,
     FineTuning,
     Full,
     Inference,
@@ -36,16 +38,23 @@ _TARGETS = (
     "Matrices that get adapters, of q, k, v, o, up, gate and down, of the fused qkv, kv and gate-up, "
     "by their names in Hugging Face's models (`q_proj`, `c_attn`), or `all-linear`."
 )
+_MANY = "Low-rank adapters that the sequences of the batch use, each its own; none when left out."
+_HOST = "The memory of a host that holds what is offloaded: `pcie5-dram`, `pcie4-dram`, `nvme`."
 _TUNING = {
-    "method": "What learns: `kind` full, lora, qlora, adapters, bitfit or last-layers, with its own keys.",
+    "method": "What learns: `kind` full, lora, qlora, dora, lora-fa, vera, ia3, prompt, galore, adapters, bitfit or "
+    "last-layers, with its own keys.",
     "batch": _BATCH,
     "sequence": "Tokens of a sequence; attention grows with its square.",
     "steps": "Optimizer steps; totals, wear and lifetime are for all of them.",
     "optimizer": "Optimizer; it decides how many states wait beside each weight.",
     "gradient_accumulation": "Passes over a batch of sequences before one update.",
-    "recomputation": "What backward computes again instead of reading it: nothing, attention, or whole layers.",
+    "recomputation": "What backward computes again instead of reading it: nothing, attention (`selective`), or whole "
+    "layers (`full`); behind a colon the layers that do: `full:12` the first, `full:0,4-7` those of a list.",
     "precision": _PRECISION,
     "fused_loss": "Whether logits, loss and their gradients are made a piece at a time, never whole in memory.",
+    "fused_update": "Whether each layer is updated as soon as its gradients are there, which are then dropped.",
+    "offload": "Parts that wait in a host's memory: weights, gradients, optimizer, paged-optimizer, activations.",
+    "host": _HOST,
 }
 
 RECORDS: dict[type, dict[str, str]] = {
@@ -69,6 +78,9 @@ RECORDS: dict[type, dict[str, str]] = {
         "decode": "Tokens that are generated after the prompt, for each sequence.",
         "prefill": "Whether the prompt's own pass is done; false: its KV cache is there already.",
         "precision": _PRECISION,
+        "offload": "Parts that wait in a host's memory: weights, kv-cache.",
+        "host": _HOST,
+        "adapters": _MANY,
         "decoding": "How several tokens are made in a step: drafts, and how many of them are accepted.",
         "kv": _KV,
         "experts": _STORE,
@@ -77,6 +89,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "groups": "The sequences of the pass: a list of groups of equal ones.",
         "logits": "Whether logits are computed of each sequence's last token, or of all new tokens.",
         "precision": _PRECISION,
+        "adapters": _MANY,
         "kv": _KV,
         "experts": _STORE,
     },
@@ -87,6 +100,11 @@ RECORDS: dict[type, dict[str, str]] = {
     },
     FineTuning: _TUNING,
     Training: _TUNING,
+    Distillation: {
+        **_TUNING,
+        "teacher": "The model whose logits the student learns from; its forward pass and weights are added.",
+        "teacher_weights": "Format of the teacher's weights; left out: as the task's.",
+    },
     Full: {},
     LoRA: {
         "rank": _RANK,
@@ -97,6 +115,21 @@ RECORDS: dict[type, dict[str, str]] = {
         "rank": _RANK,
         "targets": _TARGETS,
         "weights": "Format in which the frozen weights are kept; they are unpacked for each product.",
+    },
+    DoRA: {"rank": _RANK, "targets": _TARGETS},
+    LoRAFA: {"rank": _RANK, "targets": _TARGETS},
+    VeRA: {"rank": "Rank of the frozen pair of matrices that all layers share.", "targets": _TARGETS},
+    IA3: {"targets": "What learned factors scale: results of matrices, and for `down` its input."},
+    PromptTuning: {"tokens": "Learned vectors in front of every sequence."},
+    GaLore: {
+        "rank": "Rank of the subspace in which the optimizer sees the gradients of matrices.",
+        "every": "Steps after which the subspace is found anew by a singular value decomposition.",
+    },
+    AdapterBatch: {
+        "rank": _RANK,
+        "targets": _TARGETS,
+        "used": "Different adapters in a batch.",
+        "loaded": "Adapters in memory; left at 0: as many as are used.",
     },
     Adapters: {"bottleneck": "Width of the two bottleneck layers of each block."},
     BitFit: {},
@@ -109,6 +142,9 @@ RECORDS: dict[type, dict[str, str]] = {
         "zero": "What the copies of `data` shard in training: the optimizer's states (1), gradients, too (2), weights, "
         "too (3, as FSDP).",
         "overlap": "Whether each layer's gradients are reduced over the copies beside the backward pass of others.",
+        "expert": "Chips that share the experts of a layer: `tensor` of them, or a divisor of `data`.",
+        "imbalance": "Rows of the busiest chip of them over the mean, measured or given.",
+        "capacity": "Factor of each expert's padded buffer (Switch Transformers); 0: as many rows as come.",
         "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
     },
     Reduction: {

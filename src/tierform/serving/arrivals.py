@@ -131,22 +131,28 @@ def sessions(
     answer: Lengths,
     *,
     answer_s: float = 10.0,
+    closed: bool = False,
     seed: int = 0,
 ) -> Requests:
     """`number` sessions, `rate` a second, of `turns` turns on average; each turn says again all that was said before.
 
     A turn begins `answer_s` (how long an answer takes) and an exponential time to think after the one before.  This is
-    an open loop: answers that take longer do not delay the next turn.
+    an open loop: answers that take longer do not delay the next turn.  In a `closed` one a turn begins an exponential
+    time to think after its answer has really come.
     """
     generator = np.random.default_rng([seed, 2])
     starts = arrivals(rate, number, seed=seed)
     counts = generator.geometric(1.0 / max(turns, 1.0), number)
     times, prompts, outputs, first_id, said_ids = [], [], [], [], []
-    identity = 0
+    before_it, thinks = [], []
+    identity, placed = 0, 0
     for start, count in zip(starts, counts, strict=True):
         asked, answered = question.draw(generator, count), answer.draw(generator, count)
         waits = generator.exponential(think_s, count) + answer_s
         waits[0] = 0.0
+        thinks.append(np.rint(np.maximum(waits - answer_s, 0.0) * 1e9).astype(np.int64))
+        before_it.append(np.concatenate(([-1], np.arange(placed, placed + count - 1))).astype(np.int64))
+        placed += count
         before = np.concatenate(([0], np.cumsum(asked + answered)[:-1]))
         times.append(start + np.rint(np.cumsum(waits) * 1e9).astype(np.int64))
         prompts.append(before + asked)
@@ -158,10 +164,15 @@ def sessions(
     lengths, begins = np.concatenate(said_ids)[order], np.concatenate(first_id)[order]
     at = np.concatenate(([0], np.cumsum(lengths))).astype(np.int64)
     ids = np.arange(at[-1]) - np.repeat(at[:-1] - begins, lengths)
+    place = np.empty(placed + 1, np.int64)
+    place[order], place[-1] = np.arange(placed), -1
+    after = place[np.concatenate(before_it)[order]] if closed else np.full(placed, -1)
     return Requests(
         arrival_ns=arrival[order],
         prompt=np.concatenate(prompts)[order],
         output=np.concatenate(outputs)[order],
         content=HashIds(at, ids.astype(np.int64), TURN_TOKENS, answers=True),
-        source=f"{number} sessions, {rate:g} a second, seed {seed}",
+        source=f"{number} sessions, {rate:g} a second, {'closed, ' if closed else ''}seed {seed}",
+        after=after,
+        think_ns=np.concatenate(thinks)[order] if closed else np.zeros(placed, np.int64),
     )

@@ -61,6 +61,24 @@ class Capacity:
         return [(name, format_quantity(value, "B")) for name, value in parts] + [("KV blocks", f"{self.blocks:,}")]
 
 
+def kv_token_B(
+    model: Model,
+    chip: Chip,
+    parallelism: Parallelism,
+    runtime: Runtime,
+    precision: PrecisionPlan | None = None,
+) -> float:
+    """Bytes of a token's keys and values on one chip of a replica."""
+
+    def held(tokens: int) -> float:
+        task = Step((SequenceGroup(1, tokens, 0),), precision=precision)
+        run = Job(model, task, chip, parallelism, runtime, thermal="none", mapping="plain").simulate()._run
+        assert run is not None
+        return float(run.footprint["kv_cache"])
+
+    return held(2) - held(1)
+
+
 def capacity(
     model: Model,
     chip: Chip,

@@ -15,6 +15,7 @@ from numba import njit
 
 from tierform.serving.kernel_blocks import give_back, keep
 from tierform.serving.kernel_heap import set_event
+from tierform.serving.kernel_move import arrive, come_later, follow_up, mark, move_on, take_later
 from tierform.serving.kernel_oracle import (
     F_CONTEXTS,
     F_PREFILLS,
@@ -25,7 +26,7 @@ from tierform.serving.kernel_oracle import (
     OUTSIDE,
     step_cost,
 )
-from tierform.serving.kernel_queue import put, remove
+from tierform.serving.kernel_queue import remove
 from tierform.serving.kernel_route import route
 from tierform.serving.kernel_schedule import plan, settle
 from tierform.serving.state import (
@@ -36,22 +37,25 @@ from tierform.serving.state import (
     C_END,
     C_ENTRIES_LOGGED,
     C_FINISHED,
+    C_HOPE,
+    C_LATER,
     C_MARKED,
     C_MOST_PIECES,
     C_NEXT_ARRIVAL,
     C_NOW,
     C_OUT,
     C_PAUSE_AFTER,
+    C_PAUSE_AT,
     C_PHASE,
     C_PIECES_LEFT,
     C_PREEMPTED_LOGGED,
     C_RECORD,
-    C_REFUSED,
+    C_REQUEST,
     C_STEPS,
     C_STEPS_LOGGED,
     CELLS,
     CHIP_FREE,
-    COMING,
+    CLOSED,
     COMPUTED,
     DONE,
     E_ASYNC,
@@ -59,10 +63,7 @@ from tierform.serving.state import (
     E_BLOCKS,
     E_BUDGET,
     E_CACHING,
-    E_LENGTH,
-    E_SCHEDULER,
     E_SEQUENCES,
-    E_WATERMARK,
     EVENT_AT,
     FINISHED,
     FIRST_SLOT,
@@ -87,26 +88,24 @@ from tierform.serving.state import (
     N_RUNNING,
     N_WAITING,
     NEXT,
-    ORCA,
+    NONE,
+    ORACLE,
     OUTPUT,
     PAUSE,
     PEAK_BLOCKS,
     PEAK_RUNNING,
     PLANNED,
     POOL,
+    PREFILLS,
     PROMPT,
-    REFUSED_BLOCKS,
-    REFUSED_EMPTY,
-    REFUSED_LENGTH,
-    REPLICA,
+    ROLE,
     RUNNING,
     STATE,
     STEPS,
     TOKENS,
     TOKENS_DONE,
     UNTIL_0,
-    VLLM,
-    WAITING,
+    WINDOW,
 )
 
 ARRIVALS, PLANNING, COSTED = range(3)  # where the loop goes on
@@ -118,7 +117,7 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
     rows, row = requests.rows, replicas.rows[replica]
     engine = run.engines[row[POOL]]
     caching, waits, size = engine[E_CACHING] != 0, engine[E_ASYNC] != 0, engine[E_BLOCK_SIZE]
-    slot = row[FIRST_SLOT]
+    slot, prefills = row[FIRST_SLOT], row[ROLE] == PREFILLS
     ended, got = 0, 0
     for place in range(replicas.n_sampled[replica, slot]):
         request = replicas.sampled[replica, slot, place]
@@ -143,6 +142,10 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
             lists.load[replica] -= 1
             row[LOAD_TOKENS] -= rows[request, PROMPT] + rows[request, OUTPUT]
             run.counters[C_FINISHED] += 1
+            follow_up(run, requests, lists, request, now)
+        elif prefills and rows[request, STATE] == RUNNING:
+            move_on(run, requests, replicas, blocks, lists, replica, request, now)
+            ended += 1
         elif waits and caching and rows[request, STATE] == RUNNING:
             full = (rows[request, COMPUTED] - rows[request, AWAITED]) // size
             keep(run.counters, requests, lists, blocks, row, replica, request, full)
@@ -160,52 +163,6 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
     set_event(
         replicas.rows, lists.heap, lists.place, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER
     )
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def refusal(engine, prompt, output):  # type: ignore[no-untyped-def]
-    """Why an engine can never serve a request of these lengths, or 0."""
-    if prompt <= 0:
-        return REFUSED_EMPTY
-    if prompt + output > engine[E_LENGTH]:
-        return REFUSED_LENGTH
-    tokens = prompt + max(output - 1, 0)
-    usable = engine[E_BLOCKS] - (1 if engine[E_SCHEDULER] == VLLM else 0)
-    if engine[E_SCHEDULER] == ORCA:
-        tokens = engine[E_LENGTH]
-    if (tokens + engine[E_BLOCK_SIZE] - 1) // engine[E_BLOCK_SIZE] + engine[E_WATERMARK] > usable:
-        return REFUSED_BLOCKS
-    return 0
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
-def _mark(run, replicas, lists, replica):  # type: ignore[no-untyped-def]
-    """The replica plans a step at this moment."""
-    if replicas.rows[replica, PLANNED] != 0:
-        return
-    replicas.rows[replica, PLANNED] = 1
-    lists.marked[run.counters[C_MARKED]] = replica
-    run.counters[C_MARKED] += 1
-
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _arrive(run, requests, replicas, blocks, lists, request, replica):  # type: ignore[no-untyped-def]
-    """A request reaches its replica, and waits there or is refused."""
-    rows, row = requests.rows, replicas.rows[replica]
-    engine = run.engines[row[POOL]]
-    rows[request, REPLICA] = replica
-    reason = refusal(engine, rows[request, PROMPT], rows[request, OUTPUT])
-    if reason != 0:
-        rows[request, STATE] = reason
-        run.counters[C_REFUSED] += 1
-        return
-    rows[request, STATE] = WAITING
-    rows[request, TOKENS] = rows[request, PROMPT]
-    lists.load[replica] += 1
-    row[LOAD_TOKENS] += rows[request, PROMPT] + rows[request, OUTPUT]
-    put(rows, requests.order, row, engine, request, False)
-    if row[IN_FLIGHT] == 0:
-        _mark(run, replicas, lists, replica)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -253,6 +210,8 @@ def _record(run, replicas, logs, replica, start, duration):  # type: ignore[no-u
         counters[C_PREEMPTED_LOGGED] += 1
     line[L_ENTRIES] = counters[C_ENTRIES_LOGGED]
     line[L_PREEMPTED] = counters[C_PREEMPTED_LOGGED]
+    for column in range(len(logs.cost) - 1):
+        logs.joules[counters[C_STEPS_LOGGED] - 1, column] = logs.cost[1 + column]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -262,6 +221,8 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
     engine = run.engines[row[POOL]]
     slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) & 1
     start = max(counters[C_NOW], row[CHIP_FREE])
+    if replicas.stretch[replica] != 1.0:
+        duration = max(1, int(duration * replicas.stretch[replica] + 0.5))
     row[CHIP_FREE] = start + duration
     row[UNTIL_0 + slot] = start + duration
     row[IN_FLIGHT] += 1
@@ -296,7 +257,7 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
     """Plan steps of a replica until as many are in flight as its engine allows; why it stopped."""
     row, counters = replicas.rows[replica], run.counters
     engine = run.engines[row[POOL]]
-    at = run.oracle_at[row[POOL]]
+    at = run.oracle_at[row[ORACLE]]
     while row[IN_FLIGHT] < (2 if engine[E_ASYNC] != 0 else 1):
         reason = _room(run, replicas, lists, logs, replica)
         if reason != DONE:
@@ -321,21 +282,31 @@ def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ign
     """Go on until all is done or something is needed; `answer` is what was asked for (a replica, nanoseconds)."""
     counters = run.counters
     pending = answer
-    number = len(requests.arrival)
+    number = len(lists.coming)
     steps_before = counters[C_STEPS]
     while True:
         if counters[C_PHASE] == ARRIVALS:
-            if counters[C_NEXT_ARRIVAL] < number and requests.arrival[counters[C_NEXT_ARRIVAL]] <= counters[C_NOW]:
-                request = counters[C_NEXT_ARRIVAL]
-                if requests.rows[request, STATE] == COMING:
-                    replica = pending
-                    pending = -1
-                    if replica < 0:
-                        replica = route(run, requests, replicas, blocks, lists, logs, request)
-                        if replica < 0:
-                            return ASK_ROUTER
-                    _arrive(run, requests, replicas, blocks, lists, request, replica)
-                counters[C_NEXT_ARRIVAL] += 1
+            again = counters[C_LATER] > 0 and lists.later_at[0] <= counters[C_NOW]
+            place = counters[C_NEXT_ARRIVAL]
+            if again or (place < number and requests.arrival[lists.coming[place]] <= counters[C_NOW]):
+                request = lists.later[0] if again else lists.coming[place]
+                counters[C_REQUEST] = request
+                replica = pending
+                pending = -1
+                if replica == NONE:
+                    replica = route(run, requests, replicas, blocks, lists, logs, request)
+                    if replica == NONE:
+                        return ASK_ROUTER
+                if again:
+                    take_later(counters, lists)
+                else:
+                    counters[C_NEXT_ARRIVAL] += 1
+                if replica == CLOSED and counters[C_HOPE] != 0:
+                    if requests.arrival[request] == LATER:
+                        requests.arrival[request] = counters[C_NOW]
+                    come_later(counters, lists, request, counters[C_PAUSE_AT] + 1)
+                else:
+                    arrive(run, requests, replicas, lists, request, replica, counters[C_NOW])
                 continue
             counters[C_PHASE] = PLANNING
         if counters[C_PHASE] == COSTED:
@@ -358,14 +329,18 @@ def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ign
         first = lists.heap[0]
         now = replicas.rows[first, EVENT_AT]
         if counters[C_NEXT_ARRIVAL] < number:
-            now = min(now, requests.arrival[counters[C_NEXT_ARRIVAL]])
+            now = min(now, requests.arrival[lists.coming[counters[C_NEXT_ARRIVAL]]])
+        if counters[C_LATER] > 0:
+            now = min(now, lists.later_at[0])
         if now == LATER:
             return DONE
+        if now > counters[C_PAUSE_AT]:
+            return WINDOW
         counters[C_NOW] = now
         while replicas.rows[lists.heap[0], EVENT_AT] == now:
             replica = lists.heap[0]
             _finish(run, requests, replicas, blocks, lists, replica, now)
-            _mark(run, replicas, lists, replica)
+            mark(run, replicas, lists, replica)
         counters[C_PHASE] = ARRIVALS
 
 

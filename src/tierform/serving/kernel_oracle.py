@@ -80,16 +80,17 @@ def _joint(data, at, chunk, past, singles, context):  # type: ignore[no-untyped-
     low_4, up_4 = bracket(data, start + first + second + third, fourth, context)
     start += first + second + third + fourth
     total = 0.0
-    for corner in range(16):
-        one, two, three, four = corner & 1, (corner >> 1) & 1, (corner >> 2) & 1, corner >> 3
-        weight = up_1 if one else 1.0 - up_1
-        weight *= up_2 if two else 1.0 - up_2
-        weight *= up_3 if three else 1.0 - up_3
-        weight *= up_4 if four else 1.0 - up_4
-        if weight != 0.0:
-            place = (low_1 + one) * second + low_2 + two
-            place = (place * third + low_3 + three) * fourth + low_4 + four
-            total += weight * data[start + place]
+    for one in range(2 if up_1 > 0.0 else 1):
+        weight_1 = up_1 if one else 1.0 - up_1
+        for two in range(2 if up_2 > 0.0 else 1):
+            weight_2 = weight_1 * (up_2 if two else 1.0 - up_2)
+            row = start + ((low_1 + one) * second + low_2 + two) * third * fourth
+            for three in range(2 if up_3 > 0.0 else 1):
+                place = row + (low_3 + three) * fourth + low_4
+                value = data[place]
+                if up_4 > 0.0:
+                    value += up_4 * (data[place + 1] - value)
+                total += weight_2 * (up_3 if three else 1.0 - up_3) * value
     return total
 
 
@@ -178,8 +179,10 @@ def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-
                 continue  # it counts among the entries with one new token
             _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), columns, 1.0, out)
     else:
-        layers, skew = data[at], data[at + 1]
-        at += 2
+        layers = data[at]
+        # The skew's two lines over decodes: of steps without chunks, and of steps with some.
+        alone, beside = at + 1, at + 2 + 2 * int(data[at + 1])
+        at = beside + 1 + 2 * int(data[beside])
         # Several chunks are as many equal ones of the mean size, and after the mean past, of their tokens.
         new, square, past = 0.0, 0.0, 0.0
         for entry in range(features[F_PREFILLS]):
@@ -194,9 +197,12 @@ def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-
             size, past, often = square / new, past / new, new * new / square
         context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
         seconds = _joint(data, at, size, past, float(singles), context)
-        if singles > 1 and skew > 0.0:
-            longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
-            seconds += skew * (longest - seconds)
+        if singles > 1:
+            part[0] = 0.0
+            _line(data, beside if new > 0.0 else alone, float(singles), 1, part)
+            if part[0] > 0.0:
+                longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
+                seconds += part[0] * max(longest - seconds, 0.0)
         if often > 1.0:
             more = _joint(data, at, size, past, 0.0, 0.0) - _joint(data, at, data[at + 5], 0.0, 0.0, 0.0)
             seconds += (often - 1.0) * max(more, 0.0)

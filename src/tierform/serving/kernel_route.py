@@ -5,7 +5,17 @@ from __future__ import annotations
 from numba import njit
 
 from tierform.serving.kernel_blocks import look_up
-from tierform.serving.state import C_RANDOM, C_ROUND, C_ROUTER, E_BLOCK_SIZE, E_CACHING, NONE, POOL, PROMPT
+from tierform.serving.state import (
+    C_RANDOM,
+    C_ROUND,
+    C_ROUTER,
+    CLOSED,
+    E_BLOCK_SIZE,
+    E_CACHING,
+    NONE,
+    POOL,
+    PROMPT,
+)
 
 ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER = range(5)
 
@@ -19,10 +29,10 @@ def _random(counters, below):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _least(load):  # type: ignore[no-untyped-def]
-    best = 0
-    for replica in range(1, len(load)):
-        if load[replica] < load[best]:
+def _least(load, takes):  # type: ignore[no-untyped-def]
+    best = CLOSED
+    for replica in range(len(load)):
+        if (best < 0 or load[replica] < load[best]) and takes[replica] != 0:
             best = replica
     return best
 
@@ -41,31 +51,37 @@ def _cached_tokens(run, requests, replicas, blocks, logs, request, replica):  # 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def route(run, requests, replicas, blocks, lists, logs, request):  # type: ignore[no-untyped-def]
-    """The replica of a request, or -1: ask Python."""
+    """The replica of a request, NONE: ask Python, or CLOSED: there is none that takes it."""
     counters, load = run.counters, lists.load
     number = len(load)
-    if number == 1:
-        return 0
+    takes = lists.takes[1 if requests.given[request] > 0 else 0]
+    least = _least(load, takes)
+    if least < 0 or number == 1 or counters[C_ROUTER] == LEAST_LOADED:
+        return least
     if counters[C_ROUTER] == ROUND_ROBIN:
-        chosen = counters[C_ROUND] % number
-        counters[C_ROUND] += 1
-        return chosen
-    if counters[C_ROUTER] == LEAST_LOADED:
-        return _least(load)
+        while True:
+            chosen = counters[C_ROUND] % number
+            counters[C_ROUND] += 1
+            if takes[chosen] != 0:
+                return chosen
     if counters[C_ROUTER] == TWO_CHOICES:
         one = _random(counters, number)
         other = _random(counters, number - 1)
         if other >= one:
             other = other + 1
-        if load[other] < load[one] or (load[other] == load[one] and other < one):
+        first, second = takes[one] != 0, takes[other] != 0
+        if not first and not second:
+            return least
+        if not second:
+            return one
+        if not first or load[other] < load[one] or (load[other] == load[one] and other < one):
             return other
         return one
     if counters[C_ROUTER] == PREFIX_AWARE:
         # The most cached tokens among replicas that are not much busier than the least busy one.
-        least = load[_least(load)]
         best, most = NONE, -1
         for replica in range(number):
-            if load[replica] > 2 * least + 4:
+            if load[replica] > 2 * load[least] + 4 or takes[replica] == 0:
                 continue
             cached = _cached_tokens(run, requests, replicas, blocks, logs, request, replica)
             if cached > most or (cached == most and load[replica] < load[best]):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.serving.kernel_blocks import give_back, keep, look_up, take, touch
+from tierform.serving.kernel_blocks import give_back, keep, keep_own, look_up, take, touch
 from tierform.serving.kernel_oracle import (
     F_CONTEXTS,
     F_LONGEST,
@@ -59,9 +59,11 @@ from tierform.serving.state import (
     OUTPUT,
     PREEMPTED,
     PREEMPTIONS,
+    PREFILLS,
     PRIORITY,
     PROMPT,
     RELEASES,
+    ROLE,
     RUNNING,
     SARATHI,
     STATE,
@@ -165,6 +167,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
     engine, row = run.engines[pool], replicas.rows[replica]
     running, sampled, n_sampled = replicas.running[replica], replicas.sampled[replica], replicas.n_sampled[replica]
     chunk, counters = logs.chunk, run.counters
+    prefills = row[ROLE] == PREFILLS  # then a request leaves with its first token
     ranked = engine[E_POLICY] == PRIORITY  # then a request may have to leave a step again
     size, caching, waits = engine[E_BLOCK_SIZE], engine[E_CACHING] != 0, engine[E_ASYNC] != 0
     budget, threshold, policy = engine[E_BUDGET], engine[E_THRESHOLD], engine[E_POLICY]
@@ -191,7 +194,10 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 new == 1
                 and computed < rows[request, BLOCKS] * size
                 and (not caching or min(computed + 1, rows[request, TOKENS]) < (rows[request, CACHED] + 1) * size)
-                and (awaited == 0 or computed + 2 - awaited < rows[request, PROMPT] + rows[request, OUTPUT])
+                and (
+                    awaited == 0
+                    or (not prefills and computed + 2 - awaited < rows[request, PROMPT] + rows[request, OUTPUT])
+                )
                 and computed >= rows[request, PROMPT]
                 and not ranked
             ):
@@ -208,7 +214,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 budget -= 1
                 place += 1
                 continue
-            if awaited > 0 and computed + 2 - awaited >= rows[request, PROMPT] + rows[request, OUTPUT]:
+            if awaited > 0 and (prefills or computed + 2 - awaited >= rows[request, PROMPT] + rows[request, OUTPUT]):
                 new = 0
             if 0 < threshold < new:
                 new = threshold
@@ -228,6 +234,8 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 if at < place and rows[victim, NEXT] > 0:  # one that was passed over does not move the place (as vLLM)
                     place -= 1
                     budget += _unchoose(rows, victim, features, chunk, sampled, n_sampled, slot)
+                if caching:
+                    keep_own(counters, requests, lists, blocks, row, replica, victim)
                 give_back(counters, rows, lists, blocks, row, replica, victim, caching)
                 rows[victim, COMPUTED] = 0
                 rows[victim, PREEMPTIONS] += 1
@@ -284,10 +292,11 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
             break  # it did not fit before, and nothing that could help it happened since
         tokens = rows[request, TOKENS]
         hits, unused = 0, 0
-        if caching:
+        given = min(requests.given[request], tokens - 1)
+        if caching and given == 0:
             most = (tokens - 1) // size
             hits, unused = look_up(counters, requests, blocks, replica, request, most, logs.found)
-        past = hits * size
+        past = given if given > 0 else hits * size
         new = tokens - past
         if 0 < engine[E_THRESHOLD] < new:
             new = engine[E_THRESHOLD]
@@ -316,6 +325,7 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
             row[FREE] -= need
         rows[request, COMPUTED] = past
         rows[request, STATE] = RUNNING
+        requests.given[request] = 0
         if rows[request, HIT] < 0:
             rows[request, HIT] = past
             requests.scheduled[request] = now

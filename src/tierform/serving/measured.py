@@ -4,8 +4,9 @@ The tables are those that a profiler of serving kernels writes: ``dense.csv`` (l
 ``per_sequence.csv`` (layer, sequences, time_us), ``attention.csv`` (prefill_chunk, kv_prefill, n_decode, kv_decode,
 time_us) and, where unequal contexts were measured, ``skew.csv``.  Between points everything is linear.  Attention of a
 step with several chunks of prompts is that of as many equal chunks of their mean size; decodes of
-unequal contexts take alpha of the way from the time at their mean to the time at the longest, with alpha fitted to
-``skew.csv``.  Limits: one chip; no energy is known.
+unequal contexts take alpha of the way from the time at their mean to the time at the longest, with alpha by the number
+of decodes fitted to ``skew.csv``; a profile whose ``meta.yaml`` turns its skew off (``skew_fit: {enabled: false}``) is
+used without.  Limits: one chip; no energy is known.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import Problem, TierformError, fail
-from tierform.files import read_text
+from tierform.files import read_text, read_yaml
 from tierform.serving.kernel_oracle import JOINT
 from tierform.serving.oracle import StepCost, StepShape, line, packed_cost
 
@@ -39,6 +40,9 @@ BETWEEN = 8  # points of the chunk for each that was measured
 AXES = ("prefill_chunk", "kv_prefill", "n_decode", "kv_decode")
 
 
+NO_SKEW = (np.zeros(1), np.zeros(1))
+
+
 @dataclass(frozen=True)
 class TableOracle:
     """Step times from measured tables; made by :func:`load_tables`."""
@@ -48,7 +52,7 @@ class TableOracle:
     sequences: tuple[Floats, Floats]
     grids: tuple[Floats, Floats, Floats, Floats]
     attention: Floats  # seconds of one layer over the four grids
-    skew: float = 0.0
+    skew: tuple[tuple[Floats, Floats], tuple[Floats, Floats]] = (NO_SKEW, NO_SKEW)  # without chunks, with some
     step_s: float = 0.0
     components: tuple[str, ...] = ()
 
@@ -60,7 +64,9 @@ class TableOracle:
                 line(self.tokens[0], self.tokens[1] + self.step_s),
                 line(*self.sequences),
                 line([0.0], np.zeros(1)),
-                [self.layers, self.skew],
+                [self.layers],
+                line(*self.skew[0]),
+                line(*self.skew[1]),
                 [len(grid) for grid in self.grids],
                 *self.grids,
                 self.attention.ravel(),
@@ -99,15 +105,38 @@ def load_tables(folder: str | Path, layers: int) -> TableOracle:
         sequences=(rows, by_rows),
         grids=grids,
         attention=attention,
-        skew=fitted_skew(skew) if skew.is_file() else 0.0,
+        skew=fitted_skew(skew) if skew.is_file() and _skewed(folder / "meta.yaml") else (NO_SKEW, NO_SKEW),
     )
 
 
-def fitted_skew(path: Path) -> float:
-    """The alpha that brings decodes of unequal contexts nearest to what was measured (least squares of times)."""
-    rows = _rows(path, ("t_mean_us", "t_max_us", "t_skew_us"))
-    mean, longest, unequal = rows.T
-    return float(((unequal - mean) * (longest - mean)).sum() / ((longest - mean) ** 2).sum())
+def _skewed(meta: Path) -> bool:
+    """Whether the profile says that its skew is to be used; one that says nothing does not object."""
+    if not meta.is_file():
+        return True
+    content = read_yaml(meta).content
+    fit = content.get("skew_fit") if isinstance(content, dict) else None
+    return not (isinstance(fit, dict) and fit.get("enabled") is False)
+
+
+def fitted_skew(path: Path) -> tuple[tuple[Floats, Floats], tuple[Floats, Floats]]:
+    """The alphas that bring decodes of unequal contexts nearest to what was measured, by the number of decodes.
+
+    A line for steps of decodes alone and one for steps with chunks of prompts (least squares of times).  How many
+    sequences a kernel's blocks share among the processors decides what an unequal one costs, so alpha goes by number.
+    """
+    rows = _rows(path, ("n", "pc", "t_mean_us", "t_max_us", "t_skew_us"))
+    found = []
+    for chosen in (rows[rows[:, 1] == 0], rows[rows[:, 1] > 0]):
+        numbers = np.unique(chosen[:, 0])
+        alphas = [_alpha(chosen[chosen[:, 0] == number]) for number in numbers]
+        found.append((numbers, np.array(alphas)) if len(numbers) else NO_SKEW)
+    return found[0], found[1]
+
+
+def _alpha(rows: Floats) -> float:
+    mean, longest, unequal = rows[:, 2:].T
+    spread = ((longest - mean) ** 2).sum()
+    return float(max(0.0, ((unequal - mean) * (longest - mean)).sum() / spread)) if spread else 0.0
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Floats:

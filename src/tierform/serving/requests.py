@@ -162,6 +162,9 @@ class Requests:
     `arrival_ns` counts from the start of the trace.  `priority` is smaller for those that go first (vLLM's meaning),
     and names the class whose SLO applies.  `content` is what prompts say, where it is known.  `id` is their name in
     the trace, by default their number.
+
+    `after` makes a closed loop: request i comes `think_ns[i]` after request ``after[i]`` is done (or refused), whenever
+    that is; -1 for one that comes by itself.  The arrival of one that follows is only its place in the order.
     """
 
     arrival_ns: Int64
@@ -171,31 +174,48 @@ class Requests:
     content: Content | None = None
     id: tuple[str, ...] = ()
     source: str = "given"
+    after: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    think_ns: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         number = len(self.arrival_ns)
+        for name, value in (("after", -1), ("think_ns", 0)):
+            given = np.ascontiguousarray(getattr(self, name), np.int64)
+            object.__setattr__(self, name, given if len(given) else np.full(number, value, np.int64))
         for name in ("arrival_ns", "prompt", "output", "priority"):
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), np.int64))
         if len(self.priority) == 0:
             object.__setattr__(self, "priority", np.zeros(number, np.int64))
         problems = [
             Problem("arrays of one length are needed", key=name, value=len(getattr(self, name)))
-            for name in ("prompt", "output", "priority")
+            for name in ("prompt", "output", "priority", "after", "think_ns")
             if len(getattr(self, name)) != number
         ]
         if not problems:
-            for name in ("arrival_ns", "prompt", "output"):
+            for name in ("arrival_ns", "prompt", "output", "think_ns"):
                 values = getattr(self, name)
                 if number and values.min() < 0:
                     at = int(np.argmax(values < 0))
                     problems.append(Problem(f"must not be negative (request {at})", key=name, value=int(values[at])))
-                if name != "arrival_ns" and number and values.max() > MOST_TOKENS:
+                if name in ("prompt", "output") and number and values.max() > MOST_TOKENS:
                     problems.append(Problem(f"at most {MOST_TOKENS} tokens", key=name, value=int(values.max())))
             if number and (np.diff(self.arrival_ns) < 0).any():
                 at = int(np.argmax(np.diff(self.arrival_ns) < 0)) + 1
                 problems.append(Problem("must be in order of arrival", key="arrival_ns", value=f"request {at}"))
+            problems += self._loops()
         if problems:
             raise TierformError(problems)
+
+    def _loops(self) -> list[Problem]:
+        """What is wrong with `after`: each comes after an earlier one, and two never after the same."""
+        place = np.flatnonzero(self.after >= 0)
+        late = place[self.after[place] >= place]
+        problems = [
+            Problem("must come after an earlier request", key="after", value=f"request {one}") for one in late[:1]
+        ]
+        if not problems and len(np.unique(self.after[place])) < len(place):
+            problems.append(Problem("two requests come after the same one", key="after"))
+        return problems
 
     def __len__(self) -> int:
         return len(self.arrival_ns)
@@ -212,6 +232,8 @@ class Requests:
     def take(self, chosen: Int64) -> Requests:
         """Some of the requests, in order of arrival."""
         chosen = np.sort(np.asarray(chosen, np.int64))
+        place = np.full(len(self) + 1, -1)
+        place[chosen] = np.arange(len(chosen))
         return Requests(
             arrival_ns=self.arrival_ns[chosen],
             prompt=self.prompt[chosen],
@@ -220,6 +242,8 @@ class Requests:
             content=self.content.take(chosen) if self.content is not None else None,
             id=tuple(self.id[int(one)] for one in chosen) if self.id else (),
             source=self.source,
+            after=place[self.after[chosen]],
+            think_ns=self.think_ns[chosen],
         )
 
     def faster(self, factor: float) -> Requests:

@@ -30,12 +30,13 @@ ROUTERS = Registry(
 
 @dataclass(frozen=True)
 class RouterView:
-    """What a router may look at: requests that wait or run on each replica, and the time."""
+    """What a router may look at: requests that wait or run on each replica, the time, and which take this request."""
 
     load: NDArray[np.int64]
     now_ns: int
     prompt: int
     output: int
+    takes: NDArray[np.bool_]
 
 
 Router = Callable[[RouterView, int], int]

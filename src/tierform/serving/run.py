@@ -32,6 +32,7 @@ from tierform.serving.state import (
     NONE,
     REPLICA_COLUMNS,
     REQUEST_COLUMNS,
+    WINDOW,
     Blocks_,
     Ints,
     Lists_,
@@ -72,8 +73,9 @@ class Machine:
         ask_router: Callable[[Machine], int] | None = None,
         ask_oracle: Callable[[Machine], int] | None = None,
         pause: Callable[[int], None] | None = None,
+        window: Callable[[Machine], int] | None = None,
     ) -> None:
-        """Run to the end."""
+        """Run to the end; `window` is called at the moment of counter C_PAUSE_AT, and says the next such moment."""
         answer = -1
         before = -1
         while True:
@@ -85,6 +87,9 @@ class Machine:
                 self._grow_log()
             elif reason == GROW_PIECES:
                 self._grow_pieces()
+            elif reason == WINDOW:
+                assert window is not None
+                self.run.counters[state.C_PAUSE_AT] = window(self)
             elif reason == ASK_ROUTER:
                 assert ask_router is not None
                 answer = ask_router(self)
@@ -107,6 +112,7 @@ class Machine:
         logs, sequences = self.logs, len(self.logs.chunk)
         self.logs = logs._replace(
             steps=_longer(logs.steps, 2 * len(logs.steps)),
+            joules=_longer(logs.joules, 2 * len(logs.steps)),
             entries=_longer(logs.entries, 2 * len(logs.entries) + sequences),
             preempted=_longer(logs.preempted, 2 * len(logs.preempted) + sequences),
         )
@@ -142,9 +148,15 @@ def _longer(array: NDArray[Number], length: int) -> NDArray[Number]:
 
 
 def machine(
-    requests: Requests, pools: Sequence[Pool], *, router: int = 0, record: bool = False, seed: int = 0
+    requests: Requests,
+    pools: Sequence[Pool],
+    *,
+    router: int = 0,
+    record: bool = False,
+    seed: int = 0,
+    more: Sequence[NDArray[np.float64]] = (),
 ) -> Machine:
-    """The arrays of a run before its first event."""
+    """The arrays of a run before its first event; `more` are numbers of oracles that replicas may change to."""
     engines = np.stack([pool.engine.numbers() for pool in pools])
     pool_of = np.repeat(np.arange(len(pools)), [pool.replicas for pool in pools])
     number = len(pool_of)
@@ -153,9 +165,10 @@ def machine(
     sequences = max(pool.engine.max_num_seqs for pool in pools)
     counters = np.zeros(COUNTERS, np.int64)
     counters[state.C_RECORD], counters[state.C_ROUTER], counters[state.C_RANDOM] = record, router, seed
-    counters[state.C_PAUSE_AFTER] = STEPS_BETWEEN_PAUSES
-    starts = np.cumsum([0, *(len(pool.packed) for pool in pools)])[:-1]
-    run = Run_(counters, engines, np.concatenate([pool.packed for pool in pools]).astype(np.float64), starts)
+    counters[state.C_PAUSE_AFTER], counters[state.C_PAUSE_AT] = STEPS_BETWEEN_PAUSES, LATER
+    oracles = [*(pool.packed for pool in pools), *more]
+    starts = np.cumsum([0, *(len(packed) for packed in oracles)])[:-1]
+    run = Run_(counters, engines, np.concatenate(oracles).astype(np.float64), starts)
     rows = _request_rows(requests)
     size = pools[0].engine.block_size
     longest = int((requests.prompt + requests.output).max()) if len(requests) else 1
@@ -167,7 +180,7 @@ def machine(
         requests=made,
         replicas=_replicas(pool_of, engines, sequences, components),
         blocks=blocks,
-        lists=_lists(number, counters),
+        lists=_lists(number, counters, np.flatnonzero(requests.after < 0), len(requests)),
         logs=_logs(record, sequences, components, longest // size + 2),
     )
 
@@ -189,14 +202,20 @@ def _requests(requests: Requests, rows: Small, engine: Engine, counters: Ints) -
         else Requests.block_keys(_nothing(number), 16)
     )
     counters[state.C_KEY_SHIFT] = keys.shift
+    follow = np.full(number, NONE, np.int64)
+    later = np.flatnonzero(requests.after >= 0)
+    follow[requests.after[later]] = later
     return Requests_(
         rows=rows,
-        arrival=requests.arrival_ns,
+        arrival=np.where(requests.after < 0, requests.arrival_ns, LATER),
         order=np.ascontiguousarray(requests.prompt if shortest else requests.priority),
         scheduled=np.full(number, NONE, np.int64),
         first=np.full(number, NONE, np.int64),
         last=np.full(number, NONE, np.int64),
         energy=np.zeros(number),
+        given=np.zeros(number, np.int32),
+        follow=follow,
+        think=requests.think_ns,
         shared=keys.shared,
         key_at=keys.at,
         keys=keys.keys,
@@ -214,7 +233,7 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int) -> 
     rows[:, state.HEAD] = rows[:, state.TAIL] = NONE
     rows[:, state.BLOCKED_RELEASES] = NONE
     rows[:, state.EVENT_AT] = LATER
-    rows[:, state.POOL] = pool_of
+    rows[:, state.POOL] = rows[:, state.ORACLE] = pool_of
     rows[:, state.ALIVE] = 1
     rows[:, state.GROUPS_FREE] = engines[:, state.E_BLOCKS].max()
     null = np.where(engines[:, state.E_SCHEDULER] == state.VLLM, 1, 0)
@@ -225,6 +244,7 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int) -> 
         sampled=np.zeros((number, 2, sequences), np.int32),
         n_sampled=np.zeros((number, 2), np.int32),
         share=np.zeros(number),
+        stretch=np.ones(number),
         energy=np.zeros((number, components)),
     )
 
@@ -250,7 +270,7 @@ def _blocks(number: int, blocks: int, counters: Ints) -> Blocks_:
     )
 
 
-def _lists(number: int, counters: Ints) -> Lists_:
+def _lists(number: int, counters: Ints, coming: Ints, requests: int) -> Lists_:
     pieces = 64
     following = np.arange(1, pieces + 1, dtype=np.int32)
     following[-1] = NONE
@@ -263,6 +283,10 @@ def _lists(number: int, counters: Ints) -> Lists_:
         place=np.arange(number, dtype=np.int64),
         marked=np.zeros(number, np.int64),
         load=np.zeros(number, np.int64),
+        takes=np.array([[1], [0]], np.int32).repeat(number, axis=1),
+        coming=coming,
+        later=np.zeros(requests + 1, np.int64),
+        later_at=np.zeros(requests + 1, np.int64),
     )
 
 
@@ -270,6 +294,7 @@ def _logs(record: bool, sequences: int, components: int, most_blocks: int) -> Lo
     steps = 4096 if record else 1
     return Logs_(
         steps=np.zeros((steps, LOG_COLUMNS), np.int64),
+        joules=np.zeros((steps, components)),
         entries=np.zeros((steps + sequences, 3), np.int64),
         preempted=np.zeros(steps + sequences, np.int32),
         chunk=np.zeros((sequences, 4), np.int32),

@@ -11,8 +11,9 @@ import numpy as np
 from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
 from tierform.serving import state
-from tierform.serving.capacity import Capacity, capacity
+from tierform.serving.capacity import Capacity, capacity, kv_token_B
 from tierform.serving.engine import Engine, load_engine
+from tierform.serving.fleet import Fleet, FleetRun
 from tierform.serving.kernel_oracle import OUTSIDE
 from tierform.serving.oracle import StepOracle, StepShape, numbers_of
 from tierform.serving.requests import Requests
@@ -46,12 +47,14 @@ def serve(
     slo: Slo | None = None,
     record: bool = False,
     seed: int = 0,
+    fleet: Fleet | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> Service:
     """What the users of `requests` get from `replicas` of a model on a chip.
 
     `parallelism` is inside a replica.  `runtime` is by default vLLM's on a chip that is a board, else the ideal one.
-    `oracle` tells what a step takes, by default tables made from ``simulate``.  `record` keeps every step.  Raises
+    `oracle` tells what a step takes, by default tables made from ``simulate``.  `record` keeps every step.  `fleet`
+    says what happens to the replicas: prefill apart, failures, autoscaling, heat, fewer bits under load.  Raises
     TierformError with all problems found.
     """
     settings = engine if isinstance(engine, Engine) else load_engine(engine) if engine is not None else Engine()
@@ -68,6 +71,8 @@ def serve(
         problems.append(Problem(what, key="replicas", value=replicas))
     if not len(trace):
         problems.append(Problem("there is no request", key="requests", value=trace.source))
+    run = FleetRun(fleet or Fleet())
+    problems += run.fleet.problems(replicas, on)
     if problems:
         raise TierformError(problems)
     room: Capacity | None = None
@@ -90,18 +95,22 @@ def serve(
             progress=(lambda share: progress("tables of the oracle", share)) if progress is not None else None,
         )
     pool = Pool(replicas, settings, numbers_of(asked))
-    made = machine(trace, [pool], router=number, record=record, seed=seed)
+    more = [numbers_of(one) for one in run.fleet.levels]
+    made = machine(trace, [pool], router=number, record=record, seed=seed, more=more)
+    run.fleet.prepare(made, on, lambda: kv_token_B(found, on, parallelism, software, precision))
+    idle_W = _idle_W(on, parallelism) if asked.components else 0.0
+    window = run.begin(made, on, asked.components, parallelism.chips, idle_W)
 
     def pause(done: int) -> None:
         if progress is not None:
             progress("requests", done / len(trace))
 
     asker = _ask_oracle(asked) if pool.packed[0] == OUTSIDE else None
-    made.go(_ask_router(ask) if ask is not None else None, asker, pause)
+    made.go(_ask_router(ask) if ask is not None else None, asker, pause, window)
     return _service(
         made,
         trace,
-        replicas,
+        run,
         asked,
         Service(
             model=found.name,
@@ -111,7 +120,7 @@ def serve(
             states=state.STATES,
             replicas={},
             energy_J_by_component={},
-            idle_W=_idle_W(on, parallelism) if asked.components else 0.0,
+            idle_W=idle_W,
             router=router if replicas > 1 else "none",
             slo=slo or Slo(),
             source=trace.source,
@@ -134,13 +143,14 @@ def _idle_W(chip: Chip, parallelism: Parallelism) -> float:
 
 def _ask_router(router: Router) -> Callable[[Machine], int]:
     def ask(made: Machine) -> int:
-        request = int(made.run.counters[state.C_NEXT_ARRIVAL])
+        request = int(made.run.counters[state.C_REQUEST])
         row = made.requests.rows[request]
         now = int(made.run.counters[state.C_NOW])
-        view = RouterView(made.lists.load.copy(), now, int(row[state.PROMPT]), int(row[state.OUTPUT]))
+        takes = made.lists.takes[1 if made.requests.given[request] > 0 else 0] != 0
+        view = RouterView(made.lists.load.copy(), now, int(row[state.PROMPT]), int(row[state.OUTPUT]), takes)
         chosen = int(router(view, request))
-        if not 0 <= chosen < len(view.load):
-            what = f"the router gave replica {chosen} of {len(view.load)}"
+        if not 0 <= chosen < len(view.load) or not takes[chosen]:
+            what = f"the router gave replica {chosen} of {len(view.load)}, which does not take this request"
             raise TierformError([Problem(what, key="router")])
         return chosen
 
@@ -164,9 +174,9 @@ def _ask_oracle(oracle: StepOracle) -> Callable[[Machine], int]:
     return ask
 
 
-def _service(made: Machine, trace: Requests, replicas: int, oracle: StepOracle, empty: Service) -> Service:
+def _service(made: Machine, trace: Requests, run: FleetRun, oracle: StepOracle, empty: Service) -> Service:
     rows, of = made.requests.rows, made.requests
-    arrival = trace.arrival_ns * 1e-9
+    arrival = of.arrival * 1e-9
 
     def seconds(values: state.Ints) -> state.Floats:
         return np.where(values >= 0, values * 1e-9, np.nan)
@@ -176,6 +186,7 @@ def _service(made: Machine, trace: Requests, replicas: int, oracle: StepOracle, 
     with np.errstate(invalid="ignore", divide="ignore"):
         tpot = np.where(generated > 1, (last - first) / np.maximum(generated - 1, 1), np.nan)
     table = made.replicas.rows
+    end_s = float(np.nanmax(last)) if np.isfinite(last).any() else 0.0
     steps = None
     counters = made.run.counters
     if counters[state.C_RECORD]:
@@ -183,6 +194,7 @@ def _service(made: Machine, trace: Requests, replicas: int, oracle: StepOracle, 
             made.logs.steps[: counters[state.C_STEPS_LOGGED]],
             made.logs.entries[: counters[state.C_ENTRIES_LOGGED]],
             made.logs.preempted[: counters[state.C_PREEMPTED_LOGGED]],
+            made.logs.joules[: counters[state.C_STEPS_LOGGED]],
         )
     energy = made.replicas.energy.sum(axis=0)
     return replace(
@@ -213,9 +225,12 @@ def _service(made: Machine, trace: Requests, replicas: int, oracle: StepOracle, 
             "most_running": table[:, state.PEAK_RUNNING].copy(),
             "most_blocks": table[:, state.PEAK_BLOCKS].copy(),
             "free_blocks_at_end": table[:, state.FREE].copy(),
+            "on_s": run.on_s(made, end_s),
         },
         energy_J_by_component={name: float(one) for name, one in zip(oracle.components, energy, strict=True)},
         steps=steps,
         lookup_tokens=int(counters[state.C_LOOKED_UP]),
         hit_tokens=int(counters[state.C_HITS]),
+        over_time=run.heat.to_dict() if run.heat is not None else {},
+        more=run.figures(made),
     )

@@ -28,6 +28,7 @@ class Steps:
     table: Ints
     entries: Ints
     preempted: NDArray[np.int32]
+    joules: Floats  # by component
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,8 @@ class Service:
     capacity: tuple[tuple[str, str], ...] = ()
     lookup_tokens: int = 0
     hit_tokens: int = 0
+    over_time: dict[str, list[float]] = field(default_factory=dict)
+    more: dict[str, Figure] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.columns["arrival_s"])
@@ -62,6 +65,10 @@ class Service:
     def array(self, name: str) -> Floats:
         """A column as floats."""
         return np.asarray(self.columns[name], float)
+
+    def array_of(self, name: str) -> Floats:
+        """A figure of every replica as floats."""
+        return np.asarray(self.replicas[name], float)
 
     @cached_property
     def finished(self) -> NDArray[np.bool_]:
@@ -92,7 +99,7 @@ class Service:
     def idle_J(self) -> float:
         """What replicas drew while they waited for requests."""
         busy = float(np.asarray(self.replicas["busy_s"]).sum())
-        return self.idle_W * max(0.0, self.seconds * len(self.replicas["busy_s"]) - busy)
+        return self.idle_W * max(0.0, float(np.asarray(self.replicas["on_s"]).sum()) - busy)
 
     @property
     def energy_J(self) -> float:
@@ -152,6 +159,8 @@ class Service:
             "steps": int(np.asarray(self.replicas["steps"]).sum()),
             "busy_share": float(np.asarray(self.replicas["busy_s"]).mean()) / seconds if seconds else 0.0,
             "capacity": [list(line) for line in self.capacity],
+            **self.more,
+            "over_time": {name: list(values) for name, values in self.over_time.items()},
             "notes": list(self.notes),
         }
 

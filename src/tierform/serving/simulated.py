@@ -44,6 +44,7 @@ T = TypeVar("T")
 VERSION = 1  # of the tables: raise it when what they hold changes
 ROOMY = "1000 TB"
 AT_ONCE = 4  # passes among which the groups of one number of sequences are shared
+PASTS = (64, 256, 512, 1024, 2048, 4096, 8192, 16384)
 STRAIGHT = 0.002  # a table's line is straight where its middle is off by no more than this share
 
 
@@ -64,7 +65,12 @@ def grid_for(most_tokens: int, most_sequences: int, longest: int) -> Grid:
     sequences = [
         part for one in doubled for part in ((one,) if one < 4 else (one, one * 5 // 4, one * 3 // 2, one * 7 // 4))
     ]
-    contexts = [part for one in doubled if one >= 16 for part in (one, one + one // 2)]
+    contexts = [
+        part
+        for one in doubled
+        if one >= 16
+        for part in ((one, one * 5 // 4, one * 3 // 2, one * 7 // 4) if one < 1024 else (one, one * 3 // 2))
+    ]
     edges = [one for one in range(64, most_tokens, 64) if one <= 512 or one % 128 == 0]
     tokens = [one for edge in range(64, most_tokens, 64 * max(1, most_tokens // 4096)) for one in (edge, edge + 1)]
     small = [one for one in (1, 2, 4, 8, 16, 32) if one < most_tokens]
@@ -73,7 +79,7 @@ def grid_for(most_tokens: int, most_sequences: int, longest: int) -> Grid:
         sequences=tuple(sorted({*(one for one in sequences if one < most_sequences), most_sequences})),
         contexts=tuple(sorted({1, *(one for one in contexts if one < longest), longest})),
         chunks=tuple(sorted({2, 16, *edges, *(one + 1 for one in edges), most_tokens})),
-        pasts=tuple(sorted({0, *(one for one in (64, 512, 4096, 16384) if one < longest), longest})),
+        pasts=tuple(sorted({0, *(one for one in PASTS if one < longest), longest})),
     )
 
 

@@ -43,8 +43,9 @@ STATES = (
 N_RUNNING, N_WAITING, HEAD, TAIL, FREE, IN_FLIGHT, FIRST_SLOT, CHIP_FREE = range(8)
 RELEASES, INSERTIONS, BLOCKED_RELEASES, BLOCKED_INSERTIONS, EVENT_AT, POOL, PLANNED, STEPS = range(8, 16)
 UNTIL_0, UNTIL_1, ALIVE, LOAD_TOKENS, BUSY_NS, PEAK_RUNNING, PEAK_BLOCKS, TOKENS_DONE = range(16, 24)
-GROUPS_FREE = 24
+GROUPS_FREE, ROLE, ORACLE, LINK_FREE = range(24, 28)
 REPLICA_COLUMNS = 32
+BOTH, PREFILLS, DECODES = range(3)  # what a replica does
 
 # -- an engine's numbers, in the order of their columns ---------------------------------------------------------------
 (
@@ -84,7 +85,8 @@ VLLM, SARATHI, ORCA = range(3)
 LOG_COLUMNS = 12
 
 # Why the loop came back.
-DONE, GROW_LOG, GROW_PIECES, ASK_ROUTER, ASK_ORACLE, PAUSE = range(6)
+DONE, GROW_LOG, GROW_PIECES, ASK_ROUTER, ASK_ORACLE, PAUSE, WINDOW = range(7)
+CLOSED = -2  # a router's answer: no replica takes requests now
 
 CELLS = 32  # blocks of a request's list that stand together
 
@@ -100,6 +102,9 @@ class Requests_(NamedTuple):
     last: Ints
     energy: Floats  # J
     shared: Small  # (n,) blocks whose content other requests may have, too
+    given: Small  # (n,) tokens whose KV comes with it from another replica
+    follow: Ints  # (n,) the request that comes once this one is done, or NONE
+    think: Ints  # (n,) ns between the two, of the later one
     key_at: Ints  # (n,) where the keys of a request's groups of blocks begin
     keys: Ints  # a number that stands for the content of each group and all before it
 
@@ -112,6 +117,7 @@ class Replicas_(NamedTuple):
     sampled: Small  # (r, 2, max_num_seqs)
     n_sampled: Small  # (r, 2)
     share: Floats  # (r,) joules a token of all steps so far
+    stretch: Floats  # (r,) a step's time over that of the oracle (a chip that is too hot runs slower)
     energy: Floats  # (r, components) J
 
 
@@ -141,12 +147,17 @@ class Lists_(NamedTuple):
     place: Ints  # (r,) where a replica stands in the heap
     marked: Ints  # (r,) replicas that plan a step now
     load: Ints  # (r,) requests that wait or run
+    takes: Small  # (2, r) whether a replica takes new requests now, and such that were prefilled elsewhere
+    coming: Ints  # requests that come by themselves, in order of arrival
+    later: Ints  # (n,) a heap of requests that come at a moment known only now
+    later_at: Ints  # (n,) when
 
 
 class Logs_(NamedTuple):
     """Recorded steps, entries of prefills, preemptions, and the scratch of the step being planned."""
 
     steps: Ints  # (steps, 12)
+    joules: Floats  # (steps, components)
     entries: Ints  # (entries, 3): request, new, computed
     preempted: Small
     chunk: Small  # (sequences, 4): request, new, computed, whether it is listed as a prefill
@@ -163,7 +174,7 @@ class Run_(NamedTuple):
     counters: Ints
     engines: Ints  # (pools, 13)
     oracle: Floats
-    oracle_at: Ints  # (pools,) where a pool's numbers begin
+    oracle_at: Ints  # (oracles,) where an oracle's numbers begin
 
 
 (
@@ -195,5 +206,12 @@ class Run_(NamedTuple):
     C_END,
     C_KEY_SHIFT,
     C_WIDTH,
-) = range(28)
-COUNTERS = 28
+    C_LATER,
+    C_PAUSE_AT,
+    C_REQUEST,
+    C_MOVE_NS,
+    C_MOVE_TOKEN_PS,
+    C_HOPE,
+    C_MOVES,
+) = range(35)
+COUNTERS = 35

@@ -22,6 +22,7 @@ from tierform.simulation.costing import Costing
 from tierform.simulation.drafted import best_tokens, drafts, leaves_tokens_open, with_gain
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.job import Job
+from tierform.simulation.offload import load_host
 from tierform.simulation.remember import Bounded
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.stages import Stages, Timed, held_B
@@ -31,7 +32,7 @@ from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
-from tierform.workload.task import FineTuning
+from tierform.workload.task import FineTuning, Step
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
@@ -43,6 +44,7 @@ PHASES = {
     StageKind.VERIFY: "decode",
     StageKind.FORWARD: "training",
     StageKind.BACKWARD: "training",
+    StageKind.TEACHER: "training",
     StageKind.UPDATE: "training",
 }
 
@@ -105,8 +107,14 @@ class _Choice:
             return self.model
         assert isinstance(self.model, Model) and self.job.task is not None
         task = task_on(self.job.task, self.chip)
-        attention = self.runtime.attention_on(self.chip)
-        return expand(self.model, task, split, parallelism=self.job.parallelism, attention=attention)
+        return expand(
+            self.model,
+            task,
+            split,
+            parallelism=self.job.parallelism,
+            attention=self.runtime.attention_on(self.chip),
+            in_turn=self.runtime.admission == "in-turn",
+        )
 
     # -- what is left open ------------------------------------------------------------------------------------
     def best(self, timeline: bool) -> Trial:
@@ -171,9 +179,11 @@ class _Choice:
                 value=3,
                 fix="Choose zero=2, which shards the optimizer's states and the gradients.",
             )
-        memory = MemoryBehind(self.chip, self.cycle)
+        task = workload.task
+        host = load_host(task.host) if not isinstance(task, Step) and task.offload else None
+        memory = MemoryBehind(self.chip, self.cycle, host)
         resident_B = float(workload.footprint.adapters)
-        placement = memory.place(workload.footprint, held_B(workload, mapping), aside_of(workload))
+        placement = memory.place(workload, workload.footprint, held_B(workload, mapping), aside_of(workload))
         costing = Costing(
             self.chip,
             mapping,
@@ -191,7 +201,7 @@ class _Choice:
             groups = workload.group_footprints(stages.cut)
             footprint = max(groups, key=lambda group: group.total)
             held = held_B(workload, mapping) // self.job.parallelism.pipeline
-            placement = memory.place(footprint, held, aside_of(workload))
+            placement = memory.place(workload, footprint, held, aside_of(workload))
         return Trial(
             workload=workload,
             mapping=mapping,

@@ -63,6 +63,35 @@ class Route:
     link_share: Floats = field(default_factory=lambda: np.zeros(0))
     where: Floats | None = None
     own: bool = False
+    source: Place | None = None
+
+    def between(self, tiles: int) -> Floats:
+        """(tiles, tiles) the fraction of each byte delivered that goes from tile to tile (a multicast: to each target).
+
+        All layers, not the samples of a very wide multicast.
+        """
+        made = np.zeros((tiles, tiles))
+        if self.source is None:
+            return made
+        count = max(len(place.samples) for place in (self.source, *self.targets))
+        for index in range(count):
+            here = self.source.at(index)
+            for goal in receivers(self.source, self.targets, index):
+                made[np.ix_(here, goal)] += 1.0 / (count * len(self.targets) * len(here) * len(goal))
+        return made
+
+    def port_s_per_B(self, port_B_per_s: float) -> float:
+        """Seconds that a byte takes at the ports of its tiles alone, as `seconds_per_B` counts those of all links."""
+        if self.source is None:
+            return 0.0
+        count = max(len(place.samples) for place in (self.source, *self.targets))
+        total = 0.0
+        for index in range(count):
+            here = self.source.at(index)
+            goals = receivers(self.source, self.targets, index)
+            if goals:
+                total += 1.0 / min(len(here), *(len(goal) for goal in goals))
+        return total / count / port_B_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +209,7 @@ class Fabric:
             link_share=share,
             where=self._where(share),
             own=source.own or all(target.own for target in targets),
+            source=source,
         )
 
     def _one(self, here: Tiles, goals: tuple[Tiles, ...]) -> _One:

@@ -69,6 +69,15 @@ class RuntimeFile(FileModel):
     kernel_time: _Time = Field(
         _NO_TIME, description="Host time to issue an operator; a pass is no shorter than that of all its operators"
     )
+    captured: list[Literal["prefill", "decode", "training"]] = Field(
+        [],
+        description="Passes whose kernels are captured in a graph: the host issues them at once, without kernel_time",
+    )
+    admission: Literal["together", "in-turn"] = Field(
+        "together",
+        description="How prompts start: all of a batch together, or in turn, each in a step of those that decode "
+        "(a server under steady load)",
+    )
     dequantized_time: _Time = Field(
         _NO_TIME, description="Host time that a product with quantized weights takes on top of kernel_time"
     )
@@ -102,6 +111,8 @@ class Runtime:
     collective_time: float = 1.0
     step_s: float = 0.0
     kernel_s: float = 0.0
+    captured: tuple[str, ...] = ()
+    admission: Literal["together", "in-turn"] = "together"
     dequantized_s: float = 0.0
     sampling_s: float = 0.0
     sampling_power: float = 0.0
@@ -187,6 +198,8 @@ def _loaded(given: RuntimeFile) -> Runtime:
         collective_time=given.collective_time.value,
         step_s=given.step_time.value,
         kernel_s=given.kernel_time.value,
+        captured=tuple(sorted(set(given.captured))),
+        admission=given.admission,
         dequantized_s=given.dequantized_time.value,
         sampling_s=given.sampling_time.value,
         sampling_power=given.sampling_power.value,

@@ -28,6 +28,7 @@ from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
+from tierform.simulation.offload import Host, place_apart, saved_share
 from tierform.simulation.remember import Bounded
 from tierform.workload import Inference, Step, Workload
 from tierform.workload.memory import Footprint
@@ -115,8 +116,9 @@ def aside_of(workload: Workload) -> Aside:
 class MemoryBehind:
     """The memory tiers of a chip, nearest first, and what moves from and to them."""
 
-    def __init__(self, chip: Chip, cycle: bool = False) -> None:
-        """`cycle` takes bandwidths from the cycle-level controllers."""
+    def __init__(self, chip: Chip, cycle: bool = False, host: Host | None = None) -> None:
+        """`cycle` takes bandwidths from the cycle-level controllers; a `host` holds what is offloaded."""
+        self.host = host
         self.cycle = cycle
         self._bandwidths: dict[float, float] = {}
         self._energies: dict[float, float] = {}
@@ -126,7 +128,7 @@ class MemoryBehind:
         self.devices = [_device(entry.device, entry.count) for entry in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
-        self.tiers += self.devices
+        self.tiers += [*self.devices, *([host] if host else [])]
         self._nearest = None if self.inside or not self.devices else self.devices[0]
         self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
@@ -231,7 +233,9 @@ class MemoryBehind:
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
-    def place(self, footprint: Footprint, held_B: int, aside: Aside = NONE_ASIDE) -> Placement | None:
+    def place(
+        self, workload: Workload, footprint: Footprint, held_B: int, aside: Aside = NONE_ASIDE
+    ) -> Placement | None:
         """Where each part waits; None for a chip without memory.  `held_B` of weights in crossbars take no memory."""
         from tierform.memory.hierarchy import place_footprint
 
@@ -239,12 +243,18 @@ class MemoryBehind:
         parts["weights"] = max(0, parts["weights"] - held_B)
         if not self.tiers:
             return None
-        placement = place_footprint(parts, self.tiers, aside.shares)
+        if self.host:
+            placement = place_apart(workload, parts, self.tiers)
+        else:
+            placement = place_footprint(parts, self.tiers, aside.shares)
         self._experts, self._missed = aside.experts, aside.missed
         self._away = {
             part: {tier: fraction for tier, fraction in placement.fractions(part).items() if tier > 0}
             for part in placement.spilled
         }
+        if self.host and "activations" in self._away:
+            share = saved_share(workload, parts)  # workspace stays
+            self._away["activations"] = dict.fromkeys(self._away["activations"], share)
         return placement
 
     @property
@@ -289,7 +299,8 @@ class MemoryBehind:
 
     def assumptions(self) -> list[Assumption]:
         """The constants of the devices."""
-        return [line for device in self.devices for line in device.assumptions]
+        own = [line for device in self.devices for line in device.assumptions]
+        return [*own, *(self.host.assumptions if self.host else ())]
 
 
 def _gradient_of_weight(operand: Operand) -> bool:

@@ -182,9 +182,9 @@ def throughput(run: Run) -> dict[str, float]:
     if isinstance(task, FineTuning):
         tokens = of(StageKind.FORWARD)[1]
         return {"training_tokens_per_s": tokens / run.pass_s, "steps_per_s": 1 / run.pass_s}
-    seconds, tokens, _ = of(StageKind.PREFILL)
+    seconds, tokens, steps = of(StageKind.PREFILL)
     if seconds:
-        result["time_to_first_token_s"] = seconds
+        result["time_to_first_token_s"] = seconds / steps
         result["prefill_tokens_per_s"] = tokens / seconds
     seconds, tokens, steps = of(StageKind.DECODE)
     if isinstance(task, Inference) and task.decoding is not None:

@@ -27,6 +27,11 @@ STUDIES = Registry(
         "hpt": "tierform.studies.hpt:run",
         "isaac": "tierform.studies.isaac:run",
         "smartquant": "tierform.studies.smartquant:run",
+        "tyukin": "tierform.studies.tyukin:run",
+        "speculative": "tierform.studies.speculative:run",
+        "small-cores": "tierform.studies.small_cores:run",
+        "survey": "tierform.studies.survey:run",
+        "smartquant-serving": "tierform.studies.smartquant_serving:run",
     },
 )
 

@@ -36,6 +36,7 @@ ENGINES = Registry(
         "models": "tierform.validation.models:ledger",
         "techniques": "tierform.validation.techniques:ledger",
         "exploration": "tierform.validation.exploration:ledger",
+        "serving": "tierform.validation.serving:ledger",
     },
 )
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from tierform.errors import Problem, TierformError
+from tierform.workload.adapter_methods import GaLore, PromptTuning
 from tierform.workload.drafts import decoding_problems
+from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.ops.optimizer import optimizer_problems
 from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
+from tierform.workload.recomputation import layer_problems
+from tierform.workload.spread import Spread, expert_problems
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task
 
 
@@ -33,13 +37,41 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
         problems += split_problems(False, 1, split)
     if split.tensor > 1:
         try:
-            check_tensor(model, split.tensor)
+            check_tensor(model, split.tensor, whole_experts=split.expert > 1 and not Spread.of(split).over_copies)
         except TierformError as error:
             problems += error.problems
     if isinstance(task, FineTuning):
-        problems += optimizer_problems(task.optimizer, split)
+        if task.fused_update:
+            problems += _fused_problems(task, micro_batches, split)
+        problems += layer_problems(task.recomputation, model.layers + model.decoder_layers)
+    problems += expert_problems(model, split)
+    if isinstance(task, FineTuning):
+        problems += [*optimizer_problems(optimizer_of(task), split), *_method_problems(model, task)]
     if problems:
         raise TierformError(dict.fromkeys(problems))
+
+
+def _method_problems(model: Model, task: FineTuning) -> list[Problem]:
+    """What a method asks for that a model or the rest of the task does not give."""
+    problems = []
+    if isinstance(task.method, PromptTuning) and model.kind != "decoder":
+        what = f"a learned prompt stands in front of a decoder's tokens, and {model.name} is none"
+        problems.append(Problem(what, key="method", value="prompt", fix="Choose another method, for example lora."))
+    if isinstance(task.method, GaLore) and task.optimizer != "adamw":
+        what = "GaLore is AdamW in a subspace"
+        problems.append(Problem(what, key="optimizer", value=task.optimizer, fix="Leave optimizer at adamw."))
+    return problems
+
+
+def _fused_problems(task: FineTuning, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
+    """A gradient that is used and dropped at once is that of the whole batch, on one chip of the batch."""
+    problems = []
+    parts = {"gradient_accumulation": task.gradient_accumulation, "micro_batches": micro_batches.training}
+    for key, number in {**parts, "data": split.data, "pipeline": split.pipeline}.items():
+        if number > 1:
+            what = "an update in the backward pass needs the gradient of the whole batch at once"
+            problems.append(Problem(what, key=key, value=number, fix=f"Set {key} to 1, or leave fused_update out."))
+    return problems
 
 
 def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:

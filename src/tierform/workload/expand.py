@@ -17,6 +17,8 @@ from functools import lru_cache
 from typing import Literal
 
 from tierform.errors import fail
+from tierform.workload.adapter_methods import PromptTuning
+from tierform.workload.admission import admitted
 from tierform.workload.checks import check_task
 from tierform.workload.drafted import Drafted
 from tierform.workload.experts import shares
@@ -25,6 +27,7 @@ from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workl
 from tierform.workload.layers import Pass
 from tierform.workload.layout import EqualLayers, Plan, lay_out, reduction_blocks, weights_of
 from tierform.workload.memory import BlockMemory, even_cut
+from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.operator import Phase, Role
 from tierform.workload.ops.optimizer import update_operators
@@ -37,6 +40,7 @@ from tierform.workload.parallel import (
 )
 from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
+from tierform.workload.teacher import teaching
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
 ATTENTIONS = ("fused", "tiled", "eager")
@@ -55,23 +59,31 @@ def expand(
     parallelism: Parallelism = ALONE,
     eager: bool = False,
     attention: AttentionMemory = "tiled",
+    in_turn: bool = False,
 ) -> Workload:
     """The operators of `task` on `model`, as one of the chips of one copy runs them.
 
     `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
     memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
-    keeps neither, ``eager`` holds whole scores.  Raises TierformError, with every problem, where parts or chips do not
+    keeps neither, ``eager`` holds whole scores.  `in_turn`: prompts join the steps of those that decode
+    (:mod:`tierform.workload.admission`).  Raises TierformError, with every problem, where parts or chips do not
     divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
     object: it is remembered.
     """
     if attention not in ATTENTIONS:
         fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
-    return _expand(model, task, micro_batches, parallelism, eager, attention)
+    return _expand(model, task, micro_batches, parallelism, eager, attention, in_turn)
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _expand(
-    model: Model, task: Task, micro_batches: MicroBatches, parallelism: Parallelism, eager: bool, attention: str
+    model: Model,
+    task: Task,
+    micro_batches: MicroBatches,
+    parallelism: Parallelism,
+    eager: bool,
+    attention: str,
+    in_turn: bool,
 ) -> Workload:
     check_task(model, task, micro_batches, parallelism)
     plan = Plan(model, task, resolved_precision(task), parallelism, attention)
@@ -79,7 +91,7 @@ def _expand(
         return _training(plan, task, micro_batches.training, eager)
     if isinstance(task, Step):
         return _step(plan, task, micro_batches, eager)
-    return _inference(plan, task, micro_batches, eager)
+    return _inference(plan, task, micro_batches, eager, in_turn)
 
 
 def count_parameters(model: Model) -> tuple[int, int]:
@@ -91,7 +103,9 @@ def count_parameters(model: Model) -> tuple[int, int]:
 
 
 # -- inference ---------------------------------------------------------------------------------------------------
-def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool) -> Workload:
+def _inference(
+    plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool, in_turn: bool = False
+) -> Workload:
     model = plan.model
     batch = task.batch // plan.parallelism.data
     sequence = model.fixed_tokens or task.sequence
@@ -104,13 +118,17 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
         kv=task.kv,
         experts=task.experts,
     )
-    found = [
-        _run(plan, prompt, "prefill", StageKind.PREFILL, 1, micro_batches.prefill if task.prefill else 1, sequence)
-    ]
-    start = 1 if two else sequence
+    first_pass, times, alone = prompt, 1, task.decode
+    if in_turn and task.prefill and task.decode and task.decoding is None and not two and not eager:
+        first_pass, times = admitted(prompt, sequence, task.decode)
+        alone -= times
+    fixed = sequence if first_pass is prompt else 0
+    parts = micro_batches.prefill if task.prefill else 1
+    found = [_run(plan, first_pass, "prefill", StageKind.PREFILL, times, parts, fixed)]
+    start = 1 if two else sequence + (task.decode - alone) // 2
     if task.decoding is not None and task.decode:
         return _drafted(plan, task, prompt, found, eager)
-    for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
+    for first, count in _decode_runs(start + 1, alone, model.sliding_window if not eager else 0):
         p = replace(prompt, groups=(SequenceGroup(batch, 1, first + count // 2 - 1),))
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
@@ -210,6 +228,8 @@ def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
 def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload:
     model, split = plan.model, plan.parallelism
     sequence = model.fixed_tokens or task.sequence
+    if isinstance(task.method, PromptTuning):
+        sequence += task.method.tokens
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
@@ -236,7 +256,11 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
         )
     memory = _memory(plan, [laid_out], laid_out[0], weights, eager)
     update = _update(plan, task, laid_out[0], weights, memory)
+    taught = teaching(plan, task, whole, repeat)
+    if taught is not None:
+        weights, memory = (*weights, *taught.weights), (*memory, *taught.memory)
     stages = [
+        *([taught.stage] if taught is not None else []),
         Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
         *backward_stages(backward, repeat, weights, plan.precision, split),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
@@ -252,7 +276,7 @@ def _update(
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
             copies = plan.parallelism.data if plan.parallelism.zero else 1
-            operators = update_operators(own, task.optimizer, plan.precision, copies)
+            operators = update_operators(own, optimizer_of(task), plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
     before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
     return (*before, *blocks, *after)
@@ -307,6 +331,10 @@ def _memory(
         held = cache if _writes_cache(segment) and model.generative else 0
         states = states_of(own, task, plan.precision, held, split)
         layer, whole = segment.layered, gathered_B(own, split)
+        made_B = 0
+        if isinstance(task, FineTuning) and task.fused_update:
+            made_B = states.gradients
+            states = replace(states, gradients=0)
         found.append(
             BlockMemory(
                 segment.name,
@@ -315,7 +343,7 @@ def _memory(
                 states,
                 saved_B=saved.get(segment.name, ()),
                 workspace_B=workspace.get(segment.name, 0),
-                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0),
+                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0) + made_B,
                 root_B=0 if layer else whole,
             )
         )
@@ -338,6 +366,6 @@ def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
     last = isinstance(task, Inference) or (isinstance(task, Step) and task.logits == "last")
     if last and model.generative and not eager:
         notes.append("logits of the last token only")
-    if plan.attention == "fused" and plan.recomputation == "selective":
+    if plan.attention == "fused" and plan.recomputation.startswith("selective"):
         notes.append("fused attention already rebuilds its scores: selective recomputation adds nothing")
     return tuple(notes)

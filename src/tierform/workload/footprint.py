@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tierform.workload.formats import packed_B
 from tierform.workload.graph import Weight
 from tierform.workload.memory import Footprint
+from tierform.workload.methods import optimizer_of
 from tierform.workload.operator import Operator, Role
 from tierform.workload.ops.optimizer import master_format, state_numbers
 from tierform.workload.parallel import ALONE, Parallelism
@@ -42,7 +43,7 @@ def states_of(
         learned = [w for w in own if w.trainable]
         states: Counter[str] = Counter()
         for w in learned:
-            for form, numbers in state_numbers(w, task.optimizer, plan, copies[0]):
+            for form, numbers in state_numbers(w, optimizer_of(task), plan, copies[0]):
                 states[form] += numbers * w.groups
         parts |= {
             "gradients": packed_B(sum(kept_numbers(w, copies[1]) for w in learned), plan.weight_gradients),

@@ -33,6 +33,7 @@ class StageKind(StrEnum):
     DECODE = "decode"
     DRAFT = "draft"
     VERIFY = "verify"
+    TEACHER = "teacher"
     FORWARD = "forward"
     BACKWARD = "backward"
     UPDATE = "update"
@@ -97,7 +98,7 @@ class Weight:
     from vectors (biases, normalization).  Its operators carry `name` as their `weight`; a weight that several blocks
     use (a head tied to the embedding) is listed once, under the block that comes first.  `whole` counts the numbers
     of one group before tensor parallelism cut it; `partial`: the chips of a tensor group each compute a part of the sum
-    that is its gradient.
+    that is its gradient.  Each of `spread` copies of the model has other groups (experts).
     """
 
     name: str
@@ -113,6 +114,7 @@ class Weight:
     adapter: bool = False
     whole: int = 0
     partial: bool = False
+    spread: int = 1
 
     @property
     def elements(self) -> int:

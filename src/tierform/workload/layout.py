@@ -21,8 +21,10 @@ from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reduced import left_out
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
 from tierform.workload.sharding import gathers_of, kept_numbers
+from tierform.workload.spread import Spread
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
 from tierform.workload.tensor_formats import formats_of
@@ -170,7 +172,7 @@ def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
-            missing = _left_out(plan.model, part)
+            missing = left_out(plan.model, part)
             if known is None or known[1] is not streams or known[0] != (rule, missing):
                 key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
                 if key not in cache:
@@ -183,15 +185,17 @@ def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list
     return _segments(plan, chain, p.training)
 
 
-def _left_out(model: Model, part: int | str) -> frozenset[str]:
-    """The sublayers that a layer does not have."""
-    lists = (("attention", model.without_attention), ("ffn", model.without_ffn))
-    return frozenset(name for name, numbers in lists if part in numbers)
-
-
 def _tape(plan: Plan, formats: Formats, rule: Learning, p: Pass, left_out: frozenset[str]) -> Tape:
     split = plan.parallelism
-    return Tape(formats, rule, p.training, tensor=split.tensor, sequence=split.sequence, left_out=left_out)
+    return Tape(
+        formats,
+        rule,
+        p.training,
+        tensor=split.tensor,
+        sequence=split.sequence,
+        spread=Spread.of(split),
+        left_out=left_out,
+    )
 
 
 def _layout(plan: Plan, section: Section, streams: Streams, tape: Tape, p: Pass) -> Layout:
@@ -199,8 +203,7 @@ def _layout(plan: Plan, section: Section, streams: Streams, tape: Tape, p: Pass)
     layout = Layout(tape, entering, section.build(tape, dict(entering)))
     hidden = _hidden(plan, tape)
     if p.training:
-        mode = plan.recomputation if section.start is not None else "none"
-        layout.kept, layout.recompute = _kept(tape, mode, plan.attention)
+        layout.kept, layout.recompute = _kept(tape, tape.learning.recomputation, plan.attention)
         for name, value in entering.items():  # a stream that flows on unchanged is kept by the layer that made it
             if layout.leaving.get(name) is value and id(value) in layout.kept:
                 layout.through[name] = layout.kept.pop(id(value)).operand().size_B
@@ -345,6 +348,7 @@ def weight_of(w: Parameter, block: str, layers: int) -> Weight:
         adapter=w.adapter,
         whole=w.whole,
         partial=w.partial,
+        spread=w.spread,
     )
 
 
@@ -360,7 +364,8 @@ def reduction_blocks(
     groups: list[Counter[str]] = [Counter() for _ in range(split.pipeline)]
     for number, part in enumerate(even_cut(memory, split.parts)):
         groups[number % split.pipeline].update(dict(part))
-    learned = [w for w in weights if w.trainable]
+    learned = [w for w in weights if w.trainable and w.spread == 1]
+    spread = [w for w in weights if w.trainable and w.spread > 1]
 
     def largest(chosen: list[Weight], copies: int) -> int:
         """Numbers of which each of so many copies keeps a part."""
@@ -372,11 +377,16 @@ def reduction_blocks(
     if partial:
         made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
         before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if split.data > 1 and split.zero < 2 and not split.overlap:
+    if learned and split.data > 1 and split.zero < 2 and not split.overlap:
         number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
         made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"
         before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
+    if spread and split.data > spread[0].spread:  # each expert stands on some of the copies
+        made = gradient_reduction(
+            "gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True
+        )
+        before.append(Block("gradients.experts" if before else "gradients", 1, (made,), BlockKind.GRADIENTS))
     if split.zero in (1, 2):
         most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))
         own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]

@@ -110,6 +110,12 @@ def without(model: Model, *, attention: str = "", ffn: str = "", layers: str = "
     )
 
 
+def left_out(model: Model, layer: int | str) -> frozenset[str]:
+    """The sublayers that a layer (by its number) does not have."""
+    lists = (("attention", model.without_attention), ("ffn", model.without_ffn))
+    return frozenset(name for name, numbers in lists if layer in numbers)
+
+
 def numbers_of(text: str, layers: int, key: str) -> set[int]:
     """The layers that a text such as ``21-31`` or ``3,7,9-11`` names; TierformError with all that are not there."""
     found: set[int] = set()

@@ -49,29 +49,11 @@ class CrossbarTiles:
     @classmethod
     def build(cls, name: str, units: int, parameters: CrossbarParameters) -> CrossbarTiles:
         """From the data file's parameters; TierformError with everything that cannot be."""
-        p = parameters
-        problems = [
-            Problem("must be at least 1", key=f"{name}.{key}", value=getattr(p, key))
-            for key in (
-                "crossbars",
-                "rows",
-                "columns",
-                "cell_bits",
-                "dac_bits",
-                "crossbars_per_macro",
-                "active_rows",
-                "max_weight_bits",
-                "max_input_bits",
-                "columns_per_adc",
-            )
-            if getattr(p, key) is not None and getattr(p, key) < 1
-        ]
+        p, problems = parameters, list[Problem]()
         if p.parallel_writes.value < 1:
             problems.append(Problem("must be at least 1", key=f"{name}.parallel_writes", value=p.parallel_writes.value))
         if p.active_rows and p.active_rows > p.rows:
             problems.append(Problem(f"an array has {p.rows} rows", key=f"{name}.active_rows", value=p.active_rows))
-        if p.adc_kind != "none" and p.adc_bits < 1:
-            problems.append(Problem("must be at least 1", key=f"{name}.adc_bits", value=p.adc_bits))
         if (p.neuron is not None) != (p.adc_kind == "integrating"):
             problems.append(
                 Problem("an integrating converter is described by 'neuron'", key=f"{name}.neuron", value=p.adc_kind)
@@ -81,7 +63,7 @@ class CrossbarTiles:
                 Problem("a digital array has no converter", key=f"{name}.adc_kind", value=p.adc_kind, fix="Use none.")
             )
         cells = 2 if p.encoding == "differential" else 1
-        if p.rows > 0 and 0 < p.columns < cells + p.guard_columns:
+        if p.columns < cells + p.guard_columns:
             problems.append(
                 Problem(
                     f"a weight takes at least {cells + p.guard_columns} columns", key=f"{name}.columns", value=p.columns

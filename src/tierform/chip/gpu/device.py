@@ -33,6 +33,7 @@ from tierform.provenance import Assumption
 from tierform.workload.formats import format_of
 from tierform.workload.operator import Kind, Operator, Role
 
+SPARSE_PATTERN = "2:4"  # that tensor cores skip
 _MANY = 1e6  # as many distinct weights as defeat any cache
 _FUSED_KEPT = 512  # blocks whose fused kernels are remembered
 
@@ -98,8 +99,11 @@ class Gpu:
         return f"{self.name}: no peak rate for {operator.widest} or a wider format, only for {known}."
 
     def rate(self, operator: Operator) -> float | None:
-        """Peak operations a second in the operator's widest format, of one GPU."""
-        return value_by_precision(self.parameters.peak_rate, operator.widest)
+        """Peak operations a second in the operator's widest format (with 2:4 weights its sparse rate), of one GPU."""
+        peak = value_by_precision(self.parameters.peak_rate, operator.widest)
+        if peak is not None and operator.weight_B and format_of(operator.inputs[1].precision).pattern == SPARSE_PATTERN:
+            peak *= self.parameters.structured_sparsity.value
+        return peak
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Time, energy by part and memory traffic of the operator as a kernel of its own."""

@@ -149,6 +149,10 @@ class GpuParameters(FileModel):
     l2_partitions: Annotated[Constant, quantity("1", above=0)] = Field(
         description="Partitions of the cache, one of which an access can fill"
     )
+    structured_sparsity: Annotated[Constant, quantity("1", above=0)] = Field(
+        Constant(1.0, "", "assumed", note="none"),
+        description="Times the peak rate of products whose weights keep two of four numbers (2:4)",
+    )
     compute_efficiency: _Ratio = Field(description="Share of the peak that kernels without a fitted model reach")
     memory_efficiency: _Ratio = Field(description="Share of the bandwidth that kernels without a fitted model reach")
     launch: Annotated[Constant, quantity("s", minimum=0)] = Field(

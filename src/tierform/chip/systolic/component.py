@@ -1,9 +1,10 @@
 """The systolic-array component of a chip: cycles in closed form, energy by MACs and SRAM accesses, area and leakage.
 
 Cycles and SRAM accesses are those of :mod:`tierform.chip.systolic.folds`, cut over the arrays as in
-:mod:`tierform.chip.systolic.cores`; the best of the three dataflows is taken unless the data file names one.  Inputs
-and weights are read at their own width, partial sums are written and read back at the accumulator's width.  N:M sparse
-weights (`weight_sparsity`) pack k, save their MACs and SRAM bytes, and cost an index per kept weight.
+:mod:`tierform.chip.systolic.cores`; the best of the three dataflows is taken unless the data file names one.  Products
+that share their second operand (heads of queries that share keys) are one.  Inputs and weights are read at their own
+width, partial sums are written and read back at the accumulator's width.  N:M sparse weights (`weight_sparsity`) pack
+k, save their MACs and SRAM bytes, and cost an index per kept weight.
 
 Energies and area come from the data file, or from a process file (`process`, see :mod:`tierform.chip.process`) for
 what the data file leaves out.  The memory behind the chip is not charged here; `refetch` tells how often operands come
@@ -208,12 +209,12 @@ class SystolicArrays:
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
         p, units = self.parameters, share.units or self.units
         sparsity = self._sparsity(operator)
-        m, n, k = operator.m, operator.n, sparsity.depth(operator.k)
-        products = operator.count * operator.batch
+        m, products = _joined(operator)
+        n, k = operator.n, sparsity.depth(operator.k)
         cut, dataflow = self._cut(m, n, k, products, units)
         seconds = cut.cycles / p.clock.value
         assert p.sram_energy is not None
-        sram_B = products * self._sram_B(operator, dataflow, cut, k, sparsity)
+        sram_B = products * self._sram_B(operator, m, dataflow, cut, k, sparsity)
         return Cost(
             latency_s=seconds,
             occupancy_s=seconds,
@@ -236,11 +237,11 @@ class SystolicArrays:
         best = min(range(len(options)), key=lambda index: options[index].cycles)
         return options[best], choices[best]
 
-    def _sram_B(self, operator: Operator, dataflow: str, cut: Cut, k: int, sparsity: Sparsity) -> float:
-        """Bytes to and from SRAM of one product, all its parts together."""
+    def _sram_B(self, operator: Operator, rows: int, dataflow: str, cut: Cut, k: int, sparsity: Sparsity) -> float:
+        """Bytes to and from SRAM of one product of so many rows, all its parts together."""
         p = self.parameters
-        m, n = -(-operator.m // cut.m_parts), -(-operator.n // cut.n_parts)
-        parts = operator.m * operator.n / (m * n)
+        m, n = -(-rows // cut.m_parts), -(-operator.n // cut.n_parts)
+        parts = rows * operator.n / (m * n)
         counts = accesses(dataflow, m, n, k, p.rows, p.columns)
         first, second = _matrix_operands(operator)
         weight_bits = bits(second.precision) + sparsity.index_bits
@@ -270,11 +271,10 @@ class SystolicArrays:
             return ONCE
         p, units = self.parameters, share.units or self.units
         sparsity = self._sparsity(operator)
-        m, n, k = operator.m, operator.n, sparsity.depth(operator.k)
-        products = operator.count * operator.batch
+        m, products = _joined(operator)
+        n, k = operator.n, sparsity.depth(operator.k)
         cut, dataflow = self._cut(m, n, k, products, units)
         first, second = _matrix_operands(operator)
-        together = max(1, round(operator.batch * operator.k * operator.n / max(second.elements, 1)))
         arrays = 1
         if cut.m_parts * cut.n_parts == 1:  # folds of one product may run on several arrays, which then share it
             arrays = min(max(1, units // products), fold_count(dataflow, m, n, k, p.rows, p.columns))
@@ -286,7 +286,7 @@ class SystolicArrays:
             result=result_bits / 8,
             partial=p.accumulator_bits / 8,
         )
-        m, n = -(-together * m // cut.m_parts), -(-n // cut.n_parts)
+        m, n = -(-m // cut.m_parts), -(-n // cut.n_parts)
         return best_refetch(dataflow, m, n, k, p.rows, p.columns, room_B, widths)
 
     @property
@@ -312,6 +312,19 @@ class SystolicArrays:
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""
         return evidence(self.name, self.parameters)
+
+
+def _joined(operator: Operator) -> tuple[int, int]:
+    """(rows of a product, products): products that share their second operand are one, of all their rows.
+
+    Heads of queries that share keys (grouped queries: Ainslie et al., EMNLP 2023) stream over the same stationary keys.
+    """
+    _, second = _matrix_operands(operator)
+    shared = operator.batch * operator.k * operator.n / max(second.elements, 1)
+    together = max(1, round(shared))
+    if operator.batch % together or not operator.batch:
+        together = 1
+    return together * operator.m, operator.count * operator.batch // together
 
 
 def _matrix_operands(operator: Operator) -> tuple[Operand, Operand]:

@@ -1,0 +1,99 @@
+"""Does the ledger of serving see what is unequal, read a folder of its layout, and hold for a real run?"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tierform.errors import TierformError
+from tierform.serving.measured import NO_SKEW, fitted_skew, load_tables
+from tierform.serving.oracle import StepShape
+from tierform.serving.serve import serve
+from tierform.validation import serving
+from tierform.validation.serving_runs import _Run, _with_blocks
+from tierform.workload import load_model
+
+TABLES = Path(serving.__file__).parent / "tables" / "serving"
+TRACE = "vllm019-azure-conv"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for ending in ("requests.csv", "batches.csv"):
+        shutil.copy(TABLES / f"{TRACE}.{ending}", tmp_path)
+    return tmp_path
+
+
+def test_are_all_steps_equal_with_the_built_in_settings(folder: Path) -> None:
+    (point,) = serving.ledger(folder).points
+    assert point.passed and point.reference == 1484
+
+
+def test_is_one_wrong_number_seen(folder: Path) -> None:
+    path = folder / f"{TRACE}.batches.csv"
+    lines = path.read_text().splitlines()
+    cells = lines[101].split(",")
+    cells[8] = str(int(cells[8]) + 1)  # free blocks of step 100
+    lines[101] = ",".join(cells)
+    path.write_text("\n".join(lines) + "\n")
+    (point,) = serving.ledger(folder).points
+    assert not point.passed and point.ours == 1483
+    assert point.note == "the first unequal step is 100: free_blocks"
+
+
+def test_do_settings_beside_a_trace_act_and_are_checked(folder: Path) -> None:
+    settings = json.loads((TABLES / f"{TRACE}.settings.json").read_text())
+    settings["engine"]["num_gpu_blocks"] += 100
+    path = folder / f"{TRACE}.settings.json"
+    path.write_text(json.dumps(settings))
+    (point,) = serving.ledger(folder).points
+    assert not point.passed
+    settings["engine"]["blocks"] = 5
+    path.write_text(json.dumps(settings))
+    with pytest.raises(TierformError, match=r"engine\.blocks"):
+        serving.ledger(folder)
+
+
+def test_is_an_empty_folder_refused(tmp_path: Path) -> None:
+    with pytest.raises(TierformError, match="no serving reference"):
+        serving.ledger(tmp_path)
+
+
+def test_does_a_real_run_come_out_with_measured_tables() -> None:
+    """vLLM 0.19 on an RTX 4090, 300 ShareGPT requests: means within 1.5 %."""
+    run = _Run(TABLES, "RTX4090__Llama-3.1-8B")
+    model = load_model("llama-3.1-8b")
+    oracle = load_tables(TABLES / "rtx4090-tables", model.layers)
+    assert oracle.skew == (NO_SKEW, NO_SKEW)  # as its meta.yaml says
+    made = serve(model, "rtx-4090", run.requests, engine=_with_blocks(run.engine, run.blocks), oracle=oracle)
+    for key in ("ttft_s", "tpot_s", "e2e_s"):
+        assert np.nanmean(made.array(key)) == pytest.approx(run.times[key].mean(), rel=0.015), key
+
+
+def test_does_the_skew_go_by_the_number_of_decodes(tmp_path: Path) -> None:
+    """Two decodes: (15 - 10) / (20 - 10) = 0.5; four: (11 - 10) / (20 - 10) = 0.1; beside a chunk none was measured.
+
+    Least squares of two rows of four: (1 * 10 + 3 * 10) / (100 + 100) = 0.2.
+    """
+    path = tmp_path / "skew.csv"
+    rows = [(2, 0, 10, 20, 15), (4, 0, 10, 20, 11), (4, 0, 10, 20, 13)]
+    text = "\n".join(",".join(str(one) for one in row) for row in rows)
+    path.write_text(f"n,pc,t_mean_us,t_max_us,t_skew_us\n{text}\n")
+    (numbers, alphas), beside = fitted_skew(path)
+    assert numbers.tolist() == [2, 4] and alphas.tolist() == pytest.approx([0.5, 0.2])
+    assert beside is NO_SKEW
+
+
+def test_does_an_unequal_context_take_longer_where_a_profile_says_so(tmp_path: Path) -> None:
+    source = TABLES / "rtx4090-tables"
+    for name in ("dense.csv", "per_sequence.csv", "attention.csv"):
+        shutil.copy(source / name, tmp_path)
+    (tmp_path / "skew.csv").write_text("n,pc,t_mean_us,t_max_us,t_skew_us\n2,0,10,20,15\n")
+    skewed, plain = load_tables(tmp_path, 32), load_tables(source, 32)
+    mean, longest = plain.cost(StepShape(contexts=(1024, 1024))), plain.cost(StepShape(contexts=(1536, 1536)))
+    half = skewed.cost(StepShape(contexts=(512, 1536)))
+    assert half.seconds == pytest.approx((mean.seconds + longest.seconds) / 2, abs=2e-9)
