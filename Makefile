@@ -2,6 +2,7 @@
 # make test   what the tests need, and the tests
 # make laws   the laws of the ledger over ten times as many random cases;  make mutants  do tests notice changed lines?
 # make check  lint and types;  make docs  the documentation;  make studies  every published study;  make bench  timings
+# make studio the pages of `tierform studio`, from studio/ into the package (needs Node.js)
 # make keys   docs/keys.md, the reference of every key, from the schemas
 # make fuzz   every parser fed with inputs that try to break it
 
@@ -10,7 +11,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 
-.PHONY: demo test laws mutants check docs keys studies bench fuzz clean
+.PHONY: demo test laws mutants check docs keys studies bench fuzz clean studio studio-tools
 
 $(BIN)/tierform: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -20,7 +21,7 @@ $(BIN)/tierform: pyproject.toml
 $(VENV)/.test-tools: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(TORCH)'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report,train,store,thermal,explore,docs,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[report,train,store,thermal,explore,studio,docs,dev]'
 	touch $@ $(BIN)/tierform
 
 demo: $(BIN)/tierform
@@ -32,11 +33,26 @@ demo: $(BIN)/tierform
 test: $(VENV)/.test-tools
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
+# The pages are built and committed, so that nobody needs Node.js to use them; where it is, tests hold the committed
+# build against a fresh one, and drive the pages in Chromium if that is there, too.
+studio/node_modules/.package-lock.json: studio/package-lock.json
+	npm ci --prefix studio --no-audit --no-fund --loglevel=error
+	touch $@
+
+studio-tools:
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
+	    $(MAKE) --no-print-directory studio/node_modules/.package-lock.json || echo "note: npm could not install the studio's tools"; \
+	  else echo "note: no Node.js here: the tests of the studio's build and pages are skipped"; fi
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || echo "note: no Chromium here: the pages are not driven in a browser"
+
+studio: studio/node_modules/.package-lock.json
+	cd studio && npx --no-install tsc --noEmit && node build.mjs
+
 laws: $(VENV)/.test-tools
 	TIERFORM_LAWS=10 $(BIN)/python -m pytest tests/simulation/laws
 
 mutants: $(VENV)/.test-tools
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.3,<9'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.3,<9' 'coverage>=7.6'
 	$(BIN)/python tests/mutants.py --number $(or $(NUMBER),200) --seed $(or $(SEED),1)
 
 check: $(VENV)/.test-tools
@@ -65,4 +81,4 @@ fuzz: $(VENV)/.test-tools
 	$(BIN)/python tests/fuzzing/fuzz_run.py --guided --seconds $(FUZZ_SECONDS) --out out/fuzz
 
 clean:
-	rm -rf $(VENV) out site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf studio/node_modules $(VENV) out site build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

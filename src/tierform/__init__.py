@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from tierform.simulation.result import Result
     from tierform.simulation.runtime import Runtime, load_runtime
     from tierform.simulation.simulate import simulate, simulate_many
+    from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
     from tierform.workload.graph import Workload
     from tierform.workload.models import Model, load_model
     from tierform.workload.parallel import MicroBatches, Parallelism
@@ -47,21 +48,27 @@ __version__ = "0.1.0"
 _prepare()
 
 _HOME = {
+    "AdapterBatch": "workload.adapter_methods",
     "Adapters": "workload.task",
     "BitFit": "workload.task",
     "Chip": "chip.description",
+    "DoRA": "workload.adapter_methods",
     "Engine": "serving.engine",
     "FineTuning": "workload.task",
     "Full": "workload.task",
+    "GaLore": "workload.adapter_methods",
+    "IA3": "workload.adapter_methods",
     "Inference": "workload.task",
     "Job": "simulation.job",
     "LastLayers": "workload.task",
     "LoRA": "workload.task",
+    "LoRAFA": "workload.adapter_methods",
     "Mapping": "mapping",
     "MicroBatches": "workload.parallel",
     "Model": "workload.models",
     "Parallelism": "workload.parallel",
     "PrecisionPlan": "workload.precision",
+    "PromptTuning": "workload.adapter_methods",
     "QLoRA": "workload.task",
     "Requests": "serving.requests",
     "Result": "simulation.result",
@@ -73,6 +80,7 @@ _HOME = {
     "Study": "exploration.study",
     "TierformError": "errors",
     "Training": "workload.task",
+    "VeRA": "workload.adapter_methods",
     "Workload": "workload.graph",
     "explore": "exploration.study",
     "load_chip": "chip.description",
@@ -91,21 +99,27 @@ _HOME = {
 }
 
 __all__ = [
+    "AdapterBatch",
     "Adapters",
     "BitFit",
     "Chip",
+    "DoRA",
     "Engine",
     "FineTuning",
     "Full",
+    "GaLore",
+    "IA3",
     "Inference",
     "Job",
     "LastLayers",
     "LoRA",
+    "LoRAFA",
     "Mapping",
     "MicroBatches",
     "Model",
     "Parallelism",
     "PrecisionPlan",
+    "PromptTuning",
     "QLoRA",
     "Requests",
     "Result",
@@ -117,6 +131,7 @@ __all__ = [
     "Study",
     "TierformError",
     "Training",
+    "VeRA",
     "Workload",
     "explore",
     "load_chip",

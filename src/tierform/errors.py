@@ -57,6 +57,7 @@ EXTRAS = {
     **dict.fromkeys(("zstandard", "safetensors"), "store"),
     **dict.fromkeys(("jinja2", "plotly", "pandas"), "report"),
     **dict.fromkeys(("optuna", "joblib"), "explore"),
+    **dict.fromkeys(("starlette", "uvicorn"), "studio"),
     "pyamg": "thermal",
     "ray": "cluster",
 }

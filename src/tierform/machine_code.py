@@ -66,7 +66,7 @@ def _path(name: str, sources: Sequence[Path]) -> Path | None:
     import llvmlite.binding as llvm
 
     key = hashlib.sha256(sys.version.encode())
-    for source in (Path(__file__), *sorted(sources)):
+    for source in (Path(__file__), Path(__file__).with_name("jit.py"), *sorted(sources)):
         key.update(source.read_bytes())
     processor = (llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
     for fact in (version("numba"), version("llvmlite"), *processor):

@@ -329,3 +329,24 @@ def test_batch_equals_the_plain_formulas():
                 assert found[i] == min(cycles(f, int(m[i]), int(n[i]), int(k[i]), 16, 24, overlap) for f in flows)
     with pytest.raises(TierformError):
         gemm_costs([1, 2], [1], [1], 16, 16)
+
+
+@pytest.mark.parametrize("arrays", [1, 4])
+def test_several_arrays_report_what_sparse_weights_take(tmp_path, capsys, arrays):
+    from tierform.cli.main import main
+
+    # 64 x 32 weights of which one in four rows is kept: 16 x 32 = 512 words, and two bits of place each, 32 words.
+    text = CONFIGURATION.format(dataflow="ws", sparse="true", mode="CALC").replace("[sparsity]", "[sparsity]\nX")
+    text = text.replace("X\n", "SparseRep : ellpack_block\n")
+    cfg = write(tmp_path, "a.cfg", text)
+    csv = write(tmp_path, "g.csv", "Layer,M,N,K,S,\nq,48,32,64,1:4,\n")
+    with pytest.raises(SystemExit) as left:
+        main(["systolic", "-c", str(cfg), "-t", str(csv), "--arrays", str(arrays), "-p", str(tmp_path / "r")])
+    assert left.value.code == 0
+    head, row = (tmp_path / "r" / "SPARSE_REPORT.csv").read_text().splitlines()
+    found = dict(zip(head.split(", "), row.split(", "), strict=True))
+    assert float(found["Original Filter Storage"]) == 64 * 32
+    assert float(found["Filter Metadata Storage"]) == 512 * 2 / 32
+    assert float(found["New Storage (Filter+Metadata)"]) == 512 + 32
+    assert "Avg FILTER Metadata SRAM BW" in (tmp_path / "r" / "BANDWIDTH_REPORT.csv").read_text()
+    assert "sparse weights, words" in capsys.readouterr().out

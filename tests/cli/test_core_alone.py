@@ -23,14 +23,32 @@ BOOKSIM = "topology = mesh; k = 2; n = 2; routing_function = dor; traffic = unif
 BOOKSIM += "sample_period = 50; sim_count = 1;\n"
 SCALE = "[general]\nrun_name = x\n[architecture_presets]\nArrayHeight: 8\nArrayWidth: 8\nIfmapSramSzkB: 64\n"
 SCALE += "FilterSramSzkB: 64\nOfmapSramSzkB: 64\nDataflow: ws\n[run_presets]\nInterfaceBandwidth: CALC\n"
+SPACE = (
+    "schema: tierform.space/1\nname: small\njob: {model: bert-base, task: {kind: inference, batch: 1}, chip: haima}\n"
+)
+SPACE += "parameters: {batch: {path: task.batch, values: [1, 2]}}\nobjectives: [latency_s]\n"
 # verb -> its calls; the word is the extra that must be named, empty where the core is enough
 CALLS: dict[str, list[tuple[str, str]]] = {
-    "simulate": [("gpt2 --chip a100 --sequence 16", ""), ("gpt2 --chip a100 --sequence 16 --report r.html", "report")],
+    "simulate": [("gpt2 --chip a100 --sequence 16", ""), ("gpt2 --chip a100 --sequence 16 --report r.html", "")],
+    "studio": [("--no-browser", "studio")],
     "compare": [("gpt2 --chips a100,h100 --sequence 16", "")],
     "network": [("n.cfg --fidelity analytic", "")],
     "systolic": [("-c s.cfg -t gemm.csv", "")],
     "memory": [("--memory ddr4 --trace d.trace", "")],
     "thermal": [("-f a.flp -p a.ptrace", "")],
+    "serve": [
+        ("llama-3.1-8b --chip a100 --rate 9 --requests 4 --prompt 32 --output 4", ""),
+    ],
+    "explore": [
+        ("space.yaml --budget 2", ""),
+        ("show space.db", ""),
+        ("space.yaml --budget 2 --study other.db --strategy nsga2", "explore"),
+    ],
+    "show": [("a100", "")],
+    "init": [("chip new-chip.yaml", "")],
+    "schema": [("chip", "")],
+    "models": [("list", "")],
+    "compress": [("model --data words.txt", "train")],
     "accuracy": [("small --data digits --steps 1", "train")],
     "list": [("chips", ""), ("models", ""), ("memories", ""), ("components", ""), ("studies", "")],
     "store": [
@@ -76,6 +94,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 (site / top).symlink_to(Path(str(home.locate_file(top))))
     for name, text in (
         ("t.yaml", TUNE),
+        ("space.yaml", SPACE),
+        ("words.txt", "a few words\n" * 99),
         ("n.cfg", BOOKSIM),
         ("s.cfg", SCALE),
         ("gemm.csv", "Layer,M,N,K,\nG1, 8, 8, 8,\n"),
@@ -94,7 +114,7 @@ def run(core: Path, *words: str) -> subprocess.CompletedProcess[str]:
     source = str(Path(tierform.__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join((source, str(core / "site"))), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-S", "-m", "tierform", *words]
-    return subprocess.run(command, capture_output=True, text=True, cwd=core, env=environment, check=False, timeout=300)
+    return subprocess.run(command, capture_output=True, text=True, cwd=core, env=environment, check=False, timeout=600)
 
 
 def test_is_it_the_core_alone(core: Path) -> None:
@@ -106,10 +126,14 @@ def test_is_it_the_core_alone(core: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_is_every_command_called() -> None:
+    assert set(CALLS) == set(COMMANDS)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", list(COMMANDS))
 def test_does_the_command_run_or_name_the_extra(core: Path, verb: str) -> None:
-    for words, extra in CALLS.get(verb, [("", "")]):
+    for words, extra in CALLS[verb]:
         done = run(core, verb, *words.split())
         told = f"{verb} {words}: {done.stderr}"
         assert "Traceback" not in done.stderr, told
@@ -117,7 +141,7 @@ def test_does_the_command_run_or_name_the_extra(core: Path, verb: str) -> None:
             assert done.returncode == 2, told
             assert len(done.stderr.strip().splitlines()) == 2, told  # the sentence and the command
             assert f"pip install 'tierform[{extra}]'" in done.stderr, told
-        elif verb in CALLS:
+        else:
             assert done.returncode == 0, told
 
 

@@ -139,6 +139,30 @@ def test_the_command_writes_the_figures_and_its_exit_code_tells(config, tmp_path
     assert code.value.code == 2
 
 
+def test_one_router_is_a_network_without_links(config, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    given = ["k=1", "traffic=uniform", "packet_size=1", "packet_size_rate=1", "injection_rate=0.1"]
+    with pytest.raises(SystemExit) as code:
+        main(["network", str(config), *given, "--json", str(out)])
+    assert code.value.code == 0
+    figures = read_json(out).content
+    assert figures["link_load"] == []
+    assert figures["hops"] == 1.0  # routers traversed
+    assert figures["packet_latency_cycles"] >= 7.0  # 5 for the router and 2 for the two channels
+
+
+def test_no_packet_has_no_latency(config, tmp_path, capsys):
+    out = tmp_path / "out.json"
+    with pytest.raises(SystemExit) as code:
+        main(["network", str(config), "injection_rate=0", "--json", str(out)])
+    assert code.value.code == 0
+    figures = read_json(out).content
+    assert figures["packets"] == 0
+    assert figures["packet_latency_cycles"] is None
+    assert figures["packet_latency_p99_cycles"] is None
+    assert "nan" not in capsys.readouterr().out
+
+
 def test_settings_without_a_file():
     case = case_from_settings({"topology": "torus", "k": 4, "n": 2, "routing_function": "dim_order", "num_vcs": 2})
     assert case.topology.links == 64

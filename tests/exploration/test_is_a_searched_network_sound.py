@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_links, search_places
+from tierform.exploration.link_search import search_links, search_routes
+from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_places
 from tierform.exploration.traffic_file import load_traffic
 from tierform.network.deadlock import dependencies, find_cycle, virtual_channel_plan
 
@@ -26,9 +27,7 @@ def problem() -> NetworkProblem:
 
 @pytest.fixture(scope="module")
 def linked(problem: NetworkProblem) -> list[NetworkDesign]:
-    return [
-        design for seed in range(3) for design in search_links(problem, seed=seed, rounds=40_000, starts=("upper",))
-    ]
+    return search_links(problem, seed=1)
 
 
 def _analytic(design: NetworkDesign) -> tuple[np.ndarray, float]:
@@ -56,7 +55,7 @@ def test_has_hetrax_nothing_to_gain_from_places(problem: NetworkProblem) -> None
 
 
 def test_do_balanced_routes_alone_relieve_the_busiest_link(problem: NetworkProblem) -> None:
-    best = min(search_links(problem, rounds=10_000, link_share=0.0), key=lambda design: design.ratios.peak)
+    best = min(search_routes(problem), key=lambda design: design.ratios.peak)
     assert best.ratios.peak <= 0.67
     assert best.ratios.latency == pytest.approx(1.0) and best.topology.links == problem.network.topology.links
 
@@ -68,7 +67,8 @@ def test_is_a_link_set_better_at_equal_wire_and_ports(problem: NetworkProblem, l
     for design in linked:
         assert design.wire_m <= reference.wire_m * (1 + 1e-9)
         assert design.ports <= 7
-    assert min(max(d.ratios.latency / 0.9, d.ratios.energy / 0.93, d.ratios.peak / 0.8) for d in linked) <= 1
+    # What a trial search reached with these loads: .864 / .898 / .556.
+    assert min(max(d.ratios.latency / 0.865, d.ratios.energy / 0.90, d.ratios.peak / 0.56) for d in linked) <= 1
 
 
 def test_is_a_searched_table_free_of_deadlock(linked: list[NetworkDesign]) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import fuzz_targets_wide as wide
 import pytest
 from fuzz_run import run
-from fuzz_targets import TARGETS, not_finite
+from fuzz_target import not_finite
+from fuzz_targets import TARGETS
+
+from tierform.errors import TierformError
 
 GROUPS = {
     "foundations": ("units", "yaml", "json", "range", "samples", "series", "records"),
@@ -16,6 +20,8 @@ GROUPS = {
     "store": ("store", "store-mended"),
     "memory": ("memory", "cxl", "dramsim", "dram-trace", "ramulator-trace"),
     "tools": ("scalesim-config", "scalesim-topology", "booksim", "anynet"),
+    "networks": ("network", "packets", "layout", "traffic"),
+    "runs": ("space", "engine", "requests", "plan", "gguf"),
     "heat": ("hotspot-config", "hotspot-floorplan", "hotspot-power", "hotspot-layers", "hotspot-materials"),
 }
 
@@ -30,6 +36,45 @@ def test_does_no_mutated_file_break_its_parser(group: str, tmp_path: Path) -> No
     assert [one["target"] for one in reports] == list(GROUPS[group])
     assert [fault for one in reports for fault in one["faults"]] == []
     assert all(one["inputs"] > 100 for one in reports)
+
+
+_SPACE = wide.SPACES[0]
+# Inputs that broke a parser once: a traceback, a hang, or nonsense accepted.
+KEPT = [
+    ("plan", wide.PLANS[0].replace(b'"exact_B": 12', b'"exact_B": null')),
+    ("plan", wide.PLANS[0].replace(b'"exact_B": 12', b'"exact_B": ' + b"9" * 70)),
+    ("plan", wide.PLANS[0].replace(b"[64, 32]", b"[64, " + b"9" * 400 + b"]")),
+    ("traffic", wide.TRAFFIC[0].replace(b"128, 1, ", b"99999999999, 1, ")),
+    ("traffic", wide.TRAFFIC[0].replace(b'"router": 1', b'"router": 7')),
+    ("traffic", wide.TRAFFIC[0].replace(b"[50, 0]", b"[50]")),
+    ("traffic", wide.TRAFFIC[0].replace(b'"flit_bits": 128,', b"")),
+    ("space", _SPACE.replace(b"from: 1,", b"from: nan,")),
+    ("space", _SPACE.replace(b"from: 1,", b"from: -inf,")),
+    ("space", _SPACE.replace(b"reram / 12", b"reram / 1" + b"/ 1" * 9999)),
+    ("space", _SPACE.replace(b"reram / 12", b"'x' * 99999999999")),
+    ("space", _SPACE.replace(b"reram / 12", b"1e308 * 1e308")),
+    ("space", _SPACE.replace(b"devices: 8", b"devices: 99999999999999")),
+    ("space", _SPACE.replace(b"over: [tensor, pipeline]", b"over: 5")),
+    ("space", _SPACE.replace(b"[latency_s,", b"[[latency_s],")),
+    ("space", _SPACE.replace(b"kelvin_over: 0", b"kelvin_over: .inf")),
+]
+
+
+@pytest.mark.parametrize(("target", "content"), KEPT, ids=range(len(KEPT)))
+def test_is_an_input_that_broke_a_parser_refused(target: str, content: bytes, tmp_path: Path) -> None:
+    assert content not in TARGETS[target].seeds()
+    path = tmp_path / TARGETS[target].file
+    path.write_bytes(content)
+    with pytest.raises(TierformError):
+        TARGETS[target].read(path)
+
+
+@pytest.mark.parametrize("target", sorted(wide.WIDE))
+def test_are_the_right_files_of_a_kind_read(target: str, tmp_path: Path) -> None:
+    for number, content in enumerate(TARGETS[target].seeds()):
+        path = tmp_path / f"{number}-{TARGETS[target].file}"
+        path.write_bytes(content)
+        assert not_finite(TARGETS[target].read(path)) is None
 
 
 def test_is_nonsense_in_a_result_found() -> None:

@@ -167,13 +167,30 @@ def test_is_influence_there_when_asked_for() -> None:
     assert job.simulate().view()["influence"] == []
 
 
-def test_has_a_pipeline_a_view_without_limits_and_a_loaded_result_none(tmp_path: Path) -> None:
+def test_has_a_pipeline_a_view_without_limits_that_goes_through_a_file(tmp_path: Path) -> None:
     split = tierform.Parallelism(pipeline=2)
     result = simulate("gpt2", ASK, "h100", parallelism=split)
     assert result.view()["limits"] is None and result.view()["chips"] == 2
     result.save(tmp_path / "run.json")
+    assert Result.load(tmp_path / "run.json").view() == result.view()
+
+
+def test_has_a_file_of_an_older_version_no_view(tmp_path: Path) -> None:
+    result = simulate("gpt2", ASK, "h100")
+    content = result.content()
+    assert content["view"] == result.view()
+    del content["view"]
+    again = Result.from_content(content)
+    assert not again.has_view and again.content()["view"] is None
     with pytest.raises(TierformError, match="where the simulation ran"):
-        Result.load(tmp_path / "run.json").view()
+        again.view()
+
+
+def test_are_limits_all_that_a_quick_view_lacks() -> None:
+    result = simulate("gpt2", ASK, "atleus")
+    quick = result.quick_view()
+    assert quick["limits"] is None and {**quick, "limits": result.view()["limits"]} == result.view()
+    assert result.quick_view() is result.view()
 
 
 # -- the critical path by hand ------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from tierform import (
     simulate,
 )
 from tierform.simulation.runtime import IDEAL, Runtime, RuntimeFile
+from tierform.workload import expand, load_model
 from tierform.workload.parallel import Parallelism
 
 MODEL = "llama-3.2-1b"
@@ -59,6 +60,7 @@ ACTING: dict[str, tuple[Any, Any]] = {
     "collective_time": (2, INFERENCE),
     "step_time": ("1 ms", INFERENCE),
     "kernel_time": ("1 ms", INFERENCE),
+    "admission": ("in-turn", INFERENCE),
     "sampling_time": ("1 ns", INFERENCE),
 }
 
@@ -70,9 +72,16 @@ def test_every_key_moves_a_figure(key: str, tmp_path: Path) -> None:
         hot = run(load_runtime(written(tmp_path, sampling_time="1 ns", sampling_power=1)))
         assert hot.latency_s == cool.latency_s and hot.energy_J > cool.energy_J
         return
-    if key == "dequantized_time":
+    if key == "captured":
+        issued = run(load_runtime(written(tmp_path, kernel_time="1 ms")))
+        assert (
+            run(load_runtime(written(tmp_path, kernel_time="1 ms", captured=["decode"]))).latency_s < issued.latency_s
+        )
+        return
+    if key in ("dequantized_time", "weight_only_time"):
         plan = PrecisionPlan(weights="nf4", activations="bf16", kv_cache="bf16", master_weights=None)
-        value, task = "1 ms", replace(INFERENCE, precision=plan)
+        value: Any = "1 ms" if key == "dequantized_time" else {"nf4": 2}
+        task = replace(INFERENCE, precision=plan)
     else:
         value, task = ACTING[key]
     loaded = load_runtime(written(tmp_path, **{key: value}))
@@ -115,6 +124,48 @@ def test_an_eager_pass_is_no_shorter_than_the_host_needs() -> None:
     around = len(operators) - in_layers
     assert run(eager).latency_s == pytest.approx(3 * 10e-3 * (LAYERS * in_layers + around), rel=1e-6)
     assert run(replace(eager, kernel_s=1e-12)).latency_s == pytest.approx(run(replace(eager, kernel_s=0.0)).latency_s)
+
+
+def test_a_captured_pass_is_issued_at_once() -> None:
+    """Of three passes at 10 ms an operator the two decode steps are captured: they take what the chip takes."""
+    eager = replace(IDEAL, fuses_operators=False, fuses_attention=False, kernel_s=10e-3)
+    captured = replace(eager, captured=("decode",))
+    free = replace(eager, kernel_s=0.0)
+
+    def of(runtime: Runtime, stage: str) -> float:
+        return sum(item.latency_s for item in run(runtime).stages if item.name.startswith(stage))
+
+    assert of(captured, "prefill") == of(eager, "prefill") > 1.0
+    assert of(captured, "decode") == of(free, "decode")
+
+
+def test_gaps_between_kernels_draw_what_a_working_board_does() -> None:
+    """The chip waits for the host: its idle and its active power in the time that is longer."""
+    slow, fast = replace(IDEAL, kernel_s=1e-3), IDEAL
+    before, after = (simulate(MODEL, INFERENCE, "h100", thermal="none", runtime=runtime) for runtime in (fast, slow))
+    longer = after.latency_s - before.latency_s
+    assert longer > 0.1
+    assert after.energy_J - before.energy_J == pytest.approx((70.0 + 132.0) * longer)
+
+
+def test_prompts_in_turn_join_the_steps_of_the_others() -> None:
+    """Four places, eight tokens: four steps bring 64 tokens beside three that decode, four decode alone."""
+    task = replace(INFERENCE, decode=8)
+    workload = expand(load_model(MODEL), task, in_turn=True)
+    prompts, *alone = workload.stages
+    assert (prompts.repeat, prompts.tokens) == (4, 64 + 3)
+    assert sum(stage.repeat for stage in alone) == 4
+    assert sum(stage.repeat * stage.tokens for stage in workload.stages) == 4 * (64 + 8) - 4  # a prompt gives a token
+    result = run(replace(IDEAL, admission="in-turn"), task)
+    first = next(item for item in result.stages if item.name == "prefill")
+    assert result.throughput["time_to_first_token_s"] == pytest.approx(first.latency_s / 4)
+
+
+def test_more_places_than_tokens_bring_several_prompts_a_step() -> None:
+    """Five places, two tokens: three prompts a step, in two steps; no step decodes alone."""
+    workload = expand(load_model(MODEL), replace(INFERENCE, batch=5), in_turn=True)
+    (prompts,) = workload.stages
+    assert (prompts.repeat, prompts.tokens) == (2, 3 * 64 + 2)
 
 
 def test_merged_projections_are_one_product() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 import tierform
 from tierform import FineTuning, Inference, TierformError, Training
 from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.advice import changes
 from tierform.units import format_quantity
 from tierform.workload.parallel import Parallelism
 
@@ -57,3 +59,50 @@ def test_is_an_inference_helped_by_formats_and_chips() -> None:
     helps = advised(text)
     assert helps["tensor=2"] == needed(task, Parallelism(tensor=2), "llama-3.1-70b")
     assert "weights=int4" in helps and "zero=3" not in helps
+
+
+def told(task: Inference | FineTuning, split: Parallelism, chip: str = "h100") -> list[str]:
+    return [text for text, _, _ in changes(task, split, tierform.load_chip(chip))]
+
+
+def test_which_changes_of_training_are_tried() -> None:
+    full = FineTuning(tierform.Full(), batch=8, sequence=64)
+    chips, methods = ["tensor=2", "pipeline=2"], ["method=lora", "method=qlora"]
+    less = ["recomputation=selective", "recomputation=full", "fused_loss=true"]
+    small = "optimizer=adamw-8bit"
+    halved = "batch=4, gradient_accumulation=2"
+    assert told(full, Parallelism()) == [*less, small, halved, *chips, "data=8, zero=3", *methods]
+    # Copies share states; a batch of 8 on 8 copies is not halved.
+    twice = ["zero=1", "zero=2", "zero=3"]
+    assert told(full, Parallelism(data=2)) == [*less, *twice, small, halved, *chips, *methods]
+    assert told(full, Parallelism(data=2, zero=2)) == [*less, "zero=3", small, halved, *chips, *methods]
+    assert told(full, Parallelism(data=8)) == [*less, *twice, small, *chips, *methods]
+    odd = replace(full, batch=7)
+    assert told(odd, Parallelism(tensor=2)) == [*less, small, "tensor=4", "pipeline=2", *methods]
+    # What is done already is not told again.
+    done = replace(full, recomputation="selective", fused_loss=True, optimizer="sgd", batch=4, gradient_accumulation=3)
+    assert told(done, Parallelism(pipeline=3)) == [
+        "recomputation=full",
+        "batch=2, gradient_accumulation=6",
+        "tensor=2",
+        "pipeline=6",
+        *methods,
+    ]
+    lora = replace(odd, method=tierform.LoRA(4, ("q",)))
+    assert told(lora, Parallelism())[-1] == "method=qlora" and "method=lora" not in told(lora, Parallelism())
+    changed = list(changes(lora, Parallelism(), tierform.load_chip("h100")))[-1][1]
+    assert isinstance(changed, FineTuning) and changed.method == tierform.QLoRA(4, ("q",))
+    # A chip that nothing joins to others.
+    assert told(odd, Parallelism(), "atleus") == [*less, small, *methods]
+
+
+def test_which_changes_of_inference_are_tried() -> None:
+    task = Inference(batch=6, sequence=64)
+    formats, chips = ["kv_cache=fp8", "weights=int4"], ["tensor=2", "pipeline=2"]
+    assert told(task, Parallelism()) == ["batch=3", *formats, *chips]
+    assert told(task, Parallelism(data=3)) == ["batch=3", *formats, *chips]
+    assert told(task, Parallelism(data=2)) == [*formats, *chips]
+    assert told(task, Parallelism(), "atleus") == ["batch=3", *formats]
+    precisions = [changed.precision for _, changed, _ in changes(task, Parallelism(), tierform.load_chip("h100"))]
+    assert precisions[1] is not None and (precisions[1].kv_cache, precisions[1].weights) == ("fp8", "bf16")
+    assert precisions[2] is not None and precisions[2].weights == "int4"

@@ -273,3 +273,32 @@ def test_is_a_channel_read_by_the_token_better_than_all_alike(small_model):
     dynamic = errors["dynamic", 1, 1]
     assert dynamic < errors["static", 1, 1] < errors["uniform", 1, 1]
     assert dynamic < errors["dynamic", 1, 4] and dynamic < errors["dynamic", 16, 1]
+
+
+def test_is_a_shared_reading_better_than_an_equal_one(small_model) -> None:
+    """Planes shared over the matrices by how much their outputs matter: less error of the logits at equal planes."""
+    import torch
+    import transformers
+
+    from tierform.store.channel_model import ChannelModel, Reading
+
+    model = transformers.AutoModelForCausalLM.from_pretrained(small_model).eval()
+    ids = torch.randint(0, 80, (4, 16), generator=torch.Generator().manual_seed(0))
+    channels = ChannelModel(model, 32)
+    with pytest.raises(TierformError, match="calibration"), channels.reading(Reading("dynamic", 3, shared=True)):
+        pass
+    with pytest.raises(TierformError, match="uniform"), channels.reading(Reading("uniform", 3, shared=True)):
+        pass
+    with torch.no_grad():
+        wanted = model(input_ids=ids).logits
+    signs = torch.randint(0, 2, wanted.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    channels.weigh(lambda: (model(input_ids=ids).logits * signs).sum())
+    shared = Reading("dynamic", 3, shared=True)
+    weights = [one.nested.codes.size for one in channels.sites]
+    assert np.dot(channels.averages(shared), weights) <= 3 * sum(weights)
+    errors = {}
+    with torch.no_grad():
+        for how in (Reading("dynamic", 3), shared):
+            with channels.reading(how):
+                errors[how.shared] = float((model(input_ids=ids).logits - wanted).norm())
+    assert errors[True] < errors[False]

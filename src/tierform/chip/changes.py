@@ -104,6 +104,18 @@ def changed(content: dict[str, Any], changes: Mapping[str, object]) -> tuple[dic
     return content, problems
 
 
+def with_router_width(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The content after a change of the network's width, with the width for which the router's constants hold."""
+    old, new = before.get("network"), after.get("network")
+    if not isinstance(old, dict) or not isinstance(new, dict) or old is new:
+        return after
+    holds = new.get("router_width", old.get("width"))
+    network = {key: value for key, value in new.items() if key != "router_width"}
+    if holds is not None and holds != new.get("width"):
+        network["router_width"] = holds
+    return after if network == new else {**after, "network": network}
+
+
 class _Wrong(Exception):
     """Why a path or value cannot be: what, the value shown, the nearest name, the fix."""
 

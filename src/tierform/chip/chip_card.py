@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tierform.card import Listed, card
+from tierform.chip.dies import held_text
 from tierform.units import format_quantity
 
 if TYPE_CHECKING:
@@ -33,16 +34,19 @@ def chip_card(chip: Chip) -> str:
     dies = []
     for index, die in enumerate(chip.package.dies):
         width, height = (format_quantity(size, "m") for size in chip.die_size_m(index))
-        held = ", ".join(f"{count} {name}" for name, count in die.holds.items())
-        dies.append((die.name, f"{die.grid[0]} x {die.grid[1]}", f"{width} x {height}", held))
+        dies.append((die.name, f"{die.grid[0]} x {die.grid[1]}", f"{width} x {height}", held_text(die)))
     components = [
         (name, chip.component_types.get(name, ""), str(component.units), format_quantity(component.area_m2, "m2"))
         for name, component in chip.components.items()
     ]
-    memory = [(behind.device, str(behind.count), behind.attached or "first die") for behind in chip.memory]
+    memory = [(behind.device, str(behind.count), _port(behind.attached)) for behind in chip.memory]
     tables: list[Listed] = [
         (("die", "tiles", "size", "each tile holds"), dies),
         (("component", "type", "units", "area"), components),
         (("memory", "stacks", "attached to"), memory),
     ]
     return card(chip.name, chip.description, figures, tables, chip.notes)
+
+
+def _port(attached: str | tuple[int, ...]) -> str:
+    return (attached or "first die") if isinstance(attached, str) else f"tiles {', '.join(map(str, attached))}"

@@ -27,11 +27,22 @@ Length = Annotated[Constant, quantity("m", above=0)]
 
 
 class DieFile(FileModel):
-    """One tier or chiplet: a grid of equal tiles."""
+    """One tier or chiplet: a grid of tiles, all equal or of several kinds."""
 
     name: str = Field(description="Name of the die; reports and paths use it.")
     grid: tuple[Count, Count] = Field(description="Columns and rows of tiles; each tile has one router.")
-    holds: dict[str, Whole] = Field(description="Units of each component on every tile of the die.")
+    holds: dict[str, Whole] = Field({}, description="Units of each component on every tile, where all tiles are equal.")
+    kinds: dict[str, dict[str, Whole]] = Field(
+        {}, description="Instead of `holds`: by a letter, the units of each component on a tile of that kind."
+    )
+    map: tuple[str, ...] | None = Field(
+        None, description="The kind of each tile: a row of letters for each row of tiles, first y = 0; a dot is empty."
+    )
+    count: Count = Field(
+        1,
+        le=4096,
+        description="Equal dies: tiers over each other, or chiplets in the next columns; NAME-1, NAME-2 and so on.",
+    )
     at: tuple[Place, Place] = Field(
         (0, 0),
         description="Column and row of a chiplet on the interposer, from 0.  Chiplets of a column or row may have "
@@ -68,6 +79,40 @@ class ComponentFile(FileModel):
     )
 
 
+Pair = tuple[Whole, Whole]
+
+
+class LinksFile(FileModel):
+    """Which tiles of a die planar links join; every link goes both ways and is `network.width` wide.
+
+    Its length comes from the places of its tiles.  `routes` are for a network that was searched: they say for every
+    tile where to go next on the way to every other one.
+    """
+
+    kind: Literal["mesh", "torus", "express", "small-world", "list"] = Field(
+        default="mesh",
+        description="mesh: each tile to its neighbours; torus: rings, folded; express: a mesh, and links over `span` "
+        "tiles in every row and column; small-world: a mesh, and drawn `shortcuts`; list: the links of `list` alone.",
+    )
+    span: Count | None = Field(default=None, ge=2, description="Tiles that an express link goes on; needed there.")
+    shortcuts: Count | None = Field(default=None, description="Links drawn on each die of a small world; needed there.")
+    exponent: Annotated[float, Field(strict=True, ge=0, le=10)] = Field(
+        default=2.0, description="Of a small world: a link over d tiles is drawn with probability d^-exponent."
+    )
+    seed: Whole = Field(default=0, description="Of a small world: start of the draws.")
+    list: tuple[Pair, ...] | None = Field(
+        default=None, description="Pairs of tile numbers of one die; tiles are counted die by die, row by row, from 0."
+    )
+    length_per_cycle: Length | None = Field(
+        default=None, description="Length of link that a flit crosses in a cycle; left out: one cycle each."
+    )
+    routes: tuple[tuple[Whole, ...], ...] | None = Field(
+        default=None,
+        description="For each tile a row: the next tile on the way to every tile (itself in its own column); left out: "
+        "found by `routing`.",
+    )
+
+
 class StackLinkFile(FileModel):
     """Vertical or interposer links: their width, latency, and how many there are."""
 
@@ -83,10 +128,15 @@ class StackLinkFile(FileModel):
         description="1: a link at every place; n: vertical links at each n-th column and row, interposer links at each "
         "n-th router of a shared edge.  Fewer links take less area and carry less.",
     )
+    at: tuple[Pair, ...] | None = Field(
+        None,
+        description="Instead of `every`: the places of vertical links as column and row of the tiles, or the pairs of "
+        "tile numbers that interposer links join.",
+    )
 
 
 class NetworkFile(FileModel):
-    """The network-on-chip: a mesh over each die's tiles, joined by vertical or interposer links."""
+    """The network-on-chip: links over each die's tiles (a mesh), joined by vertical or interposer links."""
 
     clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
         description="Clock of routers and links in Hz; bandwidth and latency of every transfer follow from it."
@@ -94,11 +144,24 @@ class NetworkFile(FileModel):
     width: Annotated[Constant, quantity("bit", above=0)] = Field(
         description="Width of a planar link and of a flit in bit; bandwidth is width times clock."
     )
+    router_width: Annotated[Constant, quantity("bit", above=0)] | None = Field(
+        None,
+        description="Width for which the constants of the router hold; left out: `width`, until `vary` changes that.  "
+        "Area, leakage and energy of a bit are scaled from there.",
+    )
     router_cycles: Whole = Field(
         3,
         ge=2,
         le=64,
         description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
+    )
+    links: LinksFile = Field(
+        LinksFile.model_validate({}), description="Which tiles of a die links join; left out: a mesh."
+    )
+    routing: str = Field(
+        "default",
+        description="How packets find their way: dimension_order, xy_yx, elevator_first, minimal, up_down and others; "
+        "default: the one that suits the links (given where `links.routes` are).",
     )
     vertical: StackLinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
     interposer: StackLinkFile | None = Field(
@@ -116,10 +179,10 @@ class MemoryFile(FileModel):
 
     device: str = Field(description="A memory of the library, or a path to a memory file.")
     count: Count = Field(1, ge=1, description="Stacks or channels; capacity, bandwidth and idle power grow with it.")
-    attached: str = Field(
+    attached: str | tuple[Whole, ...] = Field(
         "",
-        description="Component or die whose tiles have the memory's ports; its traffic crosses the network from there. "
-        "Empty: the first and last column of the first die.",
+        description="Component or die whose tiles have the memory's ports, or tiles by number; its traffic crosses the "
+        "network from there.  Empty: the first and last column of the first die.",
     )
 
 

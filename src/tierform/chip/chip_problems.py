@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from tierform.chip.chip_file import MAX_TILES, PLACES, ChipFile, neighbours
+from tierform.chip.link_problems import link_problems
 from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document
 from tierform.workload.precision import PrecisionPlan
 
 
-def problems_of(chip: ChipFile, document: Document, components: Iterable[str]) -> list[Problem]:
-    """What is wrong with the dies, the package, the formats and the placement of a chip file."""
+def problems_of(
+    chip: ChipFile, document: Document, components: Iterable[str], groups: Iterable[str] = ()
+) -> list[Problem]:
+    """What is wrong with the dies, the package, the formats and the placement of a chip file.
+
+    `groups`: names of entries that stand for several dies, which are here one by one.
+    """
     return [
         *_die_problems(chip, document, set(components)),
         *_package_problems(chip, document),
+        *link_problems(chip, document),
         *_precision_problems(chip, document),
         *_place_problems(chip, document),
-        *_memory_problems(chip, document),
+        *_memory_problems(chip, document, groups),
         *_constant_problems(chip, document),
         *_source_problems(chip, document),
     ]
@@ -40,30 +47,9 @@ def _die_problems(chip: ChipFile, document: Document, components: set[str]) -> l
                 )
             )
         total += max(die.grid[0], 0) * max(die.grid[1], 0)
-        for name, count in die.holds.items():
-            line = document.line_of((*at, "holds", name))
-            if name not in components:
-                close = nearest(name, components)
-                problems.append(
-                    Problem(
-                        "no component of this name",
-                        document.file,
-                        line,
-                        f"package.dies.{index}.holds.{name}",
-                        None,
-                        close,
-                    )
-                )
-            elif count < 1:
-                problems.append(
-                    Problem(
-                        "a tile holds at least one unit",
-                        document.file,
-                        line,
-                        f"package.dies.{index}.holds.{name}",
-                        count,
-                    )
-                )
+        problems += _holds_problems(die.holds, f"package.dies.{index}.holds", document, components)
+        for letter, held in die.kinds.items():
+            problems += _holds_problems(held, f"package.dies.{index}.kinds.{letter}", document, components)
     names = [die.name for die in chip.package.dies]
     if len(set(names)) < len(names):
         problems.append(Problem("two dies have the same name", document.file, document.line_of(("package", "dies"))))
@@ -75,6 +61,19 @@ def _die_problems(chip: ChipFile, document: Document, components: set[str]) -> l
                 document.line_of(("package", "dies")),
             )
         )
+    return problems
+
+
+def _holds_problems(held: Mapping[str, int], at: str, document: Document, components: set[str]) -> list[Problem]:
+    problems = []
+    steps = tuple(int(step) if step.isdigit() else step for step in at.split("."))
+    for name, count in held.items():
+        line, key = document.line_of((*steps, name)), f"{at}.{name}"
+        if name not in components:
+            close = nearest(name, components)
+            problems.append(Problem("no component of this name", document.file, line, key, None, close))
+        elif count < 1:
+            problems.append(Problem("a tile holds at least one unit", document.file, line, key, count))
     return problems
 
 
@@ -212,23 +211,30 @@ def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
     return problems
 
 
-def _memory_problems(chip: ChipFile, document: Document) -> list[Problem]:
+def _memory_problems(chip: ChipFile, document: Document, groups: Iterable[str]) -> list[Problem]:
     """Memories attached to what the chip does not have."""
-    dies = [die.name for die in chip.package.dies]
-    known = [*chip.components, *dies]
-    return [
-        Problem(
-            "no component or die of this name",
-            file=document.file,
-            line=document.line_of(("memory", index, "attached")),
-            key=f"memory.{index}.attached",
-            value=entry.attached,
-            nearest=nearest(entry.attached, known),
-            fix=f"Known here: {', '.join(known)}.",
-        )
-        for index, entry in enumerate(chip.memory)
-        if entry.attached and entry.attached not in known
-    ]
+    known = [*chip.components, *groups, *(die.name for die in chip.package.dies)]
+    tiles = sum(die.grid[0] * die.grid[1] for die in chip.package.dies)
+    problems = []
+    for index, entry in enumerate(chip.memory):
+        at, key = ("memory", index, "attached"), f"memory.{index}.attached"
+        if isinstance(entry.attached, str):
+            if entry.attached and entry.attached not in known:
+                problems.append(
+                    Problem(
+                        "no component or die of this name",
+                        file=document.file,
+                        line=document.line_of(at),
+                        key=key,
+                        value=entry.attached,
+                        nearest=nearest(entry.attached, known),
+                        fix=f"Known here: {', '.join(known)}.",
+                    )
+                )
+        elif not entry.attached or max(entry.attached) >= tiles or len(set(entry.attached)) < len(entry.attached):
+            what = f"at least one tile, each once, numbered 0 to {tiles - 1}"
+            problems.append(Problem(what, document.file, document.line_of(at), key, list(entry.attached)))
+    return problems
 
 
 def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
@@ -270,11 +276,25 @@ def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
     return problems
 
 
+_MOST_KNOWN = 512
+_known: dict[int, object] = {}  # sections, by identity, whose sources are all known
+
+
 def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
     """Sources that the library does not know, in every section but the components, which are checked for themselves."""
     problems: list[Problem] = []
-    for key, constant in constants(chip):
-        if constant.source:
-            steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
-            problems += source_problems(constant.source, key, document.file, document.line_of(steps))
+    for name in type(chip).model_fields:
+        section = getattr(chip, name)
+        if name == "components" or isinstance(section, (str, bool)) or _known.get(id(section)) is section:
+            continue
+        found: list[Problem] = []
+        for key, constant in constants(section, name):
+            if constant.source:
+                steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+                found += source_problems(constant.source, key, document.file, document.line_of(steps))
+        if not found and section is not None:
+            _known[id(section)] = section
+            while len(_known) > _MOST_KNOWN:
+                del _known[next(iter(_known))]
+        problems += found
     return problems

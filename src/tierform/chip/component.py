@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from tierform.provenance import Assumption
 from tierform.registry import Registry
+from tierform.workload.formats import element
 from tierform.workload.operator import Operator
 from tierform.workload.precision import bits
 
@@ -298,6 +299,7 @@ class Roof:
 
     def peak_of(self, precision: str) -> float | None:
         """The peak in a format: its own, or that of the narrowest wider one."""
+        precision = precision if precision in self.peak_per_s else element(precision)
         floating = not precision.startswith("int")
         wider = [
             (bits(name), rate)

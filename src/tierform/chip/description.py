@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from tierform import library
 from tierform.chip.capabilities import Capabilities
-from tierform.chip.changes import changed
+from tierform.chip.changes import changed, with_router_width
 from tierform.chip.chip_card import chip_card, chip_line
+from tierform.chip.chip_evidence import chip_assumptions
 from tierform.chip.chip_file import (
     SCHEMA,
     ChipFile,
@@ -31,12 +33,13 @@ from tierform.chip.chip_file import (
 )
 from tierform.chip.chip_problems import problems_of
 from tierform.chip.component import Component
+from tierform.chip.component_paths import seen_from, with_full_paths
+from tierform.chip.dies import held_at, map_problems, one_by_one, units_on
 from tierform.chip.parts import Part, component_path, digest_of, document_of, load_component, part_of
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import Document, write_text
-from tierform.provenance import Assumption, Constant
+from tierform.provenance import Assumption
 from tierform.schema import validate
-from tierform.units import format_quantity
 from tierform.workload.precision import PrecisionPlan
 
 # Between chiplets where the file names no gap: a common spacing on silicon interposers.
@@ -94,6 +97,7 @@ class Chip:
     assumed: tuple[str, ...]
     fingerprint: str
     component_types: dict[str, str] = field(default_factory=dict)
+    die_groups: dict[str, tuple[int, ...]] = field(default_factory=dict)
     origin: ChipOrigin | None = field(default=None, compare=False, repr=False)
 
     def __hash__(self) -> int:
@@ -120,6 +124,24 @@ class Chip:
     def tiles_of(self, component: str) -> tuple[int, ...]:
         """Numbers of the tiles that hold the component."""
         return self._tiles_by_component[component]
+
+    def units_at(self, component: str) -> tuple[int, ...]:
+        """Units of the component on each of its tiles."""
+        return self._units_by_component[component]
+
+    @cached_property
+    def _units_by_component(self) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(dict(self.tiles[number].holds)[name] for number in numbers)
+            for name, numbers in self._tiles_by_component.items()
+        }
+
+    def tiles_of_units(self, component: str, first: float, last: float) -> tuple[int, ...]:
+        """The component's tiles that hold its units from `first` on to before `last`, filled one after the other."""
+        tiles, ends = self._tiles_by_component[component], list(accumulate(self.units_at(component)))
+        start = min(bisect_right(ends, first + 1e-9), len(tiles) - 1)
+        end = min(bisect_left(ends, last - 1e-9), len(tiles) - 1)
+        return tiles[start : max(end, start) + 1]
 
     def of_type(self, type_name: str) -> list[Component]:
         """The components of a type, in file order."""
@@ -156,32 +178,17 @@ class Chip:
         return origin[0], origin[1]
 
     def tile_area_m2(self, die: int) -> float:
-        """Silicon area of the components of one tile of a die."""
-        held = self.package.dies[die].holds
-        return sum(self.components[n].area_m2 / self.components[n].units * count for n, count in held.items())
+        """Silicon area of the components of a tile of a die; where tiles differ, of the largest."""
+        described = self.package.dies[die]
+        kinds = [described.holds] if described.map is None else described.kinds.values()
+        return max(
+            sum(self.components[n].area_m2 / self.components[n].units * count for n, count in held.items())
+            for held in kinds
+        )
 
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant of the chip file and of its components."""
-        lines = [line for component in self.components.values() for line in component.assumptions()]
-        own: list[tuple[str, Constant | None]] = []
-        if self.network:
-            own += [("network.clock", self.network.clock), ("network.width", self.network.width)]
-            own += [("network.vertical.width", self.network.vertical.width)] if self.network.vertical else []
-            own += [("network.interposer.width", self.network.interposer.width)] if self.network.interposer else []
-        own += [("cooling.ambient", self.cooling.ambient), ("cooling.sink_resistance", self.cooling.sink_resistance)]
-        own += [(f"cooling.limits.{name}", limit) for name, limit in self.cooling.limits.items()]
-        if self.cluster:
-            own += [(f"cluster.{name}", getattr(self.cluster, name)) for name in ("bandwidth", "latency", "energy")]
-            if self.cluster.node:
-                node = self.cluster.node
-                own += [(f"cluster.node.{name}", getattr(node, name)) for name in ("bandwidth", "latency", "energy")]
-        lines += [
-            Assumption(name, format_quantity(item.value, item.unit), item.kind, item.source, item.note)
-            for name, item in own
-            if item is not None
-        ]
-        lines += [Assumption(self.name, "", "assumed", note=text) for text in self.assumed]
-        return tuple(lines)
+        return chip_assumptions(self)
 
     def vary(self, changes: Mapping[str, object]) -> Chip:
         """The chip with values changed at the paths of its file; TierformError with everything that cannot be.
@@ -193,12 +200,13 @@ class Chip:
         if self.origin is None:
             fail("only a chip that was read from a file can be varied", value=self.name)
         content, problems = changed(self.origin.content, changes)
+        content = with_router_width(self.origin.content, content)
         try:
             made = _chip(Document(content, ""), self)
         except TierformError as error:
             problems += [_without_file(problem, changes) for problem in error.problems]
         if problems:
-            raise TierformError(dict.fromkeys(problems))
+            raise TierformError({str(problem): problem for problem in problems}.values())
         return made
 
     def write(self, path: Path | str) -> None:
@@ -209,7 +217,7 @@ class Chip:
             fail("only a chip that was read from a file can be written", value=self.name)
         folder = Path(path).absolute().parent
         entries = {
-            name: {**entry, "file": _seen_from(folder, entry["file"])}
+            name: {**entry, "file": seen_from(folder, entry["file"])}
             for name, entry in self.origin.content["components"].items()
         }
         writer = YAML()
@@ -231,26 +239,7 @@ def load_chip(name: str | Path) -> Chip:
     if "schema" in document.content:
         _check_schema(document)
     content = {key: value for key, value in document.content.items() if key != "schema"}
-    return _chip(Document(_with_full_paths(content, Path(document.file)), document.file, document.lines))
-
-
-def _with_full_paths(content: dict[str, object], file: Path) -> dict[str, object]:
-    """The content with component files named from anywhere."""
-    entries = content.get("components")
-    if not isinstance(entries, dict):
-        return content
-    full: dict[str, object] = {}
-    for name, entry in entries.items():
-        given = entry.get("file") if isinstance(entry, dict) else None
-        if isinstance(given, str) and given.endswith((".yaml", ".yml")):
-            entry = {**entry, "file": str(file.absolute().parent / given)}
-        full[name] = entry
-    return {**content, "components": full}
-
-
-def _seen_from(folder: Path, file: str) -> str:
-    path = Path(file)
-    return os.path.relpath(path, folder) if path.is_absolute() and path.is_relative_to(folder) else file
+    return _chip(Document(with_full_paths(content, Path(document.file)), document.file, document.lines))
 
 
 def _without_file(problem: Problem, changes: Mapping[str, object]) -> Problem:
@@ -269,20 +258,29 @@ def _chip(document: Document, before: Chip | None = None) -> Chip:
     described, problems = _described(document, old)
     if described is None:
         raise TierformError([*problems, *_component_problems(document)])
+    problems = [
+        problem for index, die in enumerate(described.package.dies) for problem in map_problems(index, die, document)
+    ]
+    if problems:
+        raise TierformError([*problems, *_component_problems(document)])
     parts, problems = _parts(described, document, old)
+    dies = one_by_one(described.package)
     if not problems:
-        problems = problems_of(described, document, described.components)
+        single = described.model_copy(update={"package": dies.package}) if dies.groups else described
+        found = problems_of(single, document, described.components, dies.groups)
+        problems = [dies.located(problem, document) for problem in found]
     if problems:
         raise TierformError(problems)
     components = {name: part.component for name, part in parts.items()}
-    same = before if before is not None and described.package is before.package else None
+    same = before if before is not None and old is not None and described.package is old.described.package else None
     digest = _own_digest(document.content, old)
     return Chip(
         name=described.name,
         description=described.description,
         file=document.file,
-        package=described.package,
-        tiles=same.tiles if same else _tiles(described),
+        package=same.package if same else dies.package,
+        tiles=same.tiles if same else _tiles(dies.package),
+        die_groups=dies.groups,
         components=components,
         network=described.network,
         memory=tuple(described.memory),
@@ -350,7 +348,7 @@ def _parts(chip: ChipFile, document: Document, old: ChipOrigin | None) -> tuple[
     problems: list[Problem] = []
     parts: dict[str, Part] = {}
     for name, entry in chip.components.items():
-        units = sum(die.holds.get(name, 0) * die.grid[0] * die.grid[1] for die in chip.package.dies)
+        units = sum(die.count * units_on(die, name) for die in chip.package.dies)
         if units < 1:
             where = document.line_of(("components", name))
             problems.append(Problem("no die holds this component", document.file, where, f"components.{name}"))
@@ -389,11 +387,10 @@ def _at(problem: Problem, document: Document, at: tuple[str, ...]) -> Problem:
     )
 
 
-def _tiles(chip: ChipFile) -> tuple[Tile, ...]:
+def _tiles(package: PackageFile) -> tuple[Tile, ...]:
     tiles: list[Tile] = []
-    for index, die in enumerate(chip.package.dies):
-        held = tuple(die.holds.items())
+    for index, die in enumerate(package.dies):
         for y in range(die.grid[1]):
             for x in range(die.grid[0]):
-                tiles.append(Tile(len(tiles), index, x, y, held))
+                tiles.append(Tile(len(tiles), index, x, y, tuple(held_at(die, x, y).items())))
     return tuple(tiles)

@@ -61,8 +61,10 @@ def source_problems(source: str, key: str, file: str, line: int | None) -> list[
 
 def value_by_precision(table: dict[str, Constant], precision: str) -> float | None:
     """The entry of a per-format table; the narrowest wider format of the same family when the exact one is missing."""
+    from tierform.workload.formats import element
     from tierform.workload.precision import bits
 
+    precision = precision if precision in table else element(precision)
     if precision in table:
         return table[precision].value
     floating = not precision.startswith("int")

@@ -11,12 +11,14 @@ import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tierform import library
 from tierform.chip.changes import merged, nested, places_of, spot_of
 from tierform.chip.component import COMPONENTS, Component, Remarker
+from tierform.chip.laws import Scalable, Scaled, Steps
 from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, fail
 from tierform.files import Document, read_yaml
@@ -27,15 +29,22 @@ _MOST = 256
 _SETTLED_NS = 100_000_000
 _documents: dict[str, tuple[tuple[int, ...], Document]] = {}
 _validated: dict[str, object] = {}  # digest of a component's content -> its parameters
+_given: dict[int, tuple[Document, Any, str]] = {}  # data files by identity -> parameters without changes, their hash
 
 
 @dataclass(frozen=True)
 class Part:
-    """A component with what it was made from: its data file, the content with changes laid over, its parameters."""
+    """A component with what it was made from: its data file, the content with changes laid over, its parameters.
+
+    `parameters` are as the content gives them; those of the component are scaled to its sizes.  `plain` is a hash of
+    the content, `digest` one of all that decides what the component is.
+    """
 
     type: str
     document: Document
     content: dict[str, Any]
+    changes: dict[str, Any]
+    plain: str
     digest: str
     parameters: Any
     component: Component
@@ -105,26 +114,56 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
     kind = COMPONENTS.get(type_name)
     content = merged(document.content, changes) if changes else document.content
     if before is not None and before.document is document and before.content == content:
-        content, digest, parameters = before.content, before.digest, before.parameters
-        if before.component.units == units:
+        content, plain, parameters = before.content, before.plain, before.parameters
+        if before.component.units == units and before.changes == changes:
             return before
     else:
-        digest = digest_of(content)
-        parameters = _validated.get(digest)
+        plain = digest_of(content)
+        parameters = _validated.get(plain)
         if not isinstance(parameters, kind.schema):
             same = before if before is not None and before.document is document else None
             parameters = _parameters(kind.schema, Document(content, document.file, document.lines), same)
-            _keep(_validated, digest, parameters)
-    made = kind.build(name, units, parameters)
+            _keep(_validated, plain, parameters)
+    digest = plain
+    scaled = _scaled(kind, parameters, document, changes) if changes else Scaled(parameters)
+    if scaled.parameters is not parameters:  # what the data file gives decides, too
+        digest = digest_of([plain, _given[id(document)][2], changes])
+    made = kind.build(name, units, scaled.parameters)
+    remarks = made.remarks if isinstance(made, Remarker) else ()
     return Part(
         type=type_name,
         document=document,
         content=content,
+        changes=changes,
+        plain=plain,
         digest=digest,
         parameters=parameters,
         component=made,
-        remarks=made.remarks if isinstance(made, Remarker) else (),
+        remarks=(*remarks, *(f"{name}: {text}" for text in scaled.remarks)),
     )
+
+
+@lru_cache(maxsize=64)
+def _scales(kind: Any) -> bool:
+    return isinstance(kind, Scalable)
+
+
+def _scaled(kind: Any, parameters: Any, document: Document, changes: dict[str, object]) -> Scaled:
+    """The parameters with the constants of the data file scaled to the sizes that the changes give."""
+    if not _scales(kind):
+        return Scaled(parameters)
+    known = _given.get(id(document))
+    if known is None or known[0] is not document:
+        try:
+            known = (document, validate(kind.schema, document), digest_of(document.content))
+        except TierformError:  # a data file that is whole only with its changes
+            known = (document, None, "")
+        _keep(_given, id(document), known)
+    if known[1] is None:
+        return Scaled(parameters)
+    own: set[Steps] = set(places_of(changes))
+    scaled: Scaled = kind.scaled(parameters, known[1], own)
+    return scaled
 
 
 def _parameters(schema: Any, document: Document, before: Part | None) -> Any:
@@ -178,7 +217,7 @@ def _moved(problem: Problem, file: str, line: int | None, key: str | None) -> Pr
     )
 
 
-def _keep(store: dict[str, Any], key: str, value: Any) -> None:
+def _keep(store: dict[Any, Any], key: str | int, value: Any) -> None:
     store[key] = value
     while len(store) > _MOST:
         del store[next(iter(store))]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field
@@ -127,18 +128,31 @@ class Process:
         return {key: found[key] for key in wanted}
 
 
+def node_ratios(given: str | None, node: str | None) -> tuple[float, float, str]:
+    """Area and energy at a node over those at the node for which they were given, and what to say of it."""
+    if given is None or node is None or given == node:
+        return 1.0, 1.0, ""
+    here, there = load_process(node), load_process(given)
+    return (
+        here.area_factor / there.area_factor,
+        here.energy_factor / there.energy_factor,
+        f", from {given} to {node}",
+    )
+
+
 def _polynomial(coefficients: tuple[float, float, float], supply_V: float) -> float:
     a, b, c = coefficients
     return a * supply_V**2 + b * supply_V + c
 
 
-def load_process(node: str) -> Process:
+@lru_cache(maxsize=64)
+def load_process(node: str, key: str = "process") -> Process:
     """A node of the library's process file by name (``16nm``); TierformError with the nearest name otherwise."""
     described = validate(LogicFile, read_yaml(library.find("processes", FILE)))
     if node not in described.nodes:
         fail(
             "no such process node",
-            key="process",
+            key=key,
             value=node,
             choices=described.nodes,
             fix=f"Known: {', '.join(described.nodes)}.",

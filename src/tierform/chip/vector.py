@@ -10,12 +10,14 @@ are not run here.
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from tierform.chip.component import ONCE, WHOLE, Cost, Costs, Kelvin, Refetch, Share, cmos_leakage_W, remember
+from tierform.chip.laws import Scaled, Scaling, Steps, laws
 from tierform.chip.parameters import evidence
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
@@ -31,6 +33,9 @@ class VectorParameters(FileModel):
 
     type: Literal["vector"] = Field(description="The kind of component; it decides which other keys there are")
     description: str = Field("", description="One line for people; changes no figure")
+    node: str | None = Field(
+        None, description="Process node at which the constants of this file hold; another one, by `set`, scales them"
+    )
     lanes: Count = Field(description="Simple operations that a unit finishes in a cycle")
     clock: Annotated[Constant, quantity("Hz", above=0)] = Field(description="Clock of the unit; changes every time")
     operation_energy: Annotated[Constant, quantity("J", minimum=0)] = Field(
@@ -64,7 +69,38 @@ class VectorUnits:
         """From the data file's parameters."""
         if parameters.lanes < 1:
             fail("a vector unit needs at least one lane", key=f"{name}.lanes", value=parameters.lanes)
+        if parameters.node is not None:
+            from tierform.chip.process import load_process
+
+            load_process(parameters.node, f"{name}.node")
         return cls(name, units, parameters)
+
+    @classmethod
+    def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
+        """Constants scaled from the data file's unit to another.
+
+        Area by lanes and buffer, a byte of the buffer by its capacity, energy and static power by the supply that the
+        clock needs, all by the node.
+        """
+        from tierform.chip.process import load_process, node_ratios
+
+        assert isinstance(parameters, VectorParameters) and isinstance(given, VectorParameters)
+        p, found = parameters, Scaling(own)
+        area, energy, why = node_ratios(given.node, p.node)
+        supply, lane, sram = found.supply(p.clock, given.clock), laws().lane_area.value, laws().sram
+        cell = load_process("45nm").file.sram_area.value
+        size, old = p.buffer_capacity.value, given.buffer_capacity.value
+        grown = area * (p.lanes * lane + size * cell) / (given.lanes * lane + old * cell)
+        told = f"given for {given.lanes} lanes and {old / 1024:.4g} KiB{why}"
+        if found.constant(("area",), p.area, grown, told):
+            found.say(f"area {told}: x {grown:.3g}")
+        found.constant(("leakage",), p.leakage, grown * supply, "static power goes with area and supply")
+        found.constant(("operation_energy",), p.operation_energy, energy * supply**2, f"supply{why}")
+        ratio = sram.energy(size) / sram.energy(old)
+        kept = f"given for {old / 1024:.4g} KiB{sram.beyond(size)}{why}"
+        if found.constant(("buffer_energy",), p.buffer_energy, ratio * energy * supply**2, kept) and ratio != 1.0:
+            found.say(f"buffer energy {kept}: x {ratio:.3g}")
+        return found.on(parameters)
 
     def supports(self, operator: Operator) -> bool:
         """Everything that is not a matmul or a collective."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @task_options
 @run_options
 @json_option
-@click.option("--report", type=OutputFile(), help="Write an HTML report with pictures.")
+@click.option("--report", type=OutputFile(), help="Write the studio's pages as one offline file.")
 @click.option("--trace", type=OutputFile(), help="Write the baseline's timeline for Perfetto.")
 @click.option("--detail", is_flag=True, help="Print all notes.")
 @click.option("--assumptions", is_flag=True, help="Print what the baseline assumes, too.")
@@ -65,12 +65,12 @@ def command(
     content = {
         "schema": "tierform.comparison/1",
         "baseline": results[-1].chip,
-        "results": [result.to_dict() for result in results],
+        "results": [result.content() for result in results] if json_file else [],
     }
     if json_file:
         write_json(json_file, content)
     if report:
-        from tierform.report.page import write
+        from tierform.studio.export import write
 
         write(report, results)
     from tierform.report.answer import task_line

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from tierform.cli.technique_options import read_reduction, reduction_options
 from tierform.errors import Problem, TierformError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ _OPTIONS = [
 
 def run_options(command: F) -> F:
     """Add the options of a run to a command; they arrive as keyword arguments for :func:`make_jobs`."""
+    command = reduction_options(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -85,6 +87,9 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
             problems.extend(problem for problem in error.problems if problem not in problems)
             return None
 
+    reduction = attempt(lambda: read_reduction(given))
+    if traced and reduction is not None:
+        problems.append(Problem("a traced model is not reduced", key="--traced"))
     loaded = None if traced else attempt(lambda: load_model(model))
     parallelism = attempt(lambda: _parallelism(split, parallel))
     micro_batches = attempt(lambda: read_micro_batches(run.pop("micro_batches")))
@@ -107,7 +112,13 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
         jobs.append(
             attempt(
                 lambda chip=chip, task=task, options=options, asked=given_model: Job(  # type: ignore[misc]
-                    asked, task, chip, parallelism=parallelism, micro_batches=micro_batches, **options
+                    asked,
+                    task,
+                    chip,
+                    parallelism=parallelism,
+                    micro_batches=micro_batches,
+                    reduction=reduction,
+                    **options,
                 ).loaded()
             )
         )

@@ -25,6 +25,9 @@ from tierform.cli.task_options import task_options
 from tierform.errors import Problem, TierformError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tierform.simulation.elasticity import Elasticity
     from tierform.simulation.job import Job
     from tierform.simulation.result import Result
 
@@ -45,7 +48,7 @@ _SOME = 0.005  # an elasticity that is worth telling
 @click.option("--assumptions", is_flag=True, help="Print every constant with its kind and source, too.")
 @json_option
 @click.option("--trace", type=OutputFile(), help="Write the timeline for Perfetto.")
-@click.option("--report", type=OutputFile(), help="Write an HTML report with pictures.")
+@click.option("--report", type=OutputFile(), help="Write the studio's pages as one offline file.")
 def command(
     model: str | None,
     chip: str | None,
@@ -74,6 +77,9 @@ def command(
     result = job.simulate(timeline=bool(trace or report))
     if save_mapping and result.mapping:
         result.mapping.save(save_mapping)
+    matters = _influence(job) if influence else None
+    if matters:
+        result.view(matters)
     if json_file:
         result.save(json_file)
     if trace:
@@ -81,8 +87,8 @@ def command(
     if report:
         result.report(report)
     show(result, detail=detail, assumptions=assumptions)
-    if influence:
-        _show_influence(job)
+    if matters is not None:
+        _show_influence(matters)
     written = (
         ("job", save_job),
         ("mapping", save_mapping),
@@ -151,11 +157,15 @@ def show(result: Result, *, detail: bool = False, assumptions: bool = False) -> 
         print_table(listed.title, listed.head, listed.rows)
 
 
-def _show_influence(job: Any) -> None:
-    """The assumed constants that change time or energy, by what 1 % more of each does."""
+def _influence(job: Job) -> list[Elasticity]:
     from tierform.simulation.elasticity import assumed, elasticities
 
-    found = [one for one in elasticities(job, assumed(job)) if max(abs(one.latency), abs(one.energy)) >= _SOME]
+    return elasticities(job, assumed(job))
+
+
+def _show_influence(matters: Sequence[Elasticity]) -> None:
+    """The assumed constants that change time or energy, by what 1 % more of each does."""
+    found = [one for one in matters if max(abs(one.latency), abs(one.energy)) >= _SOME]
     rows = [(one.path, one.value, f"{one.latency:+.2f} %", f"{one.energy:+.2f} %") for one in found]
     if not rows:
         print_text("No assumed constant of the chip's network and components changes time or energy.")

@@ -190,12 +190,19 @@ def bench(
         wanted = [int(one) for one in bit_text.split(",")]
     except ValueError:
         fail("a list of whole numbers is needed", key="--bits", value=bit_text, fix="For example 4,8,16.")
+    if not all(1 <= bits <= 64 for bits in wanted):
+        fail("precisions are 1 to 64 bits", key="--bits", value=bit_text)
+    if store is None and model is not None:
+        fail("--model is compared with a store", fix="Give the store too.")
+    if store is not None:  # what cannot be read is told before minutes of timing
+        from tierform.store.reader import Store
+
+        with Store(store, threads=1):
+            pass
     rows = timing.kernels(megabytes, threads) + timing.first_touch(megabytes, threads)
     if store is not None:
         rows += timing.reads(store, wanted, threads)
         rows += timing.cold_loads(store, model, wanted, threads)
-    elif model is not None:
-        fail("--model is compared with a store", fix="Give the store too.")
     table = [[row.what, row.quantity, f"{row.wall:.3g}", f"{row.cpu:.3g}" if row.cpu else "", row.note] for row in rows]
     print_table("store timings", ["what", "quantity", "wall", f"CPU time / {threads}", "note"], table, left=2)
     if json_file:

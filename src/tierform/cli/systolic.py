@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from tierform.cli.output import InputPath, OutputFolder, console, json_option, print_table
-from tierform.errors import fail
+from tierform.errors import fail, note
 from tierform.files import make_folder, write_json, write_text
 
 if TYPE_CHECKING:
@@ -114,10 +114,12 @@ def _as_scale_sim(
         fix = "Set UseRamulatorTrace and InterfaceBandwidth: USER."
         fail("the configuration does not ask for latencies of the DRAM", key=given, fix=fix)
     arranged = None
-    if layout is not None and any(read.layouts) and not read.calculate_bandwidth:
+    if layout is not None:
         from tierform.compat.scalesim.layout import read_layout
 
         arranged = read_layout(layout)
+        if not any(read.layouts) or read.calculate_bandwidth:
+            note("the layout changes no figure: the configuration has no custom layout behind a given bandwidth")
     engine = _dram(dram) if slow and dram is not None else None
     found = []
     number = 0

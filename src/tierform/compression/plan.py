@@ -106,6 +106,7 @@ class Plan:
 
 _KEYS = ("schema", "model", "method", "matrices", "skipped", "exact_B", "size_B", "bits_per_weight", "settings")
 _MATRIX_KEYS = ("shape", "format", "density")
+_MOST, _MOST_B = 1 << 31, 1 << 60  # outputs or inputs of a matrix; bytes of a model
 
 
 def write_plan(plan: Plan, path: Path | str) -> None:
@@ -133,18 +134,23 @@ def read_plan(path: Path | str) -> Plan:
             WeightFormat.parse(str(one.get("format", ""))),
             Density.parse(one.get("density", "1")),
         )
+    exact_B, settings = found.get("exact_B", 0), found.get("settings", {})
+    if type(exact_B) not in (int, float) or not 0 <= exact_B <= _MOST_B:
+        fail("a number of bytes is needed", file=str(path), key="exact_B", value=exact_B)
+    if not isinstance(settings, dict):
+        fail("keys with values are needed", file=str(path), key="settings", value=settings)
     return Plan(
         str(found.get("model", "")),
         str(found.get("method", "")),
         matrices,
         tuple(str(one) for one in found.get("skipped", [])),
-        int(found.get("exact_B", 0)),
-        found.get("settings", {}),
+        int(exact_B),
+        settings,
     )
 
 
 def _is_shape(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(type(one) is int and one > 0 for one in value)
+    return isinstance(value, list) and len(value) == 2 and all(type(one) is int and 0 < one <= _MOST for one in value)
 
 
 def _refuse_unknown(found: Mapping[str, object], known: tuple[str, ...], file: str, prefix: str) -> None:

@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tierform.exploration.front import front_of, hypervolume, knee_of
-    from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_links, search_places
+    from tierform.exploration.link_search import search_links
+    from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_places
     from tierform.exploration.placement import assign
     from tierform.exploration.space import Space
     from tierform.exploration.space_file import load_space
@@ -22,7 +23,7 @@ _HOME = {
     "knee_of": "front",
     "load_space": "space_file",
     "open_study": "study",
-    "search_links": "network_search",
+    "search_links": "link_search",
     "search_places": "network_search",
 }
 

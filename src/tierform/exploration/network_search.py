@@ -12,7 +12,7 @@ where they are; each byte goes to one tile (a multicast is counted as so many tr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
-from tierform.exploration.link_moves import Annealing, LinkRules, anneal_links
 from tierform.exploration.placement_moves import Fixed, Weights, anneal_places, ordered_table, route_lists
-from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
+from tierform.exploration.route_state import RouteState
 from tierform.network import AnalyticNetwork, Topology, choose_routing
 from tierform.network.topology import PLANAR, VERTICAL, IntArray, RouteTable
 
@@ -30,6 +29,8 @@ Floats = NDArray[np.float64]
 # The most channels that leave a router: seven ports, of which one is the node's, as in a 3D mesh.
 MOST_PORTS = 7
 STARTS = ("own", "upper", "lower", "first")
+# Routes that first climb a potential (signs of x and y, z upwards) and then descend it: a turn model without cycles.
+TURNS = {"++": (1.0, 1.0), "+-": (1.0, -1.0), "-+": (-1.0, 1.0), "--": (-1.0, -1.0)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ class NetworkProblem:
     @cached_property
     def reference(self) -> tuple[float, float, float]:
         """Mean cycles, J for a byte, and s at the busiest link of the reference."""
-        return _reference(self).figures
+        return reference_of(self).figures
 
     @cached_property
     def pitch_m(self) -> float:
@@ -191,7 +192,7 @@ def _fixed(problem: NetworkProblem, energy_weight: float) -> Fixed:
     )
 
 
-def _reference(problem: NetworkProblem) -> NetworkDesign:
+def reference_of(problem: NetworkProblem) -> NetworkDesign:
     """The design of the reference: what is left where nothing is to be gained."""
     place = np.arange(len(problem.kind), dtype=np.int64)
     topology = problem.network.topology
@@ -214,7 +215,7 @@ def search_places(
     Where no placement is better than the reference, the one design is the reference itself, and its note says so.
     """
     start = np.arange(len(problem.kind), dtype=np.int64)
-    found = [_reference(problem)]
+    found = [reference_of(problem)]
     for energy_weight in (1.0, 10.0):
         place = start.copy()
         weights = Weights(peak=0.3, heat=heat_weight, steps=steps, warm=0.02, cold=1e-5, seed=seed)
@@ -235,7 +236,7 @@ def front(designs: Iterable[NetworkDesign]) -> list[NetworkDesign]:
     return sorted(kept, key=lambda design: design.score)
 
 
-def _pairs(topology: Topology) -> NDArray[np.int32]:
+def planar_links(topology: Topology) -> NDArray[np.int32]:
     """(links, 2) the two channels of each planar link."""
     back = {
         (int(a), int(b)): link
@@ -248,7 +249,7 @@ def _pairs(topology: Topology) -> NDArray[np.int32]:
     return np.array(found, np.int32).reshape(-1, 2)
 
 
-def _start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | None:
+def start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | None:
     """The routes from which the search starts: planar moves after climbing ("upper"), after going down, or last."""
     topology = problem.network.topology
     if start == "own":
@@ -257,10 +258,22 @@ def _start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | Non
     axis = np.argmax(np.abs(ahead), axis=1)
     sign = np.sign(np.take_along_axis(ahead, axis[:, None], 1)[:, 0])
     place = np.take_along_axis(topology.position_m[topology.link_target], axis[:, None], 1)[:, 0]
+    if start in TURNS:
+        potential = topology.position_m @ np.array([*TURNS[start], 1.0])
+        climbs = potential[topology.link_target] > potential[topology.link_source]
+        reached = potential[topology.link_target]
+        order = np.lexsort((np.where(climbs, -reached, reached), climbs)).astype(np.int32)
+        return _table_of(problem, order)
     if not (topology.link_kind == VERTICAL).any():
         return None
     early = {"upper": (axis == 2) & (sign > 0), "lower": (axis == 2) & (sign < 0), "first": axis == 2}[start]
     order = np.lexsort((-sign * place, -np.where(early, -1, axis))).astype(np.int32)
+    return _table_of(problem, order)
+
+
+def _table_of(problem: NetworkProblem, order: NDArray[np.int32]) -> NDArray[np.int32] | None:
+    """The routes whose channels fall in an order (the last ones first), or None where there is no way."""
+    topology = problem.network.topology
     table = ordered_table(
         order, _ints(topology.link_source), _ints(topology.link_target), problem.cycles, topology.routers
     )
@@ -268,57 +281,7 @@ def _start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | Non
     return None if missing else table
 
 
-def search_links(
-    problem: NetworkProblem, *, places: bool = False, seed: int = 0, rounds: int = 60_000, peak_weight: float = 0.03,
-    longest: int = 6, starts: Sequence[str] = STARTS, link_share: float = 0.8, routes_a_round: int = 10,
-) -> list[NetworkDesign]:  # fmt: skip
-    """The front of link sets with routes that cannot deadlock, at no more wire than the reference; best product first.
-
-    With `places` tiles of one kind move as well; with `link_share` 0 the links stay and only the routes are found.
-    `longest` is the longest link in pitches.
-    """
-    topology = problem.network.topology
-    late, spent, busiest = problem.reference
-    total, n = float(problem.flow.sum()), topology.routers
-    pairs = _pairs(topology)
-    apart = np.abs(topology.position_m[:, None] - topology.position_m[None])[..., :2].sum(axis=2)
-    steps = np.ceil(apart / max(problem.pitch_m, 1e-12) - 1e-6)
-    cycle = float(topology.link_latency_cycles[topology.link_kind == PLANAR].min(initial=1))
-    cycles = problem.network.router.pipeline_cycles + steps * cycle
-    energy = 8 * (problem.network.energy.router_J_per_bit + problem.network.energy.wire_J_per_bit_m * apart)
-    one_die = topology.chiplet[:, None] == topology.chiplet[None]
-    wire = np.where(one_die & (apart > 0) & (steps <= longest), apart, np.inf)
-    rate = np.minimum(topology.link_width_bits, problem.network.router.flit_bits)
-    budget = float(apart[topology.link_source[pairs[:, 0]], topology.link_target[pairs[:, 0]]].sum())
-    rules = LinkRules(pairs, wire, (cycles / late + energy / spent) / total, budget, problem.most_ports - 1)
-    found = [_reference(problem)]
-    for number, start in enumerate(starts):
-        table = _start_table(problem, start)
-        if table is None:
-            continue
-        state = empty_state(n, topology.links)
-        for link in range(topology.links):
-            build_channel(state, link, topology.link_source[link], topology.link_target[link])
-        state.next_channel[:] = table
-        state.weight[:] = (problem.cycles / late + problem.energy / spent) / total
-        state.relative[:] = 8 / rate / problem.network.clock_Hz / busiest
-        settle(state, problem.flow)
-        if not order_channels(state):
-            continue
-        kept, best = empty_state(n, topology.links), empty_state(n, topology.links)
-        at = np.arange(n, dtype=np.int32)
-        best_at = at.copy()
-        share = 0.3 if places else 0.0
-        how = Annealing(
-            rounds=rounds, routes_a_round=routes_a_round, place_share=share, link_share=link_share * (1 - share),
-            warm=5e-4, cold=1e-5, peak_weight=peak_weight, seed=seed * len(STARTS) + number,
-        )  # fmt: skip
-        anneal_links(state, kept, best, rules, how, problem.flow, problem.kind.astype(np.int32), at, best_at)
-        found.append(_design(problem, best, best_at, (cycles, energy, apart), f"links, routes from {start!r}"))
-    return front(found)
-
-
-def _design(
+def design_of(
     problem: NetworkProblem, state: RouteState, at: NDArray[np.int32], tables: tuple[Floats, Floats, Floats], note: str
 ) -> NetworkDesign:
     """The design of a state: channels that are not built are left out."""
@@ -348,4 +311,4 @@ def _design(
     )
 
 
-__all__ = ["NetworkDesign", "NetworkProblem", "Ratios", "front", "search_links", "search_places"]
+__all__ = ["NetworkDesign", "NetworkProblem", "Ratios", "front", "search_places"]

@@ -13,7 +13,8 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,17 +24,20 @@ from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.exploration.evaluator import Outcome
-from tierform.exploration.space import Values, point_key
+from tierform.exploration.space import Values, point_text, text_key
 
 WAITING, LEASED, DONE = range(3)
 LEASE_S = 600.0
+# Room for the index of a large study, whose keys arrive in no order.
+CACHE_KIB = 256 << 10
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
     number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, chosen TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0,
     worker TEXT, until REAL, attempts INTEGER NOT NULL DEFAULT 0,
-    figures TEXT, objectives BLOB, violation REAL, reason TEXT
+    figures BLOB, objectives BLOB, violation REAL, reason TEXT
 );
+CREATE TABLE IF NOT EXISTS named (number INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);
 CREATE INDEX IF NOT EXISTS by_state ON points (state) WHERE state < 2;
 """
 Floats = NDArray[np.float64]
@@ -86,10 +90,12 @@ class ResultsBase:
             self._base = sqlite3.connect(self.path, timeout=60.0, isolation_level=None)
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = NORMAL")
+            self._base.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             self._base.executescript(_TABLES)
         except sqlite3.DatabaseError as error:
             fail(f"this file is not a study: {error}", file=str(path))
         self.worker = worker_name()
+        self._names: dict[tuple[str, ...], bytes] = {}
 
     def close(self) -> None:
         """Close the file."""
@@ -102,6 +108,7 @@ class ResultsBase:
             yield self._base
         except BaseException:
             self._base.execute("ROLLBACK")
+            self._names.clear()
             raise
         self._base.execute("COMMIT")
 
@@ -121,13 +128,37 @@ class ResultsBase:
         with self._change() as base:
             base.execute("INSERT OR REPLACE INTO study VALUES (?, ?)", (key, value))
 
+    # -- figures as numbers ----------------------------------------------------------------------------------
+    def _packed(self, figures: Mapping[str, float]) -> bytes:
+        """The number of the names (8 bytes), and the figures; within a transaction."""
+        names = tuple(figures)
+        head = self._names.get(names)
+        if head is None:
+            text = json.dumps(names)
+            self._base.execute("INSERT OR IGNORE INTO named (names) VALUES (?)", (text,))
+            number = self._base.execute("SELECT number FROM named WHERE names = ?", (text,)).fetchone()[0]
+            head = array("q", [number]).tobytes()
+            self._names[names] = head
+        return head + array("d", figures.values()).tobytes()
+
+    def _unpack(self) -> Callable[[bytes | str], dict[str, float]]:
+        names = {number: json.loads(text) for number, text in self._base.execute("SELECT number, names FROM named")}
+
+        def unpacked(kept: bytes | str) -> dict[str, float]:
+            if isinstance(kept, str):  # written by an earlier version
+                figures: dict[str, float] = json.loads(kept)
+                return figures
+            return dict(zip(names[array("q", kept[:8])[0]], array("d", kept[8:]), strict=True))
+
+        return unpacked
+
     # -- points ----------------------------------------------------------------------------------------------
     def add(self, points: Iterable[Values], *, done: int | None = None) -> int:
         """Add points that are not there yet; how many were new.
 
         With `done` nothing is added unless so many are done and none waits or is leased: another process was faster.
         """
-        rows = [(point_key(point), json.dumps(point)) for point in points]
+        rows = [(text_key(text), text) for text in map(point_text, points)]
         with self._change() as base:
             if done is not None and self.counts() != (0, 0, done):
                 return 0
@@ -161,17 +192,17 @@ class ResultsBase:
 
     def give(self, results: Sequence[tuple[int, Outcome, Sequence[float]]]) -> int:
         """Write outcomes of leased points; a point that is done already stays as it is.  How many were written."""
-        rows = [
-            (
-                json.dumps(outcome.figures),
-                np.asarray(objectives, np.float64).tobytes(),
-                outcome.violation,
-                outcome.reason,
-                number,
-            )
-            for number, outcome, objectives in results
-        ]
         with self._change() as base:
+            rows = [
+                (
+                    self._packed(outcome.figures),
+                    array("d", objectives).tobytes(),
+                    outcome.violation,
+                    outcome.reason,
+                    number,
+                )
+                for number, outcome, objectives in results
+            ]
             before = base.total_changes
             base.executemany(
                 "UPDATE points SET state = 2, worker = NULL, figures = ?, objectives = ?, violation = ?, reason = ? "
@@ -190,25 +221,24 @@ class ResultsBase:
 
     def write_done(self, rows: Iterable[tuple[Values, Outcome, Sequence[float]]]) -> int:
         """Add points with their outcomes, evaluated elsewhere; how many were new."""
-        made = (
-            (
-                point_key(point),
-                json.dumps(point),
-                json.dumps(outcome.figures),
-                np.asarray(objectives, np.float64).tobytes(),
-                outcome.violation,
-                outcome.reason,
-            )
-            for point, outcome, objectives in rows
-        )
         with self._change() as base:
-            before = base.total_changes
+            before, named = base.total_changes, len(self._names)
             base.executemany(
                 "INSERT OR IGNORE INTO points (key, chosen, state, figures, objectives, violation, reason) "
                 "VALUES (?, ?, 2, ?, ?, ?, ?)",
-                made,
+                (
+                    (
+                        text_key(text := point_text(point)),
+                        text,
+                        self._packed(outcome.figures),
+                        array("d", objectives).tobytes(),
+                        outcome.violation,
+                        outcome.reason,
+                    )
+                    for point, outcome, objectives in rows
+                ),
             )
-            return base.total_changes - before
+            return base.total_changes - before - (len(self._names) - named)
 
     # -- reading ---------------------------------------------------------------------------------------------
     def counts(self) -> tuple[int, int, int]:
@@ -232,8 +262,9 @@ class ResultsBase:
             found = self._base.execute(query + " ORDER BY number").fetchall()
         else:
             found = [self._base.execute(query + " AND number = ?", (int(one),)).fetchone() for one in numbers]
+        unpacked = self._unpack()
         return [
-            Row(int(row[0]), json.loads(row[1]), Outcome(json.loads(row[2]), float(row[3]), str(row[4])))
+            Row(int(row[0]), json.loads(row[1]), Outcome(unpacked(row[2]), float(row[3]), str(row[4])))
             for row in found
             if row is not None
         ]

@@ -220,11 +220,26 @@ class Space:
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
+_TEXT = json.JSONEncoder(sort_keys=True).encode
+
+
+def point_text(values: Values) -> str:
+    """What is chosen as text: equal for equal points."""
+    return _TEXT(values)
+
+
+def text_key(text: str) -> str:
+    """A hash of a point's text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def point_key(values: Values) -> str:
     """A hash of what is chosen: equal for equal points."""
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]
+    return text_key(point_text(values))
 
 
+MOST_LETTERS = 300  # of a formula
+LARGEST = 1e60  # no figure in SI units of anything that is described here comes near
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -247,7 +262,10 @@ def evaluate(formula: str, values: Mapping[str, Value]) -> Value:
         if isinstance(node, ast.Name) and node.id in values:
             return values[node.id]
         if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-            return _OPERATORS[type(node.op)](of(node.left), of(node.right))
+            left, right = of(node.left), of(node.right)
+            if isinstance(left, str) or isinstance(right, str):
+                raise TypeError("texts are no numbers")
+            return _OPERATORS[type(node.op)](left, right)
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
             return -of(node.operand)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
@@ -259,11 +277,14 @@ def evaluate(formula: str, values: Mapping[str, Value]) -> Value:
             choices=values,
         )
 
+    if len(formula) > MOST_LETTERS:
+        fail(f"a formula has at most {MOST_LETTERS} letters", key="derived", value=formula[:40])
     try:
         made = of(ast.parse(formula, mode="eval"))
-    except (SyntaxError, TypeError, ZeroDivisionError, OverflowError) as error:
+        unbounded = isinstance(made, int | float) and not abs(made) <= LARGEST
+    except (SyntaxError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         fail(f"this formula has no value: {error}", key="derived", value=formula)
-    if not isinstance(made, str | int | float):
+    if unbounded or not isinstance(made, str | int | float):
         fail("this formula has no value", key="derived", value=formula)
     return made
 

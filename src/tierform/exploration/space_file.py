@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import nan
 from pathlib import Path
 from typing import Any
 
 from tierform.errors import Problem, TierformError, nearest
 from tierform.exploration.evaluator import FIGURES
-from tierform.exploration.space import Bound, Objective, Parameter, Space, Value, evaluate, splits
+from tierform.exploration.space import LARGEST, Bound, Objective, Parameter, Space, Value, evaluate, splits
 from tierform.files import Document, read_yaml
 from tierform.units import parse_quantity, unit_scale
 
@@ -28,6 +29,7 @@ ROOTS = (
 )
 WAYS = ("data", "tensor", "pipeline", "context", "expert")
 At = tuple[str | int, ...]
+MOST_DEVICES, MOST_SPLITS = 1 << 20, 2_000_000
 
 
 def load_space(path: Path | str) -> Space:
@@ -135,8 +137,12 @@ class _Reader:
         for key in ("from", "to"):
             text = str(entry.get(key, "")).split(maxsplit=1)
             try:
-                ends.append(float(text[0]))
+                end = float(text[0])
             except (IndexError, ValueError):
+                end = nan
+            if abs(end) <= LARGEST:
+                ends.append(end)
+            else:
                 self.wrong("a number is needed here, perhaps with a unit", (*at, key), entry.get(key))
                 return 0.0, 0.0, ""
             own = text[1] if len(text) > 1 else ""
@@ -199,7 +205,18 @@ class _Reader:
             self.wrong("a number of devices and the ways to split are needed here", ("splits",), given)
             return [], []
         over = given.get("over", list(WAYS[:3]))
+        if not isinstance(over, list | dict):
+            self.wrong("the ways to split are needed here, or each with its numbers", ("splits", "over"), over)
+            return [], []
+        upto = min(given["devices"], MOST_DEVICES)
+        divisors = [number for number in range(1, upto + 1) if given["devices"] % number == 0]
+        if given["devices"] > MOST_DEVICES or len(divisors) ** len(over) > MOST_SPLITS:
+            self.wrong("so many devices can be split in too many ways", ("splits", "devices"), given["devices"])
+            return [], []
         for way in over:
+            numbers = over[way] if isinstance(over, dict) else None
+            if numbers is not None and not isinstance(numbers, list):
+                self.wrong("a list of numbers is needed here", ("splits", "over", str(way)), numbers)
             if way not in WAYS:
                 self.wrong("not a way to split", ("splits", "over"), way, WAYS)
         ways = over if isinstance(over, dict) else dict.fromkeys(over, ())
@@ -217,7 +234,7 @@ class _Reader:
         found = []
         for index, entry in enumerate(entries):
             figure, way = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, "least")
-            if figure not in FIGURES:
+            if not isinstance(figure, str) or figure not in FIGURES:
                 self.wrong("not a figure of a result", ("objectives", index), figure, FIGURES)
             elif way not in ("least", "most"):
                 self.wrong("an objective is wanted least or most", ("objectives", index), way, ("least", "most"))
@@ -242,7 +259,9 @@ class _Reader:
                     continue
                 try:
                     numbers[key] = parse_quantity(value, FIGURES[figure]) if isinstance(value, str) else float(value)
-                except (TierformError, TypeError, ValueError):
+                    if not abs(numbers[key]) <= LARGEST:
+                        raise ValueError
+                except (TierformError, TypeError, ValueError, OverflowError):
                     self.wrong(
                         f"a quantity in {FIGURES[figure] or 'numbers'} is needed here", ("limits", figure), value
                     )

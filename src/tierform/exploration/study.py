@@ -8,6 +8,7 @@ its space: a process needs nothing else to work on it.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,10 +81,12 @@ class Study:
 
     def objectives(self, outcome: Outcome) -> list[float]:
         """The objectives of an outcome, least at best; nan where it has none."""
-        return [
-            (-1.0 if wanted.maximize else 1.0) * outcome.figures.get(wanted.figure, np.nan)
-            for wanted in self.space.objectives
-        ]
+        figures = outcome.figures
+        return [sign * figures.get(figure, math.nan) for sign, figure in self._wanted]
+
+    @cached_property
+    def _wanted(self) -> list[tuple[float, str]]:
+        return [(-1.0 if wanted.maximize else 1.0, wanted.figure) for wanted in self.space.objectives]
 
     def ask(self, number: int) -> list[Values]:
         """Points to evaluate next, which are not known yet; for loops of one's own."""

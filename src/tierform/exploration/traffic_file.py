@@ -3,17 +3,58 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import ConfigDict, Field
 
 from tierform.errors import fail
 from tierform.exploration.network_search import NetworkProblem
 from tierform.files import read_json
 from tierform.network import LINK_KINDS, AnalyticNetwork, EnergyParameters, RouterParameters, Topology, choose_routing
 from tierform.network.topology import RouteTable
+from tierform.schema import FileModel, validate
 
 SCHEMA = "noc-reference/1"
+
+
+_OPEN = ConfigDict(extra="ignore", frozen=True, allow_inf_nan=False, strict=True)
+_Place = Annotated[float, Field(ge=-10, le=10)]
+_End = Annotated[int, Field(ge=0, lt=4096)]
+_Joules = Annotated[float, Field(ge=0, le=1)]
+
+
+class TrafficTile(FileModel):
+    """A tile with its router; other keys are notes."""
+
+    model_config = _OPEN
+    router: _End
+    kind: str
+    position_m: list[_Place] = Field(min_length=3, max_length=3)
+    die: Annotated[int, Field(ge=0, lt=4096)]
+
+
+class TrafficEnergy(FileModel):
+    """Joules of a bit in a router, along a metre of wire, and across dies."""
+
+    model_config = _OPEN
+    router: _Joules
+    wire_per_m: _Joules
+    vertical: _Joules
+    interposer: _Joules
+
+
+class TrafficFile(FileModel):
+    """A traffic file; other keys are notes.  A link is (from, to, mm, bits, cycles, kind)."""
+
+    model_config = _OPEN
+    tiles: list[TrafficTile] = Field(min_length=1, max_length=4096)
+    links: list[list[int | float | str]] = Field(max_length=65536)
+    bytes_tile_to_tile: list[list[Annotated[float, Field(ge=0, le=1e18)]]]
+    energy_J_per_bit: TrafficEnergy
+    router_pipeline_cycles: Annotated[float, Field(ge=1, le=100)]
+    flit_bits: Annotated[int, Field(ge=1, le=65536)]
+    clock_Hz: Annotated[float, Field(gt=0, le=1e12)]
 
 
 def load_traffic(path: Path | str) -> NetworkProblem:
@@ -22,10 +63,33 @@ def load_traffic(path: Path | str) -> NetworkProblem:
     content: Any = document.content
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         fail("this file has another schema", file=str(path), key="schema", choices=[SCHEMA])
-    missing = [key for key in ("tiles", "links", "bytes_tile_to_tile", "energy_J_per_bit") if key not in content]
-    if missing:
-        fail("this key is missing", file=str(path), key=missing[0])
+    _check(validate(TrafficFile, document), str(path))
     return problem_of(content)
+
+
+def _check(found: TrafficFile, file: str) -> None:
+    """Refuse routers, links and bytes that do not fit together."""
+    n = len(found.tiles)
+    if sorted(tile.router for tile in found.tiles) != list(range(n)):
+        fail(f"the routers of the tiles are 0 to {n - 1}, each once", file=file, key="tiles")
+    for number, link in enumerate(found.links):
+        whole = len(link) == 6 and all(type(link[place]) is int for place in (0, 1, 3, 4))
+        if not whole or not _is_link([int(link[place]) for place in (0, 1, 3, 4)], n) or link[5] not in LINK_KINDS:
+            what = "a link is [from, to, mm, bits, cycles, kind]"
+            fail(what, file=file, key=f"links.{number}", value=link, fix=f"Kinds: {', '.join(LINK_KINDS)}.")
+    if [len(row) for row in found.bytes_tile_to_tile] != [n] * n:
+        fail(f"{n} rows of {n} numbers are needed", file=file, key="bytes_tile_to_tile")
+
+
+def _is_link(numbers: list[int], routers: int) -> bool:
+    source, target, bits, cycles = numbers
+    return (
+        max(source, target) < routers
+        and min(source, target) >= 0
+        and source != target
+        and 0 < bits <= 65536
+        and 0 < cycles < 10**6
+    )
 
 
 def problem_of(content: dict[str, Any]) -> NetworkProblem:

@@ -13,7 +13,7 @@ from tierform.files import read_yaml
 from tierform.provenance import Citation
 
 ROOT = Path(__file__).parent
-SHELVES = ("models", "chips", "components", "processes", "memories", "noise", "runtimes")
+SHELVES = ("models", "chips", "components", "processes", "memories", "noise", "runtimes", "hosts")
 
 
 def names(shelf: str) -> list[str]:

@@ -341,10 +341,12 @@ def _size_problems(
             wrong("this weight has an entry already", index, "weight", entry.weight)
         seen.add((place, entry.resident))
         layers[place] = layers.get(place, 0) + entry.layers
-        per_tile = holders[entry.component].crossbars // max(1, len(chip.tiles_of(entry.component)))
+        units = dict(zip(chip.tiles_of(entry.component), chip.units_at(entry.component), strict=True))
+        each = holders[entry.component].crossbars // max(1, sum(units.values()))
+        per_tile = each * max(units.values(), default=1)
         size = weight.crossbars * copies * entry.replicas
-        if entry.resident and any(len(set(tiles)) * per_tile < size for tiles in entry.tiles):
-            few = next(tiles for tiles in entry.tiles if len(set(tiles)) * per_tile < size)
+        few = next((tiles for tiles in entry.tiles if sum(units.get(t, 0) for t in set(tiles)) * each < size), None)
+        if entry.resident and few is not None:
             need = -(-size // per_tile)
             wrong(f"{size:,} crossbars of a layer need {need} tiles of {per_tile:,}", index, "tiles", few)
     for place, weight in needed.items():

@@ -9,6 +9,7 @@ slowest weights; weights that learn are not replicated: every copy would be rewr
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -247,7 +248,7 @@ class _Placing:
     def _tiles(self, weights: Sequence[HeldWeight]) -> list[WeightPlacement]:
         """Fill tiles one after the other, layer by layer; streamed layers share the region that is left."""
         tiles = self.chip.tiles_of(self.name)
-        per_tile = self.available // len(tiles)
+        each = self.available / sum(self.chip.units_at(self.name))
         places: dict[int, list[tuple[int, ...]]] = {id(weight): [] for weight in weights}
         position = 0
         for block in dict.fromkeys(weight.block for weight in weights):
@@ -257,9 +258,10 @@ class _Placing:
                     if layer >= weight.layers - weight.streamed:
                         continue
                     first, position = position, position + self.copies * weight.crossbars * weight.replicas
-                    last = max(first, position - 1)
-                    places[id(weight)].append(tuple(tiles[i] for i in range(first // per_tile, last // per_tile + 1)))
-        region = tuple(tiles[position // per_tile :]) or tiles[-1:]
+                    last = max(first + 1, position)
+                    places[id(weight)].append(self.chip.tiles_of_units(self.name, first / each, last / each))
+        region = self.chip.tiles_of_units(self.name, position / each, math.inf) if position < self.available else ()
+        region = region or tiles[-1:]
         result = []
         for weight in weights:
             for resident, layers, replicas, where in (

@@ -68,19 +68,23 @@ class Placement:
 class DoesNotFit(TierformError):
     """A footprint is larger than all tiers together, by so many bytes."""
 
-    def __init__(self, what: str, needed_B: int, available_B: int, fix: str = "") -> None:
-        self.what, self.needed_B, self.available_B = what, needed_B, available_B
+    def __init__(self, what: str, parts_B: Mapping[str, int], available_B: int, fix: str = "") -> None:
+        self.what, self.parts_B, self.available_B = what, dict(parts_B), available_B
+        self.needed_B = sum(parts_B.values())
         plain = "Add a memory tier or stacks, or make the batch, the sequence or the precision smaller."
         super().__init__([Problem(what, fix=fix or plain)])
 
     def with_fix(self, fix: str) -> DoesNotFit:
         """The same with other advice."""
-        return DoesNotFit(self.what, self.needed_B, self.available_B, fix)
+        return DoesNotFit(self.what, self.parts_B, self.available_B, fix)
 
 
-def place_footprint(footprint: Mapping[str, int], tiers: Sequence[MemoryTier]) -> Placement:
+def place_footprint(
+    footprint: Mapping[str, int], tiers: Sequence[MemoryTier], aside: Mapping[str, float] | None = None
+) -> Placement:
     """Place the parts of `footprint` (bytes by name, most important first) in `tiers` (nearest first).
 
+    Of the parts in `aside` such a share is put into no nearer tier than the second, wherever there is room.
     TierformError naming the parts and the missing bytes when all tiers together are too small.
     """
     if not tiers:
@@ -98,18 +102,26 @@ def place_footprint(footprint: Mapping[str, int], tiers: Sequence[MemoryTier]) -
             f"the footprint of {format_quantity(needed, 'B')} ({parts}) does not fit in {held}; "
             f"{format_quantity(needed - available, 'B')} are missing"
         )
-        raise DoesNotFit(what, needed, available)
+        raise DoesNotFit(what, footprint, available)
     free = [tier.capacity_B for tier in tiers]
     shares: dict[str, tuple[TierShare, ...]] = {}
     for part, size in footprint.items():
-        rest, found = size, []
-        for index, tier in enumerate(tiers):
-            taken = min(rest, free[index])
-            if taken or (size == 0 and index == 0):
-                found.append(TierShare(index, tier.name, taken))
+        away = round(size * (aside or {}).get(part, 0.0))
+        placed = [0] * len(tiers)
+        for rest, first in ((size - away, 0), (away, 1)):
+            for index in range(first, len(tiers)):
+                taken = min(rest, free[index])
+                placed[index] += taken
                 free[index] -= taken
                 rest -= taken
-        shares[part] = tuple(found)
+            if rest:
+                fail(
+                    f"{format_quantity(rest, 'B')} of {part} find no place behind the nearest memory",
+                    value=part,
+                    fix="Give the chip a memory tier behind its own: memory: [{device: cxl-ddr5-x8}].",
+                )
+        where = [index for index, taken in enumerate(placed) if taken] or [0]
+        shares[part] = tuple(TierShare(index, tiers[index].name, placed[index]) for index in where)
     capacity = tuple(tier.capacity_B for tier in tiers)
     used = tuple(total - left for total, left in zip(capacity, free, strict=True))
     return Placement(shares, tuple(tier.name for tier in tiers), capacity, used)

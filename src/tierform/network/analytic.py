@@ -268,6 +268,9 @@ class AnalyticNetwork:
         energy[kind == VERTICAL] = self.energy.vertical_J_per_bit
         over = kind == INTERPOSER
         energy[over] = self.energy.interposer_J_per_bit + self.energy.interposer_wire_J_per_bit_m * length[over]
+        if self.energy.interposer_reach_m > 0:
+            on_die = np.maximum(length[over] - self.energy.interposer_reach_m, 0.0)
+            energy[over] += self.energy.wire_J_per_bit_m * on_die
         return 8 * energy
 
     @property

@@ -99,7 +99,8 @@ class EnergyParameters:
 
     A flit of b bits costs b * `router_J_per_bit` at each router, b * (`wire_J_per_bit_m` * length) on a planar link,
     b * `vertical_J_per_bit` on a vertical one and b * (`interposer_J_per_bit` + `interposer_wire_J_per_bit_m` *
-    length) on an interposer one.  Data are taken as random: the source figures say what activity they hold for.
+    length) on an interposer one; what is longer than `interposer_reach_m` is a planar wire to the edge of the die.
+    Data are taken as random: the source figures say what activity they hold for.
     """
 
     router_J_per_bit: float = 0.0
@@ -107,6 +108,7 @@ class EnergyParameters:
     vertical_J_per_bit: float = 0.0
     interposer_J_per_bit: float = 0.0
     interposer_wire_J_per_bit_m: float = 0.0
+    interposer_reach_m: float = 0.0
     router_leakage_W: float = 0.0
     router_area_m2: float = 0.0
     vertical_area_m2_per_bit: float = 0.0
@@ -158,6 +160,7 @@ _UNITS = {
     "vertical_J_per_bit": "J/bit",
     "interposer_J_per_bit": "J/bit",
     "interposer_wire_J_per_bit_m": "J/(bit*m)",
+    "interposer_reach_m": "m",
     "router_leakage_W": "W",
     "router_area_m2": "m^2",
     "vertical_area_m2_per_bit": "m^2/bit",

@@ -38,8 +38,7 @@ def run_case(
 
     chosen = case if load is None else case.at_flit_rate(load)
     result = simulate_case(chosen, progress)
-    return {
-        "offered_flit_rate": chosen.flit_rate,
+    means = {
         "packet_latency_cycles": result.packet_latency_cycles,
         "network_latency_cycles": result.network_latency_cycles,
         "flit_latency_cycles": result.flit_latency_cycles,
@@ -48,6 +47,11 @@ def run_case(
         "packet_latency_p99_cycles": result.percentile(99),
         "worst_latency_cycles": result.worst_latency_cycles,
         "hops": result.hops,
+    }
+    return {
+        "offered_flit_rate": chosen.flit_rate,
+        # Without a packet there is no latency.
+        **(means if result.packets else dict.fromkeys(means)),
         "accepted_flit_rate": result.accepted_flit_rate,
         "injected_flit_rate": result.injected_flit_rate,
         "stable": result.stable,

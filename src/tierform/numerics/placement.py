@@ -105,14 +105,13 @@ def tiles_by_name(
             fix="Use fewer bits, fewer layers (modules=...) or a larger chip.",
         )
     mapped = _mapped_tiles(model, chip, plan)
-    tiles = chip.tiles_of(name)
-    per_tile = max(1, component.crossbars // len(tiles))
+    each = component.crossbars / sum(chip.units_at(name))
     result: dict[str, tuple[int, ...]] = {}
     position = 0
     complete = True
     for linear, form in zip(linears, forms, strict=True):
         first, position = position, position + form.crossbars(*linear.shape)
-        filled = tuple(tiles[i] for i in range(first // per_tile, min((position - 1) // per_tile + 1, len(tiles))))
+        filled = chip.tiles_of_units(name, first / each, position / each)
         places = [mapped.get((linear.role, part, linear.layer)) for part in sorted(linear.parts)]
         known = [place for place in places if place]
         if places and len(known) == len(places):

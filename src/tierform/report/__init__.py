@@ -1,1 +1,1 @@
-"""Tables, HTML, pictures, timeline traces: reads results, never computes them."""
+"""Tables, pages of studies, timeline traces: reads results, never computes them."""

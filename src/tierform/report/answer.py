@@ -147,7 +147,7 @@ def task_line(task: dict[str, Any]) -> str:
             if key != "name" and value != []
         )
         named = method["name"] + (f" ({details})" if details else "")
-        kind = "fine-tuning" if task["task"] == "FineTuning" else "training"
+        kind = {"FineTuning": "fine-tuning", "Distillation": "distillation"}.get(str(task["task"]), "training")
         parts = [f"{kind} {named}, batch {task['batch']}, sequence {task['sequence']}, {task['steps']} step(s)"]
     precision = task["precision"]
     weights = precision["weights"]

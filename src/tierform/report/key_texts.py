@@ -7,11 +7,17 @@ A test holds both lists complete and free of what is no longer read.
 from __future__ import annotations
 
 from tierform.simulation.job import Job
+from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
+from tierform.workload.decoding import Decoding
+from tierform.workload.expert_store import ExpertStore
+from tierform.workload.kv_policy import KVPolicy
 from tierform.workload.parallel import MicroBatches, Parallelism
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reduced import Reduction
 from tierform.workload.task import (
     Adapters,
     BitFit,
+    Distillation,
     FineTuning,
     Full,
     Inference,
@@ -23,6 +29,8 @@ from tierform.workload.task import (
     Training,
 )
 
+_KV = "What the cache of keys and values keeps; left out: everything."
+_STORE = "Where a mixture's experts wait and how often each is used; left out: all near, used evenly."
 _BATCH = "Sequences that are worked on together; operations and activations grow with it."
 _PRECISION = "Number formats of the task; left out: the chip's own, or bf16 where it has none."
 _RANK = "Rank of the adapters; their parameters, states and operations grow with it."
@@ -30,16 +38,23 @@ _TARGETS = (
     "Matrices that get adapters, of q, k, v, o, up, gate and down, of the fused qkv, kv and gate-up, "
     "by their names in Hugging Face's models (`q_proj`, `c_attn`), or `all-linear`."
 )
+_MANY = "Low-rank adapters that the sequences of the batch use, each its own; none when left out."
+_HOST = "The memory of a host that holds what is offloaded: `pcie5-dram`, `pcie4-dram`, `nvme`."
 _TUNING = {
-    "method": "What learns: `kind` full, lora, qlora, adapters, bitfit or last-layers, with its own keys.",
+    "method": "What learns: `kind` full, lora, qlora, dora, lora-fa, vera, ia3, prompt, galore, adapters, bitfit or "
+    "last-layers, with its own keys.",
     "batch": _BATCH,
     "sequence": "Tokens of a sequence; attention grows with its square.",
     "steps": "Optimizer steps; totals, wear and lifetime are for all of them.",
     "optimizer": "Optimizer; it decides how many states wait beside each weight.",
     "gradient_accumulation": "Passes over a batch of sequences before one update.",
-    "recomputation": "What backward computes again instead of reading it: nothing, attention, or whole layers.",
+    "recomputation": "What backward computes again instead of reading it: nothing, attention (`selective`), or whole "
+    "layers (`full`); behind a colon the layers that do: `full:12` the first, `full:0,4-7` those of a list.",
     "precision": _PRECISION,
     "fused_loss": "Whether logits, loss and their gradients are made a piece at a time, never whole in memory.",
+    "fused_update": "Whether each layer is updated as soon as its gradients are there, which are then dropped.",
+    "offload": "Parts that wait in a host's memory: weights, gradients, optimizer, paged-optimizer, activations.",
+    "host": _HOST,
 }
 
 RECORDS: dict[type, dict[str, str]] = {
@@ -55,6 +70,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "mapping": "The best of several mappings that are tried, the first of them (`plain`), or a mapping file.",
         "micro_batches": "Parts that the batch of every phase is cut into, or of each phase by itself; left out: the "
         "best of several numbers.",
+        "reduction": "What is taken away from the model: sublayers, layers, heads, width, numbers.",
     },
     Inference: {
         "batch": _BATCH,
@@ -62,11 +78,20 @@ RECORDS: dict[type, dict[str, str]] = {
         "decode": "Tokens that are generated after the prompt, for each sequence.",
         "prefill": "Whether the prompt's own pass is done; false: its KV cache is there already.",
         "precision": _PRECISION,
+        "offload": "Parts that wait in a host's memory: weights, kv-cache.",
+        "host": _HOST,
+        "adapters": _MANY,
+        "decoding": "How several tokens are made in a step: drafts, and how many of them are accepted.",
+        "kv": _KV,
+        "experts": _STORE,
     },
     Step: {
         "groups": "The sequences of the pass: a list of groups of equal ones.",
         "logits": "Whether logits are computed of each sequence's last token, or of all new tokens.",
         "precision": _PRECISION,
+        "adapters": _MANY,
+        "kv": _KV,
+        "experts": _STORE,
     },
     SequenceGroup: {
         "sequences": "How many equal sequences there are.",
@@ -75,6 +100,11 @@ RECORDS: dict[type, dict[str, str]] = {
     },
     FineTuning: _TUNING,
     Training: _TUNING,
+    Distillation: {
+        **_TUNING,
+        "teacher": "The model whose logits the student learns from; its forward pass and weights are added.",
+        "teacher_weights": "Format of the teacher's weights; left out: as the task's.",
+    },
     Full: {},
     LoRA: {
         "rank": _RANK,
@@ -85,6 +115,21 @@ RECORDS: dict[type, dict[str, str]] = {
         "rank": _RANK,
         "targets": _TARGETS,
         "weights": "Format in which the frozen weights are kept; they are unpacked for each product.",
+    },
+    DoRA: {"rank": _RANK, "targets": _TARGETS},
+    LoRAFA: {"rank": _RANK, "targets": _TARGETS},
+    VeRA: {"rank": "Rank of the frozen pair of matrices that all layers share.", "targets": _TARGETS},
+    IA3: {"targets": "What learned factors scale: results of matrices, and for `down` its input."},
+    PromptTuning: {"tokens": "Learned vectors in front of every sequence."},
+    GaLore: {
+        "rank": "Rank of the subspace in which the optimizer sees the gradients of matrices.",
+        "every": "Steps after which the subspace is found anew by a singular value decomposition.",
+    },
+    AdapterBatch: {
+        "rank": _RANK,
+        "targets": _TARGETS,
+        "used": "Different adapters in a batch.",
+        "loaded": "Adapters in memory; left at 0: as many as are used.",
     },
     Adapters: {"bottleneck": "Width of the two bottleneck layers of each block."},
     BitFit: {},
@@ -97,7 +142,44 @@ RECORDS: dict[type, dict[str, str]] = {
         "zero": "What the copies of `data` shard in training: the optimizer's states (1), gradients, too (2), weights, "
         "too (3, as FSDP).",
         "overlap": "Whether each layer's gradients are reduced over the copies beside the backward pass of others.",
+        "expert": "Chips that share the experts of a layer: `tensor` of them, or a divisor of `data`.",
+        "imbalance": "Rows of the busiest chip of them over the mean, measured or given.",
+        "capacity": "Factor of each expert's padded buffer (Switch Transformers); 0: as many rows as come.",
         "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
+    },
+    Reduction: {
+        "attention": "Layers without attention, counted from 0 (`21-31`, `3,7`); weights and cache are not there.",
+        "ffn": "Layers without their feed-forward part.",
+        "layers": "Layers that are left out whole.",
+        "heads": "Share of the attention heads that stays.",
+        "ffn_width": "Share of the feed-forward part's width that stays.",
+        "sparse": "Numbers that stay in the matrices of layers: a pattern (`2:4`) or a share (`0.3`); changes bytes.",
+        "sparse_format": "How a share is stored: columns beside values, or a bit for each number.",
+    },
+    Decoding: {
+        "draft": "What drafts: a smaller model, fewer bit planes or sublayers of the same model, earlier text, heads "
+        "of Medusa, EAGLE's layer, layers of multi-token prediction; or tokens that exit early.",
+        "acceptance": "Probability that a drafted token is accepted if those before it were: one, or by position. Of "
+        "an early exit the share of tokens that exit.",
+        "tokens": "Tokens drafted in a step; 0: as many as is best.",
+        "tree": "Branches at each depth of Medusa's or EAGLE's tree; left out: a chain.",
+        "model": "The draft model, of the library or a folder; it has the target's vocabulary.",
+        "planes": "Bits of each weight that a draft by planes reads.",
+        "skip": "Layers without attention in a draft by skipping (`21-31`).",
+        "exit_layer": "The first layer that an early exit leaves out.",
+        "weights": "Format of a draft model's weights; left out: as the task's.",
+    },
+    KVPolicy: {
+        "window": "Last tokens that the cache keeps; 0: all.",
+        "sinks": "First tokens that it keeps beside the window.",
+        "heavy": "Tokens with the most attention that it keeps beside the window; each step scores them.",
+        "budget": "Most tokens that it keeps, whatever chooses them; 0: all.",
+        "block": "Tokens of a page; a sequence keeps whole pages.",
+        "offload": "Share of the cache that waits in the memory behind the chip's own and is read for each step.",
+    },
+    ExpertStore: {
+        "cached": "Share of a mixture's experts, the most popular, in the chip's memory; the others are behind it.",
+        "routing": "Popularity of each expert, as measured; left out: uniform.",
     },
     MicroBatches: {
         "prefill": "Parts of the batch of prompts.",
@@ -114,6 +196,10 @@ RECORDS: dict[type, dict[str, str]] = {
         "adapters": "Format of the adapters' weights.",
         "attention_weights": "Format of weights in attention; left out: as `weights`.",
         "ffn_weights": "Format of weights in the feed-forward part; left out: as `weights`.",
+        "embedding_weights": "Format of the embedding (and of a head tied to it); left out: as `weights`.",
+        "head_weights": "Format of the head's matrix; left out: as `weights`.",
+        "matmul_inputs": "Inference: a kernel turns the inputs of products in layers into this format (W8A8).",
+        "unpacked_weights": "Inference: a kernel of its own unpacks narrower weights into this format.",
         "main_gradients": "Format in which the weights' gradients wait for the update; left out: as `gradients`.",
     },
 }

@@ -67,9 +67,9 @@ def series(picture: Picture, table: Table) -> dict[str, tuple[list[Cell], list[f
 
 
 def _draw(picture: Picture, table: Table) -> Any:
-    from tierform.report.pictures import _LAYOUT, PALETTE, _graph_objects
+    from tierform.report.pictures import LAYOUT, PALETTE, graph_objects
 
-    go = _graph_objects()
+    go = graph_objects()
     figure = go.Figure()
     lines = series(picture, table)
     for index, (name, (xs, ys)) in enumerate(lines.items()):
@@ -85,7 +85,7 @@ def _draw(picture: Picture, table: Table) -> Any:
         figure.add_scatter(
             x=places, y=[value] * len(places), name=name, mode="lines", line={"dash": "dot"}, line_color="#000000"
         )
-    figure.update_layout(**_LAYOUT, title=picture.title or table.title, height=height, barmode="group", showlegend=True)
+    figure.update_layout(**LAYOUT, title=picture.title or table.title, height=height, barmode="group", showlegend=True)
     figure.update_xaxes(title=picture.x)
     figure.update_yaxes(title=picture.unit, type="log" if picture.log else "linear")
     return figure

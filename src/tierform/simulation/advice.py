@@ -17,10 +17,10 @@ from tierform.units import format_quantity
 from tierform.workload import Model, Task, expand
 from tierform.workload.expand import AttentionMemory
 from tierform.workload.parallel import MicroBatches, Parallelism
+from tierform.workload.recomputation import RECOMPUTATIONS
 from tierform.workload.task import FineTuning, Full, Inference, LoRA, QLoRA, resolved_precision
 
 MOST = 6  # changes that are told
-_RECOMPUTATIONS = ("none", "selective", "full")
 
 
 def advice(job: Job, task: Task | None, error: DoesNotFit, attention: AttentionMemory) -> str:
@@ -57,8 +57,12 @@ def _needed_B(
 def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, Task, Parallelism]]:
     """(what to write, the task, the split) of every single change, those that cost least first."""
     if isinstance(task, FineTuning):
-        for mode in _RECOMPUTATIONS[_RECOMPUTATIONS.index(task.recomputation) + 1 :]:
-            yield f"recomputation={mode}", replace(task, recomputation=mode), split  # type: ignore[arg-type]
+        done = task.recomputation.partition(":")[0]
+        for mode in RECOMPUTATIONS[RECOMPUTATIONS.index(done) + (":" not in task.recomputation) :]:
+            if mode != "none":
+                yield f"recomputation={mode}", replace(task, recomputation=mode), split
+        if not task.fused_update and task.gradient_accumulation == split.data == split.pipeline == 1:
+            yield "fused_update=true", replace(task, fused_update=True), split
         if not task.fused_loss:
             yield "fused_loss=true", replace(task, fused_loss=True), split
         if split.data > 1:

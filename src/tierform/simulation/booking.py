@@ -10,6 +10,7 @@ from tierform.workload.graph import StageKind
 from tierform.workload.task import FineTuning
 
 SAMPLING = "sampling"
+GAPS = "gaps between kernels"
 
 
 def book(costing: Costing, stages: Stages, timed: list[Timed]) -> Ledger:
@@ -32,7 +33,7 @@ def _book_refreshes(ledger: Ledger, costing: Costing, stages: Stages) -> None:
             continue
         cost = costing.chip.can.holders[name].programming_cost(held)
         for kind, energy in cost.energy_J.items():
-            place = costing.fabric.place((costing.chip.tiles_of(name),))
+            place = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name))
             ledger.add(name, "programming", f"refresh: {kind}", energy * times / steps, place.where)
         ledger.cell_writes[name] += round(cost.cell_writes * times / steps)
 
@@ -60,6 +61,8 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
         ledger.add(LINKS, "collective", ACTIVE, costing.floor_W * beside_s)
     if made.sampling_s:
         _book_sampling(ledger, costing, made.sampling_s * stage.repeat, stages.workload.parallelism.tensor)
+    if made.gaps_s:
+        _book_gaps(ledger, costing, made.gaps_s * stage.repeat)
     if stage.kind is StageKind.UPDATE:
         _book_rewriting(ledger, costing, stages)
     ledger.end_stage(stage, made.seconds * stage.repeat)
@@ -68,11 +71,18 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
 def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
     """One chip of a tensor group chooses the tokens and draws power for it; the boards of all are at work."""
     for name, board in costing.chip.can.boards.items():
-        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
+        where = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name)).where
         power_W = float(board.headroom_W) * costing.runtime.sampling_power / tensor
         ledger.busy_s[name] += seconds
         ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
         ledger.add(name, SAMPLING, SAMPLING, power_W * seconds, where)
+
+
+def _book_gaps(ledger: Ledger, costing: Costing, seconds: float) -> None:
+    """Boards keep clocks and caches awake in gaps of microseconds between kernels, and draw what they do at work."""
+    for name, board in costing.chip.can.boards.items():
+        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
+        ledger.add(name, GAPS, ACTIVE, float(board.active_W) * seconds, where)
 
 
 def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:
@@ -82,7 +92,7 @@ def _book_rewriting(ledger: Ledger, costing: Costing, stages: Stages) -> None:
         if not crossbars:
             continue
         cost = part.programming_cost(crossbars)
-        where = costing.fabric.place((costing.chip.tiles_of(name),)).where
+        where = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name)).where
         for kind, energy in cost.energy_J.items():
             ledger.add(name, "programming", kind, energy, where)
         ledger.cell_writes[name] += cost.cell_writes

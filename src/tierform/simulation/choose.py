@@ -19,18 +19,20 @@ from tierform.mapping import Mapping, completed, default_mapping, load_mapping
 from tierform.memory.hierarchy import DoesNotFit
 from tierform.simulation.advice import advice
 from tierform.simulation.costing import Costing
+from tierform.simulation.drafted import best_tokens, drafts, leaves_tokens_open, with_gain
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.job import Job
+from tierform.simulation.offload import load_host
 from tierform.simulation.remember import Bounded
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.stages import Stages, Timed, held_B
-from tierform.simulation.traffic import MemoryBehind
+from tierform.simulation.traffic import MemoryBehind, aside_of
 from tierform.units import format_quantity
 from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
-from tierform.workload.task import FineTuning
+from tierform.workload.task import FineTuning, Step
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
@@ -38,8 +40,11 @@ WORTHWHILE = 1e-3
 PHASES = {
     StageKind.PREFILL: "prefill",
     StageKind.DECODE: "decode",
+    StageKind.DRAFT: "decode",
+    StageKind.VERIFY: "decode",
     StageKind.FORWARD: "training",
     StageKind.BACKWARD: "training",
+    StageKind.TEACHER: "training",
     StageKind.UPDATE: "training",
 }
 
@@ -69,11 +74,17 @@ class Trial:
         return sum(made.seconds * made.stage.repeat for made in self.timed)
 
 
-def choose(job: Job, *, timeline: bool = False) -> Trial:
-    """The trial that is booked: what the job says, or the best of what it leaves open."""
+def choose(job: Job, *, timeline: bool = False, gains: bool = True) -> Trial:
+    """The trial that is booked: what the job says, or the best of what it leaves open.
+
+    `gains`: of drafts, say what they gain over plain decoding.
+    """
+    if leaves_tokens_open(job):
+        return best_tokens(job, choose, timeline=timeline)
     choice = _Choice(job)
     try:
-        return choice.best(timeline)
+        trial = choice.best(timeline)
+        return with_gain(job, trial, choose) if gains and drafts(job) is not None else trial
     except DoesNotFit as error:
         task = None if job.task is None else task_on(job.task, choice.chip)
         fix = advice(job, task, error, choice.runtime.attention_on(choice.chip))
@@ -88,7 +99,7 @@ class _Choice:
         self.job, self.chip, self.runtime = job, job.chip, job.runtime
         self.cycle = job.fidelity == "cycle"
         self.fabric = fabric_of(self.chip)
-        self.model = job.model
+        self.model = job.reduced_model
 
     def workload(self, split: MicroBatches) -> Workload:
         """The operators of one chip for these micro-batches."""
@@ -96,8 +107,14 @@ class _Choice:
             return self.model
         assert isinstance(self.model, Model) and self.job.task is not None
         task = task_on(self.job.task, self.chip)
-        attention = self.runtime.attention_on(self.chip)
-        return expand(self.model, task, split, parallelism=self.job.parallelism, attention=attention)
+        return expand(
+            self.model,
+            task,
+            split,
+            parallelism=self.job.parallelism,
+            attention=self.runtime.attention_on(self.chip),
+            in_turn=self.runtime.admission == "in-turn",
+        )
 
     # -- what is left open ------------------------------------------------------------------------------------
     def best(self, timeline: bool) -> Trial:
@@ -162,9 +179,11 @@ class _Choice:
                 value=3,
                 fix="Choose zero=2, which shards the optimizer's states and the gradients.",
             )
-        memory = MemoryBehind(self.chip, self.cycle)
+        task = workload.task
+        host = load_host(task.host) if not isinstance(task, Step) and task.offload else None
+        memory = MemoryBehind(self.chip, self.cycle, host)
         resident_B = float(workload.footprint.adapters)
-        placement = memory.place(workload.footprint, held_B(workload, mapping))
+        placement = memory.place(workload, workload.footprint, held_B(workload, mapping), aside_of(workload))
         costing = Costing(
             self.chip,
             mapping,
@@ -181,7 +200,8 @@ class _Choice:
         if stages.bounds:
             groups = workload.group_footprints(stages.cut)
             footprint = max(groups, key=lambda group: group.total)
-            placement = memory.place(footprint, held_B(workload, mapping) // self.job.parallelism.pipeline)
+            held = held_B(workload, mapping) // self.job.parallelism.pipeline
+            placement = memory.place(workload, footprint, held, aside_of(workload))
         return Trial(
             workload=workload,
             mapping=mapping,

@@ -6,7 +6,8 @@ of that.  Where a component's file has collectives fitted to measurements inside
 
 Chips stand in nodes of `node.chips`; links between nodes are those of `node`.  A collective whose members are in
 several nodes is done level by level: reduce-scatter in the node, all-reduce of each part between the nodes, all-gather
-in the node (Thakur, Rabenseifner, Gropp, IJHPCA 2005).  Without `node` all chips are joined by the one kind of links
+in the node (Thakur, Rabenseifner, Gropp, IJHPCA 2005); an all-to-all sends each part straight to its chip, first those
+for other nodes.  Without `node` all chips are joined by the one kind of links
 that the file describes.
 """
 
@@ -20,7 +21,7 @@ from tierform.workload.operator import Operator
 from tierform.workload.parallel import Parallelism
 
 # Times that each byte crosses a chip's link, and rounds of steps: reduce-scatter and all-gather, or one of them.
-_ROUNDS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1}
+_ROUNDS = {"all_reduce": 2, "all_gather": 1, "reduce_scatter": 1, "all_to_all": 1}
 
 
 def require_cluster(chip: Chip, chips: int) -> ClusterFile:
@@ -66,7 +67,8 @@ class Interconnect:
         outside = members // inside
         if outside == 1 or cluster.node is None:
             return self._ring(kind, members, size_B, cluster, measured=True)
-        part_B = size_B / inside
+        # Of an all-to-all every chip keeps nothing back: what is for other nodes crosses its own link to them.
+        part_B = size_B if kind == "all_to_all" else size_B / inside
         between = self._ring(kind, outside, part_B, cluster.node, measured=False)
         if inside == 1:
             return between
@@ -90,7 +92,7 @@ class Interconnect:
         moved_B = rounds * (members - 1) / members * size_B
         seconds = moved_B / level.bandwidth.value + rounds * (members - 1) * level.latency.value
         if measured and self._timer is not None:
-            found = self._timer.collective_s(kind, members, size_B)
+            found = self._timer.collective_s(kind.replace("all_to_all", "alltoall"), members, size_B)
             seconds = seconds if found is None else found
         return seconds, moved_B * level.energy.value
 

@@ -7,7 +7,7 @@ operator without a weight of its own runs where its input was made, if that is o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from tierform.simulation.cycle_fidelity import with_measured_transfers
 from tierform.simulation.fabric import Fabric, Place, Route
 from tierform.simulation.facts import BLOCK_INPUT, Facts, facts_of
 from tierform.simulation.package_network import ports_of
+from tierform.simulation.prefetch import freed_by, pieces
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
@@ -115,11 +116,14 @@ class Costing:
         self.cycle, self.runtime = cycle, runtime
         self.adapters_on_chip = resident_B <= 0.5 * memory.on_chip_B
         self.interconnect = Interconnect(chip, split)
-        self._places = {name: fabric.place((chip.tiles_of(name),)) for name in chip.components}
+        self._places = {
+            name: fabric.place((chip.tiles_of(name),), units=chip.units_at(name)) for name in chip.components
+        }
         self.software = Software(runtime)
         self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
         self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}
         self.floor_W = sum(self._floors.values())
+        self._buffer_B = sum(part.sram_capacity_B for part in chip.can.buffers.values())
         self._second_copy = chip.backward_weights == "second-copy"
         self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
         self._refetched: dict[str, dict[int, Refetch]] = {
@@ -179,6 +183,8 @@ class Costing:
         entry = entry or executions[output].place
         self._send(executions, facts, entry)
         steps = tuple(self._step(item, fact) for item, fact in zip(executions, facts, strict=True))
+        if self._buffer_B:
+            steps = self._prefetched(steps, executions)
         if self.cycle:
             steps = with_measured_transfers(self.fabric, executions, steps, entry)
         return Segment(block, count, Layer(block.name, steps, output), tuple(executions))
@@ -191,7 +197,8 @@ class Costing:
             place = before[source].place if source >= 0 else next(iter(self._places.values()))
             cost = self.software.alone(operator, self.interconnect.cost(operator))
             # Beside computation the board's floor is that of the computation; what stays exposed is booked by stage.
-            beside = operator.copies and block.kind is not BlockKind.GRADIENTS
+            exchanged = operator.collective == "all_to_all"  # experts wait for it
+            beside = operator.copies and block.kind is not BlockKind.GRADIENTS and not exchanged
             return Execution(operator, name, cost, place, floor_W=0.0 if beside else self.floor_W, beside=beside)
         held = self._placements.get((block.name, operator.weight or ""), [])
         if facts.dequantizes and held:
@@ -314,6 +321,19 @@ class Costing:
             ):
                 if size_B > 0 and self.fabric.apart(start, goal):
                     item.moves.append(Move(self.fabric.route(start, (goal,)), size_B))
+
+    def _prefetched(
+        self, steps: tuple[ScheduledOperator, ...], executions: list[Execution]
+    ) -> tuple[ScheduledOperator, ...]:
+        """Steps whose operands come as early as the buffers have room."""
+        read_B = [
+            item.traffic.read_B if step.fetch == MEMORY else 0.0 for step, item in zip(steps, executions, strict=True)
+        ]
+        freed = freed_by(read_B, self._buffer_B)
+        return tuple(
+            replace(step, freed_by=by, pieces=pieces(size_B, self._buffer_B)) if size_B else step
+            for step, by, size_B in zip(steps, freed, read_B, strict=True)
+        )
 
     def _resource(self, item: Execution, own: bool) -> str:
         """Crossbars serve their weight alone; copies whose members are all in other nodes have links of their own."""

@@ -43,7 +43,7 @@ def elasticities(job: Job, paths: Sequence[str] = (), *, step: float = STEP) -> 
     assert isinstance(chip, Chip)
     if not 0 < step <= 1:
         fail("must be above 0 and at most 1", key="step", value=step)
-    known = _constants(chip)
+    known = varied_constants(chip)
     for path in paths:
         if path not in known:
             fail("the chip has no constant at this path", value=path, choices=known)
@@ -71,10 +71,10 @@ def assumed(job: Job) -> tuple[str, ...]:
     """The paths of the chip's constants that are assumed."""
     chip = job.loaded().chip
     assert isinstance(chip, Chip)
-    return tuple(path for path, constant in _constants(chip).items() if constant.kind == "assumed")
+    return tuple(path for path, constant in varied_constants(chip).items() if constant.kind == "assumed")
 
 
-def _constants(chip: Chip) -> dict[str, Constant]:
+def varied_constants(chip: Chip) -> dict[str, Constant]:
     """The constants of a chip's network and components that can be made larger, by their paths."""
     if chip.origin is None:
         fail("only a chip that was read from a file can be varied", value=chip.name)

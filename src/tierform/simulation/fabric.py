@@ -63,6 +63,35 @@ class Route:
     link_share: Floats = field(default_factory=lambda: np.zeros(0))
     where: Floats | None = None
     own: bool = False
+    source: Place | None = None
+
+    def between(self, tiles: int) -> Floats:
+        """(tiles, tiles) the fraction of each byte delivered that goes from tile to tile (a multicast: to each target).
+
+        All layers, not the samples of a very wide multicast.
+        """
+        made = np.zeros((tiles, tiles))
+        if self.source is None:
+            return made
+        count = max(len(place.samples) for place in (self.source, *self.targets))
+        for index in range(count):
+            here = self.source.at(index)
+            for goal in receivers(self.source, self.targets, index):
+                made[np.ix_(here, goal)] += 1.0 / (count * len(self.targets) * len(here) * len(goal))
+        return made
+
+    def port_s_per_B(self, port_B_per_s: float) -> float:
+        """Seconds that a byte takes at the ports of its tiles alone, as `seconds_per_B` counts those of all links."""
+        if self.source is None:
+            return 0.0
+        count = max(len(place.samples) for place in (self.source, *self.targets))
+        total = 0.0
+        for index in range(count):
+            here = self.source.at(index)
+            goals = receivers(self.source, self.targets, index)
+            if goals:
+                total += 1.0 / min(len(here), *(len(goal) for goal in goals))
+        return total / count / port_B_per_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +118,7 @@ class Fabric:
 
     def __init__(self, chip: Chip) -> None:
         self.network: AnalyticNetwork | None = None
-        self._places: dict[tuple[tuple[Tiles, ...], bool], Place] = {}
+        self._places: dict[tuple[tuple[Tiles, ...], bool, Tiles], Place] = {}
         self._apart: dict[tuple[Place, Place], bool] = {}
         self._routes: dict[tuple[Place, ...], Route] = {}
         self._ones: dict[tuple[Tiles, ...], _One] = Bounded(200_000)
@@ -125,14 +154,20 @@ class Fabric:
         """The network nodes of tiles."""
         return self._node[list(tiles)]
 
-    def place(self, samples: tuple[Tiles, ...], own: bool = False) -> Place:
-        """The place of these tiles, given for each layer or once for all."""
-        key = (samples, own)
+    def place(self, samples: tuple[Tiles, ...], own: bool = False, units: Tiles = ()) -> Place:
+        """The place of these tiles, given for each layer or once for all.
+
+        `units`: what each tile has of a component, which divides what is done there; left empty, all tiles are alike.
+        """
+        if len(set(units)) < 2:
+            units = ()
+        key = (samples, own, units)
         found = self._places.get(key)
         if found is None:
             where = np.zeros(self._tiles)
             for tiles in samples:
-                where[list(tiles)] += 1.0 / (len(tiles) * len(samples))
+                each = sum(units) / np.array(units) if units else float(len(tiles))
+                where[list(tiles)] += 1.0 / (each * len(samples))
             found = self._places[key] = Place(samples, own, where)
         return found
 
@@ -174,6 +209,7 @@ class Fabric:
             link_share=share,
             where=self._where(share),
             own=source.own or all(target.own for target in targets),
+            source=source,
         )
 
     def _one(self, here: Tiles, goals: tuple[Tiles, ...]) -> _One:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.description import CHIPLET_GAP_M, Chip
+from tierform.chip.dies import held_by
 from tierform.errors import fail
 from tierform.simulation.ledger import Ledger
 from tierform.simulation.remember import Bounded
@@ -130,24 +131,30 @@ def leakage_by_tile(chip: Chip, kelvin: Powers) -> Powers:
     return _Leakage(chip).by_tile(kelvin)
 
 
+def _parts(units: tuple[int, ...]) -> Powers:
+    """How many parts as large as each tile's make all units of a component."""
+    return sum(units) / np.array(units, dtype=np.float64)
+
+
 class _Leakage:
     """Leakage of every tile as a function of its temperature."""
 
     def __init__(self, chip: Chip) -> None:
         self.chip = chip
         self.tiles = {name: np.array(chip.tiles_of(name), dtype=np.int64) for name in chip.components}
+        self.parts = {name: _parts(chip.units_at(name)) for name in chip.components}
 
     def by_tile(self, kelvin: Powers) -> Powers:
         parts = np.zeros((len(self.tiles), len(kelvin)))
         for part, (name, held) in zip(parts, self.tiles.items(), strict=True):
-            part[held] = self.chip.components[name].leakage_W(kelvin[held]) / len(held)
+            part[held] = self.chip.components[name].leakage_W(kelvin[held]) / self.parts[name]
         parts.sort(axis=0)  # sums depend neither on the file's order nor on names
         total: Powers = parts.sum(axis=0)
         return total
 
     def by_component(self, kelvin: Powers) -> dict[str, float]:
         return {
-            name: float(component.leakage_W(kelvin[self.tiles[name]]).mean())
+            name: float((component.leakage_W(kelvin[self.tiles[name]]) / self.parts[name]).sum())
             for name, component in self.chip.components.items()
         }
 
@@ -224,7 +231,7 @@ def _figures(chip: Chip, kelvin: Powers, power_W: Powers, iterations: int, gain:
         members = [tile for tile in chip.tiles if tile.die == index]
         columns = die.grid[0]
         values = [float(kelvin[tile.number]) for tile in members]
-        limit = min((limits[name].value for name in die.holds if name in limits), default=None)
+        limit = min((limits[name].value for name in held_by(die) if name in limits), default=None)
         peak = max(values)
         entry: dict[str, Any] = {
             "name": die.name,

@@ -20,6 +20,7 @@ from tierform.mapping import Mapping
 from tierform.simulation.runtime import Runtime, load_runtime
 from tierform.workload import Model, Task, Workload, load_model
 from tierform.workload.parallel import MicroBatches, Parallelism
+from tierform.workload.reduced import Reduction
 from tierform.workload.task import describe
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class Job:
     `model` is a :class:`Model`, a library name, a folder or a Hub id; or a :class:`Workload` (then `task` is None).
     `chip` and `runtime` are loaded ones, names or paths.  `mapping` is a Mapping, a path to a mapping file, ``best``
     (the best of several that are tried) or ``plain`` (the first of them).  `micro_batches` cuts the batch of every
-    phase, or of each phase by itself; None: the best of several numbers.
+    phase, or of each phase by itself; None: the best of several numbers.  `reduction` takes parts away from the model.
     """
 
     model: Model | Workload | str
@@ -56,6 +57,7 @@ class Job:
     overflow: Overflow = "stream"
     mapping: Mapping | str | Path = "best"
     micro_batches: int | MicroBatches | None = None
+    reduction: Reduction | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -69,6 +71,8 @@ class Job:
             for name, choices in CHOICES.items()
             if getattr(self, name) not in choices
         ]
+        if self.reduction is not None and isinstance(self.model, Workload):
+            problems.append(Problem("a workload is reduced before it is expanded", key="reduction"))
         if (self.task is None) != isinstance(self.model, Workload):
             what = "a workload brings its own task" if self.task is not None else "a task is needed"
             problems.append(Problem(what, key="task"))
@@ -94,9 +98,23 @@ class Job:
                 found[name] = load(str(value))
             except TierformError as error:
                 problems.extend(error.problems)
+        loaded = replace(self, **found) if found else self
+        if not isinstance(loaded.model, str):
+            try:
+                loaded.reduced_model  # noqa: B018  what cannot be taken away is said with the other problems
+            except TierformError as error:
+                problems.extend(error.problems)
         if problems:
             raise TierformError(problems)
-        return replace(self, **found) if found else self
+        return loaded
+
+    @property
+    def reduced_model(self) -> Model | Workload:
+        """The loaded model without what the reduction takes away."""
+        assert not isinstance(self.model, str)
+        if self.reduction is None or isinstance(self.model, Workload):
+            return self.model
+        return self.reduction.of(self.model)
 
     @cached_property
     def key(self) -> str:
@@ -114,6 +132,7 @@ class Job:
             "mapping": mapping,
             "micro_batches": asdict(split) if isinstance(split, MicroBatches) else split,
             **{name: getattr(job, name) for name in CHOICES},
+            **({"reduction": self.reduction.used} if self.reduction is not None else {}),
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -22,11 +22,12 @@ from tierform.simulation.runtime import Runtime
 from tierform.workload import Model, Workload, load_model
 from tierform.workload.parallel import MicroBatches, Parallelism
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reduced import Reduction
 from tierform.workload.task import METHODS, TASKS
 
 SCHEMA = "tierform.job/1"
 _PLAIN = ("model", "chip", "runtime", "fidelity", "thermal", "overflow", "mapping")
-_KEYS = ("schema", *_PLAIN, "task", "parallelism", "micro_batches")
+_KEYS = ("schema", *_PLAIN, "task", "parallelism", "micro_batches", "reduction")
 At = tuple[str | int, ...]
 
 
@@ -70,6 +71,8 @@ class _Reader:
         given["task"] = self._chosen(TASKS, content.get("task"), ("task",)) if "task" in content else None
         if "parallelism" in content:
             given["parallelism"] = self._record(Parallelism, content["parallelism"], ("parallelism",))
+        if "reduction" in content:
+            given["reduction"] = self._record(Reduction, content["reduction"], ("reduction",))
         split = content.get("micro_batches")
         if isinstance(split, dict):
             split = self._record(MicroBatches, split, ("micro_batches",))
@@ -214,6 +217,8 @@ def job_content(job: Job) -> dict[str, object]:
     if isinstance(job.mapping, Mapping):
         fail("a mapping in memory has no file", key="mapping", fix="Save it and give the job its path.")
     content["mapping"] = str(job.mapping)
+    if job.reduction is not None:
+        content["reduction"] = job.reduction.used
     if job.micro_batches is not None:
         split = job.micro_batches
         content["micro_batches"] = asdict(split) if isinstance(split, MicroBatches) else split

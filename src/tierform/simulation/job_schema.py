@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 from tierform.simulation.job import Job
 from tierform.simulation.job_file import SCHEMA
 from tierform.workload.parallel import MicroBatches, Parallelism
+from tierform.workload.reduced import Reduction
 from tierform.workload.task import METHODS, TASKS
 
 _PLAIN: dict[Any, str] = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
@@ -33,6 +34,7 @@ def job_schema() -> dict[str, object]:
             "parallelism": _record(Parallelism),
             "runtime": {**_TEXT, "description": "A runtime of the library, or a runtime file."},
             "mapping": {**_TEXT, "description": "best, plain, or a mapping file."},
+            "reduction": _record(Reduction),
             "micro_batches": {"anyOf": [{"type": "integer", "minimum": 1}, _record(MicroBatches)]},
             **chosen,
         },

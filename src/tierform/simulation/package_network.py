@@ -1,28 +1,43 @@
-"""From a chip file's package and network to a topology, and the node of each tile."""
+"""From a chip file's package and network to a topology, and the node of each tile.
+
+Where links are meshes of a regular package, routes follow its grid in closed form; every other link set is a graph
+with a router for each tile, in the order of the tiles.  Lengths come from the places of tiles.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.chip.chip_file import neighbours
 from tierform.chip.description import CHIPLET_GAP_M, Chip
+from tierform.chip.laws import laws
+from tierform.chip.links import Pairs, interposer_pairs, is_plain, pillars, planar_pairs, vertical_pairs
+from tierform.errors import Problem, TierformError
 from tierform.network import (
     LINK_KINDS,
     AnalyticNetwork,
+    EnergyParameters,
+    Grid,
     RouterParameters,
     Topology,
     chiplets,
+    choose_routing,
     energy_parameters,
     mesh,
     mesh_3d,
 )
+from tierform.network.topology import RouteTable
+from tierform.provenance import Assumption
 
 # Cycles of the shortest router: allocation of a channel and of the switch.  One more is the crossbar's, the rest
 # routing.
 LEAST_ROUTER_CYCLES = 2
+TIER_PITCH_M = 50e-6
+LARGEST_TABLE = 4096  # tiles; beyond, routes are found by the latency of links alone, when they are asked for
+Places = NDArray[np.float64]
+Ends = tuple[NDArray[np.int32], NDArray[np.int32]]
 
 
 def network_of(chip: Chip) -> tuple[AnalyticNetwork, NDArray[np.int32]] | None:
@@ -30,60 +45,160 @@ def network_of(chip: Chip) -> tuple[AnalyticNetwork, NDArray[np.int32]] | None:
     spec = chip.network
     if spec is None or len(chip.tiles) < 2:
         return None
-    topology, node = _topology(chip)
     router = RouterParameters(
         flit_bits=round(spec.width.value),
         routing_delay=max(0, spec.router_cycles - LEAST_ROUTER_CYCLES - 1),
         crossbar_delay=1 if spec.router_cycles > LEAST_ROUTER_CYCLES else 0,
     )
-    energy = energy_parameters(**spec.parameters)
-    return AnalyticNetwork(topology, "default", router, spec.clock.value, energy), node
+    topology, node = _topology(chip)
+    if spec.routing == "default" and topology.grid is None and topology.structure is None:
+        topology = _with_fastest_routes(topology, round(router.pipeline_cycles))
+    energy = _scaled_router(chip, topology, energy_parameters(**spec.parameters))
+    try:
+        routing = choose_routing(topology, spec.routing)
+    except TierformError as error:
+        moved = [
+            Problem(p.what, file=chip.file or None, key="network.routing", value=p.value, nearest=p.nearest, fix=p.fix)
+            for p in error.problems
+        ]
+        raise TierformError(moved) from None
+    return AnalyticNetwork(topology, routing, router, spec.clock.value, energy), node
+
+
+def _scaled_router(chip: Chip, topology: Topology, energy: EnergyParameters) -> EnergyParameters:
+    """The constants of routers at the width and the ports that they have.
+
+    They hold at `router_width` and for the ports of a mesh, five and in a stack seven; routers with more are larger.
+    """
+    assert chip.network is not None
+    given = chip.network.router_width
+    width = 1.0 if given is None else chip.network.width.value / given.value
+    usual = 7 if chip.package.kind == "3d" and len(chip.package.dies) > 1 else 5
+    ports = np.maximum(topology.radix / usual, 1.0)
+    if width == 1.0 and bool((ports == 1.0).all()):
+        return energy
+    law = laws().router
+    size = float(np.mean([law.size(width, float(more)) for more in ports]))
+    per_bit = float(np.mean([law.energy_per_bit(width, float(more)) for more in ports]))
+    told = f"network.width given for {given.value:.4g} bit; " if given is not None else ""
+    most = int(topology.radix.max())
+    text = f"{told}up to {most} ports of {usual}: energy of a bit x {per_bit:.3g}, area and leakage x {size:.3g}"
+    return replace(
+        energy,
+        router_J_per_bit=energy.router_J_per_bit * per_bit,
+        router_leakage_W=energy.router_leakage_W * size,
+        router_area_m2=energy.router_area_m2 * size,
+        assumptions=(*energy.assumptions, Assumption("network router: scaled", text, "published", "hoskote-2007")),
+    )
+
+
+def _with_fastest_routes(topology: Topology, router_cycles: int) -> Topology:
+    """The topology with the routes that take the fewest cycles, those of routers counted."""
+    if topology.routers > LARGEST_TABLE:
+        return topology
+    slow = replace(topology, link_latency_cycles=topology.link_latency_cycles + np.int32(router_cycles))
+    table = choose_routing(slow, "minimal").next_links(np.arange(topology.routers, dtype=np.int32))
+    return replace(topology, structure=RouteTable(table))
 
 
 def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
-    """The topology of the package, and the network node of each tile."""
+    """The topology of the package with the lengths of its links, and the network node of each tile."""
     assert chip.network is not None
     spec, dies = chip.network, chip.package.dies
     columns, rows = dies[0].grid
     width = round(spec.width.value)
-    size = max(chip.die_size_m(die) for die in range(len(dies)))
-    pitch = size[0] / columns
-    places: list[Any]
+    numbers = np.arange(len(chip.tiles), dtype=np.int32)
+    regular = is_plain(spec)
+    if chip.package.kind == "2.5d" and spec.interposer is not None:
+        regular = regular and spec.interposer.at is None and _is_one_grid(chip)
+    if not regular:
+        return _any_links(chip), numbers
     if chip.package.kind == "3d" and spec.vertical is not None:
-        every = spec.vertical.every
+        vertical = spec.vertical
+        everywhere = vertical.at is None and vertical.every == 1
         topology = mesh_3d(
             (columns, rows, len(dies)),
-            pillars=None if every == 1 else [(x, y) for x in range(0, columns, every) for y in range(0, rows, every)],
-            pitch_m=pitch,
+            pillars=None if everywhere else pillars(dies[0].grid, vertical.at, vertical.every),
+            tier_pitch_m=TIER_PITCH_M,
             width_bits=width,
-            vertical_width_bits=round(spec.vertical.width.value),
-            vertical_latency_cycles=spec.vertical.latency_cycles,
+            vertical_width_bits=round(vertical.width.value),
+            vertical_latency_cycles=vertical.latency_cycles,
         )
-        places = [(tile.x, tile.y, tile.die) for tile in chip.tiles]
-    elif chip.package.kind == "2.5d" and spec.interposer is not None and not _is_one_grid(chip):
-        return _unequal_chiplets(chip), np.arange(len(chip.tiles), dtype=np.int32)
     elif chip.package.kind == "2.5d" and spec.interposer is not None:
         across, down = (max(die.at[axis] for die in dies) + 1 for axis in (0, 1))
-        gap = chip.package.chiplet_gap
-        every = spec.interposer.every
+        gap, every = chip.package.chiplet_gap, spec.interposer.every
         topology = chiplets(
             (across, down),
             (columns, rows),
             links_per_edge=None if every == 1 else max(1, max(columns, rows) // every),
-            pitch_m=pitch,
             gap_m=gap.value if gap else CHIPLET_GAP_M,
             width_bits=width,
             interposer_width_bits=round(spec.interposer.width.value),
             interposer_latency_cycles=spec.interposer.latency_cycles,
         )
-        places = [(dies[t.die].at[0] * columns + t.x, dies[t.die].at[1] * rows + t.y) for t in chip.tiles]
+        wide = across * columns
+        at = [(dies[t.die].at[1] * rows + t.y) * wide + dies[t.die].at[0] * columns + t.x for t in chip.tiles]
+        numbers = np.array(at, dtype=np.int32)
     else:
-        topology = mesh((columns, rows), pitch_m=pitch, width_bits=width)
-        places = [(tile.x, tile.y) for tile in chip.tiles]
-    assert topology.grid is not None
-    router = {tuple(int(v) for v in place): index for index, place in enumerate(topology.grid.coordinates)}
-    first_node = {int(r): node for node, r in reversed(list(enumerate(topology.node_router)))}
-    return topology, np.array([first_node[router[place]] for place in places], dtype=np.int32)
+        topology = mesh((columns, rows), width_bits=width)
+    return _with_places(chip, topology, numbers), numbers
+
+
+def _with_places(chip: Chip, topology: Topology, router: NDArray[np.int32]) -> Topology:
+    """The topology with the places of tiles, and links that are as long, and take as many cycles, as these say."""
+    tile = np.empty(topology.routers, dtype=np.int64)
+    tile[router] = np.arange(len(router))
+    source, target = tile[topology.link_source], tile[topology.link_target]
+    length = _lengths(chip, source, target)
+    planar = topology.link_kind == LINK_KINDS.index("planar")
+    cycles = np.where(planar, _cycles(chip, length), topology.link_latency_cycles)
+    return replace(
+        topology,
+        position_m=_places(chip)[tile],
+        link_length_m=length,
+        link_latency_cycles=cycles.astype(np.int32),
+    )
+
+
+def _pitches(chip: Chip) -> Places:
+    """(dies, 2) width and height of a tile on each die; tiers of a stack lie over each other, as wide as the widest."""
+    sizes = np.array([chip.die_size_m(index) for index in range(len(chip.package.dies))])
+    if chip.package.kind == "3d":
+        sizes[:] = sizes.max(axis=0)
+    pitches: Places = sizes / np.array([die.grid for die in chip.package.dies])
+    return pitches
+
+
+def _places(chip: Chip) -> Places:
+    """(tiles, 3) the middle of each tile."""
+    pitch, stack = _pitches(chip), chip.package.kind == "3d"
+    place = np.zeros((len(chip.tiles), 3))
+    origins = [(0.0, 0.0) if stack else chip.die_origin_m(index) for index in range(len(chip.package.dies))]
+    for tile in chip.tiles:
+        (left, low), (wide, high) = origins[tile.die], pitch[tile.die]
+        above = tile.die * TIER_PITCH_M if stack else 0.0
+        place[tile.number] = left + (tile.x + 0.5) * wide, low + (tile.y + 0.5) * high, above
+    return place
+
+
+def _lengths(chip: Chip, source: NDArray[np.int64], target: NDArray[np.int64]) -> Places:
+    """Lengths of links between tiles: their way along the axes."""
+    die = np.array([tile.die for tile in chip.tiles])
+    grid = np.array([(tile.x, tile.y) for tile in chip.tiles])
+    place, pitch = _places(chip), _pitches(chip)
+    inside = (np.abs(grid[source] - grid[target]) * pitch[die[source]]).sum(axis=1)
+    between = np.abs(place[source] - place[target]).sum(axis=1)
+    if chip.package.kind == "3d":
+        between = np.abs(die[source] - die[target]) * TIER_PITCH_M
+    found: Places = np.where(die[source] == die[target], inside, between)
+    return found
+
+
+def _cycles(chip: Chip, length: Places) -> Places:
+    """Cycles of planar links of such lengths."""
+    assert chip.network is not None
+    step = chip.network.links.length_per_cycle
+    return np.ones(len(length)) if step is None else np.maximum(np.ceil(length / step.value - 1e-9), 1)
 
 
 def _is_one_grid(chip: Chip) -> bool:
@@ -93,64 +208,101 @@ def _is_one_grid(chip: Chip) -> bool:
     return len({die.grid for die in dies}) == 1 and across * down == len(dies)
 
 
-def _unequal_chiplets(chip: Chip) -> Topology:
-    """Chiplets of any grids at any places: a router for each tile, in the order of the tiles.
+def _any_links(chip: Chip) -> Topology:
+    """Any link set: a router for each tile, in the order of the tiles.
 
-    Each chiplet is a mesh of its own pitch.  Two neighbours are joined by as many links as the shorter of the facing
-    edges has routers, spread evenly along both edges; a link is as long as its way along the axes.
+    Of a torus the links keep their grid, so that routes go round the rings; other sets are routed as graphs.
     """
-    assert chip.network is not None and chip.network.interposer is not None
-    spec, bridge, dies = chip.network, chip.network.interposer, chip.package.dies
-    number = {(tile.die, tile.x, tile.y): tile.number for tile in chip.tiles}
-    place = np.zeros((len(chip.tiles), 3))
-    for tile in chip.tiles:
-        left, low = chip.die_origin_m(tile.die)
-        width, height = chip.die_size_m(tile.die)
-        columns, rows = dies[tile.die].grid
-        place[tile.number, :2] = left + (tile.x + 0.5) * width / columns, low + (tile.y + 0.5) * height / rows
-    inside = [
-        (tile.number, number[beside])
-        for tile in chip.tiles
-        for beside in ((tile.die, tile.x + 1, tile.y), (tile.die, tile.x, tile.y + 1))
-        if beside in number
-    ]
-    between = []
-    for one, other, axis in neighbours(dies):
-        edges = dies[one].grid[1 - axis], dies[other].grid[1 - axis]
-        links = max(1, min(edges) // bridge.every)
-        for link in range(links):
-            here, there = (int((link + 0.5) * edge / links) for edge in edges)
-            last = dies[one].grid[axis] - 1
-            ends = ((last, here), (0, there)) if axis == 0 else ((here, last), (there, 0))
-            between.append((number[(one, *ends[0])], number[(other, *ends[1])]))
-    pairs = np.array([*inside, *between], dtype=np.int32)
-    over = np.repeat([False, True], [len(inside), len(between)])
-    source, target = np.concatenate([pairs, pairs[:, ::-1]]).T
-    over = np.concatenate([over, over])
-    return Topology(
-        name="chiplets",
+    assert chip.network is not None
+    spec, dies, stack = chip.network, chip.package.dies, chip.package.kind == "3d"
+    planar = planar_pairs(dies, spec.links)
+    between = vertical_pairs(dies, spec) if stack else []
+    if chip.package.kind == "2.5d":
+        between = interposer_pairs(dies, spec)
+    over = spec.vertical if stack else spec.interposer
+    source, target = _ends([*planar, *between])
+    crosses = np.tile(np.repeat([False, True], [len(planar), len(between)]), 2)
+    length = _lengths(chip, source.astype(np.int64), target.astype(np.int64))
+    widths = np.full(len(source), round(spec.width.value))
+    cycles = _cycles(chip, length)
+    if over is not None:
+        widths[crosses] = round(over.width.value)
+        cycles[crosses] = over.latency_cycles
+    other = LINK_KINDS.index("vertical" if stack else "interposer")
+    made = Topology(
+        name="chiplets" if chip.package.kind == "2.5d" else spec.links.kind,
         node_router=np.arange(len(chip.tiles), dtype=np.int32),
-        position_m=place,
+        position_m=_places(chip),
         link_source=source,
         link_target=target,
-        link_length_m=np.abs(place[source] - place[target]).sum(axis=1),
-        link_width_bits=np.where(over, round(bridge.width.value), round(spec.width.value)).astype(np.int32),
-        link_latency_cycles=np.where(over, bridge.latency_cycles, 1).astype(np.int32),
-        link_kind=np.where(over, LINK_KINDS.index("interposer"), LINK_KINDS.index("planar")).astype(np.int32),
+        link_length_m=length,
+        link_width_bits=widths.astype(np.int32),
+        link_latency_cycles=cycles.astype(np.int32),
+        link_kind=np.where(crosses, other, LINK_KINDS.index("planar")).astype(np.int32),
         chiplet=np.array([tile.die for tile in chip.tiles], dtype=np.int32),
     )
+    if spec.links.routes is not None:
+        return replace(made, structure=_route_table(made, spec.links.routes))
+    if spec.links.kind == "torus" and chip.package.kind != "2.5d":
+        return replace(made, grid=_torus_grid(chip, made))
+    return made
 
 
-def ports_of(chip: Chip, attached: str) -> tuple[int, ...]:
+def _ends(pairs: Pairs) -> Ends:
+    """Sources and targets of the links of all pairs in both directions."""
+    both = np.array(pairs, dtype=np.int32).reshape(-1, 2)
+    return np.concatenate([both[:, 0], both[:, 1]]), np.concatenate([both[:, 1], both[:, 0]])
+
+
+def _route_table(topology: Topology, routes: tuple[tuple[int, ...], ...]) -> RouteTable:
+    """The links of given routes, from the next tiles."""
+    link = np.full((topology.routers, topology.routers), -1, dtype=np.int32)
+    link[topology.link_source, topology.link_target] = np.arange(topology.links, dtype=np.int32)
+    here = np.arange(topology.routers)[:, None]
+    return RouteTable(link[here, np.array(routes, dtype=np.int64)])
+
+
+def _torus_grid(chip: Chip, topology: Topology) -> Grid | None:
+    """The rings of a torus as a grid; None where pillars are missing."""
+    columns, rows = chip.package.dies[0].grid
+    tiers = len(chip.package.dies)
+    shape = (columns, rows) if tiers == 1 else (columns, rows, tiers)
+    wraps = (columns > 2, rows > 2, False)[: len(shape)]
+    link = {
+        (int(a), int(b)): n for n, (a, b) in enumerate(zip(topology.link_source, topology.link_target, strict=True))
+    }
+    place = np.stack(np.unravel_index(np.arange(len(chip.tiles)), shape[::-1]), axis=1)[:, ::-1]
+    stride = np.cumprod([1, *shape[:-1]])
+    tables = np.full((2, len(shape), len(place)), -1, dtype=np.int32)
+    for tile, at in enumerate(place):
+        for axis, size in enumerate(shape):
+            for way, step in enumerate((1, -1)):
+                to = at[axis] + step
+                if wraps[axis] or 0 <= to < size:
+                    tables[way, axis, tile] = link.get((tile, tile + (to % size - at[axis]) * stride[axis]), -1)
+    grid = Grid(shape, wraps, tables[0], tables[1])
+    return grid if grid.is_complete else None
+
+
+def ports_of(chip: Chip, attached: str | tuple[int, ...]) -> tuple[int, ...]:
     """Numbers of the tiles through which a memory device is reached.
 
-    `attached` names a component (all tiles that hold it) or a die (all its tiles).  Left empty: the first and the last
-    column of the first die, where memory controllers sit at the edges.
+    `attached` names a component (all tiles that hold it) or a die (all its tiles), or gives the tiles.  Left empty: the
+    first and the last column of the first die, where memory controllers sit at the edges.
     """
+    if not isinstance(attached, str):
+        return attached
     if attached in chip.components:
         return chip.tiles_of(attached)
+    if attached in chip.die_groups:
+        return tuple(tile.number for tile in chip.tiles if tile.die in chip.die_groups[attached])
     for index, die in enumerate(chip.package.dies):
         if die.name == attached:
             return tuple(tile.number for tile in chip.tiles if tile.die == index)
     last = chip.package.dies[0].grid[0] - 1
     return tuple(tile.number for tile in chip.tiles if tile.die == 0 and tile.x in (0, last))
+
+
+def shown_port(attached: str | tuple[int, ...]) -> str:
+    """Where a memory is attached, for people."""
+    return attached if isinstance(attached, str) else f"tiles {', '.join(map(str, attached))}"

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tierform.chip.dies import held_by
 from tierform.simulation.fabric import Place
 from tierform.simulation.heat import leakage_by_tile, stack_of
 from tierform.simulation.job_file import job_view
-from tierform.simulation.package_network import ports_of
+from tierform.simulation.package_network import ports_of, shown_port
 from tierform.simulation.page_heat import heat_over_time
 from tierform.simulation.page_limits import limits_view
+from tierform.simulation.page_timeline import timeline_view
 from tierform.simulation.run import STATIC_TEMPERATURE_K, Run
 from tierform.simulation.views import latency_s
 from tierform.simulation.views_evidence import versions
@@ -30,8 +32,11 @@ SCHEMA = "tierform.view/1"
 View = dict[str, Any]
 
 
-def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
-    """The view of a run, with the `influence` of constants where somebody asked for it."""
+def view(run: Run, influence: Sequence[Elasticity] = (), *, limits: bool = True) -> View:
+    """The view of a run, with the `influence` of constants where somebody asked for it.
+
+    `limits` schedules the run again to tell what limits it, which takes most of a view's time.
+    """
     chip = run.chip
     job, missing = job_view(run.job)
     return {
@@ -55,21 +60,27 @@ def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
         "weights": _weights(run),
         "operators": _operators(run),
         "heat": heat_over_time(run),
-        "limits": limits_view(run),
-        "influence": [
-            {
-                "constant": one.path,
-                "value": one.constant.value,
-                "unit": one.constant.unit,
-                "kind": one.constant.kind,
-                "source": one.constant.source,
-                "latency": one.latency,
-                "energy": one.energy,
-            }
-            for one in influence
-        ],
+        "timeline": timeline_view(run),
+        "limits": limits_view(run) if limits else None,
+        "influence": influence_view(influence),
         "labels": _labels(run),
     }
+
+
+def influence_view(influence: Sequence[Elasticity]) -> list[View]:
+    """How much figures change with each constant."""
+    return [
+        {
+            "constant": one.path,
+            "value": one.constant.value,
+            "unit": one.constant.unit,
+            "kind": one.constant.kind,
+            "source": one.constant.source,
+            "latency": one.latency,
+            "energy": one.energy,
+        }
+        for one in influence
+    ]
 
 
 # -- places and contents -----------------------------------------------------------------------------------------
@@ -77,7 +88,7 @@ def _dies(run: Run) -> list[View]:
     chip, found = run.chip, []
     for index, die in enumerate(chip.package.dies):
         heat = run.heat.figures["dies"][index] if run.heat is not None else {}
-        limits = [chip.cooling.limits[name].value for name in die.holds if name in chip.cooling.limits]
+        limits = [chip.cooling.limits[name].value for name in held_by(die) if name in chip.cooling.limits]
         found.append(
             {
                 "name": die.name,
@@ -85,7 +96,7 @@ def _dies(run: Run) -> list[View]:
                 "size_m": list(chip.die_size_m(index)),
                 "at": list(die.at) if chip.package.kind == "2.5d" else None,
                 "origin_m": list(chip.die_origin_m(index)) if chip.package.kind == "2.5d" else [0.0, 0.0],
-                "holds": [[name, count] for name, count in die.holds.items()],
+                "holds": [[name, count] for name, count in held_by(die).items()],
                 "limit_K": min(limits, default=None),
                 "peak_K": heat.get("peak_K"),
                 "mean_K": heat.get("mean_K"),
@@ -113,7 +124,7 @@ def _memories(run: Run) -> list[View]:
         {
             "device": behind.device,
             "count": behind.count,
-            "attached": behind.attached,
+            "attached": shown_port(behind.attached),
             "ports": list(ports_of(run.chip, behind.attached)) if index == 0 else [],
         }
         for index, behind in enumerate(run.chip.memory)

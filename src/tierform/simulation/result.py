@@ -15,7 +15,7 @@ from tierform.mapping.plan import Mapping
 from tierform.provenance import Assumption, Citation
 from tierform.registry import Registry
 from tierform.simulation.limits import Limit, limits
-from tierform.simulation.page_view import view
+from tierform.simulation.page_view import influence_view, view
 from tierform.simulation.records import Bar, OperatorResult, Slot, StageResult, Wear
 from tierform.simulation.run import Run
 from tierform.simulation.views import VIEWS
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from tierform.simulation.elasticity import Elasticity
 
 SCHEMA = "tierform.result/1"
+_KEPT = ("_limits", "_view")  # what a file and another process keep beside the figures
 # What writes results for people; plug-in packages may add their own.
 WRITERS = Registry(
     "result writer",
     "tierform.writers",
     {
-        "report": "tierform.report.page:write",
+        "report": "tierform.studio.export:write",
         "trace": "tierform.report.trace:write",
         "card": "tierform.report.card:result_card",
     },
@@ -92,6 +93,7 @@ class Result:
     timeline: tuple[Bar, ...]
     slots: tuple[Slot, ...]
     _limits: list[Limit] | None
+    _view: dict[str, Any] | None
 
     def __init__(self, run: Run) -> None:
         self._run: Run | None = run
@@ -106,7 +108,7 @@ class Result:
     def __getstate__(self) -> dict[str, object]:
         """All figures without the run behind them: what is sent to another process."""
         return {name: getattr(self, name) for name in VIEWS} | {
-            name: value for name, value in self.__dict__.items() if name == "_limits"
+            name: value for name, value in self.__dict__.items() if name in ("_limits", "_view")
         }
 
     def __setstate__(self, state: dict[str, object]) -> None:
@@ -120,14 +122,25 @@ class Result:
         """
         from tierform.simulation.result_file import read_figures
 
+        return cls._made(read_figures(path, SCHEMA, cls._types()))
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], file: str = "") -> Result:
+        """The result of what :meth:`content` gave; `file` is named where something in it is wrong."""
+        from tierform.simulation.result_file import figures_of
+
+        return cls._made(figures_of(content, cls._types(), file))
+
+    @classmethod
+    def _types(cls) -> dict[str, Any]:
         types = get_type_hints(cls)
-        types["limits"] = types.pop("_limits")
-        state = read_figures(path, SCHEMA, types)
-        told = state.pop("limits")
+        return types | {name[1:]: types.pop(name) for name in _KEPT}
+
+    @classmethod
+    def _made(cls, state: dict[str, object]) -> Result:
+        kept = {name: state.pop(name[1:]) for name in _KEPT}
         made = cls.__new__(cls)
-        made.__setstate__(state)
-        if told is not None:
-            made._limits = told
+        made.__setstate__(state | {name: value for name, value in kept.items() if value is not None})
         return made
 
     def __repr__(self) -> str:
@@ -223,14 +236,18 @@ class Result:
             "versions": self.versions,
         }
 
-    def save(self, path: Path | str) -> None:
-        """Write every figure as JSON, and what limits each stage."""
+    def content(self) -> dict[str, Any]:
+        """What a result's file holds: every figure, what limits each stage, and the view where there is one."""
         from dataclasses import asdict
 
+        told = [asdict(limit) for limit in self.limits] if self.has_limits else None
+        return {**self.to_dict(), "limits": told, "view": self.view() if self.has_view else None}
+
+    def save(self, path: Path | str) -> None:
+        """Write every figure as JSON, what limits each stage, and the view that the studio shows."""
         from tierform.files import write_json
 
-        told = [asdict(limit) for limit in self.limits] if self.has_limits else None
-        write_json(path, {**self.to_dict(), "limits": told})
+        write_json(path, self.content())
 
     def to_table(self, by: str = "operator") -> list[dict[str, object]]:
         """Rows for people or data frames.
@@ -261,15 +278,31 @@ class Result:
     def view(self, influence: Sequence[Elasticity] = ()) -> dict[str, Any]:
         """What a page shows of this run, as plain data (schema ``tierform.view/1``, docs/view.md).
 
-        `influence` is what :func:`tierform.simulation.elasticity.elasticities` found for the same job.  TierformError
-        for a result that was loaded, or came from another process.
+        `influence` is what :func:`tierform.simulation.elasticity.elasticities` found for the same job; it is kept for
+        what is saved.  TierformError for a result that came from another process, or from a file without a view.
         """
-        if self._run is None:
-            fail("a view is made where the simulation ran", fix="Simulate again: the view has the job.")
-        return view(self._run, influence)
+        known = self.__dict__.get("_view")
+        if known is None:
+            if self._run is None:
+                fail("a view is made where the simulation ran", fix="Simulate again: the view has the job.")
+            known = self._view = view(self._run)
+        if influence:
+            known = self._view = {**known, "influence": influence_view(influence)}
+        return known
+
+    def quick_view(self) -> dict[str, Any]:
+        """As :meth:`view` with `limits` null: they take most of its time."""
+        if self.__dict__.get("_view") is not None or self._run is None:
+            return self.view()
+        return view(self._run, limits=False)
+
+    @property
+    def has_view(self) -> bool:
+        """Whether :meth:`view` can be told."""
+        return self._run is not None or self.__dict__.get("_view") is not None
 
     def report(self, path: Path | str) -> None:
-        """Write a self-contained HTML report with pictures."""
+        """Write the studio's pages of this run as one offline file, with its timeline where one was recorded."""
         WRITERS.get("report")(path, [self])
 
     def trace(self, path: Path | str) -> None:

@@ -1,6 +1,6 @@
 """A Result's file read back: every figure as it was written, each checked against the type that it has in a Result.
 
-The file has no mapping and no timeline; what needs the finished run (a timeline, a view) is made where it ran.
+The file has no mapping and no timeline; what needs the finished run (a timeline) is made where it ran.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ONLY_IN_MEMORY = {"mapping": None, "timeline": (), "slots": ()}
 # Files of this program that hold results, or may be taken for one.
 _OTHERS = {
     "tierform.comparison/1": "It holds several results, under `results`.",
-    "tierform.view/1": "A view is for pages; load the file that --json wrote.",
+    "tierform.view/1": "It is the key `view` of a result's file; load the file that --json wrote.",
     "tierform.job/1": "A job is simulated with `tierform simulate --job FILE`.",
 }
 _MOST = 8
@@ -45,7 +45,7 @@ def figures_of(content: dict[str, Any], types: Mapping[str, Any], file: str = ""
         if name in _ONLY_IN_MEMORY:
             continue
         if name not in content:
-            if name == "limits":  # files of before it was written
+            if name in ("limits", "view"):  # files of before it was written
                 found[name] = None
                 continue
             problems.append(Problem("is missing", file, key=name, fix=fix))

@@ -50,6 +50,11 @@ class RuntimeFile(FileModel):
     product_time: dict[str, _Factor] = Field(
         {}, description="Factor on the time of products, by the widest number format of their operands"
     )
+    weight_only_time: dict[str, _Factor] = Field(
+        {},
+        description="Factor on the time of products whose weights are narrower than their inputs, by the weights' "
+        "plain format (int4, int8, fp8, nf4); such a product has no other factor",
+    )
     light_time: _Factor = Field(_ONE, description="Factor on the time of all kernels that are no products")
     attention_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, forward")
     attention_backward_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, backward")
@@ -63,6 +68,15 @@ class RuntimeFile(FileModel):
     step_time: _Time = Field(_NO_TIME, description="Host time of a step, in which the chip waits")
     kernel_time: _Time = Field(
         _NO_TIME, description="Host time to issue an operator; a pass is no shorter than that of all its operators"
+    )
+    captured: list[Literal["prefill", "decode", "training"]] = Field(
+        [],
+        description="Passes whose kernels are captured in a graph: the host issues them at once, without kernel_time",
+    )
+    admission: Literal["together", "in-turn"] = Field(
+        "together",
+        description="How prompts start: all of a batch together, or in turn, each in a step of those that decode "
+        "(a server under steady load)",
     )
     dequantized_time: _Time = Field(
         _NO_TIME, description="Host time that a product with quantized weights takes on top of kernel_time"
@@ -88,6 +102,7 @@ class Runtime:
     fuses_attention: bool = True
     merges_projections: tuple[str, ...] = ()
     product_time: tuple[tuple[str, float], ...] = ()
+    weight_only_time: tuple[tuple[str, float], ...] = ()
     light_time: float = 1.0
     attention_time: float = 1.0
     attention_backward_time: float = 1.0
@@ -96,6 +111,8 @@ class Runtime:
     collective_time: float = 1.0
     step_s: float = 0.0
     kernel_s: float = 0.0
+    captured: tuple[str, ...] = ()
+    admission: Literal["together", "in-turn"] = "together"
     dequantized_s: float = 0.0
     sampling_s: float = 0.0
     sampling_power: float = 0.0
@@ -143,19 +160,20 @@ def _read(path: Path) -> Runtime:
         content = {key: value for key, value in document.content.items() if key != "schema"}
         document = Document(content, document.file, document.lines)
     described = validate(RuntimeFile, document)
-    for form in described.product_time:
-        _check_format(form, document)
+    for key, table in (("product_time", described.product_time), ("weight_only_time", described.weight_only_time)):
+        for form in table:
+            _check_format(form, document, key)
     return _loaded(described)
 
 
-def _check_format(form: str, document: Document) -> None:
-    known = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "int8", "int4")
+def _check_format(form: str, document: Document, key: str) -> None:
+    known = ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4", "nf4", "int8", "int4")
     if form not in known:
         fail(
             "no such number format",
             file=document.file,
-            line=document.line_of(("product_time", form)),
-            key="product_time",
+            line=document.line_of((key, form)),
+            key=key,
             value=form,
             choices=known,
             fix=f"Known: {', '.join(known)}.",
@@ -171,6 +189,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         fuses_attention=fuses_attention,
         merges_projections=tuple(sorted(set(given.merges_projections))),
         product_time=tuple(sorted((form, factor.value) for form, factor in given.product_time.items())),
+        weight_only_time=tuple(sorted((form, factor.value) for form, factor in given.weight_only_time.items())),
         light_time=given.light_time.value,
         attention_time=given.attention_time.value,
         attention_backward_time=given.attention_backward_time.value,
@@ -179,6 +198,8 @@ def _loaded(given: RuntimeFile) -> Runtime:
         collective_time=given.collective_time.value,
         step_s=given.step_time.value,
         kernel_s=given.kernel_time.value,
+        captured=tuple(sorted(set(given.captured))),
+        admission=given.admission,
         dequantized_s=given.dequantized_time.value,
         sampling_s=given.sampling_time.value,
         sampling_power=given.sampling_power.value,

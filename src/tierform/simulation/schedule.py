@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.simulation.prefetch import LAYER_START
 from tierform.simulation.schedule_critical import critical_path
 from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
 from tierform.simulation.schedule_timeline import Piece, Slice, pieces, slices
@@ -64,7 +65,8 @@ class ScheduledOperator:
 
     `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
     `tail_s` what the result needs beyond that.  `fetch_s` of the resource `fetch` (memory) is spent first, prefetched
-    while the step that feeds it waits for its turn or works.
+    while the step that feeds it waits for its turn or works, or already from the end of the step `freed_by` on.  The
+    step begins with the first of `pieces` of its operands, ends after the last (:mod:`tierform.simulation.prefetch`).
     """
 
     name: str
@@ -75,6 +77,8 @@ class ScheduledOperator:
     after: tuple[Edge, ...] = (Edge(BLOCK_INPUT),)
     fetch: str = ""
     fetch_s: float = 0.0
+    freed_by: int | None = None
+    pieces: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +294,21 @@ class _Kind:
             if step.fetch:
                 giver = waits[0][0]
                 before = ((BEFORE_INPUT, False),) if giver < 0 else tuple((e, False) for e, _ in self.edges[giver])
-                fetch = self._add(step.fetch, False, step.fetch_s, 0.0, before, shared, once=True)
+                before = _before(step.freed_by, place, giver, before)
+                first_s = step.fetch_s / step.pieces
+                fetch = last = self._add(step.fetch, False, first_s, 0.0, before, shared, once=True)
+                if step.pieces > 1:
+                    rest_s = step.fetch_s - first_s
+                    last = self._add(step.fetch, False, rest_s, 0.0, ((fetch, False),), shared, once=True)
                 needed = (*waits, (fetch, False))
-            place.append(self._add(step.resource, step.own, step.occupancy_s, step.tail_s, needed, shared))
+            at = self._add(step.resource, step.own, step.occupancy_s, step.tail_s, needed, shared)
             self.names[-1] = (step.resource, step.name)
-            self.shown.append(place[-1])
+            self.shown.append(at)
+            if step.fetch and step.pieces > 1:  # no time of its own: the last piece is worked on when it is there
+                piece_s = step.occupancy_s / step.pieces + step.tail_s
+                end = self._add(step.fetch, False, 0.0, piece_s, ((last, False),), shared, once=True)
+                at = self._add(step.resource, step.own, 0.0, 0.0, ((at, False), (end, False)), shared)
+            place.append(at)
         self.output = place[layer.output % len(place)]
         self.structure = (tuple(self.resource), tuple(self.once), tuple(self.own), tuple(self.edges), self.output)
 
@@ -327,6 +341,17 @@ class _Kind:
                 level = max(level, given + (weight * (chunks - 1) if whole else 0))
             levels.append(level)
         return levels
+
+
+def _before(
+    freed_by: int | None, place: list[int], giver: int, before: tuple[tuple[int, bool], ...]
+) -> tuple[tuple[int, bool], ...]:
+    """What a fetch waits for: the end of the step that frees its room, where that comes before what is usual."""
+    if freed_by is None:
+        return before
+    if freed_by < 0:
+        return ((PREVIOUS_INPUT if freed_by == LAYER_START else BEFORE_INPUT, False),)
+    return ((place[freed_by], True),) if place[freed_by] < giver else before
 
 
 _orders: OrderedDict[object, Events] = OrderedDict()

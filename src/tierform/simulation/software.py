@@ -4,7 +4,8 @@
 - Products of one input with weights of their own (query, key and value; gate and up) run as one product, whose cost is
   shared by their output features.
 - A pass is at least as long as the host needs to issue its operators (an operator of a fused kernel is issued once
-  with it); the host's time of a step is added, and in inference the choice of the next tokens.
+  with it; collectives have their launch in their own time), unless the pass is captured in a graph; the host's time of
+  a step is added, and in inference the choice of the next tokens.
 
 Limits: projections are merged in the forward pass alone; the host issues operators at an even rate; nothing overlaps
 with the choice of tokens.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from tierform.chip.component import Cost
 from tierform.simulation.runtime import Runtime
+from tierform.workload.formats import element
 from tierform.workload.graph import Stage, StageKind, Workload
 from tierform.workload.operator import Kind, Operator, Phase, Role
 from tierform.workload.precision import bits
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What a runtime adds to one pass of a stage: time of choosing tokens on the chip, and time of waiting."""
+    """What a runtime adds to one pass of a stage: time of choosing tokens on the chip, time of waiting for the host.
+
+    `gaps_s` of the waiting is spread between kernels, in gaps of microseconds.
+    """
 
     sampling_s: float = 0.0
     waiting_s: float = 0.0
+    gaps_s: float = 0.0
 
 
 class Software:
@@ -39,8 +45,9 @@ class Software:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self._products = dict(runtime.product_time)
-        times = (runtime.light_time, runtime.optimizer_time, runtime.collective_time, *self._products.values())
+        self._products, self._weight_only = dict(runtime.product_time), dict(runtime.weight_only_time)
+        factors = (*self._products.values(), *self._weight_only.values())
+        times = (runtime.light_time, runtime.optimizer_time, runtime.collective_time, *factors)
         self._plain = all(time == 1.0 for time in times)
 
     # -- kernels ----------------------------------------------------------------------------------------------
@@ -64,6 +71,10 @@ class Software:
 
     def _factor(self, operator: Operator) -> float:
         if operator.kind is Kind.MATMUL:
+            if self._weight_only and operator.weight_B:
+                first, second = operator.inputs[0], operator.inputs[1]
+                if bits(second.precision) < bits(first.precision):
+                    return self._weight_only.get(element(second.precision), 1.0)
             return self._products.get(operator.widest, 1.0) if self._products else 1.0
         if operator.kind is Kind.COLLECTIVE:
             return self.runtime.collective_time
@@ -86,31 +97,38 @@ class Software:
         """What is added to a pass that takes `seconds` on the chip."""
         runtime = self.runtime
         sampling_s = 0.0
-        if stage.kind in (StageKind.PREFILL, StageKind.DECODE):
+        if stage.kind in (StageKind.PREFILL, StageKind.DECODE, StageKind.DRAFT, StageKind.VERIFY):
             sequences = workload.task.batch / workload.parallelism.data
             sampling_s = runtime.sampling_s * sequences * workload.model.vocabulary
         issue_s = 0.0
-        if runtime.kernel_s or runtime.dequantized_s:
+        if (runtime.kernel_s or runtime.dequantized_s) and _phase(stage) not in runtime.captured:
             for wave, segments in zip(stage.waves, waves, strict=True):
                 for segment in segments:
                     issue_s += self._issue_s(segment.executions) * segment.count * wave.micro_batches
-        waiting_s = max(0.0, issue_s / workload.parallelism.pipeline - seconds)
+        waiting_s = gaps_s = max(0.0, issue_s / workload.parallelism.pipeline - seconds)
         if stage.kind is not StageKind.BACKWARD and stage.kind is not StageKind.UPDATE:
             waiting_s += runtime.step_s
-        return Added(sampling_s, waiting_s)
+        return Added(sampling_s, waiting_s, gaps_s)
 
     def _issue_s(self, executions: Sequence[Execution]) -> float:
         runtime, before = self.runtime, ""
         seconds = 0.0
         for item in executions:
+            operator = item.operator
+            if operator.kind is Kind.COLLECTIVE:  # its own time has the launch in it
+                continue
             if not item.kernel or item.kernel != before:
                 seconds += runtime.kernel_s
             before = item.kernel
-            operator = item.operator
             if operator.kind is Kind.MATMUL and operator.weight_B:
                 first, second = operator.inputs[0], operator.inputs[1]
                 seconds += runtime.dequantized_s if bits(second.precision) < bits(first.precision) else 0.0
         return seconds
+
+
+def _phase(stage: Stage) -> str:
+    """What a runtime file calls a pass."""
+    return {StageKind.PREFILL: "prefill", StageKind.DECODE: "decode"}.get(stage.kind, "training")
 
 
 def _is_projection(operator: Operator) -> bool:
@@ -123,13 +141,15 @@ def _is_projection(operator: Operator) -> bool:
 
 
 def joined(operators: Sequence[Operator]) -> Operator:
-    """One product with the output features of all; its operands are those of the first, as wide."""
+    """One product with the output features of all: the first one's input, weights and biases as wide."""
     first = operators[0]
     features = sum(operator.n for operator in operators)
     weight, result = first.inputs[1], first.outputs[0]
     wide = replace(weight, shape=(features, first.k))
     made = replace(result, shape=(*result.shape[:-1], features))
-    return replace(first, n=features, inputs=(first.inputs[0], wide), outputs=(made,))
+    biases = [operator.inputs[2] for operator in operators if len(operator.inputs) > 2]
+    added = [replace(biases[0], shape=(sum(bias.elements for bias in biases),))] if biases else []
+    return replace(first, n=features, inputs=(first.inputs[0], wide, *added), outputs=(made,))
 
 
 def shares_of(cost: Cost, operators: Sequence[Operator]) -> list[Cost]:

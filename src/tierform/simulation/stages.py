@@ -53,6 +53,7 @@ class Timed:
     clock: float = 1.0
     sampling_s: float = 0.0
     waiting_s: float = 0.0
+    gaps_s: float = 0.0
     link_s: float = 0.0
     spill_s: float = 0.0
 
@@ -98,8 +99,13 @@ class Stages:
         if block.kind is not BlockKind.GRADIENTS or not self.bounds:
             return 1.0
         partial = not block.operators[0].copies
-        learned = [w for w in self.workload.weights if w.trainable and (w.partial or not partial)]
         split = self.workload.parallelism
+        members = block.operators[0].participants
+        learned = [
+            w
+            for w in self.workload.weights
+            if w.trainable and (w.partial if partial else split.data // w.spread == members)
+        ]
         copies = split.data if split.zero > partial else 1  # partial sums are added before states of stage 1 are shared
         numbers = sum(kept_numbers(w, copies) * w.layers for w in learned)
         reduced = sum(min(o.elements for o in (*op.inputs, *op.outputs)) for op in block.operators)
@@ -220,7 +226,7 @@ class Stages:
             made.seconds += made.programming_s
         self._hold_power(made)
         added = self.costing.software.pass_of(made.stage, made.waves, self.workload, made.seconds)
-        made.sampling_s, made.waiting_s = added.sampling_s, added.waiting_s
+        made.sampling_s, made.waiting_s, made.gaps_s = added.sampling_s, added.waiting_s, added.gaps_s
         made.seconds += added.sampling_s + added.waiting_s
 
     def _hold_power(self, made: Timed) -> None:

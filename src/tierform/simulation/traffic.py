@@ -19,7 +19,8 @@ the nearest tier is moved from and to the tier where it waits, beside the comput
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
+from tierform.simulation.offload import Host, place_apart, saved_share
 from tierform.simulation.remember import Bounded
+from tierform.workload import Inference, Step, Workload
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
@@ -79,19 +82,53 @@ def _device(name: str, count: int) -> MemoryDevice | CxlDevice:
     return load_memory(name, stacks=count)
 
 
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What a task keeps beyond the nearest memory on purpose: shares of parts of the footprint.
+
+    The weights `experts` are read from there in `missed` of all cases.
+    """
+
+    shares: Mapping[str, float] = field(default_factory=dict)
+    experts: frozenset[str] = frozenset()
+    missed: float = 0.0
+
+
+NONE_ASIDE = Aside()
+
+
+def aside_of(workload: Workload) -> Aside:
+    """What a workload's task keeps aside: its cache, its experts."""
+    task = workload.task
+    if not isinstance(task, (Inference, Step)):
+        return NONE_ASIDE
+    shares = {"kv_cache": task.kv.offload} if task.kv is not None and task.kv.offload else {}
+    if task.experts is None or task.experts.cached >= 1 or not workload.model.experts:
+        return Aside(shares)
+    held = [weight for weight in workload.weights if weight.groups > 1]
+    total = workload.footprint.weights
+    away = (1 - task.experts.cached) * sum(weight.size_B for weight in held)
+    shares["weights"] = away / total if total else 0.0
+    names = frozenset(weight.name for weight in held)
+    return Aside(shares, names, 1 - task.experts.hits(workload.model.experts))
+
+
 class MemoryBehind:
     """The memory tiers of a chip, nearest first, and what moves from and to them."""
 
-    def __init__(self, chip: Chip, cycle: bool = False) -> None:
-        """`cycle` takes bandwidths from the cycle-level controllers."""
+    def __init__(self, chip: Chip, cycle: bool = False, host: Host | None = None) -> None:
+        """`cycle` takes bandwidths from the cycle-level controllers; a `host` holds what is offloaded."""
+        self.host = host
         self.cycle = cycle
         self._bandwidths: dict[float, float] = {}
         self._energies: dict[float, float] = {}
         self._away: dict[str, dict[int, float]] = {}
+        self._experts: frozenset[str] = frozenset()
+        self._missed = 0.0
         self.devices = [_device(entry.device, entry.count) for entry in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
-        self.tiers += self.devices
+        self.tiers += [*self.devices, *([host] if host else [])]
         self._nearest = None if self.inside or not self.devices else self.devices[0]
         self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
@@ -196,7 +233,9 @@ class MemoryBehind:
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
-    def place(self, footprint: Footprint, held_B: int) -> Placement | None:
+    def place(
+        self, workload: Workload, footprint: Footprint, held_B: int, aside: Aside = NONE_ASIDE
+    ) -> Placement | None:
         """Where each part waits; None for a chip without memory.  `held_B` of weights in crossbars take no memory."""
         from tierform.memory.hierarchy import place_footprint
 
@@ -204,11 +243,18 @@ class MemoryBehind:
         parts["weights"] = max(0, parts["weights"] - held_B)
         if not self.tiers:
             return None
-        placement = place_footprint(parts, self.tiers)
+        if self.host:
+            placement = place_apart(workload, parts, self.tiers)
+        else:
+            placement = place_footprint(parts, self.tiers, aside.shares)
+        self._experts, self._missed = aside.experts, aside.missed
         self._away = {
             part: {tier: fraction for tier, fraction in placement.fractions(part).items() if tier > 0}
             for part in placement.spilled
         }
+        if self.host and "activations" in self._away:
+            share = saved_share(workload, parts)  # workspace stays
+            self._away["activations"] = dict.fromkeys(self._away["activations"], share)
         return placement
 
     @property
@@ -224,13 +270,19 @@ class MemoryBehind:
         for operands, is_read in ((operator.inputs, True), (operator.outputs, False)):
             for operand in operands:
                 part = _part(operator, operand)
-                for tier, fraction in self._away.get(part, {}).items():
+                for tier, fraction in self._fractions(operator, part).items():
                     moved = operator.count * operand.size_B * fraction
                     if operator.looks_up and operand.role is Role.WEIGHT:
                         moved = operator.read_B * fraction
                     before = found.get(tier, NOTHING)
                     found[tier] = before + Traffic(moved * is_read, moved * (not is_read))
         return found
+
+    def _fractions(self, operator: Operator, part: str) -> dict[int, float]:
+        """Of what an operator moves of a part, the share with each tier beyond the nearest."""
+        if part == "weights" and self._experts:
+            return {1: self._missed} if operator.weight in self._experts and self._missed else {}
+        return self._away.get(part, {})
 
     def spilled_saved(self, moved: Traffic) -> dict[int, Traffic]:
         """Of so much traffic of saved tensors, that with each tier beyond the nearest."""
@@ -247,7 +299,8 @@ class MemoryBehind:
 
     def assumptions(self) -> list[Assumption]:
         """The constants of the devices."""
-        return [line for device in self.devices for line in device.assumptions]
+        own = [line for device in self.devices for line in device.assumptions]
+        return [*own, *(self.host.assumptions if self.host else ())]
 
 
 def _gradient_of_weight(operand: Operand) -> bool:

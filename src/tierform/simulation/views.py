@@ -22,7 +22,7 @@ from tierform.simulation.views_timeline import bars, slots
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Origin, Phase
-from tierform.workload.task import FineTuning, describe
+from tierform.workload.task import FineTuning, Inference, describe
 
 IDLE = "idle and leakage"
 
@@ -182,11 +182,14 @@ def throughput(run: Run) -> dict[str, float]:
     if isinstance(task, FineTuning):
         tokens = of(StageKind.FORWARD)[1]
         return {"training_tokens_per_s": tokens / run.pass_s, "steps_per_s": 1 / run.pass_s}
-    seconds, tokens, _ = of(StageKind.PREFILL)
+    seconds, tokens, steps = of(StageKind.PREFILL)
     if seconds:
-        result["time_to_first_token_s"] = seconds
+        result["time_to_first_token_s"] = seconds / steps
         result["prefill_tokens_per_s"] = tokens / seconds
     seconds, tokens, steps = of(StageKind.DECODE)
+    if isinstance(task, Inference) and task.decoding is not None:
+        seconds = of(StageKind.DRAFT)[0] + of(StageKind.VERIFY)[0]
+        tokens, steps = task.batch * task.decode, task.decode
     if seconds and steps:
         result["time_per_output_token_s"] = seconds / steps
         result["decode_tokens_per_s"] = tokens / seconds

@@ -2,8 +2,9 @@
 
 SmolLM2-135M (a decoder; perplexity) and MiniLM (an encoder that was never quantized; the error of its features) are run
 with every matrix read at an average number of planes: alike for all channels (uniform), by the mean square of each
-channel's input on calibration text (static), or by each token's own input (dynamic).  Differences are paired by window,
-with Student's intervals at 95 %.  A batch reads the union: the sum over its tokens decides, and the gain falls.
+channel's input on calibration text (static), or by each token's own input (dynamic); equally in all matrices, or shared
+over them by how much their outputs matter.  Differences are paired by window, with Student's intervals at 95 %.  A
+batch reads the union: the sum over its tokens decides, and the gain falls.
 
 Limits: fetched models (``tierform models get``); windows of 256 tokens of the texts given, or of Python's own language
 reference; error is measured after the planes are chosen, so the rule's own time is not in it.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,12 @@ from numpy.typing import NDArray
 from tierform.errors import TierformError
 from tierform.studies.study import Check, StudyOptions, Table
 
+if TYPE_CHECKING:
+    from tierform.store.channel_model import Reading
+
 HEAD = ("model", "rule", "planes", "channels together", "batch", "quality", "nats or error above exact", "95 %")
 TITLE = "Nested integers by input channel"
-PAIRS = "Dynamic against the others, at equal planes"
+PAIRS = "Dynamic against the others, at equal planes read"
 LENGTH = 256
 MODELS = {"smollm2-135m": "AutoModelForCausalLM", "minilm": "AutoModel"}
 ABSENT = (
@@ -72,12 +76,15 @@ def readings(quick: bool, decoder: bool) -> list[Any]:
     """What is run: (rule, planes, channels together, batch)."""
     from tierform.store.channel_model import Reading
 
-    found = [Reading("uniform", 3), Reading("static", 3), Reading("dynamic", 3)]
+    found = [Reading("uniform", 3), Reading("static", 3), Reading("dynamic", 3), Reading("dynamic", 3, shared=True)]
     if not quick:
         found += [
+            Reading("static", 3, shared=True),
             Reading("uniform", 4),
             Reading("static", 4),
+            Reading("static", 4, shared=True),
             Reading("dynamic", 4),
+            Reading("dynamic", 4, shared=True),
             Reading("dynamic", 4, together=16),
         ]
         if decoder:
@@ -104,7 +111,7 @@ def measured(options: StudyOptions, train: str, test: str) -> ChannelFindings:
     if not rows:
         return ChannelFindings((), (), tuple(remarks))
     note = "8-bit nested integers, groups of 64; embedding, head and normalizations exact and not counted."
-    pair_head = ("model", "planes", "against", "nats or error less", "95 %", "excludes 0")
+    pair_head = ("model", "planes", "rule", "against", "nats or error less", "95 %", "excludes 0")
     remarks.append(
         "The gain needs single tokens: a batch reads what any of its tokens needs.  By output rows, and with planes of "
         "floats, importance was not seen to help (see the tables of fp16 planes)."
@@ -125,7 +132,7 @@ def _one(
     import torch
 
     from tierform.compression.checkpoints.folder import load_network, load_tokenizer
-    from tierform.store.channel_model import ChannelModel
+    from tierform.store.channel_model import ChannelModel, Reading
 
     decoder = MODELS[name] == "AutoModelForCausalLM"
     tokenizer, model = load_tokenizer(name), load_network(name, MODELS[name])
@@ -134,6 +141,7 @@ def _one(
     calibration, windows = (_windows(tokenizer, text, count, length) for text in (train, test))
     channels = ChannelModel(model, say=options.say)
     channels.calibrate(lambda: model(input_ids=calibration))
+    channels.weigh(lambda: _probe(model, calibration, decoder))
     exact: Any = None
     if decoder:
         run: Callable[[], NDArray[np.float64]] = lambda: _losses(model, windows)  # noqa: E731
@@ -144,26 +152,48 @@ def _one(
         run = lambda: _feature_error(model, windows, exact)  # noqa: E731
         base = np.zeros(len(windows))
     rows.append((name, "exact", 32.0, 1, 1, float(np.exp(base.mean())) if decoder else None, 0.0, 0.0))
-    found: dict[tuple[str, float, int, int], NDArray[np.float64]] = {}
+    found: dict[Reading, NDArray[np.float64]] = {}
     for how in readings(options.quick, decoder):
-        options.say(f"{name}: {how.rule} at {how.planes:g} planes")
+        options.say(f"{name}: {_named(how)} at {how.planes:g} planes")
         with channels.reading(how):
-            each = found[how.rule, how.planes, how.together, how.batch] = run()
+            each = found[how] = run()
         above = each - base
         quality = float(np.exp(each.mean())) if decoder else None
         rows.append(
-            (name, how.rule, how.planes, how.together, how.batch, quality, float(above.mean()), _half_width(above))
+            (name, _named(how), how.planes, how.together, how.batch, quality, float(above.mean()), _half_width(above))
         )
-    for planes in sorted({key[1] for key in found}):
-        dynamic = found["dynamic", planes, 1, 1]
-        for other in ("uniform", "static"):
-            if (other, planes, 1, 1) not in found:
-                continue
-            less = found[other, planes, 1, 1] - dynamic
-            half = _half_width(less)
-            pairs.append((name, planes, other, float(less.mean()), half, bool(less.mean() > half)))
-            what = f"{name}: dynamic precision by channel is better than {other} at {planes:g} planes"
-            checks.append(Check(what, bool(less.mean() > half), f"{less.mean():+.4f} +- {half:.4f}"))
+    for planes in sorted({how.planes for how in found}):
+        for shared in (False, True):
+            dynamic = Reading("dynamic", planes, shared=shared)
+            others = [Reading("uniform", planes), Reading("static", planes, shared=shared)]
+            others += [Reading("dynamic", planes)] if shared else []
+            for other in (other for other in others if other in found and dynamic in found):
+                less = found[other] - found[dynamic]
+                half = _half_width(less)
+                better = bool(less.mean() > half)
+                pairs.append((name, planes, _named(dynamic), _named(other), float(less.mean()), half, better))
+                what = f"{name}: {_named(dynamic)} precision by channel is better than {_named(other)} at {planes:g}"
+                checks.append(Check(f"{what} planes", better, f"{less.mean():+.4f} +- {half:.4f}"))
+
+
+def _named(how: Reading) -> str:
+    return f"{how.rule}, shared" if how.shared else how.rule
+
+
+def _probe(model: Any, windows: Any, decoder: bool) -> Any:
+    """A scalar whose gradients tell how much outputs matter.
+
+    Of a decoder the loss of labels drawn from its own answers; else features weighed by random signs.
+    """
+    import torch
+
+    drawn = torch.Generator().manual_seed(0)
+    if not decoder:
+        features = model(input_ids=windows).last_hidden_state
+        return (features * (torch.randint(0, 2, features.shape, generator=drawn) * 2 - 1)).sum()
+    logits = model(input_ids=windows).logits[:, :-1].float().flatten(0, 1)
+    labels = torch.multinomial(logits.detach().softmax(-1), 1, generator=drawn)[:, 0]
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="sum")
 
 
 def _windows(tokenizer: Any, text: str, count: int, length: int) -> Any:

@@ -25,7 +25,11 @@ STUDIES = Registry(
         "atleus": "tierform.studies.atleus:run",
         "hetrax": "tierform.studies.hetrax:run",
         "hpt": "tierform.studies.hpt:run",
+        "isaac": "tierform.studies.isaac:run",
         "smartquant": "tierform.studies.smartquant:run",
+        "tyukin": "tierform.studies.tyukin:run",
+        "speculative": "tierform.studies.speculative:run",
+        "small-cores": "tierform.studies.small_cores:run",
         "smartquant-serving": "tierform.studies.smartquant_serving:run",
     },
 )

@@ -243,7 +243,7 @@ def _task(row: dict[str, str]) -> Task:
         sequence=int(row["sequence"]),
         method=_METHODS[row["method"]],
         optimizer=row["optimizer"],  # type: ignore[arg-type]
-        recomputation=row["recomputation"],  # type: ignore[arg-type]
+        recomputation=row["recomputation"],
         gradient_accumulation=int(row["accumulation"]),
         precision=plan,
     )
@@ -251,6 +251,7 @@ def _task(row: dict[str, str]) -> Task:
 
 _FORMS = {
     "fp8-kv16": "fp8",
+    "fp8-ffn-kv16": "fp8",
     "nf4": "bf16",
     "fp16-train": "fp16",
     "fp16-main32": "fp16",
@@ -266,9 +267,11 @@ def _plan(name: str, *, inference: bool) -> PrecisionPlan:
     plan = PrecisionPlan(weights=form, activations=form, kv_cache=form, gradients=form, adapters=form)
     if inference or name == "fp32":
         plan = replace(plan, master_weights=None)
-    if name == "fp8-kv16":
+    if name in ("fp8-kv16", "fp8-ffn-kv16"):
         plan = replace(plan, kv_cache="bf16", adapters="bf16")
-    elif name == "nf4":
+    if name == "fp8-ffn-kv16":
+        plan = replace(plan, attention_weights="bf16")
+    if name == "nf4":
         plan = replace(plan, weights="nf4")
     elif name == "fp8-train":
         plan = replace(plan, weights="fp8", activations="fp8")

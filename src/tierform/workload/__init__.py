@@ -1,5 +1,6 @@
 """What is computed: models, tasks, number formats, and the operators that a task becomes."""
 
+from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
 from tierform.workload.expand import expand
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.memory import BlockKind, BlockMemory, Footprint
@@ -10,6 +11,7 @@ from tierform.workload.precision import PRECISIONS, PrecisionPlan, bits
 from tierform.workload.task import (
     Adapters,
     BitFit,
+    Distillation,
     FineTuning,
     Full,
     Inference,
@@ -27,19 +29,25 @@ from tierform.workload.task import (
 from tierform.workload.tracing import load_traced, trace
 
 __all__ = [
+    "AdapterBatch",
     "Adapters",
     "Attention",
     "BitFit",
     "Block",
     "BlockKind",
     "BlockMemory",
+    "Distillation",
+    "DoRA",
     "FineTuning",
     "Footprint",
     "Full",
+    "GaLore",
+    "IA3",
     "Inference",
     "Kind",
     "LastLayers",
     "LoRA",
+    "LoRAFA",
     "MicroBatches",
     "Model",
     "Operand",
@@ -49,6 +57,7 @@ __all__ = [
     "Parallelism",
     "Phase",
     "PrecisionPlan",
+    "PromptTuning",
     "QLoRA",
     "Role",
     "SequenceGroup",
@@ -60,6 +69,7 @@ __all__ = [
     "Training",
     "Wave",
     "Weight",
+    "VeRA",
     "Workload",
     "bits",
     "describe",

@@ -45,6 +45,7 @@ DROPOUT = 2.0  # mask and rescale
 ADD = 1.0
 MULTIPLY = 1.0
 DEQUANTIZE = 2.0  # look up the level, multiply by the block's scale
+QUANTIZE = 4.0  # largest magnitude of the token (compare), divide by its scale, round, clip
 GATHER = 0.0  # a copy
 LOSS = 5.0  # log-softmax over the vocabulary: maximum, subtract, exponential, sum, subtract
 LOSS_BACKWARD = 3.0  # exponential, subtract the one-hot target, scale

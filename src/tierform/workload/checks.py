@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from tierform.errors import Problem, TierformError
+from tierform.workload.adapter_methods import GaLore, PromptTuning
+from tierform.workload.drafts import decoding_problems
+from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.ops.optimizer import optimizer_problems
 from tierform.workload.parallel import MicroBatches, Parallelism, check_tensor, split_problems
+from tierform.workload.recomputation import layer_problems
+from tierform.workload.spread import Spread, expert_problems
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task
 
 
 def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Parallelism) -> None:
     """TierformError with everything that a task, its micro-batches and its split ask for and cannot have."""
     problems = [*_batch_problems(task, micro_batches, split), *_length_problems(model, task)]
+    if isinstance(task, (Inference, Step)):
+        problems += _store_problems(model, task)
     if isinstance(task, Inference):
         problems += _phase_problems(model, task)
+        if task.decoding is not None:
+            problems += decoding_problems(model, task.decoding, task.sequence, split.pipeline)
+            if not task.decode:
+                problems.append(Problem("drafts are for tokens that are generated", key="decode", value=0))
     if isinstance(task, Step):
         problems += _step_problems(model, task)
     if isinstance(task, FineTuning):
@@ -26,13 +37,41 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
         problems += split_problems(False, 1, split)
     if split.tensor > 1:
         try:
-            check_tensor(model, split.tensor)
+            check_tensor(model, split.tensor, whole_experts=split.expert > 1 and not Spread.of(split).over_copies)
         except TierformError as error:
             problems += error.problems
     if isinstance(task, FineTuning):
-        problems += optimizer_problems(task.optimizer, split)
+        if task.fused_update:
+            problems += _fused_problems(task, micro_batches, split)
+        problems += layer_problems(task.recomputation, model.layers + model.decoder_layers)
+    problems += expert_problems(model, split)
+    if isinstance(task, FineTuning):
+        problems += [*optimizer_problems(optimizer_of(task), split), *_method_problems(model, task)]
     if problems:
         raise TierformError(dict.fromkeys(problems))
+
+
+def _method_problems(model: Model, task: FineTuning) -> list[Problem]:
+    """What a method asks for that a model or the rest of the task does not give."""
+    problems = []
+    if isinstance(task.method, PromptTuning) and model.kind != "decoder":
+        what = f"a learned prompt stands in front of a decoder's tokens, and {model.name} is none"
+        problems.append(Problem(what, key="method", value="prompt", fix="Choose another method, for example lora."))
+    if isinstance(task.method, GaLore) and task.optimizer != "adamw":
+        what = "GaLore is AdamW in a subspace"
+        problems.append(Problem(what, key="optimizer", value=task.optimizer, fix="Leave optimizer at adamw."))
+    return problems
+
+
+def _fused_problems(task: FineTuning, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
+    """A gradient that is used and dropped at once is that of the whole batch, on one chip of the batch."""
+    problems = []
+    parts = {"gradient_accumulation": task.gradient_accumulation, "micro_batches": micro_batches.training}
+    for key, number in {**parts, "data": split.data, "pipeline": split.pipeline}.items():
+        if number > 1:
+            what = "an update in the backward pass needs the gradient of the whole batch at once"
+            problems.append(Problem(what, key=key, value=number, fix=f"Set {key} to 1, or leave fused_update out."))
+    return problems
 
 
 def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism) -> list[Problem]:
@@ -56,6 +95,23 @@ def _batch_problems(task: Task, micro_batches: MicroBatches, split: Parallelism)
                     fix=f"Choose at most {batch}.",
                 )
             )
+    return problems
+
+
+def _store_problems(model: Model, task: Inference | Step) -> list[Problem]:
+    """What a cache policy or an expert store asks for that the model does not have."""
+    problems = []
+    policy, store = task.kv, task.experts
+    if policy is not None and not model.generative:
+        problems.append(Problem(f"{model.name} has no cache of keys and values", key="kv"))
+    elif policy is not None and model.latent_attention and policy.kept(2**40) < 2**40:
+        problems.append(Problem("policies that drop tokens are not laid out for latent attention", key="kv"))
+    if store is not None and not model.experts:
+        problems.append(Problem(f"{model.name} has no experts", key="experts"))
+    elif store is not None and store.routing and len(store.routing) != model.experts:
+        what = f"{model.name} has {model.experts} experts in a layer"
+        fix = "Give the popularity of each of them."
+        problems.append(Problem(what, key="experts.routing", value=len(store.routing), fix=fix))
     return problems
 
 

@@ -17,13 +17,17 @@ from functools import lru_cache
 from typing import Literal
 
 from tierform.errors import fail
+from tierform.workload.adapter_methods import PromptTuning
+from tierform.workload.admission import admitted
 from tierform.workload.checks import check_task
+from tierform.workload.drafted import Drafted
 from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layers import Pass
 from tierform.workload.layout import EqualLayers, Plan, lay_out, reduction_blocks, weights_of
 from tierform.workload.memory import BlockMemory, even_cut
+from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.operator import Phase, Role
 from tierform.workload.ops.optimizer import update_operators
@@ -36,6 +40,7 @@ from tierform.workload.parallel import (
 )
 from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
+from tierform.workload.teacher import teaching
 
 AttentionMemory = Literal["fused", "tiled", "eager"]
 ATTENTIONS = ("fused", "tiled", "eager")
@@ -54,23 +59,31 @@ def expand(
     parallelism: Parallelism = ALONE,
     eager: bool = False,
     attention: AttentionMemory = "tiled",
+    in_turn: bool = False,
 ) -> Workload:
     """The operators of `task` on `model`, as one of the chips of one copy runs them.
 
     `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
     memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
-    keeps neither, ``eager`` holds whole scores.  Raises TierformError, with every problem, where parts or chips do not
+    keeps neither, ``eager`` holds whole scores.  `in_turn`: prompts join the steps of those that decode
+    (:mod:`tierform.workload.admission`).  Raises TierformError, with every problem, where parts or chips do not
     divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
     object: it is remembered.
     """
     if attention not in ATTENTIONS:
         fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
-    return _expand(model, task, micro_batches, parallelism, eager, attention)
+    return _expand(model, task, micro_batches, parallelism, eager, attention, in_turn)
 
 
 @lru_cache(maxsize=REMEMBERED)
 def _expand(
-    model: Model, task: Task, micro_batches: MicroBatches, parallelism: Parallelism, eager: bool, attention: str
+    model: Model,
+    task: Task,
+    micro_batches: MicroBatches,
+    parallelism: Parallelism,
+    eager: bool,
+    attention: str,
+    in_turn: bool,
 ) -> Workload:
     check_task(model, task, micro_batches, parallelism)
     plan = Plan(model, task, resolved_precision(task), parallelism, attention)
@@ -78,7 +91,7 @@ def _expand(
         return _training(plan, task, micro_batches.training, eager)
     if isinstance(task, Step):
         return _step(plan, task, micro_batches, eager)
-    return _inference(plan, task, micro_batches, eager)
+    return _inference(plan, task, micro_batches, eager, in_turn)
 
 
 def count_parameters(model: Model) -> tuple[int, int]:
@@ -90,7 +103,9 @@ def count_parameters(model: Model) -> tuple[int, int]:
 
 
 # -- inference ---------------------------------------------------------------------------------------------------
-def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool) -> Workload:
+def _inference(
+    plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool, in_turn: bool = False
+) -> Workload:
     model = plan.model
     batch = task.batch // plan.parallelism.data
     sequence = model.fixed_tokens or task.sequence
@@ -100,12 +115,20 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
         encoder_tokens=sequence,
         cached=model.generative,
         eager=eager,
+        kv=task.kv,
+        experts=task.experts,
     )
-    found = [
-        _run(plan, prompt, "prefill", StageKind.PREFILL, 1, micro_batches.prefill if task.prefill else 1, sequence)
-    ]
-    start = 1 if two else sequence
-    for first, count in _decode_runs(start + 1, task.decode, model.sliding_window if not eager else 0):
+    first_pass, times, alone = prompt, 1, task.decode
+    if in_turn and task.prefill and task.decode and task.decoding is None and not two and not eager:
+        first_pass, times = admitted(prompt, sequence, task.decode)
+        alone -= times
+    fixed = sequence if first_pass is prompt else 0
+    parts = micro_batches.prefill if task.prefill else 1
+    found = [_run(plan, first_pass, "prefill", StageKind.PREFILL, times, parts, fixed)]
+    start = 1 if two else sequence + (task.decode - alone) // 2
+    if task.decoding is not None and task.decode:
+        return _drafted(plan, task, prompt, found, eager)
+    for first, count in _decode_runs(start + 1, alone, model.sliding_window if not eager else 0):
         p = replace(prompt, groups=(SequenceGroup(batch, 1, first + count // 2 - 1),))
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
@@ -113,10 +136,33 @@ def _inference(plan: Plan, task: Inference, micro_batches: MicroBatches, eager: 
     return _without_update(plan, used, found[0][1][0], eager)
 
 
+def _drafted(
+    plan: Plan, task: Inference, prompt: Pass, found: list[tuple[Stage, list[list[EqualLayers]]]], eager: bool
+) -> Workload:
+    """Prompt, then steps of drafting and verifying; the draft's own weights and cache stand beside the target's."""
+    decoding = task.decoding
+    assert decoding is not None
+    steps = Drafted(plan, task, decoding, prompt)
+    own = steps.prompt()
+    target, beside = found[0][1][0], own[0][1][0] if own else []
+    stages = [*found, *own] if task.prefill else []
+    memory = (*_memory(plan, [waves for _, waves in found], target, weights_of(target), eager),)
+    for first, count in _decode_runs(task.sequence + 1, steps.number, 0):
+        stages += steps.stages(first, count)
+    drafting = steps.weights(weights_of(beside)) if beside else ()
+    if beside:
+        memory += _memory(steps.plan, [waves for _, waves in own], beside, drafting, eager)
+    weights = (*weights_of(target), *drafting)
+    memory += steps.workspace([segment for _, waves in stages for wave in waves for segment in wave], memory)
+    return _workload(plan, [stage for stage, _ in stages], weights, memory, eager)
+
+
 def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> Workload:
     data = plan.parallelism.data
     groups = tuple(replace(group, sequences=group.sequences // data) for group in task.groups)
-    p = Pass(groups, cached=plan.model.generative, every_logit=task.logits == "all", eager=eager)
+    every = task.logits == "all"
+    cached = plan.model.generative
+    p = Pass(groups, cached=cached, every_logit=every, eager=eager, kv=task.kv, experts=task.experts)
     kind = StageKind.DECODE if p.continues else StageKind.PREFILL
     parts = micro_batches.decode if p.continues else micro_batches.prefill
     stage, waves = _run(plan, p, "step", kind, 1, parts)
@@ -155,7 +201,7 @@ def _parts(plan: Plan, p: Pass, parts: int) -> list[tuple[Pass, int]]:
     if not plan.model.experts or len(made) == 1:
         return made
     experts, chosen = plan.model.experts, plan.model.experts_per_token
-    split = any(len(shares(part.tokens, experts, chosen)) > 1 for part, _ in made)
+    split = any(len(shares(part.tokens, experts, chosen, store=part.experts)) > 1 for part, _ in made)
     return [(replace(part, split_experts=split), number) for part, number in made]
 
 
@@ -182,6 +228,8 @@ def _decode_runs(first: int, steps: int, window: int) -> list[tuple[int, int]]:
 def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload:
     model, split = plan.model, plan.parallelism
     sequence = model.fixed_tokens or task.sequence
+    if isinstance(task.method, PromptTuning):
+        sequence += task.method.tokens
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
@@ -208,7 +256,11 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
         )
     memory = _memory(plan, [laid_out], laid_out[0], weights, eager)
     update = _update(plan, task, laid_out[0], weights, memory)
+    taught = teaching(plan, task, whole, repeat)
+    if taught is not None:
+        weights, memory = (*weights, *taught.weights), (*memory, *taught.memory)
     stages = [
+        *([taught.stage] if taught is not None else []),
         Stage("forward", StageKind.FORWARD, tuple(forward), repeat),
         *backward_stages(backward, repeat, weights, plan.precision, split),
         Stage("update", StageKind.UPDATE, (Wave(update),)),
@@ -224,7 +276,7 @@ def _update(
         own = [w for w in weights if w.trainable and w.block == segment.name]
         if own:
             copies = plan.parallelism.data if plan.parallelism.zero else 1
-            operators = update_operators(own, task.optimizer, plan.precision, copies)
+            operators = update_operators(own, optimizer_of(task), plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
     before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
     return (*before, *blocks, *after)
@@ -279,6 +331,10 @@ def _memory(
         held = cache if _writes_cache(segment) and model.generative else 0
         states = states_of(own, task, plan.precision, held, split)
         layer, whole = segment.layered, gathered_B(own, split)
+        made_B = 0
+        if isinstance(task, FineTuning) and task.fused_update:
+            made_B = states.gradients
+            states = replace(states, gradients=0)
         found.append(
             BlockMemory(
                 segment.name,
@@ -287,7 +343,7 @@ def _memory(
                 states,
                 saved_B=saved.get(segment.name, ()),
                 workspace_B=workspace.get(segment.name, 0),
-                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0),
+                moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0) + made_B,
                 root_B=0 if layer else whole,
             )
         )
@@ -303,11 +359,13 @@ def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
     notes = []
     if model.fixed_tokens and not isinstance(task, Step) and task.sequence != model.fixed_tokens:
         notes.append(f"{model.name} fixes its sequence at {model.fixed_tokens} tokens")
+    store = task.experts if isinstance(task, (Inference, Step)) else None
     if model.experts:
-        notes.append("experts touched: expected number under uniform independent routing")
+        routing = "the given" if store is not None and store.routing else "uniform"
+        notes.append(f"experts touched: expected number under {routing} independent routing")
     last = isinstance(task, Inference) or (isinstance(task, Step) and task.logits == "last")
     if last and model.generative and not eager:
         notes.append("logits of the last token only")
-    if plan.attention == "fused" and plan.recomputation == "selective":
+    if plan.attention == "fused" and plan.recomputation.startswith("selective"):
         notes.append("fused attention already rebuilds its scores: selective recomputation adds nothing")
     return tuple(notes)

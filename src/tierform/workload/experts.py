@@ -3,16 +3,19 @@
 How many distinct experts a pass touches is its expected value when each token picks k of E experts uniformly and
 independently: E (1 - (1 - k/E)^tokens), rounded.  The tokens * k assignments are shared out evenly, so that the number
 of multiply-accumulates is exact; where they do not divide, some experts take one row more and are operators of their
-own. Real routing is less even: fewer experts are touched, and the busiest takes more rows.
+own. Real routing is less even: fewer experts are touched, and the busiest takes more rows.  Where several chips share
+the experts, :mod:`tierform.workload.spread` says how many rows one of them takes.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tierform.workload.expert_store import ExpertStore
 from tierform.workload.layers import Pass, feed_forward_part
 from tierform.workload.operator import Shard
-from tierform.workload.ops import activation, add, combine, dispatch, enter, leave, linear, multiply, route
+from tierform.workload.ops import activation, add, combine, dispatch, enter, exchange, leave, linear, multiply, route
 from tierform.workload.ops.linear import Experts
 from tierform.workload.tape import Tape, Value
 
@@ -20,18 +23,22 @@ if TYPE_CHECKING:
     from tierform.workload.models import Model
 
 
-def experts_touched(tokens: int, experts: int, per_token: int) -> int:
+def experts_touched(tokens: int, experts: int, per_token: int, store: ExpertStore | None = None) -> int:
     """Expected number of distinct experts that `tokens` tokens use, rounded to a whole number."""
+    if store is not None and store.routing:
+        return store.touched(tokens, experts, per_token)
     expected = experts * (1.0 - (1.0 - per_token / experts) ** tokens)
     return max(per_token, min(experts, round(expected)))
 
 
-def shares(tokens: int, experts: int, per_token: int, split: bool = False) -> list[tuple[int, int]]:
+def shares(
+    tokens: int, experts: int, per_token: int, split: bool = False, store: ExpertStore | None = None
+) -> list[tuple[int, int]]:
     """[(number of experts, rows for each)]: all tokens * per_token assignments, evenly.
 
     `split` gives two groups even where all experts take the same number of rows.
     """
-    touched = experts_touched(tokens, experts, per_token)
+    touched = experts_touched(tokens, experts, per_token, store)
     rows, rest = divmod(tokens * per_token, touched)
     if split and touched > 1 and not rest:
         return [(touched - 1, rows), (1, rows)]
@@ -58,7 +65,14 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
     chosen = model.experts_per_token
     logits = linear(tape, seen, "ffn.router", model.experts, "ffn", quantizable=False)
     gates = enter(tape, route(tape, logits, "ffn.routing", chosen), p.tokens, "ffn.gates")
-    groups = shares(p.tokens, model.experts, chosen, p.split_experts)
+    spread = tape.spread
+    groups = shares(p.tokens, model.experts, chosen, p.split_experts, p.experts)
+    if spread.chips > 1 or spread.capacity:
+        tokens = p.tokens * (spread.chips if spread.copies else 1)
+        touched = experts_touched(tokens, model.experts, chosen, p.experts)
+        groups = spread.shares(p.tokens, model.experts, chosen, touched, p.split_experts)
+    held = Experts(model.experts // spread.chips, chosen, chips=spread.chips, copies=spread.over_copies)
+    whole = spread.chips > 1 and not spread.over_copies  # each chip of a tensor group has some of the experts, uncut
     suffixes = ["", *(f".rest{'' if index == 1 else index}" for index in range(1, len(groups)))]
     ways = [(count, rows, suffix) for (count, rows), suffix in zip(groups, suffixes, strict=True)]
 
@@ -72,16 +86,22 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
                     n,
                     "ffn",
                     rows=rows,
-                    experts=Experts(model.experts, chosen, count),
+                    experts=replace(held, used=count),
                     weight=f"ffn.experts.{which}",
                     target=which,
-                    shard=shard,
+                    shard=Shard.WHOLE if whole else shard,
                 )
                 for (count, rows, suffix), source in zip(ways, sources, strict=True)
             ]
 
     with tape.at_once():
         sent = [dispatch(tape, x, gates, "ffn.dispatch", count * rows, suffix) for count, rows, suffix in ways]
+    if spread.over_copies:
+        with tape.at_once():
+            sent = [
+                exchange(tape, value, f"ffn.dispatch{end}", spread.chips)
+                for value, end in zip(sent, suffixes, strict=True)
+            ]
     gate = product(sent, "gate", model.expert_ffn_size, Shard.OUTPUT)
     up = product(sent, "up", model.expert_ffn_size, Shard.OUTPUT)
     with tape.at_once():
@@ -95,4 +115,10 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
             for a, b, suffix in zip(active, up, suffixes, strict=True)
         ]
     down = product(hidden, "down", model.hidden_size, Shard.INPUT)
+    if spread.over_copies:
+        with tape.at_once():
+            down = [
+                exchange(tape, value, f"ffn.combine{end}", spread.chips)
+                for value, end in zip(down, suffixes, strict=True)
+            ]
     return combine(tape, tuple(down), gates, "ffn.combine", x)

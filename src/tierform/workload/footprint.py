@@ -4,8 +4,7 @@ Saved tensors are those that the backward rules read, each counted once, from th
 al., 2022, give the closed form for one architecture).  Workspace is the largest set of tensors alive at one operator
 of a layer, forward or backward, that is not saved.  Attention scores are whole in memory with eager attention only:
 tiled attention makes them block by block (but training keeps the probabilities), fused attention keeps a log-sum-exp
-for each row.  NormalFloat weights carry 0.127 bit each for their double-quantized block scales (Dettmers et al.,
-2023).
+for each row.  Weights and cache carry the scales of their format.
 """
 
 from __future__ import annotations
@@ -14,19 +13,19 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from tierform.workload.formats import packed_B
 from tierform.workload.graph import Weight
 from tierform.workload.memory import Footprint
+from tierform.workload.methods import optimizer_of
 from tierform.workload.operator import Operator, Role
 from tierform.workload.ops.optimizer import master_format, state_numbers
 from tierform.workload.parallel import ALONE, Parallelism
-from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.precision import PrecisionPlan
 from tierform.workload.sharding import kept_numbers
 from tierform.workload.task import FineTuning, Inference, Step, Task
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
-
-BLOCK_SCALE_BITS = 0.127
 
 
 def states_of(
@@ -36,51 +35,44 @@ def states_of(
     own = list(weights)
     copies = [split.data if split.zero > stage else 1 for stage in range(3)]  # that share states, gradients, weights
     parts = {
-        "weights": sum(_stored_B(w, copies[2]) for w in own if not w.adapter),
-        "adapters": sum(_stored_B(w, copies[2]) for w in own if w.adapter),
+        "weights": sum(packed_B(kept_numbers(w, copies[2]), w.precision, w.shape[-1]) for w in own if not w.adapter),
+        "adapters": sum(packed_B(kept_numbers(w, copies[2]), w.precision, w.shape[-1]) for w in own if w.adapter),
         "kv_cache": kv_cache_B,
     }
     if isinstance(task, FineTuning):
         learned = [w for w in own if w.trainable]
         states: Counter[str] = Counter()
         for w in learned:
-            for form, numbers in state_numbers(w, task.optimizer, plan, copies[0]):
+            for form, numbers in state_numbers(w, optimizer_of(task), plan, copies[0]):
                 states[form] += numbers * w.groups
         parts |= {
-            "gradients": _bytes(sum(kept_numbers(w, copies[1]) for w in learned), plan.weight_gradients),
-            "optimizer_states": sum(_bytes(numbers, form) for form, numbers in states.items()),
+            "gradients": packed_B(sum(kept_numbers(w, copies[1]) for w in learned), plan.weight_gradients),
+            "optimizer_states": sum(packed_B(numbers, form) for form, numbers in states.items()),
             "master_weights": sum(
-                _bytes(kept_numbers(w, copies[0]), master) for w in learned if (master := master_format(w, plan))
+                packed_B(kept_numbers(w, copies[0]), master) for w in learned if (master := master_format(w, plan))
             ),
         }
     return Footprint(**parts)
-
-
-def _stored_B(weight: Weight, copies: int) -> int:
-    numbers = kept_numbers(weight, copies)
-    extra = int(numbers * BLOCK_SCALE_BITS / 8) if weight.precision == "nf4" else 0
-    return _bytes(numbers, weight.precision) + extra
-
-
-def _bytes(number: int, precision: str) -> int:
-    return -(-number * bits(precision) // 8)
 
 
 def kv_layer_B(model: Model, task: Task, plan: PrecisionPlan, *, tensor: int = 1, data: int = 1, eager: bool) -> int:
     """Bytes of one decoder layer's cache on one chip when the task ends.
 
     Per token 2 * kv_heads * head_dim values, of which a chip has its heads, at least one; latent attention keeps
-    kv_lora_rank + qk_rope_head_dim (DeepSeek-V2, 2024), on every chip; a sliding window keeps no more than its width;
+    kv_lora_rank + qk_rope_head_dim (DeepSeek-V2, 2024), on every chip; a sliding window keeps no more than its width,
+    a policy no more than it says;
     an encoder-decoder also keeps the keys and values of its cross-attention.
     """
     values = 2 * max(1, model.kv_heads // tensor) * model.head_dim
     if model.latent_attention:
         values = model.kv_lora_rank + model.qk_rope_head_dim
     window = model.sliding_window if not eager else 0
+    policy = task.kv if isinstance(task, (Inference, Step)) else None
     tokens = 0
     for sequences, length in _lengths(model, task):
+        length = policy.held(length) if policy is not None else length
         tokens += sequences // data * (min(length, window) if window else length)
-    return _bytes(tokens * values, plan.kv_cache)
+    return packed_B(tokens * values, plan.kv_cache, model.head_dim)
 
 
 def _lengths(model: Model, task: Task) -> list[tuple[int, int]]:

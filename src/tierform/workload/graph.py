@@ -15,10 +15,10 @@ from enum import StrEnum
 from math import fsum, prod
 from typing import TYPE_CHECKING
 
+from tierform.workload.formats import packed_B
 from tierform.workload.memory import BlockKind, BlockMemory, Cut, Footprint, even_cut, footprints
 from tierform.workload.operator import Operator
 from tierform.workload.parallel import ALONE, Parallelism
-from tierform.workload.precision import bits
 from tierform.workload.workload_card import workload_card, workload_line
 
 if TYPE_CHECKING:
@@ -31,6 +31,9 @@ class StageKind(StrEnum):
 
     PREFILL = "prefill"
     DECODE = "decode"
+    DRAFT = "draft"
+    VERIFY = "verify"
+    TEACHER = "teacher"
     FORWARD = "forward"
     BACKWARD = "backward"
     UPDATE = "update"
@@ -95,7 +98,7 @@ class Weight:
     from vectors (biases, normalization).  Its operators carry `name` as their `weight`; a weight that several blocks
     use (a head tied to the embedding) is listed once, under the block that comes first.  `whole` counts the numbers
     of one group before tensor parallelism cut it; `partial`: the chips of a tensor group each compute a part of the sum
-    that is its gradient.
+    that is its gradient.  Each of `spread` copies of the model has other groups (experts).
     """
 
     name: str
@@ -111,6 +114,7 @@ class Weight:
     adapter: bool = False
     whole: int = 0
     partial: bool = False
+    spread: int = 1
 
     @property
     def elements(self) -> int:
@@ -130,7 +134,7 @@ class Weight:
     @property
     def size_B(self) -> int:
         """Bytes of all groups of all layers on one chip, packed."""
-        return -(-self.total * bits(self.precision) // 8)
+        return packed_B(self.total, self.precision, self.shape[-1])
 
 
 @dataclass(frozen=True)

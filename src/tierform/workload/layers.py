@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tierform.workload.expert_store import ExpertStore
+from tierform.workload.kv_policy import KVPolicy
 from tierform.workload.operator import Attention, Role, Shard
 from tierform.workload.ops import (
     activation,
@@ -24,6 +26,7 @@ from tierform.workload.ops import (
     multiply,
     normalization,
     rotary,
+    score_tokens,
 )
 from tierform.workload.ops.collective import gather_features
 from tierform.workload.tape import Product, Tape, Value
@@ -42,6 +45,7 @@ class Pass:
     `encoder_tokens` is the encoder's length in an encoder-decoder.  `cached` passes write their keys and values to the
     cache; groups with a past read earlier ones from it.  `every_logit`: not of the last tokens only.  `eager` counts
     what Hugging Face's eager code computes.  `split_experts` lays experts out in two groups even where one would do.
+    `kv` and `experts` are the task's.
     """
 
     groups: tuple[SequenceGroup, ...]
@@ -51,6 +55,8 @@ class Pass:
     every_logit: bool = False
     eager: bool = False
     split_experts: bool = False
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     @property
     def sequences(self) -> int:
@@ -178,6 +184,8 @@ def attention(
                 dropout_probability=model.attention_dropout,
             )
         )
+        if p.kv is not None and p.kv.heavy and group.past:
+            results[-1] = score_tokens(tape, results[-1], core, f"{name}.heavy")
     mixed = joined(p, results, f"{name}.context")
     y = linear(
         tape, mixed, f"{name}.o", model.hidden_size, "attention", bias=model.output_bias, target="o", shard=Shard.INPUT
@@ -189,6 +197,8 @@ def _core(
     tape: Tape, model: Model, p: Pass, group: SequenceGroup, *, across: bool, masked: bool, window: int
 ) -> Attention:
     keys = p.encoder_tokens if across else group.past + group.new
+    if p.kv is not None and not across and (group.past or p.kv.window):
+        keys, masked = p.kv.kept(keys), masked and p.kv.kept(keys) == keys
     beyond = bool(window) and keys > window
     tape.cores += 1
     return Attention(
@@ -287,7 +297,12 @@ def bottleneck(tape: Tape, model: Model, x: Value, name: str) -> Value:
 def residual(
     tape: Tape, model: Model, x: Value, branch: Callable[[Value], Value], name: str, *, part: str = "attention"
 ) -> Value:
-    """A residual branch: x + branch(norm(x)) for pre-normalization, norm(x + branch(x)) for post-normalization."""
+    """A residual branch: x + branch(norm(x)) for pre-normalization, norm(x + branch(x)) for post-normalization.
+
+    A sublayer that the model does without is not there: x passes by.
+    """
+    if part in tape.left_out:
+        return x
     norm, after = f"{name}_norm", model.norm_position == "post"
     y = branch(x if after else normalization(tape, x, norm, model.norm))
     y = dropout(tape, y, f"{name}.output_dropout", part, model.dropout)

@@ -20,11 +20,14 @@ from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import ALONE, Parallelism
-from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reduced import left_out
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
 from tierform.workload.sharding import gathers_of, kept_numbers
+from tierform.workload.spread import Spread
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
+from tierform.workload.tensor_formats import formats_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,36 +155,55 @@ def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...
 
 def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
     """The model's sections as runs of equal layers, forward and backward."""
-    sections: tuple[Section, ...] = FAMILIES.get(plan.model.family).plan(plan.model, p)
-    formats = formats_of(plan.precision, p.training)
+    return lay_out_sections(plan, p, FAMILIES.get(plan.model.family).plan(plan.model, p))
+
+
+def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list[EqualLayers]:
+    """These sections as runs of equal layers."""
+    formats = formats_of(plan.precision, p.training, plan.model)
     total = sum(section.count for section in sections if section.start is not None)
     cache: dict[object, Layout] = {}
     chain: list[tuple[Section, int, Layout]] = []
     streams: Streams = {}
     for section in sections:
+        known: tuple[object, Streams, Layout] | None = None  # of the layer before, which most are like
         for index in range(section.count):
             part: int | str = "head" if section is sections[-1] else "embedding"
             if section.start is not None:
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
-            key = (section.name, rule, tuple((n, v.grad) for n, v in streams.items()))
-            if key not in cache:
-                cache[key] = _layout(plan, section, streams, formats, rule, p)
-            chain.append((section, index, cache[key]))
-            streams = cache[key].leaving
+            missing = left_out(plan.model, part)
+            if known is None or known[1] is not streams or known[0] != (rule, missing):
+                key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
+                if key not in cache:
+                    tape = _tape(plan, formats, rule, p, missing)
+                    cache[key] = _layout(plan, section, streams, tape, p)
+                known = (rule, missing), streams, cache[key]
+            chain.append((section, index, known[2]))
+            streams = known[2].leaving
     _keep_streams(chain)
     return _segments(plan, chain, p.training)
 
 
-def _layout(plan: Plan, section: Section, streams: Streams, formats: Formats, rule: Learning, p: Pass) -> Layout:
+def _tape(plan: Plan, formats: Formats, rule: Learning, p: Pass, left_out: frozenset[str]) -> Tape:
     split = plan.parallelism
-    tape = Tape(formats, rule, training=p.training, tensor=split.tensor, sequence=split.sequence)
+    return Tape(
+        formats,
+        rule,
+        p.training,
+        tensor=split.tensor,
+        sequence=split.sequence,
+        spread=Spread.of(split),
+        left_out=left_out,
+    )
+
+
+def _layout(plan: Plan, section: Section, streams: Streams, tape: Tape, p: Pass) -> Layout:
     entering = {n: Value(n, v.shape, v.precision, v.role, grad=v.grad, cut=v.cut) for n, v in streams.items()}
     layout = Layout(tape, entering, section.build(tape, dict(entering)))
     hidden = _hidden(plan, tape)
     if p.training:
-        mode = plan.recomputation if section.start is not None else "none"
-        layout.kept, layout.recompute = _kept(tape, mode, plan.attention)
+        layout.kept, layout.recompute = _kept(tape, tape.learning.recomputation, plan.attention)
         for name, value in entering.items():  # a stream that flows on unchanged is kept by the layer that made it
             if layout.leaving.get(name) is value and id(value) in layout.kept:
                 layout.through[name] = layout.kept.pop(id(value)).operand().size_B
@@ -326,6 +348,7 @@ def weight_of(w: Parameter, block: str, layers: int) -> Weight:
         adapter=w.adapter,
         whole=w.whole,
         partial=w.partial,
+        spread=w.spread,
     )
 
 
@@ -341,7 +364,8 @@ def reduction_blocks(
     groups: list[Counter[str]] = [Counter() for _ in range(split.pipeline)]
     for number, part in enumerate(even_cut(memory, split.parts)):
         groups[number % split.pipeline].update(dict(part))
-    learned = [w for w in weights if w.trainable]
+    learned = [w for w in weights if w.trainable and w.spread == 1]
+    spread = [w for w in weights if w.trainable and w.spread > 1]
 
     def largest(chosen: list[Weight], copies: int) -> int:
         """Numbers of which each of so many copies keeps a part."""
@@ -353,29 +377,18 @@ def reduction_blocks(
     if partial:
         made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
         before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if split.data > 1 and split.zero < 2 and not split.overlap:
+    if learned and split.data > 1 and split.zero < 2 and not split.overlap:
         number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
         made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"
         before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
+    if spread and split.data > spread[0].spread:  # each expert stands on some of the copies
+        made = gradient_reduction(
+            "gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True
+        )
+        before.append(Block("gradients.experts" if before else "gradients", 1, (made,), BlockKind.GRADIENTS))
     if split.zero in (1, 2):
         most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))
         own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]
         after.append(Block("weights", 1, gathers_of(own, split.data, Phase.UPDATE), BlockKind.GRADIENTS))
     return tuple(before), tuple(after)
-
-
-def formats_of(plan: PrecisionPlan, training: bool) -> Formats:
-    """The formats of a block's tensors; biases and gains stay wide where weights are narrow."""
-    return Formats(
-        activations=plan.activations,
-        gradients=plan.gradients,
-        weight_gradients=plan.weight_gradients,
-        kv_cache=plan.activations if training else plan.kv_cache,
-        adapters=plan.adapters,
-        weights=plan.weights,
-        attention=plan.weight_precision("attention"),
-        ffn=plan.weight_precision("ffn"),
-        vectors=plan.activations if bits(plan.weights) < 16 else plan.weights,
-        loss="fp32" if bits(plan.activations) < 32 else plan.activations,
-    )

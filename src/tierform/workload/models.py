@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tierform.errors import MissingDependency, Problem, TierformError, fail, nearest
+from tierform.workload import reduced
 
 if TYPE_CHECKING:
     from tierform.workload.config import Config
@@ -38,7 +39,7 @@ class Model:
     `layers` counts decoder layers in a decoder, encoder layers otherwise; an encoder-decoder has `decoder_layers` too.
     `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
     fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts.  The
-    dropouts act in training only.
+    dropouts act in training only.  What a reduced model lacks: `tierform.workload.reduced`.
     """
 
     name: str
@@ -98,6 +99,9 @@ class Model:
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0
     traced_parameters: int = 0
+    without_attention: tuple[int, ...] = ()
+    without_ffn: tuple[int, ...] = ()
+    sparsity: str = ""
     source: str = ""
     note: str = ""
 
@@ -128,6 +132,18 @@ class Model:
     def latent_attention(self) -> bool:
         """True for multi-head latent attention (DeepSeek-V2)."""
         return self.kv_lora_rank > 0
+
+    def without(self, *, attention: str = "", ffn: str = "", layers: str = "") -> Model:
+        """The model without these attention or FFN sublayers, or whole layers: ``without(attention="21-31")``."""
+        return reduced.without(self, attention=attention, ffn=ffn, layers=layers)
+
+    def narrowed(self, heads: float = 1.0, ffn: float = 1.0) -> Model:
+        """The model with a share of its heads and of its FFN's width."""
+        return reduced.narrowed(self, heads, ffn)
+
+    def sparse(self, density: str | float, format: str = "bitmap") -> Model:
+        """The model with zeros in the matrices of its layers: ``2:4``, or a density as ``csr`` or ``bitmap``."""
+        return reduced.sparse(self, density, format)
 
     def with_head(self, head: str, labels: int = 2) -> Model:
         """The same body under another head (``question-answering``, ``causal-lm``, ...)."""

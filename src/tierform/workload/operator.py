@@ -12,6 +12,7 @@ from enum import StrEnum
 from math import prod
 
 from tierform.lazy import lazy
+from tierform.workload.formats import packed_B
 from tierform.workload.precision import bits
 
 
@@ -60,6 +61,7 @@ class Origin(StrEnum):
     WEIGHT_GRADIENT = "weight_gradient"
     GRADIENT_SUM = "gradient_sum"  # gradients that meet are added
     DEQUANTIZE = "dequantize"  # unpacks a weight for the product that follows
+    QUANTIZE = "quantize"  # turns a product's input into a narrower format
     UPDATE = "update"
     COLLECTIVE = "collective"
 
@@ -104,7 +106,7 @@ class Attention:
 class Operand:
     """A tensor: name, shape, number format, role; `static` when its values do not change during the task.
 
-    `trainable` marks a weight that learns, and its gradient.  `size_B` are its bytes, packed, in whole ones.
+    `trainable` marks a weight that learns, and its gradient.  `size_B` are its bytes, packed, with its format's scales.
     """
 
     name: str
@@ -116,7 +118,8 @@ class Operand:
     size_B: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "size_B", -(-prod(self.shape) * bits(self.precision) // 8))
+        inputs = self.shape[-1] if self.shape else 0
+        object.__setattr__(self, "size_B", packed_B(prod(self.shape), self.precision, inputs))
 
     @property
     def elements(self) -> int:

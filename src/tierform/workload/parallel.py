@@ -39,7 +39,7 @@ def _check(owner: object, *names: str) -> None:
 
 
 # Fields that came later: they are left out of descriptions and hashes where they are not used.
-_LATER = ("zero", "interleave", "overlap")
+_LATER = ("zero", "interleave", "overlap", "expert", "imbalance", "capacity")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -48,7 +48,9 @@ class Parallelism:
 
     `zero` (0 to 3) shards the states of training over the copies of `data`; `interleave` gives each group of
     `pipeline` so many parts of the layers; `overlap` reduces the gradients of each layer beside the backward pass of
-    the layers before it, in the last pass before the update.
+    the layers before it, in the last pass before the update.  `expert` chips share the experts of a layer, see
+    :mod:`tierform.workload.spread`: `imbalance` is the busiest chip's rows over the mean, `capacity` (0: none) the
+    factor of each expert's padded buffer.
     """
 
     tensor: int = 1
@@ -58,10 +60,13 @@ class Parallelism:
     zero: int = 0
     interleave: int = 1
     overlap: bool = False
+    expert: int = 1
+    imbalance: float = 1.0
+    capacity: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self, "tensor", "pipeline", "data", "interleave")
-        problems = []
+        _check(self, "tensor", "pipeline", "data", "interleave", "expert")
+        problems = self._expert_problems()
         if isinstance(self.zero, bool) or self.zero not in (0, 1, 2, 3):
             problems.append(Problem("must be 0, 1, 2 or 3", key="zero", value=self.zero))
         if self.sequence and self.tensor == 1:
@@ -103,6 +108,26 @@ class Parallelism:
         if problems:
             raise TierformError(problems)
 
+    def _expert_problems(self) -> list[Problem]:
+        """What the sharing of experts says that no chips can do."""
+        problems = []
+        if self.expert > 1 and self.expert != self.tensor and self.data % self.expert:
+            fix = f"Give expert={self.tensor}." if self.tensor > 1 else f"Give data={self.expert} with it."
+            what = (
+                "experts are shared by a tensor group (expert = tensor) or by copies of the model (a divisor of data)"
+            )
+            problems.append(Problem(what, key="expert", value=self.expert, fix=fix))
+        for key, least in (("imbalance", 1.0), ("capacity", 0.0)):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= 1000:
+                problems.append(Problem(f"must be a number from {least:g} to 1000", key=key, value=value))
+            elif value != least and self.expert == 1 and key == "imbalance":
+                problems.append(Problem("experts are on one chip", key=key, value=value, fix="Give expert with it."))
+        if self.capacity and self.imbalance != 1.0:
+            what = "buffers of a given capacity take the same time whatever the router says"
+            problems.append(Problem(what, key="imbalance", value=self.imbalance, fix="Give one of the two."))
+        return problems
+
     @property
     def chips(self) -> int:
         """Chips in all."""
@@ -113,7 +138,7 @@ class Parallelism:
         """Parts that the run of layers is cut into: one for each pipeline group, or `interleave` of them."""
         return self.pipeline * self.interleave
 
-    def content(self) -> dict[str, int | bool]:
+    def content(self) -> dict[str, int | bool | float]:
         """The split as plain data; what is not used of the later fields is left out."""
         found = {item.name: getattr(self, item.name) for item in fields(self)}
         return {name: value for name, value in found.items() if name not in _LATER or value != getattr(ALONE, name)}
@@ -182,12 +207,14 @@ def split_problems(training: bool, micro_batches: int, split: Parallelism) -> li
     return problems
 
 
-def check_tensor(model: Model, tensor: int) -> None:
-    """TierformError with every size of the model that `tensor` chips cannot share."""
+def check_tensor(model: Model, tensor: int, *, whole_experts: bool = False) -> None:
+    """TierformError with every size of the model that `tensor` chips cannot share; `whole_experts` are not cut."""
     sizes = {"heads": model.heads, "feed-forward width": model.ffn_size, "expert width": model.expert_ffn_size}
     sizes |= {"shared expert width": model.shared_ffn_size}
     if model.experts and len(model.dense_layers) == 0:
         sizes["feed-forward width"] = 0  # of no layer
+    if whole_experts:
+        sizes["expert width"] = 0  # not cut
     fix = "Choose a tensor parallelism that divides heads and widths."
     problems = [
         Problem(f"{size} does not divide among {tensor} chips", key=f"{model.name}: {name}", value=size, fix=fix)

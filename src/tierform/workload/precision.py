@@ -1,6 +1,7 @@
 """Number formats and which of them each class of operand uses.
 
-A format is named as the field names it (``fp32``, ``bf16``, ``fp8``, ``int4``, ``nf4``); :func:`bits` gives its width.
+A format is named as the field names it (``fp32``, ``bf16``, ``int4-g128``, ``nf4-64``: `tierform.workload.formats`);
+:func:`bits` gives its width.
 A :class:`PrecisionPlan` says which format weights, activations, KV cache, gradients, master weights and optimizer
 states use, with exceptions by module, such as ``M8F4``: 8-bit attention (MHA) weights, 4-bit FFN weights.
 """
@@ -11,37 +12,14 @@ import re
 from dataclasses import dataclass, replace
 
 from tierform.errors import fail
+from tierform.workload.formats import GGUF_BLOCKS, MIXTURES, PLAIN, format_of
 
-_BITS = {
-    "fp64": 64,
-    "fp32": 32,
-    "tf32": 32,
-    "fp16": 16,
-    "bf16": 16,
-    "fp8": 8,
-    "fp6": 6,
-    "fp4": 4,
-    "nf4": 4,
-    "int32": 32,
-    "int16": 16,
-    "int12": 12,
-    "int8": 8,
-    "int7": 7,
-    "int6": 6,
-    "int5": 5,
-    "int4": 4,
-    "int3": 3,
-    "int2": 2,
-    "int1": 1,
-}
-PRECISIONS: tuple[str, ...] = tuple(_BITS)
+PRECISIONS: tuple[str, ...] = tuple(PLAIN)
 
 
 def bits(precision: str) -> int:
-    """Bits of one number in a format; TierformError with the nearest name for an unknown one."""
-    if precision not in _BITS:
-        fail("unknown number format", value=precision, choices=PRECISIONS, fix=f"Known: {', '.join(PRECISIONS)}.")
-    return _BITS[precision]
+    """Bits of one number where it is computed with; TierformError with the nearest name for an unknown format."""
+    return format_of(precision).bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +28,8 @@ class PrecisionPlan:
 
     `gradients` is the format of gradients on their way back; `main_gradients` that of the weights' gradients, which
     wait for the update (None: as `gradients`).  fp32 main gradients make 18 bytes of each 16-bit weight under AdamW,
-    not 16.
+    not 16.  In inference `matmul_inputs` is a format into which a kernel turns the inputs of products in layers (W8A8),
+    and `unpacked_weights` one into which a kernel of its own unpacks narrower weights before each.
     """
 
     weights: str = "bf16"
@@ -63,6 +42,10 @@ class PrecisionPlan:
     attention_weights: str | None = None
     ffn_weights: str | None = None
     main_gradients: str | None = None
+    embedding_weights: str | None = None
+    head_weights: str | None = None
+    matmul_inputs: str | None = None
+    unpacked_weights: str | None = None
 
     def __post_init__(self) -> None:
         for name in (
@@ -76,9 +59,21 @@ class PrecisionPlan:
             self.attention_weights,
             self.ffn_weights,
             self.main_gradients,
+            self.embedding_weights,
+            self.head_weights,
+            self.matmul_inputs,
+            self.unpacked_weights,
         ):
             if name is not None:
                 bits(name)
+        wide = [m for m in ("attention", "ffn") if self.matmul_inputs and bits(self.weight_precision(m)) > 8]
+        if self.matmul_inputs and (wide or bits(self.matmul_inputs) > 8):
+            fail(
+                "products of narrow inputs need weights of at most 8 bits, and inputs of at most 8",
+                key="matmul_inputs",
+                value=self.matmul_inputs,
+                fix="Give the weights a format such as int8-channel or fp8, or leave matmul_inputs out.",
+            )
 
     @property
     def weight_gradients(self) -> str:
@@ -87,14 +82,20 @@ class PrecisionPlan:
 
     def weight_precision(self, module: str) -> str:
         """Format of the weights of a module (``attention``, ``ffn``, ...)."""
-        if module == "attention" and self.attention_weights:
-            return self.attention_weights
-        if module == "ffn" and self.ffn_weights:
-            return self.ffn_weights
-        return self.weights
+        own = {
+            "attention": self.attention_weights,
+            "ffn": self.ffn_weights,
+            "embedding": self.embedding_weights,
+            "head": self.head_weights,
+        }
+        return own.get(module) or self.weights
 
     def with_weights(self, text: str) -> PrecisionPlan:
-        """This plan with other weights: a format (``int8``), a width (``8``), or one by module (``M8F4``)."""
+        """This plan with other weights: a format (``int4-g128``), a width (``8``), or one by module (``M8F4``).
+
+        Embedding and head keep their format where the new one is narrower, as quantizers of checkpoints keep them; a
+        mixture of GGUF blocks has its own rule for them.
+        """
         match = re.fullmatch(r"M(\d+)F(\d+)", text)
         if match:
             attention, ffn = f"int{match.group(1)}", f"int{match.group(2)}"
@@ -102,4 +103,16 @@ class PrecisionPlan:
             return replace(self, attention_weights=attention, ffn_weights=ffn)
         name = f"int{text}" if text.isdigit() else text
         bits(name)
-        return replace(self, weights=name, attention_weights=None, ffn_weights=None)
+        kept: dict[str, str | None] = {"embedding": None, "head": None}
+        if name not in MIXTURES and name not in GGUF_BLOCKS:
+            for part in ("embedding", "head"):
+                own = self.weight_precision(part)
+                kept[part] = own if bits(own) > bits(name) else None
+        return replace(
+            self,
+            weights=name,
+            attention_weights=None,
+            ffn_weights=None,
+            embedding_weights=kept["embedding"],
+            head_weights=kept["head"],
+        )

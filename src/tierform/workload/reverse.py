@@ -52,6 +52,7 @@ class Reverse:
         origin: Origin = Origin.INPUT_GRADIENT,
         shard: Shard | None = None,
         collective: str = "",
+        members: int = 0,
     ) -> None:
         """Append one backward operator; what is not given is as in the forward operator of the present step."""
         seen = self._names.get(name, 0) + 1
@@ -80,7 +81,8 @@ class Reverse:
             transposed=transposed,
             causal=causal,
             collective=collective,
-            participants=self.tape.tensor if collective else 1,
+            participants=(members or self.tape.tensor) if collective else 1,
+            copies=members > 0,
             origin=origin,
             shard=shard or (step.shard if inside and step else _shard_of(output)),
             attention=step.attention if inside and step else None,

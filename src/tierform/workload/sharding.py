@@ -21,11 +21,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from tierform.workload.formats import packed_B
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 from tierform.workload.parallel import Parallelism
-from tierform.workload.precision import PrecisionPlan, bits
+from tierform.workload.precision import PrecisionPlan
 
 
 def shard_of(elements: int, copies: int) -> int:
@@ -179,4 +180,4 @@ def unscattered_B(weights: Iterable[Weight], plan: PrecisionPlan, split: Paralle
 
 
 def _bytes(number: int, precision: str) -> int:
-    return -(-number * bits(precision) // 8)
+    return packed_B(number, precision)

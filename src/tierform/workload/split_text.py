@@ -28,6 +28,8 @@ def read_parallel(text: str) -> Parallelism:
             problems.append(Problem("is given twice", key=f"{OPTION} {key}", value=value))
         elif key in ("sequence", "overlap"):
             found[key] = _switch(key, value if given else "true", problems)
+        elif key in ("imbalance", "capacity"):
+            found[key] = _number(key, value, problems)
         elif not value.isdecimal():
             fix = f"Write {key}=8, for example." if key != "zero" else "Write zero=1, 2 or 3."
             problems.append(Problem("not a whole number", key=f"{OPTION} {key}", value=value, fix=fix))
@@ -56,6 +58,14 @@ def _unknown(key: str, known: tuple[str, ...]) -> Problem:
         nearest=nearest(key, known),
         fix=f"Known: {', '.join(known)}; for example tensor=8,pipeline=4,zero=1.",
     )
+
+
+def _number(key: str, value: str, problems: list[Problem]) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        problems.append(Problem("not a number", key=f"{OPTION} {key}", value=value, fix=f"Write {key}=1.25."))
+        return 1.0
 
 
 def _switch(key: str, value: str, problems: list[Problem]) -> bool:

@@ -17,6 +17,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from tierform.workload.operator import Attention, Kind, Operand, Operator, Origin, Phase, Role, Shard
+from tierform.workload.spread import ONE_CHIP, Spread
 
 if TYPE_CHECKING:
     from tierform.workload.reverse import Reverse
@@ -76,7 +77,7 @@ class Parameter:
     """A weight of one layer on one chip: `groups` tensors of `shape` (experts), of which a token uses `active`.
 
     `whole` counts the numbers of one group before tensor parallelism cut it; `partial`: this chip computes only a part
-    of the sum that is its gradient.
+    of the sum that is its gradient.  Each of `spread` copies of the model has other groups.
     """
 
     name: str
@@ -91,6 +92,7 @@ class Parameter:
     adapter: bool = False
     whole: int = 0
     partial: bool = False
+    spread: int = 1
 
     @property
     def elements(self) -> int:
@@ -143,6 +145,10 @@ class Learning:
     lora_targets: frozenset[str] = frozenset()
     bottleneck: int = 0
     quantized: str | None = None
+    recomputation: str = "none"
+    variant: str = ""
+    prompt: int = 0
+    adapters: tuple[int, int] = (0, 0)  # different ones in a batch of inference, and those in memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +165,17 @@ class Formats:
     ffn: str
     vectors: str
     loss: str
+    embedding: str = ""
+    head: str = ""
+    inputs: str | None = None
+    unpack: str | None = None
+    mixed: Callable[[str, str, str | None], str] | None = None  # (format, part, target) -> format, for mixtures
 
-    def of_weight(self, part: str) -> str:
+    def of_weight(self, part: str, target: str | None = None) -> str:
         """Format of a matrix of a part of the model."""
-        return {"attention": self.attention, "ffn": self.ffn}.get(part, self.weights)
+        own = {"attention": self.attention, "ffn": self.ffn, "embedding": self.embedding, "head": self.head}
+        name = own.get(part) or self.weights
+        return self.mixed(name, part, target) if self.mixed is not None else name
 
 
 @dataclass(slots=True)
@@ -174,6 +187,8 @@ class Tape:
     training: bool = False
     tensor: int = 1
     sequence: bool = False
+    spread: Spread = ONE_CHIP
+    left_out: frozenset[str] = frozenset()  # sublayers (attention, ffn) that this layer does not have
     operators: list[Operator] = field(default_factory=list)
     steps: list[Entry] = field(default_factory=list)
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -181,6 +196,7 @@ class Tape:
     pieces: dict[str, int] = field(default_factory=dict)  # what a fused loss makes by pieces -> bytes of one piece
     together: list[int] = field(default_factory=list)  # for each operator, see Entry
     low: dict[tuple[str, str], Value] = field(default_factory=dict)  # (fused target, input) -> A's result
+    narrowed: dict[str, Value] = field(default_factory=dict)  # input of products -> it in their format
     cores: int = 0
     _group: int = 0
     _groups: int = 0
@@ -228,6 +244,8 @@ class Tape:
         quantizable: bool = True,
         whole: int = 0,
         partial: bool = False,
+        spread: int = 1,
+        target: str | None = None,
     ) -> Parameter:
         """Declare a weight of this block; the same name again returns the same weight (tied)."""
         if name in self.parameters:
@@ -235,7 +253,7 @@ class Tape:
         if trainable is None:
             trainable = self._learns(part, bias)
         if precision is None:
-            precision = self.formats.of_weight(part) if matrix else self.formats.vectors
+            precision = self.formats.of_weight(part, target) if matrix else self.formats.vectors
             if matrix and quantizable and self.learning.quantized and part in ("attention", "ffn"):
                 precision = self.learning.quantized
         repeated = not whole or whole == prod(shape)
@@ -252,6 +270,7 @@ class Tape:
             adapter=adapter,
             whole=whole or prod(shape),
             partial=self.tensor > 1 and (partial or (self.sequence and repeated)),
+            spread=spread,
         )
         self.parameters[name] = made
         return made
@@ -305,9 +324,13 @@ class Tape:
         origin: Origin = Origin.MODEL,
         shard: Shard | None = None,
         collective: str = "",
+        members: int = 0,
         again: bool = False,
     ) -> Value:
-        """Append one operator; `output.grad` and `output.after` are set here.  Returns `output`."""
+        """Append one operator; `output.grad` and `output.after` are set here.  Returns `output`.
+
+        A collective is one of the tensor group, or of `members` copies of the model.
+        """
         name = self.unique(name)
         given = operands if operands is not None else tuple(value.operand() for value in inputs)
         work = sizes or Product(0, 0, 0, count=count)
@@ -329,7 +352,8 @@ class Tape:
             transposed=transposed,
             causal=causal,
             collective=collective,
-            participants=self.tensor if collective else 1,
+            participants=(members or self.tensor) if collective else 1,
+            copies=members > 0,
             origin=origin,
             shard=shard or self._shard(inputs, output),
             attention=self._core,

@@ -12,12 +12,18 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Literal
 
 from tierform.errors import Problem, TierformError, nearest
+from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
+from tierform.workload.decoding import Decoding
+from tierform.workload.expert_store import ExpertStore
+from tierform.workload.kv_policy import KVPolicy
+from tierform.workload.offloaded import OF_INFERENCE, OF_TRAINING, offload_problems
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.recomputation import recomputation_problems
 from tierform.workload.targets import house_targets
 
 SAVABLE = ("embedding", "head", "normalization")
 OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum")
-RECOMPUTATIONS = ("none", "selective", "full")
+HOST = "pcie5-dram"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class LastLayers:
         _check_positive(self, "layers")
 
 
-Method = Full | LoRA | QLoRA | Adapters | BitFit | LastLayers
+Method = Full | LoRA | QLoRA | DoRA | LoRAFA | VeRA | IA3 | PromptTuning | GaLore | Adapters | BitFit | LastLayers
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +97,7 @@ class Inference:
     """`batch` prompts of `sequence` tokens, then `decode` generated tokens each; `prefill` may be left out.
 
     `precision` None, here and in the other tasks: the chip's own formats, or :func:`resolved_precision` without one.
+    `decoding` makes several tokens in a step; `kv` says what the cache keeps, `experts` where a mixture's wait.
     """
 
     batch: int = 1
@@ -98,10 +105,17 @@ class Inference:
     decode: int = 0
     prefill: bool = True
     precision: PrecisionPlan | None = None
+    offload: tuple[str, ...] = ()
+    host: str = HOST
+    adapters: AdapterBatch | None = None
+    decoding: Decoding | None = None
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
         _check_positive(self, "decode", minimum=0)
+        _raise(offload_problems(self.offload, OF_INFERENCE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +143,9 @@ class Step:
     groups: tuple[SequenceGroup, ...]
     logits: Literal["last", "all"] = "last"
     precision: PrecisionPlan | None = None
+    adapters: AdapterBatch | None = None
+    kv: KVPolicy | None = None
+    experts: ExpertStore | None = None
 
     def __post_init__(self) -> None:
         _check_choice(self.logits, ("last", "all"), "logits")
@@ -156,6 +173,9 @@ class FineTuning:
     """One optimizer step of adapting a trained model, on `batch` sequences of `sequence` tokens.
 
     `fused_loss` makes logits, loss and their gradients a piece at a time: they are never whole in memory.
+    `fused_update` updates each layer's weights as soon as their gradients are there, which are then dropped (Lv et al.,
+    2023).  `recomputation` may name its layers (:mod:`tierform.workload.recomputation`); `offload` names parts that
+    wait in the memory of a `host` of the library.
     """
 
     method: Method = field(default_factory=Full)
@@ -164,14 +184,17 @@ class FineTuning:
     steps: int = 1
     optimizer: Literal["adamw", "adamw-8bit", "adafactor", "muon", "sgd", "sgd-momentum"] = "adamw"
     gradient_accumulation: int = 1
-    recomputation: Literal["none", "selective", "full"] = "none"
+    recomputation: str = "none"
     precision: PrecisionPlan | None = None
     fused_loss: bool = False
+    fused_update: bool = False
+    offload: tuple[str, ...] = ()
+    host: str = HOST
 
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence", "steps", "gradient_accumulation")
         _check_choice(self.optimizer, OPTIMIZERS, "optimizer")
-        _check_choice(self.recomputation, RECOMPUTATIONS, "recomputation")
+        _raise([*recomputation_problems(self.recomputation), *offload_problems(self.offload, OF_TRAINING)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,16 +202,50 @@ class Training(FineTuning):
     """One optimizer step of training from random weights; the same computation as full fine-tuning."""
 
 
-Task = Inference | Step | FineTuning | Training
+@dataclass(frozen=True, slots=True)
+class Distillation(FineTuning):
+    """One optimizer step of a student that learns from a teacher: the same as fine-tuning, and the teacher's forward.
+
+    `teacher` names a model of the library or a folder; it has the student's vocabulary and makes logits of all tokens.
+    `teacher_weights` is the format of its weights (empty: as the task's).
+    """
+
+    teacher: str = ""
+    teacher_weights: str = ""
+
+    def __post_init__(self) -> None:
+        FineTuning.__post_init__(self)
+        if not self.teacher:
+            raise TierformError([Problem("a student needs a teacher", key="teacher", fix="Name a model.")])
+
+
+Task = Inference | Step | FineTuning | Training | Distillation
 
 # Fields that came later, with their defaults: they change no description and no hash where they are not used.
-_LATER: dict[str, object] = {"fused_loss": False}
+_LATER: dict[str, object] = {
+    "fused_loss": False,
+    "fused_update": False,
+    "offload": [],
+    "host": HOST,
+    "adapters": None,
+    "decoding": None,
+    "kv": None,
+    "experts": None,
+    "teacher_weights": "",
+}
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
+TASKS["distillation"] = Distillation
 METHODS: dict[str, type] = {
     "full": Full,
     "lora": LoRA,
     "qlora": QLoRA,
+    "dora": DoRA,
+    "lora-fa": LoRAFA,
+    "vera": VeRA,
+    "ia3": IA3,
+    "prompt": PromptTuning,
+    "galore": GaLore,
     "adapters": Adapters,
     "bitfit": BitFit,
     "last-layers": LastLayers,
@@ -213,6 +270,11 @@ def _check_positive(owner: object, *names: str, minimum: int = 1) -> None:
         value = getattr(owner, name)
         if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
             problems.append(Problem(f"must be a whole number of at least {minimum}", key=name, value=value))
+    if problems:
+        raise TierformError(problems)
+
+
+def _raise(problems: list[Problem]) -> None:
     if problems:
         raise TierformError(problems)
 

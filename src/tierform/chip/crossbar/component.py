@@ -16,16 +16,21 @@ crossbars at a time, and only those that the products take; a wave takes at leas
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
+
+from pydantic import BaseModel
 
 from tierform.chip.component import WHOLE, Cost, Costs, Kelvin, Share, cmos_leakage_W, remember
 from tierform.chip.crossbar.layout import CrossbarLayout
 from tierform.chip.crossbar.parameters import CHARGES, CrossbarParameters
 from tierform.chip.crossbar.readout import Reading, cycle_s, needed_adc_bits, read
+from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence
 from tierform.errors import Problem, TierformError, fail
 from tierform.provenance import Assumption
+from tierform.workload.formats import element
 from tierform.workload.operator import Kind, Operand, Operator, Role
 from tierform.workload.precision import bits
 
@@ -44,29 +49,11 @@ class CrossbarTiles:
     @classmethod
     def build(cls, name: str, units: int, parameters: CrossbarParameters) -> CrossbarTiles:
         """From the data file's parameters; TierformError with everything that cannot be."""
-        p = parameters
-        problems = [
-            Problem("must be at least 1", key=f"{name}.{key}", value=getattr(p, key))
-            for key in (
-                "crossbars",
-                "rows",
-                "columns",
-                "cell_bits",
-                "dac_bits",
-                "crossbars_per_macro",
-                "active_rows",
-                "max_weight_bits",
-                "max_input_bits",
-                "columns_per_adc",
-            )
-            if getattr(p, key) is not None and getattr(p, key) < 1
-        ]
+        p, problems = parameters, list[Problem]()
         if p.parallel_writes.value < 1:
             problems.append(Problem("must be at least 1", key=f"{name}.parallel_writes", value=p.parallel_writes.value))
         if p.active_rows and p.active_rows > p.rows:
             problems.append(Problem(f"an array has {p.rows} rows", key=f"{name}.active_rows", value=p.active_rows))
-        if p.adc_kind != "none" and p.adc_bits < 1:
-            problems.append(Problem("must be at least 1", key=f"{name}.adc_bits", value=p.adc_bits))
         if (p.neuron is not None) != (p.adc_kind == "integrating"):
             problems.append(
                 Problem("an integrating converter is described by 'neuron'", key=f"{name}.neuron", value=p.adc_kind)
@@ -76,7 +63,7 @@ class CrossbarTiles:
                 Problem("a digital array has no converter", key=f"{name}.adc_kind", value=p.adc_kind, fix="Use none.")
             )
         cells = 2 if p.encoding == "differential" else 1
-        if p.rows > 0 and 0 < p.columns < cells + p.guard_columns:
+        if p.columns < cells + p.guard_columns:
             problems.append(
                 Problem(
                     f"a weight takes at least {cells + p.guard_columns} columns", key=f"{name}.columns", value=p.columns
@@ -86,6 +73,14 @@ class CrossbarTiles:
             raise TierformError(problems)
         return cls(name, units, parameters)
 
+    @classmethod
+    def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
+        """Parts scaled to arrays other than the data file's; see :mod:`tierform.chip.crossbar.laws`."""
+        from tierform.chip.crossbar.laws import scaled
+
+        assert isinstance(parameters, CrossbarParameters) and isinstance(given, CrossbarParameters)
+        return scaled(parameters, given, own)
+
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader should know about the parameters: oversized converters, ADCs that slow the cycle."""
@@ -94,6 +89,11 @@ class CrossbarTiles:
             needed = needed_adc_bits(p)
             if p.adc_bits > needed:
                 found.append(f"{self.name}: the ADC has {p.adc_bits} bits; a column never needs more than {needed}")
+            elif p.adc_bits < needed:
+                found.append(
+                    f"{self.name}: the ADC has {p.adc_bits} bits, and a full column of {p.active_rows or p.rows} rows "
+                    f"needs {needed}: sums are clipped or rounded, which costs accuracy (`tierform accuracy`)"
+                )
         if cycle_s(p) > p.cycle.value * (1 + 1e-9):
             found.append(
                 f"{self.name}: an ADC serves {p.columns_per_adc or p.columns} columns and stretches the cycle to "
@@ -123,7 +123,7 @@ class CrossbarTiles:
         if operator.kind is not Kind.MATMUL:
             return ""
         found = _operands(operator) or (operator.inputs[-1], operator.inputs[0])
-        floats = [operand.precision for operand in found if not operand.precision.startswith("int")]
+        floats = [operand.precision for operand in found if not element(operand.precision).startswith("int")]
         if not floats:
             return ""
         wide = " and ".join(f"{name} as {bits(name)}-bit integers" for name in dict.fromkeys(floats))

@@ -35,6 +35,7 @@ Charge = Literal[
     "element",
     "none",
 ]
+Law = Literal["none", "array", "adc", "dac", "rows", "columns", "word", "registers", "buffer", "activation"]
 CHARGES: tuple[str, ...] = (
     "read",
     "row",
@@ -73,6 +74,12 @@ class PartFile(FileModel):
     rate: Annotated[Constant, quantity("1/s", minimum=0)] | None = Field(
         None,
         description="Actions a second of one part at full load; changes the full-load power on the data sheet only",
+    )
+    law: Law = Field(
+        "none", description="How the part changes with the array when `set` or `vary` change that; see Laws"
+    )
+    capacity: Annotated[Constant, quantity("B", above=0)] | None = Field(
+        None, description="Bytes of a buffer whose law is buffer; its energy and area follow when it is changed"
     )
     beside_tile: bool = Field(
         False, description="Whether another engine counts the area of the part already, such as a share of a router"

@@ -13,9 +13,12 @@ temperature does not change the rates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+
+from pydantic import BaseModel
 
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
@@ -23,12 +26,14 @@ from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
 from tierform.chip.gpu.parameters import GpuParameters, Sheet
+from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import fail
 from tierform.provenance import Assumption
+from tierform.workload.formats import format_of
 from tierform.workload.operator import Kind, Operator, Role
-from tierform.workload.precision import bits
 
+SPARSE_PATTERN = "2:4"  # that tensor cores skip
 _MANY = 1e6  # as many distinct weights as defeat any cache
 _FUSED_KEPT = 512  # blocks whose fused kernels are remembered
 
@@ -94,8 +99,11 @@ class Gpu:
         return f"{self.name}: no peak rate for {operator.widest} or a wider format, only for {known}."
 
     def rate(self, operator: Operator) -> float | None:
-        """Peak operations a second in the operator's widest format, of one GPU."""
-        return value_by_precision(self.parameters.peak_rate, operator.widest)
+        """Peak operations a second in the operator's widest format (with 2:4 weights its sparse rate), of one GPU."""
+        peak = value_by_precision(self.parameters.peak_rate, operator.widest)
+        if peak is not None and operator.weight_B and format_of(operator.inputs[1].precision).pattern == SPARSE_PATTERN:
+            peak *= self.parameters.structured_sparsity.value
+        return peak
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """Time, energy by part and memory traffic of the operator as a kernel of its own."""
@@ -118,10 +126,42 @@ class Gpu:
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters
         if operator.kind is Kind.MATMUL and self.products is not None:
-            return self._product_s(operator, self.products)
+            return self.beside_fitted(lambda gpu: gpu._product_s(operator, gpu.products) if gpu.products else 0.0)
         peak = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         arithmetic_s = operator.operations / ((peak or 1.0) * p.compute_efficiency.value * self.units)
         return p.launch.value + max(arithmetic_s, self.memory_s(read_B + operator.output_B))
+
+    @cached_property
+    def fitted(self) -> Gpu | None:
+        """The same GPU with the multiprocessors and clock at which its kernels were fitted; None where it is that."""
+        p = self.parameters
+        if p.fitted_at is None:
+            return None
+        units, clock = p.fitted_at.multiprocessors, p.fitted_at.clock_Hz
+        ratio = units * clock / (p.multiprocessors.value * p.clock.value)
+        return self.at(
+            fitted_at=None,
+            multiprocessors=replace(p.multiprocessors, value=units),
+            clock=replace(p.clock, value=clock),
+            peak_rate={name: replace(rate, value=rate.value * ratio) for name, rate in p.peak_rate.items()},
+        )
+
+    def beside_fitted(self, seconds: Callable[[Gpu], float]) -> float:
+        """A kernel's time: with more than what was fitted never more than there, with less never less."""
+        mine, other = seconds(self), self.fitted
+        if other is None:
+            return mine
+        sheet, theirs = self.sheet, other.sheet
+        more = sheet.multiprocessors * sheet.clock_Hz >= theirs.multiprocessors * theirs.clock_Hz
+        return min(mine, seconds(other)) if more else max(mine, seconds(other))
+
+    @classmethod
+    def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
+        """Rates, energies and die scaled from the data file's GPU; see :mod:`tierform.chip.gpu.laws`."""
+        from tierform.chip.gpu.laws import scaled
+
+        assert isinstance(parameters, GpuParameters) and isinstance(given, GpuParameters)
+        return scaled(parameters, given, own)
 
     def _product_s(self, operator: Operator, products: ProductModel) -> float:
         """A product on as many of the units, and in a kernel for as wide a weight, as is fastest.
@@ -131,7 +171,8 @@ class Gpu:
         first, second = operator.inputs[0], operator.inputs[1]
         once = second.role in (Role.WEIGHT, Role.KV_CACHE)
         groups = operator.batch * operator.count
-        input_B, weight_B = bits(first.precision) / 8, bits(second.precision) / 8
+        input_B = format_of(first.precision).bits / 8
+        weight_B = format_of(second.precision).bits_per_number(operator.k) / 8
         widths = [weight_B]
         while 2 * widths[-1] <= input_B:
             widths.append(2 * widths[-1])

@@ -29,8 +29,8 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from tierform.chip.component import Cost, FusedKernel
+from tierform.workload.formats import format_of
 from tierform.workload.operator import Attention, Kind, Operator, Origin, Phase, Role
-from tierform.workload.precision import bits
 
 if TYPE_CHECKING:
     from tierform.chip.gpu.device import Gpu
@@ -115,7 +115,7 @@ def kernel(gpu: Gpu, operators: Sequence[Operator], readers: Sequence[Sequence[i
     traffic = _traffic(operators, readers, core)
     needed_s = [_at_peak_s(gpu, member) * visible for member in members]
     products_s = math.fsum(s for s, member in zip(needed_s, members, strict=True) if member.kind is Kind.MATMUL)
-    seconds = max(_fitted_s(gpu, core, members), products_s)
+    seconds = max(gpu.beside_fitted(lambda one: _fitted_s(one, core, members)), products_s)
     costs = [
         _cost(gpu, member, part_s, own_s, joules, moved, visible)
         for member, part_s, own_s, joules, moved in zip(
@@ -187,7 +187,7 @@ def _fitted_s(gpu: Gpu, core: Core, members: Sequence[Operator]) -> float:
     if slower < 1.0:
         prefill = replace(prefill, sheet=replace(prefill.sheet, peak_per_s=prefill.sheet.peak_per_s * slower))
     shape = (heads, kv_heads, record.head_dim)
-    value_B = bits(keys.precision) / 8
+    value_B = format_of(keys.precision).bits_per_number(record.head_dim) / 8
 
     if record.queries == 1 and core.kind is not Class.BACKWARD:
         # In latent attention values are a part of what was read as keys.

@@ -117,6 +117,13 @@ class LinkParameters(FileModel):
     bulk_share: _Ratio = Field(description="Share of the bandwidth of the bulk protocol")
 
 
+class FittedAt(FileModel):
+    """The multiprocessors and the clock at which kernel models were fitted, where those of the GPU are others."""
+
+    multiprocessors: Annotated[float, Field(gt=0)] = Field(description="Multiprocessors of the fitted device")
+    clock_Hz: Annotated[float, Field(gt=0)] = Field(description="Clock of the fitted device in Hz")
+
+
 class GpuParameters(FileModel):
     """The data file of a GPU."""
 
@@ -141,6 +148,10 @@ class GpuParameters(FileModel):
     )
     l2_partitions: Annotated[Constant, quantity("1", above=0)] = Field(
         description="Partitions of the cache, one of which an access can fill"
+    )
+    structured_sparsity: Annotated[Constant, quantity("1", above=0)] = Field(
+        Constant(1.0, "", "assumed", note="none"),
+        description="Times the peak rate of products whose weights keep two of four numbers (2:4)",
     )
     compute_efficiency: _Ratio = Field(description="Share of the peak that kernels without a fitted model reach")
     memory_efficiency: _Ratio = Field(description="Share of the bandwidth that kernels without a fitted model reach")
@@ -172,6 +183,11 @@ class GpuParameters(FileModel):
     )
     links: LinkParameters | None = Field(
         None, description="Links to other GPUs of the node; no collectives when left out"
+    )
+    fitted_at: FittedAt | None = Field(
+        None,
+        description="Where the kernels were fitted, if not here: more multiprocessors or clock make none slower, fewer "
+        "none faster; set by what `set` and `vary` change",
     )
     held_out_error: dict[str, _Count] = Field(
         {}, description="Errors of the fit on rows held out, for people; changes no figure"

@@ -1,9 +1,10 @@
 """The systolic-array component of a chip: cycles in closed form, energy by MACs and SRAM accesses, area and leakage.
 
 Cycles and SRAM accesses are those of :mod:`tierform.chip.systolic.folds`, cut over the arrays as in
-:mod:`tierform.chip.systolic.cores`; the best of the three dataflows is taken unless the data file names one.  Inputs
-and weights are read at their own width, partial sums are written and read back at the accumulator's width.  N:M sparse
-weights (`weight_sparsity`) pack k, save their MACs and SRAM bytes, and cost an index per kept weight.
+:mod:`tierform.chip.systolic.cores`; the best of the three dataflows is taken unless the data file names one.  Products
+that share their second operand (heads of queries that share keys) are one.  Inputs and weights are read at their own
+width, partial sums are written and read back at the accumulator's width.  N:M sparse weights (`weight_sparsity`) pack
+k, save their MACs and SRAM bytes, and cost an index per kept weight.
 
 Energies and area come from the data file, or from a process file (`process`, see :mod:`tierform.chip.process`) for
 what the data file leaves out.  The memory behind the chip is not charged here; `refetch` tells how often operands come
@@ -12,11 +13,12 @@ from it (:mod:`tierform.chip.systolic.refetch`).
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from tierform.chip.component import (
     ONCE,
@@ -30,6 +32,7 @@ from tierform.chip.component import (
     cmos_leakage_W,
     remember,
 )
+from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
@@ -71,8 +74,11 @@ class SystolicParameters(FileModel):
     process: str | None = Field(
         None, description="Process node that gives the energies, area and leakage which this file leaves out"
     )
+    node: str | None = Field(
+        None, description="Process node at which the constants of this file hold; another one, by `set`, scales them"
+    )
     clock: Annotated[Constant, quantity("Hz", above=0)] = Field(
-        description="Clock of the array; changes every time, and the leakage of a process"
+        description="Clock of the array; changes every time, and by `set` the supply and with it energies and leakage"
     )
     mac_energy: dict[str, _Energy] = Field(
         {}, description="Energy of a multiply-accumulate by number format; a format without one uses the next wider"
@@ -83,6 +89,12 @@ class SystolicParameters(FileModel):
     sram_capacity: Annotated[Constant, quantity("B", above=0)] = Field(
         description="SRAM of one array; decides how often operands come from memory, and the area of a process"
     )
+    sram_banks: Count = Field(1, description="Banks of the SRAM; by `set` they change the energy of a byte")
+    sram_width: Count = Field(
+        32,
+        le=4096,
+        description="Bytes of one access of the SRAM; by `set` they change the energy of a byte and the area",
+    )
     array_area: Annotated[Constant, quantity("m^2", above=0)] | None = Field(
         None, description="Area of one array with its SRAM"
     )
@@ -92,6 +104,13 @@ class SystolicParameters(FileModel):
     idle_power: Annotated[Constant, quantity("W", minimum=0)] | None = Field(
         None, description="Power of the clock of one array, whatever the temperature; none when left out"
     )
+
+
+def _check_node(name: str, node: str | None) -> None:
+    if node is not None:
+        from tierform.chip.process import load_process
+
+        load_process(node, f"{name}.node")
 
 
 @dataclass(frozen=True)
@@ -128,6 +147,7 @@ class SystolicArrays:
         left_out = [key for key in ("sram_energy", "array_area", "leakage") if getattr(p, key) is None]
         if not p.mac_energy:
             left_out.insert(0, "mac_energy")
+        _check_node(name, p.node)
         if left_out and p.process is None:
             fail("this key is missing, and no process gives it", key=f"{name}.{left_out[0]}", fix="Name a 'process'.")
         if left_out:
@@ -136,6 +156,14 @@ class SystolicArrays:
             process = load_process(str(p.process))
             p = p.model_copy(update=process.systolic(p.rows, p.columns, p.sram_capacity.value, p.clock.value, left_out))
         return cls(name, units, p)
+
+    @classmethod
+    def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
+        """Constants scaled from the data file's array to another; see :mod:`tierform.chip.systolic.laws`."""
+        from tierform.chip.systolic.laws import scaled
+
+        assert isinstance(parameters, SystolicParameters) and isinstance(given, SystolicParameters)
+        return scaled(parameters, given, own)
 
     def supports(self, operator: Operator) -> bool:
         """Any matmul in a number format that the array has a MAC energy for."""
@@ -181,12 +209,12 @@ class SystolicArrays:
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
         p, units = self.parameters, share.units or self.units
         sparsity = self._sparsity(operator)
-        m, n, k = operator.m, operator.n, sparsity.depth(operator.k)
-        products = operator.count * operator.batch
+        m, products = _joined(operator)
+        n, k = operator.n, sparsity.depth(operator.k)
         cut, dataflow = self._cut(m, n, k, products, units)
         seconds = cut.cycles / p.clock.value
         assert p.sram_energy is not None
-        sram_B = products * self._sram_B(operator, dataflow, cut, k, sparsity)
+        sram_B = products * self._sram_B(operator, m, dataflow, cut, k, sparsity)
         return Cost(
             latency_s=seconds,
             occupancy_s=seconds,
@@ -209,11 +237,11 @@ class SystolicArrays:
         best = min(range(len(options)), key=lambda index: options[index].cycles)
         return options[best], choices[best]
 
-    def _sram_B(self, operator: Operator, dataflow: str, cut: Cut, k: int, sparsity: Sparsity) -> float:
-        """Bytes to and from SRAM of one product, all its parts together."""
+    def _sram_B(self, operator: Operator, rows: int, dataflow: str, cut: Cut, k: int, sparsity: Sparsity) -> float:
+        """Bytes to and from SRAM of one product of so many rows, all its parts together."""
         p = self.parameters
-        m, n = -(-operator.m // cut.m_parts), -(-operator.n // cut.n_parts)
-        parts = operator.m * operator.n / (m * n)
+        m, n = -(-rows // cut.m_parts), -(-operator.n // cut.n_parts)
+        parts = rows * operator.n / (m * n)
         counts = accesses(dataflow, m, n, k, p.rows, p.columns)
         first, second = _matrix_operands(operator)
         weight_bits = bits(second.precision) + sparsity.index_bits
@@ -243,11 +271,10 @@ class SystolicArrays:
             return ONCE
         p, units = self.parameters, share.units or self.units
         sparsity = self._sparsity(operator)
-        m, n, k = operator.m, operator.n, sparsity.depth(operator.k)
-        products = operator.count * operator.batch
+        m, products = _joined(operator)
+        n, k = operator.n, sparsity.depth(operator.k)
         cut, dataflow = self._cut(m, n, k, products, units)
         first, second = _matrix_operands(operator)
-        together = max(1, round(operator.batch * operator.k * operator.n / max(second.elements, 1)))
         arrays = 1
         if cut.m_parts * cut.n_parts == 1:  # folds of one product may run on several arrays, which then share it
             arrays = min(max(1, units // products), fold_count(dataflow, m, n, k, p.rows, p.columns))
@@ -259,7 +286,7 @@ class SystolicArrays:
             result=result_bits / 8,
             partial=p.accumulator_bits / 8,
         )
-        m, n = -(-together * m // cut.m_parts), -(-n // cut.n_parts)
+        m, n = -(-m // cut.m_parts), -(-n // cut.n_parts)
         return best_refetch(dataflow, m, n, k, p.rows, p.columns, room_B, widths)
 
     @property
@@ -285,6 +312,19 @@ class SystolicArrays:
     def assumptions(self) -> tuple[Assumption, ...]:
         """Every constant with its evidence."""
         return evidence(self.name, self.parameters)
+
+
+def _joined(operator: Operator) -> tuple[int, int]:
+    """(rows of a product, products): products that share their second operand are one, of all their rows.
+
+    Heads of queries that share keys (grouped queries: Ainslie et al., EMNLP 2023) stream over the same stationary keys.
+    """
+    _, second = _matrix_operands(operator)
+    shared = operator.batch * operator.k * operator.n / max(second.elements, 1)
+    together = max(1, round(shared))
+    if operator.batch % together or not operator.batch:
+        together = 1
+    return together * operator.m, operator.count * operator.batch // together
 
 
 def _matrix_operands(operator: Operator) -> tuple[Operand, Operand]:

@@ -39,6 +39,7 @@ from tierform.thermal.solvers import SolverName
 from tierform.thermal.stack import Board, Convention, Region, Stack
 
 Mode = Literal["block", "grid"]
+_HOTTEST_K = 2000.0  # of the air around a chip
 _MAPPING: dict[str, Reduction] = {"avg": "touched", "min": "min", "max": "max", "center": "center"}
 
 
@@ -196,13 +197,17 @@ def load(
     board = builder.board() if config.flag("model_secondary") else None
     if board is not None and mode == "block":
         fail("the secondary path needs the grid model", file=config.file, line=config.line("model_secondary"))
+    ambient_K = builder.value("ambient")
+    if ambient_K > _HOTTEST_K:
+        what = f"no air around a chip has more than {_HOTTEST_K} K"
+        fail(what, file=config.file, line=config.line("ambient"), key="ambient", value=ambient_K)
     stack = Stack(
         width_m=width,
         height_m=height,
         layers=entries,
         top=sink,
         bottom=board,
-        ambient_K=builder.value("ambient"),
+        ambient_K=ambient_K,
         convention=convention,
     )
     first, last = plans[0][2], plans[-1][2]

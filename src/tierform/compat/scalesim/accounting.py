@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.systolic.folds import accesses, mapping_efficiency
-from tierform.compat.scalesim.buffers import Memory, bounded
+from tierform.compat.scalesim import records as r
+from tierform.compat.scalesim.buffers import Memory, bounded, write_record
 from tierform.compat.scalesim.files import Configuration, LayerShape
+from tierform.compat.scalesim.loops import call
 from tierform.compat.scalesim.plan import Plan, footprint_of, plan_of, space_of
-from tierform.compat.scalesim.report import SPARSE, Report, figures_of
+from tierform.compat.scalesim.report import Report, figures_of, storage_of
 from tierform.errors import fail
 
 _NO_STALLS = np.zeros(0, dtype=np.int64)
@@ -54,7 +56,7 @@ def scale_sim(layer: LayerShape, configuration: Configuration, memory: Memory | 
         moved,
     )
     if configuration.sparse:
-        figures |= _storage(layer, plan, configuration, total)
+        figures |= storage_of(layer, configuration, total)
     return Report(layer, figures, plan.m * plan.n * plan.k)
 
 
@@ -84,22 +86,25 @@ def _estimated(
             moved.append((-sets * set_size // _DEFAULT_WORDS, -1, footprint))
             continue
         _check_walk(layer, plan)
-        from tierform.compat.scalesim.estimate import estimate_product_reads, estimate_reads
-
         folds = folds or plan.folds()
         stream = plan.streams[operand]
+        record = np.zeros(r.SET_RECORD, np.int64)
+        record[[r.SET_SIZE, r.SET_BANDWIDTH]] = set_size, _DEFAULT_WORDS
+        found, numbers = np.zeros(3, np.int64), [plan.fold_total, int(stalls.size > 0)]
         if operand == 0 and layer.ifmap:
-            reads, start, stop = estimate_reads(
-                stream, folds[0], plan.shapes[0], spaces[0], set_size, _DEFAULT_WORDS, stalls
-            )
+            marks = np.full(spaces[0], -1, np.int32)
+            table = [found, np.array(numbers), record, stream, folds[0], stalls, plan.shapes[0]]
+            call("estimate_reads", table, marks)
         else:
             once = stream[1] == 1 or -(-plan.sc // plan.columns) == 1
             if plan.dataflow == "os" and operand == 1:
                 once = -(-plan.sr // plan.rows) == 1
             ports = plan.columns if stream[1] == 1 or (plan.dataflow, operand) == ("os", 1) else plan.rows
-            reads, start, stop = estimate_product_reads(
-                stream, folds[operand], ports, once, set_size, _DEFAULT_WORDS, stalls
-            )
+            tiles = int(folds[operand][:, 0].max()) // ports + 1
+            marks = np.full(0 if once else tiles * (int(stream[4]) + ports - 1) * ports, -1, np.int32)
+            table = [found, np.array([*numbers, ports, int(once)]), record, stream, folds[operand], stalls]
+            call("estimate_product_reads", table, marks)
+        reads, start, stop = found
         moved.append((int(start), int(stop), int(reads)))
     return total, stall, _spans(layer, plan, stalls), [*moved, drained]
 
@@ -120,12 +125,17 @@ def _check_walk(layer: LayerShape, plan: Plan) -> None:
 def _drained(
     plan: Plan, configuration: Configuration, stalls: NDArray[np.int64]
 ) -> tuple[tuple[int, int, int], int, int]:
-    from tierform.compat.scalesim.write_buffer import drain_writes
-
-    writes, first, last, stall, end, _ = drain_writes(
-        plan.output, plan.lines, plan.folds()[2], configuration.ofmap_words, plan.columns, stalls
-    )
-    return (int(first), int(last), int(writes)), int(stall), int(end)
+    """The write buffer alone: (first and last drain cycle, words), stalls, cycle of the last line."""
+    ring, ended = 64 + 2 * configuration.ofmap_words // plan.columns, -1
+    found, none = np.zeros(3, np.int64), np.zeros(0, np.int64)
+    numbers = np.array([plan.lines, plan.fold_total, int(stalls.size > 0)])
+    while ended < 0:
+        record = write_record(configuration.ofmap_words, plan.columns, ring)
+        table = [found, numbers, plan.output, plan.folds()[2], record, np.zeros(ring, np.int64), stalls]
+        ended = call("drain_writes", [*table, none, none, none])
+        ring *= 2
+    drained = int(record[r.FIRST]), int(record[r.LAST]), int(record[r.WRITES])
+    return drained, int(found[0]), int(found[1])
 
 
 def _spans(layer: LayerShape, plan: Plan, stalls: NDArray[np.int64]) -> list[tuple[int, int]]:
@@ -147,10 +157,10 @@ def _spans(layer: LayerShape, plan: Plan, stalls: NDArray[np.int64]) -> list[tup
         output = (2 * plan.rows - 1, last + 2 * plan.rows - 1 + plan.t - 1 + c - 1)
         spans = [streamed, loaded, output] if plan.dataflow == "ws" else [loaded, streamed, output]
     if layer.ragged:  # the last windows reach over the input's edge and ask for nothing there
-        from tierform.compat.scalesim.streams import asking_lines
-
-        begin, end = asking_lines(plan.streams[0], plan.folds()[0], plan.shapes[0])
-        spans[0] = (int(begin), int(end))
+        found = np.zeros(2, np.int64)
+        number = np.array([plan.fold_total])
+        call("asking_lines", [found, number, plan.streams[0], plan.folds()[0], plan.shapes[0]])
+        spans[0] = (int(found[0]), int(found[1]))
     return [
         (first + _delay(stalls, first) + hit, end + _delay(stalls, end) + hit)
         for (first, end), hit in zip(spans, (1, 1, 0), strict=True)
@@ -159,14 +169,3 @@ def _spans(layer: LayerShape, plan: Plan, stalls: NDArray[np.int64]) -> list[tup
 
 def _delay(stalls: NDArray[np.int64], line: int) -> int:
     return int(stalls[line]) if stalls.size else 0
-
-
-def _storage(layer: LayerShape, plan: Plan, configuration: Configuration, total: int) -> dict[str, float]:
-    kept = plan.k * plan.n
-    if configuration.representation == "csr":
-        metadata: float = kept + layer.k + 1
-    elif configuration.representation == "csc":
-        metadata = kept + layer.n + 1
-    else:
-        metadata = kept * max(0, (layer.sparsity.block - 1).bit_length()) / 32
-    return dict(zip(SPARSE, (layer.k * layer.n, kept + metadata, metadata, metadata / total), strict=True))

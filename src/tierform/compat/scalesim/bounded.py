@@ -1,52 +1,65 @@
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
 """SCALE-Sim's buffers behind given bandwidths and memories, rebuilt from their observed rules, compiled.
 
 The prefetching read buffers, with a plain SRAM or one whose words are laid out over banks, and the run of all buffers.
+A record's places are those of :mod:`tierform.compat.scalesim.records`.  `marks` of a plain buffer count how often an
+address is held; where there are banks, they are the line of each address.
 """
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from tierform.compat.scalesim.records import (
+    ACCESSES,
+    ACTIVE,
+    AHEAD,
+    BANK_PORTS,
+    BANK_WORDS,
+    BANKS,
+    BEGIN,
+    FETCH_CYCLES,
+    FETCH_WORDS,
+    FETCHED,
+    FETCHED_AT,
+    FETCHES,
+    FIRST_LINES,
+    HELD_AT,
+    LINES,
+    LOGGED,
+    OVERFLOWN,
+    START,
+    STOP,
+    WORDS,
+)
+from tierform.compat.scalesim.streams import FOLD, address_of, asked_address, asking_ports, line_asks
+from tierform.compat.scalesim.write_buffer import finish_writes, outputs, respond, write_line
+from tierform.jit import compiled, inlined
 
-from tierform.compat.scalesim.streams import address_of, asked_address, asking_ports, line_asks
-from tierform.compat.scalesim.write_buffer import FIRST, FREE, LAST, WRITES, finish_writes, outputs, respond, write_line
-
-# Indices of a prefetching read buffer's state.
-(
-    _START,
-    _ACTIVE,
-    _AHEAD,
-    _LINES,
-    _FETCHED_AT,
-    _ACCESSES,
-    _FETCH_WORDS,
-    _FETCH_CYCLES,
-    _WORDS,
-    _STOP,
-    _BEGIN,
-    _FETCHES,
-) = range(12)
+# Where the arrays of an operand stand in the table of :func:`run_bounded`, from the operand's first on.
+_STREAM, _FOLDS, _SHAPE, _RECORD, _FETCHED, _SEEN_LINES, _ASKED, _LATENCIES, _QUEUE, _LOG = range(10)
+_INPUTS, _WEIGHTS = 9, 19
 
 
-@njit(cache=True)
-def prefetch_order(stream, tiles, height, width, diagonal, shape, result):  # type: ignore[no-untyped-def]
+def prefetch_order(p, _):
     """Addresses in the order in which a prefetching buffer fetches them; the number of them.
 
-    The operand's tiles (first port's place, ports used) stand one below the other, `height` lines of `width` ports
-    each; they are taken line by line, or along the diagonals of the whole.
+    `p` = (result, (number of tiles, height, width, along diagonals?), stream, tiles, shape).  The operand's tiles
+    (first port's place, ports used) stand one below the other, `height` lines of `width` ports each; they are taken
+    line by line, or along the diagonals of the whole.
     """
-    total = height * tiles.shape[0]
+    result, stream, tiles, shape = p[0], p[2], p[3], p[4]
+    number, height, width, diagonal = p[1][0], p[1][1], p[1][2], p[1][3]
+    total = height * number
     count = 0
-    outer = total + width - 1 if diagonal else total
+    outer = total + width - 1 if diagonal == 1 else total
     for a in range(outer):
-        low = max(0, a - total + 1) if diagonal else 0
-        high = min(width, a + 1) if diagonal else width
+        low = max(0, a - total + 1) if diagonal == 1 else 0
+        high = min(width, a + 1) if diagonal == 1 else width
         for column in range(low, high):
-            row = a - column if diagonal else a
+            row = a - column if diagonal == 1 else a
             tile, step = row // height, row % height
-            if column >= tiles[tile, 1]:
+            if column >= tiles[2 * tile + 1]:
                 continue
-            x = tiles[tile, 0] + column
+            x = tiles[2 * tile] + column
             address = address_of(stream[0], x, step, shape) if stream[2] == 1 else address_of(stream[0], step, x, shape)
             if address >= 0:
                 result[count] = address
@@ -54,212 +67,144 @@ def prefetch_order(stream, tiles, height, width, diagonal, shape, result):  # ty
     return count
 
 
-@njit(cache=True)
-def _hold(held, fetched, line, per_line, change):  # type: ignore[no-untyped-def]
-    for index in range(line * per_line, min((line + 1) * per_line, fetched.size)):
-        held[fetched[index]] += change
+@inlined
+def _hold(record, held, fetched, line, change):
+    low, at = line * record[WORDS], record[HELD_AT]
+    for index in range(low, min(low + record[WORDS], record[FETCHED])):
+        held[at + fetched[index]] += change
 
 
-@njit(cache=True)
-def _read_line(  # type: ignore[no-untyped-def]
-    state, held, fetched, port, latencies, queue, log, stream, fold, line, shape, cycle
-):
+@compiled
+def _fetch(record, latencies, queue, log):
+    """Fetch the next part of the operand; the cycle when it is there."""
+    if record[FETCHES] < record[LOGGED]:
+        log[record[FETCHES]] = record[FETCHED_AT] + 1
+    record[FETCHES] += 1
+    record[ACCESSES] += record[FETCH_WORDS]
+    low, high = respond(record, latencies, queue, record[FETCHED_AT] + 1, record[FETCH_CYCLES])
+    record[FETCHED_AT] = high
+    record[STOP] = max(record[STOP], high)
+    record[BEGIN] = min(record[BEGIN], low)
+    return high
+
+
+@compiled
+def _read_line(p, o, held, fold, line, cycle):
     """Serve the demand of a line: the delay in cycles.  A miss moves the window on and waits (twice, as observed)."""
-    low, high = asking_ports(stream, fold, line)
+    stream, folds, shape, record = p[o + _STREAM], p[o + _FOLDS], p[o + _SHAPE], p[o + _RECORD]
+    fetched = p[o + _FETCHED]
+    low, high = asking_ports(stream, folds, fold, line)
+    at = record[HELD_AT]
     offset = 1
     for column in range(low, high):
-        address = asked_address(stream, fold, line, column, shape)
+        address = asked_address(stream, folds, fold, line, column, shape)
         if address < 0:
             continue
-        while held[address] == 0 and state[_AHEAD] > 0:
-            for step in range(state[_AHEAD]):
-                _hold(held, fetched, (state[_START] + step) % state[_LINES], state[_WORDS], -1)
-                added = (state[_START] + state[_ACTIVE] + step) % state[_LINES]
-                _hold(held, fetched, added, state[_WORDS], 1)
-            state[_START] = (state[_START] + state[_AHEAD]) % state[_LINES]
-            wait = _fetch(state, port, latencies, queue, log) - (cycle + offset)
+        while held[at + address] == 0 and record[AHEAD] > 0:
+            for step in range(record[AHEAD]):
+                _hold(record, held, fetched, (record[START] + step) % record[LINES], -1)
+                _hold(record, held, fetched, (record[START] + record[ACTIVE] + step) % record[LINES], 1)
+            record[START] = (record[START] + record[AHEAD]) % record[LINES]
+            wait = _fetch(record, p[o + _LATENCIES], p[o + _QUEUE], p[o + _LOG]) - (cycle + offset)
             offset += wait
             if wait > 0:
                 offset += wait
     return offset - 1
 
 
-@njit(cache=True)
-def first_fill(state, port, latencies, queue, lines):  # type: ignore[no-untyped-def]
-    """Fill the active buffer before the first demand: (first answer, cycles by which it comes late)."""
-    low, high = respond(port, latencies, queue, -lines - 1, lines)
-    state[_FETCHED_AT] = high
-    return low, high + 1
-
-
-@njit(cache=True)
-def _read_banked_line(  # type: ignore[no-untyped-def]
-    state, line_of, place_of, banks, seen_lines, port, latencies, queue, log, stream, fold, line, shape, cycle, position
-):
+@compiled
+def _read_banked_line(p, o, line_of, fold, line, cycle, position):
     """As :func:`_read_line` from a laid-out SRAM, where lines of one bank are read one after the other.
 
-    `banks` = (banks, ports of a bank, words of a line in a bank); `seen_lines[bank, line]` is the last demand that
-    read the line there.
+    `seen_lines[bank, line]` is the last demand that read the line there.
     """
-    low, high = asking_ports(stream, fold, line)
+    stream, folds, shape, record = p[o + _STREAM], p[o + _FOLDS], p[o + _SHAPE], p[o + _RECORD]
+    place_of, seen_lines, asked = p[o + _FETCHED], p[o + _SEEN_LINES], p[o + _ASKED]
+    low, high = asking_ports(stream, folds, fold, line)
     offset = 1
-    asked = np.zeros(banks[0], dtype=np.int64)
+    for bank in range(record[BANKS]):
+        asked[bank] = 0
+    most = 0
     for column in range(low, high):
-        address = asked_address(stream, fold, line, column, shape)
+        address = asked_address(stream, folds, fold, line, column, shape)
         if address < 0:
             continue
-        where = line_of[address]
-        while (where - state[_START]) % state[_LINES] >= state[_ACTIVE] and state[_AHEAD] > 0:
-            state[_START] = (state[_START] + state[_AHEAD]) % state[_LINES]
-            wait = _fetch(state, port, latencies, queue, log) - (cycle + offset)
+        where = line_of[record[HELD_AT] + address]
+        while (where - record[START]) % record[LINES] >= record[ACTIVE] and record[AHEAD] > 0:
+            record[START] = (record[START] + record[AHEAD]) % record[LINES]
+            wait = _fetch(record, p[o + _LATENCIES], p[o + _QUEUE], p[o + _LOG]) - (cycle + offset)
             offset += max(0, wait)
-        bank = place_of[address] // banks[2]
-        if seen_lines[bank, where] != position:
-            seen_lines[bank, where] = position
+        bank = place_of[address] // record[BANK_WORDS]
+        if seen_lines[bank * record[LINES] + where] != position:
+            seen_lines[bank * record[LINES] + where] = position
             asked[bank] += 1
-    return offset - 1 + -(-asked.max() // banks[1]) - 1
+            most = max(most, asked[bank])
+    return offset - 1 + -(-most // record[BANK_PORTS]) - 1
 
 
-@njit(cache=True)
-def _fetch(state, port, latencies, queue, log):  # type: ignore[no-untyped-def]
-    """Fetch the next part of the operand; the cycle when it is there."""
-    if state[_FETCHES] < log.size:
-        log[state[_FETCHES]] = state[_FETCHED_AT] + 1
-    state[_FETCHES] += 1
-    state[_ACCESSES] += state[_FETCH_WORDS]
-    low, high = respond(port, latencies, queue, state[_FETCHED_AT] + 1, state[_FETCH_CYCLES])
-    state[_FETCHED_AT] = high
-    state[_STOP] = max(state[_STOP], high)
-    state[_BEGIN] = min(state[_BEGIN], low)
-    return high
+@compiled
+def _serve(p, o, marks, f, line, cycle, position):
+    """The delay of one operand's demand."""
+    if p[o + _RECORD][BANKS] == 0:
+        return _read_line(p, o, marks, f * FOLD, line, cycle)
+    return _read_banked_line(p, o, marks, f * FOLD, line, cycle, position)
 
 
-@njit(cache=True, inline="always")
-def _see(seen, operand, cycle):  # type: ignore[no-untyped-def]
-    if seen[operand, 0] < 0:
-        seen[operand, 0] = cycle
-    seen[operand, 1] = cycle
+@compiled
+def _fill(p, o, held):
+    """Fill the active buffer before the first demand: the cycles by which it comes late."""
+    record, lines = p[o + _RECORD], p[o + _RECORD][FIRST_LINES]
+    low, high = respond(record, p[o + _LATENCIES], p[o + _QUEUE], -lines - 1, lines)
+    record[FETCHED_AT], record[STOP], record[BEGIN] = high, high, low
+    if record[BANKS] == 0:
+        for step in range(record[ACTIVE]):
+            _hold(record, held, p[o + _FETCHED], step, 1)
+    return high + 1
 
 
-@njit(cache=True)
-def _serve(  # type: ignore[no-untyped-def]
-    banks, state, held, fetched, seen_lines, port, latencies, queue, log, stream, fold, line, shape, cycle, position
-):
-    """The delay of one operand's demand; `banks[0]` = 0 where its SRAM has no layout."""
-    if banks[0] == 0:
-        return _read_line(state, held, fetched, port, latencies, queue, log, stream, fold, line, shape, cycle)
-    return _read_banked_line(
-        state, held, fetched, banks, seen_lines, port, latencies, queue, log, stream, fold, line, shape, cycle, position
-    )
+@inlined
+def _see(seen, operand, cycle):
+    if seen[2 * operand] < 0:
+        seen[2 * operand] = cycle
+    seen[2 * operand + 1] = cycle
 
 
-@njit(cache=True)
-def run_bounded(  # type: ignore[no-untyped-def]
-    lines,
-    ifmap,
-    ifmap_folds,
-    ifmap_state,
-    ifmap_held,
-    ifmap_fetched,
-    ifmap_banks,
-    ifmap_seen,
-    ifmap_port,
-    ifmap_latencies,
-    ifmap_queue,
-    ifmap_log,
-    filters,
-    filter_folds,
-    filter_state,
-    filter_held,
-    filter_fetched,
-    filter_banks,
-    filter_seen,
-    filter_port,
-    filter_latencies,
-    filter_queue,
-    filter_log,
-    ifmap_shape,
-    filter_shape,
-    output,
-    output_folds,
-    size,
-    bandwidth,
-    late,
-    output_port,
-    output_latencies,
-    output_queue,
-    output_log,
-):
-    """All three buffers together behind given bandwidths.
+def run_bounded(p, marks):
+    """All three buffers together behind given bandwidths; -1 where the ring of the write buffer is too short.
 
-    `held` and `fetched` are of the plain buffer, or the line and the place of each address where there are banks.
-    `late`: by how much the first fill of each operand delays the first line.  Returns (writes, first and last drain
-    cycle, stalls, cycle of the last line) and, for inputs, weights and outputs, the cycles of the first and the last
-    line in which they are asked for.
+    `p` = (found (2,), (lines, number of folds), seen (3, 2), output, its folds, write record, ring, latencies and queue
+    of the writes, ...), the ten arrays of inputs and of weights in the order above, and the log of the drains.  Found
+    are the stalls and the cycle of the last line; seen, for inputs, weights and outputs, the cycles of the first and
+    the last line in which they are asked for.
     """
-    state = np.zeros(9, dtype=np.int64)
-    state[FREE], state[FIRST], state[LAST] = size, -1, -1
-    fills = np.zeros(64, dtype=np.int64)
-    seen = np.full((3, 2), -1, dtype=np.int64)
-    if ifmap_banks[0] == 0:
-        for step in range(ifmap_state[_ACTIVE]):
-            _hold(ifmap_held, ifmap_fetched, step, ifmap_state[_WORDS], 1)
-    if filter_banks[0] == 0:
-        for step in range(filter_state[_ACTIVE]):
-            _hold(filter_held, filter_fetched, step, filter_state[_WORDS], 1)
+    lines, total, seen = p[1][0], p[1][1], p[2]
+    output, output_folds, writes, ring, latencies, queue = p[3], p[4], p[5], p[6], p[7], p[8]
+    log = p[_WEIGHTS + _LOG + 1]
+    for index in range(6):
+        seen[index] = -1
+    late_a, late_b = _fill(p, _INPUTS, marks), _fill(p, _WEIGHTS, marks)
     stall, position, current, last = 0, 0, 0, 0
-    for f in range(output_folds.shape[0]):
+    for f in range(total):
         for line in range(lines):
             cycle = position + stall
-            a = _serve(
-                ifmap_banks,
-                ifmap_state,
-                ifmap_held,
-                ifmap_fetched,
-                ifmap_seen,
-                ifmap_port,
-                ifmap_latencies,
-                ifmap_queue,
-                ifmap_log,
-                ifmap,
-                ifmap_folds[f],
-                line,
-                ifmap_shape,
-                cycle,
-                position,
-            )
-            b = _serve(
-                filter_banks,
-                filter_state,
-                filter_held,
-                filter_fetched,
-                filter_seen,
-                filter_port,
-                filter_latencies,
-                filter_queue,
-                filter_log,
-                filters,
-                filter_folds[f],
-                line,
-                filter_shape,
-                cycle,
-                position,
-            )
+            a = _serve(p, _INPUTS, marks, f, line, cycle, position)
+            b = _serve(p, _WEIGHTS, marks, f, line, cycle, position)
             if position == 0:
-                a += late[0]
-                b += late[1]
-            words = outputs(output, output_folds[f], line)
-            current, fills = write_line(
-                state, fills, words, cycle, size, bandwidth, output_port, output_latencies, output_queue, output_log
-            )
+                a += late_a
+                b += late_b
+            words = outputs(output, output_folds, 2 * f, line)
+            current = write_line(writes, ring, words, cycle, latencies, queue, log)
             last = max(last, current)
-            if line_asks(ifmap, ifmap_folds[f], line, ifmap_shape):
+            if line_asks(p[_INPUTS + _STREAM], p[_INPUTS + _FOLDS], f * FOLD, line, p[_INPUTS + _SHAPE]):
                 _see(seen, 0, cycle + a + 1)
-            if line_asks(filters, filter_folds[f], line, filter_shape):
+            if line_asks(p[_WEIGHTS + _STREAM], p[_WEIGHTS + _FOLDS], f * FOLD, line, p[_WEIGHTS + _SHAPE]):
                 _see(seen, 1, cycle + b + 1)
-            if words:
+            if words > 0:
                 _see(seen, 2, current)
             stall += max(a, b, current - cycle)
             position += 1
-    finish_writes(state, fills, current, size, bandwidth, output_port, output_latencies, output_queue, output_log)
-    return state[WRITES], state[FIRST], state[LAST], stall, last, seen
+        if writes[OVERFLOWN] == 1:
+            return -1
+    finish_writes(writes, ring, current, latencies, queue, log)
+    p[0][0], p[0][1] = stall, last
+    return -writes[OVERFLOWN]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tierform.arrays import Ints, Words
+from tierform.compat.scalesim import records as r
 from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.layout import Layout, Lines, filter_lines, ifmap_lines
+from tierform.compat.scalesim.loops import call
 from tierform.compat.scalesim.plan import Plan, space_of
 from tierform.errors import fail
 
-Int64 = NDArray[np.int64]
 _NONE = np.zeros(0, dtype=np.int64)
 _MOST_FETCHES = 1_000_000
 
@@ -27,15 +27,15 @@ class Memory:
     """
 
     layout: Layout | None = None
-    latencies: tuple[Int64, Int64, Int64] = (_NONE, _NONE, _NONE)
+    latencies: tuple[Ints, Ints, Ints] = (_NONE, _NONE, _NONE)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Requests:
     """Lines that one operand asked the memory for: (first cycle, lines) of each fetch, and words of a line."""
 
     words: int
-    fetches: list[tuple[int, int]] = field(default_factory=list)
+    fetches: Ints
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,66 +51,83 @@ class Bounded:
 
 def bounded(layer: LayerShape, plan: Plan, configuration: Configuration, memory: Memory) -> Bounded:
     """Walk through all demands of a layer; the buffers are always rebuilt."""
-    from tierform.compat.scalesim.bounded import first_fill, run_bounded
+    found, ring = None, 64 + 2 * configuration.ofmap_words // configuration.ofmap_bandwidth
+    while found is None:
+        found = _walk(layer, plan, configuration, memory, ring)
+        ring *= 2
+    return found
 
-    folds, spaces = plan.folds(), space_of(layer, plan)
-    parts: list[Ints | Words] = []
-    late = np.zeros(2, dtype=np.int64)
-    before, first, logs = [], [], []
-    sizes = (configuration.ifmap_words, configuration.filter_words)
-    widths = (configuration.ifmap_bandwidth, configuration.filter_bandwidth)
-    for operand, words in enumerate(widths):
-        lines = _lines_of(layer, configuration, memory, operand, words)
-        if lines is None:
-            state, fetched = _prefetching(plan, operand, sizes[operand], words, spaces[operand])
-            held, banks, seen = (
-                np.zeros(spaces[operand], dtype=np.int32),
-                np.zeros(3, np.int64),
-                np.zeros((1, 1), np.int64),
-            )
-        else:
-            state = _state(sizes[operand], words, lines.count, words, lines.fetched_words)
-            held, fetched = lines.line_of.astype(np.int32), lines.place_of
-            number, ports = configuration.banks[operand]
-            banks = np.array([number, ports, words // number], dtype=np.int64)
-            seen = np.full((number, lines.count), -1, dtype=np.int64)
-        port, queue = np.array([0, 0, 1], dtype=np.int64), np.zeros(configuration.read_queue, dtype=np.int64)
-        log = np.zeros(_MOST_FETCHES, dtype=np.int64)
-        count = int(state[5]) // words
-        start, late[operand] = first_fill(state, port, memory.latencies[operand], queue, count)
-        state[9], state[10] = state[4], start
-        before.append(state)
-        first.append(Requests(words, [(-count - 1, count)]))
-        logs.append(log)
-        parts += [plan.streams[operand], folds[operand], state, held, fetched, banks, seen, port]
-        parts += [memory.latencies[operand], queue, log]
-    drains = np.full(2 * _MOST_FETCHES, -1, dtype=np.int64)
-    writes, first_write, last_write, stall, end, seen_at = run_bounded(
-        plan.lines,
-        *parts,
-        *plan.shapes,
-        plan.output,
-        folds[2],
-        configuration.ofmap_words,
-        configuration.ofmap_bandwidth,
-        late,
-        np.zeros(3, dtype=np.int64),
-        memory.latencies[2],
-        np.zeros(configuration.write_queue, dtype=np.int64),
-        drains,
-    )
-    for operand, (state, log) in enumerate(zip(before, logs, strict=True)):
-        first[operand].fetches += [(int(cycle), int(state[7])) for cycle in log[: int(state[11])]]
-    drained = [(int(a), int(b)) for a, b in drains.reshape(-1, 2) if b > 0] if drains[1] > 0 else []
-    spans = [(int(a), int(b)) for a, b in seen_at]
-    moved = [(int(state[10]), int(state[9]), int(state[5])) for state in before]
+
+def _walk(layer: LayerShape, plan: Plan, configuration: Configuration, memory: Memory, ring: int) -> Bounded | None:
+    """:func:`bounded` with a write buffer in which at most `ring` lines wait; None where more would have to."""
+    folds = plan.folds()
+    operands = [_operand(layer, plan, folds[operand], configuration, memory, operand) for operand in range(2)]
+    marks = np.concatenate([one.marks for one in operands])
+    operands[1].record[r.HELD_AT] = operands[0].marks.size
+    write = write_record(configuration.ofmap_words, configuration.ofmap_bandwidth, ring)
+    write[[r.LATENCIES, r.PLACES, r.LOGGED]] = memory.latencies[2].size, configuration.write_queue, _MOST_FETCHES
+    totals, seen, drains = np.zeros(2, np.int64), np.zeros((3, 2), np.int64), np.zeros((_MOST_FETCHES, 2), np.int64)
+    table = [totals, np.array([plan.lines, plan.fold_total]), seen, plan.output, folds[2], write]
+    table += [np.zeros(ring, np.int64), memory.latencies[2], np.zeros(configuration.write_queue, np.int64)]
+    if call("run_bounded", [*table, *operands[0].arrays, *operands[1].arrays, drains], marks) < 0:
+        return None
+    requests = []
+    for one, words in zip(operands, (configuration.ifmap_bandwidth, configuration.filter_bandwidth), strict=True):
+        log = one.arrays[-1][: int(one.record[r.FETCHES])]
+        first = int(one.record[r.FIRST_LINES])
+        fetches = np.full((log.size + 1, 2), one.record[r.FETCH_CYCLES])
+        fetches[0], fetches[1:, 0] = (-first - 1, first), log
+        requests.append(Requests(words, fetches))
+    drained = drains[: int(write[r.DRAINS])]
+    moved = [(int(one.record[r.BEGIN]), int(one.record[r.STOP]), int(one.record[r.ACCESSES])) for one in operands]
     return Bounded(
-        int(end),
-        int(stall),
-        spans,
-        [*moved, (int(first_write), int(last_write), int(writes))],
-        (first[0], first[1], Requests(configuration.ofmap_bandwidth, drained)),
+        int(totals[1]),
+        int(totals[0]),
+        [(int(a), int(b)) for a, b in seen],
+        [*moved, (int(write[r.FIRST]), int(write[r.LAST]), int(write[r.WRITES]))],
+        (requests[0], requests[1], Requests(configuration.ofmap_bandwidth, drained)),
     )
+
+
+def write_record(words: int, bandwidth: int, ring: int) -> Ints:
+    """An empty write buffer of so many words that sends lines of `bandwidth`."""
+    record = np.zeros(r.WRITE_RECORD, np.int64)
+    record[[r.SIZE, r.BANDWIDTH, r.RING, r.FREE, r.FIRST, r.LAST]] = words, bandwidth, ring, words, -1, -1
+    return record
+
+
+@dataclass(frozen=True, slots=True)
+class _Operand:
+    """A read buffer's record, its arrays in the order of :func:`run_bounded`, and the marks of its addresses."""
+
+    record: Ints
+    arrays: list[Ints]
+    marks: Words
+
+
+def _operand(
+    layer: LayerShape, plan: Plan, folds: Ints, configuration: Configuration, memory: Memory, operand: int
+) -> _Operand:
+    """The read buffer of inputs (0) or weights (1) before its first fill."""
+    size = (configuration.ifmap_words, configuration.filter_words)[operand]
+    words = (configuration.ifmap_bandwidth, configuration.filter_bandwidth)[operand]
+    lines = _lines_of(layer, configuration, memory, operand, words)
+    seen, asked = np.zeros(1, np.int64), np.zeros(1, np.int64)
+    if lines is None:
+        record, fetched = _prefetching(plan, operand, size, words)
+        marks = np.zeros(space_of(layer, plan)[operand], np.int32)
+    else:
+        record, fetched = _record(size, words, lines.count, words, lines.fetched_words), lines.place_of
+        number, ports = configuration.banks[operand]
+        record[[r.BANKS, r.BANK_PORTS, r.BANK_WORDS]] = number, ports, words // number
+        marks = lines.line_of.astype(np.int32)
+        seen, asked = np.full(number * lines.count, -1, np.int64), np.zeros(number, np.int64)
+    latencies, places = memory.latencies[operand], configuration.read_queue
+    record[[r.OTHERWISE, r.LATENCIES, r.PLACES, r.LOGGED]] = 1, latencies.size, places, _MOST_FETCHES
+    record[[r.FIRST_LINES, r.FETCHED]] = record[r.ACCESSES] // words, fetched.size
+    queue, log = np.zeros(places, np.int64), np.zeros(_MOST_FETCHES, np.int64)
+    described = [plan.streams[operand], folds, plan.shapes[operand], record]
+    return _Operand(record, [*described, fetched, seen, asked, latencies, queue, log], marks)
 
 
 def _lines_of(
@@ -132,10 +149,8 @@ def _lines_of(
     return filter_lines(memory.layout, (layer.n, channels, *window), words, configuration.filter_offset)
 
 
-def _prefetching(plan: Plan, operand: int, size: int, bandwidth: int, space: int) -> tuple[Int64, Int64]:
-    """State of a prefetching read buffer, and the addresses in the order of fetching."""
-    from tierform.compat.scalesim.bounded import prefetch_order
-
+def _prefetching(plan: Plan, operand: int, size: int, bandwidth: int) -> tuple[Ints, Ints]:
+    """Record of a prefetching read buffer, and the addresses in the order of fetching."""
     stream = plan.streams[operand]
     by_rows = operand == 0 if plan.dataflow == "os" else stream[1] == 0
     extent, step = (plan.sr, plan.rows) if by_rows else (plan.sc, plan.columns)
@@ -143,19 +158,21 @@ def _prefetching(plan: Plan, operand: int, size: int, bandwidth: int, space: int
     tiles = np.stack([starts, np.minimum(step, extent - starts)], axis=1).astype(np.int64)
     height = plan.sr if stream[1] == 1 else plan.t
     result = np.empty(height * extent, dtype=np.int64)
-    count = prefetch_order(stream, tiles, height, step, stream[1] == 0, plan.shapes[operand], result)
+    numbers = np.array([tiles.shape[0], height, step, int(stream[1] == 0)])
+    count = call("prefetch_order", [result, numbers, stream, tiles, plan.shapes[operand]])
     per_line = -(-size // 100)
-    return _state(size, bandwidth, count // per_line + 1, per_line, height * tiles.shape[0] * step), result[:count]
+    return _record(size, bandwidth, count // per_line + 1, per_line, height * tiles.shape[0] * step), result[:count]
 
 
-def _state(size: int, bandwidth: int, lines: int, per_line: int, words: int) -> Int64:
-    """State of a prefetching read buffer before its first fill of `words` in lines of `per_line`."""
+def _record(size: int, bandwidth: int, lines: int, per_line: int, words: int) -> Ints:
+    """A prefetching read buffer before its first fill of `words` in lines of `per_line`."""
     active = -(-size // 2)
     ahead = size - active
     held = min(-(-active // per_line), lines)
-    following = min(-(-ahead // per_line), lines - held)
-    first = min(-(-active // bandwidth), -(-words // bandwidth))
-    each = -(-ahead // bandwidth)
-    return np.array(
-        [0, held, following, lines, -1, first * bandwidth, each * bandwidth, each, per_line, 0, 0, 0], dtype=np.int64
-    )
+    record = np.zeros(r.READ_RECORD, np.int64)
+    record[r.ACTIVE], record[r.AHEAD] = held, min(-(-ahead // per_line), lines - held)
+    record[r.LINES], record[r.WORDS] = lines, per_line
+    record[r.FETCH_CYCLES] = -(-ahead // bandwidth)
+    record[r.FETCH_WORDS] = record[r.FETCH_CYCLES] * bandwidth
+    record[r.ACCESSES] = min(-(-active // bandwidth), -(-words // bandwidth)) * bandwidth
+    return record

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tierform.compat.scalesim.buffers import Int64, Memory, Requests, bounded
+from tierform.arrays import Ints
+from tierform.compat.scalesim.buffers import Memory, Requests, bounded
 from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.layout import Layout
 from tierform.compat.scalesim.plan import plan_of
@@ -26,7 +27,7 @@ _MOST_LATENCY = 10_000  # SCALE-Sim takes a longer one for a fault
 
 def simulated_latencies(
     layer: LayerShape, configuration: Configuration, memory: CycleMemory, layout: Layout | None = None
-) -> tuple[Int64, Int64, Int64]:
+) -> tuple[Ints, Ints, Ints]:
     """Latency in cycles of each line of inputs, weights and outputs: a run without latencies asks, `memory` answers."""
     asked = bounded(layer, plan_of(layer, configuration), configuration, Memory(layout)).requests
     cycles, addresses, writes, owners = [], [], [], []
@@ -51,24 +52,24 @@ def simulated_latencies(
     done = np.empty(cycle.size, np.int64)
     done[order] = result.accepted_cycles + 1 + result.latency_cycles - trace.cycle
     found, first = [], 0
-    for requests, line in zip(asked, owners, strict=True):
-        latency = np.zeros(sum(count for _, count in requests.fetches), np.int64)
+    for line in owners:
+        latency = np.zeros(line.max(initial=-1) + 1, np.int64)
         np.maximum.at(latency, line, done[first : first + line.size])
         found.append(latency)
         first += line.size
     return found[0], found[1], found[2]
 
 
-def _line_cycles(requests: Requests) -> Int64:
+def _line_cycles(requests: Requests) -> Ints:
     """The cycle in which each line is asked for."""
-    total = sum(count for _, count in requests.fetches)
+    first, count = requests.fetches.T
+    total = int(count.sum())
     if total > _MOST_LINES:
         fail(f"{total} lines are asked of the DRAM; at most {_MOST_LINES} are simulated", fix="Enlarge the SRAM.")
-    parts = [cycle + np.arange(count) for cycle, count in requests.fetches]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    return np.repeat(first - (np.cumsum(count) - count), count) + np.arange(total)
 
 
-def read_latencies(folder: Path, layer: int) -> tuple[Int64, Int64, Int64]:
+def read_latencies(folder: Path, layer: int) -> tuple[Ints, Ints, Ints]:
     """The latencies of layer number `layer` as SCALE-Sim keeps them: ``_ifmapFile0.npy`` and its kin."""
     found = []
     for name in _NAMES:

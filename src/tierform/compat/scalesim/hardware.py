@@ -10,7 +10,7 @@ from tierform.chip.systolic.folds import Overlap, accesses, mapping_efficiency
 from tierform.chip.systolic.memory import Buffers, bounded_cycles, traffic
 from tierform.compat.scalesim.files import Configuration, LayerShape
 from tierform.compat.scalesim.plan import footprint_of, plan_of
-from tierform.compat.scalesim.report import Report, figures_of
+from tierform.compat.scalesim.report import Report, figures_of, storage_of
 
 
 def hardware(
@@ -55,4 +55,6 @@ def hardware(
         total, stall, layer.m * layer.n * layer.k, rows * columns * arrays, mapped, busy / mapped, sram, spans, dram
     )
     figures["Total Cycles (incl. prefetch)"] = total + ahead
+    if configuration.sparse:
+        figures |= storage_of(layer, configuration, total)
     return Report(layer, figures, m * n * k)

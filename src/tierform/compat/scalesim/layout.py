@@ -12,12 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from tierform.arrays import Ints
 from tierform.errors import fail
 from tierform.files import read_text
 
-Int64 = npt.NDArray[np.int64]
 _CELLS = 20
 _MOST_WORDS = 50_000_000
 
@@ -37,8 +36,8 @@ class Layout:
 class Lines:
     """An operand in its SRAM: line and place in the line by address, words of a line, lines that are fetched."""
 
-    line_of: Int64
-    place_of: Int64
+    line_of: Ints
+    place_of: Ints
     words: int
     count: int
     fetched_words: int
@@ -101,7 +100,7 @@ def _refuse(layout: Layout, operand: str, factors: tuple[int, ...], words: int, 
 
 
 def _lines(
-    addresses: Int64, factors: tuple[int, ...], order: tuple[int, ...], words: int, keys: Int64 | None = None
+    addresses: Ints, factors: tuple[int, ...], order: tuple[int, ...], words: int, keys: Ints | None = None
 ) -> Lines:
     """Pad to whole blocks, put blocks and elements in order, and deal the words out to lines."""
     axes = addresses.ndim
@@ -109,11 +108,11 @@ def _lines(
     if np.prod([size + extra for size, (_, extra) in zip(addresses.shape, pad, strict=True)]) > _MOST_WORDS:
         fail(f"an operand of more than {_MOST_WORDS} words with its padding is not laid out")
 
-    def ordered(values: Int64) -> Int64:
+    def ordered(values: Ints) -> Ints:
         padded = np.pad(values, pad, constant_values=-1)
         split = [part for size, factor in zip(padded.shape, factors, strict=True) for part in (size // factor, factor)]
         blocks = padded.reshape(split).transpose([*range(0, 2 * axes, 2), *range(1, 2 * axes, 2)])
-        flat: Int64 = blocks.transpose(order).reshape(-1)
+        flat: Ints = blocks.transpose(order).reshape(-1)
         return flat
 
     flat = ordered(addresses)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tierform.compat.scalesim.files import LayerShape
+from tierform.compat.scalesim.files import Configuration, LayerShape
 
 COMPUTE = (
     "Total Cycles (incl. prefetch)",
@@ -84,3 +84,15 @@ def figures_of(
     for start, stop, words in moved:
         detail += [start, stop, words]
     return figures | dict(zip(DETAIL, detail, strict=True))
+
+
+def storage_of(layer: LayerShape, configuration: Configuration, total: int) -> dict[str, float]:
+    """The columns of the sparse report: words of the weights whole, packed with their metadata, and the metadata."""
+    kept = layer.sparsity.depth(layer.k) * layer.n
+    if configuration.representation == "csr":
+        metadata: float = kept + layer.k + 1
+    elif configuration.representation == "csc":
+        metadata = kept + layer.n + 1
+    else:
+        metadata = kept * max(0, (layer.sparsity.block - 1).bit_length()) / 32
+    return dict(zip(SPARSE, (layer.k * layer.n, kept + metadata, metadata, metadata / total), strict=True))

@@ -1,157 +1,194 @@
-"""SCALE-Sim's ports to the memory and its draining write buffer, rebuilt from their observed rules, compiled."""
+# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+"""SCALE-Sim's ports to the memory and its draining write buffer, rebuilt from their observed rules, compiled.
+
+A record's places are those of :mod:`tierform.compat.scalesim.records`.
+"""
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit
+from tierform.compat.scalesim.records import (
+    AT,
+    BANDWIDTH,
+    DRAIN_END,
+    DRAINED,
+    DRAINS,
+    FIRST,
+    FREE,
+    LAST,
+    LATENCIES,
+    LOGGED,
+    OTHERWISE,
+    OVERFLOWN,
+    PLACES,
+    QUEUED,
+    READY,
+    RING,
+    SIZE,
+    USED,
+    WRITES,
+)
+from tierform.jit import compiled, inlined
 
-# Indices of a write buffer's state.
-FREE, _AT, _READY, _DRAINED, WRITES, _DRAIN_END, FIRST, LAST, _DRAINS = range(9)
+_LONGEST = 10000  # a latency beyond it is taken for a fault
 
 
-@njit(cache=True)
-def respond(port, latencies, queue, first, count):  # type: ignore[no-untyped-def]
+@inlined
+def _join(record, queue, answer):
+    """Put an answer's cycle into the queue, which stays sorted."""
+    place = record[QUEUED]
+    while place > 0 and queue[place - 1] > answer:
+        queue[place] = queue[place - 1]
+        place -= 1
+    queue[place] = answer
+    record[QUEUED] += 1
+
+
+@compiled
+def respond(record, latencies, queue, first, count):
     """The cycles of the first and the last answer to `count` requests of a line each, one a cycle from `first` on.
 
-    `port` = (latencies used so far, requests in the queue, latency when none is left); without latencies a request
-    takes that one.  A full queue holds the next request until its earliest answer is there.
+    Without latencies a request takes the port's one.  A full queue holds the next request until its earliest answer is
+    there.
     """
-    if latencies.size == 0:
-        return first + port[2], first + count - 1 + port[2]
+    if record[LATENCIES] == 0:
+        return first + record[OTHERWISE], first + count - 1 + record[OTHERWISE]
     stall, low, high = 0, 0, 0
     for i in range(count):
-        latency = port[2]
-        if port[0] < latencies.size:
-            latency = latencies[port[0]]
-            port[0] += 1
-        if latency > 10000:
-            latency = port[2]
+        latency = record[OTHERWISE]
+        if record[USED] < record[LATENCIES]:
+            latency = latencies[record[USED]]
+            record[USED] += 1
+        if latency > _LONGEST:
+            latency = record[OTHERWISE]
         out = first + i + stall + latency
         low = out if i == 0 else min(low, out)
         high = out if i == 0 else max(high, out)
-        queue[port[1]] = out
-        port[1] += 1
-        if port[1] == queue.size:
+        _join(record, queue, out)
+        if record[QUEUED] == record[PLACES]:
             now = first + i + stall
-            queue[:] = np.sort(queue)
             gone = 0
             if queue[0] >= now:
                 stall += queue[0] - now
                 gone = 1
             else:
-                while gone < queue.size and queue[gone] < now:
+                while gone < record[PLACES] and queue[gone] < now:
                     gone += 1
-            for k in range(gone, queue.size):
+            for k in range(gone, record[PLACES]):
                 queue[k - gone] = queue[k]
-            port[1] -= gone
+            record[QUEUED] -= gone
     return low, high
 
 
-@njit(cache=True)
-def _push(fills, ready, value):  # type: ignore[no-untyped-def]
-    if ready == fills.size:
-        grown = np.zeros(2 * fills.size, dtype=np.int64)
-        grown[:ready] = fills
-        fills = grown
-    fills[ready] = value
-    return fills
+@inlined
+def _push(record, ring, words):
+    """One more line waits, of so many words."""
+    if record[READY] - record[DRAINED] >= record[RING]:
+        record[OVERFLOWN] = 1
+        return
+    ring[record[READY] % record[RING]] = words
+    record[READY] += 1
 
 
-@njit(cache=True)
-def _drain(state, fills, start, lines, bandwidth, port, latencies, queue, log):  # type: ignore[no-untyped-def]
+@compiled
+def _drain(record, ring, start, lines, latencies, queue, log):
     """Send up to `lines` lines out from cycle `start`; all but the last line count as full."""
-    until = min(state[_DRAINED] + lines, state[_READY])
-    count = until - state[_DRAINED]
+    until = min(record[DRAINED] + lines, record[READY])
+    count = until - record[DRAINED]
     if count < 1:
         return
-    moved = count * bandwidth - (bandwidth - fills[until - 1])
-    state[WRITES] += moved
-    state[FREE] += moved
-    if state[_DRAINS] < log.size // 2:
-        log[2 * state[_DRAINS]] = start
-        log[2 * state[_DRAINS] + 1] = count
-    state[_DRAINS] += 1
-    low, high = respond(port, latencies, queue, start, count)
-    if state[FIRST] < 0 or low < state[FIRST]:
-        state[FIRST] = low
-    state[_DRAIN_END] = high
-    state[LAST] = max(state[LAST], state[_DRAIN_END])
-    state[_DRAINED] = until
+    moved = (count - 1) * record[BANDWIDTH] + ring[(until - 1) % record[RING]]
+    record[WRITES] += moved
+    record[FREE] += moved
+    if record[DRAINS] < record[LOGGED]:
+        log[2 * record[DRAINS]] = start
+        log[2 * record[DRAINS] + 1] = count
+    record[DRAINS] += 1
+    low, high = respond(record, latencies, queue, start, count)
+    if record[FIRST] < 0 or low < record[FIRST]:
+        record[FIRST] = low
+    record[DRAIN_END] = high
+    record[LAST] = max(record[LAST], high)
+    record[DRAINED] = until
 
 
-@njit(cache=True)
-def write_line(state, fills, left, cycle, size, bandwidth, port, latencies, queue, log):  # type: ignore[no-untyped-def]
-    """Take `left` words in a cycle: (cycle when they are taken, fills)."""
-    drain = size - -(-size // 2)
-    threshold = size - drain
+@inlined
+def _push_rest(record, ring):
+    if record[AT] > 0:
+        _push(record, ring, record[AT])
+        record[AT] = 0
+
+
+@compiled
+def write_line(record, ring, left, cycle, latencies, queue, log):
+    """Take `left` words in a cycle: the cycle when they are taken."""
+    bandwidth = record[BANDWIDTH]
+    threshold = -(-record[SIZE] // 2)
+    drain = record[SIZE] - threshold
     current = cycle
-    while left > 0:
-        draining = current < state[_DRAIN_END]
-        take = min(left, max(1, state[FREE] if draining else state[FREE] - threshold + 1))
+    while left > 0 and record[OVERFLOWN] == 0:
+        draining = current < record[DRAIN_END]
+        take = min(left, max(1, record[FREE] if draining else record[FREE] - threshold + 1))
         left -= take
-        state[FREE] -= take
-        state[_AT] += take
-        while state[_AT] >= bandwidth:
-            state[_AT] -= bandwidth
-            fills = _push(fills, state[_READY], bandwidth)
-            state[_READY] += 1
+        record[FREE] -= take
+        record[AT] += take
+        while record[AT] >= bandwidth:
+            record[AT] -= bandwidth
+            _push(record, ring, bandwidth)
         if draining:
-            if state[FREE] <= 0:
-                current = state[_DRAIN_END]
-        elif state[FREE] < threshold:
-            if state[_AT]:
-                fills = _push(fills, state[_READY], state[_AT])
-                state[_READY] += 1
-                state[_AT] = 0
-            _drain(state, fills, current, -(-drain // bandwidth), bandwidth, port, latencies, queue, log)
-    return current, fills
+            if record[FREE] <= 0:
+                current = record[DRAIN_END]
+        elif record[FREE] < threshold:
+            _push_rest(record, ring)
+            _drain(record, ring, current, -(-drain // bandwidth), latencies, queue, log)
+    return current
 
 
-@njit(cache=True)
-def finish_writes(state, fills, cycle, size, bandwidth, port, latencies, queue, log):  # type: ignore[no-untyped-def]
+@compiled
+def finish_writes(record, ring, cycle, latencies, queue, log):
     """Send out what is left from `cycle` on, half a buffer at a time."""
-    if state[_AT]:
-        fills = _push(fills, state[_READY], state[_AT])
-        state[_READY] += 1
-        state[_AT] = 0
-    while state[_DRAINED] < state[_READY]:
-        _drain(state, fills, cycle, -(-(size - -(-size // 2)) // bandwidth), bandwidth, port, latencies, queue, log)
-        cycle = state[_DRAIN_END] + 1
+    _push_rest(record, ring)
+    drain = record[SIZE] - -(-record[SIZE] // 2)
+    while record[DRAINED] < record[READY]:
+        _drain(record, ring, cycle, -(-drain // record[BANDWIDTH]), latencies, queue, log)
+        cycle = record[DRAIN_END] + 1
 
 
-@njit(cache=True, inline="always")
-def outputs(output, fold, line):  # type: ignore[no-untyped-def]
-    """Words that leave in a line.  `output` = (reversed?, lead, steps, array rows); `fold` = (columns, rows used)."""
+@inlined
+def outputs(output, folds, fold, line):
+    """Words that leave in a line.  `output` = (reversed?, lead, steps, array rows); a fold = (columns, rows used)."""
     if output[0] == 1:
         low = max(0, line - output[1] - (output[3] - 1))
-        high = min(fold[0], line - output[1] - (output[3] - fold[1]) + 1)
+        high = min(folds[fold], line - output[1] - (output[3] - folds[fold + 1]) + 1)
     else:
         low = max(0, line - output[1] - output[2] + 1)
-        high = min(fold[0], line - output[1] + 1)
+        high = min(folds[fold], line - output[1] + 1)
     return max(0, high - low)
 
 
-@njit(cache=True)
-def drain_writes(output, lines, folds, size, bandwidth, stalls):  # type: ignore[no-untyped-def]
-    """The write buffer alone: (writes, first and last drain cycle, stalls, cycle of the last line, stop cycle).
+def drain_writes(p, _):
+    """The write buffer alone; -1 where its ring is too short.
 
-    `stalls` receives the delay before each line when it is not empty.
+    `p` = (found (3,), (lines, number of folds, are stalls kept?), output, folds, record, ring, stalls, no latencies, no
+    queue, no log).  Found are (stalls, cycle of the last line, stop cycle); `stalls` receives the delay before each
+    line when they are kept.
     """
-    state = np.zeros(9, dtype=np.int64)
-    state[FREE], state[FIRST], state[LAST] = size, -1, -1
-    fills = np.zeros(64, dtype=np.int64)
-    port, none = np.zeros(3, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    lines, total, keep = p[1][0], p[1][1], p[1][2]
+    output, folds, record, ring, stalls = p[2], p[3], p[4], p[5], p[6]
+    latencies, queue, log = p[7], p[8], p[9]
     stall, position, current, stop = 0, 0, 0, 0
-    for f in range(folds.shape[0]):
+    for f in range(total):
         for line in range(lines):
-            if stalls.size:
+            if keep == 1:
                 stalls[position] = stall
             cycle = position + stall
-            words = outputs(output, folds[f], line)
-            current, fills = write_line(state, fills, words, cycle, size, bandwidth, port, none, none, none)
-            if words:
+            words = outputs(output, folds, 2 * f, line)
+            current = write_line(record, ring, words, cycle, latencies, queue, log)
+            if words > 0:
                 stop = current
             stall += current - cycle
             position += 1
-    finish_writes(state, fills, current, size, bandwidth, port, none, none, none)
-    return state[WRITES], state[FIRST], state[LAST], stall, current, stop
+        if record[OVERFLOWN] == 1:
+            return -1
+    finish_writes(record, ring, current, latencies, queue, log)
+    p[0][0], p[0][1], p[0][2] = stall, current, stop
+    return -record[OVERFLOWN]

@@ -13,13 +13,13 @@ import numpy as np
 from numba import carray, types
 
 from tierform.arrays import Address, Floats, Ints, Shorts, Words
+from tierform.jit import compiled
 from tierform.network.cycle import bitmask_router as bitmask
 from tierform.network.cycle import state as s
 from tierform.network.cycle.class_sources import sources_of_classes
 from tierform.network.cycle.delay_lines import credit_line, due, flit_line
 from tierform.network.cycle.endpoints import FOREVER, deliver, sources
 from tierform.network.cycle.flow_records import AT_FLOWS, F_FINISHED, F_RELEASE, FLOW_COUNT, FLOW_SIZE
-from tierform.network.cycle.jit import compiled
 from tierform.network.cycle.modes import ACTIVE, IDLE
 from tierform.network.cycle.requests import list_speculations
 from tierform.network.cycle.router import allocate_vcs, enter, finish_routing

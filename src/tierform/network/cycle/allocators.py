@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Words
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
-from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import INPUT_FIRST, ISLIP, LOA, MAX_SIZE, OUTPUT_FIRST, PIM, SELECT, WAVEFRONT
 
 # A request is (input, output, rank that routing gave it or its channel, priority of its packet).

@@ -20,11 +20,11 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Shorts, Words
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
 from tierform.network.cycle.bits import fetch_ahead, first_from, lowest_bit
 from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post, request_line
 from tierform.network.cycle.draws import below
-from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import (
     GRID,
     LAST_ESCAPE,

@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from tierform.network.cycle.jit import inlined
+from tierform.jit import inlined
 
 if TYPE_CHECKING:
     from numba.core.base import BaseContext

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Floats, Ints, Words
+from tierform.jit import compiled
 from tierform.network.cycle import state as s
 from tierform.network.cycle.delay_lines import flit_line, post
 from tierform.network.cycle.draws import below, fraction
 from tierform.network.cycle.endpoints import SOURCE_DELAY, destination, new_packet, next_packet_time, pick
-from tierform.network.cycle.jit import compiled
 from tierform.network.cycle.requests import packet_priority
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".

@@ -24,7 +24,7 @@ _TYPES: tuple[ArgumentType, ...] = (
     _POINTER,
 )
 # Sources of constants in compiled functions.
-_ALSO_COMPILED = ("flow_records.py", "jit.py", "modes.py", "state.py")
+_ALSO_COMPILED = ("flow_records.py", "modes.py", "state.py")
 _loaded: dict[str, Callable[..., int]] = {}
 
 
@@ -37,7 +37,7 @@ def loop(name: str) -> Callable[..., int]:
 
 def _sources() -> list[Path]:
     """The files of this package that hold compiled functions or their constants."""
-    mark = b"\nfrom tierform.network.cycle.jit import"
+    mark = b"\nfrom tierform.jit import"
     files = Path(__file__).parent.glob("*.py")
     return [file for file in files if file.name in _ALSO_COMPILED or mark in file.read_bytes()]
 

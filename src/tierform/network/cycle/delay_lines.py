@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Words
+from tierform.jit import inlined
 from tierform.network.cycle import state as s
-from tierform.network.cycle.jit import inlined
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".
 U = np.uint64

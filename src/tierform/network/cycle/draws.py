@@ -6,8 +6,8 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
-from tierform.network.cycle.jit import compiled, inlined
 
 
 @inlined

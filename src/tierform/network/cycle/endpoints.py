@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Floats, Ints, Words
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
 from tierform.network.cycle.delay_lines import credit_line, due, flit_line, note, post
 from tierform.network.cycle.draws import below, fraction, geometric
 from tierform.network.cycle.flow_records import IS_LIST
 from tierform.network.cycle.flow_release import finish_flow, finish_listed, next_listed, next_of_flow
-from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import DRAINING, FLOWS, PERMUTATION, RUNNING, SHARED_WEIGHTS, TRACE, UNIFORM, WARMING
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Words
+from tierform.jit import compiled
 from tierform.network.cycle.flow_records import (
     AT_ENTRY_BASE,
     AT_FLOWS,
@@ -48,7 +49,6 @@ from tierform.network.cycle.flow_records import (
     LISTED_SIZE,
     NEVER,
 )
-from tierform.network.cycle.jit import compiled
 from tierform.network.cycle.state import AT_NODE, FLOWS_LEFT, N_NEXT, N_READY, N_SIZE, N_TURN
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".

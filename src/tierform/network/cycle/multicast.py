@@ -38,6 +38,7 @@ def add_trees(
             "multicast needs a routing with one route per pair and without escape channels",
             key="routing",
             value=routing.name,
+            fix="On any links: up_down.",
         )
     topology = routing.topology
     table = routing.next_links(np.arange(topology.routers, dtype=np.int32))

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Words
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST, allocate
-from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import AGE, CLASS, NETWORK_AGE, NO_PRIORITY
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".

@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Shorts, Words
+from tierform.jit import compiled
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
-from tierform.network.cycle.jit import compiled
 from tierform.network.cycle.modes import (
     ADAPTIVE_XY_YX,
     BY_NODE,

@@ -11,8 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Shorts, Words
+from tierform.jit import inlined
 from tierform.network.cycle import state as s
-from tierform.network.cycle.jit import inlined
 from tierform.network.cycle.modes import ESCAPE, GRID, LAST_ESCAPE, SHARED, TABLE
 from tierform.network.cycle.route_choices import route_choice
 from tierform.network.cycle.routes import port_by_place, port_to, set_route

@@ -12,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Shorts, Words
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST, allocate
 from tierform.network.cycle.delay_lines import credit_line, flit_line, note, post
-from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import ACTIVE, ALLOCATING, IDLE, LAST_ESCAPE, ROUTING, SHARED
 from tierform.network.cycle.requests import priority_of
 from tierform.network.cycle.route_computation import route

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Shorts, Words
+from tierform.jit import compiled, inlined
 from tierform.network.cycle import state as s
 from tierform.network.cycle.draws import below
-from tierform.network.cycle.jit import compiled, inlined
 from tierform.network.cycle.modes import ESCAPE, LAST_ESCAPE, SHARED
 
 # Addresses are made unsigned where they are used: a signed index would cost a test for "from the end".

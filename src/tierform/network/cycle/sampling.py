@@ -270,7 +270,8 @@ def _result(
     packets, flits = max(int(count[cs.SAMPLED_PACKETS]), 1), max(int(count[cs.SAMPLED_FLITS]), 1)
     cycles, window = max(network.now, 1), max(window, 1)
     carried = memory.own[: len(memory.link_out) + int(memory.words[cs.NODES]), :, cs.W_FLITS]
-    used = carried[memory.link_out].reshape(-1, topology.links, carried.shape[1]).sum(axis=0) / cycles
+    by_subnet = int(memory.words[cs.SUBNETS]), topology.links, carried.shape[1]
+    used = carried[memory.link_out].reshape(by_subnet).sum(axis=0) / cycles
     accepted = memory.node[:, cs.N_ACCEPTED].reshape(-1, topology.nodes).sum(axis=0) / window
     return CycleResult(
         packet_latency_cycles=float(count[cs.PACKET_LATENCY] / packets),

@@ -6,9 +6,9 @@ from __future__ import annotations
 import numpy as np
 
 from tierform.arrays import Ints, Shorts, Words
+from tierform.jit import compiled
 from tierform.network.cycle import state as s
 from tierform.network.cycle.allocators import REQUEST
-from tierform.network.cycle.jit import compiled
 from tierform.network.cycle.modes import ACTIVE
 from tierform.network.cycle.requests import (
     SPECULATIVE_PRIORITY,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tierform.workload.families.bert import finish, places, words
 from tierform.workload.layers import Pass, Section, tied_or_own_head
 from tierform.workload.models import Model
-from tierform.workload.ops import add, dropout, linear, normalization
+from tierform.workload.ops import add, add_parameter, dropout, linear, normalization
 from tierform.workload.tape import Tape, Value
 
 HEADS = ("causal-lm", "none", "sequence-classification")
@@ -14,7 +16,12 @@ HEADS = ("causal-lm", "none", "sequence-classification")
 def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
     """Word embeddings, projected where their width differs from the model's; learned positions where it has them."""
     width = model.embedding_size or model.hidden_size
-    x = words(tape, model, p, width, shared=model.tied_embeddings and model.head == "causal-lm")
+    prompt = tape.learning.prompt
+    q = replace(p, groups=tuple(replace(group, new=group.new - prompt) for group in p.groups)) if prompt else p
+    x = words(tape, model, q, width, shared=model.tied_embeddings and model.head == "causal-lm")
+    if prompt:
+        result = (tape.local(p.tokens), width)
+        x = add_parameter(tape, x, "embedding.prompt", (prompt, width), result, copies=p.sequences, adapter=True)
     if width != model.hidden_size:
         x = linear(tape, x, "embedding.project_in", model.hidden_size, "embedding", quantizable=False)
     if model.positions == "learned":

@@ -5,8 +5,8 @@ gradient follows stands inside it as `backward`.
 """
 
 from tierform.workload.ops.activation import activation
-from tierform.workload.ops.attention import attention_core
-from tierform.workload.ops.collective import collect, enter, leave
+from tierform.workload.ops.attention import attention_core, score_tokens
+from tierform.workload.ops.collective import collect, enter, exchange, leave
 from tierform.workload.ops.dropout import dropout
 from tierform.workload.ops.elementwise import add, add_parameter, concatenate, multiply, part
 from tierform.workload.ops.embedding import embedding
@@ -32,6 +32,7 @@ __all__ = [
     "dropout",
     "embedding",
     "enter",
+    "exchange",
     "leave",
     "linear",
     "matmul",
@@ -40,6 +41,7 @@ __all__ = [
     "part",
     "rotary",
     "route",
+    "score_tokens",
     "softmax",
     "squared_error",
 ]

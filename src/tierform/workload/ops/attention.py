@@ -9,7 +9,8 @@ Every operator of a core, its gradients and what is run again of it carry the co
 
 from __future__ import annotations
 
-from tierform.workload.operator import Attention
+from tierform.workload.kv_policy import SCORE_OPERATIONS
+from tierform.workload.operator import Attention, Kind, Operand, Role
 from tierform.workload.ops.dropout import dropout
 from tierform.workload.ops.elementwise import add
 from tierform.workload.ops.matmul import matmul
@@ -63,3 +64,27 @@ def attention_core(
             shape=shape,
             causal=causal,
         )
+
+
+def score_tokens(tape: Tape, result: Value, core: Attention, name: str) -> Value:
+    """Adds the new probabilities to every cached token's score and finds the least: what heavy hitters take.
+
+    The kernel reads probabilities of all heads and the scores of all heads of keys, and writes the scores.
+    """
+    shape = (core.sequences, core.kv_heads, core.keys)
+    scores = Operand(f"{name}.scores", shape, "fp32", Role.ACTIVATION)
+    chances = (core.sequences, core.heads, core.queries, core.keys)
+    read = Operand(f"{name}.probabilities", chances, tape.formats.activations, Role.ACTIVATION)
+    made = tape.value(f"{name}.out", shape, precision="fp32", cut=True)
+    tape.emit(
+        name,
+        Kind.ELEMENTWISE,
+        "attention",
+        (result,),
+        made,
+        operands=(read, scores),
+        per_element=SCORE_OPERATIONS * core.heads * core.queries / core.kv_heads,
+    )
+    joined = result.view()
+    joined.after = (*result.after, *made.after)
+    return joined

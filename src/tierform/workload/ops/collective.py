@@ -8,6 +8,9 @@ with sequence parallelism (Korthikanti et al., 2022; x outside has a part of the
                         enter   y = all-gather of x     backward: dx is the reduce-scatter of dy
                         leave   y = reduce-scatter      backward: dx is the all-gather of dy
 
+Experts on other copies of the model (:mod:`tierform.workload.spread`)
+                        exchange  y = all-to-all of x   backward: dx is the all-to-all of dy
+
 What an all-gather has made is not kept for the backward pass: it is gathered again.  :func:`collect` gathers a result.
 """
 
@@ -63,6 +66,41 @@ def gather_features(tape: Tape, x: Value, width: int, name: str) -> Value:
         return x
     y = tape.value(f"{name}.gathered", (*x.shape[:-1], width), role=x.role, precision=x.precision)
     return _emit(tape, f"{name}.all_gather", "all_gather", x, y, "slice")
+
+
+def exchange(tape: Tape, x: Value, name: str, members: int) -> Value:
+    """Rows of x, each sent to the copy of the model that holds its expert (or back), among so many."""
+    y = tape.value(f"{name}.exchanged", x.shape, role=x.role, precision=x.precision)
+
+    def backward(reverse: Reverse, dy: Value) -> None:
+        if x.grad:
+            dx = reverse.gradient_of(x)
+            reverse.emit(
+                f"{name}.grad_input.all_to_all",
+                Kind.COLLECTIVE,
+                (dy,),
+                dx,
+                part="other",
+                per_element=0.0,
+                origin=Origin.COLLECTIVE,
+                collective="all_to_all",
+                members=members,
+            )
+            reverse.arrive(x, dx)
+
+    return tape.emit(
+        f"{name}.all_to_all",
+        Kind.COLLECTIVE,
+        "other",
+        (x,),
+        y,
+        per_element=0.0,
+        origin=Origin.COLLECTIVE,
+        shard=Shard.WHOLE,
+        collective="all_to_all",
+        members=members,
+        backward=backward,
+    )
 
 
 def _emit(tape: Tape, name: str, collective: str, x: Value, y: Value, back: str, *, again: bool = False) -> Value:

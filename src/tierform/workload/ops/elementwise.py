@@ -77,9 +77,15 @@ def multiply(tape: Tape, a: Value, b: Value, name: str, part: str) -> Value:
     return tape.emit(name, Kind.ELEMENTWISE, part, (a, b), y, saved=saved, per_element=cost, backward=backward)
 
 
-def add_parameter(tape: Tape, x: Value, name: str, shape: Shape, result: Shape, *, copies: int) -> Value:
-    """The tensor x with a learned one added (or put in front) `copies` times; that one's gradient is their sum."""
-    w = tape.parameter(name, shape, "embedding")
+def add_parameter(
+    tape: Tape, x: Value, name: str, shape: Shape, result: Shape, *, copies: int, adapter: bool = False
+) -> Value:
+    """The tensor x with a learned one added (or put in front) `copies` times; that one's gradient is their sum.
+
+    `adapter`: one that was not the model's own.
+    """
+    form = tape.formats.adapters if adapter else None
+    w = tape.parameter(name, shape, "embedding", trainable=adapter or None, adapter=adapter, precision=form)
     y = tape.value(f"{name}.out", result, cut=x.cut)
 
     def backward(reverse: Reverse, dy: Value) -> None:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, replace
 from tierform.workload import arithmetic
 from tierform.workload.operator import Kind, Operand, Origin, Role, Shard
 from tierform.workload.ops.elementwise import add
+from tierform.workload.ops.scaling import norms, scale
+from tierform.workload.precision import bits
 from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Parameter, Product, Shape, Tape, Value
 from tierform.workload.targets import FUSED
@@ -26,11 +28,16 @@ from tierform.workload.targets import FUSED
 
 @dataclass(frozen=True, slots=True)
 class Experts:
-    """`stored` weights of one shape, of which a token uses `active`; a product uses `used` of them."""
+    """`stored` weights of one shape, of which a token uses `active`; a product uses `used` of them.
+
+    As many are stored on each of `chips` chips, which are copies of the model or else share a layer (`copies`).
+    """
 
     stored: int = 1
     active: int = 1
     used: int = 1
+    chips: int = 1
+    copies: bool = False
 
 
 ONE = Experts()
@@ -122,11 +129,14 @@ def linear(
     `n` counts the outputs of all chips; `held` says how many a chip has where it is not its equal part.  `rows` are
     those of one of the experts that are used.  `weight` names a weight that another product has, too.
     """
+    learning = tape.learning
+    if learning.variant == "ia3" and target == "down" and target in learning.lora_targets:
+        x = scale(tape, x, f"{name}.ia3", x.shape[-1] * (tape.tensor if shard is Shard.INPUT else 1))
     k = k or x.shape[-1]
     own = (tape.share(n) if held is None else held) if shard is Shard.OUTPUT else n
     m = rows if rows is not None else x.elements // k
     sizes = Product(m, own, k, count=experts.used)
-    whole = n * (k * tape.tensor if shard is Shard.INPUT else k)
+    whole = n * (k * tape.tensor if shard is Shard.INPUT else k) * experts.chips
     w = tape.parameter(
         weight or name,
         (own, k),
@@ -136,11 +146,24 @@ def linear(
         active=experts.active,
         quantizable=quantizable,
         whole=whole,
+        spread=experts.chips if experts.copies else 1,
+        target=target,
     )
+    x = _narrowed(tape, x, part, quantizable)
     biases: tuple[Parameter, ...] = ()
     if bias:
         stored, active = experts.stored, experts.active
-        biases = (tape.parameter(f"{name}.bias", (own,), part, bias=True, groups=stored, active=active, whole=n),)
+        made = tape.parameter(
+            f"{name}.bias",
+            (own,),
+            part,
+            bias=True,
+            groups=stored,
+            active=active,
+            whole=n * experts.chips,
+            spread=experts.chips if experts.copies else 1,
+        )
+        biases = (made,)
     unpacked = _dequantize(tape, name, part, w, experts.used)
     cut = shard is Shard.OUTPUT
     y = tape.value(f"{name}.out", shape or (*x.shape[:-1], own), role=role, precision=precision, cut=cut)
@@ -160,7 +183,11 @@ def linear(
         shard=shard,
         backward=rule.backward,
     )
-    targets = tape.learning.lora_targets
+    targets = learning.lora_targets
+    if learning.variant == "ia3":
+        return y if target not in targets or target == "down" else scale(tape, y, f"{name}.ia3", n)
+    if learning.adapters[0] and experts is not ONE:
+        return y  # experts have none in a batch of many adapters
     if target in targets:
         return _lora(tape, y, rule, n, experts)
     for fused, parts in FUSED.items():
@@ -175,6 +202,13 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
     An adapter of a `fused` matrix has one A for all products of one input, and a part of its B for each.
     """
     rank, name, weight, sizes = tape.learning.lora_rank, beside.name, beside.w.name, beside.sizes
+    variant, (used, loaded) = tape.learning.variant, tape.learning.adapters
+    if used:
+        sizes = replace(sizes, m=-(-sizes.m // used), count=used)
+        experts = Experts(loaded, 1, used)
+    frozen = variant == "vera" or used > 0
+    if variant == "vera":  # one pair for all layers, which no layer counts
+        experts = replace(experts, stored=0)
     by_input, by_output = beside.shard is Shard.INPUT, beside.shard is Shard.OUTPUT
     shared = (fused, beside.x.name)
     inner = tape.low.get(shared) or adapter(
@@ -185,9 +219,12 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         weight=f"{weight}.lora_a",
         experts=experts,
         shard=Shard.INPUT if by_input else Shard.WHOLE,
-        whole=rank * sizes.k * (tape.tensor if by_input else 1),
+        whole=rank * sizes.k * (tape.tensor if by_input else 1) * experts.chips,
         partial=by_output,
+        frozen=frozen or variant == "lora-fa",
     )
+    if variant == "vera":
+        inner = scale(tape, inner, f"{name}.vera_d", rank)
     if fused:
         tape.low[shared] = inner
     low = adapter(
@@ -199,10 +236,13 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         experts=experts,
         shard=Shard.OUTPUT if by_output else Shard.WHOLE,
         shape=y.shape,
-        whole=n * rank,
+        whole=n * rank * experts.chips,
         partial=by_input,
+        frozen=frozen,
     )
-    return add(
+    if variant == "vera":
+        low = scale(tape, low, f"{name}.vera_b", n)
+    adapted = add(
         tape,
         y,
         low,
@@ -213,6 +253,11 @@ def _lora(tape: Tape, y: Value, beside: _Rule, n: int, experts: Experts, fused: 
         precision=y.precision,
         per_element=2.0,  # scaled and added
     )
+    if variant != "dora":
+        return adapted
+    a, b = tape.parameters[f"{weight}.lora_a"], tape.parameters[f"{weight}.lora_b"]
+    norm = norms(tape, f"{name}.dora", beside.w, a, b)
+    return scale(tape, adapted, f"{name}.dora_magnitude", n, waits=(norm,))
 
 
 def adapter(
@@ -228,8 +273,9 @@ def adapter(
     shard: Shard = Shard.WHOLE,
     whole: int = 0,
     partial: bool = False,
+    frozen: bool = False,
 ) -> Value:
-    """A small trainable matrix (n, k) beside the model's own; `partial`: its gradients are partial sums.
+    """A small matrix (n, k) beside the model's own, which learns unless `frozen`; `partial`: its gradients are partial.
 
     `whole` counts the matrix's numbers on all chips of a tensor group, where it is cut.
     """
@@ -242,11 +288,12 @@ def adapter(
         matrix=True,
         groups=experts.stored,
         active=experts.active,
-        trainable=True,
+        trainable=not frozen,
         adapter=True,
         precision=form,
         whole=whole,
         partial=partial,
+        spread=experts.chips if experts.copies else 1,
     )
     biases: tuple[Parameter, ...] = ()
     if bias:
@@ -261,7 +308,7 @@ def adapter(
         (x,),
         y,
         weights=(w, *biases),
-        saved=(x,),
+        saved=(x,) if w.trainable else (),
         operands=(x.operand((m, k)),),
         outputs=(y.operand((m, n)),),
         sizes=sizes,
@@ -274,7 +321,9 @@ def adapter(
 # -- quantized weights -------------------------------------------------------------------------------------------
 def _dequantize(tape: Tape, name: str, part: str, w: Parameter, count: int) -> tuple[Value, ...]:
     """The weight of a quantized method in the activations' format, unpacked for one product."""
-    if not (tape.training and tape.learning.quantized and w.precision == tape.learning.quantized):
+    quantized = tape.training and tape.learning.quantized and w.precision == tape.learning.quantized
+    alone = tape.formats.unpack is not None and bits(w.precision) < bits(tape.formats.unpack)
+    if not (quantized or alone):
         return ()
     unpacked = _unpacked(tape, w)
     made = tape.emit(
@@ -292,6 +341,25 @@ def _dequantize(tape: Tape, name: str, part: str, w: Parameter, count: int) -> t
         backward=lambda reverse, gradient: None,
     )
     return (made,)
+
+
+def _narrowed(tape: Tape, x: Value, part: str, quantizable: bool) -> Value:
+    """The input in the format of the products of layers, made once for all that read it."""
+    form = tape.formats.inputs
+    if form is None or part not in ("attention", "ffn") or not quantizable or bits(x.precision) <= bits(form):
+        return x
+    if x.name not in tape.narrowed:
+        y = Value(f"{x.name}.narrow", x.shape, form, x.role, cut=x.cut)
+        tape.narrowed[x.name] = tape.emit(
+            f"{x.name}.quantize",
+            Kind.ELEMENTWISE,
+            part,
+            (x,),
+            y,
+            per_element=arithmetic.QUANTIZE,
+            origin=Origin.QUANTIZE,
+        )
+    return tape.narrowed[x.name].view(x.shape)
 
 
 def _dequantize_again(reverse: Reverse, name: str, w: Parameter, count: int) -> tuple[Value, ...]:
@@ -316,4 +384,4 @@ def _dequantize_again(reverse: Reverse, name: str, w: Parameter, count: int) -> 
 
 
 def _unpacked(tape: Tape, w: Parameter) -> Value:
-    return Value(f"{w.name}.unpacked", w.shape, tape.formats.activations, Role.WEIGHT)
+    return Value(f"{w.name}.unpacked", w.shape, tape.formats.unpack or tape.formats.activations, Role.WEIGHT)

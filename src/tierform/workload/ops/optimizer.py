@@ -18,6 +18,7 @@ from tierform.errors import Problem
 from tierform.workload.arithmetic import OPTIMIZER, OPTIMIZER_STATES
 from tierform.workload.graph import Weight
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role, Shard
+from tierform.workload.ops.galore import PREFIX, galore_numbers, galore_update, projected
 from tierform.workload.parallel import Parallelism
 from tierform.workload.precision import PrecisionPlan, bits
 
@@ -34,8 +35,11 @@ def master_format(weight: Weight, plan: PrecisionPlan) -> str | None:
 
 def optimizer_problems(optimizer: str, split: Parallelism) -> list[Problem]:
     """What an optimizer asks for that a split does not give."""
-    if optimizer != "muon" or (split.tensor == 1 and not split.zero):
+    if not (optimizer == "muon" or optimizer.startswith(PREFIX)) or (split.tensor == 1 and not split.zero):
         return []
+    if optimizer != "muon":
+        what = "GaLore decomposes whole gradients, and they are cut by tensor parallelism or sharded states"
+        return [Problem(what, key="method", value="galore", fix="Leave tensor at 1 and zero at 0.")]
     what = "Muon makes whole matrices orthogonal, and their momentum is cut by tensor parallelism or sharded states"
     return [Problem(what, key="optimizer", value=optimizer, fix="Choose adamw, or leave tensor at 1 and zero at 0.")]
 
@@ -49,6 +53,9 @@ def state_numbers(weight: Weight, optimizer: str, plan: PrecisionPlan, sharing: 
     """(format, numbers) of each state of one group of a weight, or of the part that one of `sharing` copies keeps."""
     number = -(-weight.elements // sharing)
     form = plan.optimizer_states
+    if projected(weight, optimizer):
+        return [(form, number) for number in galore_numbers(weight, optimizer)]
+    optimizer = "adamw" if optimizer.startswith(PREFIX) else optimizer
     if optimizer == "adamw-8bit" and weight.matrix and weight.elements >= LEAST_8BIT:
         scales = -(-number // BLOCK_8BIT)
         return [("int8", number), ("int8", number), ("fp32", scales), ("fp32", scales)]
@@ -70,8 +77,11 @@ def update_operators(
     for weight in weights:
         if orthogonal(weight, optimizer):
             found += _muon(weight, plan)
+        elif projected(weight, optimizer):
+            found += galore_update(weight, optimizer, plan, *_copies(weight, plan, weight.shape))
         else:
-            found.append(_update(weight, "adamw" if optimizer == "muon" else optimizer, plan, sharing))
+            plain = "adamw" if optimizer == "muon" or optimizer.startswith(PREFIX) else optimizer
+            found.append(_update(weight, plain, plan, sharing))
     return tuple(found)
 
 

@@ -10,9 +10,9 @@ import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from tierform.workload.layout import formats_of
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.tape import Parameter, Shape, Value
+from tierform.workload.tensor_formats import formats_of
 
 if TYPE_CHECKING:
     from torch.fx import Node

@@ -1,0 +1,278 @@
+"""Scaling laws: how a constant changes with the size of its part.  Coefficients stand in the library's `laws` file.
+
+Every law gives a ratio between two sizes, so a constant stays what its file says at the size for which the file gives
+it.  A component's class that scales its parameters is a :class:`Scalable`; :func:`times` writes a scaled constant with
+what was done to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import log
+from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
+
+from pydantic import BaseModel, Field
+
+from tierform import library
+from tierform.files import read_yaml
+from tierform.provenance import Constant
+from tierform.schema import Bits, FileModel, quantity, validate
+
+FILE = "laws"
+_Number = Annotated[Constant, quantity("1", minimum=0)]
+WIDTH_B = 32  # of an access where nobody says; usual of scratchpads
+Steps = tuple[str | int, ...]
+P = TypeVar("P", bound=BaseModel)
+
+
+class AdcLaw(FileModel):
+    """Converters: energy and area of N bits go as bit * N + level * 2^N, and with the rate above `corner`."""
+
+    energy_bit: _Number = Field(description="Energy of a decision and its logic, relative")
+    energy_level: _Number = Field(description="Energy of a level, relative")
+    area_bit: _Number = Field(description="Area of a decision and its logic, relative")
+    area_level: _Number = Field(description="Area of a level, relative")
+    least_bits: Bits = Field(description="Fewest bits of the points to which the law was fitted")
+    most_bits: Bits = Field(description="Most bits of these points")
+    corner: Annotated[Constant, quantity("1/s", above=0)] = Field(
+        description="Rate above which energy and area go with the rate"
+    )
+
+    def energy(self, bits: int, kind: str) -> float:
+        """Energy of a conversion, relative; of a flash converter it goes with its 2^N - 1 comparators."""
+        return 2.0**bits - 1 if kind == "flash" else self.energy_bit.value * bits + self.energy_level.value * 2.0**bits
+
+    def area(self, bits: int, kind: str) -> float:
+        """Area of a converter, relative."""
+        return 2.0**bits - 1 if kind == "flash" else self.area_bit.value * bits + self.area_level.value * 2.0**bits
+
+    def speed(self, rate: float) -> float:
+        """What a rate adds to energy and area, as a factor."""
+        return max(1.0, rate / self.corner.value)
+
+
+class DacLaw(FileModel):
+    """Drivers of N bits have 2^N - 1 unit elements."""
+
+    most_bits: Bits = Field(description="Bits above which nobody builds them so")
+    note: str = Field(description="What it is")
+
+
+class RegisterLaw(FileModel):
+    """Registers at an array hold what enters its rows and what leaves its columns."""
+
+    rows: _Number = Field(description="Share that goes with the rows; the rest goes with the columns")
+
+
+class WireLaw(FileModel):
+    """Wires over the cells of an array, by cell."""
+
+    resistance: Annotated[Constant, quantity("ohm", minimum=0)] = Field(description="Resistance of a wire over a cell")
+    capacitance: Annotated[Constant, quantity("F", minimum=0)] = Field(description="Its capacitance")
+
+    def settling_s(self, cells: int, bits: int) -> float:
+        """Time in which a wire over so many cells settles to half a level of so many bits."""
+        return log(2.0) * (bits + 1) * 0.5 * self.resistance.value * self.capacitance.value * cells**2
+
+
+class VoltageLaw(FileModel):
+    """Clock against supply (alpha-power law), within a range."""
+
+    supply: Annotated[Constant, quantity("V", above=0)] = Field(description="Supply at which a file's constants hold")
+    threshold: Annotated[Constant, quantity("V", above=0)] = Field(description="Threshold of a transistor")
+    exponent: _Number = Field(description="Of the overdrive")
+    lowest: _Number = Field(description="Lowest supply over the given one")
+    highest: _Number = Field(description="Highest supply over the given one")
+
+    def clock(self, supply: float) -> float:
+        """The clock at so many times the given supply, over that at the given one."""
+        nominal, threshold = self.supply.value, self.threshold.value
+        volts = supply * nominal
+        here = (volts - threshold) ** self.exponent.value / volts
+        return float(here / ((nominal - threshold) ** self.exponent.value / nominal))
+
+    def supply_for(self, clock: float) -> float:
+        """The supply, over the given one, that so many times the given clock needs; held within the range."""
+        low, high = self.lowest.value, self.highest.value
+        if clock == 1.0:
+            return 1.0
+        if clock <= self.clock(low) or clock >= self.clock(high):
+            return low if clock < 1 else high
+        for _ in range(40):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self.clock(middle) < clock else (low, middle)
+        return (low + high) / 2
+
+
+class SramLaw(FileModel):
+    """Arrays of SRAM: energy of a byte and area, fitted to runs of CACTI; sizes in KiB, an access in bytes."""
+
+    byte: _Number = Field(description="Energy of a byte whatever the size, pJ")
+    byte_root: _Number = Field(description="Energy of a byte with the square root of a bank's size, pJ")
+    root: _Number = Field(description="Energy of an access with the square root of a bank's size, pJ")
+    banks_root: _Number = Field(description="Energy of a byte with the square root of all banks, where several, pJ")
+    kib: _Number = Field(description="Area of a KiB, mm2")
+    port: _Number = Field(description="Area of a byte of width of a bank, mm2")
+    route: _Number = Field(description="Area of a byte of width with the square root of all banks, where several, mm2")
+    least: Annotated[Constant, quantity("B", above=0)] = Field(description="Smallest array of the fit")
+    most: Annotated[Constant, quantity("B", above=0)] = Field(description="Largest array of the fit")
+
+    def energy(self, size_B: float, banks: int = 1, width_B: int = WIDTH_B) -> float:
+        """Energy of a byte in pJ at 32 nm."""
+        whole = (size_B / 1024) ** 0.5
+        each = (size_B / 1024 / banks) ** 0.5
+        far = self.banks_root.value * whole if banks > 1 else 0.0
+        return float(self.byte.value + self.byte_root.value * each + self.root.value * each / width_B + far)
+
+    def size(self, size_B: float, banks: int = 1, width_B: int = WIDTH_B) -> float:
+        """Area in mm2 at 32 nm."""
+        far = self.route.value * width_B * (size_B / 1024) ** 0.5 if banks > 1 else 0.0
+        return self.kib.value * size_B / 1024 + self.port.value * banks * width_B + far
+
+    def beyond(self, size_B: float) -> str:
+        """What to say of a size outside the fit."""
+        if self.least.value <= size_B <= self.most.value:
+            return ""
+        return ", outside the fitted 8 KiB to 8 MiB"
+
+
+class RouterLaw(FileModel):
+    """Routers: buffers and clock go with width and ports, the crossbar with their squares, allocators stay."""
+
+    buffers: _Number = Field(description="Share of buffers and clock")
+    crossbar: _Number = Field(description="Share of the crossbar")
+    allocators: _Number = Field(description="Share of the allocators")
+
+    def size(self, width: float, ports: float = 1.0) -> float:
+        """Area and static power of a router so many times as wide, with so many times the ports."""
+        by = width * ports
+        return self.buffers.value * by + self.crossbar.value * by**2 + self.allocators.value * ports**2
+
+    def energy_per_bit(self, width: float, ports: float = 1.0) -> float:
+        """Energy of a bit: in the crossbar its wire goes over all ports, allocation is shared by the bits of a flit."""
+        return self.buffers.value + self.crossbar.value * width * ports + self.allocators.value * ports / width
+
+
+class LawsFile(FileModel):
+    """All laws."""
+
+    adc: AdcLaw = Field(description="Converters by bits and rate")
+    dac: DacLaw = Field(description="Drivers by bits")
+    registers: RegisterLaw = Field(description="Registers at an array by rows and columns")
+    wire: WireLaw = Field(description="Wires of an array by cells")
+    voltage: VoltageLaw = Field(description="Clock against supply")
+    adder_bit: Annotated[Constant, quantity("J", minimum=0)] = Field(description="Energy of a bit of an adder at 45 nm")
+    lane_area: Annotated[Constant, quantity("m^2", above=0)] = Field(description="Area of a vector lane at 45 nm")
+    multiprocessor_area: _Number = Field(description="Share of a GPU's die that goes with its multiprocessors")
+    router: RouterLaw = Field(description="Routers by width and ports")
+    sram: SramLaw = Field(description="SRAM by capacity and banks")
+
+
+@lru_cache(maxsize=1)
+def laws() -> LawsFile:
+    """The library's scaling laws."""
+    return validate(LawsFile, read_yaml(library.find("processes", FILE)))
+
+
+@runtime_checkable
+class Scalable(Protocol):
+    """A component's class whose constants hold for the sizes that its data file gives, and scale to others."""
+
+    schema: ClassVar[type[BaseModel]]
+
+    @classmethod
+    def scaled(cls, parameters: BaseModel, given: BaseModel, own: AbstractSet[Steps]) -> Scaled:
+        """`parameters` with the constants of `given`, the data file, scaled to their sizes.
+
+        Keys of `own` were given for the new sizes and stay.
+        """
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """Scaled parameters, and a sentence for each law that was used."""
+
+    parameters: BaseModel
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass
+class Scaling:
+    """Collects what is scaled: constants by their steps, and why."""
+
+    own: AbstractSet[Steps]
+    changes: dict[Steps, object] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def constant(self, at: Steps, constant: Constant | None, factor: float, why: str) -> bool:
+        """Scale a constant unless it was given for the new size; whether it was."""
+        if constant is None or factor == 1.0 or self.is_own(at):
+            return False
+        self.changes[at] = times(constant, factor, why)
+        return True
+
+    def number(self, at: Steps, value: float, factor: float) -> None:
+        """Scale a plain number unless it was given."""
+        if factor != 1.0 and not self.is_own(at):
+            self.changes[at] = value * factor
+
+    def is_own(self, at: Steps) -> bool:
+        """Whether the changes give this key themselves."""
+        return at in self.own
+
+    def say(self, text: str) -> Self:
+        """A remark for the result."""
+        self.remarks.append(text)
+        return self
+
+    def supply(self, clock: Constant, given: Constant) -> float:
+        """The supply that a clock needs, over that of the given clock; a remark says so and where the law ends."""
+        law = laws().voltage
+        supply = law.supply_for(clock.value / given.value)
+        if supply != 1.0:
+            ends = supply in (law.lowest.value, law.highest.value)
+            end = ", where the law ends" if ends else ""
+            told = f"given at {given.value / 1e9:.3g} GHz; {clock.value / 1e9:.3g} GHz takes {supply:.3g} of the supply"
+            self.say(told + end)
+        return supply
+
+    def on(self, parameters: BaseModel) -> Scaled:
+        """The parameters with everything scaled."""
+        return Scaled(_with(parameters, self.changes) if self.changes else parameters, tuple(self.remarks))
+
+
+def times(constant: Constant, factor: float, why: str) -> Constant:
+    """A scaled constant: no better than fitted, with what it was."""
+    kind: Literal["assumed", "fitted"] = "assumed" if constant.kind == "assumed" else "fitted"
+    note = "; ".join(part for part in (constant.note, f"times {factor:.4g}: {why}") if part)
+    return Constant(constant.value * factor, constant.unit, kind, constant.source, note)
+
+
+def _with(model: P, changes: dict[Steps, object]) -> P:
+    """The model with values at steps exchanged."""
+    nested: dict[str, dict[Steps, object]] = {}
+    for (first, *rest), value in changes.items():
+        nested.setdefault(str(first), {})[tuple(rest)] = value
+    update: dict[str, object] = {}
+    for key, inner in nested.items():
+        old = getattr(model, key)
+        if () in inner:
+            update[key] = inner[()]
+        elif isinstance(old, BaseModel):
+            update[key] = _with(old, inner)
+        else:
+            update[key] = _in_table(old, inner)
+    return model.model_copy(update=update)
+
+
+def _in_table(table: dict[str, object], changes: dict[Steps, object]) -> dict[str, object]:
+    found = dict(table)
+    nested: dict[str, dict[Steps, object]] = {}
+    for (first, *rest), value in changes.items():
+        nested.setdefault(str(first), {})[tuple(rest)] = value
+    for key, inner in nested.items():
+        old = found[key]
+        found[key] = inner[()] if () in inner else _with(old, inner) if isinstance(old, BaseModel) else old
+    return found

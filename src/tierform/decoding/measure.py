@@ -1,0 +1,134 @@
+"""How long passes take on this machine, how often a draft is accepted, and what follows for each number of tokens.
+
+Passes are timed by processor time where torch has one thread, else by the wall clock, as the median of repeats, at a
+given context.  The acceptance is read off the logits of target and draft on the same text: the mean over its tokens of
+the sum of min(p, q), or of equal first choices.  The prediction for k drafted tokens is
+
+    tokens a step (k) / (k draft passes + a pass over k + 1 tokens + choosing them)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from tierform.decoding.acceptance import overlap, tokens_a_step, verify
+from tierform.decoding.drafts import Lookup, ModelDraft
+from tierform.decoding.loop import Draft, Sampling, Stepper
+
+REPEATS = 5
+MOST = 8
+
+
+def clock() -> Callable[[], float]:
+    """Processor time with one thread, wall time with several."""
+    return time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+
+
+@dataclass(frozen=True, slots=True)
+class PassTimes:
+    """Seconds of a pass over 1, 2, ... tokens (`verify_s`), of one draft pass, of choosing for 1, 2, ... tokens."""
+
+    verify_s: tuple[float, ...]
+    draft_s: float
+    choose_s: tuple[float, ...]
+
+    def step_s(self, count: int) -> float:
+        """A step of `count` drafted tokens."""
+        return count * self.draft_s + self.verify_s[count] + self.choose_s[count]
+
+    def token_s(self) -> float:
+        """A token of plain decoding."""
+        return self.verify_s[0] + self.choose_s[0]
+
+
+def pass_times(model: Any, draft: Draft | None, context: list[int], sampling: Sampling, most: int = MOST) -> PassTimes:
+    """Passes over 1 to `most` + 1 tokens after a context, a draft pass, and choosing."""
+    target = Stepper(model)
+    target.feed(context)
+    verifying = [_fed_s(target, context[: count + 1]) for count in range(most + 1)]
+    draft_s = 0.0
+    if isinstance(draft, ModelDraft):
+        beside = Stepper(draft.stepper.model)
+        beside.feed(context)
+        draft_s = _fed_s(beside, context[:1])
+    choosing = [_chosen_s(model.config.vocab_size, count, sampling) for count in range(most + 1)]
+    return PassTimes(tuple(verifying), draft_s, tuple(choosing))
+
+
+def _fed_s(stepper: Stepper, tokens: list[int]) -> float:
+    now, length, times = clock(), stepper.length, []
+    for _ in range(REPEATS):
+        begin = now()
+        stepper.feed(tokens)
+        times.append(now() - begin)
+        stepper.keep(length)
+    return median(times)
+
+
+def _chosen_s(vocabulary: int, count: int, sampling: Sampling) -> float:
+    now, random = clock(), np.random.default_rng(0)
+    logits = torch.randn(count + 1, vocabulary)
+    drafted = np.zeros((1, count), np.int64)
+    times = []
+    for _ in range(3):
+        begin = now()
+        p = sampling.probabilities(logits)
+        q = np.stack([sampling.probabilities(logits[:1])[0] for _ in range(count)]) if count else p[:0]
+        verify(p[None], q[None], drafted, random)
+        times.append(now() - begin)
+    return median(times)
+
+
+def predicted_acceptance(
+    model: Any, draft: Draft, texts: list[tuple[list[int], list[int]]], sampling: Sampling, count: int = MOST
+) -> list[float]:
+    """Acceptance by position, from logits: on each (prompt, what followed) of the target's own text.
+
+    For a model the mean of the sum of min(p, q) is the same at each position.  A lookup is asked at each token for as
+    many as `count`, and position j counts where the ones before it are right.
+    """
+    if isinstance(draft, ModelDraft):
+        shared = []
+        for prompt, answer in texts:
+            p, q = (_chances(one, prompt, answer, sampling) for one in (model, draft.stepper.model))
+            shared.append(overlap(p, q))
+        return [float(np.concatenate(shared).mean())]
+    assert isinstance(draft, Lookup)
+    tried, right = np.zeros(count), np.zeros(count)
+    random = np.random.default_rng(0)
+    for prompt, answer in texts:
+        p = _chances(model, prompt, answer, sampling)
+        for place in range(len(answer) - 1):
+            drafted, _ = draft.propose([*prompt, *answer[: place + 1]], count, sampling, random)
+            for depth, token in enumerate(drafted):
+                if place + 1 + depth >= len(answer):
+                    break
+                tried[depth] += 1
+                right[depth] += p[place + 1 + depth, token]
+                if token != answer[place + 1 + depth]:
+                    break
+    return [float(r / t) if t else 0.0 for r, t in zip(right, tried, strict=True)]
+
+
+def _chances(model: Any, prompt: list[int], answer: list[int], sampling: Sampling) -> np.ndarray:
+    """Distributions (tokens of the answer, vocabulary) that each token of the answer was, or would be, drawn from."""
+    with torch.inference_mode():
+        logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float()
+    return sampling.probabilities(logits[len(prompt) - 1 : -1])
+
+
+def tokens_per_s(times: PassTimes, acceptance: list[float], count: int) -> float:
+    """Predicted tokens a second with `count` drafted tokens."""
+    return tokens_a_step(acceptance, count) / times.step_s(count)
+
+
+def best_count(times: PassTimes, acceptance: list[float]) -> int:
+    """The number of drafted tokens with the most predicted tokens a second."""
+    return max(range(1, len(times.verify_s)), key=lambda count: tokens_per_s(times, acceptance, count))

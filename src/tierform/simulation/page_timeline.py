@@ -1,0 +1,118 @@
+"""What each resource does over time in a few bytes, for a page: shares of equal pieces of the run's time.
+
+A row is a resource; a piece has the share of its time in which the resource works, and the operator that works most in
+it.  So a row that is rarely busy never looks full, however many its steps are.  The crossbars of a weight are one
+resource of each layer; their row is the mean over the layers.  All transfers are one row, in which any of them counts.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tierform.simulation.run import Run
+from tierform.simulation.schedule_timeline import TRANSFER
+
+NETWORK = "network"
+PIECES = 2000
+FULL = 255  # the share of a piece that is busy all the time
+Floats = NDArray[np.float64]
+
+
+def timeline_view(run: Run) -> dict[str, Any] | None:
+    """The rows of a recorded run; None where no timeline was recorded."""
+    stages: list[dict[str, Any]] = []
+    works: dict[str, _Work] = {}
+    clock_s = 0.0
+    for made, entry in zip(run.timed, run.ledger.stages, strict=True):
+        for piece in made.schedule.pieces() if made.schedule.slices else ():
+            resource = NETWORK if piece.kind == TRANSFER else piece.resource
+            work = works.setdefault(resource, _Work())
+            work.start.append(clock_s + piece.start_s)
+            work.end.append(clock_s + piece.end_s)
+            work.lane.append(piece.layer if piece.own else 0)
+            work.name.append(piece.name or piece.kind)
+        once_s = entry.seconds / max(1, made.stage.repeat)
+        stages.append(
+            {"name": made.stage.name, "start_s": clock_s, "end_s": clock_s + once_s, "repeat": made.stage.repeat}
+        )
+        clock_s += entry.seconds
+    if not works:
+        return None
+    names = list(dict.fromkeys(name for work in works.values() for name in work.name))
+    return {
+        "end_s": clock_s,
+        "pieces": PIECES,
+        "names": names,
+        "stages": stages,
+        "rows": [_row(resource, works[resource], names, clock_s) for resource in sorted(works)],
+    }
+
+
+@dataclass(slots=True)
+class _Work:
+    """The times in which a resource works, each with its lane (a layer, of crossbars) and its operator."""
+
+    start: list[float] = field(default_factory=list)
+    end: list[float] = field(default_factory=list)
+    lane: list[int] = field(default_factory=list)
+    name: list[str] = field(default_factory=list)
+
+
+def _row(resource: str, work: _Work, names: list[str], end_s: float) -> dict[str, Any]:
+    number = {name: index for index, name in enumerate(names)}
+    start, end, lane = np.array(work.start), np.array(work.end), np.array(work.lane)
+    what = np.array([number[name] for name in work.name])
+    lanes = np.unique(lane)
+    share = np.zeros(PIECES)
+    busy_s = 0.0
+    for one in lanes:
+        starts, ends = union(start[lane == one], end[lane == one])
+        share += covered(starts, ends, end_s) / len(lanes)
+        busy_s += float((ends - starts).sum()) / len(lanes)
+    most = np.full(PIECES, -1)
+    largest = np.zeros(PIECES)
+    for one in np.unique(what):
+        mine = covered(*union(start[what == one], end[what == one]), end_s)
+        more = mine > largest
+        most[more], largest[more] = one, mine[more]
+    coded = np.where(share > 0, np.maximum(1, np.rint(share * FULL)), 0).astype(np.uint8)
+    return {
+        "resource": resource,
+        "lanes": len(lanes),
+        "busy_s": busy_s,
+        "share": base64.b64encode(coded.tobytes()).decode("ascii"),
+        "operator": _runs(most),
+    }
+
+
+def union(start: Floats, end: Floats) -> tuple[Floats, Floats]:
+    """The times in which any of the intervals runs, as intervals that do not meet."""
+    order = np.argsort(start, kind="stable")
+    start, reach = start[order], np.maximum.accumulate(end[order])
+    first = np.r_[True, start[1:] > reach[:-1]]
+    return start[first], reach[np.r_[first[1:], True]]
+
+
+def covered(start: Floats, end: Floats, end_s: float, pieces: int = PIECES) -> Floats:
+    """The share of each piece of the time up to `end_s` that intervals that do not meet cover."""
+    edges = np.linspace(0.0, end_s, pieces + 1)
+    lengths = np.r_[0.0, np.cumsum(end - start)]
+    place = np.searchsorted(start, edges, side="right")
+    before = lengths[np.maximum(place - 1, 0)]
+    inside = np.where(
+        place > 0, np.minimum(edges, end[np.maximum(place - 1, 0)]) - start[np.maximum(place - 1, 0)], 0.0
+    )
+    share: Floats = np.diff(before + np.maximum(inside, 0.0)) * pieces / end_s
+    return np.clip(share, 0.0, 1.0)
+
+
+def _runs(values: NDArray[np.int64]) -> list[int]:
+    """The values as pairs of a value and how often it follows itself."""
+    cut = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
+    lengths = np.diff(np.r_[cut, len(values)])
+    return [int(one) for pair in zip(values[cut], lengths, strict=True) for one in pair]

@@ -1,0 +1,119 @@
+"""Does it fit, and what is cheapest?  Each way to do a task on a chip: its memory by part, and where it fits its cost.
+
+Of fine-tuning the ways are full, LoRA and QLoRA, of inference the formats of the weights.  Every way is a Job like any
+other: bytes, time and energy are those that ``tierform simulate`` would answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from tierform.chip.description import Chip
+from tierform.errors import Problem, TierformError
+from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.choose import task_on
+from tierform.simulation.job import Job
+from tierform.simulation.runtime import Runtime
+from tierform.simulation.traffic import MemoryBehind
+from tierform.workload import FineTuning, Inference, Model, Task, expand
+from tierform.workload.parallel import MicroBatches
+from tierform.workload.task import Full, LoRA, QLoRA, resolved_precision
+
+MOST_BATCH = 4096
+FORMATS = ("bf16", "int8", "int4")
+Content = dict[str, Any]
+
+
+def fits(job: Job) -> Iterator[Content]:
+    """The ways one by one, each as an event of a job."""
+    chip, model, task = job.chip, job.model, job.task
+    if not isinstance(chip, Chip) or not isinstance(model, Model) or task is None:
+        raise TierformError([Problem("only a model of the library or of a config.json can be tried in several ways")])
+    capacity_B = sum(tier.capacity_B for tier in MemoryBehind(chip).tiers)
+    ways = list(_ways(task))
+    for number, (name, way) in enumerate(ways):
+        yield {"event": "progress", "done": number, "total": len(ways), "text": name}
+        yield {"event": "fit", "name": name, "capacity_B": capacity_B, **_tried(replace(job, task=way), capacity_B)}
+
+
+def _ways(task: Task) -> Iterator[tuple[str, Task]]:
+    if isinstance(task, FineTuning):
+        rank = task.method.rank if isinstance(task.method, LoRA | QLoRA) else 8
+        yield "full", replace(task, method=Full())
+        yield f"LoRA, rank {rank}", replace(task, method=LoRA(rank))
+        yield f"QLoRA, rank {rank}", replace(task, method=QLoRA(rank))
+    elif isinstance(task, Inference):
+        plan = resolved_precision(task)
+        for form in dict.fromkeys((plan.weights, *FORMATS)):
+            yield f"weights {form}", replace(task, precision=replace(plan, weights=form))
+    else:
+        yield "as asked", task
+
+
+def _tried(job: Job, capacity_B: int) -> Content:
+    """One way: its bytes by part as they wait in memory, and its cost where it fits."""
+    try:
+        before = sum(_parts(job).values())
+    except TierformError as error:
+        return {"parts_B": {}, "problem": str(error.problems[0].what)}
+    try:
+        result = job.simulate()
+    except DoesNotFit as error:
+        most = _most_batch(job, capacity_B, before - error.needed_B)
+        return {"parts_B": error.parts_B, "most_batch": most, "problem": str(error.problems[0].what)}
+    except TierformError as error:
+        return {"parts_B": {}, "problem": str(error.problems[0].what)}
+    waiting = {name: sum(places.values()) for name, places in result.memory_placement_B.items()}
+    rate = next((result.throughput[key] for key in _RATES if result.throughput.get(key)), None)
+    return {
+        "parts_B": waiting,
+        "most_batch": _most_batch(job, capacity_B, before - sum(waiting.values())),
+        "latency_s": result.latency_s,
+        "energy_J": result.energy_J,
+        "chips": result.chips,
+        "tokens_per_s": rate,
+        "J_per_token": result.average_power_W / rate if rate else None,
+    }
+
+
+_RATES = ("training_tokens_per_s", "decode_tokens_per_s", "prefill_tokens_per_s")
+
+
+def _parts(job: Job) -> dict[str, int]:
+    """Bytes on one chip by part, before anything is timed."""
+    assert isinstance(job.model, Model) and isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
+    assert job.task is not None
+    task = task_on(job.task, job.chip)
+    attention = job.runtime.attention_on(job.chip)
+    split = job.micro_batches
+    parts = split if isinstance(split, MicroBatches) else MicroBatches(split or 1, split or 1, split or 1)
+    return expand(job.model, task, parts, parallelism=job.parallelism, attention=attention).footprint.parts()
+
+
+def _most_batch(job: Job, capacity_B: int, spared_B: int) -> int:
+    """The largest batch whose memory fits; 0 where not even one of each copy does.
+
+    `spared_B` need not wait in memory, whatever the batch: weights that stay in crossbars.
+    """
+    copies = job.parallelism.data
+
+    def needed(times: int) -> float:
+        assert job.task is not None
+        try:
+            changed = replace(job.task, batch=times * copies)  # type: ignore[arg-type]
+            return sum(_parts(replace(job, task=changed)).values()) - spared_B
+        except TierformError:
+            return float("inf")
+
+    if needed(1) > capacity_B:
+        return 0
+    low, high = 1, 2
+    while high * copies <= MOST_BATCH and needed(high) <= capacity_B:
+        low, high = high, high * 2
+    high = min(high, MOST_BATCH // copies + 1)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if needed(middle) <= capacity_B else (low, middle)
+    return low * copies

@@ -1,0 +1,169 @@
+"""The studio's server: the built pages, what was opened, and jobs.  Starlette and uvicorn, on this machine only."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import socket
+import webbrowser
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tierform.errors import MissingDependency, fail
+from tierform.studio.content import Content, Opened, pages
+from tierform.studio.export import _plain, asset
+from tierform.studio.guard import App, Guard
+from tierform.studio.jobs import JobQueue, StudioJob
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+# The files that are sent, with their types; no other path is looked up anywhere.
+FILES = {
+    "page.html": "text/html; charset=utf-8",
+    "pages.css": "text/css; charset=utf-8",
+    "pages.js": "text/javascript; charset=utf-8",
+    "more.js": "text/javascript; charset=utf-8",
+    "stack.js": "text/javascript; charset=utf-8",
+    "series.js": "text/javascript; charset=utf-8",
+    "inter.woff2": "font/woff2",
+}
+KINDS = ("simulate", "influence", "constants", "chip", "fit")
+
+
+def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, limit_s: float = 120.0) -> App:
+    """The application; `paths` are the files and folders that it was opened with."""
+    try:
+        from starlette.applications import Starlette
+        from starlette.responses import JSONResponse, Response, StreamingResponse
+        from starlette.routing import Route
+    except ImportError:
+        raise MissingDependency("starlette", "the studio", "studio") from None
+    roots = tuple(str((path if path.is_dir() else path.parent).resolve()) for path in paths)
+    queues = {kind: JobQueue(roots, limit_s) for kind in ("answers", "influence")}
+    content = json.dumps(_plain(pages(opened, exported=False)), separators=(",", ":")).encode()
+
+    @contextlib.asynccontextmanager
+    async def life(_: Starlette) -> AsyncIterator[None]:
+        for queue in queues.values():
+            queue.start()
+        try:
+            yield
+        finally:
+            for queue in queues.values():
+                await queue.close()
+
+    def found(request: Request) -> tuple[JobQueue, StudioJob] | None:
+        name = request.path_params["id"]
+        return next(((queue, job) for queue in queues.values() if (job := queue.find(name))), None)
+
+    def refused(status: int, message: str) -> Response:
+        return JSONResponse({"problems": [{"message": message}]}, status)
+
+    async def page(_: Request) -> Response:
+        return Response(asset("page.html"), media_type=FILES["page.html"])
+
+    async def file(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in FILES:
+            return refused(404, "no such page")
+        return Response(asset(name), media_type=FILES[name])
+
+    async def opened_content(_: Request) -> Response:
+        return Response(content, media_type="application/json")
+
+    async def names(_: Request) -> Response:
+        from tierform import library
+
+        return JSONResponse({shelf: list(library.names(shelf)) for shelf in ("models", "chips", "runtimes")})
+
+    async def add(request: Request) -> Response:
+        try:
+            task: Any = json.loads(await request.body())
+        except (ValueError, RecursionError):
+            return refused(400, "the body is no JSON")
+        if not isinstance(task, dict) or task.get("kind") not in KINDS:
+            return refused(400, f"a task needs its kind: {', '.join(KINDS)}")
+        # The influence of all constants takes seconds: it has a process of its own, so that a move need not wait.
+        queue = queues["influence" if task["kind"] == "influence" else "answers"]
+        job = queue.add({key: task.get(key) for key in ("kind", "job", "vary")})
+        if job is None:
+            return refused(429, "too many jobs wait already")
+        return JSONResponse({"id": job.id}, 202)
+
+    async def events(request: Request) -> Response:
+        known = found(request)
+        if known is None:
+            return refused(404, "no such job")
+        queue, job = known
+
+        async def told() -> AsyncIterator[str]:
+            async for event in queue.events(job):
+                kind = event["event"]
+                yield f"event: {kind}\ndata: {json.dumps(_plain(event), separators=(',', ':'))}\n\n"
+
+        return StreamingResponse(told(), media_type="text/event-stream")
+
+    async def stop(request: Request) -> Response:
+        known = found(request)
+        if known is None:
+            return refused(404, "no such job")
+        known[0].stop(known[1])
+        return Response(status_code=204)
+
+    app = Starlette(
+        routes=[
+            Route("/", page),
+            Route("/api/content", opened_content),
+            Route("/api/library", names),
+            Route("/api/jobs", add, methods=["POST"]),
+            Route("/api/jobs/{id}/events", events),
+            Route("/api/jobs/{id}", stop, methods=["DELETE"]),
+            Route("/{name}", file),
+        ],
+        lifespan=life,
+    )
+    return Guard(app, port=port, token=token)
+
+
+def listening(port: int) -> socket.socket:
+    """A socket on 127.0.0.1; TierformError where the port is taken."""
+    opened = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        opened.bind(("127.0.0.1", port))
+    except OSError as error:
+        opened.close()
+        fail(
+            f"cannot listen there: {error.strerror}", key="--port", value=port, fix="Leave it out: a free one is taken."
+        )
+    return opened
+
+
+def serve(opened: Opened, paths: Sequence[Path], *, port: int = 0, browser: bool = True) -> None:
+    """Serve until interrupted; prints the address."""
+    try:
+        import uvicorn
+    except ImportError:
+        raise MissingDependency("uvicorn", "the studio", "studio") from None
+    asset("page.html")
+    socket_ = listening(port)
+    port = socket_.getsockname()[1]
+    token = secrets.token_urlsafe(32)
+    address = f"http://127.0.0.1:{port}/#{token}"
+    app = make_app(opened, paths, port=port, token=token)
+    print(f"studio: {address}", flush=True)
+    print("Only this machine reaches it.  From another one: ssh -L", f"{port}:127.0.0.1:{port} HOST.  Ctrl-C ends it.")
+    if browser:
+        webbrowser.open(address)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=1
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[socket_])
+
+
+__all__ = ["Content", "make_app", "serve"]

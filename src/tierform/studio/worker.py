@@ -1,0 +1,170 @@
+"""The process that runs jobs for the studio: one at a time, each asked for and answered over a pipe.
+
+It is a process of its own so that "Stop" ends a job for certain, and so that a job that takes all memory takes nothing
+of the server with it.  What it needs once (libraries, a model's workload, costs) stays warm between jobs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from tierform.errors import Problem, TierformError
+
+Content = dict[str, Any]
+Tell = Callable[[Content], None]
+_PATHS = ("model", "chip", "runtime", "mapping")
+
+
+def work(pipe: Connection, roots: tuple[str, ...]) -> None:
+    """Answer tasks until the pipe is closed."""
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    _warm()
+    while True:
+        try:
+            task = pipe.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            KINDS[task["kind"]](task, pipe.send, roots)
+            pipe.send({"event": "end"})
+        except TierformError as error:
+            pipe.send({"event": "problem", "problems": _told(error.problems)})
+        except MemoryError:
+            pipe.send({"event": "problem", "problems": _told([Problem("the memory does not suffice")])})
+        except Exception as error:  # a fault of ours: the page says so, the server goes on
+            what = f"the job ended with a fault of the program ({type(error).__name__}: {error})"
+            pipe.send({"event": "problem", "problems": _told([Problem(what)])})
+
+
+def _warm() -> None:
+    """Load what every job needs, before one is asked for."""
+    import tierform.simulation.elasticity
+    import tierform.simulation.simulate
+    import tierform.studio.content  # noqa: F401
+
+
+def _told(problems: Any) -> list[Content]:
+    from tierform.studio.content import problem_content
+
+    return [problem_content(problem) for problem in problems]
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------------
+def _simulate(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """A job as it is asked, with the chip varied; the answer is a run as the pages take it."""
+    from tierform.studio.content import quick_content
+
+    result = _job(task, roots).simulate()
+    tell({"event": "result", "run": quick_content(result)})
+    tell({"event": "limits", "limits": result.view()["limits"]})
+
+
+def _influence(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """What 1 % more of each constant changes, one by one as they are found."""
+    from tierform.simulation.elasticity import elasticities
+    from tierform.simulation.page_view import influence_view
+
+    job = _job(task, roots)
+    paths = [one["constant"] for one in _constants(job) if one["kind"] != "chosen"]
+    for number, path in enumerate(paths):
+        tell({"event": "progress", "done": number, "total": len(paths), "text": path})
+        found = influence_view(elasticities(job, [path]))
+        tell({"event": "influence", "found": found})
+
+
+def _listed(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """Every constant of the chip that can be changed."""
+    tell({"event": "constants", "constants": _constants(_job(task, roots))})
+
+
+def _written(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """The varied chip as a file's text."""
+    import tempfile
+
+    from tierform.chip.description import Chip
+
+    chip = _job(task, roots).chip
+    assert isinstance(chip, Chip)
+    with tempfile.TemporaryDirectory(prefix="tierform-") as folder:
+        file = Path(folder) / "chip.yaml"
+        chip.write(file)
+        tell({"event": "text", "name": f"{chip.name}-changed.yaml", "text": file.read_text(encoding="utf-8")})
+
+
+def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    from tierform.studio.fit import fits
+
+    for found in fits(_job(task, roots)):
+        tell(found)
+
+
+KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
+    "simulate": _simulate,
+    "influence": _influence,
+    "constants": _listed,
+    "chip": _written,
+    "fit": _fit,
+}
+
+
+def _constants(job: Any) -> list[Content]:
+    from tierform.simulation.elasticity import varied_constants
+
+    found = [
+        {
+            "constant": path,
+            "value": constant.value,
+            "unit": constant.unit,
+            "kind": constant.kind,
+            "source": constant.source,
+            "note": constant.note,
+        }
+        for path, constant in varied_constants(job.chip).items()
+    ]
+    for name, part in job.chip.origin.parts.items():
+        for key in type(part.parameters).model_fields:
+            value = getattr(part.parameters, key)
+            if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+                path = f"components.{name}.{key}"
+                found.append({"constant": path, "value": value, "unit": "", "kind": "chosen", "source": "", "note": ""})
+    return found
+
+
+def _job(task: Content, roots: tuple[str, ...]) -> Any:
+    """The job of a task, read as its file would be; TierformError with everything that is wrong."""
+    from tierform.chip.description import Chip
+    from tierform.files import Document
+    from tierform.simulation.job_file import job_of
+
+    asked = task.get("job")
+    if not isinstance(asked, dict):
+        raise TierformError([Problem("a job is needed here", key="job")])
+    problems = [problem for key in _PATHS if (problem := _outside(key, asked.get(key), roots))]
+    if problems:
+        raise TierformError(problems)
+    job = job_of(Document(asked, "")).loaded()
+    changes = task.get("vary") or {}
+    if not isinstance(changes, dict):
+        raise TierformError([Problem("paths with values are needed here", key="vary")])
+    if changes:
+        assert isinstance(job.chip, Chip)
+        job = replace(job, chip=job.chip.vary({str(path): value for path, value in changes.items()}))
+    return job
+
+
+def _outside(key: str, value: object, roots: tuple[str, ...]) -> Problem | None:
+    """A name of the library is always allowed, a path only below what was opened at the start."""
+    if not isinstance(value, str) or not (
+        "/" in value or "\\" in value or Path(value).suffix in (".yaml", ".yml", ".json")
+    ):
+        return None
+    real = Path(value).resolve()
+    if any(real.is_relative_to(root) for root in roots):
+        return None
+    return Problem("lies outside of what the studio was opened with", key=key, value=value, fix="Open its folder.")

@@ -1,0 +1,90 @@
+// Fit: does it fit, and what is cheapest?
+import { useEffect, useState } from 'preact/hooks'
+import { kinds, type Mode } from '../colour'
+import { ask } from '../data'
+import { count, percent, si, title } from '../format'
+import { start, type FitRow } from '../jobs'
+import { Problems } from '../parts'
+import { change, useRoute } from '../route'
+import type { Problem, Run } from '../types'
+import { told } from '../words'
+
+const PARTS: [string, string][] = [['weights', 'crossbar'], ['adapters', 'vector'], ['gradients', 'systolic'], ['optimizer_states', 'gpu'], ['master_weights', 'memory'], ['activations', 'other'], ['kv_cache', 'vector']]
+
+export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
+  const { params } = useRoute()
+  const job = run?.result.view?.job as { model: string; chip: string; task: Record<string, unknown>; runtime?: string } | undefined
+  const usual = {
+    model: job?.model ?? 'llama-3.1-8b', chip: job?.chip ?? 'h100', kind: String(job?.task.kind ?? 'finetuning'),
+    batch: String(job?.task.batch ?? 8), sequence: String(job?.task.sequence ?? 512), chips: '1',
+  }
+  const value = (name: keyof typeof usual) => params.get(name) ?? usual[name]
+  const [library, setLibrary] = useState<{ models: string[]; chips: string[] }>({ models: [], chips: [] })
+  const [rows, setRows] = useState<FitRow[]>([])
+  const [state, setState] = useState('')
+  const [problems, setProblems] = useState<Problem[]>([])
+  useEffect(() => { void ask('api/library').then((answer) => answer.json()).then(setLibrary).catch(() => {}) }, [])
+  const key = (Object.keys(usual) as (keyof typeof usual)[]).map(value).join('|')
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      const kind = value('kind') === 'inference' ? 'inference' : 'finetuning'
+      const task: Record<string, unknown> = { kind, batch: Number(value('batch')), sequence: Number(value('sequence')) }
+      if (kind === 'finetuning') task.method = { kind: 'lora', rank: 8 }
+      else task.decode = 64
+      const chips = Number(value('chips'))
+      const asked: Record<string, unknown> = { schema: 'tierform.job/1', model: value('model'), chip: value('chip'), task, thermal: 'none' }
+      if (chips > 1) asked.parallelism = { tensor: chips }
+      setRows([]); setProblems([]); setState('Running')
+      stop = start({ kind: 'fit', job: asked }, (event) => {
+        if (event.event === 'fit') setRows((known) => [...known, event])
+        if (event.event === 'problem') setProblems(event.problems)
+        if (event.event === 'progress') setState(`Running, ${event.text}`)
+        if (event.event === 'end' || event.event === 'problem' || event.event === 'stopped') setState('')
+      })
+    }, 150)
+    let stop = () => {}
+    return () => { clearTimeout(timer); stop() }
+  }, [key])
+  const capacity = rows[0]?.capacity_B ?? 0
+  const needed = (row: FitRow) => PARTS.reduce((sum, [name]) => sum + (row.parts_B[name] ?? 0), 0)
+  const most = Math.max(capacity * 1.05, ...rows.map(needed), 1)
+  const fit = rows.filter((row) => row.latency_s !== undefined)
+  const cheapest = fit.filter((row) => row.J_per_token).sort((a, b) => a.J_per_token! - b.J_per_token!)[0]
+  const set = (name: keyof typeof usual, to: string) => change({ [name]: to === usual[name] || !to ? null : to })
+  const greatest = Math.max(0, ...rows.map((row) => row.most_batch ?? 0))
+  return (
+    <div class="page">
+      <h1 class="sentence">{rows.length === 0 ? (problems.length ? 'Nothing to tell' : `Does ${value('model')} fit ${value('chip')}?`)
+        : fit.length === 0 ? `${value('model')} does not fit ${value('chips') === '1' ? 'one' : value('chips')} ${value('chip')}: ${si(Math.min(...rows.map(needed).filter((x) => x > 0)) - capacity, 'B')} too many at best`
+        : cheapest ? `${title(cheapest.name)} is cheapest: ${si(cheapest.J_per_token!, 'J')} a token` : `${fit.length} of ${rows.length} ways fit`}</h1>
+      <div class="filters">
+        <label>Model <input type="text" list="models" value={value('model')} onChange={(event) => set('model', event.currentTarget.value)} /></label><datalist id="models">{library.models.map((name) => <option value={name} />)}</datalist>
+        <label>Chip <input type="text" list="chips" value={value('chip')} onChange={(event) => set('chip', event.currentTarget.value)} /></label><datalist id="chips">{library.chips.map((name) => <option value={name} />)}</datalist>
+        <label>Chips <input type="number" min="1" max="64" value={value('chips')} onChange={(event) => set('chips', event.currentTarget.value)} /></label>
+        <label>Task <select value={value('kind') === 'inference' ? 'inference' : 'finetuning'} onChange={(event) => set('kind', event.currentTarget.value)}><option value="finetuning">fine-tuning</option><option value="inference">inference</option></select></label>
+        <label>Batch <input type="number" min="1" value={value('batch')} onChange={(event) => set('batch', event.currentTarget.value)} /></label>
+        <label>Sequence <input type="number" min="1" value={value('sequence')} onChange={(event) => set('sequence', event.currentTarget.value)} /></label>
+        <span role="status">{state}</span>
+      </div>
+      {greatest > 0 && <p class="filters"><label>Batch up to the largest that fits <input type="range" min="1" max={greatest} value={Math.min(greatest, Number(value('batch')))} onChange={(event) => set('batch', event.currentTarget.value)} /></label><span>{Number(value('batch')) >= greatest ? `${count(greatest)} is the most` : `${count(greatest)} is the most that fits`}</span></p>}
+      {problems.length > 0 && <Problems title="Refused" lines={problems.map((problem) => <>{told(problem)}{problem.near && <> Near: <button type="button" class="link" onClick={() => set(problem.key === 'chip' ? 'chip' : 'model', problem.near!)}>{problem.near}</button>.</>}{problem.fix && <div class="soft">{problem.fix}</div>}</>)} />}
+      {rows.length > 0 && <section class="fits">
+        <p class="soft small" style={{ marginLeft: '152px' }}>Memory that one chip needs; the line is its capacity, {si(capacity, 'B')}</p>
+        {rows.map((row) => { const total = needed(row); let left = 0; return (
+          <div class="line" key={row.name}><span class="who">{title(row.name)}</span>
+            <div class="track" role="img" aria-label={`${row.name}: ${si(total, 'B')} of ${si(capacity, 'B')}`}>
+              {PARTS.map(([name, kind]) => { const size = row.parts_B[name] ?? 0; if (!size) return null; const from = left; left += size; return <i class={from + size > capacity ? 'past' : ''} style={{ width: `${(100 * size) / most}%`, backgroundColor: kinds[kind]![mode] }} title={`${title(name)} ${si(size, 'B')}`} /> })}
+              <b class="cap" style={{ left: `${(100 * capacity) / most}%` }} />
+            </div>
+            <span class="n">{si(total, 'B')}</span>
+            <span class={total > capacity ? 'bad' : 'soft'}>{total > capacity ? `${si(total - capacity, 'B')} too many` : `${percent(total / capacity)} full`}</span></div>) })}
+        <ul class="kinds">{PARTS.filter(([name]) => rows.some((row) => row.parts_B[name])).map(([name, kind]) => <li><i style={{ background: kinds[kind]![mode] }} />{title(name)}</li>)}</ul>
+      </section>}
+      {rows.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label="Ways"><table class="grid">
+        <thead><tr><th scope="col">Way</th><th scope="col" class="n">Needs</th><th scope="col" class="n">Largest batch</th><th scope="col" class="n">Time</th><th scope="col" class="n">Tokens</th><th scope="col" class="n">Energy a token</th><th scope="col" class="n">Hours for 1 G tokens</th></tr></thead>
+        <tbody>{[...fit, ...rows.filter((row) => !fit.includes(row))].map((row) => <tr><th scope="row">{title(row.name)}{row.problem && <small>{row.problem}</small>}</th><td class="n">{si(needed(row), 'B')}</td><td class="n">{row.most_batch ? count(row.most_batch) : 'none'}</td>
+          <td class="n">{row.latency_s !== undefined ? si(row.latency_s, 's') : 'does not fit'}</td><td class="n">{row.tokens_per_s ? si(row.tokens_per_s, 'token/s') : ''}</td><td class="n">{row.J_per_token ? si(row.J_per_token, 'J') : ''}</td><td class="n">{row.tokens_per_s ? Number((1e9 / row.tokens_per_s / 3600).toPrecision(3)).toLocaleString('en') : ''}</td></tr>)}</tbody>
+      </table></div>}
+    </div>
+  )
+}

@@ -1,0 +1,146 @@
+// Timeline: what waits for what?  Each row is a resource; the height of a piece is the share of it that is busy.
+import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import type { Mode } from '../colour'
+import { percent, si, title } from '../format'
+import { change, useRoute } from '../route'
+import type { Run } from '../types'
+import { colourOf } from './compare'
+
+const ROW = 36, LEFT = 168, TOP = 40
+interface Span { from: number; to: number }
+
+export function TimelinePage({ run, mode }: { run: Run; mode: Mode }) {
+  const told = run.result.view!.timeline
+  if (!told) {
+    return <div class="page"><section class="empty"><h2>This run has no timeline</h2><p>Record it: <code>tierform simulate … --trace trace.json --json run.json</code> keeps it in the run, and writes the whole of it for Perfetto.</p></section></div>
+  }
+  return <Drawn run={run} mode={mode} />
+}
+function Drawn({ run, mode }: { run: Run; mode: Mode }) {
+  const told = run.result.view!.timeline!
+  const { params } = useRoute()
+  const end = told.end_s
+  const asked = (params.get('span') ?? '').split('~').map(Number)
+  const span: Span = asked.length === 2 && asked.every(Number.isFinite) && asked[1]! > asked[0]! ? { from: Math.max(0, asked[0]!), to: Math.min(1, asked[1]!) } : { from: 0, to: 1 }
+  const canvas = useRef<HTMLCanvasElement>(null)
+  const [width, setWidth] = useState(900)
+  const [at, setAt] = useState<{ piece: number; row: number } | null>(null)
+  const [marked, setMarked] = useState<Span | null>(null)
+  const rows = useMemo(() => told.rows.map((row) => {
+    const text = atob(row.share)
+    const share = Float32Array.from(text, (letter) => letter.charCodeAt(0) / 255)
+    const what = new Int16Array(told.pieces)
+    let place = 0
+    for (let i = 0; i < row.operator.length; i += 2) { what.fill(row.operator[i]!, place, place + row.operator[i + 1]!); place += row.operator[i + 1]! }
+    return { ...row, share, what }
+  }), [told])
+  const owners = [...new Set(rows.map((row) => row.resource.replace(/:.*/, '')))]
+  const any = useMemo(() => { const found = new Float32Array(told.pieces); for (const row of rows) for (let i = 0; i < told.pieces; i++) found[i] = Math.max(found[i]!, row.share[i]!); return found }, [rows])
+  const show = (next: Span) => {
+    const wide = Math.max(0.005, Math.min(1, next.to - next.from))
+    const from = Math.max(0, Math.min(1 - wide, next.from))
+    change({ span: wide >= 0.999 ? null : `${from.toFixed(5)}~${(from + wide).toFixed(5)}` })
+  }
+  const zoom = (factor: number, centre = (span.from + span.to) / 2) => show({ from: centre - (centre - span.from) * factor, to: centre + (span.to - centre) * factor })
+  useEffect(() => {
+    const watch = new ResizeObserver(() => setWidth(canvas.current?.parentElement?.clientWidth ?? 900))
+    watch.observe(canvas.current!.parentElement!)
+    return () => watch.disconnect()
+  }, [])
+  const high = TOP + ROW * (rows.length + 1) + 8
+  useEffect(() => {
+    const element = canvas.current!, ratio = Math.min(2, devicePixelRatio), pen = element.getContext('2d')!
+    element.width = width * ratio; element.height = high * ratio
+    pen.scale(ratio, ratio)
+    const style = getComputedStyle(document.documentElement), ink = style.getPropertyValue('--ink'), soft = style.getPropertyValue('--soft'), line = style.getPropertyValue('--line')
+    pen.font = "12px 'Inter Variable', system-ui"
+    const room = width - LEFT - 8
+    const x = (t: number) => LEFT + ((t - span.from) / (span.to - span.from)) * room
+    pen.fillStyle = soft
+    const step = nice(((span.to - span.from) * end) / Math.max(2, room / 110))
+    for (let t = Math.ceil((span.from * end) / step) * step; t <= span.to * end; t += step) {
+      const px = x(t / end)
+      pen.fillStyle = line; pen.fillRect(px, 18, 1, high - 18); pen.fillStyle = soft
+      pen.fillText(si(t, 's'), Math.min(px + 4, width - 60), 12)
+    }
+    for (const stage of told.stages) {
+      const a = x(stage.start_s / end), b = x(stage.end_s / end)
+      if (b < LEFT || a > width) continue
+      pen.fillStyle = ink; pen.fillRect(Math.max(LEFT, a), 18, 1, high)
+      const name = `${stage.name.replace(/\[.*/, '')}${stage.repeat > 1 ? ` × ${stage.repeat}, equal` : ''}`
+      if (b - a > pen.measureText(name).width + 8) pen.fillText(name, Math.max(LEFT, a) + 5, 31)
+    }
+    const first = Math.floor(span.from * told.pieces), last = Math.ceil(span.to * told.pieces), each = room / ((span.to - span.from) * told.pieces)
+    const draw = (share: Float32Array, y: number, colour: string) => {
+      pen.fillStyle = line; pen.fillRect(LEFT, y + ROW - 4, room, 1)
+      pen.fillStyle = colour
+      const columns = Math.max(1, Math.ceil(1 / Math.max(each, 1e-9)))
+      for (let i = first; i < last; i += columns) {
+        let most = 0
+        for (let k = i; k < Math.min(last, i + columns); k++) most = Math.max(most, share[k]!)
+        if (most > 0) { const tall = Math.max(1, most * (ROW - 10)); pen.fillRect(LEFT + (i / told.pieces - span.from) * told.pieces * each, y + ROW - 4 - tall, Math.max(1, each * columns - (each > 4 ? 1 : 0)), tall) }
+      }
+    }
+    draw(any, TOP, soft)
+    pen.fillStyle = ink; pen.fillText('Anything', 0, TOP + 16); pen.fillStyle = soft; pen.fillText(`${percent(mean(any, first, last))} busy`, 0, TOP + 30)
+    rows.forEach((row, k) => {
+      const y = TOP + ROW * (k + 1), owner = row.resource.replace(/:.*/, '')
+      draw(row.share, y, colourOf(owner, owners.indexOf(owner), mode))
+      pen.fillStyle = ink; pen.fillText(title(row.resource).slice(0, 26), 0, y + 16)
+      pen.fillStyle = soft; pen.fillText(`${percent(mean(row.share, first, last))} busy`, 0, y + 30)
+    })
+    if (marked) { pen.fillStyle = style.getPropertyValue('--accent'); pen.globalAlpha = 0.18; pen.fillRect(x(marked.from), 18, x(marked.to) - x(marked.from), high); pen.globalAlpha = 1 }
+  }, [rows, width, span.from, span.to, mode, marked])
+  const time = (event: { clientX: number }) => span.from + ((event.clientX - canvas.current!.getBoundingClientRect().left - LEFT) / (width - LEFT - 8)) * (span.to - span.from)
+  const keys = (event: KeyboardEvent) => {
+    const wide = span.to - span.from
+    const moves: Record<string, () => void> = {
+      w: () => zoom(0.7), s: () => { event.stopPropagation(); zoom(1.4) }, a: () => show({ from: span.from - wide * 0.2, to: span.to - wide * 0.2 }), d: () => show({ from: span.from + wide * 0.2, to: span.to + wide * 0.2 }),
+      f: () => (marked ? (show(marked), setMarked(null)) : change({ span: null })), Escape: () => setMarked(null),
+    }
+    if (!event.ctrlKey && !event.metaKey && moves[event.key]) { moves[event.key]!(); event.preventDefault() }
+  }
+  const gap = () => {
+    const least = Math.max(2, told.pieces / 100)
+    let start = Math.ceil(span.to >= 1 ? 0 : (span.from + (span.to - span.from) / 2) * told.pieces)
+    for (let i = start, length = 0; i < told.pieces; i++) {
+      length = any[i] === 0 ? length + 1 : 0
+      if (length >= least) { const from = (i - length) / told.pieces; show({ from: from - 0.02, to: from + 0.06 }); return }
+    }
+    setSaid('No later gap over 1 %.')
+  }
+  const [said, setSaid] = useState('')
+  const drag = useRef<number | null>(null)
+  const over = marked ?? span
+  const [first, last] = [Math.floor(over.from * told.pieces), Math.ceil(over.to * told.pieces)]
+  const path = Object.entries(run.result.view!.limits?.critical_path_s ?? {})
+  return (
+    <div class="split"><div class="page">
+      <div class="filters">
+        <button type="button" class="act" onClick={() => zoom(0.7)}>Zoom in</button><button type="button" class="act" onClick={() => zoom(1.4)}>Zoom out</button>
+        <button type="button" class="act" onClick={() => { setMarked(null); change({ span: null }) }}>Show all</button><button type="button" class="act" onClick={gap}>Skip to the next gap over 1 %</button>
+        <span role="status">{said}</span>
+      </div>
+      <canvas class="time" ref={canvas} style={{ height: `${high}px` }} tabIndex={0} role="application" aria-label={`Timeline of ${rows.length} resources over ${si(end, 's')}. W and S zoom, A and D move, F fits. The table below has the shares.`} onKeyDown={keys}
+        onPointerDown={(event) => { drag.current = time(event); event.currentTarget.setPointerCapture(event.pointerId) }}
+        onPointerMove={(event) => {
+          const t = time(event), row = Math.floor((event.clientY - canvas.current!.getBoundingClientRect().top - TOP) / ROW) - 1
+          if (drag.current !== null && Math.abs(t - drag.current) > 0.003 * (span.to - span.from)) setMarked({ from: Math.max(0, Math.min(t, drag.current)), to: Math.min(1, Math.max(t, drag.current)) })
+          setAt(t >= 0 && t < 1 && row >= 0 && row < rows.length ? { piece: Math.floor(t * told.pieces), row } : null)
+        }}
+        onPointerUp={() => { drag.current = null }} onPointerLeave={() => setAt(null)} />
+      <p class="soft small">The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.</p>
+    </div>
+    <aside aria-label="The selection">
+      <section><h2>{marked ? 'Marked span' : 'Shown span'}<span>{si(over.from * end, 's')} to {si(over.to * end, 's')}</span></h2><p class="big">{si((over.to - over.from) * end, 's')}</p>
+        {at && <p>{title(rows[at.row]!.resource)}: {percent(rows[at.row]!.share[at.piece]!)} busy at {si((at.piece / told.pieces) * end, 's')}{rows[at.row]!.what[at.piece]! >= 0 && `, mostly ${told.names[rows[at.row]!.what[at.piece]!]}`}</p>}
+        <table class="grid"><thead><tr><th scope="col">Busy</th><th scope="col" class="n">Mean</th><th scope="col" class="n">Most</th><th scope="col" class="n">Sum</th></tr></thead><tbody>
+          {rows.map((row) => <tr><th scope="row">{title(row.resource)}</th><td class="n">{percent(mean(row.share, first, last))}</td><td class="n">{percent(largest(row.share, first, last))}</td><td class="n">{si(mean(row.share, first, last) * (over.to - over.from) * end, 's')}</td></tr>)}</tbody></table></section>
+      {path.length > 0 && <section><h2>Critical path<span>of the whole run</span></h2><table class="bars"><tbody>{path.map(([name, seconds]) => <tr style={{ '--w': `${(100 * seconds) / run.result.latency_s}%` }}><th scope="row">{title(name)}</th><td class="n">{si(seconds, 's')}</td><td class="n soft">{percent(seconds / run.result.latency_s)}</td></tr>)}</tbody></table></section>}
+      <section><p class="soft small">Every step on its own: <code>tierform simulate … --trace trace.json</code>, then drop the file in Perfetto. Nothing is sent out.</p></section>
+    </aside></div>
+  )
+}
+const mean = (values: Float32Array, from: number, to: number) => { let sum = 0; for (let i = from; i < to; i++) sum += values[i]!; return to > from ? sum / (to - from) : 0 }
+const largest = (values: Float32Array, from: number, to: number) => { let most = 0; for (let i = from; i < to; i++) most = Math.max(most, values[i]!); return most }
+const nice = (x: number) => { const base = 10 ** Math.floor(Math.log10(x)); return [1, 2, 5, 10].map((f) => f * base).find((f) => f >= x) ?? x }

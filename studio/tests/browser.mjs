@@ -1,0 +1,271 @@
+// Drives the pages in Chromium: `node browser.mjs CONFIG.json`.  One line of JSON for each check; tests/studio reads them.
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { chromium } from 'playwright-core'
+
+const config = JSON.parse(readFileSync(process.argv[2], 'utf8'))
+const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8')
+const SOFTWARE = ['--use-angle=swiftshader', '--enable-unsafe-swiftshader']
+const QUIET = ['--no-sandbox', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--no-first-run', '--disable-quic']
+const launch = (...more) => chromium.launch({ executablePath: config.chromium, args: [...QUIET, ...more] })
+const PAGES = ['chip', 'whatif', 'operators', 'timeline', 'figures', 'constants', 'ledger']
+const say = (check, error, more = {}) => console.log(JSON.stringify({ check, error: error ? String(error.message ?? error) : '', ...more }))
+const hold = (truth, text) => { if (!truth) throw new Error(text) }
+const same = (a, b, text) => hold(JSON.stringify(a) === JSON.stringify(b), `${text}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`)
+
+async function check(name, body) {
+  try { say(name, '', (await body()) ?? {}) } catch (error) { say(name, error) }
+}
+/** A page whose console, errors and requests are watched. */
+async function open(browser, url, { width = 1440, height = 900, theme = 'light' } = {}) {
+  const context = await browser.newContext({ viewport: { width, height }, colorScheme: theme, reducedMotion: 'reduce' })
+  const page = await context.newPage()
+  const noise = [], asked = []
+  page.on('console', (message) => { if (['error', 'warning'].includes(message.type()) && !/GPU stall|GL Driver/.test(message.text())) noise.push(message.text()) })
+  page.on('pageerror', (error) => noise.push(String(error)))
+  page.on('request', (request) => asked.push(request.url()))
+  await page.goto(url)
+  await page.waitForSelector('main', { timeout: 20000 })
+  return {
+    page, noise, asked,
+    async to(hash) { await page.evaluate((to) => { location.hash = to }, hash); await page.waitForTimeout(120) },
+    async drawn() { await page.waitForFunction(() => window.tierformScene?.frames > 0, null, { timeout: 20000 }); await page.waitForTimeout(60) },
+    quiet() {
+      same(noise, [], 'the console')
+      const own = new URL(url)
+      const strange = asked.filter((one) => !/^(data|blob):/.test(one) && !(own.protocol === 'file:' ? one.startsWith('file:') : one.startsWith(own.origin)))
+      same(strange, [], 'asked outside')
+    },
+    async sound() {
+      const found = await page.evaluate(() => ({ text: document.body.innerText, wide: document.documentElement.scrollWidth - innerWidth, code: window.hacked ?? null }))
+      hold(!/\bNaN\b|undefined|\[object |Infinity/.test(found.text), `no figure: ${found.text.match(/.{0,40}(NaN|undefined|\[object|Infinity).{0,20}/)?.[0]}`)
+      hold(found.wide <= 1, `wider than the window by ${found.wide}`)
+      hold(found.code === null, 'a name was run as code')
+    },
+    close: () => context.close(),
+  }
+}
+async function audit(page) {
+  await page.evaluate(axe)
+  const found = await page.evaluate(() => window.axe.run(document, { runOnly: ['wcag2a', 'wcag2aa', 'wcag21a', 'wcag21aa', 'wcag22aa'] }))
+  same(found.violations.map((one) => `${one.id}: ${one.nodes.slice(0, 3).map((node) => `${node.target} ${node.any[0]?.message ?? ''}`).join('; ')}`), [], 'axe')
+}
+
+const browser = await launch(...SOFTWARE)
+// Every kind of run, every page, as one offline file.
+for (const [kind, url] of Object.entries(config.files)) {
+  await check(`pages of ${kind}`, async () => {
+    const one = await open(browser, url)
+    for (const name of kind === 'several' ? ['compare', ...PAGES] : PAGES) { await one.to(`#/${name}`); await one.sound() }
+    await one.to('#/chip')
+    if (['3d', '2.5d', 'planar', 'several', 'transient', 'hot'].includes(kind)) {
+      await one.drawn()
+      for (const by of ['power', 'traffic', 'kind', 'weights', 'wear']) for (const as of ['stack', 'plan', 'table']) { await one.to(`#/chip?by=${by}&as=${as}`); await one.sound() }
+    }
+    one.quiet()
+    const text = await one.page.evaluate(() => document.body.innerText)
+    await one.to('#/chip')
+    await one.close()
+    return { text: text.slice(0, 0) }
+  })
+}
+await check('words of each state', async () => {
+  const words = { gpu: /no floor plan/, cold: /--thermal steady|Power of a tile/, hot: /Too hot: .* °C over/, old: /no picture of the chip/, '2.5d': /hbm/i }
+  for (const [kind, wanted] of Object.entries(words)) {
+    const one = await open(browser, config.files[kind])
+    await one.to('#/chip')
+    if (['2.5d', 'hot'].includes(kind)) await one.drawn()
+    const text = await one.page.evaluate(() => document.body.innerText + [...document.querySelectorAll('[title]')].map((x) => x.title).join(' ') + [...document.querySelectorAll('svg text')].map((x) => x.textContent).join(' '))
+    hold(wanted.test(text), `${kind}: ${wanted} is not said`)
+    await one.close()
+  }
+  const one = await open(browser, config.files['3d'])
+  await one.to('#/operators?find=nothing-like-this')
+  hold(/No operator called/.test(await one.page.innerText('main')), 'an empty search says so')
+  await one.to('#/nowhere')
+  hold(/No such page/.test(await one.page.innerText('main')), 'a wrong page says so')
+  await one.close()
+})
+for (const [width, theme] of [[1440, 'light'], [1440, 'dark'], [820, 'light'], [390, 'light'], [390, 'dark']]) {
+  await check(`axe at ${width}, ${theme}`, async () => {
+    for (const kind of ['several', 'gpu', 'hot']) {
+      const one = await open(browser, config.files[kind], { width, theme })
+      for (const hash of kind === 'several' ? ['compare', ...PAGES, 'chip?as=plan', 'chip?as=table', 'operators?op=1'] : ['chip', 'operators']) {
+        await one.to(`#/${hash}`)
+        try { await one.sound(); await audit(one.page) } catch (error) { throw new Error(`${kind}, ${hash}: ${error.message}`) }
+      }
+      one.quiet()
+      await one.close()
+    }
+  })
+}
+await check('the address restores what is seen', async () => {
+  const one = await open(browser, `${config.files['3d']}#/chip?tile=5&by=power&as=plan`)
+  const head = () => one.page.innerText('aside h2')
+  const first = await head()
+  hold(/^Tile 5/.test(first), first)
+  same(await one.page.getAttribute('[role=radio]:text("Power")', 'aria-checked'), 'true', 'Power')
+  await one.page.click('nav a:text("Operators")')
+  await one.page.goBack()
+  same(await head(), first, 'after going back')
+  await one.page.reload()
+  same(await head(), first, 'after loading again')
+  one.quiet()
+  await one.close()
+})
+await check('the keyboard alone', async () => {
+  const one = await open(browser, config.files['3d'])
+  await one.to('#/chip?tile=0')
+  await one.drawn()
+  const at = () => one.page.evaluate(() => location.hash)
+  for (let i = 0; i < 40; i++) { await one.page.keyboard.press('Tab'); if (await one.page.evaluate(() => document.activeElement.tagName === 'CANVAS')) break }
+  hold(await one.page.evaluate(() => document.activeElement.tagName === 'CANVAS'), 'the picture is reached with Tab')
+  await one.page.keyboard.press('ArrowRight')
+  const right = await at()
+  await one.page.keyboard.press('PageUp')
+  const up = await at()
+  hold(right !== up && /tile=1\b/.test(right), `${right} then ${up}`)
+  await one.page.keyboard.press('?')
+  hold(await one.page.isVisible('dialog[open]'), 'the list of keys opens')
+  await one.page.keyboard.press('Escape')
+  hold(!(await one.page.isVisible('dialog[open]')), 'and closes')
+  await one.page.keyboard.press('3')
+  hold(/#\/operators/.test(await at()), `key 3 leads to ${await at()}`)
+  await one.page.keyboard.press('/')
+  hold(await one.page.evaluate(() => document.activeElement.type === 'search'), '/ leads to the search')
+  one.quiet()
+  await one.close()
+})
+await check('a click selects the tile that is under it, in its legend colour', async () => {
+  const one = await open(browser, `${config.files['3d']}#/chip?links=off`)
+  await one.drawn()
+  const tiles = await one.page.evaluate(() => [...Array(16).keys()].map((i) => i + 48))
+  for (const tile of tiles) {
+    const spot = await one.page.evaluate((i) => { const o = window.tierformScene.outline(i), box = document.querySelector('canvas').getBoundingClientRect(); return [box.left + (o[0][0] + o[2][0]) / 2, box.top + (o[0][1] + o[2][1]) / 2] }, tile)
+    await one.page.mouse.click(...spot)
+    await one.page.waitForTimeout(30)
+    hold((await one.page.evaluate(() => location.hash)).includes(`tile=${tile}`), `tile ${tile} at ${spot}`)
+  }
+  const [seen, plan] = await one.page.evaluate(async () => {
+    const scene = window.tierformScene, gl = scene.renderer.getContext(), canvas = scene.renderer.domElement, ratio = canvas.width / canvas.clientWidth
+    scene.render()
+    const pixel = new Uint8Array(4), seen = []
+    for (let i = 48; i < 64; i++) { const o = scene.outline(i); gl.readPixels(Math.round(((o[0][0] + o[2][0]) / 2) * ratio), canvas.height - Math.round(((o[0][1] + o[2][1]) / 2) * ratio), 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, pixel); seen.push([...pixel.slice(0, 3)]) }
+    location.hash = '#/chip?as=plan'
+    await new Promise((done) => setTimeout(done, 200))
+    const rects = [...document.querySelectorAll('.flat figure:first-child g > rect:first-child')]
+    return [seen, rects.map((rect) => rect.getAttribute('fill').match(/\d+/g).map(Number))]
+  })
+  let worst = 0
+  seen.forEach((colour, i) => colour.forEach((value, k) => { worst = Math.max(worst, Math.abs(value - plan[i][k])) }))
+  hold(worst <= 2, `colours differ by ${worst}`)
+  one.quiet()
+  await one.close()
+  return { worst }
+})
+await check('pictures in time, and none when nothing changes', async () => {
+  const found = {}
+  for (const [kind, most] of [['256', 1.0], ['1024', 1.5]]) {
+    const one = await open(browser, config.files[kind])
+    await one.drawn()
+    found[`first_picture_${kind}_s`] = await one.page.evaluate(() => performance.getEntriesByName('picture')[0].startTime / 1000)
+    const before = await one.page.evaluate(() => window.tierformScene.frames)
+    await one.page.waitForTimeout(700)
+    same(await one.page.evaluate(() => window.tierformScene.frames), before, 'frames while idle')
+    found[`frames_per_s_${kind}`] = await one.page.evaluate(() => new Promise((done) => {
+      const scene = window.tierformScene, start = performance.now()
+      let n = 0
+      scene.moving = true
+      const turn = () => { scene.azimuth += 0.01; scene.render(); scene.renderer.getContext().readPixels(0, 0, 1, 1, 6408, 5121, new Uint8Array(4)); n++; performance.now() - start < 2000 ? requestAnimationFrame(turn) : done((n / (performance.now() - start)) * 1000) }
+      turn()
+    }))
+    found[`draw_calls_${kind}`] = await one.page.evaluate(() => window.tierformScene.renderer.info.render.calls)
+    hold(found[`draw_calls_${kind}`] <= 5, 'at most five draw calls')
+    // Other work runs beside this: the bar is asserted three times as wide, the figure is told as it is.
+    hold(found[`first_picture_${kind}_s`] < 3 * most, `first picture after ${found[`first_picture_${kind}_s`]} s`)
+    hold(found[`frames_per_s_${kind}`] > (kind === '256' ? 10 : 7) / 3, `${found[`frames_per_s_${kind}`]} frames a second`)
+    one.quiet()
+    await one.close()
+  }
+  return found
+})
+await browser.close()
+
+const flat = await launch('--disable-3d-apis', '--disable-gpu')
+await check('without WebGL the plan opens and every figure is the same', async () => {
+  const solid = await launch(...SOFTWARE)
+  const texts = []
+  for (const one of [await open(flat, `${config.files['3d']}#/chip`), await open(solid, `${config.files['3d']}#/chip?as=plan`)]) {
+    await one.page.waitForSelector('.flat svg')
+    texts.push(await one.page.evaluate(() => document.querySelector('.answer').innerText + document.querySelector('aside').innerText + document.querySelector('.flat').innerText))
+    if (texts.length === 1) hold(/Drawn flat: this browser has no WebGL/.test(await one.page.innerText('.tools')), 'the page says so')
+    one.quiet()
+    await one.close()
+  }
+  same(texts[0], texts[1], 'figures')
+  await solid.close()
+})
+await flat.close()
+
+// The server: start address, states, what-if, fit.
+const live = await launch(...SOFTWARE)
+await check('a server of an empty folder, of a broken file, and without a token', async () => {
+  for (const [url, wanted] of [[config.servers.empty, /0 results/], [config.servers.broken, /broken\.json/], [config.servers.runs.replace(/#.*/, ''), /no token/]]) {
+    const one = await open(live, url)
+    await one.page.waitForTimeout(300)
+    const text = await one.page.innerText('main')
+    hold(wanted.test(text), `${wanted} is not said: ${text.slice(0, 200)}`)
+    await audit(one.page)
+    if (!/no token/.test(String(wanted))) one.quiet()
+    await one.close()
+  }
+})
+await check('a what-if moves the answer, and the address keeps it', async () => {
+  const one = await open(live, config.servers.runs)
+  hold(!(await one.page.evaluate(() => location.hash)).includes('-'), 'the token leaves the address')
+  await one.to('#/whatif')
+  const wait = (n) => one.page.waitForFunction((n) => performance.getEntriesByName('whatif').length >= n, n, { timeout: 60000 })
+  await one.page.waitForSelector('.influences .bar')
+  const before = await one.page.innerText('.now h1')
+  await one.page.fill('.page input[type=search]', 'network.width')
+  await one.page.click('.bar:has-text("network.width")')
+  for (let i = 0; i < 12; i++) {
+    await one.page.fill('.control input[type=text]', String(120 + 8 * i))
+    await one.page.keyboard.press('Enter')
+    await wait(i + 1)
+  }
+  const after = await one.page.innerText('.now h1')
+  hold(before !== after && /(more|less)/.test(after), after)
+  const address = await one.page.evaluate(() => location.hash)
+  const took = (await one.page.evaluate(() => performance.getEntriesByName('whatif').map((x) => x.duration))).slice(2).sort((a, b) => a - b)
+  await one.page.reload()
+  await wait(1)
+  same(await one.page.innerText('.now h1'), after, 'after loading again')
+  same(await one.page.evaluate(() => location.hash), address, 'the address')
+  await one.page.fill('.page input[type=search]', 'network.width')
+  await one.page.click('.bar:has-text("network.width")')
+  await one.page.fill('.control input[type=text]', '-5')
+  await one.page.keyboard.press('Enter')
+  await one.page.waitForSelector('.problems', { timeout: 30000 })
+  same(await one.page.innerText('.now h1'), after, 'a refused value leaves the answer')
+  await audit(one.page)
+  one.quiet()
+  await one.close()
+  hold(took[took.length >> 1] < 450, `a move takes ${took[took.length >> 1]} ms`)
+  return { median_ms: took[took.length >> 1], p95_ms: took[Math.floor(took.length * 0.95)] }
+})
+await check('fit tells what fits, what does not, and the nearest name', async () => {
+  const one = await open(live, config.servers.runs)
+  await one.to('#/fit')
+  await one.page.waitForSelector('.fits .line:nth-of-type(3)', { timeout: 60000 })
+  await one.sound()
+  await one.to('#/fit?model=llama-3.1-8b&chip=rtx-4090')
+  await one.page.waitForFunction(() => /too many/.test(document.querySelector('.fits')?.innerText ?? ''), null, { timeout: 60000 })
+  await audit(one.page)
+  await one.to('#/fit?model=bert-larg')
+  await one.page.waitForSelector('.problems', { timeout: 60000 })
+  hold(/bert-large/.test(await one.page.innerText('.problems')), 'the nearest name')
+  one.quiet()
+  await one.close()
+})
+await live.close()

@@ -1,0 +1,163 @@
+"""Does the job say what it measured, do policies act as they say, and are mistakes told all at once?"""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tierform.decoding.drafts import read_draft  # noqa: E402
+from tierform.decoding.jobs import DecodeJob, run_decode  # noqa: E402
+from tierform.decoding.loop import Sampling, generate  # noqa: E402
+from tierform.decoding.measure import PassTimes, best_count, pass_times, predicted_acceptance, tokens_per_s  # noqa: E402
+from tierform.decoding.policies import NarrowCache, mask_of, perplexities, rounded  # noqa: E402
+from tierform.errors import TierformError  # noqa: E402
+from tierform.workload.kv_policy import KVPolicy  # noqa: E402
+
+
+@pytest.fixture
+def run(capsys):
+    """Exit code and all that a command prints."""
+    from tierform.cli.main import main
+
+    def call(*words):
+        with pytest.raises(SystemExit) as ended:
+            main([str(word) for word in words])
+        told = capsys.readouterr()
+        return int(ended.value.code or 0), told.out + told.err
+
+    return call
+
+
+# -- predictions ---------------------------------------------------------------------------------------------------
+def test_is_the_prediction_the_formula_and_the_best_its_largest():
+    times = PassTimes((1.0, 1.1, 1.2, 1.3), 0.2, (0.0, 0.0, 0.0, 0.0))
+    assert tokens_per_s(times, [0.5], 2) == pytest.approx((1 + 0.5 + 0.25) / (0.4 + 1.2))
+    assert best_count(times, [0.9]) == 3 and best_count(times, [0.05]) == 1
+
+
+def test_is_acceptance_read_off_logits_what_the_loop_counts(target, other):
+    sampling, draft = Sampling(1.0), read_draft("planes:7", target, "")
+    texts, tried, accepted = [], 0, 0
+    import numpy as np
+
+    for number in range(60):
+        prompt = [number % 24, (7 * number) % 24, 3]
+        draft.keep(0)
+        one = generate(
+            target, prompt, 16, draft=draft, count=3, sampling=sampling, random=np.random.default_rng(number)
+        )
+        texts.append((prompt, one.tokens))
+        tried, accepted = tried + sum(one.tried), accepted + sum(one.accepted)
+    predicted = predicted_acceptance(target, draft, texts, sampling)[0]
+    assert accepted / tried == pytest.approx(predicted, abs=0.06)  # about 600 trials: 3 standard errors
+
+
+def test_are_passes_timed(target, other):
+    found = pass_times(target, read_draft("lookup", target, ""), list(range(20)), Sampling(), most=3)
+    assert len(found.verify_s) == 4 and min(found.verify_s) > 0 and found.draft_s == 0
+
+
+# -- policies ------------------------------------------------------------------------------------------------------
+def test_does_a_mask_let_a_token_see_sinks_and_window_alone():
+    seen = mask_of(8, KVPolicy(window=3, sinks=2), torch.float32)[0, 0] == 0
+    assert seen[7].tolist() == [True, True, False, False, False, True, True, True]
+    assert seen[2].tolist() == [True, True, True, False, False, False, False, False]
+
+
+def test_is_a_masked_text_what_a_cache_that_drops_tokens_gives(other):
+    # One layer sees only what the mask shows: the last token's logits are those of the sequence of kept tokens, with
+    # the positions that they had.
+    model, ids = other, torch.arange(12) % 24
+    policy = KVPolicy(window=4, sinks=2)
+    with torch.inference_mode():
+        masked = model(input_ids=ids[None], attention_mask=mask_of(12, policy, torch.float32)).logits[0, -1]
+        kept = torch.tensor([0, 1, 8, 9, 10, 11])
+        alone = model(input_ids=ids[kept][None], position_ids=kept[None]).logits[0, -1]
+    assert torch.allclose(masked, alone, atol=1e-4)
+
+
+def test_is_a_wide_policy_exact_and_a_narrow_cache_nearer_with_more_bits(target):
+    windows = torch.randint(0, 24, (2, 40), generator=torch.Generator().manual_seed(0))
+    whole = perplexities(target, windows)
+    assert perplexities(target, windows, KVPolicy(window=40)) == pytest.approx(whole, rel=1e-5)
+    errors = [abs(perplexities(target, windows, narrow=NarrowCache(bits, 8)) / whole - 1) for bits in (2, 4, 8)]
+    assert errors[0] > errors[1] > errors[2] and errors[2] < 0.01
+
+
+def test_are_rounded_values_within_half_a_step_along_their_dimension():
+    values = torch.randn(1, 2, 30, 8)
+    for dimension, group in ((-2, 16), (-1, 8)):
+        moved = values.transpose(dimension, -1)
+        span = max(float(part.max() - part.min()) for row in moved.flatten(0, -2) for part in row.split(group))
+        assert float((rounded(values, 4, group, dimension) - values).abs().max()) <= span / 15 / 2 + 1e-5
+
+
+# -- the command ---------------------------------------------------------------------------------------------------
+def test_does_the_command_decode_and_write_what_simulate_reads(run, folder, tmp_path):
+    prompts, out = tmp_path / "prompts.txt", tmp_path / "out.json"
+    prompts.write_text("abcabc\nbcdbcd\ncdecde\n")
+    code, told = run("decode", folder, "--draft", "skip:1-2", "--prompts", prompts, "--new", 10, "--json", out)
+    assert code == 0, told
+    found = json.loads(out.read_text())
+    assert found["equal"] is True and found["generated"] == 30
+    assert found["by_tokens"] and found["acceptance"]["counted"]
+    assert "speed-up" in told and "accepted by position" in told
+    code, told = run(
+        "simulate", "llama-3.1-8b", "--chip", "a100", "--decode", 16, "--draft", "skip:21-31", "--acceptance", out
+    )
+    assert code == 0 and "drafts by skip" in told
+
+
+def test_does_the_command_measure_policies(run, folder, tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh" * 40)
+    code, told = run(
+        "decode",
+        folder,
+        "--test",
+        text,
+        "--windows",
+        2,
+        "--length",
+        64,
+        "--policy",
+        "window:16+sinks:4",
+        "--cache-bits",
+        4,
+    )
+    assert code == 0, told
+    assert "whole cache" in told and "int4 cache" in told
+
+
+def test_are_all_mistakes_told_at_once(run, folder, tmp_path):
+    code, told = run("decode", folder, "--draft", "plane:9", "--tokens", 0, "--policy", "windw:3")
+    assert code == 2
+    for part in ("did you mean 'planes'", "--tokens", "did you mean 'window'", "--prompts"):
+        assert part in told, part
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("abc\n")
+    code, told = run("decode", folder, "--prompts", prompts, "--new", 400)
+    assert code == 2 and "256" in told
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh" * 40)
+    code, told = run("decode", folder, "--test", text, "--length", 64, "--policy", "window:100")
+    assert code == 2 and "every token" in told
+
+
+def test_is_a_draft_with_another_tokenizer_refused(folder, tmp_path):
+    import shutil
+
+    twin = tmp_path / "twin"
+    shutil.copytree(folder, twin)
+    words = json.loads((twin / "tokenizer.json").read_text())
+    words["model"]["vocab"] = {("ä" if key == "a" else key): value for key, value in words["model"]["vocab"].items()}
+    (twin / "tokenizer.json").write_text(json.dumps(words))
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("abc\n")
+    with pytest.raises(TierformError, match="another tokenizer"):
+        run_decode(DecodeJob(str(folder), f"model:{twin}", prompts=prompts, new=4))
+    same = run_decode(DecodeJob(str(folder), f"model:{folder}", tokens=2, prompts=prompts, new=6))
+    assert same.equal is True and same.counted == [1.0, 1.0]

@@ -1,0 +1,262 @@
+"""Does the server answer only its own page, from this machine, with the token?  Asked by real requests."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import tierform
+
+pytest.importorskip("starlette")
+uvicorn = pytest.importorskip("uvicorn")
+
+TOKEN = "a-token-of-forty-three-letters-in-base-64-xy"
+TASK = tierform.Inference(batch=1, sequence=16)
+JOB = {
+    "schema": "tierform.job/1",
+    "model": "bert-base",
+    "chip": "atleus",
+    "task": {"kind": "inference", "batch": 1, "sequence": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    from tierform.studio.content import open_paths
+    from tierform.studio.serve import listening, make_app
+
+    folder = tmp_path_factory.mktemp("runs")
+    tierform.simulate("bert-base", TASK, "atleus").save(folder / "run.json")
+    (folder / "other.json").write_text("{}")
+    taken = listening(0)
+    number: int = taken.getsockname()[1]
+    app = make_app(open_paths([folder]), [folder], port=number, token=TOKEN, limit_s=60)
+    server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    for _ in range(200):
+        if server.started:
+            break
+        time.sleep(0.05)
+    yield number
+    server.should_exit = True
+    thread.join(10)
+
+
+def ask(
+    port: int, path: str, method: str = "GET", body: bytes | None = None, token: str | None = TOKEN, **headers: str
+) -> tuple[int, dict[str, str], bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    if token is not None:
+        given["x-tierform-token"] = token
+    connection.putrequest(method, path, skip_host="host" in given, skip_accept_encoding=True)
+    if body is not None:
+        given.setdefault("content-type", "application/json")
+        given.setdefault("content-length", str(len(body)))
+    for name, value in given.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    try:
+        if body is not None:
+            connection.send(body)
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # refused before all of it was read
+    answer = connection.getresponse()
+    content = answer.read()
+    connection.close()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, content
+
+
+def run(port: int, task: dict[str, Any]) -> list[dict[str, Any]]:
+    status, _, content = ask(port, "/api/jobs", "POST", json.dumps(task).encode())
+    assert status == 202, content
+    _, headers, told = ask(port, f"/api/jobs/{json.loads(content)['id']}/events")
+    assert headers["content-type"].startswith("text/event-stream")
+    return [json.loads(line[6:]) for line in told.decode().splitlines() if line.startswith("data: ")]
+
+
+@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1", "localhost:1", "127.0.0.1.evil.example:{port}", ""])
+def test_is_another_name_of_this_machine_refused(port: int, name: str) -> None:
+    assert ask(port, "/", host=name.format(port=port))[0] in (400, 421)
+    assert ask(port, "/api/content", host=name.format(port=port))[0] in (400, 421)
+
+
+def test_do_all_names_of_our_own_work(port: int) -> None:
+    for name in (f"127.0.0.1:{port}", f"localhost:{port}", f"[::1]:{port}"):
+        assert ask(port, "/api/content", host=name)[0] == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "null"},
+        {"origin": "https://127.0.0.1:{port}"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},
+    ],
+)
+def test_is_a_foreign_page_refused(port: int, headers: dict[str, str]) -> None:
+    given = {name: value.format(port=port) for name, value in headers.items()}
+    assert ask(port, "/api/content", **given)[0] == 403
+    assert ask(port, "/pages.js", **given)[0] == 403
+    own = {"origin": f"http://127.0.0.1:{port}", "sec_fetch_site": "same-origin"}
+    assert ask(port, "/api/content", **own)[0] == 200
+
+
+@pytest.mark.parametrize("token", [None, "", "x", TOKEN[:-1], TOKEN + "x"])
+def test_is_a_missing_or_wrong_token_refused(port: int, token: str | None) -> None:
+    for method, path in (
+        ("GET", "/api/content"),
+        ("GET", "/api/library"),
+        ("POST", "/api/jobs"),
+        ("DELETE", "/api/jobs/x"),
+    ):
+        assert ask(port, path, method, b"{}" if method == "POST" else None, token=token)[0] == 401
+    assert ask(port, f"/api/content?token={TOKEN}", token=token)[0] == 401
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../etc/passwd",
+        "/..%2f..%2fetc%2fpasswd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/static/../serve.py",
+        "/serve.py",
+        "/NOTICES.txt/../../serve.py",
+        "//etc/passwd",
+        "/run.json",
+        "/api/../api/content/..",
+        "/C:\\windows\\win.ini",
+    ],
+)
+def test_does_no_path_lead_to_another_file(port: int, path: str) -> None:
+    status, _, content = ask(port, path)
+    assert status == 404 and b"root:" not in content and b"import" not in content
+
+
+def test_is_a_large_body_refused_whatever_its_header_says(port: int) -> None:
+    assert ask(port, "/api/jobs", "POST", b" " * 2_000_000)[0] == 413
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    head = f"POST /api/jobs HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nx-tierform-token: {TOKEN}\r\n"
+    connection.sendall((head + "content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n").encode())
+    piece = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+    try:
+        for _ in range(32):
+            connection.sendall(piece)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    assert b" 413 " in connection.recv(200)
+    connection.close()
+
+
+def test_are_other_bodies_and_methods_refused(port: int) -> None:
+    assert ask(port, "/api/jobs", "POST", b"{}", content_type="text/plain")[0] == 415
+    assert ask(port, "/api/jobs", "POST", b"{}", content_type="application/x-www-form-urlencoded")[0] == 415
+    assert ask(port, "/api/jobs", "POST", b"{")[0] == 400
+    assert ask(port, "/api/jobs", "POST", b"[" * 100_000)[0] == 400
+    assert ask(port, "/api/jobs", "POST", b'{"kind": "shell"}')[0] == 400
+    assert ask(port, "/api/content", "PUT", b"{}")[0] == 405
+    assert ask(port, "/api/content", "OPTIONS")[0] == 405
+
+
+def test_does_every_answer_carry_its_seals(port: int) -> None:
+    for path in ("/", "/pages.js", "/api/content", "/api/nothing", "/nothing"):
+        _, headers, _ = ask(port, path)
+        assert headers["content-security-policy"].startswith("default-src 'self'")
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-content-type-options"] == "nosniff" and headers["referrer-policy"] == "no-referrer"
+        assert not [name for name in headers if name.startswith("access-control-")]
+
+
+def test_do_many_requests_at_once_all_get_an_answer(port: int) -> None:
+    with ThreadPoolExecutor(40) as pool:
+        found = list(pool.map(lambda _: ask(port, "/api/library")[0], range(200)))
+    assert found == [200] * 200
+
+
+def test_does_the_content_say_what_was_read(port: int) -> None:
+    content = json.loads(ask(port, "/api/content")[2])
+    assert [one["name"] for one in content["runs"]] == ["bert-base on atleus"]
+    assert content["others"] == ["other.json"] and content["problems"] == []
+
+
+# -- jobs ----------------------------------------------------------------------------------------------------------
+def test_is_a_job_answered_as_simulate_answers(port: int) -> None:
+    told = run(port, {"kind": "simulate", "job": JOB})
+    assert [one["event"] for one in told] == ["queued", "result", "limits", "end"]
+    mine = tierform.simulate("bert-base", TASK, "atleus")
+    result = told[1]["run"]["result"]
+    assert result["latency_s"] == mine.latency_s and result["energy_J"] == mine.energy_J
+    assert told[2]["limits"] == mine.view()["limits"]
+
+
+def test_does_a_changed_constant_act_as_in_python(port: int) -> None:
+    changes = {"network.width": "64 bit"}
+    told = run(port, {"kind": "simulate", "job": JOB, "vary": changes})
+    mine = tierform.simulate("bert-base", TASK, tierform.load_chip("atleus").vary(changes))
+    assert told[1]["run"]["result"]["latency_s"] == mine.latency_s
+    assert mine.latency_s > tierform.simulate("bert-base", TASK, "atleus").latency_s
+
+
+def test_are_mistakes_told_with_the_nearest_name(port: int) -> None:
+    told = run(port, {"kind": "simulate", "job": {**JOB, "chip": "atleuss"}})
+    assert told[-1]["event"] == "problem" and told[-1]["problems"][0]["near"] == "atleus"
+    told = run(port, {"kind": "simulate", "job": JOB, "vary": {"network.width": "-3 bit"}})
+    assert told[-1]["event"] == "problem" and told[-1]["problems"][0]["message"]
+    assert run(port, {"kind": "simulate"})[-1]["event"] == "problem"
+
+
+def test_is_a_file_outside_refused_before_it_is_read(port: int, tmp_path: Path) -> None:
+    for key, value in (
+        ("chip", "/etc/passwd.yaml"),
+        ("chip", str(tmp_path / "a.yaml")),
+        ("model", "../../etc"),
+        ("mapping", "/x.yaml"),
+    ):
+        told = run(port, {"kind": "simulate", "job": {**JOB, key: value}})
+        assert told[-1]["event"] == "problem" and "outside" in told[-1]["problems"][0]["message"]
+
+
+def test_does_the_influence_come_bit_by_bit_and_stop(port: int) -> None:
+    _, _, content = ask(port, "/api/jobs", "POST", json.dumps({"kind": "influence", "job": JOB}).encode())
+    name = json.loads(content)["id"]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request("GET", f"/api/jobs/{name}/events", headers={"x-tierform-token": TOKEN})
+    answer = connection.getresponse()
+    text = b""
+    while text.count(b"event: influence") < 2:
+        text += answer.read1()
+    assert ask(port, f"/api/jobs/{name}", "DELETE")[0] == 204
+    text += answer.read()
+    assert b"event: stopped" in text and b"event: end" not in text
+    assert run(port, {"kind": "simulate", "job": JOB})[-1]["event"] == "end"
+
+
+def test_are_constants_listed_and_a_varied_chip_written(port: int, tmp_path: Path) -> None:
+    listed = run(port, {"kind": "constants", "job": JOB})[1]["constants"]
+    assert {"network.width", "components.reram.adc_bits"} <= {one["constant"] for one in listed}
+    text = run(port, {"kind": "chip", "job": JOB, "vary": {"network.width": "64 bit"}})[1]["text"]
+    (tmp_path / "mine.yaml").write_text(text)
+    written = tierform.load_chip(tmp_path / "mine.yaml")
+    assert written.network is not None and written.network.width.value == 64
+
+
+def test_are_more_jobs_than_the_queue_holds_refused(port: int) -> None:
+    body = json.dumps({"kind": "influence", "job": JOB}).encode()
+    answers = [ask(port, "/api/jobs", "POST", body) for _ in range(12)]
+    assert {status for status, _, _ in answers} == {202, 429}
+    for status, _, content in answers:
+        if status == 202:
+            ask(port, f"/api/jobs/{json.loads(content)['id']}", "DELETE")

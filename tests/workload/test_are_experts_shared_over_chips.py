@@ -1,0 +1,146 @@
+"""Are experts shared over chips as their two ways say: a tensor group with some experts each, or copies that exchange?
+
+Mixtral 8x7B by hand: 32 layers, width 4096, 8 experts of 3 * 4096 * 14336 numbers, 2 a token; 46,702,792,704 numbers in
+all, of which 32 * 8 * 176,160,768 = 45,097,156,608 in experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tierform import FineTuning, Inference, LoRA, Parallelism, TierformError, Training, load_chip
+from tierform.simulation.collectives import Interconnect
+from tierform.workload import Workload, expand, load_model
+from tierform.workload.operator import Kind, Operator
+from tierform.workload.split_text import read_parallel
+from tierform.workload.spread import Spread
+
+MODEL = load_model("mixtral-8x7b")
+ALL, EXPERTS = 46_702_792_704, 45_097_156_608
+PREFILL = Inference(batch=8, sequence=64)
+
+
+def exchanges(workload: Workload) -> list[tuple[Operator, int]]:
+    return [(o, times) for _, _, o, times in workload.occurrences() if o.collective == "all_to_all"]
+
+
+def expert_rows(workload: Workload) -> int:
+    """Rows of all gate products of one layer."""
+    found = [o for _, _, o, _ in workload.occurrences() if o.kind is Kind.MATMUL and o.weight == "ffn.experts.gate"]
+    return sum(o.m * o.count for o in found)
+
+
+@pytest.mark.parametrize("split", [Parallelism(tensor=2, expert=2), Parallelism(data=4, expert=4)])
+def test_numbers_and_operations_of_all_chips_are_those_of_the_model(split: Parallelism) -> None:
+    alone, shared = expand(MODEL, PREFILL), expand(MODEL, PREFILL, parallelism=split)
+    assert shared.parameters == alone.parameters == ALL
+    assert shared.macs * split.chips == pytest.approx(alone.macs, rel=1e-3)
+
+
+def test_a_copy_keeps_its_part_of_the_experts_and_all_else() -> None:
+    shared = expand(MODEL, PREFILL, parallelism=Parallelism(data=4, expert=4))
+    assert shared.footprint.weights == 2 * (ALL - EXPERTS + EXPERTS // 4)
+
+
+def test_rows_go_to_their_experts_and_come_back() -> None:
+    """128 tokens a copy, 2 rows of 4096 bf16 numbers each: 2,097,152 bytes, twice a layer, 32 layers."""
+    found = exchanges(expand(MODEL, PREFILL, parallelism=Parallelism(data=4, expert=4)))
+    assert sum(times for _, times in found) == 64
+    assert {(o.input_B, o.participants, o.copies) for o, _ in found} == {(2_097_152, 4, True)}
+
+
+def test_a_backward_pass_exchanges_as_often() -> None:
+    """Forward and backward: four a layer; two copies of each expert reduce its gradients."""
+    workload = expand(MODEL, Training(batch=8, sequence=64), parallelism=Parallelism(data=4, expert=2))
+    assert sum(times for _, times in exchanges(workload)) == 128
+    reduced = {o.name: (o.participants, o.input_B) for _, b, o, _ in workload.occurrences() if "gradients" in b.name}
+    assert reduced["gradients.all_reduce"] == (4, 2 * (ALL - EXPERTS))
+    assert reduced["gradients.experts.all_reduce"] == (2, EXPERTS)  # half of them, in 2 bytes
+
+
+def test_a_tensor_group_exchanges_nothing() -> None:
+    found = expand(MODEL, PREFILL, parallelism=Parallelism(tensor=2, expert=2))
+    assert not exchanges(found)
+    gates = [o for _, _, o, _ in found.occurrences() if o.weight == "ffn.experts.gate"]
+    assert {o.n for o in gates} == {14336} and sum(o.count for o in gates) == 4
+
+
+def test_the_busiest_chip_is_waited_for() -> None:
+    """512 tokens * 2 / 4 chips are 256 rows; 1.5 times as many where the router is uneven."""
+    rows = [
+        expert_rows(expand(MODEL, PREFILL, parallelism=Parallelism(data=4, expert=4, imbalance=imbalance)))
+        for imbalance in (1.0, 1.5)
+    ]
+    assert rows == [256, 384]
+
+
+def test_a_capacity_is_padded() -> None:
+    """1.25 * 512 tokens * 2 / 8 experts are 160 rows for each of a chip's two experts."""
+    assert expert_rows(expand(MODEL, PREFILL, parallelism=Parallelism(data=4, expert=4, capacity=1.25))) == 320
+    assert Spread(2, True, capacity=1.0).shares(3, 8, 2, 8, split=False) == [(4, 2)]  # 6 * 2 / 8, rounded up
+
+
+def test_an_all_to_all_takes_its_bytes_over_the_link_and_a_latency_for_each_chip() -> None:
+    """Of S bytes 3/4 leave each of four chips.  Of sixteen in two nodes of eight half cross the node's adapters, and
+    7/8 of as many the links inside."""
+    chip = load_chip("h100")
+    assert chip.cluster is not None and chip.cluster.node is not None
+    near, far = chip.cluster, chip.cluster.node
+    for members, seconds in (
+        (4, lambda size: 0.75 * size / near.bandwidth.value + 3 * near.latency.value),
+        (
+            16,
+            lambda size: (
+                0.5 * size / far.bandwidth.value
+                + far.latency.value
+                + 0.875 * size / near.bandwidth.value
+                + 7 * near.latency.value
+            ),
+        ),
+    ):
+        split = Parallelism(data=members)
+        (made, _), *_ = exchanges(expand(MODEL, PREFILL, parallelism=Parallelism(data=4, expert=4)))
+        made = replace(made, participants=members)
+        links = Interconnect(chip, split)
+        links._timer = None  # by the formula, not by what was fitted on measured collectives
+        assert links.cost(made).latency_s == pytest.approx(seconds(made.input_B))
+        fitted = Interconnect(chip, split).cost(made).latency_s
+        assert fitted != links.cost(made).latency_s
+
+
+def test_adapters_of_experts_are_shared_too() -> None:
+    alone = expand(MODEL, FineTuning(LoRA(8, ("gate",)), batch=8, sequence=64))
+    split = Parallelism(data=4, expert=4)
+    shared = expand(MODEL, FineTuning(LoRA(8, ("gate",)), batch=8, sequence=64), parallelism=split)
+    assert shared.trainable_parameters == alone.trainable_parameters == 32 * 8 * 8 * (4096 + 14336)
+    assert shared.footprint.adapters * 4 == alone.footprint.adapters
+
+
+def test_a_text_says_it() -> None:
+    assert read_parallel("data=8,expert=4,capacity=1.25") == Parallelism(data=8, expert=4, capacity=1.25)
+    assert "expert" not in Parallelism(tensor=2).content()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"expert": 3, "tensor": 2}, "expert=2"),
+        ({"imbalance": 2.0}, "on one chip"),
+        ({"data": 2, "expert": 2, "imbalance": 0.5}, "from 1 to 1000"),
+        ({"data": 2, "expert": 2, "imbalance": 1.5, "capacity": 1.0}, "whatever the router says"),
+    ],
+)
+def test_what_no_chips_can_do_is_refused(given: dict[str, float], words: str) -> None:
+    with pytest.raises(TierformError) as caught:
+        Parallelism(**given)  # type: ignore[arg-type]
+    assert words in str(caught.value)
+
+
+def test_what_a_model_does_not_give_is_refused_all_at_once() -> None:
+    with pytest.raises(TierformError) as caught:
+        expand(MODEL, Training(batch=6, sequence=8), parallelism=Parallelism(data=3, expert=3, zero=1))
+    assert "8 experts do not divide among 3" in str(caught.value) and "sharded already" in str(caught.value)
+    with pytest.raises(TierformError, match="has no experts"):
+        expand(load_model("llama-3.2-1b"), PREFILL, parallelism=Parallelism(data=2, expert=2))

@@ -1,0 +1,104 @@
+"""Do number formats take the bytes of real checkpoints, and are mistakes refused?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tierform.errors import TierformError
+from tierform.validation.techniques import _TABLES, _footprints
+from tierform.workload import Inference, Kind, Model, PrecisionPlan, Role, expand, load_model
+from tierform.workload.formats import element, format_of, packed_B, resolved
+from tierform.workload.operator import Origin
+
+
+def test_is_every_published_file_met_within_one_per_cent() -> None:
+    points = list(_footprints(_TABLES))
+    assert len(points) >= 14 and {p.source.split("-")[0] for p in points} >= {"gguf", "awq", "gptq", "nf4"}
+    assert max(abs(point.relative_error) for point in points) < 0.003
+
+
+@pytest.mark.parametrize(
+    ("name", "bits", "inputs"),
+    [
+        # elements, then scales: 16 bits in 128; 16 + 4 in 64; 16 a row of 512; fp32 in 64; 8 in 64 and 32 in 16,384
+        ("int4-g128", 4 + 16 / 128, 512),
+        ("int4-g64z", 4 + 20 / 64, 512),
+        ("int8-channel", 8 + 16 / 512, 512),
+        ("nf4-64", 4.5, 512),
+        ("nf4-64dq", 4 + 0.125 + 32 / 16384, 512),
+        ("mxfp4", 4.25, 512),
+        ("nvfp4", 4.5, 512),
+        ("q4_k", 4.5, 512),  # 256 numbers in 144 bytes
+        ("q6_k", 6.5625, 512),  # in 210 bytes
+        ("q8_0", 8.5, 512),  # 32 numbers in 34 bytes
+        ("planes-9", 9.0, 512),
+        ("bf16@2:4", 16 / 2 + 1, 512),  # two of four, two bits of place for each
+        ("bf16@0.25-bitmap", 4 + 1, 512),
+        ("bf16@0.25-csr", 4 + 4 + 32 / 512, 512),
+        ("q4_k:q6_k:0.5", (4.5 + 6.5625) / 2, 512),
+    ],
+)
+def test_are_bits_a_number_those_of_the_format(name: str, bits: float, inputs: int) -> None:
+    assert format_of(name).bits_per_number(inputs) == pytest.approx(bits)
+    assert packed_B(512 * 100, name, inputs) == pytest.approx(512 * 100 * bits / 8, abs=1)
+
+
+def test_are_plain_formats_counted_as_before() -> None:
+    assert packed_B(3, "int4") == 2 and packed_B(5, "bf16") == 10
+    assert element("int4-g128z") == "int4" and element("mxfp8") == "fp8" and element("q6_k") == "int6"
+
+
+def test_does_a_mixture_follow_llama_cpps_rule() -> None:
+    small, large = load_model("llama-3.1-8b"), load_model("llama-3.1-70b")
+    # 32 layers: 0-3 and 28-31, and of 4-27 each third (6, 9, ... 27): 8 + 8 = 16, half of them
+    assert resolved("q4_k_m", "ffn", "down", small) == "q4_k:q6_k:0.5"
+    assert resolved("q4_k_m", "attention", "q", small) == "q4_k"
+    assert resolved("q4_k_m", "head", None, small) == "q6_k"
+    assert resolved("q4_k_m", "attention", "v", large).startswith("q5_k:q6_k:")
+    assert resolved("int4-g128", "ffn", "down", small) == "int4-g128"
+
+
+def _weights(model: Model, plan: PrecisionPlan) -> dict[str, str]:
+    return {weight.name: weight.precision for weight in expand(model, Inference(precision=plan)).weights}
+
+
+def test_do_embedding_head_and_norms_stay_as_quantizers_leave_them() -> None:
+    found = _weights(load_model("llama-3.1-8b"), PrecisionPlan(master_weights=None).with_weights("int4-g128"))
+    assert found["ffn.down"] == found["attention.q"] == "int4-g128"
+    assert {found["embedding.word"], found["head.logits"], found["attention_norm.weight"]} == {"bf16"}
+    whole = _weights(load_model("llama-3.1-8b"), PrecisionPlan(weights="int4-g128", master_weights=None))
+    assert whole["head.logits"] == "int4-g128"
+
+
+def test_are_inputs_of_products_quantized_once_for_all_that_read_them() -> None:
+    plan = replace(PrecisionPlan(master_weights=None).with_weights("int8"), matmul_inputs="int8")
+    work = expand(load_model("llama-3.1-8b"), Inference(sequence=64, precision=plan))
+    layer = next(block for block in work.stages[0].blocks if block.count == 32)
+    made = [operator for operator in layer.operators if operator.origin is Origin.QUANTIZE]
+    products = [o for o in layer.operators if o.kind is Kind.MATMUL and o.weight is not None]
+    assert len(made) == 4  # of the two normalizations, of attention's values, of the gated hidden state
+    assert len(products) == 7 and {o.inputs[0].precision for o in products} == {"int8"}
+    assert {o.widest for o in products} == {"int8"} and {o.outputs[0].precision for o in products} == {"bf16"}
+
+
+def test_are_weights_unpacked_by_a_kernel_where_that_is_asked() -> None:
+    plan = PrecisionPlan(master_weights=None, unpacked_weights="bf16").with_weights("nf4-64")
+    work = expand(load_model("llama-2-7b"), Inference(sequence=8, precision=plan))
+    layer = next(block for block in work.stages[0].blocks if block.count == 32)
+    made = [operator for operator in layer.operators if operator.origin is Origin.DEQUANTIZE]
+    assert len(made) == 7
+    assert sum(o.size_B for operator in made for o in operator.outputs) == 2 * 202_375_168
+    assert all(o.role is Role.WEIGHT for operator in made for o in operator.outputs)
+
+
+@pytest.mark.parametrize("name", ["int4-g4", "int9", "nf4-8192", "q4_k_x", "mxfp5", "planes-16", "bf16@5-csr", ""])
+def test_is_an_unknown_format_refused_with_the_nearest(name: str) -> None:
+    with pytest.raises(TierformError, match="unknown number format"):
+        format_of(name)
+
+
+def test_are_narrow_inputs_with_wide_weights_refused() -> None:
+    with pytest.raises(TierformError, match="matmul_inputs"):
+        PrecisionPlan(matmul_inputs="int8")

@@ -1,0 +1,256 @@
+"""Are drafts, cache policies and experts elsewhere laid out as they say, and do their laws hold?"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tierform import library, simulate
+from tierform.errors import TierformError
+from tierform.simulation.drafted import speeds
+from tierform.simulation.job import Job
+from tierform.workload import (
+    Distillation,
+    FineTuning,
+    Inference,
+    PrecisionPlan,
+    SequenceGroup,
+    StageKind,
+    Step,
+    expand,
+    load_model,
+)
+from tierform.workload.contract import check_workload
+from tierform.workload.decoding import Decoding, expected_tokens
+from tierform.workload.expert_store import ExpertStore
+from tierform.workload.kv_policy import KVPolicy
+
+PLAN = PrecisionPlan(master_weights=None)
+LLAMA = load_model("llama-3.1-8b")
+DRAFTS = [
+    Decoding("model", (0.8,), 4, model="llama-3.2-1b"),
+    Decoding("planes", (0.94,), 3, planes=9),
+    Decoding("skip", (0.7,), 3, skip="21-31"),
+    Decoding("lookup", (0.5, 0.3), 4),
+    Decoding("medusa", (0.6, 0.5), tree=(4, 3)),
+    Decoding("eagle", (0.75,), tree=(2, 2, 1)),
+    Decoding("mtp", (0.85,), 2),
+    Decoding("early-exit", (0.5,), exit_layer=24),
+]
+
+
+def _task(**given: object) -> Inference:
+    return replace(Inference(1, 512, 64, precision=PLAN), **given)  # type: ignore[arg-type]
+
+
+# -- drafts ------------------------------------------------------------------------------------------------------
+def test_are_tokens_a_step_those_of_the_formula() -> None:
+    # equal acceptance: (1 - a^(k+1)) / (1 - a)
+    assert expected_tokens((0.8,), 4) == pytest.approx((1 - 0.8**5) / 0.2)
+    assert expected_tokens((0.9, 0.5), 3) == pytest.approx(1 + 0.9 + 0.45 + 0.225)
+    assert Decoding("medusa", (0.6, 0.5), tree=(4, 3)).nodes == 4 + 12
+    assert Decoding("medusa", (0.6, 0.5), tree=(4, 3)).tokens_a_step() == pytest.approx(1 + 0.6 + 0.3)
+
+
+@pytest.mark.parametrize("decoding", DRAFTS, ids=lambda one: one.draft)
+def test_is_every_draft_a_sound_workload(decoding: Decoding) -> None:
+    work = expand(LLAMA, _task(decoding=decoding))
+    check_workload(work)
+    passes = {kind: sum(s.repeat for s in work.stages if s.kind is kind) for kind in StageKind}
+    if decoding.draft == "early-exit":
+        assert passes[StageKind.DRAFT] + passes[StageKind.VERIFY] == 64
+        assert passes[StageKind.DRAFT] == pytest.approx(32, abs=3)
+        return
+    steps = round(64 / decoding.tokens_a_step())
+    assert passes[StageKind.VERIFY] == steps
+    each = {"lookup": 0, "medusa": 1}.get(decoding.draft, decoding.positions)
+    assert passes[StageKind.DRAFT] == steps * each
+    verify = next(s for s in work.stages if s.kind is StageKind.VERIFY)
+    head = verify.blocks[-1].operators[-1]
+    assert head.m == decoding.nodes + 1  # every drafted token and the one after
+
+
+def test_do_drafts_of_the_same_weights_add_none_and_a_model_its_own() -> None:
+    plain = expand(LLAMA, _task()).footprint
+    for decoding in DRAFTS:
+        found = expand(LLAMA, _task(decoding=decoding)).footprint
+        if decoding.draft == "model":
+            small = expand(load_model("llama-3.2-1b"), _task()).footprint
+            assert found.weights == plain.weights + small.weights
+            assert found.kv_cache == plain.kv_cache + small.kv_cache
+        elif decoding.draft in ("planes", "skip", "lookup", "early-exit"):
+            assert (found.weights, found.kv_cache) == (plain.weights, plain.kv_cache)
+        elif decoding.draft == "eagle":
+            layer = 4096 * (4096 + 2 * 1024 + 4096) + 3 * 4096 * 14336
+            assert found.weights - plain.weights == 2 * layer
+
+
+def test_is_a_step_the_pass_that_it_is() -> None:
+    # A verification of four drafted tokens is the Step (1, 5, context), at the same cost.
+    drafted = simulate(LLAMA, _task(decoding=Decoding("lookup", (0.5,), 4)), "a100", thermal="none")
+    verify = next(stage for stage in drafted.stages if stage.name.startswith("verify"))
+    step = Step((SequenceGroup(1, 5, 516),), logits="all", precision=PLAN)
+    alone = simulate(LLAMA, step, "a100", thermal="none").latency_s
+    assert verify.latency_s / verify.repeat == pytest.approx(alone, rel=0.01)
+
+
+def test_does_acceptance_one_give_the_most_and_zero_less_than_plain() -> None:
+    plain = simulate(LLAMA, _task(), "a100", thermal="none")
+    rates = []
+    for acceptance in (0.0, 0.5, 1.0):
+        decoding = Decoding("model", (acceptance,), 4, model="llama-3.2-1b")
+        rates.append(
+            simulate(LLAMA, _task(decoding=decoding), "a100", thermal="none").throughput["decode_tokens_per_s"]
+        )
+    assert rates == sorted(rates) and rates[0] < plain.throughput["decode_tokens_per_s"] < rates[2]
+
+
+def test_is_the_best_number_of_tokens_taken_and_does_it_fall_with_the_batch() -> None:
+    best = []
+    for batch in (1, 64):
+        decoding = Decoding("model", (0.7,), model="llama-3.2-1b")
+        job = Job(LLAMA, _task(batch=batch, decoding=decoding), "h100", thermal="none").loaded()
+        from tierform.simulation.choose import choose
+
+        tried = speeds(job, choose)
+        top = min(tried, key=lambda one: one.token_s)
+        assert any(f"{top.tokens} tokens" in note and "best" in note for note in job.simulate().notes)
+        best.append(top)
+    assert best[0].speedup > best[1].speedup  # the larger the batch, the less there is to gain
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"draft": "modle"}, "did you mean 'model'"),
+        ({"draft": "planes"}, "a draft by planes needs it"),
+        ({"draft": "lookup", "planes": 3}, "has no meaning"),
+        ({"draft": "lookup", "acceptance": (1.2,)}, "probability"),
+        ({"draft": "lookup", "tree": (2,)}, "medusa or eagle"),
+        ({"draft": "lookup", "tokens": 65}, "0 to 64"),
+    ],
+)
+def test_are_bad_drafts_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(TierformError, match=message):
+        Decoding(**given)  # type: ignore[arg-type]
+
+
+def test_are_drafts_that_the_model_cannot_have_refused_all_at_once() -> None:
+    with pytest.raises(TierformError) as caught:
+        expand(LLAMA, _task(sequence=4, decode=0, decoding=Decoding("early-exit", exit_layer=40, tokens=8)))
+    text = str(caught.value)
+    assert "exit_layer" in text and "tokens" in text and "decode" in text
+    with pytest.raises(TierformError, match="vocabulary"):
+        expand(LLAMA, _task(decoding=Decoding("model", model="llama-2-7b")))
+    with pytest.raises(TierformError, match="no such sublayer"):
+        expand(LLAMA, _task(decoding=Decoding("skip", skip="40")))
+
+
+# -- caches ------------------------------------------------------------------------------------------------------
+def test_does_a_policy_bound_cache_and_keys() -> None:
+    task = _task(kv=KVPolicy(window=252, sinks=4, block=16))
+    work = expand(LLAMA, task)
+    assert work.footprint.kv_cache == 32 * 256 * 2 * 8 * 128 * 2
+    scores = [o for s in work.stages for b in s.blocks for o in b.operators if o.attention is not None]
+    assert {o.attention.keys for o in scores if o.attention} == {256}
+    longer = expand(LLAMA, _task(kv=KVPolicy(budget=100, block=16))).footprint.kv_cache
+    assert longer == 32 * 112 * 2 * 8 * 128 * 2  # seven pages of 16
+
+
+def test_do_heavy_hitters_pay_for_their_scores() -> None:
+    same = KVPolicy(window=128, sinks=128), KVPolicy(window=128, heavy=128)
+    sinks, heavy = (simulate(LLAMA, _task(kv=policy), "a100", thermal="none").latency_s for policy in same)
+    assert heavy > sinks
+
+
+def _with_cxl(folder: Path, chip: str) -> Path:
+    path = folder / f"{chip}-cxl.yaml"
+    text = (library.ROOT / "chips" / f"{chip}.yaml").read_text()
+    path.write_text(f"{text}\nmemory:\n  - {{device: cxl-ddr5-x8, count: 4}}\n")
+    return path
+
+
+def test_is_an_offloaded_share_moved_and_read_for_every_step(tmp_path: Path) -> None:
+    chip = _with_cxl(tmp_path, "a100")
+    task = _task(batch=16, sequence=2048, prefill=False)
+    near, away = (
+        simulate(LLAMA, replace(task, kv=KVPolicy(offload=share)), chip, thermal="none") for share in (0.0, 0.5)
+    )
+    cache = away.memory_footprint_B["kv_cache"]
+    assert away.memory_placement_B["kv_cache"]["cxl-ddr5-x8"] == pytest.approx(cache / 2, rel=1e-6)
+    assert away.memory_spill_B["cxl-ddr5-x8"] == pytest.approx(0.5 * cache * 64, rel=0.03)
+    assert away.latency_s > 1.2 * near.latency_s
+    with pytest.raises(TierformError, match="memory tier behind"):
+        simulate(LLAMA, replace(task, kv=KVPolicy(offload=0.5)), "a100", thermal="none")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sinks": 4}, "window"),
+        ({"window": 8, "sinks": 4, "budget": 6}, "budget"),
+        ({"block": 0}, "block"),
+        ({"offload": 1.5}, "offload"),
+    ],
+)
+def test_are_bad_policies_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(TierformError, match=message):
+        KVPolicy(**given)  # type: ignore[arg-type]
+
+
+# -- experts -----------------------------------------------------------------------------------------------------
+def test_do_popular_experts_mean_fewer_touched_and_more_hits() -> None:
+    even, uneven = ExpertStore(cached=0.25), ExpertStore(0.25, tuple(1 / (n + 1) for n in range(8)))
+    assert even.hits(8) == pytest.approx(0.25) and uneven.hits(8) == pytest.approx(
+        (1 + 1 / 2) / sum(1 / n for n in range(1, 9))
+    )
+    assert uneven.touched(16, 8, 2) < even.touched(16, 8, 2) == 8
+    assert even.touched(1, 8, 2) == 2
+
+
+def test_are_missed_experts_read_from_behind_the_memory(tmp_path: Path) -> None:
+    model, chip = load_model("mixtral-8x7b"), _with_cxl(tmp_path, "b200")
+    task = Inference(1, 128, 16, prefill=False, precision=PLAN)
+    near = simulate(model, task, chip, thermal="none")
+    away = simulate(model, replace(task, experts=ExpertStore(cached=0.5)), chip, thermal="none")
+    expert = 3 * 4096 * 14336 * 2
+    assert sum(p.get("cxl-ddr5-x8", 0) for p in away.memory_placement_B.values()) == pytest.approx(
+        32 * 4 * expert, rel=1e-3
+    )
+    # two experts a layer and token, half of them missed
+    assert away.memory_spill_B["cxl-ddr5-x8"] == pytest.approx(16 * 32 * expert, rel=1e-3)
+    assert away.latency_s > 3 * near.latency_s
+
+
+def test_are_stores_that_the_model_has_no_experts_for_refused() -> None:
+    with pytest.raises(TierformError, match="no experts"):
+        expand(LLAMA, _task(experts=ExpertStore()))
+    with pytest.raises(TierformError, match="8 experts"):
+        expand(load_model("mixtral-8x7b"), _task(experts=ExpertStore(routing=(1.0, 2.0))))
+
+
+# -- a teacher ---------------------------------------------------------------------------------------------------
+def test_does_a_teacher_add_its_forward_pass_and_its_weights() -> None:
+    student = load_model("llama-3.2-1b")
+    alone = expand(student, FineTuning(batch=2, sequence=64))
+    task = Distillation(batch=2, sequence=64, teacher="llama-3.1-8b", teacher_weights="int4-g128")
+    taught = expand(student, task)
+    check_workload(taught)
+    stage = taught.stages[0]
+    assert stage.kind is StageKind.TEACHER and [s.name for s in taught.stages[1:]] == [s.name for s in alone.stages]
+    plan = PrecisionPlan(master_weights=None).with_weights("int4-g128")
+    teacher = expand(LLAMA, Step((SequenceGroup(2, 64, 0),), logits="all", precision=plan))
+    assert taught.macs - alone.macs == teacher.macs
+    assert taught.footprint.weights - alone.footprint.weights == teacher.footprint.weights
+    assert taught.trainable_parameters == alone.trainable_parameters
+    slower = simulate(student, task, "a100", thermal="none").latency_s
+    assert slower > simulate(student, FineTuning(batch=2, sequence=64), "a100", thermal="none").latency_s
+
+
+def test_are_teachers_that_cannot_teach_refused() -> None:
+    with pytest.raises(TierformError, match="teacher"):
+        Distillation(batch=1)
+    with pytest.raises(TierformError, match="vocabulary"):
+        expand(load_model("llama-3.2-1b"), Distillation(batch=1, teacher="llama-2-7b"))
