@@ -162,7 +162,8 @@ def _scaled(kind: Any, parameters: Any, document: Document, changes: dict[str, o
     if known[1] is None:
         return Scaled(parameters)
     own: set[Steps] = set(places_of(changes))
-    return kind.scaled(parameters, known[1], own)
+    scaled: Scaled = kind.scaled(parameters, known[1], own)
+    return scaled
 
 
 def _parameters(schema: Any, document: Document, before: Part | None) -> Any:

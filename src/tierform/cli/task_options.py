@@ -48,6 +48,8 @@ _OPTIONS = [
         help="none, selective or full; with layers behind it: full:12 (the first), full:0,4-7.",
     ),
     click.option("--fused-loss", is_flag=True, help="Make logits and loss a piece at a time, never whole in memory."),
+    click.option("--teacher", help="distill: the model that the student learns from."),
+    click.option("--teacher-weights", help="distill: the format of its weights.  [default: as the task's]"),
     click.option(
         "--fused-update", is_flag=True, help="Update each layer as soon as its gradients are there; drop them."
     ),
@@ -56,8 +58,6 @@ _OPTIONS = [
         help="What waits in a host's memory: weights, kv-cache, gradients, optimizer, paged-optimizer, activations.",
     ),
     click.option("--host", help="The host's memory: pcie5-dram, pcie4-dram, nvme.  [default: pcie5-dram]"),
-    click.option("--teacher", help="distill: the model that the student learns from."),
-    click.option("--teacher-weights", help="distill: the format of its weights.  [default: as the task's]"),
     click.option("--steps", type=int, default=1, show_default=True, help="Optimizer steps."),
 ]
 
@@ -89,8 +89,8 @@ def make_task(chip_precision: object, **given: Any) -> Any:
         problems += [
             Problem("has no meaning for inference", key=f"--{key}", value=given[key], fix="Add --task finetune.")
             for key in (
-                *("method", "rank", "targets", "bottleneck", "last", "tokens"),
-                *("fused_loss", "fused_update", "teacher", "teacher_weights"),
+                *("method", "rank", "targets", "bottleneck", "last", "tokens", "fused_loss", "fused_update"),
+                *("teacher", "teacher_weights"),
             )
             if given[key] not in (None, False)
         ]

@@ -81,7 +81,7 @@ class Stepper:
 def cache_name(model: Any) -> str:
     """The argument under which a model takes its cache: newer versions of transformers renamed it."""
     kind: type = type(model)
-    return _cache_name(kind)  # type: ignore[arg-type]
+    return _cache_name(kind)
 
 
 @lru_cache(maxsize=16)

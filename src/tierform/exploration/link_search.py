@@ -87,7 +87,7 @@ def _route_state(problem: NetworkProblem, found: _Found, relative: Floats | None
     """The routes of a link set, to be changed entry by entry; None where they have a cycle."""
     state = empty_state(len(problem.kind), len(found.source))
     for link in np.flatnonzero(found.source >= 0):
-        build_channel(state, link, found.source[link], found.target[link])
+        build_channel(state, int(link), int(found.source[link]), int(found.target[link]))
     state.next_channel[:] = found.table
     state.weight[:] = found.weight
     state.relative[:] = _relative(problem) if relative is None else relative

@@ -49,7 +49,7 @@ def transfer_s(
                     load[channel] += amount
                     most = max(most, load[channel] * slow[channel])
                 here = s.target[channel]
-    return most
+    return float(most)
 
 
 @compiled
@@ -150,4 +150,4 @@ def anneal_transfers(
                     moved[at[source], at[goal]] = traffic[source, goal]
             settle(s, moved)
             now = seconds / whole + linear * s.totals[0]
-    return least
+    return float(least)

@@ -180,8 +180,8 @@ class _Choice:
                 fix="Choose zero=2, which shards the optimizer's states and the gradients.",
             )
         task = workload.task
-        offloads = not isinstance(task, Step) and bool(task.offload)
-        memory = MemoryBehind(self.chip, self.cycle, load_host(task.host) if offloads else None)
+        host = load_host(task.host) if not isinstance(task, Step) and task.offload else None
+        memory = MemoryBehind(self.chip, self.cycle, host)
         resident_B = float(workload.footprint.adapters)
         placement = memory.place(workload, workload.footprint, held_B(workload, mapping), aside_of(workload))
         costing = Costing(

@@ -81,7 +81,7 @@ def run(options: StudyOptions) -> StudyResult:
 
 def _ordered(what: str, rows: list[tuple[Cell, ...]], column: int, unit: str) -> Check:
     """Whether the last of several sizes has more in a column than the first."""
-    figures = [float(row[column]) for row in rows if isinstance(row[column], (int, float))]
+    figures = [float(cell) for row in rows if isinstance(cell := row[column], (int, float))]
     listed = ", ".join(f"{row[0]} cores {figure:.3g}" for row, figure in zip(rows, figures, strict=True))
     return Check(what, len(figures) > 1 and figures[-1] > figures[0], f"{listed} {unit}")
 

@@ -2,10 +2,11 @@
 
 A model's weights stay in a plane store behind a CXL memory controller and are streamed to the accelerator in every
 step, as many planes as the present precision asks for; the accelerator computes meanwhile, so a step takes as long as
-its weights need to arrive.  Requests come in bursts.  Three services of the same requests are held side by side: always
+its weights need to arrive. Requests come in bursts. Three services of the same requests are held side by side: always
 exact, always the coarsest, and *shed*: a level coarser each time that more requests than `up` wait or run, finer again
-below `down` (:class:`tierform.serving.controls.Shedding`).  Time and energy of a load are the device model's; perplexity
-at each number of bits is measured in this run (a small language model in a plane store, static policy), or given.
+below `down` (:class:`tierform.serving.controls.Shedding`). Time and energy of a load are the device model's;
+perplexity at each number of bits is measured in this run (a small language model in a plane store, static policy), or
+given.
 
 Limits: the papers do not serve; nothing here is held against a published figure.  Perplexity is that of a small model,
 carried over in percent.  What the accelerator itself draws is left out.

@@ -40,9 +40,9 @@ def run(options: StudyOptions) -> StudyResult:
     chips = [part.strip() for part in options.settings.get("chips", "a100,h100").split(",") if part.strip()]
     tables = [_by_tokens(options, model, chips), _by_batch(options, model, chips[0])]
     implied, table = _implied(options)
-    rows = [(row[1], float(row[5])) for row in tables[0].rows if row[0] == chips[0]]
+    rows = [(row[1], float(row[5] or 0.0)) for row in tables[0].rows if row[0] == chips[0]]
     best = {name: max(speedup for other, speedup in rows if other == name) for name, _ in rows}
-    falls = [float(row[3]) for row in tables[1].rows]
+    falls = [float(row[3] or 0.0) for row in tables[1].rows]
     checks = (
         Check(
             "the acceptance that gpt-fast's 70B figure implies is one that drafts of the same family have",

@@ -243,7 +243,7 @@ def _task(row: dict[str, str]) -> Task:
         sequence=int(row["sequence"]),
         method=_METHODS[row["method"]],
         optimizer=row["optimizer"],  # type: ignore[arg-type]
-        recomputation=row["recomputation"],  # type: ignore[arg-type]
+        recomputation=row["recomputation"],
         gradient_accumulation=int(row["accumulation"]),
         precision=plan,
     )

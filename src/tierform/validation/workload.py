@@ -115,7 +115,7 @@ def _memory() -> Iterator[Point]:
     s, b, h, a = 1024, 4, 1600, 25
     cases = (("none", 34.0 + 5.0 * a * s / h), ("selective", 34.0), ("full", 2.0))
     for recomputation, factor in cases:
-        task = FineTuning(batch=b, sequence=s, recomputation=recomputation)  # type: ignore[arg-type]
+        task = FineTuning(batch=b, sequence=s, recomputation=recomputation)
         two, one = (expand(_layers(n), task).footprint.activations for n in (3, 2))
         yield Point(
             case=f"GPT-2 XL layer, recomputation {recomputation}",
