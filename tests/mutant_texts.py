@@ -30,6 +30,11 @@ CHANGED = (
     "chip/pim.py",
 )
 LEFT_OUT = ("workload/tracing", "workload/families", "simulation/job_file.py", "simulation/cycle_fidelity.py")
+# Changed lines that give the same figures, and why; they are told and not counted.
+EQUIVALENT = {
+    "rows = logits.elements / logits.shape[-1]": "a whole number of rows: the division is exact",
+    "short = whole and left == groups - 1 - len(ends) and layers > 0": "never fewer are left than groups need",
+}
 # Operators of cosmic-ray that change what is computed; decorators, names of exceptions and types are left alone.
 OPERATORS = (
     "BinaryOperator",
@@ -105,9 +110,19 @@ class _Plain(ast.NodeTransformer):
 
 
 def does_nothing(before: str, after: str) -> bool:
-    """Whether two texts are the same program."""
+    """Whether two texts are the same program, or the second is none."""
+    try:
+        ast.parse(after)
+    except SyntaxError:  # ``**`` before a dictionary is taken for a power
+        return True
     one, other = (ast.dump(_Plain().visit(ast.parse(text))) for text in (before, after))
     return one == other
+
+
+def why_equivalent(before: str, after: str) -> str:
+    """Why a mutant gives the same figures; empty where that is not known."""
+    old = before.splitlines()
+    return next((EQUIVALENT.get(line.strip(), "") for line in after.splitlines() if line not in old), "")
 
 
 def changed_lines(before: str, after: str) -> str:

@@ -55,6 +55,7 @@ from mutant_texts import (
     mutants,
     put_in_place,
     statement,
+    why_equivalent,
 )
 
 T = TypeVar("T")
@@ -351,6 +352,9 @@ def main() -> int:
             before = (COPY / mutant.path).read_text()
             after = mutant.made_in(before)
             if does_nothing(before, after):
+                continue
+            if why := why_equivalent(before, after):
+                print(f"equivalent, not counted: {mutant.path}: {why}\n{changed_lines(before, after)}", flush=True)
                 continue
             counted["run"] += 1
             started = time.monotonic()

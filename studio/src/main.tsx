@@ -84,7 +84,7 @@ function App({ given }: { given: Content }) {
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus() }}>Skip to the page</a>
       <Bar given={given} page={shown} run={run} against={against} mode={mode} params={params} onHelp={() => setHelp(true)} />
-      <main id="main" tabIndex={-1} class={run || page ? '' : 'bare'}>
+      <main id="main" tabIndex={run || page ? -1 : 0} class={run || page ? '' : 'bare'}>
         {run && !['compare', 'fit', 'ledger', 'whatif'].includes(shown) && <Answer run={run} against={against} route={params} />}
         {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} /> : ['fit', 'ledger'].includes(page) ? <More page={page} run={undefined} runs={[]} mode={mode} given={given} /> : <Start given={given} />}
       </main>
@@ -97,7 +97,7 @@ function App({ given }: { given: Content }) {
 const root = document.getElementById('app')!
 content().then(
   (given) => { performance.mark('loaded'); render(<App given={given} />, root) },
-  (error) => render(<main class="bare"><section class="empty"><h1>Nothing to show</h1><p>{String(error.message ?? error)}</p></section></main>, root),
+  (error) => render(<main class="bare" tabIndex={0}><section class="empty"><h1>Nothing to show</h1><p>{String(error.message ?? error)}</p></section></main>, root),
 )
 
 // What the script of the other pages shares with this one.

@@ -1,4 +1,4 @@
-// Drives the pages in Chromium: `node browser.mjs CONFIG.json`.  One line of JSON for each check; tests/studio reads them.
+// Drives the pages in Chromium: `node browser.mjs CONFIG.json [WORDS OF A CHECK]`.  One line of JSON for each check; tests/studio reads them.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { chromium } from 'playwright-core'
@@ -14,6 +14,7 @@ const hold = (truth, text) => { if (!truth) throw new Error(text) }
 const same = (a, b, text) => hold(JSON.stringify(a) === JSON.stringify(b), `${text}: ${JSON.stringify(a)} is not ${JSON.stringify(b)}`)
 
 async function check(name, body) {
+  if (process.argv[3] && !name.includes(process.argv[3])) return
   try { say(name, '', (await body()) ?? {}) } catch (error) { say(name, error) }
 }
 /** A page whose console, errors and requests are watched. */
@@ -181,9 +182,13 @@ await check('pictures in time, and none when nothing changes', async () => {
     }))
     found[`draw_calls_${kind}`] = await one.page.evaluate(() => window.tierformScene.renderer.info.render.calls)
     hold(found[`draw_calls_${kind}`] <= 5, 'at most five draw calls')
-    // Other work runs beside this: the bar is asserted three times as wide, the figure is told as it is.
-    hold(found[`first_picture_${kind}_s`] < 3 * most, `first picture after ${found[`first_picture_${kind}_s`]} s`)
-    hold(found[`frames_per_s_${kind}`] > (kind === '256' ? 10 : 7) / 3, `${found[`frames_per_s_${kind}`]} frames a second`)
+    // Other work may run beside this: the bars widen by how much longer a fixed loop takes than on an idle machine, and
+    // by three in any case; the figures are told as they are.
+    const loop = await one.page.evaluate(() => { const start = performance.now(); let x = 0; for (let i = 0; i < 5e7; i++) x += Math.sqrt(i); return performance.now() - start + 0 * x })
+    const slack = 3 * Math.max(1, loop / 60)
+    found[`loop_${kind}_ms`] = loop
+    hold(found[`first_picture_${kind}_s`] < slack * most, `first picture after ${found[`first_picture_${kind}_s`]} s`)
+    hold(found[`frames_per_s_${kind}`] > (kind === '256' ? 10 : 7) / slack, `${found[`frames_per_s_${kind}`]} frames a second`)
     one.quiet()
     await one.close()
   }
@@ -246,12 +251,13 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
   await one.page.click('.bar:has-text("network.width")')
   await one.page.fill('.control input[type=text]', '-5')
   await one.page.keyboard.press('Enter')
-  await one.page.waitForSelector('.problems', { timeout: 30000 })
+  await one.page.waitForSelector('.problems', { timeout: 30000 }).catch(async () => { throw new Error(`not refused: ${await one.page.evaluate(() => location.hash)} ${await one.page.innerText('.state')} ${await one.page.inputValue('.control input[type=text]')}`) })
   same(await one.page.innerText('.now h1'), after, 'a refused value leaves the answer')
   await audit(one.page)
   one.quiet()
+  const loop = await one.page.evaluate(() => { const start = performance.now(); let x = 0; for (let i = 0; i < 5e7; i++) x += Math.sqrt(i); return performance.now() - start + 0 * x }).catch(() => 60)
+  hold(took[took.length >> 1] < 450 * Math.max(1, loop / 60), `a move takes ${took[took.length >> 1]} ms`)
   await one.close()
-  hold(took[took.length >> 1] < 450, `a move takes ${took[took.length >> 1]} ms`)
   return { median_ms: took[took.length >> 1], p95_ms: took[Math.floor(took.length * 0.95)] }
 })
 await check('fit tells what fits, what does not, and the nearest name', async () => {

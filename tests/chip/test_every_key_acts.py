@@ -73,6 +73,12 @@ BASES: dict[str, dict[str, Any]] = {
 NAMED = {
     "dac_bits (neurram-130nm)": "an integrating neuron takes inputs bit by bit; the values view reads it",
     "parts.input-pulse.count (neurram-130nm)": "without area and rate a count is told to people only",
+    "parts.edram.capacity": "acts where `set` changes it, by a law: test_signs_of_every_key",
+    "parts.output-register.capacity": "as above",
+    "sram_banks": "as above",
+    "sram_width": "as above",
+    "fitted_multiprocessors": "set by the law of GPUs: test_laws",
+    "fitted_clock_Hz": "as above",
     "held_out_error": "an error of the fit, told to people",
     "products.small_grid_reduction": "zero in these files: no kernel of theirs adds a reduction",
     "products.smallest_grid": "zero in these files: no kernel of theirs adds a reduction",

@@ -96,6 +96,14 @@ def test_a_systolic_array_is_charged_macs_and_sram_words() -> None:
     assert cost.operations == 2 * 128 * 32 * 128 and cost.memory_read_B == 0
 
 
+def test_wide_inputs_and_narrow_weights_pass_sram_each_in_its_width() -> None:
+    """As above with bf16 inputs and results: 16,384 and 4,096 values of two bytes, 4,096 weights of one."""
+    cost = part("systolic-128x32-10nm", dataflow="ws").cost(
+        product(128, 32, 128, precision="bf16", weight_precision="int8")
+    )
+    assert cost.energy_J["sram"] == pytest.approx((2 * 16_384 + 4_096 + 2 * 4_096) * 0.21e-12)
+
+
 def test_sums_that_continue_in_the_next_fold_pass_sram_at_the_accumulators_width() -> None:
     """k = 256 on 128 rows: two folds; 128 x 32 sums of 4 bytes are written and read back once."""
     cost = part("systolic-128x32-10nm", dataflow="ws").cost(product(128, 32, 256))
@@ -176,3 +184,16 @@ def test_energy_goes_by_the_widest_operand() -> None:
         cost = board.cost(product(64, 64, 64, precision=form, weight_precision="int4"))
         assert cost.energy_J["arithmetic"] == pytest.approx(operations * joules)
     assert math.isclose(cost.operations, operations)
+
+
+@pytest.mark.parametrize("name", ["a100-gpu", "h100-gpu"])
+def test_is_a_narrower_weight_never_slower(name: str) -> None:
+    """A kernel for a wider weight can take it."""
+    board = part(name)
+    for m in (1, 16, 64, 256, 1024, 4096, 16384):
+        for n, k in ((4096, 4096), (16384, 1024), (512, 8192)):
+            wide, middle, narrow = (
+                board.cost(product(m, n, k, precision="bf16", weight_precision=form)).occupancy_s
+                for form in ("bf16", "int8", "int4")
+            )
+            assert narrow <= middle * (1 + 1e-12) and middle <= wide * (1 + 1e-12), (m, n, k)

@@ -239,6 +239,8 @@ def test_does_more_and_less_of_every_number_act_the_right_way(
     moved: set[str] = set()
     for factors in ((2.0, 0.5), (16.0, 1 / 16)):
         for factor in factors:
+            if factor < 1 and (value.value if isinstance(value, Constant) else value) == 0:
+                continue  # there is no less
             try:
                 after = totals(made(base, at, given(value, factor)))
             except TierformError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -238,6 +239,18 @@ def test_is_a_long_run_continued_with_its_period() -> None:
     assert made([(Layer("layer", steps), 5)], 10**6) == pytest.approx(5 * 4 + (10**6 - 1) * 3)
 
 
+def test_are_micro_batches_of_several_waves_numbered_on() -> None:
+    steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "a", 2.0, after=(Edge(0),)))
+    run = [(Layer("layer", steps), 2)]
+    recorded = schedule_stage([run, run, run], (2, 1, 3), 1, record=True)
+    numbered = sorted((bar.micro_batch, bar.layer, bar.name) for bar in recorded.slices)
+    assert numbered == [(micro, layer, name) for micro in range(6) for layer in range(2) for name in ("one", "two")]
+    # One resource: no bar begins before another ends, and all of it is 6 x 2 x 3 s.
+    bars = sorted((bar.start_s, bar.end_s) for bar in recorded.slices)
+    assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(bars))
+    assert recorded.makespan_s == pytest.approx(36.0) == bars[-1][1]
+
+
 def test_does_the_timeline_hold_every_bar_once() -> None:
     steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "b", 2.0, after=(Edge(0),)))
     recorded = schedule_stage([[(Layer("layer", steps), 3)]], (2,), 2, record=True)
@@ -246,3 +259,41 @@ def test_does_the_timeline_hold_every_bar_once() -> None:
     assert {(bar.layer, bar.micro_batch, bar.name) for bar in recorded.slices} == {
         (layer, micro, name) for layer in range(3) for micro in range(2) for name in ("one", "two")
     }
+
+
+def pieces(steps: tuple[ScheduledOperator, ...], count: int, chunks: int) -> list[tuple[object, ...]]:
+    """(name, layer, begin, end, waits for) of every piece."""
+    made = schedule_stage([[(Layer("layer", steps), count)]], (1,), chunks, record=True)
+    return [(p.name or p.kind, p.layer, p.start_s, p.end_s, p.after) for p in made.pieces()]
+
+
+def test_are_pieces_broken_where_a_resource_waits() -> None:
+    """Two chunks: a works 2 s on each, b half a second as soon as one is there, and waits for the next.
+
+    The second layer's a has its first chunk at 2.5 s, and its resource at 4 s.  A step without time is no piece: what
+    waits for it waits for a.
+    """
+    a, b = ScheduledOperator("a", "r", 4.0), ScheduledOperator("b", "s", 1.0, after=(Edge(0),))
+    expected = [
+        ("a", 0, 0.0, 4.0, ()),
+        ("b", 0, 2.0, 2.5, (0,)),
+        ("b", 0, 4.0, 4.5, ()),
+        ("a", 1, 4.0, 8.0, (1,)),
+        ("b", 1, 6.0, 6.5, (3,)),
+        ("b", 1, 8.0, 8.5, ()),
+    ]
+    assert pieces((a, b), 2, 2) == expected
+    nothing = ScheduledOperator("z", "t", 0.0, after=(Edge(0),))
+    assert pieces((a, nothing, replace(b, after=(Edge(1),))), 1, 2) == expected[:3]
+
+
+def test_are_transfers_and_fetches_pieces_of_their_own() -> None:
+    """a 2 s, a transfer of 1 s over a way, b 3 s; its weights are fetched for 1.5 s from when the transfer begins."""
+    a = ScheduledOperator("a", "r", 2.0)
+    b = ScheduledOperator("b", "s", 3.0, after=(Edge(0, path="way", transfer_s=1.0),), fetch="memory", fetch_s=1.5)
+    assert pieces((a, b), 1, 1) == [
+        ("a", 0, 0.0, 2.0, ()),
+        ("transfer", 0, 2.0, 3.0, (0,)),
+        ("fetch", 0, 2.0, 3.5, (0,)),
+        ("b", 0, 3.5, 6.5, (1, 2)),
+    ]

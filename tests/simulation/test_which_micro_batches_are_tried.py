@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
+
+import pytest
 
 import tierform
 from tierform import FineTuning, Full, Inference, Job
@@ -91,3 +94,20 @@ def test_is_a_given_number_obeyed() -> None:
     result = tierform.simulate("bert-base", task, "atleus", thermal="none", micro_batches=3)
     assert result.mapping is not None and result.mapping.micro_batches == MicroBatches(3, 3, 3)
     assert not any("best of those tried" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.9, True), (0.998, True), (0.9995, False), (1.2, False)])
+def test_is_a_mapping_without_copies_taken_where_it_gains(
+    seconds: float, taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The trial with copies takes 1 s; a thousandth less is not worth another mapping."""
+    choice = _Choice(Job("gpt2", Inference(batch=1, sequence=8), "atleus").loaded())
+    parts, notes = MicroBatches(1, 1, 1), list[str]()
+    with_copies: Any = SimpleNamespace(
+        workload=choice.workload(parts), mapping=SimpleNamespace(micro_batches=parts), total_s=1.0
+    )
+    monkeypatch.setattr(choice, "_trial", lambda _, mapping: SimpleNamespace(mapping=mapping, total_s=seconds))
+    found = choice._without_replicas(with_copies, notes)
+    assert (found is not with_copies) == taken == bool(notes)
+    if taken:
+        assert {item.replicas for item in found.mapping.placements} == {1}

@@ -27,8 +27,10 @@ from tierform.workload import (
     Workload,
     expand,
     load_model,
+    model_from_config,
 )
 from tierform.workload.contract import check_workload
+from tierform.workload.parallel import check_tensor
 from tierform.workload.task import Method
 
 DEGREES = st.sampled_from([2, 4, 8])
@@ -266,3 +268,27 @@ def test_heads_of_keys_below_the_tensor_degree_are_repeated() -> None:
         if o.role is Role.KV_CACHE and len(o.shape) == 4
     }
     assert {shape[1] for shape in caches} == {1}
+
+
+def test_which_widths_must_tensor_chips_divide() -> None:
+    """Heads 4, experts of 32, a shared one of 64; dense layers, where there are any, of 90."""
+    sizes = {
+        **{"model_type": "qwen2_moe", "num_hidden_layers": 3, "hidden_size": 64, "num_attention_heads": 4},
+        **{"num_key_value_heads": 4, "intermediate_size": 90, "vocab_size": 48, "num_experts": 4},
+        **{"num_experts_per_tok": 2, "moe_intermediate_size": 32, "shared_expert_intermediate_size": 64},
+    }
+
+    def refused(tensor: int, **changes: object) -> list[str]:
+        try:
+            check_tensor(model_from_config({**sizes, **changes}, "toy"), tensor)
+        except TierformError as error:
+            return [str(problem.key).removeprefix("toy: ") for problem in error.problems]
+        return []
+
+    assert refused(4) == refused(2, mlp_only_layers=[1]) == []  # no layer is dense; half of 90 is whole
+    assert refused(4, mlp_only_layers=[1]) == ["feed-forward width"]
+    assert refused(3) == ["heads", "expert width", "shared expert width", "key/value heads"]
+    # Fewer heads of keys than chips are repeated, where the chips are a multiple of them.
+    assert refused(4, num_key_value_heads=2) == refused(4, num_key_value_heads=1) == []
+    six = {"hidden_size": 96, "num_attention_heads": 6, "num_key_value_heads": 3}
+    assert refused(2, **six) == ["key/value heads"]

@@ -21,6 +21,7 @@ from tierform.workload import (
     model_from_config,
     resolved_precision,
 )
+from tierform.workload.layout import with_rest
 from tierform.workload.parallel import ALONE
 from tierform.workload.task import describe
 
@@ -168,11 +169,11 @@ def test_frozen_weights_have_no_gradients_or_states() -> None:
 
 
 def test_4_bit_base_weights_of_qlora() -> None:
-    """Attention and FFN matrices at 4 bits and 0.127 bit of block scales each; the rest stays at 16 bits."""
+    """Attention and FFN matrices at 4 bits and scales (8 bits for 64 numbers, 32 for 256 of those); the rest at 16."""
     model = load_model("llama-2-7b")
     memory = expand(model, FineTuning(QLoRA(8), sequence=16)).footprint
     quantized = 32 * (4 * 4096 * 4096 + 3 * 4096 * 11008)
-    expected = quantized * 4.127 / 8 + 2 * (model.parameters - quantized)
+    expected = quantized * (4 + 8 / 64 + 32 / (64 * 256)) / 8 + 2 * (model.parameters - quantized)
     assert memory.weights == pytest.approx(expected, rel=1e-6)
 
 
@@ -261,3 +262,25 @@ def test_a_fused_loss_never_holds_the_logits(tensor: int) -> None:
 def test_a_fused_loss_changes_no_description_where_it_is_not_used() -> None:
     assert "fused_loss" not in describe(FineTuning())
     assert describe(FineTuning(fused_loss=True))["fused_loss"] is True
+
+
+def test_does_what_no_tensor_stands_for_come_with_the_layers_input() -> None:
+    # 50 bytes are kept; the third operator makes 30 of them, the input has 5.
+    assert with_rest({2: 30}, 50) == ((-1, 20), (2, 30))
+    assert with_rest({-1: 5, 2: 30}, 50) == ((-1, 20), (2, 30))
+    assert with_rest({2: 50}, 50) == ((2, 50),)
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_are_kept_bytes_written_once_and_read_once(mode: str) -> None:
+    task = FineTuning(LoRA(4), batch=2, sequence=16, recomputation=mode)  # type: ignore[arg-type]
+    workload = expand(load_model("gpt2"), task)
+    kept = {
+        stage.name: {block.name: sum(size for _, size in block.saved) for block in stage.blocks}
+        for stage in workload.stages
+        if stage.name != "update"
+    }
+    assert sum(kept["forward"].values()) > 0
+    assert {name: size for name, size in kept["forward"].items() if size} == {
+        name: size for name, size in kept["backward"].items() if size
+    }

@@ -195,12 +195,33 @@ def group_of(counters, requests, request, index):  # type: ignore[no-untyped-def
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def keep(counters, requests, lists, blocks, replica_row, replica, request, full):  # type: ignore[no-untyped-def]
-    """Remember the content of the request's first `full` blocks, of which some are remembered already."""
+    """Remember the content of the request's first `full` blocks, of which some are remembered already.
+
+    What no other request can have is remembered only once the request is preempted (`keep_own`): nobody else finds it.
+    """
     rows = requests.rows
     first = rows[request, CACHED]
     if full <= first:
         return
-    width, shared = counters[C_WIDTH], requests.shared[request]
+    rows[request, CACHED] = full
+    shared = requests.shared[request]
+    if first < shared:
+        _note(counters, requests, lists, blocks, replica_row, replica, request, first, min(full, shared))
+        replica_row[INSERTIONS] += 1
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def keep_own(counters, requests, lists, blocks, replica_row, replica, request):  # type: ignore[no-untyped-def]
+    """Remember the request's own blocks: it is preempted, and may find them again."""
+    first, full = requests.shared[request], requests.rows[request, CACHED]
+    if first < full:
+        _note(counters, requests, lists, blocks, replica_row, replica, request, first, full)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _note(counters, requests, lists, blocks, replica_row, replica, request, first, full):  # type: ignore[no-untyped-def]
+    """Remember the content of the request's blocks from `first` on, up to `full`; all are shared, or none is."""
+    rows, width = requests.rows, counters[C_WIDTH]
     piece = rows[request, CHUNK_LAST]
     at = (rows[request, BLOCKS] - 1) // CELLS
     while at > first // CELLS:
@@ -212,14 +233,16 @@ def keep(counters, requests, lists, blocks, replica_row, replica, request, full)
             piece = lists.piece_after[piece]
             at += 1
         inside = index & ((1 << width) - 1)
-        if row == NONE or inside == 0 or index == shared:
+        block = lists.cells[piece, index % CELLS]
+        if blocks.node[replica, block, B_PLACE] != NONE:  # since it was preempted before
+            row = NONE
+            continue
+        if row == NONE or inside == 0:
             key = group_of(counters, requests, request, index)
             row = find_group(blocks, replica, key)
             if row == NONE:
                 row = _make_group(blocks, replica_row, replica, key)
-        _remember(blocks, replica, row, (row << width) | inside, lists.cells[piece, index % CELLS])
-    replica_row[INSERTIONS] += first < shared
-    rows[request, CACHED] = full
+        _remember(blocks, replica, row, (row << width) | inside, block)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)

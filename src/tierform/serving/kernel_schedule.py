@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from numba import njit
 
-from tierform.serving.kernel_blocks import give_back, keep, look_up, take, touch
+from tierform.serving.kernel_blocks import give_back, keep, keep_own, look_up, take, touch
 from tierform.serving.kernel_oracle import (
     F_CONTEXTS,
     F_LONGEST,
@@ -234,6 +234,8 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 if at < place and rows[victim, NEXT] > 0:  # one that was passed over does not move the place (as vLLM)
                     place -= 1
                     budget += _unchoose(rows, victim, features, chunk, sampled, n_sampled, slot)
+                if caching:
+                    keep_own(counters, requests, lists, blocks, row, replica, victim)
                 give_back(counters, rows, lists, blocks, row, replica, victim, caching)
                 rows[victim, COMPUTED] = 0
                 rows[victim, PREEMPTIONS] += 1

@@ -30,6 +30,7 @@ STUDIES = Registry(
         "tyukin": "tierform.studies.tyukin:run",
         "speculative": "tierform.studies.speculative:run",
         "small-cores": "tierform.studies.small_cores:run",
+        "survey": "tierform.studies.survey:run",
         "smartquant-serving": "tierform.studies.smartquant_serving:run",
     },
 )

@@ -13,7 +13,7 @@ type SeriesModule = typeof import('../series')
 export function Panel({ run, figures, tile, quantity, value }: { run: Run; figures: Figures; tile: number; quantity: Quantity; value: number }) {
   const view = run.result.view!, { tiles } = view
   const single = tiles.die.length === 1
-  return <aside aria-label="The selection">{!single && <Tile run={run} figures={figures} tile={tile} quantity={quantity} value={value} />}<Whole run={run} /></aside>
+  return <aside tabIndex={0} aria-label="The selection">{!single && <Tile run={run} figures={figures} tile={tile} quantity={quantity} value={value} />}<Whole run={run} /></aside>
 }
 function Tile({ run, figures, tile, quantity, value }: { run: Run; figures: Figures; tile: number; quantity: Quantity; value: number }) {
   const view = run.result.view!, { tiles } = view

@@ -53,7 +53,7 @@ export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
     return found
   }
   return (
-    <div class="page">
+    <div class="page" tabIndex={0} role="region" aria-label="The page">
       <p class="what">{asked(base.result).slice(0, -1).join(' · ')}</p>
       <h1 class="sentence">{fast.id === lean.id
         ? `${fast.result.chip} is fastest and takes the least energy`

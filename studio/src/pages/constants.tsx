@@ -15,7 +15,7 @@ export function ConstantsPage({ run }: { run: Run }) {
     .sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind))
   const influence = new Map((run.result.view?.influence ?? []).map((one) => [one.constant, one]))
   return (
-    <div class="page">
+    <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h2>Constants<span>{kinds.map((name) => `${all.filter((one) => one.kind === name).length} ${name}`).join(', ')}</span></h2>
       <p class="filters">
         <label>Find <input type="search" value={params.get('find') ?? ''} onInput={(event) => change({ find: event.currentTarget.value || null })} /></label>

@@ -3,7 +3,7 @@ import type { Run } from '../types'
 
 export function FiguresPage({ run }: { run: Run }) {
   return (
-    <div class="page">
+    <div class="page" tabIndex={0} role="region" aria-label="The page">
       {run.result.notes.length > 0 && <section><h2>Notes</h2><ul class="notes">{run.result.notes.map((note) => <li>{note}</li>)}</ul></section>}
       <div class="tables">
         {run.tables.map((table) => (

@@ -4,7 +4,7 @@ import { kinds, type Mode } from '../colour'
 import { ask } from '../data'
 import { count, percent, si, title } from '../format'
 import { start, type FitRow } from '../jobs'
-import { Problems } from '../parts'
+import { Field, Problems } from '../parts'
 import { change, useRoute } from '../route'
 import type { Problem, Run } from '../types'
 import { told } from '../words'
@@ -53,17 +53,17 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
   const set = (name: keyof typeof usual, to: string) => change({ [name]: to === usual[name] || !to ? null : to })
   const greatest = Math.max(0, ...rows.map((row) => row.most_batch ?? 0))
   return (
-    <div class="page">
+    <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h1 class="sentence">{rows.length === 0 ? (problems.length ? 'Nothing to tell' : `Does ${value('model')} fit ${value('chip')}?`)
         : fit.length === 0 ? `${value('model')} does not fit ${value('chips') === '1' ? 'one' : value('chips')} ${value('chip')}: ${si(Math.min(...rows.map(needed).filter((x) => x > 0)) - capacity, 'B')} too many at best`
         : cheapest ? `${title(cheapest.name)} is cheapest: ${si(cheapest.J_per_token!, 'J')} a token` : `${fit.length} of ${rows.length} ways fit`}</h1>
       <div class="filters">
-        <label>Model <input type="text" list="models" value={value('model')} onChange={(event) => set('model', event.currentTarget.value)} /></label><datalist id="models">{library.models.map((name) => <option value={name} />)}</datalist>
-        <label>Chip <input type="text" list="chips" value={value('chip')} onChange={(event) => set('chip', event.currentTarget.value)} /></label><datalist id="chips">{library.chips.map((name) => <option value={name} />)}</datalist>
-        <label>Chips <input type="number" min="1" max="64" value={value('chips')} onChange={(event) => set('chips', event.currentTarget.value)} /></label>
+        <label>Model <Field type="text" list="models" value={value('model')} onValue={(to) => set('model', to)} /></label><datalist id="models">{library.models.map((name) => <option value={name} />)}</datalist>
+        <label>Chip <Field type="text" list="chips" value={value('chip')} onValue={(to) => set('chip', to)} /></label><datalist id="chips">{library.chips.map((name) => <option value={name} />)}</datalist>
+        <label>Chips <Field type="number" min="1" max="64" value={value('chips')} onValue={(to) => set('chips', to)} /></label>
         <label>Task <select value={value('kind') === 'inference' ? 'inference' : 'finetuning'} onChange={(event) => set('kind', event.currentTarget.value)}><option value="finetuning">fine-tuning</option><option value="inference">inference</option></select></label>
-        <label>Batch <input type="number" min="1" value={value('batch')} onChange={(event) => set('batch', event.currentTarget.value)} /></label>
-        <label>Sequence <input type="number" min="1" value={value('sequence')} onChange={(event) => set('sequence', event.currentTarget.value)} /></label>
+        <label>Batch <Field type="number" min="1" value={value('batch')} onValue={(to) => set('batch', to)} /></label>
+        <label>Sequence <Field type="number" min="1" value={value('sequence')} onValue={(to) => set('sequence', to)} /></label>
         <span role="status">{state}</span>
       </div>
       {greatest > 0 && <p class="filters"><label>Batch up to the largest that fits <input type="range" min="1" max={greatest} value={Math.min(greatest, Number(value('batch')))} onChange={(event) => set('batch', event.currentTarget.value)} /></label><span>{Number(value('batch')) >= greatest ? `${count(greatest)} is the most` : `${count(greatest)} is the most that fits`}</span></p>}

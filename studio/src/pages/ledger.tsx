@@ -11,7 +11,7 @@ export function LedgerPage({ engines }: { engines: Engine[] }) {
   const [held, setHeld] = useState(false)
   const name = params.get('engine') ?? ''
   if (!engines.length) {
-    return <div class="page"><section class="empty"><h2>No ledger is open</h2><p>Hold the engines against reference tools and silicon, then open it beside the runs:</p><pre tabIndex={0}>{'tierform validate --json ledger.json\ntierform studio run.json ledger.json'}</pre></section></div>
+    return <div class="page" tabIndex={0} role="region" aria-label="The page"><section class="empty"><h2>No ledger is open</h2><p>Hold the engines against reference tools and silicon, then open it beside the runs:</p><pre tabIndex={0}>{'tierform validate --json ledger.json\ntierform studio run.json ledger.json'}</pre></section></div>
   }
   const chosen = engines.filter((one) => !name || one.engine === name)
   const points: Point[] = chosen.flatMap((engine) => engine.case.map((_, i) => ({ engine, i }))).filter(({ engine, i }) => !held || !engine.fitted[i])
@@ -21,7 +21,7 @@ export function LedgerPage({ engines }: { engines: Engine[] }) {
   const error = ({ engine, i }: Point) => Math.abs(engine.relative_error[i] ?? 0)
   const listed = [...misses, ...judged.filter((p) => !misses.includes(p)).sort((a, b) => error(b) - error(a))]
   return (
-    <div class="page">
+    <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h1 class="sentence">{count(passed.length)} of {count(judged.length)} references within their tolerance</h1>
       <p class="filters">
         <label>Engine <select value={name} onChange={(event) => change({ engine: event.currentTarget.value || null })}><option value="">all</option>{engines.map((one) => <option value={one.engine}>{one.engine}</option>)}</select></label>

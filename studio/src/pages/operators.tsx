@@ -119,7 +119,7 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
     link.click()
   }
   return (
-    <div class="split"><div class="page">
+    <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
       <div class="filters">
         <Choice label="Widths by" options={[['time', 'Time'], ['energy', 'Energy']]} value={by} onChange={(to) => { change({ by: to === 'time' ? null : to }); setSort(to === 'time' ? 'busy_s' : 'energy_J') }} />
         <Choice label="Stage" options={[['', 'All stages'], ...stages.map((name) => [name, title(name)] as [string, string])]} value={stage} onChange={(to) => change({ stage: to || null })} />
@@ -135,7 +135,7 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
           {columns.map(([key, , text], i) => <td class={i ? 'n' : ''}>{text(row)}{(key === 'busy_s' || key === 'energy_J') && <small>{percent((row[key] as number) / (total[key] || 1))}</small>}</td>)}</tr>)}</tbody>
       </table></div>}
     </div>
-    <aside aria-label="The selection">{chosen ? <>
+    <aside tabIndex={0} aria-label="The selection">{chosen ? <>
       <section><h2>{chosen.name}<span>{chosen.stage}</span></h2><p class="big">{by === 'time' ? si(chosen.busy_s, 's') : si(chosen.energy_J, 'J')}</p>
         <table class="kv"><tbody><tr><th scope="row">Kind</th><td>{title(chosen.kind)}</td></tr><tr><th scope="row">Runs on</th><td>{title(chosen.component)}</td></tr><tr><th scope="row">Tiles</th><td>{chosen.tiles.length || 'none'}{chosen.tiles.length > 0 && view.tiles.die.length > 1 && <> <button type="button" class="link" onClick={() => go('chip', { tile: String(chosen.tiles[0]) })}>show the first</button></>}</td></tr><tr><th scope="row">Times</th><td>{count(chosen.times)}</td></tr><tr><th scope="row">Each time</th><td>{si(chosen.busy_s / Math.max(1, chosen.times), 's')}, {si(chosen.energy_J / Math.max(1, chosen.times), 'J')}</td></tr></tbody></table></section>
       <section><h2>Under its roof</h2><Roof run={run} row={chosen} /></section></> : <section><h2>Nothing is selected</h2><p class="soft">Select an operator to see where it runs and what it takes each time.</p></section>}

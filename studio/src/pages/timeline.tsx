@@ -12,7 +12,7 @@ interface Span { from: number; to: number }
 export function TimelinePage({ run, mode }: { run: Run; mode: Mode }) {
   const told = run.result.view!.timeline
   if (!told) {
-    return <div class="page"><section class="empty"><h2>This run has no timeline</h2><p>Record it: <code>tierform simulate … --trace trace.json --json run.json</code> keeps it in the run, and writes the whole of it for Perfetto.</p></section></div>
+    return <div class="page" tabIndex={0} role="region" aria-label="The page"><section class="empty"><h2>This run has no timeline</h2><p>Record it: <code>tierform simulate … --trace trace.json --json run.json</code> keeps it in the run, and writes the whole of it for Perfetto.</p></section></div>
   }
   return <Drawn run={run} mode={mode} />
 }
@@ -115,7 +115,7 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
   const [first, last] = [Math.floor(over.from * told.pieces), Math.ceil(over.to * told.pieces)]
   const path = Object.entries(run.result.view!.limits?.critical_path_s ?? {})
   return (
-    <div class="split"><div class="page">
+    <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
       <div class="filters">
         <button type="button" class="act" onClick={() => zoom(0.7)}>Zoom in</button><button type="button" class="act" onClick={() => zoom(1.4)}>Zoom out</button>
         <button type="button" class="act" onClick={() => { setMarked(null); change({ span: null }) }}>Show all</button><button type="button" class="act" onClick={gap}>Skip to the next gap over 1 %</button>
@@ -131,7 +131,7 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
         onPointerUp={() => { drag.current = null }} onPointerLeave={() => setAt(null)} />
       <p class="soft small">The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.</p>
     </div>
-    <aside aria-label="The selection">
+    <aside tabIndex={0} aria-label="The selection">
       <section><h2>{marked ? 'Marked span' : 'Shown span'}<span>{si(over.from * end, 's')} to {si(over.to * end, 's')}</span></h2><p class="big">{si((over.to - over.from) * end, 's')}</p>
         {at && <p>{title(rows[at.row]!.resource)}: {percent(rows[at.row]!.share[at.piece]!)} busy at {si((at.piece / told.pieces) * end, 's')}{rows[at.row]!.what[at.piece]! >= 0 && `, mostly ${told.names[rows[at.row]!.what[at.piece]!]}`}</p>}
         <table class="grid"><thead><tr><th scope="col">Busy</th><th scope="col" class="n">Mean</th><th scope="col" class="n">Most</th><th scope="col" class="n">Sum</th></tr></thead><tbody>

@@ -3,7 +3,7 @@ import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { kindOf, type Mode } from '../colour'
 import { area, celsius, change as compared, measure, parts, si } from '../format'
 import { start, type Constant } from '../jobs'
-import { Choice, Problems, Unit } from '../parts'
+import { Choice, Field, Problems, Unit } from '../parts'
 import { change, useRoute } from '../route'
 import type { Content, Influence, Problem, Run } from '../types'
 import { asked, cooled, headline, limited, told, training } from '../words'
@@ -22,7 +22,7 @@ export function WhatIfPage({ run, content, mode }: { run: Run; content: Content;
   const view = run.result.view!
   if (content.exported || view.job_lacks.length) {
     return (
-      <div class="page"><h2>What 1 % more of each constant changes</h2>
+      <div class="page" tabIndex={0} role="region" aria-label="The page"><h2>What 1 % more of each constant changes</h2>
         {view.influence.length ? <Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
           <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
       </div>
@@ -114,7 +114,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   const first = influence.length ? influence.reduce((a, b) => (Math.abs(b[of]) > Math.abs(a[of]) ? b : a)) : null
   const hot = cooled(after) && cooled(before)
   return (
-    <div class="split"><div class="page">
+    <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
       <p class="what">{asked(before).join(' · ')}</p>
       <div class={running ? 'now dimmed' : 'now'} aria-live="polite">
         <h1><Unit of={parts(headline(after)[0], 's')} /> <small>{changed ? `${compared(headline(after)[0], headline(before)[0])} · before ${si(headline(before)[0], 's')}` : headline(before)[1]}</small></h1>
@@ -124,7 +124,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       <p class="soft state" role="status">{running ? <>Running <button type="button" class="link" onClick={stop}>Stop</button></> : changed ? (now ? `${after.view?.limits ? limited(after) : ''} ${seconds ? `Took ${si(seconds, 's', 2)}.` : ''}` : '') : <>Nothing changed yet. Open a bar and move its slider{first && <>, or try: <button type="button" class="link" onClick={() => set(first.constant, text(first.value / 2))}>half the {first.constant}</button></>}.</>}</p>
       {problems.length > 0 && <Problems title="Refused" lines={problems.map((problem) => <>{told(problem)}{problem.near && <> Near: {problem.near}.</>}{problem.fix && <div class="soft">{problem.fix}</div>}</>)} />}
       <div class="filters">
-        {shape.map(([name, label]) => { const usual = String(run.result.task[name as 'batch'] ?? ''); return <label>{label} <input type="number" min="1" step="1" value={asked_[name] ?? usual} onChange={(event) => change({ [`q:${name}`]: event.currentTarget.value === usual || !event.currentTarget.value ? null : event.currentTarget.value })} /></label> })}
+        {shape.map(([name, label]) => { const usual = String(run.result.task[name as 'batch'] ?? ''); return <label>{label} <Field type="number" min="1" step="1" value={asked_[name] ?? usual} onValue={(to) => change({ [`q:${name}`]: to === usual || !to ? null : to })} /></label> })}
         <Choice label="Bars show" options={[['latency', 'Time'], ['energy', 'Energy']]} value={of} onChange={(to) => change({ of: to === 'latency' ? null : to })} />
         <button type="button" class="act" onClick={search}>{searching.current ? `Stop at ${progress}` : influence.length ? 'Measure the influence again' : 'Measure the influence of each'}</button>
         {changed && <button type="button" class="act" onClick={reset}>Reset all</button>}
@@ -132,7 +132,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       </div>
       <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />
     </div>
-    <aside aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
+    <aside tabIndex={0} aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
       {Object.keys(vary).length > 0 && <section><h2>Changes</h2><ul class="plainlist">{Object.entries(vary).map(([path, value]) => { const one = constants.find((c) => c.constant === path); return <li><span class="soft">{path}</span><span class="right">{one ? measure(Number(value), one.unit) : value}</span></li> })}</ul>
         <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(job.chip)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
@@ -180,7 +180,7 @@ function Control({ one, value, onChange }: { one: Constant; value: string | unde
     <div class="control">
       {whole ? <label>Value <input type="range" min="1" max={Math.max(16, one.value * 2)} step="1" value={now} onChange={(event) => set(Number(event.currentTarget.value))} aria-valuetext={measure(now, one.unit)} /></label>
         : <label>A quarter to four times <input type="range" min="-100" max="100" step="1" value={span(now)} aria-valuetext={measure(now, one.unit)} onChange={(event) => set(one.value * 2 ** ((Number(event.currentTarget.value) / 100) * 2))} /></label>}
-      <label>Value in {one.unit || 'plain numbers'} <input type="text" inputMode="decimal" value={text(now)} onChange={(event) => { const x = Number(event.currentTarget.value); if (Number.isFinite(x) && event.currentTarget.value.trim()) set(x) }} /></label>
+      <label>Value in {one.unit || 'plain numbers'} <Field type="text" inputMode="decimal" value={text(now)} onValue={(to) => { const x = Number(to); if (Number.isFinite(x) && to.trim()) set(x) }} /></label>
       <span class="soft">{measure(now, one.unit)} · {one.kind}{one.source && `, ${one.source}`}{one.note && `: ${one.note}`}</span>
       {value !== undefined && <button type="button" class="act" onClick={() => onChange(null)}>Reset</button>}
     </div>

@@ -6,26 +6,35 @@ Tiles 2 and 3 hold the crossbars; arrays stand on tiles 0 and 1.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
-from toy import HERE, INFERENCE, MODEL, TRAINING
+from toy import HERE, INFERENCE, LORA, MODEL, TRAINING
 
 import tierform
 from tierform import TierformError
-from tierform.mapping import Mapping, default_mapping
-from tierform.workload import expand, model_from_config
+from tierform.chip.description import Chip
+from tierform.mapping import Mapping, default_mapping, load_mapping
+from tierform.workload import Workload, expand, model_from_config
 
 NAMES = ("attention.q", "attention.k", "attention.v", "attention.o", "ffn.up", "ffn.down")
 
 
-def mapped(each: int, layers: int = 2, task: tierform.Inference | tierform.FineTuning = INFERENCE) -> Mapping:
-    """The mapping on tiles of so many crossbars."""
+def toy(each: int, layers: int, task: tierform.Inference | tierform.FineTuning = INFERENCE) -> tuple[Chip, Workload]:
+    """Tiles of so many crossbars, and a task of a toy of so many layers."""
     config = {
         **{"model_type": "gpt2", "n_embd": 8, "n_head": 2, "n_layer": layers, "n_inner": 16, "n_positions": 16},
         **{"vocab_size": 10, "activation_function": "relu", "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0},
     }
     sizes = {"components.reram.crossbars": each, "components.reram.crossbars_per_macro": 1}
     chip = tierform.load_chip(HERE / "toy-stack.yaml").vary(sizes)
-    return default_mapping(chip, expand(model_from_config(config, "toy"), task))
+    return chip, expand(model_from_config(config, "toy"), task)
+
+
+def mapped(each: int, layers: int = 2, task: tierform.Inference | tierform.FineTuning = INFERENCE) -> Mapping:
+    """The mapping on tiles of so many crossbars."""
+    return default_mapping(*toy(each, layers, task))
 
 
 def placed(mapping: Mapping, resident: bool = True) -> dict[str, tuple[int, int, tuple[tuple[int, ...], ...]]]:
@@ -97,3 +106,33 @@ def test_is_too_little_refused_where_streaming_is() -> None:
     chip = tierform.load_chip(HERE / "toy-stack.yaml").vary({"components.reram.crossbars": 5})
     with pytest.raises(TierformError, match="the model needs 12 crossbars and 'toy-stack' has 10"):
         default_mapping(chip, expand(MODEL, INFERENCE), overflow="refuse")
+
+
+def test_may_a_weight_fill_its_tiles_and_no_more(tmp_path: Path) -> None:
+    """One layer on two tiles of ten: ten copies of the query fill tile 2, the rest is in tile 3."""
+    chip, workload = toy(10, 1)
+    plan = default_mapping(chip, workload, replicate=False)
+
+    def read(copies: int) -> Mapping:
+        items = [
+            replace(item, tiles=((2,),), replicas=copies)
+            if item.weight == "attention.q"
+            else replace(item, tiles=((3,),))
+            for item in plan.placements
+        ]
+        replace(plan, placements=tuple(items)).save(tmp_path / "map.yaml")
+        return load_mapping(tmp_path / "map.yaml", chip, workload)
+
+    assert placed(read(10))["attention.q"] == (1, 10, ((2,),))
+    with pytest.raises(TierformError, match="need 2 tiles"):
+        read(11)
+
+
+def test_is_a_second_copy_kept_where_something_is_read_backward() -> None:
+    chip = tierform.load_chip(HERE / "toy-stack.yaml").vary(
+        {"components.reram.crossbars": 20, "components.reram.crossbars_per_macro": 1, "backward_weights": "second-copy"}
+    )
+    for task, copies in ((INFERENCE, 1), (LORA, 2)):
+        found = default_mapping(chip, expand(MODEL, task), replicate=False)
+        assert {item.copies for item in found.placements} == {copies}
+        assert found.crossbars_used("reram") == 13 * copies

@@ -9,7 +9,11 @@ from __future__ import annotations
 from math import fsum
 
 import pytest
-from toy import INFERENCE, TRAINING, run
+from toy import HERE, INFERENCE, MODEL, TRAINING, run
+
+import tierform
+from tierform.memory import load_memory
+from tierform.workload.parallel import Parallelism
 
 # Bytes of a layer: two norms of 32, q, k, v, o 128 + 16 each, up 256 + 32, down 256 + 16; of the head its norm
 # and the table of ten words.
@@ -51,3 +55,24 @@ def test_which_joules_do_the_tiles_spend() -> None:
     assert fsum(result.energy_J_by_tile) * 1e12 == pytest.approx(fsum(parts[name] for name in own))
     assert result.energy_J_by_tile == pytest.approx([result.energy_J_by_tile[0]] * 4)
     assert result.network_B == 0  # all four tiles do everything together, and each has a port of the memory
+
+
+def test_what_do_the_memories_of_two_groups_draw() -> None:
+    """Each chip's memory stands by all the time, and is busy for half of the traffic."""
+    links = {
+        "bandwidth": {"value": "10 GB/s", "kind": "assumed", "note": "toy"},
+        "latency": {"value": "1 us", "kind": "assumed", "note": "toy"},
+        "energy": {"value": "100 pJ/B", "kind": "assumed", "note": "toy"},
+    }
+    chip = tierform.load_chip(HERE / "toy-tiles.yaml").vary({"cluster": links})
+    result = tierform.simulate(
+        MODEL, INFERENCE, chip, thermal="none", mapping="plain", micro_batches=2, parallelism=Parallelism(pipeline=2)
+    )
+    device = load_memory("hbm2", stacks=1)
+    traffic = [(stage.memory_B, stage.latency_s) for stage in result.stages]
+    assert sum(size for size, _ in traffic) == result.memory_read_B + result.memory_write_B
+    busy_s = result.busy_s_by_resource["memory"]
+    assert 0 < busy_s < result.latency_s / 2
+    expected = 2 * device.background_energy_J(result.latency_s, busy_s)
+    assert result.energy_J_by_part["memory: background"] == pytest.approx(expected)
+    assert device.background_energy_J(result.latency_s, 0.0) != pytest.approx(expected / 2)

@@ -137,7 +137,7 @@ class Gpu:
         p = self.parameters
         if p.fitted_at is None:
             return None
-        units, clock = p.fitted_at.multiprocessors, p.fitted_at.clock_Hz
+        units, clock = p.fitted_at.fitted_multiprocessors, p.fitted_at.fitted_clock_Hz
         ratio = units * clock / (p.multiprocessors.value * p.clock.value)
         return self.at(
             fitted_at=None,

@@ -41,6 +41,6 @@ def scaled(parameters: GpuParameters, given: GpuParameters, own: AbstractSet[Ste
         found.say(f"die {told}, with {given.l2_capacity.value / 2**20:.3g} MiB of L2: x {die:.3g}")
     if rate != 1.0 or units != 1.0:
         found.changes[("fitted_at",)] = FittedAt(
-            multiprocessors=given.multiprocessors.value, clock_Hz=given.clock.value
+            fitted_multiprocessors=given.multiprocessors.value, fitted_clock_Hz=given.clock.value
         )
     return found.on(p)

@@ -120,8 +120,8 @@ class LinkParameters(FileModel):
 class FittedAt(FileModel):
     """The multiprocessors and the clock at which kernel models were fitted, where those of the GPU are others."""
 
-    multiprocessors: Annotated[float, Field(gt=0)] = Field(description="Multiprocessors of the fitted device")
-    clock_Hz: Annotated[float, Field(gt=0)] = Field(description="Clock of the fitted device in Hz")
+    fitted_multiprocessors: Annotated[float, Field(gt=0)] = Field(description="Multiprocessors of the fitted device")
+    fitted_clock_Hz: Annotated[float, Field(gt=0)] = Field(description="Clock of the fitted device in Hz")
 
 
 class GpuParameters(FileModel):
