@@ -183,7 +183,7 @@ def search_links(
     places: bool = False,
     seed: int = 0,
     rounds: int = 0,
-    peak_weight: float = 0.05,
+    peak_weight: float = 0.2,
     longest: int = 6,
     starts: Sequence[str] = STARTS,
 ) -> list[NetworkDesign]:
