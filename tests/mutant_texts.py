@@ -110,7 +110,11 @@ class _Plain(ast.NodeTransformer):
 
 
 def does_nothing(before: str, after: str) -> bool:
-    """Whether two texts are the same program."""
+    """Whether two texts are the same program, or the second is none."""
+    try:
+        ast.parse(after)
+    except SyntaxError:  # ``**`` before a dictionary is taken for a power
+        return True
     one, other = (ast.dump(_Plain().visit(ast.parse(text))) for text in (before, after))
     return one == other
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from tierform.chip.component import Cost, FusedKernel
 from tierform.chip.description import load_component
 from tierform.chip.gpu import Gpu
-from tierform.chip.gpu.flash import visible_share
+from tierform.chip.gpu.flash import _shared_s, visible_share
 from tierform.chip.sample_operators import attention_core
 from tierform.workload.operator import Attention, Kind, Operator
 
@@ -259,3 +260,14 @@ def test_no_operator_is_above_its_peak_and_parts_sum_to_the_kernel(
             assert cost.operations == pytest.approx(operators[place].operations * visible_share(a))
             rate = gpu.rate(operators[place]) if operators[place].kind is Kind.MATMUL else None
             assert rate is None or cost.operations <= rate * cost.occupancy_s * (1 + 1e-9)
+
+
+def test_is_a_kernels_time_shared_by_what_its_members_need() -> None:
+    """A product that needs 1 s and a softmax that needs 2 s."""
+    members: Any = (SimpleNamespace(kind=Kind.MATMUL), SimpleNamespace(kind=Kind.SOFTMAX))
+    # In 6 s each takes twice as long; in 2 s the product takes its second, what is left is the softmax's.
+    assert _shared_s(members, (1.0, 2.0), 1.0, 6.0) == pytest.approx([2.0, 4.0])
+    assert _shared_s(members, (1.0, 2.0), 1.0, 3.0) == pytest.approx([1.0, 2.0])
+    assert _shared_s(members, (1.0, 2.0), 1.0, 2.0) == pytest.approx([1.0, 1.0])
+    # Where nothing is needed both take half.
+    assert _shared_s(members, (0.0, 0.0), 0.0, 6.0) == [3.0, 3.0]

@@ -204,3 +204,17 @@ def test_does_every_class_with_laws_keep_the_contract(name: str) -> None:
     given = load_component("part", 1, base.get(name, "a100-gpu")).parameters  # type: ignore[attr-defined]
     found = kind.scaled(given, given, frozenset())
     assert found.parameters is given and found.remarks == ()
+
+
+def test_does_show_tell_the_values_that_hold(tmp_path: Any) -> None:
+    from tierform.cli.show import _chip
+
+    made = ATLEUS.vary({"components.reram.adc_bits": 6, "components.reram.rows": 256})
+    made.write(tmp_path / "made.yaml")
+    parts: Any = _chip(str(tmp_path / "made.yaml"))["parts"]
+    cells = parts["components.reram"]["parts"]
+    assert (
+        cells["adc"]["energy"]["value"].startswith("1.122 pJ") and "given at 8 bits" in cells["adc"]["energy"]["note"]
+    )
+    assert cells["dac"]["count"] == 256
+    assert parts["components.vector"] == _chip("atleus")["parts"]["components.vector"]  # type: ignore[index]

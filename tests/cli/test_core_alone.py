@@ -48,6 +48,7 @@ CALLS: dict[str, list[tuple[str, str]]] = {
     "init": [("chip new-chip.yaml", "")],
     "schema": [("chip", "")],
     "models": [("list", "")],
+    "decode": [("model --draft lookup --prompts words.txt", "train")],
     "compress": [("model --data words.txt", "train")],
     "accuracy": [("small --data digits --steps 1", "train")],
     "list": [("chips", ""), ("models", ""), ("memories", ""), ("components", ""), ("studies", "")],

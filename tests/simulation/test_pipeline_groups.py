@@ -139,3 +139,65 @@ def test_does_a_gpu_run_one_micro_batch_after_the_other() -> None:
     alone = schedule_groups(waves, (3,), 1, (0.0, 0.0), overlap=False)
     assert alone.makespan_s == pytest.approx(2 * 3.0 + 2 * 3.0)
     assert schedule_groups(waves, (3,), 1, (0.0, 0.0)).makespan_s == pytest.approx(2 * 3.0 + 2 * 2.0)
+
+
+Seconds = list[list[float]]  # of each wave, for each part
+
+
+def plain_line(waves: Seconds, micro_batches: tuple[int, ...], send: tuple[float, float]) -> float:
+    """Every micro-batch through every station and link, one after the other."""
+    free, link = [0.0] * len(waves[0]), [0.0] * len(waves[0])
+    time = makespan = 0.0
+    for wave, number in enumerate(micro_batches):
+        for _ in range(number):
+            time = 0.0
+            for station, seconds in enumerate(waves[wave]):
+                time = free[station] = max(time, free[station]) + seconds
+                if station + 1 < len(free):
+                    link[station] = max(time, link[station]) + send[0]
+                    time = link[station] + send[1]
+            makespan = max(makespan, time)
+    return makespan
+
+
+def plain_turns(waves: Seconds, micro_batches: tuple[int, ...], send: tuple[float, float], groups: int) -> float:
+    """Every part for `groups` micro-batches, one round of parts after the other."""
+    every = [wave for wave, number in enumerate(micro_batches) for _ in range(number)]
+    free, link = [0.0] * groups, [0.0] * groups
+    makespan = 0.0
+    for first in range(0, len(every), groups):
+        arrived = [0.0] * groups
+        for turn in range(0, len(waves[0]), groups):
+            for index, wave in enumerate(every[first : first + groups]):
+                for group in range(groups):
+                    done = free[group] = max(arrived[index], free[group]) + waves[wave][turn + group]
+                    if turn + group + 1 == len(waves[0]):
+                        makespan = max(makespan, done)
+                    else:
+                        link[group] = max(done, link[group]) + send[0]
+                        arrived[index] = link[group] + send[1]
+    return makespan
+
+
+def runs_of(waves: Seconds) -> list[list[list[tuple[Layer, int]]]]:
+    return [[[(Layer("layer", (ScheduledOperator("s", "r", time),)), 1)] for time in wave] for wave in waves]
+
+
+@pytest.mark.parametrize("micro_batches", [(1,), (7,), (2, 1), (3, 5), (40, 3), (30, 30)])
+@pytest.mark.parametrize("send", [(0.0, 0.0), (0.5, 0.25), (5.0, 1.0)])
+def test_do_waves_in_a_line_take_what_each_of_them_takes(
+    micro_batches: tuple[int, ...], send: tuple[float, float]
+) -> None:
+    waves = [[2.0, 3.0, 1.0], [1.0, 1.5, 0.5]][: len(micro_batches)]
+    made = schedule_groups(runs_of(waves), micro_batches, 1, send).makespan_s
+    assert made == pytest.approx(plain_line(waves, micro_batches, send))
+
+
+@pytest.mark.parametrize("micro_batches", [(4,), (60,), (60, 40), (61, 39), (41, 3), (3, 57)])
+@pytest.mark.parametrize("send", [(0.0, 0.0), (0.5, 0.25), (5.0, 1.0)])
+def test_do_waves_that_take_turns_take_what_each_of_them_takes(
+    micro_batches: tuple[int, ...], send: tuple[float, float]
+) -> None:
+    waves = [[2.0, 3.0, 1.0, 2.5], [1.0, 1.5, 0.5, 1.25]][: len(micro_batches)]
+    made = schedule_interleaved(runs_of(waves), micro_batches, 1, send, 2).makespan_s
+    assert made == pytest.approx(plain_turns(waves, micro_batches, send, 2))

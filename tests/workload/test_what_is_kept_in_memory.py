@@ -21,6 +21,7 @@ from tierform.workload import (
     model_from_config,
     resolved_precision,
 )
+from tierform.workload.layout import with_rest
 from tierform.workload.parallel import ALONE
 from tierform.workload.task import describe
 
@@ -261,3 +262,25 @@ def test_a_fused_loss_never_holds_the_logits(tensor: int) -> None:
 def test_a_fused_loss_changes_no_description_where_it_is_not_used() -> None:
     assert "fused_loss" not in describe(FineTuning())
     assert describe(FineTuning(fused_loss=True))["fused_loss"] is True
+
+
+def test_does_what_no_tensor_stands_for_come_with_the_layers_input() -> None:
+    # 50 bytes are kept; the third operator makes 30 of them, the input has 5.
+    assert with_rest({2: 30}, 50) == ((-1, 20), (2, 30))
+    assert with_rest({-1: 5, 2: 30}, 50) == ((-1, 20), (2, 30))
+    assert with_rest({2: 50}, 50) == ((2, 50),)
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_are_kept_bytes_written_once_and_read_once(mode: str) -> None:
+    task = FineTuning(LoRA(4), batch=2, sequence=16, recomputation=mode)  # type: ignore[arg-type]
+    workload = expand(load_model("gpt2"), task)
+    kept = {
+        stage.name: {block.name: sum(size for _, size in block.saved) for block in stage.blocks}
+        for stage in workload.stages
+        if stage.name != "update"
+    }
+    assert sum(kept["forward"].values()) > 0
+    assert {name: size for name, size in kept["forward"].items() if size} == {
+        name: size for name, size in kept["backward"].items() if size
+    }

@@ -36,8 +36,8 @@ _given: dict[int, tuple[Document, Any, str]] = {}  # data files by identity -> p
 class Part:
     """A component with what it was made from: its data file, the content with changes laid over, its parameters.
 
-    `parameters` are as the content gives them; those of the component are scaled to its sizes.  `plain` is a hash of
-    the content, `digest` one of all that decides what the component is.
+    `parameters` are as the content gives them; `scaled` are those of the component, scaled to its sizes.  `plain` is a
+    hash of the content, `digest` one of all that decides what the component is.
     """
 
     type: str
@@ -47,6 +47,7 @@ class Part:
     plain: str
     digest: str
     parameters: Any
+    scaled: Any
     component: Component
     remarks: tuple[str, ...]
 
@@ -138,6 +139,7 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         plain=plain,
         digest=digest,
         parameters=parameters,
+        scaled=scaled.parameters,
         component=made,
         remarks=(*remarks, *(f"{name}: {text}" for text in scaled.remarks)),
     )

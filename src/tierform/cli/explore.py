@@ -1,4 +1,4 @@
-"""``tierform explore SPACE.yaml`` and ``tierform explore show STUDY.db``: many designs, and the best of them."""
+"""``tierform explore SPACE.yaml``, ``show STUDY.db`` and ``network JOB.yaml``: many designs, and the best of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_ROWS = 12
 
 
 @click.command("explore")
-@click.argument("what", nargs=-1, required=True, metavar="SPACE.yaml | show STUDY.db")
+@click.argument("what", nargs=-1, required=True, metavar="SPACE.yaml | show STUDY.db | network JOB.yaml")
 @click.option("--study", type=OutputFile(), help="The file that keeps the study [SPACE.db beside the working folder].")
 @click.option("--budget", type=int, default=200, show_default=True, help="Points to evaluate, all runs together.")
 @click.option(
@@ -35,6 +35,11 @@ MOST_ROWS = 12
     "--dry-run", is_flag=True, help="Tell the size of the space, the feasible share of a sample and the time."
 )
 @click.option("--winners", type=OutputFolder(), help="Write the front as chip, mapping and job files here.")
+@click.option(
+    "--ways",
+    default="",
+    help="network: places, routes, places and routes, links, places and links; a comma between them [all].",
+)
 @click.option("--verify", type=int, default=0, help="Simulate so many winners at cycle fidelity (minutes each).")
 @json_option
 def command(
@@ -46,18 +51,33 @@ def command(
     workers: int,
     dry_run: bool,
     winners: Path | None,
+    ways: str,
     verify: int,
     json_file: Path | None,
 ) -> None:
     """Search the space of a file for the best designs within its limits; an interrupted study goes on.
 
     Everything is kept in one file, which several processes may work on at once: start the same command again.
+    `network JOB.yaml` searches places of weights, links and routes for one job's traffic.
     """
     one_thread()
     if workers < 1:
         fail("at least one worker is needed", key="--workers", value=workers)
     from tierform.exploration.study import explore, open_study
 
+    if what[0] == "network":
+        if len(what) != 2:
+            fail("one job is needed", key="network", fix="tierform explore network JOB.yaml")
+        from tierform.cli.explore_network import search_network
+
+        told = search_network(Path(what[1]), ways=ways, seed=seed, winners=winners, verify=verify > 0)
+        if json_file:
+            from tierform.files import write_json
+
+            write_json(json_file, told)
+        return
+    if ways:
+        fail("only the search of a network has ways", key="--ways", value=ways, fix="tierform explore network JOB.yaml")
     if what[0] == "show":
         if len(what) != 2:
             fail("one study is needed", key="show", fix="tierform explore show STUDY.db")

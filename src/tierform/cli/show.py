@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tierform.cli.output import console, json_option, print_table
+
+if TYPE_CHECKING:
+    from tierform.chip.parts import Part
 
 
 @click.command("show")
@@ -58,8 +62,43 @@ def _chip(name: str) -> dict[str, object]:
     chip = load_chip(name)
     assert chip.origin is not None
     own = {key: value for key, value in chip.origin.content.items() if key != "components"}
-    parts = {f"components.{key}": part.content for key, part in chip.origin.parts.items()}
+    parts = {f"components.{key}": _as_scaled(part) for key, part in chip.origin.parts.items()}
     return {"shelf": "chips", "file": chip.file, "parts": {"": own, **parts}}
+
+
+def _as_scaled(part: Part) -> dict[str, Any]:
+    """The content of a component with the values that hold: constants that a law has scaled, with what was done."""
+    from tierform.chip.changes import merged, nested
+
+    before = dict(_leaves(part.parameters))
+    content = part.content
+    for steps, value in _leaves(part.scaled):
+        if steps in before and value != before[steps]:
+            content = merged(content, nested({".".join(steps): _shown(value)}))
+    return content
+
+
+def _leaves(value: object, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Constants and plain numbers of a component's parameters, with their places."""
+    from pydantic import BaseModel
+
+    if isinstance(value, BaseModel):
+        value = {name: getattr(value, name) for name in type(value).model_fields}
+    if isinstance(value, dict):
+        for name, item in value.items():
+            yield from _leaves(item, (*at, str(name)))
+    elif value is not None:
+        yield at, value
+
+
+def _shown(value: object) -> object:
+    from tierform.provenance import Constant
+    from tierform.units import format_quantity
+
+    if not isinstance(value, Constant):
+        return value
+    text = format_quantity(value.value, value.unit)
+    return {"value": text, "kind": value.kind, "source": value.source, "note": value.note}
 
 
 def _rows(value: object, at: tuple[str, ...]) -> list[dict[str, str]]:

@@ -213,9 +213,16 @@ def _relink(
 
 @compiled
 def anneal_links(
-    s: RouteState, kept: RouteState, best: RouteState, rules: LinkRules, how: Annealing, traffic: Floats,
-    group: IntVector, at: IntVector, best_at: IntVector,
-) -> float:  # fmt: skip
+    s: RouteState,
+    kept: RouteState,
+    best: RouteState,
+    rules: LinkRules,
+    how: Annealing,
+    traffic: Floats,
+    group: IntVector,
+    at: IntVector,
+    best_at: IntVector,
+) -> float:
     """Anneal from the state `s`; the best state and places are left in `best` and `best_at`, its objective returned.
 
     `kept` is room for one more state.  `traffic` is (tiles, tiles), `at` the router of each tile.

@@ -25,7 +25,7 @@ from tierform.exploration.network_search import (
     reference_of,
     start_table,
 )
-from tierform.exploration.ordered_routes import Budget, Ordered, Wires, empty_ordered, settle_ways
+from tierform.exploration.ordered_routes import Budget, LinkSet, Ordered, empty_ordered, settle_ways
 from tierform.exploration.ordered_search import Schedule, anneal_ordered
 from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
 from tierform.network.topology import PLANAR
@@ -128,10 +128,14 @@ def _ordered(problem: NetworkProblem, begun: RouteState) -> Ordered:
     channels = len(begun.source)
     made = empty_ordered(len(problem.kind), channels)
     for to, values in (
-        (made.source, begun.source), (made.target, begun.target), (made.weight, begun.weight),
-        (made.relative, begun.relative), (made.chosen, begun.next_channel.T), (made.traffic, problem.flow.T),
+        (made.source, begun.source),
+        (made.target, begun.target),
+        (made.weight, begun.weight),
+        (made.relative, begun.relative),
+        (made.chosen, begun.next_channel.T),
+        (made.traffic, problem.flow.T),
         (made.rank, channels - 1 - begun.order),
-    ):  # fmt: skip
+    ):
         to[:] = values
     made.order[made.rank] = np.arange(channels, dtype=np.int32)
     settle_ways(made)
@@ -148,7 +152,7 @@ def _anneal(problem: NetworkProblem, begun: RouteState, costs: _Costs, how: Sche
     budget = Budget(
         links, costs.wire, _weight(problem, costs.cycles, costs.energy), float(length.sum()), problem.most_ports - 1
     )
-    wires = Wires(length, np.bincount(topology.link_source, minlength=n).astype(np.int32), joined)
+    wires = LinkSet(length, np.bincount(topology.link_source, minlength=n).astype(np.int32), joined)
     value = anneal_ordered(state, best, budget, how, problem.kind.astype(np.int32), wires)
     return value, _Found(best.source, best.target, best.weight, np.ascontiguousarray(best.chosen.T), best.tile)
 
@@ -163,17 +167,26 @@ def _balanced(problem: NetworkProblem, found: _Found, costs: _Costs, how: Anneal
     at = np.argsort(found.tile).astype(np.int32)
     best_at = at.copy()
     rules = LinkRules(
-        planar_links(problem.network.topology), costs.wire, _weight(problem, costs.cycles, costs.energy), 0.0,
+        planar_links(problem.network.topology),
+        costs.wire,
+        _weight(problem, costs.cycles, costs.energy),
+        0.0,
         problem.most_ports - 1,
-    )  # fmt: skip
+    )
     anneal_links(state, kept, best, rules, how, problem.flow, problem.kind.astype(np.int32), at, best_at)
     return design_of(problem, best, best_at, (costs.cycles, costs.energy, costs.apart), note)
 
 
 def search_links(
-    problem: NetworkProblem, *, places: bool = False, seed: int = 0, rounds: int = 0, peak_weight: float = 0.05,
-    longest: int = 6, starts: Sequence[str] = STARTS,
-) -> list[NetworkDesign]:  # fmt: skip
+    problem: NetworkProblem,
+    *,
+    places: bool = False,
+    seed: int = 0,
+    rounds: int = 0,
+    peak_weight: float = 0.05,
+    longest: int = 6,
+    starts: Sequence[str] = STARTS,
+) -> list[NetworkDesign]:
     """The front of link sets with routes that cannot deadlock, at no more wire than the reference; best product first.
 
     With `places` tiles of one kind move as well.  `longest` is the longest link in pitches; `rounds` 0 is a number that
@@ -194,9 +207,15 @@ def search_links(
     _, links = _anneal(problem, begun, costs, _schedule(rounds, peak_weight, places, 10 * seed))
     for balance in BALANCES:
         how = Annealing(
-            rounds=25 * len(problem.kind), routes_a_round=20, place_share=0.0, link_share=0.0,
-            warm=3e-4, cold=1e-5, peak_weight=balance, seed=seed,
-        )  # fmt: skip
+            rounds=25 * len(problem.kind),
+            routes_a_round=20,
+            place_share=0.0,
+            link_share=0.0,
+            warm=3e-4,
+            cold=1e-5,
+            peak_weight=balance,
+            seed=seed,
+        )
         design = _balanced(problem, links, costs, how, f"links, from {start!r}")
         found += [design] if design is not None else []
     return front(found)
@@ -204,15 +223,25 @@ def search_links(
 
 def _schedule(rounds: int, peak_weight: float, places: bool, seed: int) -> Schedule:
     return Schedule(
-        rounds=rounds, warm=5e-3, cold=2e-5, peak_weight=peak_weight, link_share=0.35,
-        place_share=0.25 if places else 0.0, diverts=10, seed=seed,
-    )  # fmt: skip
+        rounds=rounds,
+        warm=5e-3,
+        cold=2e-5,
+        peak_weight=peak_weight,
+        link_share=0.35,
+        place_share=0.25 if places else 0.0,
+        diverts=10,
+        seed=seed,
+    )
 
 
 def search_routes(
-    problem: NetworkProblem, *, seed: int = 0, rounds: int = 10_000, peak_weight: float = 0.03,
+    problem: NetworkProblem,
+    *,
+    seed: int = 0,
+    rounds: int = 10_000,
+    peak_weight: float = 0.03,
     starts: Sequence[str] = STARTS,
-) -> list[NetworkDesign]:  # fmt: skip
+) -> list[NetworkDesign]:
     """The front of routes that cannot deadlock on the links and places as they are; best product first."""
     costs = _costs(problem, 1)
     found = [reference_of(problem)]
@@ -221,9 +250,15 @@ def search_routes(
         if begun is None:
             continue
         how = Annealing(
-            rounds=rounds, routes_a_round=10, place_share=0.0, link_share=0.0, warm=5e-4, cold=1e-5,
-            peak_weight=peak_weight, seed=seed * len(STARTS) + number,
-        )  # fmt: skip
+            rounds=rounds,
+            routes_a_round=10,
+            place_share=0.0,
+            link_share=0.0,
+            warm=5e-4,
+            cold=1e-5,
+            peak_weight=peak_weight,
+            seed=seed * len(STARTS) + number,
+        )
         same = _Found(
             begun.source, begun.target, begun.weight, begun.next_channel, np.arange(len(problem.kind), dtype=np.int32)
         )

@@ -160,9 +160,14 @@ def _transfers(taken: dict[tuple[Tiles, ...], float], port_B_per_s: float) -> Tr
                 goal_first.append(len(goal))
         first.append(len(amount))
     return Transfers(
-        np.array(list(taken.values())), np.array(port), np.array(first, np.int64), np.array(amount, np.float64),
-        np.array(source, np.int32), np.array(goal_first, np.int64), np.array(goal, np.int32),
-    )  # fmt: skip
+        np.array(list(taken.values())),
+        np.array(port),
+        np.array(first, np.int64),
+        np.array(amount, np.float64),
+        np.array(source, np.int32),
+        np.array(goal_first, np.int64),
+        np.array(goal, np.int32),
+    )
 
 
 def quickest(
@@ -241,7 +246,7 @@ def listed(chip: Chip) -> Chip:
 
 def _with_links(
     chip: Chip, pairs: Sequence[tuple[int, int]], routes: NDArray[np.int64], length_per_cycle: object
-) -> Chip:  # fmt: skip
+) -> Chip:
     links: dict[str, object] = {
         "kind": "list",
         "list": [[int(a), int(b)] for a, b in pairs],
@@ -285,7 +290,8 @@ def designs(
             made = search_routes(problem, seed=seed)
             found[way] = [*made, quickest(study, made[0], places=False, seed=seed)]
         elif way == "places and routes":
-            found[way] = [quickest(study, reference_of(problem), seed=seed)]
+            first = quickest(study, reference_of(problem), places=False, seed=seed)
+            found[way] = [first, quickest(study, first, seed=seed)]
         else:
             places = way == "places and links"
             made = search_links(problem, places=places, seed=seed, rounds=rounds)

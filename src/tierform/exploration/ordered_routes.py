@@ -40,7 +40,7 @@ class Ordered(NamedTuple):
     tile: IntVector  # (n,) the tile at each router
 
 
-class Wires(NamedTuple):
+class LinkSet(NamedTuple):
     """The links as they are: length of each, ports of each router, which routers are joined."""
 
     length: Floats
@@ -261,7 +261,7 @@ def upset(s: Ordered, channel: int, entering: IntVector, touched: Marks) -> None
 
 
 @compiled
-def _unbuild(s: Ordered, wires: Wires, budget: Budget, link: int, touched: Marks) -> None:
+def _unbuild(s: Ordered, wires: LinkSet, budget: Budget, link: int, touched: Marks) -> None:
     go, back = budget.links[link, 0], budget.links[link, 1]
     one, other = s.source[go], s.target[go]
     _users(s, go, touched)
@@ -274,7 +274,7 @@ def _unbuild(s: Ordered, wires: Wires, budget: Budget, link: int, touched: Marks
 
 
 @compiled
-def _build(s: Ordered, wires: Wires, budget: Budget, link: int, one: int, other: int) -> None:
+def _build(s: Ordered, wires: LinkSet, budget: Budget, link: int, one: int, other: int) -> None:
     go, back = budget.links[link, 0], budget.links[link, 1]
     wires.ports[one] += 1
     wires.ports[other] += 1
@@ -286,7 +286,7 @@ def _build(s: Ordered, wires: Wires, budget: Budget, link: int, one: int, other:
 
 
 @compiled
-def _make_room(s: Ordered, wires: Wires, budget: Budget, kept: int, router: int, touched: Marks) -> bool:
+def _make_room(s: Ordered, wires: LinkSet, budget: Budget, kept: int, router: int, touched: Marks) -> bool:
     """Take away one link of a router whose ports are full."""
     pick, seen = -1, 0
     for link in range(budget.links.shape[0]):
@@ -313,7 +313,7 @@ def _new_rank(s: Ordered, channel: int) -> None:
 
 
 @compiled
-def relink(s: Ordered, wires: Wires, budget: Budget, moved: IntVector, touched: Marks) -> int:
+def relink(s: Ordered, wires: LinkSet, budget: Budget, moved: IntVector, touched: Marks) -> int:
     """Put a random planar link elsewhere, or take it away; how many channels are new, or -1 where it cannot be."""
     routers = s.far.shape[0]
     link = below(budget.links.shape[0])

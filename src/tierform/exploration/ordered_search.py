@@ -11,10 +11,10 @@ from tierform.exploration.ordered_routes import (
     BROKEN,
     SHORTER,
     Budget,
+    LinkSet,
     Marks,
     Ordered,
     Scratch,
-    Wires,
     grow,
     line_up,
     powers_of,
@@ -71,7 +71,7 @@ def _add(s: Ordered, goal: int, router: int, amount: float) -> float:
 @compiled
 def divert(
     s: Ordered, entering: IntMatrix, goal: int, channel: int, powers: float, peak_weight: float, most: float
-) -> float:  # fmt: skip
+) -> float:
     """Send what passes a channel's source towards a destination over it, where the ranks allow.
 
     The new sum of 16th powers, or -1 where the objective would change by more than `most` and nothing was done.
@@ -194,9 +194,7 @@ def _regrow(s: Ordered, old: Ordered, room: Scratch, touched: Marks, most: float
 
 
 @compiled
-def anneal_ordered(
-    s: Ordered, best: Ordered, budget: Budget, how: Schedule, kind: IntVector, wires: Wires
-) -> float:  # fmt: skip
+def anneal_ordered(s: Ordered, best: Ordered, budget: Budget, how: Schedule, kind: IntVector, wires: LinkSet) -> float:
     """Anneal from `s`, whose ways are settled; the best state found is kept in `best`, its objective returned.
 
     `kind` is that of each tile: tiles of one kind may change places.
@@ -207,9 +205,20 @@ def anneal_ordered(
     moved, entering = np.zeros(2, np.int32), np.zeros(channels, np.int32)
     touched = np.zeros(routers, np.int8)
     old = Ordered(
-        s.source.copy(), s.target.copy(), s.weight.copy(), s.relative, s.order.copy(), s.rank.copy(), s.chosen.copy(),
-        s.far.copy(), s.traffic, s.load_of.copy(), s.load.copy(), s.linear_of.copy(), s.tile.copy(),
-    )  # fmt: skip
+        s.source.copy(),
+        s.target.copy(),
+        s.weight.copy(),
+        s.relative,
+        s.order.copy(),
+        s.rank.copy(),
+        s.chosen.copy(),
+        s.far.copy(),
+        s.traffic,
+        s.load_of.copy(),
+        s.load.copy(),
+        s.linear_of.copy(),
+        s.tile.copy(),
+    )
     length, ports, joined = wires.length.copy(), wires.ports.copy(), wires.joined.copy()
     now = value_of(s, how.peak_weight)
     least = now

@@ -177,7 +177,7 @@ def route_lists(next_link: NDArray[np.int32], target: NDArray[np.int32]) -> tupl
 @compiled
 def ordered_table(
     order: NDArray[np.int32], source: NDArray[np.int32], target: NDArray[np.int32], weight: Floats, routers: int
-) -> NDArray[np.int32]:  # fmt: skip
+) -> NDArray[np.int32]:
     """A table in which every route takes channels in the reverse of `order`, short ones where it can.
 
     Such a table cannot deadlock.  -1 where a destination cannot be reached in that order.

@@ -194,9 +194,16 @@ class Study:
 
 
 def explore(
-    space: Space | Path | str, *, study: Path | str, budget: int = BUDGET, strategy: str = "auto", seed: int = 0,
-    workers: int = 1, evaluator: Evaluator | None = None, progress: Callable[[Study], None] | None = None,
-) -> Study:  # fmt: skip
+    space: Space | Path | str,
+    *,
+    study: Path | str,
+    budget: int = BUDGET,
+    strategy: str = "auto",
+    seed: int = 0,
+    workers: int = 1,
+    evaluator: Evaluator | None = None,
+    progress: Callable[[Study], None] | None = None,
+) -> Study:
     """Search a space (a file or a Space) and keep everything in the file `study`; an old study goes on.
 
     ``auto`` enumerates where the budget suffices for the whole space, else takes ``surrogate``.  With several `workers`
@@ -243,9 +250,11 @@ def _keep(base: ResultsBase, space: Space, plan: Plan, document: Document | None
         if kept != value:
             fail(
                 "this study was begun with another one",
-                file=str(base.path), key=key, value=value if key != "fingerprint" else None,
+                file=str(base.path),
+                key=key,
+                value=value if key != "fingerprint" else None,
                 fix=f"It has {kept}; give another study file." if key != "fingerprint" else "Give another study file.",
-            )  # fmt: skip
+            )
     if document is not None:
         base.set_fact("space", json.dumps(document.content))
         base.set_fact("file", str(Path(document.file).absolute()))
@@ -260,9 +269,11 @@ def open_study(path: Path | str) -> Study:
         fail("this study was made without a space file", file=str(path), fix="Open it with its Space in Python.")
     space = space_of(Document(json.loads(content), str(base.fact("file"))))
     plan = Plan(
-        str(base.fact("strategy")), int(base.fact("budget") or BUDGET), int(base.fact("seed") or 0),
+        str(base.fact("strategy")),
+        int(base.fact("budget") or BUDGET),
+        int(base.fact("seed") or 0),
         int(base.fact("round") or ROUND),
-    )  # fmt: skip
+    )
     return Study(space, base, plan)
 
 

@@ -32,9 +32,7 @@ class Transfers(NamedTuple):
 
 
 @compiled
-def transfer_s(
-    t: Transfers, one: int, s: RouteState, at: IntVector, slow: Floats, load: Floats, stamp: Longs
-) -> float:  # fmt: skip
+def transfer_s(t: Transfers, one: int, s: RouteState, at: IntVector, slow: Floats, load: Floats, stamp: Longs) -> float:
     """Seconds of a byte of a transfer at its busiest link or ports; `slow` is s a byte of each channel."""
     load[:] = 0.0
     most = t.port[one]
@@ -79,9 +77,17 @@ def total_s(t: Transfers, s: RouteState, at: IntVector, slow: Floats, each: Floa
 
 @compiled
 def anneal_transfers(
-    s: RouteState, best: RouteState, t: Transfers, slow: Floats, traffic: Floats, group: IntVector, at: IntVector,
-    best_at: IntVector, how: Floats, seed: int,
-) -> float:  # fmt: skip
+    s: RouteState,
+    best: RouteState,
+    t: Transfers,
+    slow: Floats,
+    traffic: Floats,
+    group: IntVector,
+    at: IntVector,
+    best_at: IntVector,
+    how: Floats,
+    seed: int,
+) -> float:
     """Anneal routes and places from `s`; the best is left in `best` and `best_at`.  Its objective.
 
     `how` is (rounds, share of place moves, warm, cold, weight of latency and energy).

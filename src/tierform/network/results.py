@@ -38,7 +38,7 @@ def run_case(
 
     chosen = case if load is None else case.at_flit_rate(load)
     result = simulate_case(chosen, progress)
-    means = {
+    means: dict[str, object] = {
         "packet_latency_cycles": result.packet_latency_cycles,
         "network_latency_cycles": result.network_latency_cycles,
         "flit_latency_cycles": result.flit_latency_cycles,
@@ -51,7 +51,7 @@ def run_case(
     return {
         "offered_flit_rate": chosen.flit_rate,
         # Without a packet there is no latency.
-        **(means if result.packets else dict.fromkeys(means)),
+        **{name: value if result.packets else None for name, value in means.items()},
         "accepted_flit_rate": result.accepted_flit_rate,
         "injected_flit_rate": result.injected_flit_rate,
         "stable": result.stable,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from toy import HERE, INFERENCE, MODEL, TRAINING
+from toy import HERE, INFERENCE, LORA, MODEL, TRAINING
 
 import tierform
 from tierform import TierformError
@@ -126,3 +126,13 @@ def test_may_a_weight_fill_its_tiles_and_no_more(tmp_path: Path) -> None:
     assert placed(read(10))["attention.q"] == (1, 10, ((2,),))
     with pytest.raises(TierformError, match="need 2 tiles"):
         read(11)
+
+
+def test_is_a_second_copy_kept_where_something_is_read_backward() -> None:
+    chip = tierform.load_chip(HERE / "toy-stack.yaml").vary(
+        {"components.reram.crossbars": 20, "components.reram.crossbars_per_macro": 1, "backward_weights": "second-copy"}
+    )
+    for task, copies in ((INFERENCE, 1), (LORA, 2)):
+        found = default_mapping(chip, expand(MODEL, task), replicate=False)
+        assert {item.copies for item in found.placements} == {copies}
+        assert found.crossbars_used("reram") == 13 * copies

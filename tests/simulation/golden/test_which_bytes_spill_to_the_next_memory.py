@@ -15,6 +15,7 @@ from toy import HERE, INFERENCE, MODEL, TRAINING, run
 import tierform
 from tierform.memory import load_memory
 from tierform.simulation import Result
+from tierform.simulation.traffic import MemoryBehind, Traffic
 
 BEHIND = "ddr5-4800"
 
@@ -70,3 +71,26 @@ def test_how_long_does_a_stage_take_whose_spilled_bytes_are_slow() -> None:
     seconds = (read + write) / device.effective_bandwidth_B_per_s("stream", round(read / (read + write), 2))
     assert update.latency_s == pytest.approx(2 * max(seconds, 398720e-12))
     assert seconds > 398720e-12
+
+
+def test_does_nothing_take_no_time_and_no_energy() -> None:
+    chip = tierform.load_chip(HERE / "toy-gpu.yaml").vary({"memory": [{"device": BEHIND}]})
+    memory = MemoryBehind(chip)
+    # The GPU's own memory is the first tier, the device behind it the second; what the GPU moves is in its costs.
+    assert memory.spill_cost(1, Traffic()) == (BEHIND, 0.0, 0.0)
+    assert (memory.nearest, memory.busy_s(Traffic(8.0)), memory.energy_J(Traffic(8.0))) == (None, 0.0, 0.0)
+    behind_tiles = MemoryBehind(tierform.load_chip(HERE / "toy-tiles.yaml"))
+    assert behind_tiles.nearest is not None
+    assert (behind_tiles.busy_s(Traffic()), behind_tiles.energy_J(Traffic())) == (0.0, 0.0)
+    assert behind_tiles.busy_s(Traffic(8.0)) > 0 and behind_tiles.energy_J(Traffic(8.0)) > 0
+
+
+def test_which_weights_spill() -> None:
+    # Half of the weights, and the whole cache of keys and values, lie behind.
+    result = small(2848 // 2, INFERENCE)
+    assert result.memory_placement_B["weights"] == {"gpu": 1424, BEHIND: 1424}
+    # Of the tables of words and positions the rows that are looked up: 96 + 48 bytes, then 32 + 16.  Two layers have
+    # 1,200 bytes each, the head its norm (32) and the table of words (160).
+    weights = ((96 + 48) + 2 * (32 + 16) + 3 * (2 * 1200 + 32 + 160)) / 2
+    cache = 2 * 2 * (96 + 32 * 4 + 32 * 5) + 2 * 2 * (96 + 32 + 32)
+    assert result.memory_spill_B == {BEHIND: pytest.approx(weights + cache)}
