@@ -13,14 +13,14 @@ from __future__ import annotations
 from tierform.workload.config import Config
 from tierform.workload.families import Family
 from tierform.workload.families.decoder import HEADS
-from tierform.workload.families.llama import ACTIVATIONS, plan, read_gated_decoder
+from tierform.workload.families.llama import plan, read_gated_decoder
 from tierform.workload.models import Model
 
 
 def read_phi3(config: Config, name: str) -> Model:
     """Phi3Config's keys."""
     window = config.integer("sliding_window", default=0, minimum=0)
-    config.ignore("original_max_position_embeddings", "partial_rotary_factor", "resid_pdrop", "embd_pdrop")
+    config.ignore("original_max_position_embeddings", "partial_rotary_factor")
     return read_gated_decoder(config, name, "phi3", sliding_window=window)
 
 
@@ -45,8 +45,7 @@ def read_smollm3(config: Config, name: str) -> Model:
 
 def read_gemma(config: Config, name: str) -> Model:
     """GemmaConfig's keys: heads of 256 and a tied head unless it says otherwise; GELU by tanh in any case."""
-    config.choice("hidden_activation", ACTIVATIONS, "gelu_pytorch_tanh")
-    config.choice("hidden_act", ACTIVATIONS, "gelu_pytorch_tanh")
+    config.ignore("hidden_activation")
     bias = config.flag("attention_bias", False)
     made = _tied(config)
     made.values.setdefault("head_dim", 256)
