@@ -68,17 +68,19 @@ def told(task: Inference | FineTuning, split: Parallelism, chip: str = "h100") -
 def test_which_changes_of_training_are_tried() -> None:
     full = FineTuning(tierform.Full(), batch=8, sequence=64)
     chips, methods = ["tensor=2", "pipeline=2"], ["method=lora", "method=qlora"]
-    less = ["recomputation=selective", "recomputation=full", "fused_loss=true"]
+    again = ["recomputation=selective", "recomputation=full"]
+    less = [*again, "fused_loss=true"]
+    alone = [*again, "fused_update=true", "fused_loss=true"]  # one pass, one copy, one group
     small = "optimizer=adamw-8bit"
     halved = "batch=4, gradient_accumulation=2"
-    assert told(full, Parallelism()) == [*less, small, halved, *chips, "data=8, zero=3", *methods]
+    assert told(full, Parallelism()) == [*alone, small, halved, *chips, "data=8, zero=3", *methods]
     # Copies share states; a batch of 8 on 8 copies is not halved.
     twice = ["zero=1", "zero=2", "zero=3"]
     assert told(full, Parallelism(data=2)) == [*less, *twice, small, halved, *chips, *methods]
     assert told(full, Parallelism(data=2, zero=2)) == [*less, "zero=3", small, halved, *chips, *methods]
     assert told(full, Parallelism(data=8)) == [*less, *twice, small, *chips, *methods]
     odd = replace(full, batch=7)
-    assert told(odd, Parallelism(tensor=2)) == [*less, small, "tensor=4", "pipeline=2", *methods]
+    assert told(odd, Parallelism(tensor=2)) == [*alone, small, "tensor=4", "pipeline=2", *methods]
     # What is done already is not told again.
     done = replace(full, recomputation="selective", fused_loss=True, optimizer="sgd", batch=4, gradient_accumulation=3)
     assert told(done, Parallelism(pipeline=3)) == [
@@ -93,7 +95,7 @@ def test_which_changes_of_training_are_tried() -> None:
     changed = list(changes(lora, Parallelism(), tierform.load_chip("h100")))[-1][1]
     assert isinstance(changed, FineTuning) and changed.method == tierform.QLoRA(4, ("q",))
     # A chip that nothing joins to others.
-    assert told(odd, Parallelism(), "atleus") == [*less, small, *methods]
+    assert told(odd, Parallelism(), "atleus") == [*alone, small, *methods]
 
 
 def test_which_changes_of_inference_are_tried() -> None:
