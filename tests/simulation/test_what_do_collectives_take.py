@@ -109,7 +109,7 @@ def test_is_one_kind_of_links_used_without_nodes() -> None:
 
 def test_are_other_collectives_and_chips_without_links_refused(nodes: Chip) -> None:
     with pytest.raises(TierformError, match="all_reduce, all_gather, reduce_scatter"):
-        Interconnect(nodes).cost(collective("all_to_all", 8, 8, 2))
+        Interconnect(nodes).cost(collective("broadcast", 8, 8, 2))
     alone = replace(nodes, cluster=None)
     with pytest.raises(TierformError, match=r"2 chips are asked for.*does not say what joins them"):
         Interconnect(alone).send(1.0)

@@ -68,8 +68,9 @@ def told(task: Inference | FineTuning, split: Parallelism, chip: str = "h100") -
 def test_which_changes_of_training_are_tried() -> None:
     full = FineTuning(tierform.Full(), batch=8, sequence=64)
     chips, methods = ["tensor=2", "pipeline=2"], ["method=lora", "method=qlora"]
-    less = ["recomputation=selective", "recomputation=full", "fused_loss=true"]
-    alone = ["recomputation=selective", "recomputation=full", "fused_update=true", "fused_loss=true"]
+    again = ["recomputation=selective", "recomputation=full"]
+    less = [*again, "fused_loss=true"]
+    alone = [*again, "fused_update=true", "fused_loss=true"]  # one pass, one copy, one group
     small = "optimizer=adamw-8bit"
     halved = "batch=4, gradient_accumulation=2"
     assert told(full, Parallelism()) == [*alone, small, halved, *chips, "data=8, zero=3", *methods]

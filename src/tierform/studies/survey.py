@@ -63,9 +63,9 @@ TECHNIQUES = (
     Technique(
         "draft from nine planes",
         decoding=Decoding("planes", (0.94,), planes=9),
-        real="0.94 accepted, text equal (one prompt)",
+        real="0.94 accepted, text equal (10 prompts)",
     ),
-    Technique("prompt lookup", decoding=Decoding("lookup", (0.4,)), real="text equal (one prompt)", published="2 to 4"),
+    Technique("prompt lookup", decoding=Decoding("lookup", (0.4,)), real="text equal (10 prompts)", published="2 to 4"),
     Technique("Medusa heads", decoding=Decoding("medusa", (0.7, 0.5, 0.4), tree=(4, 2, 2)), published="2.2 to 3.6"),
     Technique("EAGLE", decoding=Decoding("eagle", (0.8, 0.75, 0.7), tree=(4, 2, 1)), published="2.7 to 3.5"),
     Technique("multi-token prediction", decoding=Decoding("mtp", (0.85,), 1), published="1.8 (DeepSeek-V3)"),

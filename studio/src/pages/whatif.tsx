@@ -160,7 +160,7 @@ function Influences({ found, of, constants, changed, onChange, locked }: { found
             <button type="button" class="bar" aria-expanded={locked ? undefined : isOpen} disabled={locked} onClick={() => setOpen(isOpen ? '' : one.constant)}>
               <span class={`name ${one.kind}`}>{one.constant}</span>
               <span class="track"><i style={{ width: `${(100 * (amount === undefined ? 0 : Math.abs(amount))) / most}%` }} /></span>
-              <span class="n">{amount === undefined ? '' : `${amount >= 0 ? '+' : '−'}${Math.abs(amount).toFixed(2)} %`}</span>
+              <span class="n">{amount === undefined || Math.abs(amount) < 0.005 ? '' : `${amount >= 0 ? '+' : '−'}${Math.abs(amount).toFixed(2)} %`}</span>
               <span class="n">{measure(changed[one.constant] !== undefined ? Number(changed[one.constant]) : one.value, one.unit)}</span>
             </button>
             {isOpen && <Control one={one} value={changed[one.constant]} onChange={(value) => onChange(one.constant, value)} />}

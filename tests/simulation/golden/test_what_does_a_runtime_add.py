@@ -12,8 +12,11 @@ from test_what_does_inference_cost_on_one_gpu import PREFILL
 from toy import HERE, INFERENCE, MODEL, TRAINING, seconds
 
 import tierform
+from tierform.chip.component import Cost
+from tierform.chip.sample_operators import product
 from tierform.simulation import Result
 from tierform.simulation.runtime import IDEAL, Runtime
+from tierform.simulation.software import shares_of
 from tierform.workload.parallel import Parallelism
 
 US = 1_000_000  # picoseconds
@@ -113,3 +116,20 @@ def test_what_does_one_product_of_q_k_and_v_take() -> None:
     assert [row.busy_s * 1e12 for row in rows] == pytest.approx([2 * 8160 / 3] * 3)
     assert [row.memory_B for row in rows] == pytest.approx([2 * 816 / 3] * 3)
     assert [row.operations for row in rows] == pytest.approx([2 * 768] * 3)
+
+
+def test_is_a_joined_product_divided_by_its_features() -> None:
+    cost = Cost(
+        latency_s=3.0,
+        occupancy_s=6.0,
+        energy_J={"arithmetic": 9.0},
+        operations=12.0,
+        memory_read_B=15.0,
+        memory_write_B=18.0,
+    )
+    members = [product(1, features, 8) for features in (2, 4)]
+    for part, share in zip(shares_of(cost, members), (1, 2), strict=True):
+        found = part.latency_s, part.occupancy_s, part.energy_J["arithmetic"]
+        assert found == pytest.approx((1.0 * share, 2.0 * share, 3.0 * share))
+        moved = part.operations, part.memory_read_B, part.memory_write_B
+        assert moved == pytest.approx((4.0 * share, 5.0 * share, 6.0 * share))
