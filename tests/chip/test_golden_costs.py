@@ -197,3 +197,12 @@ def test_is_a_narrower_weight_never_slower(name: str) -> None:
                 for form in ("bf16", "int8", "int4")
             )
             assert narrow <= middle * (1 + 1e-12) and middle <= wide * (1 + 1e-12), (m, n, k)
+
+
+def test_what_do_units_together_have() -> None:
+    """Two arrays of 128 x 32 at 1 GHz; three units of DRAM of 13.4 mm2 and 256 MiB; two vector units of 0.12 mm2."""
+    assert part("systolic-128x32-10nm", 2).peak_macs_per_s == pytest.approx(2 * 128 * 32 * 1e9)
+    banks = part("haima-dram", 3)
+    assert banks.area_m2 == pytest.approx(3 * 13.4e-6) and banks.memory_capacity_B == 3 * 256 * 2**20
+    units = part("vector-128-10nm", 2)
+    assert units.area_m2 == pytest.approx(2 * 0.12e-6) and units.sram_capacity_B == 2 * 64 * 2**10
