@@ -33,8 +33,9 @@ def test_is_the_gain_of_free_writing_that_of_cells_written_in_no_time() -> None:
     gain = first.latency_s - other.latency_s
     assert gain > 0.1 * first.latency_s
     # Free writing takes the reads along that hide behind it; where cells are quick these stand by themselves.
-    reads = other.limits[0].gains_s["memory"]
-    assert stage.gains_s["writing weights"] == pytest.approx(gain + reads, rel=0.01)
+    reads = other.limits[0].gains_s.get("memory", 0.0)
+    # Operands that come from memory come in pieces, so their steps are served in another order: 1 % of the time.
+    assert stage.gains_s["writing weights"] == pytest.approx(gain + reads, abs=0.01 * first.latency_s)
 
 
 def test_is_a_chip_with_slow_links_limited_by_its_network() -> None:
