@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -20,11 +18,10 @@ Pass = tuple[int, int, list[tuple[int, int]]]
 
 @pytest.fixture(scope="module")
 def oracle() -> SimulatedOracle:
-    """Without the host's time between kernels of prompts that no graph holds: the tables do not know it yet."""
     return SimulatedOracle(
         model=load_model("llama-3.1-8b"),
         chip=load_chip("h100"),
-        runtime=replace(load_runtime("vllm"), kernel_s=0.0),
+        runtime=load_runtime("vllm"),
         grid=grid_for(512, 32, 2048),
     )
 

@@ -116,7 +116,8 @@ def _board(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def
     """A step on a board: kernels one after the other, held to the power limit; `part` (4,) is scratch."""
     headroom_W, floor_W, static_W = data[at], data[at + 1], data[at + 2]
     sampling_s, sampling_W, waiting_s, boards = data[at + 3], data[at + 4], data[at + 5], data[at + 6]
-    at += 7
+    prompts_issue_s, issue_s = data[at + 7], data[at + 8]
+    at += 9
     singles = features[F_SINGLES]
     for column in range(4):
         part[column] = 0.0
@@ -130,15 +131,18 @@ def _board(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def
     for entry in range(features[F_PREFILLS]):
         if chunk[entry, 1] > 1:
             _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), 4, 1.0, part)
+            if chunk[entry, 2] == 0:  # a pass with a new prompt is not the captured one
+                issue_s = prompts_issue_s
     clock = _clock(part[0], part[1], part[2], part[3], headroom_W)
     joules = clock * clock * part[2] + part[3]
     seconds = part[0] + part[1] * (1 / clock - 1)
     if clock < 1.0:
         seconds = max(seconds, joules / headroom_W)
     chosen_s = sampling_s * features[F_SAMPLED]
-    total = seconds + chosen_s + waiting_s
+    gaps_s = max(0.0, issue_s - seconds)  # between kernels, in which the board stays at work
+    total = seconds + chosen_s + waiting_s + gaps_s
     out[0] = total
-    out[1] = (joules + floor_W * seconds) * boards + sampling_W * chosen_s + static_W * total
+    out[1] = (joules + floor_W * (seconds + gaps_s)) * boards + sampling_W * chosen_s + static_W * total
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)

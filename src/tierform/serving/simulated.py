@@ -41,7 +41,7 @@ from tierform.workload.task import SequenceGroup, Step
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-VERSION = 1  # of the tables: raise it when what they hold changes
+VERSION = 2  # of the tables: raise it when what they hold changes
 ROOMY = "1000 TB"
 AT_ONCE = 4  # passes among which the groups of one number of sequences are shared
 PASTS = (64, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -208,8 +208,10 @@ class SimulatedOracle:
         sampling_s = self.runtime.sampling_s * self.model.vocabulary / self.parallelism.data
         sampling_W = board.active_W + board.headroom_W * self.runtime.sampling_power / self.parallelism.tensor
         floor_W = max(booked.execution.floor_W for booked in run.ledger.booked)
-        waiting_s = run.timed[0].waiting_s
-        fixed = [board.headroom_W, floor_W, static_W * scale, sampling_s, sampling_W * scale, waiting_s, scale]
+        prompt = self._result([SequenceGroup(1, 16, 0)])._run
+        assert prompt is not None
+        host = [self.runtime.step_s, scale, prompt.timed[0].issue_s, run.timed[0].issue_s]
+        fixed = [board.headroom_W, floor_W, static_W * scale, sampling_s, sampling_W * scale, *host]
         return np.concatenate(
             [
                 [BOARD, 1, *fixed],

@@ -23,6 +23,7 @@ from tierform.workload.formats import element
 from tierform.workload.graph import Stage, StageKind, Workload
 from tierform.workload.operator import Kind, Operator, Phase, Role
 from tierform.workload.precision import bits
+from tierform.workload.task import Step
 
 if TYPE_CHECKING:
     from tierform.simulation.costing import Execution, Segment
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 class Added:
     """What a runtime adds to one pass of a stage: time of choosing tokens on the chip, time of waiting for the host.
 
-    `gaps_s` of the waiting is spread between kernels, in gaps of microseconds.
+    `gaps_s` of the waiting is spread between kernels, in gaps of microseconds; `issue_s` is what the host needs for all
+    kernels.
     """
 
     sampling_s: float = 0.0
     waiting_s: float = 0.0
     gaps_s: float = 0.0
+    issue_s: float = 0.0
 
 
 class Software:
@@ -104,18 +107,22 @@ class Software:
         if (runtime.kernel_s or runtime.dequantized_s) and _phase(stage) not in runtime.captured:
             for wave, segments in zip(stage.waves, waves, strict=True):
                 for segment in segments:
-                    issue_s += self._issue_s(segment.executions) * segment.count * wave.micro_batches
+                    one_s = self._issue_s(segment.executions, isinstance(workload.task, Step))
+                    issue_s += one_s * segment.count * wave.micro_batches
         waiting_s = gaps_s = max(0.0, issue_s / workload.parallelism.pipeline - seconds)
         if stage.kind is not StageKind.BACKWARD and stage.kind is not StageKind.UPDATE:
             waiting_s += runtime.step_s
-        return Added(sampling_s, waiting_s, gaps_s)
+        return Added(sampling_s, waiting_s, gaps_s, issue_s / workload.parallelism.pipeline)
 
-    def _issue_s(self, executions: Sequence[Execution]) -> float:
+    def _issue_s(self, executions: Sequence[Execution], together: bool) -> float:
+        """The host's time for these operators; `together`: one attention kernel serves all sequence groups."""
         runtime, before = self.runtime, ""
         seconds = 0.0
         for item in executions:
             operator = item.operator
             if operator.kind is Kind.COLLECTIVE:  # its own time has the launch in it
+                continue
+            if together and operator.attention is not None and operator.attention.number:
                 continue
             if not item.kernel or item.kernel != before:
                 seconds += runtime.kernel_s
@@ -128,7 +135,8 @@ class Software:
 
 def _phase(stage: Stage) -> str:
     """What a runtime file calls a pass."""
-    return {StageKind.PREFILL: "prefill", StageKind.DECODE: "decode"}.get(stage.kind, "training")
+    drafting = dict.fromkeys((StageKind.DECODE, StageKind.DRAFT, StageKind.VERIFY), "decode")
+    return {StageKind.PREFILL: "prefill", **drafting}.get(stage.kind, "training")
 
 
 def _is_projection(operator: Operator) -> bool:

@@ -54,6 +54,7 @@ class Timed:
     sampling_s: float = 0.0
     waiting_s: float = 0.0
     gaps_s: float = 0.0
+    issue_s: float = 0.0
     link_s: float = 0.0
     spill_s: float = 0.0
 
@@ -226,7 +227,8 @@ class Stages:
             made.seconds += made.programming_s
         self._hold_power(made)
         added = self.costing.software.pass_of(made.stage, made.waves, self.workload, made.seconds)
-        made.sampling_s, made.waiting_s, made.gaps_s = added.sampling_s, added.waiting_s, added.gaps_s
+        made.sampling_s, made.waiting_s = added.sampling_s, added.waiting_s
+        made.gaps_s, made.issue_s = added.gaps_s, added.issue_s
         made.seconds += added.sampling_s + added.waiting_s
 
     def _hold_power(self, made: Timed) -> None:
