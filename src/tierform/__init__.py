@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tierform.serving.service import Service
     from tierform.serving.slo import Slo
     from tierform.serving.traces import load_trace
+    from tierform.simulation.fit import fit
     from tierform.simulation.job import Job
     from tierform.simulation.job_file import load_job, save_job
     from tierform.simulation.result import Result
@@ -83,6 +84,7 @@ _HOME = {
     "VeRA": "workload.adapter_methods",
     "Workload": "workload.graph",
     "explore": "exploration.study",
+    "fit": "simulation.fit",
     "load_chip": "chip.description",
     "load_engine": "serving.engine",
     "load_job": "simulation.job_file",
@@ -134,6 +136,7 @@ __all__ = [
     "VeRA",
     "Workload",
     "explore",
+    "fit",
     "load_chip",
     "load_engine",
     "load_job",

@@ -32,6 +32,7 @@ CALLS: dict[str, list[tuple[str, str]]] = {
     "simulate": [("gpt2 --chip a100 --sequence 16", ""), ("gpt2 --chip a100 --sequence 16 --report r.html", "")],
     "studio": [("--no-browser", "studio")],
     "compare": [("gpt2 --chips a100,h100 --sequence 16", "")],
+    "fit": [("gpt2 --chip a100 --gpus 2 --sequence 16 --json fit.json", "")],
     "network": [("n.cfg --fidelity analytic", "")],
     "systolic": [("-c s.cfg -t gemm.csv", "")],
     "memory": [("--memory ddr4 --trace d.trace", "")],

@@ -8,7 +8,7 @@ import pytest
 
 import tierform
 from tierform.memory.hierarchy import DoesNotFit
-from tierform.studio.fit import fits
+from tierform.simulation.ways import fits
 
 
 @pytest.mark.parametrize("chip", ["atleus", "rtx-4090"])

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "systolic": ("tierform.cli.systolic", "Cycles and accesses of a systolic array described by SCALE-Sim's files."),
     "simulate": ("tierform.cli.simulate", "What a model's task costs on a chip."),
     "compare": ("tierform.cli.compare", "One task on several chips, side by side."),
+    "fit": ("tierform.cli.fit", "Does it fit, how large may the batch be, which method and split is cheapest."),
     "serve": ("tierform.cli.serve", "What many users get over time: latencies, goodput, joules a token."),
     "explore": ("tierform.cli.explore", "Many designs: the best chip, mapping and split within limits."),
     "accuracy": ("tierform.cli.accuracy", "What the chip does to a model's answers: quantized, noisy, adapted."),

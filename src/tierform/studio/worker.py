@@ -98,7 +98,7 @@ def _written(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
 
 
 def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
-    from tierform.studio.fit import fits
+    from tierform.simulation.ways import fits
 
     for found in fits(_job(task, roots)):
         tell(found)

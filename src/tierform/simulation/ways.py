@@ -6,7 +6,7 @@ other: bytes, time and energy are those that ``tierform simulate`` would answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -66,7 +66,7 @@ def _tried(job: Job, capacity_B: int) -> Content:
     except TierformError as error:
         return {"parts_B": {}, "problem": str(error.problems[0].what)}
     waiting = {name: sum(places.values()) for name, places in result.memory_placement_B.items()}
-    rate = next((result.throughput[key] for key in _RATES if result.throughput.get(key)), None)
+    rate = next((result.throughput[key] for key in RATES if result.throughput.get(key)), None)
     return {
         "parts_B": waiting,
         "most_batch": _most_batch(job, capacity_B, before - sum(waiting.values())),
@@ -78,7 +78,7 @@ def _tried(job: Job, capacity_B: int) -> Content:
     }
 
 
-_RATES = ("training_tokens_per_s", "decode_tokens_per_s", "prefill_tokens_per_s")
+RATES = ("training_tokens_per_s", "decode_tokens_per_s", "prefill_tokens_per_s")
 
 
 def _parts(job: Job) -> dict[str, int]:
@@ -99,21 +99,25 @@ def _most_batch(job: Job, capacity_B: int, spared_B: int) -> int:
     """
     copies = job.parallelism.data
 
-    def needed(times: int) -> float:
+    def fits(batch: int) -> bool:
         assert job.task is not None
         try:
-            changed = replace(job.task, batch=times * copies)  # type: ignore[arg-type]
-            return sum(_parts(replace(job, task=changed)).values()) - spared_B
+            changed = replace(job.task, batch=batch)  # type: ignore[arg-type]
+            return sum(_parts(replace(job, task=changed)).values()) - spared_B <= capacity_B
         except TierformError:
-            return float("inf")
+            return False
 
-    if needed(1) > capacity_B:
-        return 0
-    low, high = 1, 2
-    while high * copies <= MOST_BATCH and needed(high) <= capacity_B:
+    return largest_batch(fits, copies, copies) if fits(copies) else 0
+
+
+def largest_batch(fits: Callable[[int], bool], copies: int, known: int) -> int:
+    """The largest multiple of `copies` up to MOST_BATCH that fits, from one that is known to."""
+    low = max(1, known // copies)
+    high = low * 2
+    while high * copies <= MOST_BATCH and fits(high * copies):
         low, high = high, high * 2
-    high = min(high, MOST_BATCH // copies + 1)
+    high = max(low + 1, min(high, MOST_BATCH // copies + 1))
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if needed(middle) <= capacity_B else (low, middle)
+        low, high = (middle, high) if fits(middle * copies) else (low, middle)
     return low * copies
