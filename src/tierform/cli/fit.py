@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tierform.cli.output import (
+    SCREEN,
     console,
     json_option,
     one_thread,
@@ -244,37 +245,42 @@ def _offloads(text: str | None, training: bool) -> list[tuple[str, ...]] | None:
 
 # -- for people --------------------------------------------------------------------------------------------------
 def _show(found: FitAnswer, task: Task, given: dict[str, Any], detail: bool) -> None:
-    from tierform.units import format_quantity
-
     kind = {"finetune": "fine-tuning", "train": "training"}.get(given["task"], "inference")
     title = f"{found.model} on {found.gpus} x {found.chip}: {kind}, batch {task.batch}, sequence {task.sequence}"
     if given["decode"]:
         title += f", {given['decode']} tokens generated"
-    print_text(f"{title} (runtime {found.runtime})", style="bold")
-    if found.best is None:
-        _show_closest(found)
-    else:
-        best = found.best
-        print_text(f"It fits. Least {found.objective}: {_way(best)}.")
-        figures = [("time", format_quantity(best.latency_s, "s")), ("energy", format_quantity(best.energy_J, "J"))]
-        if best.tokens_per_s:
-            figures.append(("rate", format_quantity(best.tokens_per_s, "token/s")))
-        figures.append(("largest batch so", _most(best)))
-        print_pairs(figures)
-        share = best.chip_B / found.capacity_B
-        held = f"{format_quantity(best.chip_B, 'B')} of {format_quantity(found.capacity_B, 'B')} ({share:.0%})"
-        print_text(f"memory of a chip: {held}: {_parts(best)}", indent=2)
-        console().print()
-        print_table("The best way of each method", _HEAD, [_row(one) for one in found.methods], left=4)
+    with console().capture() as answered:
+        print_text(f"{title} (runtime {found.runtime})", style="bold")
+        if found.best is None:
+            _show_closest(found)
+        else:
+            _show_best(found, found.best, given)
+    text = answered.get()
+    console().file.write(text)
     lines = [f"{name}: no way; {reason}" for name, reason in found.without.items()] if found.best else []
     lines += [f"{number} ways: {reason}" for reason, number in found.pruned.items()]
-    end = f"{found.ways} ways, {len(found.timed)} timed."
-    if found.best is not None:
-        print_text(f"As a simulation: {_command(found.best, given)}", indent=2)
-    print_lines(lines, end if detail else f"{end} The timed ones: --detail.", 9, "All {} reasons: there.", whole=detail)
+    end = f"{found.ways} ways, {len(found.timed)} timed." + ("" if detail else "  The timed ones: --detail.")
+    print_lines(lines, end, SCREEN - text.count("\n"), "All {} reasons: there.", whole=detail)
     if detail and found.timed:
         rows = [(one.way.method, *_row(one)[1:-1]) for one in found.timed[:_LISTED]]
         print_table(f"The cheapest {len(rows)} of {len(found.timed)} timed ways", _HEAD[:-1], rows, left=4)
+
+
+def _show_best(found: FitAnswer, best: FitFound, given: dict[str, Any]) -> None:
+    """The cheapest way, its memory by part, and the best way of each method."""
+    from tierform.units import format_quantity
+
+    print_text(f"It fits. Least {found.objective}: {_way(best)}.")
+    figures = [("time", format_quantity(best.latency_s, "s")), ("energy", format_quantity(best.energy_J, "J"))]
+    if best.tokens_per_s:
+        figures.append(("rate", format_quantity(best.tokens_per_s, "token/s")))
+    figures.append(("largest batch so", _most(best)))
+    print_pairs(figures)
+    share = best.chip_B / found.capacity_B
+    held = f"{format_quantity(best.chip_B, 'B')} of {format_quantity(found.capacity_B, 'B')} ({share:.0%})"
+    print_text(f"memory of a chip: {held}: {_parts(best)}", indent=2)
+    print_table("The best way of each method", _HEAD, [_row(one) for one in found.methods], left=4)
+    print_text(f"As a simulation: {_command(best, given)}", indent=2)
 
 
 def _show_closest(found: FitAnswer) -> None:
@@ -298,7 +304,8 @@ def _show_closest(found: FitAnswer) -> None:
 def _way(found: FitFound) -> str:
     way = found.way
     parts = [way.method, way.split or "one chip"]
-    parts += [f"{way.micro_batches} micro-batches"] if way.micro_batches else []
+    plural = "es" if way.micro_batches != 1 else ""
+    parts += [f"{way.micro_batches} micro-batch{plural}"] if way.micro_batches else []
     parts += [f"recomputation {way.recomputation}"] if way.recomputation != "none" else []
     parts += [f"offload {'+'.join(way.offload)}"] if way.offload else []
     return ", ".join(parts)

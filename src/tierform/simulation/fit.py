@@ -157,8 +157,9 @@ class _Search:
         return len(self.kinds) * len(self.away)
 
     def _prune(self, reason: str, number: int = 1) -> None:
-        self.pruned[reason] += number
-        if self.tell and number:
+        if number:
+            self.pruned[reason] += number
+        if self.tell:
             self.tell(len(self.timed) + self.pruned.total(), self.total)
 
     def _each(self, group: FitWay, floor: tuple[float, float] | None = None, reason: str = "") -> None:
