@@ -114,6 +114,7 @@ pim      | area                      | area+
 gpu      | multiprocessors           | area+ time-
 gpu      | clock                     | time- energy+
 gpu      | peak_rate.*               | time-
+gpu      | structured_sparsity       | time-
 gpu      | vector_rate               | time-
 gpu      | memory_bandwidth          | time-
 gpu      | memory_capacity           | memory+

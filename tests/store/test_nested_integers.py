@@ -292,7 +292,7 @@ def test_is_a_shared_reading_better_than_an_equal_one(small_model) -> None:
     with torch.no_grad():
         wanted = model(input_ids=ids).logits
     signs = torch.randint(0, 2, wanted.shape, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    channels.weigh(lambda: (model(input_ids=ids).logits * signs).sum())
+    channels.weigh(lambda _: (model(input_ids=ids).logits * signs).sum())
     shared = Reading("dynamic", 3, shared=True)
     weights = [one.nested.codes.size for one in channels.sites]
     assert np.dot(channels.averages(shared), weights) <= 3 * sum(weights)

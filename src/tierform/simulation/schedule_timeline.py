@@ -127,7 +127,7 @@ def pieces(flat: Laid, events: Events) -> list[Piece]:
         resource, name = table.names[step]
         kind = kind_of(table, step)
         given = sources.get(place, ()) if at[place][0] == number else ()
-        before = [[one for one in at[source] if starts[one] < begun] for source in given]
+        before = [[one for one in at[source] if starts[one] * (1 + _AT_ONCE) < begun] for source in given]
         found.append(
             Piece(
                 resource=resource,

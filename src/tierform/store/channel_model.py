@@ -31,7 +31,7 @@ from tierform.store.channel_shares import error_curve, share
 from tierform.store.nested import PLANES, NestedMatrix, nest
 
 Rule = Literal["uniform", "static", "dynamic"]
-SAMPLE = 48  # tokens on which curves of error are measured
+SAMPLE = 128  # tokens on which curves of error are measured
 RULES: tuple[Rule, ...] = ("uniform", "static", "dynamic")
 
 
@@ -118,10 +118,11 @@ class ChannelModel:
             total, tokens = sums[number]
             one.mean_square = (total / tokens).astype(np.float32)
 
-    def weigh(self, run: Callable[[], Tensor]) -> None:
+    def weigh(self, run: Callable[[int], Tensor], times: int = 1) -> None:
         """Note how much the outputs of each matrix matter: by the gradients of the scalar that `run` gives.
 
-        Of a decoder that is the loss of labels drawn from its own answers (the Fisher matrix' diagonal).
+        Of a decoder that is the loss of labels drawn from its own answers (the Fisher matrix' diagonal).  `run` is
+        called so many `times`, with the number of the time, and squares are averaged.
         """
         sums = np.zeros(len(self.sites))
         inputs: list[list[NDArray[np.float32]]] = [[] for _ in self.sites]
@@ -132,7 +133,8 @@ class ChannelModel:
             def note(_: nn.Module, given: tuple[Tensor, ...], out: Tensor, number: int = number) -> None:
                 flat = given[0].detach().reshape(-1, given[0].shape[-1])
                 tokens[number] += len(flat)
-                inputs[number].append(flat[:: max(1, len(flat) // SAMPLE)].square().numpy())
+                if not inputs[number]:
+                    inputs[number].append(flat[:: max(1, len(flat) // SAMPLE)].square().numpy())
 
                 def arrived(gradient: Tensor) -> None:
                     sums[number] += float(gradient.square().mean(dim=-1).sum())
@@ -142,7 +144,9 @@ class ChannelModel:
             handles.append(one.site.module.register_forward_hook(note))
         try:
             with torch.enable_grad():
-                run().backward()  # type: ignore[no-untyped-call]
+                for time in range(times):
+                    run(time).backward()  # type: ignore[no-untyped-call]
+                    self.model.zero_grad(set_to_none=True)
         finally:
             for handle in handles:
                 handle.remove()

@@ -36,7 +36,7 @@ def matmul(
             reverse.arrive(a, da)
         if b.grad:
             db, right = reverse.gradient_of(b), Product(k, n, m, batch)
-            reverse.emit(f"{name}.grad_right", Kind.MATMUL, (dy, a), db, sizes=right, causal=causal)
+            reverse.emit(f"{name}.grad_right", Kind.MATMUL, (a, dy), db, sizes=right, causal=causal)
             reverse.arrive(b, db)
 
     return tape.emit(name, Kind.MATMUL, part, (a, b), y, saved=saved, sizes=sizes, causal=causal, backward=backward)
