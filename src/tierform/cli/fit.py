@@ -313,10 +313,12 @@ def _way(found: FitFound) -> str:
 
 def _parts(found: FitFound) -> str:
     """The bytes of each part, and where they wait if not on the chip."""
+    from tierform.simulation.offload import load_host
     from tierform.units import format_quantity
 
-    places = list(dict.fromkeys(name for held in found.placed_B.values() for name in held))
-    nearest_place = places[0] if places else ""
+    host = load_host(found.way.task.host).name if found.way.offload else ""  # type: ignore[union-attr]
+    places = dict.fromkeys(name for held in found.placed_B.values() for name in held if name != host)
+    nearest_place = next(iter(places), "")
     told = []
     for part, held in found.placed_B.items():
         for name, size in held.items():
