@@ -111,3 +111,15 @@ def test_is_a_mapping_without_copies_taken_where_it_gains(
     assert (found is not with_copies) == taken == bool(notes)
     if taken:
         assert {item.replicas for item in found.mapping.placements} == {1}
+
+
+def test_is_a_number_that_does_not_fit_no_reason_to_refuse_one_that_does() -> None:
+    """Eight parts of one sequence need 1.62 GB on each of two GPUs, four parts of two 1.81 GB: of 1.7 GB, eight."""
+    small = tierform.load_chip("a100").vary({"components.gpu.memory_capacity": "1.7 GB"})
+    task, split = FineTuning(Full(), batch=8, sequence=512), Parallelism(pipeline=2)
+    ask: dict[str, Any] = {"parallelism": split, "thermal": "none"}
+    with pytest.raises(tierform.TierformError, match="memory|fit"):
+        tierform.simulate("gpt2", task, small, micro_batches=4, **ask)
+    found = tierform.simulate("gpt2", task, small, **ask)
+    eight = tierform.simulate("gpt2", task, small, micro_batches=8, **ask)
+    assert found.latency_s == eight.latency_s

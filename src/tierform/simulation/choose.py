@@ -221,7 +221,10 @@ class _Choice:
         phases = list(dict.fromkeys(PHASES[made.stage.kind] for made in first.timed))
         falling = set(phases)
         for number, larger in zip(reversed(numbers[:-1]), reversed(numbers), strict=False):
-            trials[number] = self._again(first.mapping, _even(number))
+            try:
+                trials[number] = self._again(first.mapping, _even(number))
+            except DoesNotFit:  # larger parts of the batch need more room at a time
+                break
             falling = {phase for phase in falling if trials[number].seconds(phase) <= trials[larger].seconds(phase)}
             if not falling:
                 break
