@@ -118,7 +118,7 @@ def test_is_a_number_that_does_not_fit_no_reason_to_refuse_one_that_does() -> No
     small = tierform.load_chip("a100").vary({"components.gpu.memory_capacity": "1.7 GB"})
     task, split = FineTuning(Full(), batch=8, sequence=512), Parallelism(pipeline=2)
     ask: dict[str, Any] = {"parallelism": split, "thermal": "none"}
-    with pytest.raises(tierform.TierformError, match="memory|fit"):
+    with pytest.raises(tierform.TierformError, match=r"memory|fit"):
         tierform.simulate("gpt2", task, small, micro_batches=4, **ask)
     found = tierform.simulate("gpt2", task, small, **ask)
     eight = tierform.simulate("gpt2", task, small, micro_batches=8, **ask)
