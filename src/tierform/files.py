@@ -176,6 +176,15 @@ def _clean(text: str) -> bool:
     return text.isprintable() or _UNCLEAN.search(text) is None
 
 
+def json_value(text: str) -> object:
+    """JSON text as plain data; ValueError for what is none, and for what is nested too deeply."""
+    try:
+        found: object = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    return found
+
+
 def read_json(path: Path | str) -> Document:
     """A JSON file as plain data (without line numbers for keys); refusals are TierformErrors with their line."""
     text = read_text(path)

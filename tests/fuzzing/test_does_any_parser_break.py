@@ -48,6 +48,8 @@ KEPT = [
     ("traffic", wide.TRAFFIC[0].replace(b'"router": 1', b'"router": 7')),
     ("traffic", wide.TRAFFIC[0].replace(b"[50, 0]", b"[50]")),
     ("traffic", wide.TRAFFIC[0].replace(b'"flit_bits": 128,', b"")),
+    ("requests", b'{"arrival_time_ns": ' * 9999),
+    ("requests", b'[{"start_times": 1}]'),
     ("space", _SPACE.replace(b"from: 1,", b"from: nan,")),
     ("space", _SPACE.replace(b"from: 1,", b"from: -inf,")),
     ("space", _SPACE.replace(b"reram / 12", b"reram / 1" + b"/ 1" * 9999)),

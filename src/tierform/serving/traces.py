@@ -19,7 +19,6 @@ published files.
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -27,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from tierform.errors import Problem, TierformError, fail
-from tierform.files import read_text
+from tierform.files import json_value, read_text
 from tierform.registry import Registry
 from tierform.serving.requests import HashIds, Requests, TokenIds
 
@@ -77,13 +76,13 @@ def _kind_of(text: str, file: str) -> str:
     keys: set[str] = set()
     if first.startswith("{"):
         try:
-            record = json.loads(first)
+            record = json_value(first)
         except ValueError:
             try:
-                record = json.loads(text)
+                record = json_value(text)
             except ValueError as error:
                 fail(f"neither CSV nor JSON: {error}", file=file, line=1)
-        keys = set(record)
+        keys = set(record) if isinstance(record, dict) else set()
     else:
         keys = {cell.strip() for cell in first.split(",")}
     for name, columns in _BY_COLUMNS.items():
@@ -236,12 +235,12 @@ def _records(text: str, lines: _Lines, columns: tuple[str, ...]) -> list[tuple[i
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json_value(line)
         except ValueError:
             lines.wrong(number, "this line is not JSON")
             continue
         missing = [name for name in columns if not isinstance(record, dict) or name not in record]
-        if missing:
+        if missing or not isinstance(record, dict):
             lines.wrong(number, "this key is missing", ", ".join(missing))
             continue
         found.append((number, record))
@@ -296,9 +295,11 @@ def read_vllm_bench(text: str, file: str) -> Requests:
     """What ``vllm bench serve --save-result --save-detailed`` writes."""
     lines = _Lines(file)
     try:
-        record = json.loads(text)
+        record = json_value(text)
     except ValueError as error:
         fail(f"malformed JSON: {error}", file=file)
+    if not isinstance(record, dict):
+        fail("an object is needed", file=file, line=1)
     names = ("start_times", "input_lens", "output_lens")
     lists = [record.get(name) for name in names]
     for name, one in zip(names, lists, strict=True):
