@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -358,8 +359,12 @@ def _command(found: FitFound, given: dict[str, Any]) -> str:
     words = ["tierform", "simulate", given["model"], "--chip", given["chip"], "--task", given["task"]]
     words += ["--batch", str(way.task.batch), "--sequence", str(given["sequence"]), "--thermal", "none"]
     words += ["--weights", given["weights"] or way.method] if given["task"] == "inference" else ["--method", way.method]
+    from tierform.workload.task import FineTuning
+
+    method = way.task.method if isinstance(way.task, FineTuning) else None
+    ranked = method is not None and any(field.name == "rank" for field in fields(method))
     for name in _GIVEN:
-        if given[name] is not None and (name != "rank" or hasattr(getattr(way.task, "method", None), "rank")):
+        if given[name] is not None and (name != "rank" or ranked):
             words += [_option(name), str(given[name])]
     words += ["--parallel", way.split] if way.split else []
     words += ["--micro-batches", str(way.micro_batches)] if way.micro_batches else []

@@ -156,9 +156,13 @@ def without_attention(model: Any, layers: str) -> Any:
     """The model without attention in these layers; all weights are the same tensors."""
     parts = anatomy(model)
     chosen = numbers_of(layers, len(parts.layers), "--draft skip")
-    if 0 in chosen or not hasattr(parts.layers[0], "self_attn"):
-        what = "the first layer's attention counts the cached tokens and stays"
-        raise TierformError([Problem(what, key="--draft", value=f"skip:{layers}")])
+    problem = ""
+    if any("self_attn" not in dict(layer.named_children()) for layer in parts.layers):
+        problem = "layers of this model have no attention of their own to skip (those of Llama and its kin have)"
+    elif 0 in chosen:
+        problem = "the first layer's attention counts the cached tokens and stays"
+    if problem:
+        raise TierformError([Problem(problem, key="--draft", value=f"skip:{layers}")])
     shared: dict[int, Any] = {id(one): one for one in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, shared)
     own = anatomy(made).layers

@@ -48,10 +48,9 @@ def best_tokens(job: Job, choose: Choose, *, timeline: bool = False) -> Trial:
     """The trial with the best number of drafted tokens, with a note on all that were tried."""
     tried = speeds(job, choose)
     best = min(tried, key=lambda one: one.token_s)
-    trial = choose(_with_tokens(job, best.tokens), timeline=timeline)
+    trial = choose(_with_tokens(job, best.tokens), timeline=timeline, gains=False)
     listed = ", ".join(f"{one.tokens}: {one.speedup:.2f}" for one in tried)
-    kept = tuple(note for note in trial.notes if not note.startswith("drafts"))
-    trial.notes = (*kept, f"{_gain(job, best)}, the best of those tried (tokens: speed-up; {listed})")
+    trial.notes = (*trial.notes, f"{_gain(job, best)}, the best of those tried (tokens: speed-up; {listed})")
     return trial
 
 
