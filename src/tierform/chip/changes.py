@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from pydantic import BaseModel
 
 from tierform.errors import Problem, nearest
 from tierform.provenance import Constant
@@ -31,6 +32,41 @@ def merged(base: Any, over: object, *, keep_null: bool = False) -> Any:
         else:
             result[key] = merged(None if whole else base.get(key), value, keep_null=keep_null)
     return result
+
+
+def equal(content: object, old: object) -> bool:
+    """Whether two plain contents say the same: 1 is neither 1.0 nor true."""
+    if content is old:
+        return True
+    if type(content) is not type(old):
+        return False
+    if isinstance(content, dict) and isinstance(old, dict):
+        return content.keys() == old.keys() and all(equal(value, old[key]) for key, value in content.items())
+    if isinstance(content, list) and isinstance(old, list):
+        return len(content) == len(old) and all(map(equal, content, old))
+    return content == old
+
+
+def with_checked(content: Any, old: Any, checked: object, known: set[int]) -> Any:
+    """The content with all that says the same as in `old` in its `checked` form; `known` gets what was taken over."""
+    if isinstance(checked, BaseModel):
+        inner = {key: getattr(checked, key) for key in checked.model_fields_set}
+    elif isinstance(checked, dict):
+        inner = checked
+    else:
+        return content
+    if not (isinstance(content, dict) and isinstance(old, dict)):
+        return content
+    found = {}
+    for key, value in content.items():
+        if key not in old or key not in inner:
+            found[key] = value
+        elif equal(value, old[key]):
+            found[key] = inner[key]
+            known.add(id(inner[key]))
+        else:
+            found[key] = with_checked(value, old[key], inner[key], known)
+    return found
 
 
 def nested(changes: Mapping[str, object]) -> dict[str, Any]:

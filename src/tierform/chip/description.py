@@ -18,7 +18,7 @@ from typing import Any
 
 from tierform import library
 from tierform.chip.capabilities import Capabilities
-from tierform.chip.changes import changed, with_router_width
+from tierform.chip.changes import changed, equal, with_checked, with_router_width
 from tierform.chip.chip_card import chip_card, chip_line
 from tierform.chip.chip_evidence import chip_assumptions
 from tierform.chip.chip_file import (
@@ -302,15 +302,11 @@ def _described(document: Document, old: ChipOrigin | None) -> tuple[ChipFile | N
     """The checked content; sections that are the same as before are taken from there."""
     content = document.content
     if old is not None:
-        kept = {key: getattr(old.described, key) for key in content if content[key] == old.content.get(key, _OTHER)}
-        content = {**content, **kept}
+        content = with_checked(content, old.content, old.described, set())
     try:
         return validate(ChipFile, Document(content, document.file, document.lines)), []
     except TierformError as error:
         return None, list(error.problems)
-
-
-_OTHER = object()
 
 
 def _component_problems(document: Document) -> list[Problem]:
@@ -325,7 +321,7 @@ def _component_problems(document: Document) -> list[Problem]:
 
 def _own_digest(content: dict[str, object], old: ChipOrigin | None) -> str:
     own = {key: value for key, value in content.items() if key != "components"}
-    if old is not None and own == {key: value for key, value in old.content.items() if key != "components"}:
+    if old is not None and equal(own, {key: value for key, value in old.content.items() if key != "components"}):
         return old.digest
     return digest_of(own)
 
@@ -353,7 +349,9 @@ def _parts(chip: ChipFile, document: Document, old: ChipOrigin | None) -> tuple[
             where = document.line_of(("components", name))
             problems.append(Problem("no die holds this component", document.file, where, f"components.{name}"))
             continue
-        made, wrong = _part(name, units, entry, document, old.parts.get(name) if old else None)
+        known = old.described.components.get(name) if old is not None else None
+        before = old.parts.get(name) if old and known and known.file == entry.file else None
+        made, wrong = _part(name, units, entry, document, before)
         problems += wrong
         if made is not None:
             parts[name] = made
@@ -365,10 +363,8 @@ def _part(
 ) -> tuple[Part | None, list[Problem]]:
     """One component, or what is wrong with it."""
     try:
-        path = component_path(entry.file)
-        kept = before if before is not None and before.document.file == str(path) else None
-        data = kept.document if kept is not None else document_of(path)
-        return part_of(name, units, data, entry.set, chip=document, before=kept), []
+        data = before.document if before is not None else document_of(component_path(entry.file))
+        return part_of(name, units, data, entry.set, chip=document, before=before), []
     except TierformError as error:
         at = ("components", name, "file")
         return None, [p if p.file is not None else _at(p, document, at) for p in error.problems]

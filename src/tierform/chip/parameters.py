@@ -6,6 +6,7 @@ A component states its parameters once, as a :class:`~tierform.schema.FileModel`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 
 from pydantic import BaseModel
 
@@ -29,8 +30,11 @@ def evidence(subject: str, parameters: BaseModel) -> tuple[Assumption, ...]:
     )
 
 
-def constants(value: object, name: str = "") -> Iterator[tuple[str, Constant]]:
-    """Every constant below a value with its dotted name; entries of a list are counted from 0."""
+def constants(value: object, name: str = "", known: AbstractSet[int] = frozenset()) -> Iterator[tuple[str, Constant]]:
+    """Every constant below a value with its dotted name; entries of a list are counted from 0.
+
+    Objects whose identities are `known` are left out.
+    """
     if isinstance(value, Constant):
         yield name, value
         return
@@ -42,7 +46,8 @@ def constants(value: object, name: str = "") -> Iterator[tuple[str, Constant]]:
     elif isinstance(value, (list, tuple)):
         inner = enumerate(value)
     for key, item in inner:
-        yield from constants(item, f"{name}.{key}" if name else str(key))
+        if item is not None and id(item) not in known:
+            yield from constants(item, f"{name}.{key}" if name else str(key), known)
 
 
 def source_problems(source: str, key: str, file: str, line: int | None) -> list[Problem]:

@@ -10,13 +10,14 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from tierform import library
-from tierform.chip.changes import merged, nested, places_of, spot_of
+from tierform.chip.changes import equal, merged, nested, places_of, spot_of, with_checked
 from tierform.chip.component import COMPONENTS, Component, Remarker
 from tierform.chip.laws import Scalable, Scaled, Steps
 from tierform.chip.parameters import constants, source_problems
@@ -25,9 +26,12 @@ from tierform.files import Document, read_yaml
 from tierform.schema import validate
 
 _MOST = 256
+_MOST_BUILT = 32  # components remember what operators cost: few are kept
 # A file that was written a moment ago may be written again without another time stamp.
 _SETTLED_NS = 100_000_000
 _documents: dict[str, tuple[tuple[int, ...], Document]] = {}
+_texts: dict[int, tuple[object, str]] = {}  # parts of contents by identity, as JSON
+_built: dict[tuple[object, ...], Part] = {}  # the last parts, with what their components remember
 _validated: dict[str, object] = {}  # digest of a component's content -> its parameters
 _given: dict[int, tuple[Document, Any, str]] = {}  # data files by identity -> parameters without changes, their hash
 
@@ -70,7 +74,19 @@ def document_of(path: Path) -> Document:
 
 def digest_of(content: object) -> str:
     """A hash of plain content, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(_text_of(content).encode()).hexdigest()
+
+
+def _text_of(content: object) -> str:
+    """The content as JSON with sorted keys; texts of what varied content has in common are written once."""
+    if not (isinstance(content, dict) and content and all(isinstance(key, str) for key in content)):
+        return json.dumps(content, sort_keys=True, ensure_ascii=False)
+    kept = _texts.get(id(content))
+    if kept is None or kept[0] is not content:
+        inner = (f"{json.dumps(key, ensure_ascii=False)}: {_text_of(content[key])}" for key in sorted(content))
+        kept = (content, "{" + ", ".join(inner) + "}")
+        _keep(_texts, id(content), kept, 16 * _MOST)
+    return kept[1]
 
 
 def component_path(file: str) -> Path:
@@ -113,17 +129,21 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         )
     type_name = str(document.content["type"])
     kind = COMPONENTS.get(type_name)
+    kept = before if before is not None and before.document is document else None
+    if kept is not None and kept.component.units == units and equal(kept.changes, changes):
+        return kept
+    key = (name, units, document.file, _text_of(changes))
+    built = _built.get(key)
+    if built is not None and built.document is document:
+        return built
     content = merged(document.content, changes) if changes else document.content
-    if before is not None and before.document is document and before.content == content:
-        content, plain, parameters = before.content, before.plain, before.parameters
-        if before.component.units == units and before.changes == changes:
-            return before
+    if kept is not None and equal(content, kept.content):
+        content, plain, parameters = kept.content, kept.plain, kept.parameters
     else:
         plain = digest_of(content)
         parameters = _validated.get(plain)
         if not isinstance(parameters, kind.schema):
-            same = before if before is not None and before.document is document else None
-            parameters = _parameters(kind.schema, Document(content, document.file, document.lines), same)
+            parameters = _parameters(kind.schema, Document(content, document.file, document.lines), kept)
             _keep(_validated, plain, parameters)
     digest = plain
     scaled = _scaled(kind, parameters, document, changes) if changes else Scaled(parameters)
@@ -131,7 +151,7 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         digest = digest_of([plain, _given[id(document)][2], changes])
     made = kind.build(name, units, scaled.parameters)
     remarks = made.remarks if isinstance(made, Remarker) else ()
-    return Part(
+    part = Part(
         type=type_name,
         document=document,
         content=content,
@@ -143,6 +163,8 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         component=made,
         remarks=(*remarks, *(f"{name}: {text}" for text in scaled.remarks)),
     )
+    _keep(_built, key, part, _MOST_BUILT)
+    return part
 
 
 @lru_cache(maxsize=64)
@@ -170,25 +192,19 @@ def _scaled(kind: Any, parameters: Any, document: Document, changes: dict[str, o
 
 def _parameters(schema: Any, document: Document, before: Part | None) -> Any:
     """The validated parameters; values that were validated `before` are taken from there."""
+    known: set[int] = set()
     content = document.content
     if before is not None:
-        old = before.content
-        kept = {
-            key: getattr(before.parameters, key)
-            for key in content
-            if key in before.parameters.model_fields_set and key in old and content[key] == old[key]
-        }
-        parameters = validate(schema, Document({**content, **kept}, document.file, document.lines))
-        _check_citations({key: getattr(parameters, key) for key in content if key not in kept}, document.file)
-        return parameters
-    parameters = validate(schema, document)
-    _check_citations(parameters, document.file)
+        content = with_checked(content, before.content, before.parameters, known)
+    parameters = validate(schema, Document(content, document.file, document.lines))
+    _check_citations(parameters, document.file, known)
     return parameters
 
 
-def _check_citations(parameters: object, file: str) -> None:
+def _check_citations(parameters: object, file: str, known: AbstractSet[int]) -> None:
+    """Refuse sources that the library does not know; objects that are `known` were checked before."""
     problems: list[Problem] = []
-    for key, constant in constants(parameters):
+    for key, constant in constants(parameters, known=known):
         if constant.source:
             problems += source_problems(constant.source, key, file, None)
     if problems:
@@ -219,7 +235,7 @@ def _moved(problem: Problem, file: str, line: int | None, key: str | None) -> Pr
     )
 
 
-def _keep(store: dict[Any, Any], key: str | int, value: Any) -> None:
+def _keep(store: dict[Any, Any], key: object, value: object, most: int = _MOST) -> None:
     store[key] = value
-    while len(store) > _MOST:
+    while len(store) > most:
         del store[next(iter(store))]
