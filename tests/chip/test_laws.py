@@ -11,9 +11,10 @@ from tierform import Inference, TierformError, library, load_chip, simulate
 from tierform.chip.component import COMPONENTS
 from tierform.chip.description import Chip, load_component
 from tierform.chip.laws import Scalable, laws
+from tierform.chip.process import load_process, logic, published_factor
 from tierform.chip.sample_operators import product
 from tierform.simulation.package_network import network_of
-from tierform.validation.laws import ledger
+from tierform.validation.laws import ledger, silicon
 
 ATLEUS, A100 = load_chip("atleus"), load_chip("a100")
 
@@ -155,19 +156,101 @@ def test_are_whole_runs_of_twice_a_gpu_never_slower() -> None:
     assert twice.latency_s < plain.latency_s
 
 
-def test_do_routers_follow_their_width_and_their_ports() -> None:
+def test_do_routers_follow_their_width_ports_and_buffers() -> None:
     plain = network_of(ATLEUS)
     wide = network_of(ATLEUS.vary({"network.width": "512 bit"}))
     assert plain is not None and wide is not None
-    # Twice the width: 0.714 * 2 + 0.195 * 4 + 0.091 = 2.299; a bit: 0.714 + 0.195 * 2 + 0.091 / 2 = 1.1495.
-    assert wide[0].energy.router_area_m2 / plain[0].energy.router_area_m2 == pytest.approx(2.299)
-    assert wide[0].energy.router_J_per_bit / plain[0].energy.router_J_per_bit == pytest.approx(1.1495)
+    # Seven ports of 256 bits, 32 flits: 0.02061 + 8.231e-4 * 32 + 1.249e-4 * 1792 = 0.27077 pJ a bit; of 512 bits
+    # 0.02061 + 0.02634 + 0.44764 = 0.49459: 1.8266.  Area 1792 * (1.173e-5 + 3.8272e-5 + 2.23283e-4) = 0.48973 mm2 and
+    # 3584 * (1.173e-5 + 3.8272e-5 + 4.46566e-4) = 1.77970: 3.6340.
+    assert wide[0].energy.router_J_per_bit / plain[0].energy.router_J_per_bit == pytest.approx(1.8266, rel=1e-3)
+    assert wide[0].energy.router_area_m2 / plain[0].energy.router_area_m2 == pytest.approx(3.6340, rel=1e-3)
+    # Static power: 1.064e-4 * 1792 * 32 + 2.068e-5 * 1792^2 + 7.812e-3 * 49 = 6.1014 + 66.409 + 0.3828 = 72.893 mW;
+    # with twice the buffers 6.1014 more.
+    deep = network_of(ATLEUS.vary({"network.buffer_flits": 16}))
+    assert deep is not None and deep[0].router.buffer_flits == 16
+    assert deep[0].energy.router_leakage_W / plain[0].energy.router_leakage_W == pytest.approx(1.08370, rel=1e-3)
+    few = network_of(ATLEUS.vary({"network.virtual_channels": 2}))
+    assert few is not None and few[0].energy.router_area_m2 < plain[0].energy.router_area_m2
     back = ATLEUS.vary({"network.width": "512 bit"}).vary({"network.width": "128 bit"})
     assert back.network is not None and back.network.router_width is not None
     assert back.network.router_width.value == 256
     # Express links give some routers of the stack more than seven ports.
     many = network_of(ATLEUS.vary({"network.links": {"kind": "express", "span": 2}}))
     assert many is not None and many[0].energy.router_area_m2 > plain[0].energy.router_area_m2
+    wider = network_of(ATLEUS.vary({"network.width": "4096 bit"}))
+    assert wider is not None and "outside the fitted 32 to 512 bits" in wider[0].energy.assumptions[-1].value
+
+
+def test_does_a_via_follow_its_geometry() -> None:
+    # 2 pi * 8.854e-12 * 3.9 * 30e-6 / ln(1.35 / 1.15) = 40.6 fF, a quarter of it at 1 V is what the library has.
+    law = laws().tsv
+    assert law.capacitance_F(2.3e-6, 30e-6, 0.2e-6) == pytest.approx(40.6e-15, rel=2e-3)
+    assert law.capacitance_F(0.7e-6, 5e-6, 0.1e-6) == pytest.approx(4.3e-15, rel=5e-3)
+    assert law.capacitance_F(5e-6, 25e-6, 0.2e-6) == pytest.approx(70.5e-15, rel=2e-3)
+    plain = network_of(ATLEUS)
+    long = network_of(ATLEUS.vary({"network.vertical.via": {"length": "60 um", "pitch": "30 um"}}))
+    assert plain is not None and long is not None
+    assert plain[0].energy.vertical_J_per_bit == pytest.approx(40.6e-15 / 4, rel=0.01)
+    assert long[0].energy.vertical_J_per_bit == pytest.approx(2 * plain[0].energy.vertical_J_per_bit)
+    assert long[0].energy.vertical_area_m2_per_bit == pytest.approx(4 * plain[0].energy.vertical_area_m2_per_bit)
+    with pytest.raises(TierformError, match=r"touch.*\n.*20.4 um"):
+        ATLEUS.vary({"network.vertical.via.diameter": "20 um"})
+    with pytest.raises(TierformError, match="only vertical links have vias"):
+        load_chip("atleus-2.5d").vary({"network.interposer.via.length": "20 um"})
+
+
+def test_does_the_power_of_a_board_follow_its_cores_and_memory() -> None:
+    # A100: 108 * 1.41 = 152.28 and 2.039 TB/s: limit 0.8607 * 152.28 + 108.6 * 2.039 = 352.5; of twice the
+    # multiprocessors 483.6: 1.3718.  Idle 0.0406 * 152.28 + 17.62 * 2.039 = 42.11 and 48.29: 1.1468.  At work 132.77
+    # and 145.72: 1.0975.
+    plain, twice = part("a100-gpu").parameters, part("a100-gpu", multiprocessors=216).parameters
+    assert twice.board_power.value / plain.board_power.value == pytest.approx(1.3718, rel=1e-3)
+    assert twice.idle_power.value / plain.idle_power.value == pytest.approx(1.1468, rel=1e-3)
+    assert twice.active_power.value / plain.active_power.value == pytest.approx(1.0975, rel=1e-3)
+    fast = part("a100-gpu", memory_bandwidth="4078 GB/s").parameters
+    assert fast.board_power.value / plain.board_power.value == pytest.approx(1 + 108.6 * 2.039 / 352.5, rel=1e-3)
+    assert part("a100-gpu", multiprocessors=216, board_power="400 W").parameters.board_power.value == 400
+    for name in library.names("components"):
+        if name.endswith("-gpu"):
+            given = part(name).parameters
+            more = load_component("part", 1, name, {"multiprocessors": 2 * given.multiprocessors.value})
+            assert more.headroom_W > part(name).headroom_W  # type: ignore[attr-defined]
+
+
+def test_are_published_chips_of_other_nodes_met_in_the_median() -> None:
+    # Digital chips and SRAM macros from 65 to 4 nm: medians of every second one, fitted, and of the others.
+    chips = silicon()
+    assert len({chip.number for chip in chips}) >= 30 and {chip.node_nm for chip in chips} >= {65, 28, 16, 7, 5}
+    points = ledger().points
+    for fitted, bar, published in ((True, 0.30, 0.40), (False, 0.45, 0.50)):
+        ours = [p for p in points if p.quantity == "energy of a bit operation at a node" and p.fitted == fitted]
+        theirs = [p for p in points if p.quantity.startswith("the same") and p.fitted == fitted]
+        assert len(ours) == len(theirs) >= 18
+        assert np.median([abs(p.relative_error) for p in ours]) <= bar
+        assert np.median([abs(p.relative_error) for p in theirs]) >= published  # the law that is not used
+
+
+def test_is_the_exponent_of_the_node_the_least_squares_of_the_fitted_chips() -> None:
+    chips = [chip for chip in silicon() if chip.fitted]
+    kinds = sorted({chip.kind for chip in chips})
+    shape = np.array([[*(float(c.kind == k) for k in kinds), np.log(c.node_nm / 45)] for c in chips])
+    levels = np.log([c.energy_fJ for c in chips]) - 2 * np.log([c.supply_V for c in chips])
+    assert np.linalg.lstsq(shape, levels, rcond=None)[0][-1] == pytest.approx(logic().energy_exponent.value, abs=1e-3)
+    # From 45 to 7 nm: (7 / 45)^0.536 * (0.7 / 0.9)^2 = 0.36893 * 0.60494 = 0.22318.
+    assert load_process("7nm").energy_factor == pytest.approx(0.2232, rel=1e-3)
+    # As published, at 7 nm and 0.7 V: 0.1776 * 0.49 - 0.09097 * 0.7 + 0.02447 = 0.047815 over 0.8443.
+    assert published_factor(logic(), 7, 0.7) == pytest.approx(0.05663, rel=1e-3)
+
+
+def test_are_routers_within_15_per_cent_of_cacti_in_the_median_and_near_puma() -> None:
+    points = ledger().points
+    for quantity in ("energy of a flit", "static power of a router", "area of a router"):
+        for fitted in (True, False):
+            errors = [abs(p.relative_error) for p in points if p.quantity == quantity and p.fitted == fitted]
+            assert len(errors) == 30 and np.median(errors) <= 0.13
+    puma = {p.quantity: p.relative_error for p in points if p.source == "puma-2019"}
+    assert abs(puma["area of PUMA's router"]) < 0.02 and abs(puma["static power of PUMA's router"]) < 0.20
 
 
 def test_is_an_interposer_link_beyond_its_reach_a_wire() -> None:

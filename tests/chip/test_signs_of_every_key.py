@@ -111,12 +111,12 @@ pim      | link_latency              | time+
 pim      | *energy                   | energy+
 pim      | background                | leakage+
 pim      | area                      | area+
-gpu      | multiprocessors           | area+ time-
-gpu      | clock                     | time- energy+
+gpu      | multiprocessors           | area+ time- leakage+ floor+ headroom+
+gpu      | clock                     | time- energy+ leakage+ floor+ headroom+
 gpu      | peak_rate.*               | time-
 gpu      | structured_sparsity       | time-
 gpu      | vector_rate               | time-
-gpu      | memory_bandwidth          | time-
+gpu      | memory_bandwidth          | time- leakage+ floor+ headroom+
 gpu      | memory_capacity           | memory+
 gpu      | l2_capacity               | area+ time-
 gpu      | l2_partitions             | time+

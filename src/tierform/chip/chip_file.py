@@ -22,6 +22,10 @@ MAX_TILES = 100_000
 # activations, adapters, and everything that is not a product.
 PLACES = ("attention", "ffn", "head", "static", "dynamic", "adapter", "other")
 
+# Of a router where nobody says; the library's constants of routers hold for them.
+VIRTUAL_CHANNELS, BUFFER_FLITS = 4, 8
+VERTICAL_VIA = "tsv-coarse-aggressive"  # of `network.parameters.vertical` where it is left out
+
 Place = Annotated[int, Field(strict=True, ge=0, le=MOST)]
 Length = Annotated[Constant, quantity("m", above=0)]
 
@@ -113,6 +117,15 @@ class LinksFile(FileModel):
     )
 
 
+class ViaFile(FileModel):
+    """A through-silicon via; what is left out is as that of `network.parameters.vertical`."""
+
+    diameter: Length | None = Field(None, description="Diameter of the copper; a wider via has more capacitance.")
+    length: Length | None = Field(None, description="Length through the silicon; capacitance and energy go with it.")
+    liner: Length | None = Field(None, description="Thickness of the oxide around it; a thicker one takes less energy.")
+    pitch: Length | None = Field(None, description="From via to via; area goes with its square.")
+
+
 class StackLinkFile(FileModel):
     """Vertical or interposer links: their width, latency, and how many there are."""
 
@@ -132,6 +145,9 @@ class StackLinkFile(FileModel):
         None,
         description="Instead of `every`: the places of vertical links as column and row of the tiles, or the pairs of "
         "tile numbers that interposer links join.",
+    )
+    via: ViaFile | None = Field(
+        None, description="Geometry of vertical links, from which the energy of a bit and their area follow."
     )
 
 
@@ -154,6 +170,19 @@ class NetworkFile(FileModel):
         ge=2,
         le=64,
         description="Cycles of a router: 2 for channel and switch, 3 with the crossbar, more for the routing.",
+    )
+    virtual_channels: Count = Field(
+        VIRTUAL_CHANNELS,
+        ge=1,
+        le=64,
+        description="Virtual channels of a port.  At cycle fidelity they decide how traffic is served; energy, leakage "
+        "and area of routers follow the flits of all of them.",
+    )
+    buffer_flits: Count = Field(
+        BUFFER_FLITS,
+        ge=1,
+        le=1024,
+        description="Flits that a virtual channel holds; they act as `virtual_channels` do.",
     )
     links: LinksFile = Field(
         LinksFile.model_validate({}), description="Which tiles of a die links join; left out: a mesh."

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import lru_cache
-from math import log
+from math import log, pi
 from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
 from pydantic import BaseModel, Field
@@ -138,21 +138,92 @@ class SramLaw(FileModel):
         return ", outside the fitted 8 KiB to 8 MiB"
 
 
+Range = tuple[int, int]
+
+
 class RouterLaw(FileModel):
-    """Routers: buffers and clock go with width and ports, the crossbar with their squares, allocators stay."""
+    """Routers by width, ports and flits of buffer behind a port, fitted to runs of CACTI."""
 
-    buffers: _Number = Field(description="Share of buffers and clock")
-    crossbar: _Number = Field(description="Share of the crossbar")
-    allocators: _Number = Field(description="Share of the allocators")
+    energy_bit: _Number = Field(description="Energy of a bit whatever the size, pJ")
+    energy_flit: _Number = Field(description="Energy of a bit for each flit of its buffer, pJ")
+    energy_line: _Number = Field(description="Energy of a bit for each bit of all ports, whose wires it crosses, pJ")
+    leakage_cell: _Number = Field(description="Static power of a cell of the buffers, mW")
+    leakage_line: _Number = Field(description="Static power of a crossing of the crossbar, mW")
+    leakage_port: _Number = Field(description="Static power of an allocator's pair of ports, mW")
+    area_bit: _Number = Field(description="Area of a bit of a port, mm2")
+    area_cell: _Number = Field(description="Area of a cell of the buffers, mm2")
+    area_line: _Number = Field(description="Area of a crossing of the crossbar, mm2")
+    width: Range = Field(description="Narrowest and widest router of the fit, bits")
+    ports: Range = Field(description="Fewest and most ports of the fit")
+    flits: Range = Field(description="Smallest and largest buffer of the fit")
 
-    def size(self, width: float, ports: float = 1.0) -> float:
-        """Area and static power of a router so many times as wide, with so many times the ports."""
-        by = width * ports
-        return self.buffers.value * by + self.crossbar.value * by**2 + self.allocators.value * ports**2
+    def energy_per_bit(self, width: float, ports: float, flits: float) -> float:
+        """Energy of a bit in pJ at 32 nm."""
+        return self.energy_bit.value + self.energy_flit.value * flits + self.energy_line.value * width * ports
 
-    def energy_per_bit(self, width: float, ports: float = 1.0) -> float:
-        """Energy of a bit: in the crossbar its wire goes over all ports, allocation is shared by the bits of a flit."""
-        return self.buffers.value + self.crossbar.value * width * ports + self.allocators.value * ports / width
+    def leakage(self, width: float, ports: float, flits: float) -> float:
+        """Static power in mW at 32 nm."""
+        lines = width * ports
+        cells, crossings = self.leakage_cell.value * lines * flits, self.leakage_line.value * lines**2
+        return cells + crossings + self.leakage_port.value * ports**2
+
+    def size(self, width: float, ports: float, flits: float) -> float:
+        """Area in mm2 at 32 nm."""
+        lines = width * ports
+        return lines * (self.area_bit.value + self.area_cell.value * flits + self.area_line.value * lines)
+
+    def beyond(self, width: float, ports: float, flits: float) -> str:
+        """What to say of a router outside the fit."""
+        told = ((width, self.width, "bits"), (ports, self.ports, "ports"), (flits, self.flits, "flits"))
+        out = [f"{low} to {high} {what}" for value, (low, high), what in told if not low <= value <= high]
+        return f", outside the fitted {' and '.join(out)}" if out else ""
+
+
+class GpuPowerLaw(FileModel):
+    """Power of GPU boards by multiprocessors, clock and bandwidth: limit, idling, and at work before operations."""
+
+    board_core: _Number = Field(description="Power limit for each multiprocessor and GHz, W")
+    board_memory: _Number = Field(description="Power limit for each TB/s of memory, W")
+    idle_core: _Number = Field(description="Idle power for each multiprocessor and GHz, W")
+    idle_memory: _Number = Field(description="Idle power for each TB/s, W")
+    floor_core: _Number = Field(description="Power of a board at work before operations and bytes, as above, W")
+    floor_memory: _Number = Field(description="The same for each TB/s, W")
+
+    def board(self, core: float, bandwidth_B_per_s: float) -> float:
+        """Power limit of a board in W; `core` is multiprocessors times GHz times the supply's square."""
+        return self.board_core.value * core + self.board_memory.value * bandwidth_B_per_s / 1e12
+
+    def idle(self, core: float, bandwidth_B_per_s: float) -> float:
+        """Idle power in W."""
+        return self.idle_core.value * core + self.idle_memory.value * bandwidth_B_per_s / 1e12
+
+    def floor(self, core: float, bandwidth_B_per_s: float) -> float:
+        """Power at work before operations and bytes, idling included, in W."""
+        return self.floor_core.value * core + self.floor_memory.value * bandwidth_B_per_s / 1e12
+
+
+_Micrometres = Annotated[Constant, quantity("m", above=0)]
+
+
+class Via(FileModel):
+    """A via for which the library has constants."""
+
+    diameter: _Micrometres = Field(description="Of the copper")
+    length: _Micrometres = Field(description="Through the silicon")
+    liner: _Micrometres = Field(description="Thickness of the oxide around it")
+    pitch: _Micrometres = Field(description="From via to via")
+
+
+class TsvLaw(FileModel):
+    """A through-silicon via as a coaxial capacitor."""
+
+    permittivity: _Number = Field(description="Relative permittivity of the liner")
+    given: dict[str, Via] = Field(description="The vias of the library's constants, by name")
+
+    def capacitance_F(self, diameter_m: float, length_m: float, liner_m: float) -> float:
+        """Capacitance of copper of a diameter in a liner of a thickness, through silicon of a length."""
+        radius = diameter_m / 2
+        return 2 * pi * 8.8541878128e-12 * self.permittivity.value * length_m / log((radius + liner_m) / radius)
 
 
 class LawsFile(FileModel):
@@ -166,7 +237,9 @@ class LawsFile(FileModel):
     adder_bit: Annotated[Constant, quantity("J", minimum=0)] = Field(description="Energy of a bit of an adder at 45 nm")
     lane_area: Annotated[Constant, quantity("m^2", above=0)] = Field(description="Area of a vector lane at 45 nm")
     multiprocessor_area: _Number = Field(description="Share of a GPU's die that goes with its multiprocessors")
-    router: RouterLaw = Field(description="Routers by width and ports")
+    gpu_power: GpuPowerLaw = Field(description="GPU boards by multiprocessors, clock and bandwidth")
+    router: RouterLaw = Field(description="Routers by width, ports and buffers")
+    tsv: TsvLaw = Field(description="Through-silicon vias by their geometry")
     sram: SramLaw = Field(description="SRAM by capacity and banks")
 
 

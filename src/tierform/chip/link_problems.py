@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tierform.chip.chip_file import ChipFile, NetworkFile
+from tierform.chip.chip_file import VERTICAL_VIA, ChipFile, NetworkFile, ViaFile
+from tierform.chip.laws import laws
 from tierform.chip.links import (
     first_tiles,
     interposer_pairs,
@@ -74,10 +75,27 @@ class _Found:
         for key in ("exponent", "seed"):
             if key in self.links.model_fields_set and self.links.kind != "small-world":
                 self.add("only small-world links have this key", f"network.links.{key}")
+        if self.network.interposer is not None and self.network.interposer.via is not None:
+            self.add("only vertical links have vias", "network.interposer.via", fix="Take it away.")
+        if self.network.vertical is not None and self.network.vertical.via is not None:
+            self.via(self.network.vertical.via)
         for key in ("vertical", "interposer"):
             spec = getattr(self.network, key)
             if spec is not None and spec.at is not None and "every" in spec.model_fields_set:
                 self.add("'at' names the links that 'every' would choose", f"network.{key}.every", spec.every)
+
+    def via(self, via: ViaFile) -> None:
+        """Vias that would touch."""
+        known = laws().tsv.given.get(self.network.parameters.get("vertical", VERTICAL_VIA))
+        if known is None:  # told as a choice that the library does not have
+            return
+        diameter, liner, pitch = via.diameter or known.diameter, via.liner or known.liner, via.pitch or known.pitch
+        least = diameter.value + 2 * liner.value
+        if pitch.value < least:
+            shown = f"{pitch.value * 1e6:.4g} um"
+            self.add(
+                "vias of this pitch touch", "network.vertical.via.pitch", shown, fix=f"At least {least * 1e6:.4g} um."
+            )
 
     def places(self) -> None:
         links, vertical, interposer = self.links, self.network.vertical, self.network.interposer

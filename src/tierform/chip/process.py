@@ -1,8 +1,10 @@
 """What a process node gives: energy of a MAC, of an SRAM byte, and area, scaled from one published set at 45 nm.
 
-Energies and areas of 45 nm (Horowitz, ISSCC 2014) are scaled to other nodes with the polynomials and factors of
-Stillmaker and Baas (Integration 58, 2017).  This is a coarse law for standard cells; published designs scatter around
-it by about a factor of two, so every number it gives is marked `assumed`.
+Energies of 45 nm (Horowitz, ISSCC 2014) are scaled to other nodes by E = E45 * (node / 45 nm)^k * (supply / 0.9 V)^2,
+with k fitted to published chips (Shanbhag and Roy, CICC 2022), areas with the factors of Stillmaker and Baas
+(Integration 58, 2017).  Their polynomials for the energy, :func:`published_factor`, are farther from these
+chips at small nodes; the ledger ``laws`` shows both.  This is a coarse law: published designs scatter around it by
+about a factor of two, so every number it gives is marked `assumed`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import exp, log
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from tierform import library
@@ -27,8 +31,8 @@ class NodeFile(FileModel):
     """One node: its supply, the three coefficients of its energy polynomial, its area factor."""
 
     supply: Annotated[Constant, quantity("V", above=0)] = Field(description="Supply voltage of the node")
-    energy: tuple[float, float, float] = Field(
-        description="Coefficients of the energy polynomial in the supply: square, linear, constant"
+    energy: tuple[float, float, float] | None = Field(
+        None, description="Published polynomial of the energy in the supply, for comparison: square, linear, constant"
     )
     area: float = Field(description="Area factor of the node, relative to the others")
 
@@ -68,6 +72,9 @@ class LogicFile(FileModel):
     leakage_share: Annotated[Constant, quantity("1", minimum=0)] = Field(
         description="Static power over dynamic power of all elements at full rate"
     )
+    energy_exponent: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        description="Power of the node with which the energy of an operation goes, at one supply"
+    )
     base: BaseFile = Field(description="The node and supply of the figures above")
     nodes: dict[str, NodeFile] = Field(description="Nodes that can be named, with their scaling")
     scaling: ScalingFile = Field(description="Where the scaling comes from")
@@ -83,8 +90,7 @@ class Process:
     @property
     def energy_factor(self) -> float:
         """Energy of an operation here over that at the base node and supply."""
-        here, base = self.file.nodes[self.name], self.file.nodes[self.file.base.node]
-        return _polynomial(here.energy, here.supply.value) / _polynomial(base.energy, self.file.base.supply.value)
+        return energy_factor(self.file, nanometres(self.name), self.file.nodes[self.name].supply.value)
 
     @property
     def area_factor(self) -> float:
@@ -93,7 +99,7 @@ class Process:
 
     def _scaled(self, constant: Constant, factor: float, unit: str) -> Constant:
         note = f"{constant.note or 'base value'}; times {factor:.4g} for {self.name}"
-        return Constant(constant.value * factor, unit, "assumed", self.file.scaling.source, note)
+        return Constant(constant.value * factor, unit, "assumed", self.file.energy_exponent.source, note)
 
     def mac_energy(self) -> dict[str, Constant]:
         """Energy of a multiply-accumulate by number format."""
@@ -128,6 +134,33 @@ class Process:
         return {key: found[key] for key in wanted}
 
 
+def nanometres(node: str) -> float:
+    """The number in a node's name."""
+    return float(node.removesuffix("nm"))
+
+
+def energy_factor(file: LogicFile, node_nm: float, supply_V: float) -> float:
+    """Energy of an operation at a node and a supply over that at the base node and supply."""
+    shrink = node_nm / nanometres(file.base.node)
+    return float(shrink**file.energy_exponent.value * (supply_V / file.base.supply.value) ** 2)
+
+
+def published_factor(file: LogicFile, node_nm: float, supply_V: float) -> float:
+    """The same by Stillmaker and Baas: between their nodes on a straight line of logarithms, beyond as at the last."""
+    known = sorted((nanometres(name), node.energy) for name, node in file.nodes.items() if node.energy)
+    energies = [log(_polynomial(energy, supply_V)) for _, energy in known]
+    here = float(np.interp(log(node_nm), [log(node) for node, _ in known], energies))
+    base = file.nodes[file.base.node].energy
+    assert base is not None
+    return exp(here) / _polynomial(base, file.base.supply.value)
+
+
+@lru_cache(maxsize=1)
+def logic() -> LogicFile:
+    """The library's process file of digital logic."""
+    return validate(LogicFile, read_yaml(library.find("processes", FILE)))
+
+
 def node_ratios(given: str | None, node: str | None) -> tuple[float, float, str]:
     """Area and energy at a node over those at the node for which they were given, and what to say of it."""
     if given is None or node is None or given == node:
@@ -148,7 +181,7 @@ def _polynomial(coefficients: tuple[float, float, float], supply_V: float) -> fl
 @lru_cache(maxsize=64)
 def load_process(node: str, key: str = "process") -> Process:
     """A node of the library's process file by name (``16nm``); TierformError with the nearest name otherwise."""
-    described = validate(LogicFile, read_yaml(library.find("processes", FILE)))
+    described = logic()
     if node not in described.nodes:
         fail(
             "no such process node",

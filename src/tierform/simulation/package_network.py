@@ -12,13 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.description import CHIPLET_GAP_M, Chip
-from tierform.chip.laws import laws
 from tierform.chip.links import Pairs, interposer_pairs, is_plain, pillars, planar_pairs, vertical_pairs
+from tierform.chip.network_laws import scaled_energy
 from tierform.errors import Problem, TierformError
 from tierform.network import (
     LINK_KINDS,
     AnalyticNetwork,
-    EnergyParameters,
     Grid,
     RouterParameters,
     Topology,
@@ -29,7 +28,6 @@ from tierform.network import (
     mesh_3d,
 )
 from tierform.network.topology import RouteTable
-from tierform.provenance import Assumption
 
 # Cycles of the shortest router: allocation of a channel and of the switch.  One more is the crossbar's, the rest
 # routing.
@@ -47,13 +45,16 @@ def network_of(chip: Chip) -> tuple[AnalyticNetwork, NDArray[np.int32]] | None:
         return None
     router = RouterParameters(
         flit_bits=round(spec.width.value),
+        virtual_channels=spec.virtual_channels,
+        buffer_flits=spec.buffer_flits,
         routing_delay=max(0, spec.router_cycles - LEAST_ROUTER_CYCLES - 1),
         crossbar_delay=1 if spec.router_cycles > LEAST_ROUTER_CYCLES else 0,
     )
     topology, node = _topology(chip)
     if spec.routing == "default" and topology.grid is None and topology.structure is None:
         topology = _with_fastest_routes(topology, round(router.pipeline_cycles))
-    energy = _scaled_router(chip, topology, energy_parameters(**spec.parameters))
+    usual = 7 if chip.package.kind == "3d" and len(chip.package.dies) > 1 else 5
+    energy = scaled_energy(spec, topology.radix.tolist(), usual, energy_parameters(**spec.parameters))
     try:
         routing = choose_routing(topology, spec.routing)
     except TierformError as error:
@@ -63,33 +64,6 @@ def network_of(chip: Chip) -> tuple[AnalyticNetwork, NDArray[np.int32]] | None:
         ]
         raise TierformError(moved) from None
     return AnalyticNetwork(topology, routing, router, spec.clock.value, energy), node
-
-
-def _scaled_router(chip: Chip, topology: Topology, energy: EnergyParameters) -> EnergyParameters:
-    """The constants of routers at the width and the ports that they have.
-
-    They hold at `router_width` and for the ports of a mesh, five and in a stack seven; routers with more are larger.
-    """
-    assert chip.network is not None
-    given = chip.network.router_width
-    width = 1.0 if given is None else chip.network.width.value / given.value
-    usual = 7 if chip.package.kind == "3d" and len(chip.package.dies) > 1 else 5
-    ports = np.maximum(topology.radix / usual, 1.0)
-    if width == 1.0 and bool((ports == 1.0).all()):
-        return energy
-    law = laws().router
-    size = float(np.mean([law.size(width, float(more)) for more in ports]))
-    per_bit = float(np.mean([law.energy_per_bit(width, float(more)) for more in ports]))
-    told = f"network.width given for {given.value:.4g} bit; " if given is not None else ""
-    most = int(topology.radix.max())
-    text = f"{told}up to {most} ports of {usual}: energy of a bit x {per_bit:.3g}, area and leakage x {size:.3g}"
-    return replace(
-        energy,
-        router_J_per_bit=energy.router_J_per_bit * per_bit,
-        router_leakage_W=energy.router_leakage_W * size,
-        router_area_m2=energy.router_area_m2 * size,
-        assumptions=(*energy.assumptions, Assumption("network router: scaled", text, "published", "hoskote-2007")),
-    )
 
 
 def _with_fastest_routes(topology: Topology, router_cycles: int) -> Topology:

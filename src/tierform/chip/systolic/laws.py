@@ -3,7 +3,7 @@
 - Area: elements and SRAM, weighed as a process file weighs them (:mod:`tierform.chip.process`).
 - A byte of SRAM by capacity and banks, as CACTI has it; the accumulator's adder by its bits, in integer formats.
 - A clock needs its supply (alpha-power law): energy goes with its square, static power with it and with the area.
-- `node`: energies and areas as Stillmaker and Baas (2017) scale them from node to node.
+- `node`: energies as published chips scale from node to node, areas as Stillmaker and Baas (2017) have it.
 
 Coefficients and ranges are the library's (:mod:`tierform.chip.laws`); all are ratios to what the data file gives.
 """
