@@ -62,3 +62,23 @@ def test_is_an_unknown_path_refused_with_the_nearest() -> None:
     with pytest.raises(TierformError) as caught:
         elasticities(job("atleus"), ["components.systolic.clok"])
     assert caught.value.problems[0].nearest == "components.systolic.clock"
+
+
+def test_does_a_run_that_waits_for_memory_follow_its_speed() -> None:
+    # A token of GPT-2 on systolic arrays streams all weights: the whole time goes with the bandwidth.
+    task = Inference(batch=1, sequence=32, decode=8)
+    asked = Job(model="gpt2", task=task, chip="tpu-3d", thermal="none")
+    (found,) = elasticities(asked, ["memory.0.speed"])
+    assert -1 <= found.latency < -0.95
+    chip = load_chip("tpu-3d")
+    first = simulate("gpt2", task, chip, thermal="none")
+    other = simulate("gpt2", task, chip.vary({"memory.0.speed": 1.01}), thermal="none", mapping=first.mapping)
+    assert found.latency == pytest.approx(math.log(other.latency_s / first.latency_s) / math.log(1.01), rel=0.01)
+    # A byte takes the same energy; what falls is standby and leakage over a shorter time.
+    assert other.energy_J < first.energy_J
+
+
+def test_is_a_speed_of_what_is_no_dram_refused() -> None:
+    chip = load_chip("tpu-3d").vary({"memory.0.device": "cxl-ddr5-x8", "memory.0.speed": 2})
+    with pytest.raises(TierformError, match="only DRAM"):
+        simulate("gpt2", TASK, chip, thermal="none")

@@ -208,6 +208,11 @@ class MemoryFile(FileModel):
 
     device: str = Field(description="A memory of the library, or a path to a memory file.")
     count: Count = Field(1, ge=1, description="Stacks or channels; capacity, bandwidth and idle power grow with it.")
+    speed: Annotated[Constant, quantity("1", above=0)] | None = Field(
+        None,
+        description="Speed of DRAM over that of its grade: bandwidth goes with it, latencies shrink, a byte takes the "
+        "same energy.",
+    )
     attached: str | tuple[Whole, ...] = Field(
         "",
         description="Component or die whose tiles have the memory's ports, or tiles by number; its traffic crosses the "

@@ -52,7 +52,7 @@ def constants(value: object, name: str = "", known: AbstractSet[int] = frozenset
 
 def source_problems(source: str, key: str, file: str, line: int | None) -> list[Problem]:
     """A source that the library does not know, as a problem of a file."""
-    if source.startswith("http"):
+    if source.startswith("http") or library.has_source(source):
         return []
     try:
         library.citation(source)

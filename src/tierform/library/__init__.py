@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from pathlib import Path
 
 from tierform.errors import fail
-from tierform.files import read_yaml
+from tierform.files import read_text, read_yaml
 from tierform.provenance import Citation
 
 ROOT = Path(__file__).parent
@@ -44,6 +45,17 @@ def find(shelf: str, name: str) -> Path:
 def _sources() -> dict[str, Citation]:
     content = read_yaml(ROOT / "sources.yaml").content
     return {key: Citation(key, entry["text"], entry.get("url", "")) for key, entry in content.items()}
+
+
+@lru_cache(maxsize=1)
+def _source_keys() -> frozenset[str]:
+    """The keys of ``sources.yaml``, which is not parsed for that: they stand at the beginning of their lines."""
+    return frozenset(re.findall(r"^([^\s#:]+):", read_text(ROOT / "sources.yaml"), re.MULTILINE))
+
+
+def has_source(key: str) -> bool:
+    """Whether ``sources.yaml`` has a source of this key."""
+    return key in _source_keys()
 
 
 def citation(key: str) -> Citation:

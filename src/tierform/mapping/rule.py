@@ -13,6 +13,7 @@ Nothing depends on the names of components or on their order in the file.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Literal
 
@@ -40,12 +41,14 @@ def default_mapping(
     micro_batches: MicroBatches | None = None,
     chunks: int | None = None,
     replicate: bool = True,
+    beside: AbstractSet[tuple[str, str]] = frozenset(),
 ) -> Mapping:
     """The default rule applied; TierformError when an operator can run nowhere or, with `refuse`, does not fit.
 
-    `replicate` fills spare crossbars with copies of the slowest weights.
+    `replicate` fills spare crossbars with copies of the slowest weights.  Weights `beside` the crossbars, by block and
+    name, are read from memory by another component, where one can run their products.
     """
-    assignments = assign(chip, workload.stages, {})
+    assignments = assign(chip, workload.stages, _without_crossbars(chip, workload, beside))
     notes: list[str] = []
     placements = place_weights(chip, workload, assignments, notes, refuse=overflow == "refuse", replicate=replicate)
     require_memory(chip, workload, placements)
@@ -59,6 +62,24 @@ def default_mapping(
         chunks=chunks or (CHUNKS if chip.pipelined else 1),
         notes=(*notes, *format_notes(chip, workload, assignments)),
     )
+
+
+def _without_crossbars(chip: Chip, workload: Workload, weights: AbstractSet[tuple[str, str]]) -> dict[str, str]:
+    """The fastest component that holds no weights, for each product of these weights that the chip leaves open."""
+    others = {name: part for name, part in chip.components.items() if name not in chip.can.holders}
+    found: dict[str, str] = {}
+    for stage in workload.stages if weights else ():
+        for wave in stage.waves:
+            for block in wave.blocks:
+                for operator in block.operators:
+                    if operator.kind is not Kind.MATMUL or (block.name, operator.weight) not in weights:
+                        continue
+                    if any(chip.place.get(place) in chip.components for place in _places(operator)):
+                        continue  # the chip says where
+                    able = {name: part for name, part in others.items() if part.supports(operator)}
+                    if able:
+                        found.setdefault(assignment_key(stage, block, operator), fastest(able, operator))
+    return found
 
 
 def completed(mapping: Mapping, chip: Chip, workload: Workload) -> Mapping:

@@ -58,10 +58,14 @@ class TransferCost:
 
 @dataclass(frozen=True)
 class MemoryDevice:
-    """`stacks` equal devices (DIMMs, stacks, packages) of one DRAM standard, side by side."""
+    """`stacks` equal devices (DIMMs, stacks, packages) of one DRAM standard, side by side.
+
+    At another `speed` than that of its grade everything takes so much less time, and a byte the same energy.
+    """
 
     spec: DramSpec
     stacks: int = 1
+    speed: float = 1.0
 
     @property
     def name(self) -> str:
@@ -81,7 +85,11 @@ class MemoryDevice:
     @property
     def peak_bandwidth_B_per_s(self) -> float:
         """All data buses always busy."""
-        return self.spec.channel_peak_B_per_s * self.channels
+        return self.spec.channel_peak_B_per_s * self.channels * self.speed
+
+    @property
+    def _clock_s(self) -> float:
+        return self.spec.clock_s / self.speed
 
     @property
     def assumptions(self) -> tuple[Assumption, ...]:
@@ -119,20 +127,20 @@ class MemoryDevice:
     ) -> float:
         """Useful bytes per second under `pattern` on `channels` (default all; `stacks` selects whole stacks)."""
         steady = self.rate(pattern, read_fraction, stride_B)
-        per_channel = self.spec.burst_bytes / (steady.cycles_per_burst * self.spec.clock_s)
+        per_channel = self.spec.burst_bytes / (steady.cycles_per_burst * self._clock_s)
         return per_channel * self._busy(steady, channels, stacks)
 
     @property
     def read_latency_s(self) -> float:
         """First byte of a read from an idle, precharged bank: nRCD + nCL + burst."""
         t = self.spec.timings
-        return (t["nRCDRD"] + t["nCL"] + t["nBL"]) * self.spec.clock_s
+        return (t["nRCDRD"] + t["nCL"] + t["nBL"]) * self._clock_s
 
     @property
     def write_latency_s(self) -> float:
         """A write to an idle, precharged bank until its burst is in: nRCD + nCWL + burst."""
         t = self.spec.timings
-        return (t["nRCDWR"] + t["nCWL"] + t["nBL"]) * self.spec.clock_s
+        return (t["nRCDWR"] + t["nCWL"] + t["nBL"]) * self._clock_s
 
     def transfer(
         self,
@@ -154,7 +162,7 @@ class MemoryDevice:
         spec, energy = self.spec, self.spec.energy
         bursts = size_B / spec.burst_bytes
         # Fewer bursts than channels leave some idle; a burst is never split.
-        busy_s = max(bursts / used, min(bursts, 1.0)) * steady.cycles_per_burst * spec.clock_s
+        busy_s = max(bursts / used, min(bursts, 1.0)) * steady.cycles_per_burst * self._clock_s
         reads, writes = bursts * read_fraction, bursts * (1 - read_fraction)
         parts = {
             "activate": bursts * steady.activations_per_burst * energy.activate_J,

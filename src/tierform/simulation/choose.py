@@ -3,9 +3,9 @@
 A pipelined chip, or a pipeline of chips, works on several micro-batches at once; too few leave it empty, too many cost
 more in starts and rewritten weights.  Where the user names no number, those of :data:`CANDIDATES` that the batch
 allows are tried from the largest down, phase by phase, until it gets slower, and the fastest is taken (the smaller
-number where it makes no difference).  Where
-spare crossbars replicate weights, the mapping without replicas is tried, too.  The same rule holds for every chip, so
-that both sides of a comparison run at their best.
+number where it makes no difference).  Where weights would be written into crossbars for every pass, some or all of
+them are tried on components that read them from memory, and where spare crossbars replicate weights, the mapping
+without replicas.  The same rule holds for every chip, so that both sides of a comparison run at their best.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ class _Choice:
         self.cycle = job.fidelity == "cycle"
         self.fabric = fabric_of(self.chip)
         self.model = job.reduced_model
+        self.beside: frozenset[tuple[str, str]] = frozenset()  # weights that other components read from memory
 
     def workload(self, split: MicroBatches) -> Workload:
         """The operators of one chip for these micro-batches."""
@@ -129,11 +130,12 @@ class _Choice:
             return self._from_file(split or _even(numbers[-1]), timeline)
         first = split or _even(numbers[-1])
         workload = self.workload(first)
-        mapping = default_mapping(self.chip, workload, overflow=self.job.overflow, micro_batches=first)
-        trial = self._trial(workload, mapping)
+        trial = self._trial(workload, self._default(workload, first))
         notes: list[str] = []
         if split is None and len(numbers) > 1:
             trial = self._over_micro_batches(trial, numbers, notes)
+        if not plain and any(not p.resident for p in trial.mapping.placements):
+            trial = self._beside_crossbars(trial, numbers if split is None else [], notes)
         if not plain and any(p.replicas > 1 for p in trial.mapping.placements):
             trial = self._without_replicas(trial, notes)
         if timeline:
@@ -246,13 +248,60 @@ class _Choice:
         workload = self.workload(split)
         return self._trial(workload, replace(completed(mapping, self.chip, workload), micro_batches=split))
 
+    def _beside_crossbars(self, trial: Trial, numbers: list[int], notes: list[str]) -> Trial:
+        """Weights that would be written for every pass, read from memory by other components instead, if faster.
+
+        The largest one, the largest two (the halves of a feed-forward network), as many as let the others stay, and
+        all are tried.
+        """
+        placements = trial.mapping.placements
+        streamed = sorted({(-p.crossbars, p.block, p.weight) for p in placements if not p.resident})
+        room = {name: int(holder.crossbars) for name, holder in self.chip.can.holders.items()}
+        for p in placements:
+            room[p.component] -= p.crossbars * p.copies * p.replicas * p.layers
+        enough = len(streamed)
+        for count, (_, block, name) in enumerate(streamed, 1):
+            for p in placements:
+                if (p.block, p.weight) == (block, name):
+                    room[p.component] += p.crossbars * p.copies * p.replicas * p.layers
+            if min(room.values()) >= 0:
+                enough = count
+                break
+        best, chosen, told = trial, self.beside, [f"written for every pass: {format_quantity(trial.total_s, 's')}"]
+        for count in sorted({1, min(2, len(streamed)), enough, len(streamed)}):
+            self.beside = frozenset((block, name) for _, block, name in streamed[:count])
+            try:
+                other = self._trial(trial.workload, self._default(trial.workload, trial.mapping.micro_batches))
+            except DoesNotFit:
+                continue
+            told.append(f"{count} of {len(streamed)}: {format_quantity(other.total_s, 's')}")
+            if other.total_s < best.total_s * (1 - WORTHWHILE):
+                best, chosen = other, self.beside
+        self.beside = chosen
+        if best is trial:
+            return trial
+        held = ", ".join(dict.fromkeys(name for _, name in sorted(self.beside)))
+        notes.append(f"{held} beside the crossbars, read from memory: the best of those tried ({', '.join(told)})")
+        if len(numbers) > 1:
+            notes[:] = notes[-1:]
+            best = self._over_micro_batches(self._again(best.mapping, _even(numbers[-1])), numbers, notes)
+        return best
+
+    def _default(self, workload: Workload, split: MicroBatches, replicate: bool = True) -> Mapping:
+        """The rule's mapping, with the weights that were chosen beside the crossbars."""
+        return default_mapping(
+            self.chip,
+            workload,
+            overflow=self.job.overflow,
+            micro_batches=split,
+            replicate=replicate,
+            beside=self.beside,
+        )
+
     def _without_replicas(self, trial: Trial, notes: list[str]) -> Trial:
         """The same without copies of weights in spare crossbars, if that is faster."""
         split = trial.mapping.micro_batches
-        mapping = default_mapping(
-            self.chip, trial.workload, overflow=self.job.overflow, micro_batches=split, replicate=False
-        )
-        other = self._trial(trial.workload, mapping)
+        other = self._trial(trial.workload, self._default(trial.workload, split, replicate=False))
         if other.total_s < trial.total_s * (1 - WORTHWHILE):
             notes.append(
                 f"no copies of weights in spare crossbars: they would make it {format_quantity(trial.total_s, 's')}"

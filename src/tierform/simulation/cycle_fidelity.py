@@ -107,4 +107,4 @@ def stream_bandwidth_B_per_s(device: Any, read_fraction: float) -> float:
 
     one = device.spec.with_channels(1)
     ran = CycleMemory(one).run(requests(one, "stream", STREAM_REQUESTS, read_fraction))
-    return float(ran.bandwidth_B_per_s * device.channels)
+    return float(ran.bandwidth_B_per_s * device.channels * device.speed)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from tierform.chip.description import Chip
 from tierform.chip.parameters import constants
 from tierform.errors import fail
+from tierform.memory import MemoryDevice, load_memory
 from tierform.provenance import Constant
 from tierform.simulation.job import Job
 from tierform.simulation.simulate import run_job
@@ -75,10 +76,16 @@ def assumed(job: Job) -> tuple[str, ...]:
 
 
 def varied_constants(chip: Chip) -> dict[str, Constant]:
-    """The constants of a chip's network and components that can be made larger, by their paths."""
+    """The constants of a chip's network, memory and components that can be made larger, by their paths.
+
+    A memory's speed is among them: 1 where the file gives none.
+    """
     if chip.origin is None:
         fail("only a chip that was read from a file can be varied", value=chip.name)
     found = dict(constants(chip.network, "network")) if chip.network else {}
+    for index, behind in enumerate(chip.memory):
+        if isinstance(load_memory(behind.device), MemoryDevice):
+            found[f"memory.{index}.speed"] = behind.speed or Constant(1.0, "", "datasheet", note="the device's grade")
     for name, part in chip.origin.parts.items():
         found |= constants(part.parameters, f"components.{name}")
     return {path: constant for path, constant in found.items() if constant.value > 0}

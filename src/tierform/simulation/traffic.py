@@ -20,12 +20,13 @@ the nearest tier is moved from and to the tier where it waits, beside the comput
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from tierform.chip.component import ONCE, Refetch
 from tierform.chip.description import Chip
+from tierform.errors import fail
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
 from tierform.simulation.offload import Host, place_apart, saved_share
@@ -78,8 +79,15 @@ _of_operators: Bounded = Bounded(50_000)
 
 
 @lru_cache(maxsize=64)
-def _device(name: str, count: int) -> MemoryDevice | CxlDevice:
-    return load_memory(name, stacks=count)
+def _device(name: str, count: int, speed: float) -> MemoryDevice | CxlDevice:
+    from tierform.memory.device import MemoryDevice
+
+    device = load_memory(name, stacks=count)
+    if speed == 1.0:
+        return device
+    if not isinstance(device, MemoryDevice):
+        fail("only DRAM has another speed", key="memory.speed", value=name, fix="Take 'speed' away, or name a DRAM.")
+    return replace(device, speed=speed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +133,7 @@ class MemoryBehind:
         self._away: dict[str, dict[int, float]] = {}
         self._experts: frozenset[str] = frozenset()
         self._missed = 0.0
-        self.devices = [_device(entry.device, entry.count) for entry in chip.memory]
+        self.devices = [_device(m.device, m.count, m.speed.value if m.speed else 1.0) for m in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
         self.tiers += [*self.devices, *([host] if host else [])]
