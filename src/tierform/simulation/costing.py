@@ -23,7 +23,7 @@ from tierform.simulation.package_network import ports_of
 from tierform.simulation.prefetch import freed_by, pieces
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
+from tierform.simulation.schedule_layers import Edge, Layer, ScheduledOperator
 from tierform.simulation.software import Software, joined, shares_of
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload.graph import Block, Stage, StageKind

@@ -20,7 +20,8 @@ from collections.abc import Sequence
 from itertools import accumulate, pairwise
 
 from tierform.errors import fail
-from tierform.simulation.schedule import Layer, StageSchedule, schedule_stage
+from tierform.simulation.schedule import StageSchedule, schedule_stage
+from tierform.simulation.schedule_layers import Layer
 
 Run = list[tuple[Layer, int]]
 Bounds = tuple[int, ...]
