@@ -99,6 +99,8 @@ class Stages:
         """How often a block is done over all pipeline groups: every group reduces the gradients of its layers."""
         if block.kind is not BlockKind.GRADIENTS or not self.bounds:
             return 1.0
+        if block.operators[0].weight is not None:  # of copies of a tied weight
+            return float(block.operators[0].participants)
         partial = not block.operators[0].copies
         split = self.workload.parallelism
         members = block.operators[0].participants
