@@ -270,7 +270,9 @@ class CrossbarTiles:
         if operator.transposed:  # columns are driven and rows are read
             driven, sampled = sampled / slow, float(driven)
         reads = arrays * vectors * slow * reading.cycles
-        results = operator.count * vectors * (operator.n * -(-operator.k // p.rows))
+        # Each array that adds up a part of a result gives one: those below each other, or transposed beside each other.
+        parts = across / layout.stacked if operator.transposed else along
+        results = operator.count * vectors * operator.n * parts
         into = float(operator.input_B - operator.weight_B)
         out = float(operator.output_B)
         counts = (
