@@ -39,7 +39,7 @@ def scaled_tile(**changes: Any) -> Any:
 def test_what_do_the_parts_of_a_tile_do_in_three_products_of_uneven_size() -> None:
     """300 rows need 3 arrays below each other, 40 weights (160 columns) 2 beside each other: 6, of three groups 18.
 
-    Each of 10 vectors takes 8 cycles, in which 300 rows are driven in both arrays and 160 columns are read in all three.
+    Each of 10 vectors takes 8 cycles: 300 rows are driven in both arrays, 160 columns are read in all three.
     """
     tile = scaled_tile()
     operator = product(10, 40, 300, count=3)
@@ -113,7 +113,7 @@ def test_does_an_activation_run_on_the_units_that_it_has() -> None:
 
 
 def test_what_does_writing_crossbars_take() -> None:
-    """Ten crossbars on three tiles that write two each: two rounds of 128 rows, four pulses of 50.88 ns; 44 pJ a cell."""
+    """Ten crossbars on three tiles that write two each: two rounds of 128 rows, 4 pulses of 50.88 ns; 44 pJ a cell."""
     tiles = part("isaac-tile-32nm", 3, parallel_writes=given("2"))
     cost = tiles.programming_cost(10)
     assert cost.occupancy_s == cost.latency_s == pytest.approx(2 * 128 * 4 * 50.88e-9)
