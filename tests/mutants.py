@@ -84,9 +84,11 @@ NOT_ASKED = (
     "chip/test_every_key_acts.py",
     "chip/test_gpu_calibration.py",
     "chip/test_gpu_models.py",
+    "chip/test_link_sets.py",
     "chip/test_more_is_never_slower.py",
     "chip/test_systolic_folds.py",
     "chip/test_systolic_scalesim.py",
+    "chip/test_tiles_of_kinds.py",
     "chip/test_varied_chips.py",
     "report/test_keys.py",
     "report/test_is_a_result_easy_to_take_along.py",
@@ -336,7 +338,11 @@ def main() -> int:
         shutil.copytree(ROOT / part, COPY / part, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", COPY)
     os.chdir(COPY)
-    os.environ |= {"PYTHONPATH": str(COPY / "src"), "PYTHONPYCACHEPREFIX": str(KEPT / "bytecode")}
+    os.environ |= {
+        "PYTHONPATH": str(COPY / "src"),
+        "PYTHONPYCACHEPREFIX": str(KEPT / "bytecode"),
+        "NUMBA_CACHE_DIR": str(KEPT / "compiled"),
+    }
     sys.path.insert(0, str(COPY / "src"))
     sys.pycache_prefix = str(KEPT / "bytecode")
     paths = [path for path in files() if given.file in path]
