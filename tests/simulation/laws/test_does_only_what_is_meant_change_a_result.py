@@ -131,7 +131,7 @@ def test_do_spelled_out_defaults_change_nothing(chip: str, tmp_path: Path) -> No
         assert _text(asked) == _text(one)
 
 
-@law(6)
+@law(12)
 @given(st.data())
 def test_do_two_runs_give_the_same_bytes(data: st.DataObject) -> None:
     model = data.draw(models())
