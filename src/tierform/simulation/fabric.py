@@ -10,6 +10,7 @@ attached.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import fsum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -203,9 +204,9 @@ class Fabric:
         return Route(
             name=f"{number_of(source)} > {' + '.join(number_of(target) for target in targets)}",
             targets=tuple(targets),
-            head_s=sum(cost.head_s for cost in costs) / count,
-            seconds_per_B=sum(cost.seconds_per_B for cost in costs) / count,
-            energy_J_per_B=sum(cost.energy_J_per_B for cost in costs) / each,
+            head_s=fsum(cost.head_s for cost in costs) / count,
+            seconds_per_B=fsum(cost.seconds_per_B for cost in costs) / count,
+            energy_J_per_B=fsum(cost.energy_J_per_B for cost in costs) / each,
             link_share=share,
             where=self._where(share),
             own=source.own or all(target.own for target in targets),
