@@ -76,6 +76,16 @@ def test_what_does_a_ring_over_two_nodes_take(nodes: Chip) -> None:
     assert six == pytest.approx((4 + 4 + 10 + 10, 40_000 * 100 + 10_000 * 400))
 
 
+def test_what_does_an_all_to_all_take(nodes: Chip) -> None:
+    # 40,000 bytes of each chip, an equal part for every other: 3/4 of them and three steps in a node of four.
+    four = Interconnect(nodes, Parallelism(tensor=4))
+    assert us_and_pJ(four, collective("all_to_all", 40_000, 40_000, 4)) == pytest.approx((3 + 3, 3_000_000))
+    # Eight: 3/4 in the node, and half of all bytes, 20,000 at 1 GB/s in a step of 5 us, to the other node.
+    eight = Interconnect(nodes, Parallelism(tensor=8))
+    found = us_and_pJ(eight, collective("all_to_all", 40_000, 40_000, 8))
+    assert found == pytest.approx((3 + 3 + 20 + 5, 3_000_000 + 8_000_000))
+
+
 def test_what_do_copies_take_that_are_a_tensor_group_apart(nodes: Chip) -> None:
     sent = collective("all_reduce", 40_000, 40_000, 4, copies=True)
     # Tensor 4 fills a node: each of four copies is in its own; 60,000 bytes at 1 GB/s, six steps of 5 us.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -124,8 +125,8 @@ class Costing:
         self.software = Software(runtime)
         self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
         self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}
-        self.floor_W = sum(self._floors.values())
-        self._buffer_B = sum(part.sram_capacity_B for part in chip.can.buffers.values())
+        self.floor_W = fsum(self._floors.values())
+        self._buffer_B = fsum(part.sram_capacity_B for part in chip.can.buffers.values())
         self._second_copy = chip.backward_weights == "second-copy"
         self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
         self._refetched: dict[str, dict[int, Refetch]] = {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
+from math import fsum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -197,9 +198,9 @@ class Fabric:
         return Route(
             name=f"{number_of(source)} > {' + '.join(number_of(target) for target in targets)}",
             targets=tuple(targets),
-            head_s=float(costs.head_s.sum()) / count,
-            seconds_per_B=float(costs.seconds_per_B.sum()) / count,
-            energy_J_per_B=float((costs.router_J_per_B + costs.link_J_per_B).sum()) / each,
+            head_s=fsum(costs.head_s) / count,
+            seconds_per_B=fsum(costs.seconds_per_B) / count,
+            energy_J_per_B=fsum(costs.router_J_per_B + costs.link_J_per_B) / each,
             link_share=share,
             where=self._where(share),
             own=source.own or all(target.own for target in targets),

@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from tierform.chip.component import ONCE, Refetch
@@ -130,7 +131,7 @@ class MemoryBehind:
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
         self.tiers += [*self.devices, *([host] if host else [])]
         self._nearest = None if self.inside or not self.devices else self.devices[0]
-        self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
+        self.on_chip_B = float(fsum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
     @property
     def nearest(self) -> MemoryDevice | CxlDevice | None:
@@ -235,7 +236,7 @@ class MemoryBehind:
         """Standby and refresh of all devices."""
         used = [busy_s] + [0.0] * len(self.devices)
         return float(
-            sum(d.background_energy_J(total_s, min(b, total_s)) for d, b in zip(self.devices, used, strict=False))
+            fsum(d.background_energy_J(total_s, min(b, total_s)) for d, b in zip(self.devices, used, strict=False))
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
