@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.simulation.schedule_critical import critical_path
-from tierform.simulation.schedule_flat import Flat
+from tierform.simulation.schedule_flat import FlatStage
 from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
 from tierform.simulation.schedule_layers import Run
 from tierform.simulation.schedule_timeline import Piece, Slice, pieces, slices
@@ -62,7 +62,7 @@ def schedule_stage(
     total = sum(micro_batches)
     if total > MOST_MICRO_BATCHES and not record:
         return StageSchedule(_continued(waves, micro_batches, chunks))
-    flat = Flat(waves, chunks)
+    flat = FlatStage(waves, chunks)
     if not flat.alike:  # waves of other structure wait for each other
         parts = [
             schedule_stage([wave], (number,), chunks, record=record)
@@ -144,7 +144,7 @@ def _continued(waves: Sequence[Run], micro_batches: Sequence[int], chunks: int) 
 _orders: OrderedDict[object, Events] = OrderedDict()
 
 
-def _events(flat: Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
+def _events(flat: FlatStage, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
     """The events of a structure in one service order; remembered, since it depends on no duration."""
     key = (flat.key, micro_batches, weight, spacing)
     found = _orders.get(key)

@@ -22,7 +22,7 @@ PREVIOUS_INPUT = -3
 EARLY_INPUT = -4  # waits as PREVIOUS_INPUT, but served in the order of its own layer
 
 
-class Flat:
+class FlatStage:
     """The waves as flat arrays: steps, transfers and fetches of every kind of layer, and a key of their structure."""
 
     def __init__(self, waves: Sequence[Run], chunks: int) -> None:
@@ -30,16 +30,16 @@ class Flat:
         self.shared: dict[str, int] = {}
         self.names: list[tuple[str, str, bool]] = []
         kinds: list[int] = []
-        tables: list[Kind] = []
+        tables: list[FlatLayer] = []
         for number, (layer, count) in enumerate(waves[0]):
             kinds += [number] * count
-            tables.append(Kind(layer, self.shared, chunks))
+            tables.append(FlatLayer(layer, self.shared, chunks))
         times = [table.times for table in tables]
         tails = [table.tails for table in tables]
         self.alike = True
         for wave in waves[1:]:
             others = [
-                Kind(_like(layer, first), self.shared, chunks)
+                FlatLayer(_like(layer, first), self.shared, chunks)
                 for (layer, _), (first, _) in zip(wave, waves[0], strict=True)
             ]
             self.alike &= [other.structure for other in others] == [table.structure for table in tables]
@@ -91,7 +91,7 @@ def _edges_like(known: ScheduledOperator, step: ScheduledOperator, layer: Layer,
     return tuple(found)
 
 
-class Kind:
+class FlatLayer:
     """One kind of layer: its steps with the transfers and fetches that they need as steps of their own.
 
     `order` says, where it is not by the waits, what the virtual time of a step follows: fetches are served in the order
