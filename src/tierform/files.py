@@ -24,6 +24,7 @@ from typing import Any
 from tierform.errors import fail
 from tierform.folders import make_folder, no_folder
 from tierform.part_files import lock, new_part, remove_stale
+from tierform.units import whole_number
 from tierform.yaml_words import plain_reader
 
 MAX_BYTES = 16 * 2**20
@@ -52,6 +53,12 @@ class Document:
             if location[:end] in self.lines:
                 return self.lines[location[:end]]
         return None
+
+
+def key_steps(key: str) -> Path_:
+    """The steps of a key such as ``package.dies.0.size``, places in lists as numbers."""
+    numbers = [(step, whole_number(step)) for step in key.split(".")]
+    return tuple(step if number is None else number for step, number in numbers)
 
 
 def read_text(path: Path | str, max_bytes: int = MAX_BYTES) -> str:

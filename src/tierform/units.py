@@ -81,6 +81,11 @@ _FACTOR = re.compile(r"([^0-9*/·^\s]+|1)(?:\^?(-?[0-9]{1,3}))?")
 
 
 @lru_cache(maxsize=512)
+def whole_number(text: str) -> int | None:
+    """The whole number that a text writes in at most 18 plain digits, None for anything else."""
+    return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
+
+
 def unit_scale(unit: str) -> tuple[float, Dimension] | None:
     """Scale to SI and dimension of a unit expression such as ``pJ/bit`` or ``W/(m*K)``; None if unknown."""
     if len(unit) > LONGEST:

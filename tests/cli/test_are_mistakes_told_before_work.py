@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tierform.cli.main import main
+from tierform.cli.run_options import read_micro_batches
+from tierform.cli.technique_options import read_policy, read_techniques
+from tierform.compression.formats import Density, WeightFormat
+from tierform.decoding.drafts import draft_problems
+from tierform.errors import TierformError
+from tierform.numerics.formats import BitPlan
+from tierform.serving.controls import parse_failures
+from tierform.workload.recomputation import recomputation_problems
+from tierform.workload.reduced import numbers_of
+from tierform.workload.split_text import read_parallel
 
 SCALE = """[general]
 run_name = x
@@ -70,3 +81,31 @@ def test_is_it_refused_at_once(
 def test_is_a_layout_without_effect_told(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert run("systolic", "-c", "s.cfg", "-t", "g.csv", "--compat", "-l", "l.csv") == 0
     assert "the layout changes no figure" in caplog.text
+
+
+def refused_if(problems: object) -> None:
+    if problems:
+        raise TierformError([])
+
+
+TEXTS: dict[str, Callable[[str], object]] = {
+    "micro-batches": lambda text: read_micro_batches(f"decode={text}"),
+    "parallel": lambda text: read_parallel(f"tensor={text}"),
+    "policy": lambda text: read_policy(f"window:{text}"),
+    "draft": lambda text: refused_if(draft_problems(f"planes:{text}", 1, "x")),
+    "early exit": lambda text: read_techniques({"draft": f"early-exit:{text}"}),
+    "failures": lambda text: parse_failures(f"{text}@3s"),
+    "bits": BitPlan.parse,
+    "bits of parts": lambda text: BitPlan.parse(f"W{text}A8"),
+    "density": lambda text: Density.parse(f"{text}:4"),
+    "weights": lambda text: WeightFormat.parse(f"int4-g{text}"),
+    "recomputation": lambda text: refused_if(recomputation_problems(f"full:{text}")),
+    "layers": lambda text: numbers_of(text, 12, "skip"),
+}
+
+
+@pytest.mark.parametrize("text", ["²", "１２", "٣", "9" * 5000], ids=["power", "wide", "arabic", "long"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_is_a_number_in_other_digits_or_without_end_told(name: str, text: str) -> None:
+    with pytest.raises(TierformError):
+        TEXTS[name](text)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierform.errors import TierformError
-from tierform.files import atomic_path, parse_yaml, read_json, read_text, write_json
+from tierform.files import atomic_path, key_steps, parse_yaml, read_json, read_text, write_json
 
 
 def test_does_every_key_know_its_line() -> None:
@@ -18,6 +18,11 @@ def test_does_every_key_know_its_line() -> None:
     assert document.content == {"a": 1, "b": {"c": [1, 2], "d": {"e": "x"}}}
     assert document.line_of(("b", "d", "e")) == 4
     assert document.line_of(("b", "missing")) == 2
+
+
+def test_are_steps_of_a_key_names_and_places() -> None:
+    assert key_steps("package.dies.0.size") == ("package", "dies", 0, "size")
+    assert key_steps("parts.².x") == ("parts", "²", "x")
 
 
 @pytest.mark.parametrize(

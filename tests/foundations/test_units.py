@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tierform.errors import TierformError
-from tierform.units import format_quantity, name_suffix, parse_quantity, unit_scale
+from tierform.units import format_quantity, name_suffix, parse_quantity, unit_scale, whole_number
 
 
 @pytest.mark.parametrize(
@@ -118,3 +118,9 @@ def test_is_an_integer_of_any_size_refused_or_read() -> None:
     assert parse_quantity(10**30, "1") == 1e30
     with pytest.raises(TierformError, match=r"finite|physical"):
         parse_quantity(10**4000, "1")
+
+
+def test_is_a_whole_number_plain_digits_and_no_more_than_a_machine_word() -> None:
+    assert whole_number("0") == 0 and whole_number("0" * 17 + "7") == 7 and whole_number("9" * 18) == 10**18 - 1
+    for text in ("", "-1", "+1", " 1", "1 ", "1_0", "1.0", "²", "٣", "１", "x", "9" * 19, "9" * 6000):
+        assert whole_number(text) is None, text

@@ -8,6 +8,7 @@ run in another process than this one.  An input that breaks a parser is kept in 
 from __future__ import annotations
 
 import argparse
+import difflib
 import gc
 import hashlib
 import json
@@ -192,6 +193,10 @@ def main() -> int:
         return 0
     from fuzz_targets import TARGETS
 
+    if unknown := [name for name in given.targets if name not in TARGETS]:
+        near = {name: difflib.get_close_matches(name, TARGETS, 3) for name in unknown}
+        told = [name + (f" (did you mean {' or '.join(near[name])}?)" if near[name] else "") for name in unknown]
+        parser.error(f"no such target: {', '.join(told)}; known: {', '.join(TARGETS)}")
     broken = False
     for name in given.targets or list(TARGETS):
         (found,) = run(

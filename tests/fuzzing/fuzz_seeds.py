@@ -245,7 +245,7 @@ def forge(content: bytes) -> bytes:
     from tierform.tuning import checkpoint
 
     rng = random.Random(content)
-    whole = copy.deepcopy(rng.choice(_checkpoint_values()))
+    whole = dict(rng.choice(_checkpoint_values()))
     for _ in range(rng.choice((1, 1, 2))):
         _exchange(whole, rng)
     with tempfile.TemporaryDirectory() as folder:
@@ -280,6 +280,7 @@ def _exchange(whole: Any, rng: random.Random) -> None:
             return
         key = rng.choice(keys)
         if isinstance(place[key], (dict, list)) and place[key] and rng.random() < 0.8:
+            place[key] = copy.copy(place[key])  # along the way only: the rest is shared with the seed
             place = place[key]
             continue
         if rng.random() < 0.2:

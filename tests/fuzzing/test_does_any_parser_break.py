@@ -7,7 +7,7 @@ from pathlib import Path
 
 import fuzz_targets_wide as wide
 import pytest
-from fuzz_run import run
+from fuzz_run import main, run
 from fuzz_target import not_finite
 from fuzz_targets import TARGETS
 
@@ -44,6 +44,8 @@ KEPT = [
     ("plan", wide.PLANS[0].replace(b'"exact_B": 12', b'"exact_B": null')),
     ("plan", wide.PLANS[0].replace(b'"exact_B": 12', b'"exact_B": ' + b"9" * 70)),
     ("plan", wide.PLANS[0].replace(b"[64, 32]", b"[64, " + b"9" * 400 + b"]")),
+    ("plan", wide.PLANS[0].replace(b"nf4-64", b"nf4-" + b"6" * 6000)),
+    ("plan", wide.PLANS[0].replace(b"nf4-64", b"int" + "²".encode())),
     ("traffic", wide.TRAFFIC[0].replace(b"128, 1, ", b"99999999999, 1, ")),
     ("traffic", wide.TRAFFIC[0].replace(b'"router": 1', b'"router": 7')),
     ("traffic", wide.TRAFFIC[0].replace(b"[50, 0]", b"[50]")),
@@ -87,3 +89,14 @@ def test_is_nonsense_in_a_result_found() -> None:
 
 def test_is_every_target_in_a_group() -> None:
     assert set().union(*GROUPS.values()) == set(TARGETS)
+
+
+def test_is_an_unknown_target_told_with_the_nearest(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["fuzz_run.py", "chips", "yaml", "zzz"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    told = capsys.readouterr().err
+    assert left.value.code == 2
+    assert "chips (did you mean chip?), zzz; known: units, yaml" in told

@@ -168,10 +168,21 @@ def test_are_weights_unpacked_by_a_kernel_where_that_is_asked() -> None:
     assert all(o.role is Role.WEIGHT for operator in made for o in operator.outputs)
 
 
-@pytest.mark.parametrize("name", ["int4-g4", "int9", "nf4-8192", "q4_k_x", "mxfp5", "planes-16", "bf16@5-csr", ""])
+UNKNOWN = ["int4-g4", "int9", "nf4-8192", "q4_k_x", "mxfp5", "planes-16", "bf16@5-csr", "", "int²", "int4-g１２８"]
+UNKNOWN += ["nf4-" + "6" * 6000, "int4@1.2.3-csr", "int4@0-csr", "int4@0:4", "int4@4:2", "int4@2:4@2:4"]
+UNKNOWN += ["int4@2:4" * 2000, "bf16:int4:1.5", "bf16:int4:1..5", "bf16:int4:1e5", "int4@" + "9" * 6000 + ":4"]
+
+
+@pytest.mark.parametrize("name", UNKNOWN, ids=[name[:20] for name in UNKNOWN])
 def test_is_an_unknown_format_refused_with_the_nearest(name: str) -> None:
     with pytest.raises(TierformError, match="unknown number format"):
         format_of(name)
+
+
+def test_is_a_share_read_however_it_is_written() -> None:
+    assert format_of("bf16@.25-csr") == format_of("bf16@0.25-csr") == format_of("bf16@2.5e-1-csr")
+    assert format_of("bf16@1e-05-bitmap").bits_per_number() == pytest.approx(16e-5 + 1)
+    assert format_of("int4:int8:0").bits_per_number() == 4 and format_of("int4:int8:1.0").bits_per_number() == 8
 
 
 def test_are_narrow_inputs_with_wide_weights_refused() -> None:

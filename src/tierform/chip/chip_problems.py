@@ -8,7 +8,7 @@ from tierform.chip.chip_file import MAX_TILES, PLACES, ChipFile, neighbours
 from tierform.chip.link_problems import link_problems
 from tierform.chip.parameters import constants, source_problems
 from tierform.errors import Problem, TierformError, nearest
-from tierform.files import Document
+from tierform.files import Document, key_steps
 from tierform.workload.precision import PrecisionPlan
 
 
@@ -66,7 +66,7 @@ def _die_problems(chip: ChipFile, document: Document, components: set[str]) -> l
 
 def _holds_problems(held: Mapping[str, int], at: str, document: Document, components: set[str]) -> list[Problem]:
     problems = []
-    steps = tuple(int(step) if step.isdigit() else step for step in at.split("."))
+    steps = key_steps(at)
     for name, count in held.items():
         line, key = document.line_of((*steps, name)), f"{at}.{name}"
         if name not in components:
@@ -290,7 +290,7 @@ def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
         found: list[Problem] = []
         for key, constant in constants(section, name):
             if constant.source:
-                steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+                steps = key_steps(key)
                 found += source_problems(constant.source, key, document.file, document.line_of(steps))
         if not found and section is not None:
             _known[id(section)] = section

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from tierform.chip.chip_file import DieFile, PackageFile
 from tierform.errors import Problem
-from tierform.files import Document
+from tierform.files import Document, key_steps
 
 EMPTY = "."
 _DIE = re.compile(r"^package\.dies\.(\d+)")
@@ -103,7 +103,7 @@ class Dies:
             return problem
         place = self.origin[int(found[1])] if int(found[1]) < len(self.origin) else int(found[1])
         key = f"package.dies.{place}" + (problem.key or "")[found.end() :]
-        steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+        steps = key_steps(key)
         lines = (document.line_of(steps[:end]) for end in range(len(steps), 2, -1))
         return replace(problem, key=key, line=next((line for line in lines if line), problem.line))
 

@@ -15,7 +15,7 @@ from tierform.chip.links import (
     vertical_pairs,
 )
 from tierform.errors import Problem, nearest
-from tierform.files import Document
+from tierform.files import Document, key_steps
 
 _OWN = {"span": "express", "shortcuts": "small-world", "list": "list"}
 
@@ -44,7 +44,7 @@ class _Found:
         self.problems: list[Problem] = []
 
     def add(self, what: str, key: str, value: object = None, close: str | None = None, fix: str | None = None) -> None:
-        steps = tuple(int(step) if step.isdigit() else step for step in key.split("."))
+        steps = key_steps(key)
         line = next((n for end in range(len(steps), 0, -1) if (n := self.document.line_of(steps[:end]))), None)
         self.problems.append(
             Problem(what, file=self.document.file, line=line, key=key, value=value, nearest=close, fix=fix)

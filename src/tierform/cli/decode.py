@@ -10,6 +10,7 @@ import click
 from tierform.cli.output import InputPath, console, json_option, print_pairs, print_table, print_text, progress
 from tierform.errors import Problem, TierformError
 from tierform.files import write_json
+from tierform.units import whole_number
 
 if TYPE_CHECKING:
     from tierform.decoding.jobs import DecodeReport
@@ -63,10 +64,9 @@ def command(
             problems += error.problems
     number = None
     if tokens != "auto":
-        if not tokens.isdecimal() or not 1 <= int(tokens) <= 64:
+        number = whole_number(tokens)
+        if number is None or not 1 <= number <= 64:
             problems.append(Problem("auto, or a number from 1 to 64, is needed", key="--tokens", value=tokens))
-        else:
-            number = int(tokens)
     job = DecodeJob(
         model=model,
         draft=draft,

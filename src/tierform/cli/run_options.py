@@ -9,6 +9,7 @@ import click
 
 from tierform.cli.technique_options import read_reduction, reduction_options
 from tierform.errors import Problem, TierformError
+from tierform.units import whole_number
 
 if TYPE_CHECKING:
     from tierform.simulation.job import Job
@@ -168,10 +169,10 @@ def read_micro_batches(text: str | None) -> int | MicroBatches | None:
         if phase.strip() not in PHASES:
             close = nearest(phase.strip(), PHASES)
             problems.append(Problem("not a phase", key="--micro-batches", value=phase, nearest=close))
-        elif not number.strip().isdecimal():
+        elif (parts := whole_number(number.strip())) is None:
             problems.append(Problem("not a whole number", key=f"--micro-batches {phase.strip()}", value=number))
         else:
-            found[phase.strip()] = int(number)
+            found[phase.strip()] = parts
     if problems:
         raise TierformError(problems)
     return MicroBatches(**found)

@@ -11,7 +11,7 @@ import click
 from tierform.cli.output import InputPath, OutputFile, console, json_option, one_thread, print_table, progress
 from tierform.cli.serve_fleet import fleet_of, fleet_options, show_fleet
 from tierform.errors import Problem, TierformError, fail
-from tierform.units import format_quantity, parse_quantity
+from tierform.units import format_quantity, parse_quantity, whole_number
 
 if TYPE_CHECKING:
     from tierform.serving.requests import Requests
@@ -100,10 +100,10 @@ def command(
 
 
 def _numbers(text: str) -> list[int]:
-    found = [one.strip() for one in text.split(",") if one.strip()]
-    if not found or not all(one.isdigit() and int(one) > 0 for one in found):
+    found = [whole_number(one.strip()) for one in text.split(",") if one.strip()]
+    if not found or not all(found):
         fail("whole numbers from 1 are needed", key="--tensor", value=text)
-    return [int(one) for one in found]
+    return [one for one in found if one]
 
 
 def _requests(given: dict[str, Any]) -> Requests:

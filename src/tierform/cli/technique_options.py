@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from tierform.errors import Problem, TierformError, nearest
+from tierform.units import whole_number
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -139,7 +140,7 @@ def _decoding(given: dict[str, Any]) -> Any:
     keys = {"model": "model", "planes": "planes", "skip": "skip", "early-exit": "exit_layer"}
     if name in keys:
         numbered = name in ("planes", "early-exit")
-        if numbered and not what.isdecimal():
+        if numbered and whole_number(what) is None:
             problems.append(Problem(f"write {name}:NUMBER", key="--draft", value=text))
         else:
             record[keys[name]] = int(what) if numbered else what
@@ -193,7 +194,7 @@ def read_policy(text: str) -> dict[str, Any]:
     problems: list[Problem] = []
     found: dict[str, Any] = {}
     for part in text.split("+"):
-        match = re.fullmatch(r"\s*([a-z]+):(\d+)\s*", part)
+        match = re.fullmatch(r"\s*([a-z]+):([0-9]{1,15})\s*", part)
         name = match[1] if match else part.partition(":")[0]
         if match is None or name not in known:
             fix = f"Write for example window:1024+sinks:4; known: {', '.join(known)}."
@@ -239,7 +240,7 @@ def _number(text: str) -> float | None:
 
 
 def _whole(text: str, key: str, problems: list[Problem]) -> int:
-    if text.isdecimal():
-        return int(text)
+    if (number := whole_number(text)) is not None:
+        return number
     problems.append(Problem("a whole number is needed", key=key, value=text))
     return 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tierform.errors import fail
 
 SCALE_BITS = 16
-_TEXT = re.compile(r"int([2-8])(?:-g?(\d+))?(z)?|nf4-g?(\d+)|float")
+_TEXT = re.compile(r"int([2-8])(?:-g?([0-9]{1,4}))?(z)?|nf4-g?([0-9]{1,4})|float")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Density:
         if isinstance(text, Density):
             return text
         written = str(text).strip()
-        pattern = re.fullmatch(r"(\d{1,2}):(\d{1,2})", written)
+        pattern = re.fullmatch(r"([0-9]{1,2}):([0-9]{1,2})", written)
         if pattern:
             kept, of = int(pattern.group(1)), int(pattern.group(2))
             if 0 < kept <= of:

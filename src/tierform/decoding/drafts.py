@@ -29,6 +29,7 @@ from tierform.compression.sites import anatomy
 from tierform.decoding.acceptance import Probabilities, draw
 from tierform.decoding.loop import Draft, Sampling, Stepper
 from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.units import whole_number
 from tierform.workload.reduced import numbers_of
 
 KINDS = ("model", "planes", "skip", "lookup")
@@ -125,7 +126,7 @@ def draft_problems(text: str, count: int | None, name: str | Path) -> list[Probl
     problems = []
     if kind == "model" and not what:
         problems.append(Problem("write model:NAME", key="--draft", value=text))
-    if kind == "planes" and not (what.isdecimal() and 2 <= int(what) <= 15):
+    if kind == "planes" and not 2 <= (whole_number(what) or 0) <= 15:
         problems.append(Problem("write planes:NUMBER, 2 to 15", key="--draft", value=text))
     if kind == "lookup" and what:
         problems.append(Problem("lookup takes nothing behind it", key="--draft", value=text))

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from tierform.errors import fail
 from tierform.exploration.evaluator import Outcome
 from tierform.exploration.space import Values, point_text, text_key
+from tierform.units import whole_number
 
 WAITING, LEASED, DONE = range(3)
 LEASE_S = 600.0
@@ -68,7 +69,7 @@ def _lives(worker: str) -> bool:
     """Whether a worker may still be at work; one of another machine may."""
     host, _, rest = worker.partition("/")
     number, _, born = rest.partition("/")
-    if host != socket.gethostname() or not number.isdigit():
+    if host != socket.gethostname() or whole_number(number) is None:
         return True
     try:
         os.kill(int(number), 0)

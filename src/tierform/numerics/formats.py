@@ -97,9 +97,9 @@ class BitPlan:
         if isinstance(text, BitPlan):
             return text
         written = str(text).strip().upper()
-        if written.isdigit():
+        if re.fullmatch("[0-9]{1,3}", written):
             return cls(int(written), int(written), int(written))
-        match = re.fullmatch(r"(?:W(\d)|M(\d)F(\d))(?:A(\d))?(?:KV(\d))?", written)
+        match = re.fullmatch(r"(?:W(\d)|M(\d)F(\d))(?:A(\d))?(?:KV(\d))?", written, re.ASCII)
         if match is None:
             fail("this is not a bit plan", key="bits", value=text, fix="Write 8, W4A8, M8F4 or M8F4A8KV8.")
         both, attention, ffn, activations, cache = (int(part) if part else None for part in match.groups())

@@ -24,7 +24,7 @@ from tierform.errors import Problem, TierformError
 from tierform.serving import state
 from tierform.serving.kernel_move import abandon
 from tierform.serving.run import Machine
-from tierform.units import parse_quantity
+from tierform.units import parse_quantity, whole_number
 
 SECOND = 10**9
 
@@ -85,12 +85,13 @@ def parse_failures(text: str) -> tuple[Failure, ...]:
     for part in filter(None, (one.strip() for one in text.split(","))):
         replica, at, rest = part.partition("@")
         when, plus, repair = rest.partition("+")
-        if not at or not replica.isdigit():
+        number = whole_number(replica)
+        if not at or number is None:
             problems.append(Problem("not a failure: write REPLICA@TIME+REPAIR, as 0@10s+60s", key="fail", value=part))
             continue
         try:
             at_s = parse_quantity(when, "s", key="fail")
-            found.append(Failure(int(replica), at_s, parse_quantity(repair, "s", key="fail") if plus else math.inf))
+            found.append(Failure(number, at_s, parse_quantity(repair, "s", key="fail") if plus else math.inf))
         except TierformError as error:
             problems += error.problems
     if problems:

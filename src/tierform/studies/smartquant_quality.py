@@ -23,6 +23,7 @@ from tierform.errors import fail
 from tierform.studies.smartquant_device import PLANES, PlaneMemory, load_cost, parts_of
 from tierform.studies.smartquant_lossless import kv_table
 from tierform.studies.study import Check, StudyOptions, Table
+from tierform.units import whole_number
 
 if TYPE_CHECKING:
     from tierform.store.importance import PrecisionTrace
@@ -274,9 +275,7 @@ def number(options: StudyOptions, key: str, default: int) -> int:
     text = options.settings.get(key)
     if text is None:
         return default
-    if not text.isdecimal() or int(text) < 1:
-        fail("a whole number of at least 1 is needed", key=key, value=text)
-    return int(text)
+    return whole_number(text) or fail("a whole number of at least 1 is needed", key=key, value=text)
 
 
 def budgets_of(options: StudyOptions) -> tuple[float, ...]:

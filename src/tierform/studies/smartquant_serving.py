@@ -32,6 +32,7 @@ from tierform.serving.service import Service
 from tierform.serving.slo import Slo
 from tierform.studies.smartquant_device import PlaneMemory, load_cost
 from tierform.studies.study import Check, Picture, StudyOptions, StudyResult, Table
+from tierform.units import whole_number
 
 SETTINGS = ("memory", "layout", "model", "perplexity", "bits", "windows", "steps", "train", "test", "seeds", "rank")
 SOURCES = ("smartquant-2024", "compression-aware-2025")
@@ -198,10 +199,11 @@ def _perplexities(options: StudyOptions, device: PlaneMemory, layout: str) -> tu
                 value = float(percent)
             except ValueError:
                 value = math.nan
-            if not bits.strip().isdecimal() or int(bits) not in BITS or not value >= 0:
+            number = whole_number(bits.strip())
+            if number is None or number not in BITS or not value >= 0:
                 known = ", ".join(str(one) for one in BITS[1:])
                 fail("bits:percent is needed", key="perplexity", value=part, fix=f"Bits: {known}; as 8:0.9,6:4.")
-            found[int(bits)] = value
+            found[number] = value
         if len(found) == 1:
             fail("fewer bits than 16 are needed", key="perplexity", value=text)
         return found, "as given"

@@ -14,6 +14,7 @@ from typing import Literal
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.provenance import Assumption
 from tierform.registry import Registry
+from tierform.units import whole_number
 
 Cell = str | int | float | bool | None
 
@@ -73,9 +74,10 @@ class StudyOptions:
         text = self.settings.get(key)
         if text is None:
             return default
-        if not all(part.strip().isdecimal() and int(part) > 0 for part in text.split(",")):
+        found = [whole_number(part.strip()) for part in text.split(",")]
+        if not all(found):
             fail("whole numbers of at least 1 are needed", key=key, value=text, fix=f"For example {key}=128,512.")
-        return tuple(int(part) for part in text.split(","))
+        return tuple(one for one in found if one)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,8 @@ import secrets
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+from tierform.units import whole_number
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -95,7 +97,8 @@ class Guard:
             if kind != "application/json":
                 return 415, "only application/json is read"
         length = (headers.get("content-length") or ["0"])[0]
-        if not length.isdecimal() or int(length) > MOST_BODY:
+        size = whole_number(length)
+        if size is None or size > MOST_BODY:
             return 413, "the body is larger than 1 MB"
         return None
 

@@ -79,10 +79,11 @@ _NAMED = {
 GGUF_BLOCKS = ("q2_k", "q3_k", "q4_0", "q4_1", "q4_k", "q5_k", "q6_k", "q8_0")
 MIXTURES = {"q4_k_m": "q4_k", "q5_k_m": "q5_k"}  # the block of most matrices
 EXAMPLES = ("int8-channel", "int4-g128", "int4-g64z", "nf4-64", "mxfp4", "nvfp4", "q4_k_m", "fp8_e4m3")
-_GROUPED = re.compile(r"int([2-8])-(?:g(\d+)(z?)|(channel|token))|nf4-(\d+)(dq)?")
-_SPARSE = re.compile(r"(.+)@(?:(\d+):(\d+)|([0-9.]+)-(csr|bitmap))")
+_SHARE = r"[01]?\.\d{1,17}|[01]|\d(?:\.\d{1,17})?e-\d{1,3}"
+_GROUPED = re.compile(r"int([2-8])-(?:g(\d{1,4})(z?)|(channel|token))|nf4-(\d{1,4})(dq)?", re.ASCII)
+_SPARSE = re.compile(rf"([^@]+)@(?:([1-9]\d?):([1-9]\d?)|({_SHARE})-(csr|bitmap))", re.ASCII)
 _PLANES = re.compile(r"planes-([1-9]|1[0-5])")
-_MIXED = re.compile(r"(\w+):(\w+):([0-9.]+)")
+_MIXED = re.compile(rf"(\w+):(\w+):({_SHARE})", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +115,13 @@ def format_of(name: str) -> Format:
     if name in MIXTURES:
         return format_of(MIXTURES[name])
     thin = _SPARSE.fullmatch(name)
-    if thin and _density(thin) <= 1:
+    if thin and 0 < _density(thin) <= 1:
         return _sparse(format_of(thin[1]), thin)
     planes = _PLANES.fullmatch(name)
     if planes:
         return Format("bf16", 16, int(planes[1]) - 16.0)
     mixed = _MIXED.fullmatch(name)
-    if mixed:
+    if mixed and float(mixed[3]) <= 1:
         return _mean(format_of(mixed[1]), format_of(mixed[2]), float(mixed[3]))
     grouped = _GROUPED.fullmatch(name)
     if grouped is None or (size := int(grouped[2] or grouped[5] or 64)) < 8 or size > 4096:
@@ -138,7 +139,7 @@ def format_of(name: str) -> Format:
 
 
 def _density(thin: re.Match[str]) -> float:
-    return int(thin[2]) / max(1, int(thin[3])) if thin[2] else float(thin[4])
+    return int(thin[2]) / int(thin[3]) if thin[2] else float(thin[4])
 
 
 def _sparse(dense: Format, thin: re.Match[str]) -> Format:

@@ -96,7 +96,7 @@ class PrecisionPlan:
         Embedding and head keep their format where the new one is narrower, as quantizers of checkpoints keep them; a
         mixture of GGUF blocks has its own rule for them.
         """
-        match = re.fullmatch(r"M(\d+)F(\d+)", text)
+        match = re.fullmatch(r"M([0-9]{1,2})F([0-9]{1,2})", text)
         if match:
             attention, ffn = f"int{match.group(1)}", f"int{match.group(2)}"
             bits(attention), bits(ffn)

@@ -13,7 +13,8 @@ from functools import lru_cache
 from tierform.errors import Problem, nearest
 
 RECOMPUTATIONS = ("none", "selective", "full")
-_LAYERS = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_NUMBER = "[0-9]{1,9}"
+_LAYERS = re.compile(f"{_NUMBER}(-{_NUMBER})?(,{_NUMBER}(-{_NUMBER})?)*")
 
 
 def recomputation_problems(text: object) -> list[Problem]:

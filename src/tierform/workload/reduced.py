@@ -121,7 +121,7 @@ def numbers_of(text: str, layers: int, key: str) -> set[int]:
     found: set[int] = set()
     problems = []
     for part in (part.strip() for part in text.split(",") if part.strip()):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", part)
         if match is None:
             problems.append(Problem("not a number of a layer", key=key, value=part, fix=_NUMBERS))
             continue
@@ -167,7 +167,7 @@ def narrowed(model: Model, heads: float = 1.0, ffn: float = 1.0) -> Model:
 def sparse(model: Model, density: str | float, format: str = "bitmap") -> Model:
     """The model with zeros in the matrices of its layers: ``2:4``, or a density stored as ``csr`` or ``bitmap``."""
     written = str(density).strip()
-    pattern = re.fullmatch(r"(\d{1,2}):(\d{1,2})", written)
+    pattern = re.fullmatch(r"([0-9]{1,2}):([0-9]{1,2})", written)
     if pattern and 0 < int(pattern[1]) <= int(pattern[2]):
         return replace(model, sparsity=written)
     problems = []

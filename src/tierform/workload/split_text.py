@@ -7,6 +7,7 @@ from typing import Any
 
 from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_yaml
+from tierform.units import whole_number
 from tierform.workload.parallel import Parallelism
 
 OPTION = "--parallel"
@@ -30,11 +31,11 @@ def read_parallel(text: str) -> Parallelism:
             found[key] = _switch(key, value if given else "true", problems)
         elif key in ("imbalance", "capacity"):
             found[key] = _number(key, value, problems)
-        elif not value.isdecimal():
+        elif (number := whole_number(value)) is None:
             fix = f"Write {key}=8, for example." if key != "zero" else "Write zero=1, 2 or 3."
             problems.append(Problem("not a whole number", key=f"{OPTION} {key}", value=value, fix=fix))
         else:
-            found[key] = int(value)
+            found[key] = number
     if problems:
         raise TierformError(problems)
     return Parallelism(**found)

@@ -39,6 +39,7 @@ from tierform.memory.cycle.state import (
     N_REFB,
     N_RFM,
     N_WINDOWS,
+    NEXT_COMMAND,
     OPEN_BANKS,
     PD_ACTIVE,
     PD_PRECHARGED,
@@ -203,6 +204,7 @@ def issue(m, command, t, c, bank, row, request):
     forbid(m, command, t, c, bank)
     at_bank, at_rank, at_channel = bank_at(m, c, bank), rank_at(m, c, rank), channel_at(m, c)
     m[at_rank + IDLE_SINCE] = t
+    m[at_channel + NEXT_COMMAND] = 0  # whatever waits must be asked anew
     if command == _ACT:
         if m[at_rank + OPEN_BANKS] == 0:
             change_state(m, c, rank, t)

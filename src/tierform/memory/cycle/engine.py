@@ -190,7 +190,7 @@ class CycleMemory:
     ) -> MemoryCycleResult:
         """Everything that a run has left in the array."""
         requests = view(m, ks.REQUEST_AREA, (arrival.size, ks.REQUEST))
-        completed, accepted = requests[:, ks.COMPLETED], requests[:, ks.ACCEPTED]
+        completed, accepted = requests[:, (ks.COMPLETED, ks.ACCEPTED)].T.copy()
         done = (completed > 0) & (completed < end)
         latency = np.where(done, completed - accepted, -1)
         reads = done & ~is_write

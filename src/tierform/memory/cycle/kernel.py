@@ -49,6 +49,7 @@ from tierform.memory.cycle.state import (
     LIMIT,
     N_DUAL,
     NEVER,
+    NEXT_COMMAND,
     NEXT_REFRESH,
     OUTSTANDING,
     PENDING,
@@ -105,10 +106,10 @@ def _tick(m, c, t):
         issued, when = refresh_step(m, c, t)
         row_slot_used = issued > 0
         soonest = min(soonest, when)
-    while m[at + QUEUED] > 0 and (issued == 0 or (m[DUAL] == 1 and issued == 1)):
+    while m[at + QUEUED] > 0 and m[at + NEXT_COMMAND] <= t and (issued == 0 or (m[DUAL] == 1 and issued == 1)):
         q, entry, command, when = choose(m, c, t)
         if q < 0:
-            soonest = min(soonest, when)
+            m[at + NEXT_COMMAND] = when
             break
         m[at + TURN] = q
         column = _FIRST_COLUMN <= command <= _LAST_COLUMN
@@ -123,14 +124,16 @@ def _tick(m, c, t):
             column_slot_used = True
         else:
             row_slot_used = True
-    if issued > 0:
-        soonest = t + 1
     if m[POWER_DOWN_AFTER] > 0 or m[SELF_REFRESH_AFTER] > 0:
         soonest = min(soonest, power_step(m, c, t, issued > 0))
+        if issued > 0:
+            soonest = t + 1
     if m[at + DIRTY] == 1:
         m[at + DIRTY] = move_transaction(m, c, t)
         if m[at + DIRTY] == 1:
             soonest = t + 1
+    if m[at + QUEUED] > 0:
+        soonest = min(soonest, max(m[at + NEXT_COMMAND], t + 1))
     return soonest
 
 

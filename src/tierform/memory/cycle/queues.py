@@ -55,6 +55,7 @@ from tierform.memory.cycle.state import (
     N_READ,
     N_WRITE,
     NEVER,
+    NEXT_COMMAND,
     NOT_BEFORE,
     OPEN_ROWS,
     OUTSTANDING,
@@ -95,6 +96,7 @@ from tierform.memory.cycle.state import (
     WRITE_DELAY,
     WRITE_HIT,
     WRITE_HITS,
+    WRITES_HERE,
 )
 
 _ACT, _PRE, _RD, _RDA, _WR, _WRA = range(6)
@@ -118,8 +120,12 @@ def classify(m, c, bank):
                 if m[entry + ENTRY_ROW] == row:
                     if m[entry + ENTRY_WRITE] == 0:
                         reads = bit
+                        if m[at_bank + WRITES_HERE] == 0:
+                            break
                     elif writes == 0 and not _waits_for_read(m, queue, e):
                         writes = bit
+                        if m[at_bank + WRITES_HERE] == count:
+                            break
             # A write that waits for a read of its burst is a hit beside that read.
             if m[queue + 1 + ENTRY_ROW] != row and ((reads == 0 and writes == 0) or m[at_bank + HITS] >= m[HIT_LIMIT]):
                 closes = bit
@@ -132,11 +138,17 @@ def classify(m, c, bank):
 @njit(forceinline=True)
 def _classify_last(m, c, bank, queue, entry):
     """Renew what `bank`'s own queue wants next, after `entry` was appended."""
-    number, at_bank = m[queue], bank_at(m, c, bank)
+    number, at_bank, at_channel = m[queue], bank_at(m, c, bank), channel_at(m, c)
     row = m[at_bank + ROW]
+    hit = row == m[entry + ENTRY_ROW]
+    if number == 1 or hit:
+        command = _ACT if row < 0 else _PRE
+        if hit:
+            command = m[READ_COMMAND] if m[entry + ENTRY_WRITE] == 0 else m[WRITE_COMMAND]
+        m[at_channel + NEXT_COMMAND] = min(m[at_channel + NEXT_COMMAND], ready_at(m, command, c, bank))
     if number == 1:
         classify(m, c, bank)
-    elif row >= 0 and row == m[entry + ENTRY_ROW]:
+    elif hit:
         rank = bank >> m[RANK_SHIFT]
         bit, at_rank = 1 << (bank - rank * m[BANKS]), rank_at(m, c, rank)
         if m[entry + ENTRY_WRITE] == 0:
@@ -333,6 +345,7 @@ def serve(m, c, q, e, command, t):
         m[queue] = count
         m[at_channel + QUEUED] -= 1
         m[rank_at(m, c, bank >> m[RANK_SHIFT]) + QUEUED_HERE] -= 1
+        m[bank_at(m, c, bank) + WRITES_HERE] -= m[entry + ENTRY_WRITE]
         for k in range(entry, queue + 1 + count * ENTRY):
             m[k] = m[k + ENTRY]
         m[at_channel + DIRTY] = 1
@@ -380,8 +393,11 @@ def move_transaction(m, c, t):
         m[queue] = at + 1
         m[at_channel + QUEUED] += 1
         m[rank_at(m, c, bank >> m[RANK_SHIFT]) + QUEUED_HERE] += 1
+        m[bank_at(m, c, bank) + WRITES_HERE] += m[entry + ENTRY_WRITE]
         if m[PER_BANK] == 1:
             _classify_last(m, c, bank, queue, entry)
+        else:
+            m[at_channel + NEXT_COMMAND] = 0
         m[at_channel + WAITING_READS + side] = count - 1
         for later in range(waiting + k, waiting + count - 1):
             m[later] = m[later + 1]
@@ -394,6 +410,8 @@ def move_transaction(m, c, t):
             m[front + WAITED] += t - m[front + WAITS_SINCE]
             f = m[front + WAITS_BEHIND]
         m[at_channel + BLOCKED_FRONTS] = -1
-        return 1
+        # Those before this entry stay; are there others on the side that is next?
+        following = 1 if m[at_channel + DRAINING] > 0 else 0
+        return 1 if m[at_channel + WAITING_READS + following] > m[at_channel + STUCK_READS + following] else 0
     m[at_channel + STUCK_READS + side] = count
     return 0

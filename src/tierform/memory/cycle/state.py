@@ -85,6 +85,7 @@ FIELDS = 62  # position and width in the burst's number of ch, ra, bg, ba, ro, c
 HEAD = 80
 # Before a command's rules: how many of each scope (bank, group, rank, other ranks, channel), and two words a rule.
 RULE_HEAD = 5
+# `NEXT_COMMAND`: none of the channel's queues has a command before this cycle.
 # ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
 (
     TURN,
@@ -105,7 +106,8 @@ RULE_HEAD = 5
     ALERT,
     ALERT_AT,
     ALERT_LEFT,
-) = range(N_COMMANDS, N_COMMANDS + 18)
+    NEXT_COMMAND,
+) = range(N_COMMANDS, N_COMMANDS + 19)
 (
     N_ACT,
     N_PRE,
@@ -121,7 +123,7 @@ RULE_HEAD = 5
     N_MOVED,
     N_RFM,
     N_ALERT,
-) = range(ALERT_LEFT + 1, ALERT_LEFT + 15)
+) = range(NEXT_COMMAND + 1, NEXT_COMMAND + 15)
 CHANNEL_RECORD = N_ALERT + 1
 OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM, RFM_DUE = range(N_COMMANDS, N_COMMANDS + 6)
 ACTIVE, PRECHARGED, PD_ACTIVE, PD_PRECHARGED, SELF_REFRESH = range(RFM_DUE + 1, RFM_DUE + 6)
@@ -131,9 +133,9 @@ NOT_BEFORE = 4
 RANK_RECORD = CLOSE_ROW + NOT_BEFORE + 1
 GROUP_RECORD = N_COMMANDS
 # The open row and its hits; activations since the last refresh management; the numbers of the rows that the trace asks
-# for in this bank (from, end), and of those the one that was activated most.
-ROW, HITS, ACTIVATIONS, ROWS_FROM, ROWS_END, HOTTEST = range(N_COMMANDS, N_COMMANDS + 6)
-BANK_RECORD = N_COMMANDS + 6
+# for in this bank (from, end), and of those the one that was activated most; writes in the bank's own queue.
+ROW, HITS, ACTIVATIONS, ROWS_FROM, ROWS_END, HOTTEST, WRITES_HERE = range(N_COMMANDS, N_COMMANDS + 7)
+BANK_RECORD = N_COMMANDS + 7
 # On the list of due refreshes, a rank's refresh management is its number and this.
 MANAGEMENT = 1 << 32
 ENTRY_REQUEST, ENTRY_BANK, ENTRY_ROW, ENTRY_BURST, ENTRY_WRITE = range(5)  # after the queue's count
