@@ -1,10 +1,12 @@
-"""A KV cache kept as bit planes: channel by channel, exponents as differences, planes compressed without loss.
+"""A KV cache kept channel by channel: signs and exponents coded near their entropy, mantissas as bit planes.
 
 Tokens arrive a few at a time and wait as plain words until a group is full (256 tokens by default).  Of a full group,
-each channel's largest exponent is stored once and every exponent becomes its distance below it, so that most of the
-exponent's planes are nearly empty; a channel's tokens lie side by side in a plane, as many to a word as it has bits,
-and each plane is compressed on its own (zstd), or kept as it is where that gains nothing.  Reading the first k planes
-gives every value at k bits, the missing ones filled with the middle of their interval; all planes are bit-exact.
+each channel's largest exponent is stored once and every exponent becomes its distance below it; sign and distance are
+one symbol, coded with a table of frequencies for each channel (:mod:`tierform.store.symbol_code`).  The mantissas are
+planes, a channel's tokens side by side; each plane is compressed on its own (zstd), or kept as it is where that gains
+nothing, and a group that does not become smaller stays plain.  Reading sign, exponent and the first planes of the
+mantissa gives every value at so many bits, the missing ones filled with the middle of their interval; all planes are
+bit-exact.
 Limits: bf16, fp16 and fp32; at least the sign and the exponent must be read, because a distance cut short is not a
 bound that helps.  The idea of channel-wise groups and exponent differences is that of arXiv 2503.18869; the layout is
 ours.
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from tierform.arrays import Numbers
 from tierform.errors import fail
 from tierform.store.elements import BLOCK_WEIGHTS, PLANE_BYTES, Element, element_named
+from tierform.store.symbol_code import CodedRows, cut_words, decode_rows, encode_rows, join_words, split_words
 
 if TYPE_CHECKING:
     import torch
@@ -30,11 +33,24 @@ ELEMENTS = ("bf16", "fp16", "fp32")
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A full group: each channel's base exponent and the planes, compressed where `coded` says so."""
+    """A full group: each channel's largest exponent, coded signs and exponents, planes of the mantissas.
+
+    `far` are the `distant` exponents that are far below the largest; planes are compressed where `coded` says so.
+    Without a `head`, `far` is the whole group as plain words.
+    """
 
     base: NDArray[np.uint8]
+    head: CodedRows | None
+    far: bytes
+    distant: int
     planes: tuple[bytes, ...]
     coded: tuple[bool, ...]
+
+    @property
+    def size_B(self) -> int:
+        """Bytes of all of it."""
+        head = 0 if self.head is None else self.base.nbytes + self.head.size_B
+        return head + len(self.far) + sum(map(len, self.planes))
 
 
 class PlaneKVCache:
@@ -52,6 +68,7 @@ class PlaneKVCache:
             fail(f"at least one channel, and groups of a multiple of {bits} tokens", value=(channels, group_tokens))
         self.channels, self.group_tokens, self._level, self._zstd = channels, group_tokens, level, _zstd()
         self._word = np.dtype(f"u{self.element.word_bytes}")
+        self.mantissa_bits = bits - 1 - self.element.exponent_bits
         self._groups: list[_Group] = []
         self._recent = np.empty((group_tokens, channels), self._word)
         self._waiting = 0
@@ -63,7 +80,7 @@ class PlaneKVCache:
     @property
     def stored_B(self) -> int:
         """Bytes kept, the tokens that wait included."""
-        full = sum(sum(map(len, group.planes)) + group.base.nbytes for group in self._groups)
+        full = sum(group.size_B for group in self._groups)
         return full + self._waiting * self.channels * self._word.itemsize
 
     @property
@@ -137,67 +154,82 @@ class PlaneKVCache:
             self._groups = self._groups[:full]
         self._waiting = rest
 
-    def _fields(self) -> tuple[int, int, int]:
-        """Bits below the exponent, the exponent's mask, and the mask of everything but the exponent in its place."""
-        mantissa = self.element.planes - 1 - self.element.exponent_bits
-        mask = (1 << self.element.exponent_bits) - 1
-        return mantissa, mask, ~(mask << mantissa) & ((1 << self.element.width) - 1)
-
     def _encode(self, words: Numbers) -> _Group:
+        mantissa, width = self.mantissa_bits, self.element.width
+        turned = np.ascontiguousarray(words.T)
+        base = np.empty(self.channels, self._word)
+        symbols = np.empty(turned.shape, np.uint8)
+        far = np.empty(turned.size, np.uint8)
+        count = split_words(turned, mantissa, self.element.exponent_bits, base, symbols, far)
+        compressor = self._zstd.ZstdCompressor(level=self._level)
+        head = encode_rows(symbols, compressor)
+        distant = compressor.compress(far[:count].tobytes())
+        planes, coded = [], []
+        for raw in self._packed(turned << self._word.type(width - mantissa)):
+            small = compressor.compress(raw.tobytes())
+            coded.append(len(small) < raw.size)
+            planes.append(small if coded[-1] else raw.tobytes())
+        group = _Group(base.astype(np.uint8), head, distant, count, tuple(planes), tuple(coded))
+        if group.size_B < words.nbytes:
+            return group
+        return _Group(base.astype(np.uint8), None, words.tobytes(), 0, (), ())
+
+    def _packed(self, left: Numbers) -> NDArray[np.uint8]:
+        """The planes [plane, byte] of mantissas that stand at the upper end of their words, channel by channel."""
         from tierform.store.kernels import pack_blocks
 
-        mantissa, mask, rest = self._fields()
-        width, word = self.element.width, self._word.type
-        exponent = (words >> word(mantissa)) & word(mask)
-        base = exponent.max(axis=0)
-        changed = (words & word(rest)) | ((base - exponent) << word(mantissa))
+        width = self.element.width
         weights = self.group_tokens * self.channels
         blocks = -(-weights // BLOCK_WEIGHTS)
         flat = np.zeros(blocks * BLOCK_WEIGHTS, self._word)
-        flat[:weights] = changed.T.reshape(-1)
+        flat[:weights] = left.reshape(-1)
         # a block's words as rows of the transpose: bit r of word j is token width * j + r of the run
         rows = np.ascontiguousarray(flat.reshape(blocks, BLOCK_WEIGHTS // width, width).swapaxes(1, 2))
         stored = np.empty(blocks * width * 8, np.uint64)
         pack_blocks(rows.reshape(-1).view(np.uint64), width, width, stored, 0, blocks * 8, 8, blocks)
-        compressor = self._zstd.ZstdCompressor(level=self._level)
-        planes, coded = [], []
-        for raw in stored.view(np.uint8).reshape(width, -1):
-            small = compressor.compress(raw.tobytes())
-            coded.append(len(small) < raw.size)
-            planes.append(small if coded[-1] else raw.tobytes())
-        return _Group(base.astype(np.uint8), tuple(planes), tuple(coded))
+        return stored.view(np.uint8).reshape(width, -1)[: self.mantissa_bits]
 
     def _decode(self, group: _Group, depth: int) -> Numbers:
-        from tierform.store.kernels import unpack_blocks
-        from tierform.store.rounding import FILL_MIDPOINT
+        decompressor = self._zstd.ZstdDecompressor()
+        wanted = depth - 1 - self.element.exponent_bits
+        if group.head is None:
+            self.bytes_read += len(group.far)
+            words = np.frombuffer(group.far, self._word).reshape(self.group_tokens, self.channels).copy()
+            cut_words(words, self.mantissa_bits, self.element.exponent_bits, self.mantissa_bits - wanted)
+            return words
+        self.bytes_read += group.base.nbytes + group.head.size_B + len(group.far)
+        symbols = decode_rows(group.head, self.channels, self.group_tokens, decompressor)
+        far = np.frombuffer(decompressor.decompress(group.far, max_output_size=max(group.distant, 1)), np.uint8)
+        words = self._unpacked(group, wanted)
+        join_words(words, symbols, far, group.base, self.mantissa_bits, self.element.exponent_bits)
+        cut_words(words, self.mantissa_bits, self.element.exponent_bits, self.mantissa_bits - wanted)
+        return words.T
 
-        mantissa, mask, rest = self._fields()
-        width, word = self.element.width, self._word.type
+    def _unpacked(self, group: _Group, wanted: int) -> Numbers:
+        """Mantissas [channel, token] of which `wanted` planes are read."""
+        from tierform.store.kernels import unpack_blocks
+        from tierform.store.rounding import FILL_ZERO
+
+        width = self.element.width
         weights = self.group_tokens * self.channels
         blocks = -(-weights // BLOCK_WEIGHTS)
         size = blocks * PLANE_BYTES
         decompressor = self._zstd.ZstdDecompressor()
-        stored = np.empty((depth, size), np.uint8)
-        for plane in range(depth):
+        stored = np.empty((wanted, size), np.uint8)
+        for plane in range(wanted):
             raw = group.planes[plane]
             self.bytes_read += len(raw)
             content = decompressor.decompress(raw, max_output_size=size) if group.coded[plane] else raw
             stored[plane] = np.frombuffer(content, np.uint8)
-        self.bytes_read += group.base.nbytes
         starts = np.zeros(width, np.int64)
-        starts[:depth] = np.arange(depth) * (size // 8)
+        starts[:wanted] = np.arange(wanted) * (size // 8)
         words = np.empty(blocks * width * 8, np.uint64)
-        wanted = np.full(1, depth, np.uint8)
         view = stored.reshape(-1).view(np.uint64)
-        unpack_blocks(view, starts, 8, 0, blocks, wanted, 0, width, width, FILL_MIDPOINT, 0, 0, words)
+        depth = np.full(1, wanted, np.uint8)
+        unpack_blocks(view, starts, 8, 0, blocks, depth, 0, width, width, FILL_ZERO, 0, 0, words)
         rows = words.view(self._word).reshape(blocks, width, BLOCK_WEIGHTS // width).swapaxes(1, 2)
-        changed = rows.reshape(-1)[:weights].reshape(self.channels, self.group_tokens).T
-        exponent = group.base.astype(self._word) - ((changed >> word(mantissa)) & word(mask))
-        codes: Numbers = (changed & word(rest)) | (exponent << word(mantissa))
-        if depth < width:  # the fill must not make a NaN out of an infinity
-            cut = word(((1 << width) - 1) ^ ((1 << (width - depth)) - 1))
-            codes = np.where(exponent == word(mask), codes & cut, codes)
-        return codes
+        left: Numbers = rows.reshape(-1)[:weights].reshape(self.channels, self.group_tokens)
+        return left >> self._word.type(width - self.mantissa_bits)
 
 
 def check_bits(element: Element, bits: int | None) -> int:
