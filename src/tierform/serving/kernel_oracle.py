@@ -2,14 +2,17 @@
 
 The list begins with its kind.  FORMULA: whole nanoseconds, a + b T + c D + d P // e, where T are the new tokens of the
 step, D the contexts of entries with one new token (each with that token), and P the pairs that entries of n > 1 new
-tokens attend: n * computed + n (n + 1) // 2.  TABLES: sums of tables, made by :mod:`tierform.serving.tables`.
+tokens attend: n * computed + n (n + 1) // 2.  JOINT: measured tables.  BOARD: kernels one after
+the other.  PARTS: parts of simulated passes along several paths (:mod:`tierform.serving.tables_parts`).
 """
 
 from __future__ import annotations
 
 from numba import njit
 
-FORMULA, TABLES, JOINT, OUTSIDE, BOARD = range(5)
+FORMULA, JOINT, OUTSIDE, BOARD, PARTS = range(5)
+MOST_BUSY = 8  # components whose own time a part tells
+SCRATCH = 96  # numbers of a step's parts while it is put together
 # A step's features, as the scheduler hands them over.
 F_TOKENS, F_SINGLES, F_CONTEXTS, F_PAIRS, F_SAMPLED, F_SEQUENCES, F_LONGEST, F_PREFILLS = range(8)
 FEATURES = 8
@@ -46,27 +49,28 @@ def _line(data, at, value, columns, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _plane(data, at, one, two, columns, times, out):  # type: ignore[no-untyped-def]
-    """Adds `times` a table over two axes: (lengths, grids, values by point of both and column)."""
-    length, width = int(data[at]), int(data[at + 1])
-    row, upper = bracket(data, at + 2, length, one)
-    column, right = bracket(data, at + 2 + length, width, two)
-    base = at + 2 + length + width
-    down = width * columns if length > 1 else 0
-    aside = columns if width > 1 else 0
-    corner = base + (row * width + column) * columns
-    for number in range(columns):
-        here = corner + number
-        top = data[here] + right * (data[here + aside] - data[here])
-        bottom = data[here + down] + right * (data[here + down + aside] - data[here + down])
-        out[number] += times * (top + upper * (bottom - top))
+def _ragged(data, at, one, two, columns, out):  # type: ignore[no-untyped-def]
+    """Adds a table over two axes whose rows have points of their own.
 
-
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
-def _size(data, at, columns):  # type: ignore[no-untyped-def]
-    """Numbers of a table over two axes."""
-    length, width = int(data[at]), int(data[at + 1])
-    return 2 + length + width + length * width * columns
+    (its numbers in all, rows, their grid, where the points of each begin and the last end, points, values by column)
+    """
+    rows = int(data[at + 1])
+    starts = at + 2 + rows
+    points = int(data[starts + rows])
+    grid = starts + rows + 1
+    row, upper = bracket(data, at + 2, rows, one)
+    for side in range(2):
+        weight = upper if side else 1.0 - upper
+        if weight == 0.0:
+            continue
+        first = int(data[starts + row + side])
+        length = int(data[starts + row + side + 1]) - first
+        column, right = bracket(data, grid + first, length, two)
+        here = grid + points + (first + column) * columns
+        aside = columns if length > 1 else 0
+        for number in range(columns):
+            value = data[here + number]
+            out[number] += weight * (value + right * (data[here + aside + number] - value))
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -126,11 +130,11 @@ def _board(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def
             _line(data, at, float(features[feature]), 4, part)
         at += 1 + int(data[at]) * 5
     if singles > 0:
-        _plane(data, at, float(singles), features[F_CONTEXTS] / singles, 4, 1.0, part)
-    at += _size(data, at, 4)
+        _ragged(data, at, float(singles), features[F_CONTEXTS] / singles, 4, part)
+    at += int(data[at])
     for entry in range(features[F_PREFILLS]):
         if chunk[entry, 1] > 1:
-            _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), 4, 1.0, part)
+            _ragged(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), 4, part)
             if chunk[entry, 2] == 0:  # a pass with a new prompt is not the captured one
                 issue_s = prompts_issue_s
     clock = _clock(part[0], part[1], part[2], part[3], headroom_W)
@@ -145,9 +149,89 @@ def _board(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def
     out[1] = (joules + floor_W * (seconds + gaps_s)) * boards + sampling_W * chosen_s + static_W * total
 
 
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _group(data, at, one, two, share, busy, names, part):  # type: ignore[no-untyped-def]
+    """Adds a group's attention to a step's parts; what is left over counts by the group's share of the tokens.
+
+    `part`: (chain, memory, busy components, joules) of all groups; (left over, joules of it); the longest chain of a
+    group; a group's own row, which begins with seconds and joules of its pass.  Returns these seconds.
+    """
+    width = 2 + busy + names
+    own = width + names + 2
+    for column in range(own, own + width + 3 + names):
+        part[column] = 0.0
+    _ragged(data, at, one, two, width + 3 + names, part[own:])
+    for column in range(1, width):
+        part[column] += part[own + 2 + column]
+    part[own - 1] = max(part[own - 1], part[own + 2])
+    for column in range(1 + names):
+        part[width + column] += share * part[own + 2 + width + column]
+    return part[own]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
+def _pass_s(data, at, one, two, columns, part):  # type: ignore[no-untyped-def]
+    """Seconds of a pass of one group."""
+    for column in range(columns):
+        part[column] = 0.0
+    _ragged(data, at, one, two, columns, part)
+    return part[0]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-untyped-def]
+    """A step on any chip (:mod:`tierform.serving.tables_parts`)."""
+    busy, pipelined = int(data[at]), data[at + 1] != 0.0
+    small, large = data[at + 2], data[at + 3]
+    static = at + 4
+    at = static + names
+    width = 2 + busy + names
+    longest = width + names + 1
+    own = part[longest + 1 :]
+    for column in range(longest + 1):
+        part[column] = 0.0
+    heads = at + 1 + int(data[at]) * (2 + width + names)
+    decodes = heads + 1 + int(data[heads]) * (1 + width)
+    prefills = decodes + int(data[decodes])
+    tokens, singles = float(features[F_TOKENS]), features[F_SINGLES]
+    prompts, seconds = 0.0, 0.0
+    for entry in range(features[F_PREFILLS]):
+        if chunk[entry, 1] > 1:
+            new, past = float(chunk[entry, 1]), float(chunk[entry, 2])
+            whole = _group(data, prefills, new, past, new / tokens, busy, names, part)
+            prompts += new
+            if pipelined and past > 0.0:
+                seconds += whole - _pass_s(data, prefills, new, 0.0, width + 3 + names, own)
+    if singles > 0:
+        context = features[F_CONTEXTS] / singles
+        whole = _group(data, decodes, float(singles), context, singles / tokens, busy, names, part)
+        if pipelined and prompts > 0.0:
+            own[0] = own[1] = own[2] = 0.0
+            _ragged(data, prefills + int(data[prefills]), float(singles), context, 3, own)
+            share = min(1.0, max(0.0, (prompts - small) / (large - small)))
+            seconds += own[1] + share * (own[2] - own[1])
+        elif pipelined:
+            seconds = whole
+    attention = part[longest]
+    for column in range(2, 2 + busy):
+        attention = max(attention, part[column])
+    _line(data, at, tokens, width + 1 + names, part)
+    if features[F_SAMPLED] > 0:
+        _line(data, heads, float(features[F_SAMPLED]), width, part)
+    if pipelined:
+        if prompts > 0.0:
+            seconds += _pass_s(data, prefills, prompts, 0.0, width + 3 + names, own)
+        seconds = max(seconds, part[1])
+    else:
+        seconds = max(part[1], part[0] + attention) + part[width]
+    out[0] = seconds
+    for column in range(names):
+        out[1 + column] = part[2 + busy + column] + part[width + 1 + column] + data[static + column] * seconds
+
+
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
 def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def]
-    """Nanoseconds of a step; `out` gets (seconds, joules of each component); `part` (4,) is scratch."""
+    """Nanoseconds of a step; `out` gets (seconds, joules of each component); `part` (SCRATCH,) is scratch."""
     kind = int(data[at + H_KIND])
     columns = 1 + int(data[at + H_COMPONENTS])
     for column in range(columns):
@@ -167,48 +251,42 @@ def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-
                 + data[first + 3] * features[F_PAIRS]
             )
         return whole
+    if kind == PARTS:
+        _parts(data, at, columns - 1, features, chunk, part, out)
+        return max(1, int(out[0] * 1e9 + 0.5))
     if kind == BOARD:
         _board(data, at, features, chunk, part, out)
         return max(1, int(out[0] * 1e9 + 0.5))
-    # (1) by tokens, (2) by sampled rows, (3) by sequences: lines; each begins with its number of points.
-    for feature in (F_TOKENS, F_SAMPLED, F_SEQUENCES):
+    # (1) by tokens, (2) by sampled rows: lines; each begins with its number of points.
+    for feature in (F_TOKENS, F_SAMPLED):
         _line(data, at, float(features[feature]), columns, out)
         at += 1 + int(data[at]) * (1 + columns)
-    if kind == TABLES:
-        if singles > 0:
-            _plane(data, at, float(singles), features[F_CONTEXTS] / singles, columns, 1.0, out)
-        at += _size(data, at, columns)
-        for entry in range(features[F_PREFILLS]):
-            if chunk[entry, 1] == 1:
-                continue  # it counts among the entries with one new token
-            _plane(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), columns, 1.0, out)
-    else:
-        layers = data[at]
-        # The skew's two lines over decodes: of steps without chunks, and of steps with some.
-        alone, beside = at + 1, at + 2 + 2 * int(data[at + 1])
-        at = beside + 1 + 2 * int(data[beside])
-        # Several chunks are as many equal ones of the mean size, and after the mean past, of their tokens.
-        new, square, past = 0.0, 0.0, 0.0
-        for entry in range(features[F_PREFILLS]):
-            if chunk[entry, 1] == 1:
-                continue
-            size = float(chunk[entry, 1])
-            new += size
-            square += size * size
-            past += size * chunk[entry, 2]
-        size, often = 0.0, 0.0
-        if new > 0.0:
-            size, past, often = square / new, past / new, new * new / square
-        context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
-        seconds = _joint(data, at, size, past, float(singles), context)
-        if singles > 1:
-            part[0] = 0.0
-            _line(data, beside if new > 0.0 else alone, float(singles), 1, part)
-            if part[0] > 0.0:
-                longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
-                seconds += part[0] * max(longest - seconds, 0.0)
-        if often > 1.0:
-            more = _joint(data, at, size, past, 0.0, 0.0) - _joint(data, at, data[at + 5], 0.0, 0.0, 0.0)
-            seconds += (often - 1.0) * max(more, 0.0)
-        out[0] += layers * seconds
+    layers = data[at]
+    # The skew's two lines over decodes: of steps without chunks, and of steps with some.
+    alone, beside = at + 1, at + 2 + 2 * int(data[at + 1])
+    at = beside + 1 + 2 * int(data[beside])
+    # Several chunks are as many equal ones of the mean size, and after the mean past, of their tokens.
+    new, square, past = 0.0, 0.0, 0.0
+    for entry in range(features[F_PREFILLS]):
+        if chunk[entry, 1] == 1:
+            continue
+        size = float(chunk[entry, 1])
+        new += size
+        square += size * size
+        past += size * chunk[entry, 2]
+    size, often = 0.0, 0.0
+    if new > 0.0:
+        size, past, often = square / new, past / new, new * new / square
+    context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
+    seconds = _joint(data, at, size, past, float(singles), context)
+    if singles > 1:
+        part[0] = 0.0
+        _line(data, beside if new > 0.0 else alone, float(singles), 1, part)
+        if part[0] > 0.0:
+            longest = _joint(data, at, size, past, float(singles), float(features[F_LONGEST]))
+            seconds += part[0] * max(longest - seconds, 0.0)
+    if often > 1.0:
+        more = _joint(data, at, size, past, 0.0, 0.0) - _joint(data, at, data[at + 5], 0.0, 0.0, 0.0)
+        seconds += (often - 1.0) * max(more, 0.0)
+    out[0] += layers * seconds
     return max(1, int(out[0] * 1e9 + 0.5))

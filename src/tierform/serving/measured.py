@@ -63,7 +63,6 @@ class TableOracle:
                 [JOINT, 0],
                 line(self.tokens[0], self.tokens[1] + self.step_s),
                 line(*self.sequences),
-                line([0.0], np.zeros(1)),
                 [self.layers],
                 line(*self.skew[0]),
                 line(*self.skew[1]),

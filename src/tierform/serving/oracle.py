@@ -27,6 +27,7 @@ from tierform.serving.kernel_oracle import (
     FEATURES,
     FORMULA,
     OUTSIDE,
+    SCRATCH,
     step_cost,
 )
 
@@ -107,7 +108,7 @@ def packed_cost(packed: Floats, step: StepShape) -> StepCost:
     """What the compiled loop finds for a step."""
     features, chunk = step.features()
     out = np.zeros(1 + int(packed[1]))
-    nanoseconds = step_cost(packed, 0, features, chunk, np.zeros(4), out)
+    nanoseconds = step_cost(packed, 0, features, chunk, np.zeros(SCRATCH), out)
     return StepCost(nanoseconds * 1e-9, tuple(float(one) for one in out[1:]))
 
 
@@ -163,9 +164,3 @@ class FormulaOracle:
 def line(grid: Sequence[float] | Floats, values: Floats) -> Floats:
     """A table over one axis, packed: (points, grid, values (points, columns))."""
     return np.concatenate([[len(grid)], np.asarray(grid, float), np.asarray(values, float).ravel()])
-
-
-def plane(first: Sequence[float] | Floats, second: Sequence[float] | Floats, values: Floats) -> Floats:
-    """A table over two axes, packed; values (first, second, columns)."""
-    axes = [np.asarray(first, float), np.asarray(second, float)]
-    return np.concatenate([[len(first), len(second)], *axes, np.asarray(values, float).ravel()])

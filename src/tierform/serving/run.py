@@ -16,7 +16,7 @@ from tierform.errors import fail
 from tierform.serving import state
 from tierform.serving.engine import Engine
 from tierform.serving.kernel_loop import advance
-from tierform.serving.kernel_oracle import FEATURES
+from tierform.serving.kernel_oracle import FEATURES, SCRATCH
 from tierform.serving.requests import Requests
 from tierform.serving.state import (
     ASK_ORACLE,
@@ -301,6 +301,6 @@ def _logs(record: bool, sequences: int, components: int, most_blocks: int) -> Lo
         out=np.zeros(sequences, np.int32),
         features=np.zeros(FEATURES, np.int64),
         cost=np.zeros(1 + components),
-        part=np.zeros(4),
+        part=np.zeros(SCRATCH),
         found=np.zeros(most_blocks, np.int32),
     )

@@ -17,7 +17,6 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from math import fsum
 from typing import TypeVar
 
@@ -27,8 +26,10 @@ from numpy.typing import NDArray
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError
 from tierform.files import atomic_path, cache_folder, make_folder
-from tierform.serving.kernel_oracle import BOARD, TABLES
-from tierform.serving.oracle import StepCost, StepShape, line, packed_cost, plane
+from tierform.serving.kernel_oracle import BOARD
+from tierform.serving.oracle import StepCost, StepShape, line, packed_cost
+from tierform.serving.refining import Place, RefinedPlane, refined_line
+from tierform.serving.tables_parts import PartsTables, PassGrid
 from tierform.simulation.job import Job
 from tierform.simulation.ledger import Booked
 from tierform.simulation.power_cap import ARITHMETIC
@@ -42,11 +43,10 @@ from tierform.workload.task import SequenceGroup, Step
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-VERSION = 2  # of the tables: raise it when what they hold changes
+VERSION = 6  # of the tables: raise it when what they hold changes
 ROOMY = "1000 TB"
 AT_ONCE = 4  # passes among which the groups of one number of sequences are shared
 PASTS = (64, 256, 512, 1024, 2048, 4096, 8192, 16384)
-STRAIGHT = 0.002  # a table's line is straight where its middle is off by no more than this share
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ class SimulatedOracle:
 
     @property
     def _on_board(self) -> bool:
-        return len(self.chip.can.boards) == 1
+        return len(self.chip.can.boards) == 1 == len(self.chip.components)
 
     def _names(self) -> tuple[str, ...]:
         return tuple(sorted(self._result((SequenceGroup(1, 1, 16),)).energy_J_by_component))
@@ -191,8 +191,6 @@ class SimulatedOracle:
     def _board_tables(self) -> Floats:
         grid, board = self.grid, next(iter(self.chip.can.boards.values()))
         roomy = self._roomy()
-        pairs = [(n, 1, context - 1) for n in grid.sequences for context in grid.contexts]
-        chunks = [(1, chunk, past) for chunk in grid.chunks for past in grid.pasts]
         rows = sorted(
             {1, *(one for one in (16, 64, 65, 128, 129, 256, 257) if one < grid.sequences[-1]), grid.sequences[-1]}
         )
@@ -200,11 +198,16 @@ class SimulatedOracle:
         first = self._result([SequenceGroup(1, 1, 1)])
         run = first._run
         assert run is not None
-        tokens, by_tokens = _refined(grid.tokens, lambda one: self._parts(done(roomy._needed(1, one, 0))).tokens)
+        tokens, by_tokens = refined_line(grid.tokens, lambda one: self._parts(done(roomy._needed(1, one, 0))).tokens)
         heads = [self._parts(done(roomy._needed(one, 1, 1))).head for one in rows]
-        attention = roomy._attention(pairs, done) | roomy._attention(chunks, done)
-        decode = np.array([attention[n, 1, past + 1] for n, _, past in pairs])
-        prefill = np.array([attention[1, chunk, chunk + past] for _, chunk, past in chunks])
+        decode = RefinedPlane(
+            lambda places: roomy._kernels([(n, 1, context - 1) for n, context in places], places, done),
+            lambda n: float(np.interp(n, tokens, by_tokens[:, 0])),
+        ).build(grid.sequences, grid.contexts)
+        prefill = RefinedPlane(
+            lambda places: roomy._kernels([(1, chunk, past) for chunk, past in places], places, done),
+            lambda chunk: float(np.interp(chunk, tokens, by_tokens[:, 0])),
+        ).build(grid.chunks, grid.pasts)
         scale, static_W = run.scale, fsum(run.static_J.values()) / run.pass_s
         sampling_s = self.runtime.sampling_s * self.model.vocabulary / self.parallelism.data
         sampling_W = board.active_W + board.headroom_W * self.runtime.sampling_power / self.parallelism.tensor
@@ -218,10 +221,17 @@ class SimulatedOracle:
                 [BOARD, 1, *fixed],
                 line(tokens, by_tokens),
                 line(rows, np.stack(heads)),
-                plane(grid.sequences, grid.contexts, decode),
-                plane(grid.chunks, grid.pasts, prefill),
+                decode.packed(),
+                prefill.packed(),
             ]
         )
+
+    def _kernels(self, groups: list[tuple[int, int, int]], places: list[Place], done: _Progress) -> dict[Place, Floats]:
+        """What attention of each group takes, by the place of a table that asks for it."""
+        found = self._attention(groups, done)
+        return {
+            place: found[number, new, past + new] for place, (number, new, past) in zip(places, groups, strict=True)
+        }
 
     def _roomy(self) -> SimulatedOracle:
         """The same with a memory that holds every point of the tables: its size is no part of a kernel's time."""
@@ -270,46 +280,18 @@ class SimulatedOracle:
     def _needed(self, *group: int) -> Result:
         return self._result([SequenceGroup(*group)])
 
-    # -- any chip: whole passes -------------------------------------------------------------------------------
+    # -- any chip: parts of passes ----------------------------------------------------------------------------
     def _pass_tables(self) -> Floats:
-        grid, names = self.grid, self.components
-        coarse = [one for place, one in enumerate(grid.tokens) if place % 4 == 0 or one == grid.tokens[-1]]
-        sequences = list(grid.sequences[::2]) + ([grid.sequences[-1]] if len(grid.sequences) % 2 == 0 else [])
-        contexts = list(grid.contexts[::3]) + ([grid.contexts[-1]] if (len(grid.contexts) - 1) % 3 else [])
-        chunks, pasts = [grid.chunks[0], *grid.chunks[3::4], grid.chunks[-1]], list(grid.pasts[::3])
-        chunks = sorted(set(chunks))
-        passes = len(coarse) + len(sequences) * len(contexts) + len(chunks) * len(pasts)
+        grid = self.grid
+        tokens = [one for place, one in enumerate(grid.tokens) if place % 4 == 0 or one == grid.tokens[-1]]
+        contexts = sorted({*grid.contexts[::4], grid.contexts[-1]})
+        chunks = sorted({*grid.chunks[::4], grid.chunks[-1]})
+        sequences = sorted({*grid.sequences[::2], grid.sequences[-1]})
+        pasts = sorted({*grid.pasts[::3], grid.pasts[-1]})
+        passes = 2 * len(tokens) + 2 * len(sequences) * len(contexts) + 2 * len(chunks) * len(pasts)
         done = _Progress(passes, self.progress)
-
-        def row(result: Result | None) -> Floats | None:
-            if result is None:
-                return None
-            return np.array([result.latency_s, *(result.energy_J_by_component.get(name, 0.0) for name in names)])
-
-        def known(result: Result | None) -> Floats:
-            found = row(result)
-            assert found is not None
-            return found
-
-        prompt = np.stack([known(done(self._needed(1, one, 0))) for one in coarse])
-
-        def of_prompt(number: int) -> Floats:
-            return np.array([np.interp(number, coarse, column) for column in prompt.T])
-
-        decode = _complete([[row(done(self._try(n, 1, max(c - 1, 0)))) for c in contexts] for n in sequences], contexts)
-        decode -= np.stack([of_prompt(n) for n in sequences])[:, None, :]
-        after = _complete([[row(done(self._try(1, c, past))) for past in pasts] for c in chunks], pasts)
-        after -= after[:, :1, :].copy()
-        none = np.zeros((1, 1 + len(names)))
-        return np.concatenate(
-            [
-                [TABLES, len(names)],
-                line(coarse, prompt),
-                line([0.0], none),
-                line([0.0], none),
-                plane(sequences, contexts, decode),
-                plane(chunks, pasts, after),
-            ]
+        return PartsTables(lambda groups: self._result([SequenceGroup(*one) for one in groups]), done).pack(
+            PassGrid(tokens, sequences, contexts, chunks, pasts)
         )
 
 
@@ -324,40 +306,6 @@ class _Progress:
         if self.told is not None:
             self.told(self.done / self.total)
         return result
-
-
-def _refined(grid: tuple[int, ...], made: Callable[[int], Floats]) -> tuple[list[int], Floats]:
-    """A table with points added where the middle of two lies off their line."""
-    points = {one: made(one) for one in grid}
-    open_ = list(pairwise(grid))
-    while open_:
-        low, high = open_.pop()
-        if high - low < 2:
-            continue
-        middle = (low + high) // 2
-        points[middle] = made(middle)
-        straight = points[low] + (points[high] - points[low]) * (middle - low) / (high - low)
-        if abs(points[middle][0] - straight[0]) > STRAIGHT * points[middle][0]:
-            open_ += [(low, middle), (middle, high)]
-    places = sorted(points)
-    return places, np.stack([points[one] for one in places])
-
-
-def _complete(rows: list[list[Floats | None]], grid: Iterable[int]) -> Floats:
-    """A table without gaps: what did not fit the memory goes on as the two points before it."""
-    places = list(grid)
-    made = []
-    for row in rows:
-        full: list[Floats] = []
-        for place, value in enumerate(row):
-            if value is None:
-                if len(full) < 2:
-                    raise TierformError([Problem("not even two short contexts fit the memory", key="chip")])
-                slope = (full[-1] - full[-2]) / (places[place - 1] - places[place - 2])
-                value = full[-1] + slope * (places[place] - places[place - 1])
-            full.append(value)
-        made.append(full)
-    return np.array(made)
 
 
 __all__ = ["Grid", "SimulatedOracle", "grid_for"]

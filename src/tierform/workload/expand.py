@@ -198,6 +198,7 @@ def _parts(plan: Plan, p: Pass, parts: int) -> list[tuple[Pass, int]]:
             number,
         )
         for numbers, number in parts_of([group.sequences for group in p.groups], parts)
+        if any(numbers)  # more parts than a kind has sequences: the last ones hold none
     ]
     if not plan.model.experts or len(made) == 1:
         return made
