@@ -123,6 +123,9 @@ gpu      | l2_partitions             | time+
 gpu      | compute_efficiency        | time-
 gpu      | memory_efficiency         | time-
 gpu      | launch                    | time+
+gpu      | issue                     | time+
+gpu      | in_step_time              | time+
+gpu      | light_time.*              | time+
 gpu      | operation_energy.*        | energy+
 gpu      | memory_energy             | energy+
 gpu      | idle_power                | leakage+ headroom-

@@ -10,13 +10,23 @@ import pytest
 from tierform.cli.main import main
 from tierform.errors import TierformError
 from tierform.studies import STUDIES, StudyOptions
-from tierform.studies.hpt import StepCosts, amdahl, share_for, whole_run
+from tierform.studies.hpt import amdahl, share_for
+from tierform.tuning.costs import PhaseCost, StepCosts, whole_run
 
-COSTS = StepCosts(full_s=10, full_J=100, trial_s=8, trial_J=60, low_s=1, low_J=5, move_s=3, move_J=7)
+
+def step(seconds: float, joules: float) -> PhaseCost:
+    return PhaseCost(seconds, seconds, 0.0, 0.0, joules, memory_B=1.0)
+
+
+COSTS = StepCosts(step(10, 100), trial=step(8, 60), low=step(1, 5), move_s=3, move_J=7)
 
 
 def test_the_run_by_hand() -> None:
-    assert whole_run(COSTS, 100, 20, 4) == (20 * 10 + 4 * 8 + 3 + 80, 20 * 100 + 4 * 60 + 7 + 80 * 5, 1000, 10000)
+    run = whole_run(COSTS, 100, 20, 4)
+    assert run.seconds == 20 * 10 + 4 * 8 + 3 + 80 and run.joules == 20 * 100 + 4 * 60 + 7 + 80 * 5
+    assert (run.full_s, run.full_J) == (1000, 10000) and run.saved_time == pytest.approx(1 - 315 / 1000)
+    never = whole_run(COSTS, 100, None, 4)
+    assert never.seconds == never.full_s and never.saved_energy == 0.0
 
 
 def test_amdahl_as_published() -> None:

@@ -68,7 +68,13 @@ def command(
         shown.add_task("fitting", total=None)
         result = calibrate(found, rows, seed=seed)
     files = write_files(result, name, out, board_power)
-    _show(result, files)
+    ratio = None
+    if found.issue_s:  # a processor, whose kernels were measured one by one
+        from tierform.tuning.reference_step import in_step_ratio
+
+        ratio = in_step_ratio(files[-1])
+        files = write_files(result, name, out, board_power, ratio)
+    _show(result, files, ratio)
     if json_file:
         write_json(json_file, _figures(result, files))
 
@@ -94,7 +100,7 @@ def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> 
     return rows
 
 
-def _show(result: Calibration, files: list[Path]) -> None:
+def _show(result: Calibration, files: list[Path], in_step: float | None) -> None:
     import numpy as np
 
     device = result.device
@@ -104,6 +110,11 @@ def _show(result: Calibration, files: list[Path]) -> None:
         ["memory bandwidth", f"{device.bandwidth_B_per_s / 1e9:.4g} GB/s"],
         ["launch", f"{device.launch_s * 1e6:.3g} us"],
     ]
+    if in_step is not None:
+        figures += [
+            ["an operator's issue", f"{device.issue_s * 1e6:.3g} us"],
+            ["a kernel in a step over alone", f"{in_step:.3g}"],
+        ]
     print_table("measured", ["figure", "value"], figures)
     rows = [
         [

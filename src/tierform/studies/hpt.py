@@ -49,31 +49,6 @@ CASES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class StepCosts:
-    """Seconds and joules of one step: full and low-rank on the GPU, low-rank on the chip; of moving there once."""
-
-    full_s: float
-    full_J: float
-    trial_s: float
-    trial_J: float
-    low_s: float
-    low_J: float
-    move_s: float
-    move_J: float
-
-
-def whole_run(costs: StepCosts, steps: int, switch: int, window: int) -> tuple[float, float, float, float]:
-    """Seconds and joules of hybrid training that switches after `switch` steps, and of full training throughout.
-
-    The last `window` steps before the switch are the trial: a full and a low-rank step each.
-    """
-    left = steps - switch
-    seconds = switch * costs.full_s + window * costs.trial_s + costs.move_s + left * costs.low_s
-    joules = switch * costs.full_J + window * costs.trial_J + costs.move_J + left * costs.low_J
-    return seconds, joules, steps * costs.full_s, steps * costs.full_J
-
-
 def amdahl(before: float, twice: float, speedup: float) -> float:
     """1 / (f + g + (1 - f) / s): share before the switch, share of trial steps, speed-up of a step after it."""
     return 1 / (before + twice + (1 - before) / speedup)
@@ -85,19 +60,18 @@ def share_for(ratio: float, speedup: float, twice: float) -> float | None:
     return share if share >= 0 else None
 
 
-def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[StepCosts, dict[str, Any], list[Any]]:
+def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[Any, dict[str, Any], list[Any]]:
     from tierform.chip.description import load_chip
     from tierform.simulation.simulate import simulate
-    from tierform.workload import FineTuning, LoRA, Training, expand, load_model
+    from tierform.tuning.costs import PhaseCost, StepCosts, low_rank_of, step_task
+    from tierform.workload import Full, expand, load_model
 
     model = load_model(case.model)
     gpu, chip = (
         load_chip(options.settings.get(key, key_default)) for key, key_default in (("gpu", "a100"), ("chip", "hpt"))
     )
     options.say(f"{name}: GPU and chip, one step")
-    full_task = Training(batch=1, sequence=case.tokens)
-    kept = ("embedding", "head") if ends else ()
-    low_task = FineTuning(LoRA(RANK, ("q", "v"), kept), batch=1, sequence=case.tokens)
+    full_task, low_task = step_task(model, Full()), step_task(model, low_rank_of(RANK, ends=ends))
     full, trial = simulate(model, full_task, gpu), simulate(model, low_task, gpu)
     low = simulate(model, low_task, chip)
     scale = _number(options, "gpu_step", 0.0) / full.latency_s or 1.0
@@ -115,14 +89,7 @@ def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[St
             one = component.programming_cost(count)
             move_s, move_J, reprogrammed = move_s + one.latency_s, move_J + one.total_energy_J, reprogrammed + count
     costs = StepCosts(
-        full_s=full.latency_s * scale,
-        full_J=full.energy_J * scale,
-        trial_s=trial.latency_s * scale,
-        trial_J=trial.energy_J * scale,
-        low_s=low.latency_s,
-        low_J=low.energy_J,
-        move_s=move_s,
-        move_J=move_J,
+        PhaseCost.of(full).scaled(scale), PhaseCost.of(trial).scaled(scale), PhaseCost.of(low), move_s, move_J
     )
     device: Any = gpu.components.get("gpu")
     kernels = sum(times for _, _, _, times in expand(model, full_task).occurrences())
@@ -169,6 +136,8 @@ def _measured(options: StudyOptions) -> tuple[str, float, float, int, int] | Non
 
 def run(options: StudyOptions) -> StudyResult:
     """The study; settings: chip, gpu, ends (learn or frozen), link (B/s), link_energy (J/bit), gpu_step (s), log."""
+    from tierform.tuning.costs import whole_run
+
     options.check_settings(SETTINGS)
     ends = options.settings.get("ends", "learn")
     if ends not in ("learn", "frozen"):
@@ -188,16 +157,16 @@ def run(options: StudyOptions) -> StudyResult:
         case = CASES[name]
         costs, more, assumed = _costs(name, case, options, ends == "learn")
         assumptions |= dict.fromkeys(assumed)
-        s, e = costs.full_s / costs.low_s, costs.full_J / costs.low_J
+        s, e = costs.full.seconds / costs.low.seconds, costs.full.joules / costs.low.joules
         steps_rows.append(
             (
                 name,
-                1e3 * costs.full_s,
-                1e3 * costs.trial_s,
-                1e3 * costs.low_s,
+                1e3 * costs.full.seconds,
+                1e3 * costs.trial.seconds,
+                1e3 * costs.low.seconds,
                 s,
-                1e3 * costs.full_J,
-                1e3 * costs.low_J,
+                1e3 * costs.full.joules,
+                1e3 * costs.low.joules,
                 e,
                 more["operators"],
                 1e3 * more["launch_s"],
@@ -208,22 +177,23 @@ def run(options: StudyOptions) -> StudyResult:
         previous = math.inf
         falling = True
         for switch in sorted({place for place in places if earliest <= place < case.steps}):
-            time, energy, full_time, full_energy = whole_run(costs, case.steps, switch, case.window)
+            whole = whole_run(costs, case.steps, switch, case.window)
+            faster, less = whole.full_s / whole.seconds, whole.full_J / whole.joules
             run_rows.append(
                 (
                     name,
                     switch,
                     100 * switch / case.steps,
-                    full_time,
-                    time,
-                    full_time / time,
-                    full_energy / energy,
+                    whole.full_s,
+                    whole.seconds,
+                    faster,
+                    less,
                     case.known,
                 )
             )
-            best_time, best_energy = max(best_time, full_time / time), max(best_energy, full_energy / energy)
-            falling &= (full_time / time <= previous) or costs.low_s > costs.full_s
-            previous = full_time / time
+            best_time, best_energy = max(best_time, faster), max(best_energy, less)
+            falling &= (faster <= previous) or costs.low.seconds > costs.full.seconds
+            previous = faster
         checks.append(Check(f"{name}: the later the switch, the smaller the gain", falling, f"s = {s:.2f}"))
         twice = case.window / case.steps
         early = amdahl(earliest / case.steps, twice, s)
@@ -263,7 +233,7 @@ def run(options: StudyOptions) -> StudyResult:
                 ("the same share of the run", round(before * case.steps), round(trial * case.steps)),
                 ("as many windows", windows * case.window, repeated * case.window),
             ):
-                time, energy, full_time, full_energy = whole_run(costs, case.steps, switch, twice_steps)
+                whole = whole_run(costs, case.steps, switch, twice_steps)
                 logged.append(
                     (
                         name,
@@ -271,8 +241,8 @@ def run(options: StudyOptions) -> StudyResult:
                         switch,
                         100 * switch / case.steps,
                         100 * twice_steps / case.steps,
-                        full_time / time,
-                        full_energy / energy,
+                        whole.full_s / whole.seconds,
+                        whole.full_J / whole.joules,
                     )
                 )
     tables = [

@@ -8,7 +8,7 @@ measured here.  Energies are not measured: they follow from a board power that t
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +24,8 @@ from tierform.files import write_text
 
 FIT_LIMIT = 650  # rows in a thousand that are fitted
 LEAST_ROWS = 32
+MANY = 1e6  # operands in turn
+SMALL_TILES = [(1, 16), (1, 64), (2, 32), (4, 32), (8, 32)]  # a processor's kernels for few rows
 TILES = [(16, 32), (16, 128), (32, 64), (32, 128), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128)]
 # Where the search begins: a device without surprises.
 START = {
@@ -95,9 +97,9 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
         fit_rows,
         held,
         START,
-        TILES,
+        TILES if device.kind == "cuda" else SMALL_TILES + TILES,
         None,
-        copies=1.0,
+        copies=1.0 if device.kind == "cuda" else MANY,
         input_B=_WIDTH.get(device.format, 2.0),
         starts=2,
         seed=seed,
@@ -105,22 +107,28 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
     return Calibration(device, fit, len(fit_rows), len(held))
 
 
-def write_files(calibration: Calibration, name: str, folder: Path, board_power_W: float | None = None) -> list[Path]:
-    """The component file and the chip file, ``<name>-gpu.yaml`` and ``<name>.yaml``, in `folder`."""
+def write_files(
+    calibration: Calibration, name: str, folder: Path, board_power_W: float | None = None, in_step: float | None = None
+) -> list[Path]:
+    """The component file and the chip file, ``<name>-gpu.yaml`` and ``<name>.yaml``, in `folder`.
+
+    `in_step` is the measured time of kernels in a step over that of kernels alone.
+    """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         fail("a name is made of small letters, digits, dots and dashes", key="--name", value=name)
     component, chip = folder / f"{name}-gpu.yaml", folder / f"{name}.yaml"
-    write_text(component, component_text(calibration, board_power_W))
+    write_text(component, component_text(calibration, board_power_W, in_step))
     write_text(chip, _chip_text(calibration, name, component.name))
     return [component, chip]
 
 
-def component_text(calibration: Calibration, board_power_W: float | None = None) -> str:
+def component_text(calibration: Calibration, board_power_W: float | None = None, in_step: float | None = None) -> str:
     """The component file's text."""
     device, form = calibration.device, calibration.device.format
     power = board_power_W or (300.0 if device.kind == "cuda" else 65.0)
     evidence = "given by the user" if board_power_W else "not measured; typical of the class"
     parameters = {name: calibration.fit.parameters[name] for name in FITTED}
+    tiles = TILES if device.kind == "cuda" else SMALL_TILES + TILES
     spent = 0.8 * power / device.peak_per_s
     told = f'kind: assumed, note: "as the system reports for {device.kind}"'
 
@@ -153,7 +161,9 @@ def component_text(calibration: Calibration, board_power_W: float | None = None)
         'l2_partitions: {value: 1, kind: assumed, note: "one cache"}',
         'compute_efficiency: {value: 0.8, kind: assumed, note: "vector kernels; not measured"}',
         'memory_efficiency: {value: 1, kind: assumed, note: "the bandwidth is a measured one"}',
-        f"launch: {measured(f'{device.launch_s * 1e6:.4g} us')}",
+        f"launch: {measured(f'{0 if device.issue_s else device.launch_s * 1e6:.4g} us')}",
+        *_own_kernels(device, measured),
+        *([] if in_step is None else [f"in_step_time: {measured(f'{in_step:.5g}')}"]),
         "operation_energy:",
         f'  fp32: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}',
         f'  bf16: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}',
@@ -163,12 +173,20 @@ def component_text(calibration: Calibration, board_power_W: float | None = None)
         'die_area: {value: 400 mm^2, kind: assumed, note: "not known"}',
         "products:",
         *(f"  {name}: {{value: {value:.6g}, {calibration.evidence(name)}}}" for name, value in parameters.items()),
-        f"  tiles: [{', '.join(f'[{rows}, {columns}]' for rows, columns in TILES)}]",
+        f"  tiles: [{', '.join(f'[{rows}, {columns}]' for rows, columns in tiles)}]",
         "held_out_error:",
         f"  product_median: {{value: {calibration.held_out_median:.5g}, kind: measured, source: calibration}}",
         f"  product_90: {{value: {calibration.held_out_percentile_90:.5g}, kind: measured, source: calibration}}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _own_kernels(device: Device, measured: Callable[[str], str]) -> list[str]:
+    """What a processor that issues its own kernels has: time of the host, times of light kernels, nothing fused."""
+    if not device.issue_s:
+        return []
+    lines = ["fusion: false", f"issue: {measured(f'{device.issue_s * 1e6:.4g} us')}", "light_time:"]
+    return lines + [f"  {name}: {measured(f'{seconds * 1e9:.4g} ns')}" for name, seconds in device.light_s]
 
 
 def _chip_text(calibration: Calibration, name: str, component: str) -> str:

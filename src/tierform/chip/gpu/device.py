@@ -38,6 +38,12 @@ _MANY = 1e6  # as many distinct weights as defeat any cache
 _FUSED_KEPT = 512  # blocks whose fused kernels are remembered
 
 
+def light_kernel(operator: Operator) -> str:
+    """What a kernel that is no product is called in `light_time`; one that also makes a mask draws random numbers."""
+    masked = operator.kind is Kind.ELEMENTWISE and len(operator.outputs) > 1 and operator.outputs[1].precision == "int8"
+    return "dropout" if masked else operator.kind.value
+
+
 @dataclass(frozen=True)
 class Gpu:
     """One GPU (or `units` of them side by side, each with its own share of the work).
@@ -119,7 +125,10 @@ class Gpu:
                 fix=self.why_not(operator),
             )
         read_B = float(operator.read_B)
-        seconds = self._seconds(operator, read_B)
+        p = self.parameters
+        seconds = self._seconds(operator, read_B) + (p.issue.value if p.issue else 0.0)
+        if p.in_step_time is not None:
+            seconds *= p.in_step_time.value
         energy = self.arithmetic_J(operator)
         return self.kernel_cost(operator, seconds, energy, read_B, float(operator.output_B))
 
@@ -127,9 +136,15 @@ class Gpu:
         p = self.parameters
         if operator.kind is Kind.MATMUL and self.products is not None:
             return self.beside_fitted(lambda gpu: gpu._product_s(operator, gpu.products) if gpu.products else 0.0)
+        size_B = read_B + operator.output_B
+        if (element := p.light_time.get(light_kernel(operator))) is not None:
+            most = max(operand.elements for operand in (*operator.inputs, *operator.outputs))
+            beyond = self.memory_s(size_B) if size_B > p.l2_capacity.value else 0.0
+            own: float = most * element.value / self.units
+            return p.launch.value + max(own, beyond)
         peak = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         arithmetic_s = operator.operations / ((peak or 1.0) * p.compute_efficiency.value * self.units)
-        return p.launch.value + max(arithmetic_s, self.memory_s(read_B + operator.output_B))
+        return p.launch.value + max(arithmetic_s, self.memory_s(size_B))
 
     @cached_property
     def fitted(self) -> Gpu | None:

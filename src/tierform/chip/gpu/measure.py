@@ -1,13 +1,15 @@
 """Measuring a device with torch: products of many shapes, streaming bandwidth, the cost of a launch.
 
 Shapes are drawn from a fixed grid by a seed, smaller ones more often than those that take long.  A CUDA (or ROCm)
-device is timed by its events, the median of repeats.  The CPU is timed as the quickest of repeats that together last
-some milliseconds (other load only adds); with one thread by its own processor time, which other load hardly touches,
-with several by the wall clock, so that the machine should then have nothing else to do.
+device is timed by its events, the median of repeats.  The CPU is timed as the median of repeats that together last
+some milliseconds, its products on weights in turn that no cache holds, as a model's are: with one thread by its own
+processor time, with several by the wall clock, so that the machine should then have nothing else to do.  What else
+loads the machine fills its caches and slows its clock, as it will the run that is to be foretold.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import time
@@ -23,6 +25,7 @@ from tierform.errors import MissingDependency, fail
 
 _M = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 _NK = (64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288)
+_COLD_B, _MOST_WEIGHTS = 384 * 2**20, 4096  # a processor's weights come from memory, as those of a training step do
 _QUICK_S, _FULL_S = 0.02, 0.2  # the longest single product, in time at the measured peak
 
 
@@ -40,6 +43,8 @@ class Device:
     clock_Hz: float
     cache_B: float
     memory_B: float
+    issue_s: float = 0.0
+    light_s: tuple[tuple[str, float], ...] = ()
 
 
 def torch_or_fail() -> Any:
@@ -97,19 +102,68 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
         clock_Hz=_cpu_clock_Hz(),
         cache_B=_cpu_cache_B(),
         memory_B=memory,
+        issue_s=_issue_s(torch, clock),
+        light_s=_light_s(torch, clock),
     )
+
+
+def _issue_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> float:
+    """Time of an operator that has next to nothing to do, forward or backward: dispatch, autograd, allocation."""
+    layer, x, length = torch.nn.Linear(8, 8), torch.randn(1, 8), 20
+
+    def chain() -> None:
+        y = x
+        for _ in range(length):
+            y = torch.relu(layer(y))
+        y.sum().backward()
+
+    return clock(chain) / (4 * length)  # two operators a turn, each with one that goes backward
+
+
+def _light_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> tuple[tuple[str, float], ...]:
+    """Seconds that an element takes in each kind of light kernel: tensors that caches hold, less a call on a small one.
+
+    Forward and backward alike, as both pass once over about as many values.
+    """
+    functional = torch.nn.functional
+    kinds: dict[str, Callable[[Any], Any]] = {
+        "softmax": lambda x: torch.softmax(x, -1),
+        "normalization": lambda x: functional.layer_norm(x, x.shape[-1:]),
+        "activation": functional.silu,
+        "elementwise": lambda x: x + x,
+    }
+    found: dict[str, float] = {}
+    few, many = (torch.randn(rows, 512, requires_grad=True) for rows in (1, 513))
+
+    def element_s(work: Callable[[Any], Any], passes: int) -> float:
+        seconds: list[float] = [clock(lambda x=x: work(x)) for x in (few, many)]  # type: ignore[misc]
+        return max(1e-12, (seconds[1] - seconds[0]) / (passes * float(many.numel() - few.numel())))
+
+    for name, function in kinds.items():
+        found[name] = element_s(lambda x, f=function: torch.autograd.grad(f(x), x, torch.ones_like(x)), 2)  # type: ignore[misc]
+    found["rotary"] = found["elementwise"]
+    found["dropout"] = element_s(lambda x: functional.dropout(x.detach(), 0.1, True), 1)
+    return tuple(found.items())
 
 
 def measure_products(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> Iterator[Sample]:
     """`count` products of different shapes, one after the other (so that a caller can show progress and stop)."""
     torch = torch_or_fail()
     clock = _timer(torch, device.kind)
+    small = torch.randn(2**22) if device.kind != "cuda" else None
+    store = None if small is None else small.repeat(max(2, min(_COLD_B, int(device.memory_B / 16)) // (4 * 2**22)))
     for m, n, k in chosen_shapes(device, count, quick=quick, seed=seed):
         a = _matrix(torch, device.kind, device.format, m, k)
-        b = _matrix(torch, device.kind, device.format, n, k).t()
-        out = a @ b
-        seconds = clock(lambda a=a, b=b, out=out: torch.matmul(a, b, out=out))  # type: ignore[misc]
+        weights = [_matrix(torch, device.kind, device.format, n, k).t()] if store is None else _parts(store, n, k)
+        out, turn = a @ weights[0], itertools.cycle(weights)
+        seconds = clock(lambda a=a, turn=turn, out=out: torch.matmul(a, next(turn), out=out))  # type: ignore[misc]
         yield Sample(device.name, "product", device.format, (m, n, k), seconds)
+
+
+def _parts(store: Any, n: int, k: int) -> list[Any]:
+    """Weights of one size that lie one after the other in a store that no cache holds."""
+    count = max(1, min(_MOST_WEIGHTS, store.numel() // (n * k)))
+    return [store[place * n * k : (place + 1) * n * k].view(n, k).t() for place in range(count)]
 
 
 def chosen_shapes(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> list[tuple[int, int, int]]:
@@ -143,7 +197,7 @@ def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
             start = clock()
             work()
             times.append(clock() - start)
-        return float(np.min(times))
+        return float(np.median(times))
 
     def on_gpu(work: Callable[[], Any]) -> float:
         for _ in range(3):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from tierform.provenance import Constant
 from tierform.schema import Count, FileModel, quantity
@@ -19,6 +19,7 @@ _Ratio = Annotated[Constant, quantity("1", above=0)]
 _Count = Annotated[Constant, quantity("1", minimum=0)]
 _Energy = Annotated[Constant, quantity("J", minimum=0)]
 _Rate = Annotated[Constant, quantity("1/s", above=0)]
+LIGHT_KERNELS = ("softmax", "normalization", "activation", "elementwise", "rotary", "dropout")
 
 
 class ProductParameters(FileModel):
@@ -158,6 +159,28 @@ class GpuParameters(FileModel):
     launch: Annotated[Constant, quantity("s", minimum=0)] = Field(
         description="Time of starting a kernel without a fitted model"
     )
+    issue: Annotated[Constant, quantity("s", minimum=0)] | None = Field(
+        None,
+        description="Time of the host that issues an operator, in which nothing computes: of a processor that issues "
+        "its own kernels; none when left out",
+    )
+    in_step_time: _Ratio | None = Field(
+        None,
+        description="Time of an operator in a step over its kernel's alone, measured on a step; 1 when left out",
+    )
+    light_time: dict[str, Annotated[Constant, quantity("s", above=0)]] = Field(
+        {},
+        description="Measured time that an element takes in kernels that are no products, by kind, from and to caches; "
+        "arithmetic and bytes by the peaks where a kind is left out",
+    )
+
+    @field_validator("light_time")
+    @classmethod
+    def _known_kernels(cls, given: dict[str, Constant]) -> dict[str, Constant]:
+        if unknown := sorted(set(given) - set(LIGHT_KERNELS)):
+            raise ValueError(f"no such kind of kernel: {', '.join(unknown)}; known: {', '.join(LIGHT_KERNELS)}")
+        return given
+
     operation_energy: dict[str, _Energy] = Field(description="Energy of an operation by number format")
     memory_energy: Annotated[Constant, quantity("J/B", minimum=0)] = Field(
         description="Energy of a byte from or to the memory"
