@@ -32,9 +32,11 @@ export async function inflate(text: string): Promise<unknown> {
 }
 export async function content(): Promise<Content> {
   const kept = document.getElementById('content')
-  if (kept) return (await inflate(kept.textContent ?? '')) as Content
+  if (kept) return whole((await inflate(kept.textContent ?? '')) as Content)
   const answer = await ask('api/content')
   if (answer.status === 401) throw new Error('This address has no token. Open the one that `tierform studio` printed.')
   if (!answer.ok) throw new Error(`The studio answered ${answer.status}. Is it still running?`)
-  return (await answer.json()) as Content
+  return whole((await answer.json()) as Content)
 }
+/** Designs that a study has as whole runs are runs of the page. */
+const whole = (given: Content): Content => ({ ...given, runs: [...given.runs, ...given.studies.flatMap((one) => Object.values(one.designs))] })

@@ -1,6 +1,6 @@
 // Jobs of the server: ask, read what it tells as it comes, stop.
 import { ask } from './data'
-import type { Influence, Problem, Run, View } from './types'
+import type { Influence, Problem, Run, Service, View } from './types'
 
 export interface FitRow {
   name: string; capacity_B: number; parts_B: Record<string, number>; most_batch?: number; problem?: string
@@ -14,12 +14,13 @@ export type Told =
   | { event: 'problem'; problems: Problem[] }
   | { event: 'influence'; found: Influence[] }
   | { event: 'constants'; constants: Constant[] }
+  | { event: 'service'; service: Service }
   | { event: 'text'; name: string; text: string }
   | ({ event: 'fit' } & FitRow)
 export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string }
 
 /** Runs a task; each event goes to `tell`.  Returns what stops it. */
-export function start(task: { kind: string; job: unknown; vary?: unknown }, tell: (told: Told) => void): () => void {
+export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number }, tell: (told: Told) => void): () => void {
   const control = new AbortController()
   let id = '', over = false
   const done = (told: Told) => { over = over || told.event === 'end' || told.event === 'problem' || told.event === 'stopped'; tell(told) }

@@ -6,7 +6,7 @@ import { Answer } from './answer'
 import { ChipPage } from './chip/page'
 import type { Mode } from './colour'
 import { content } from './data'
-import { Bar, Keys, pagesOf } from './frame'
+import { ALONE, Bar, Keys, pagesOf } from './frame'
 import { Start } from './pages/start'
 import { script } from './parts'
 import { change, go, useRoute } from './route'
@@ -26,15 +26,18 @@ function useMode(asked: string | null): Mode {
   return mode
 }
 
-function Page({ page, run, runs, mode, given }: { page: string; run: Run; runs: Run[]; mode: Mode; given: Content }) {
-  if (page !== 'chip') return <More page={page} run={run} runs={runs} mode={mode} given={given} />
+function Page(shown: Shown & { run: Run }) {
+  const { page, run, mode } = shown
+  if (page !== 'chip') return <More {...shown} />
   if (!run.result.view) {
     return <div class="page"><section class="empty"><h2>This file has no picture of the chip</h2><p>It was written by an older version, or the run came from another process. Simulate again: <code>tierform simulate … --json run.json</code></p></section></div>
   }
   return <ChipPage run={run} mode={mode} />
 }
 
-export interface Shown { page: string; run: Run | undefined; runs: Run[]; mode: Mode; given: Content }
+export interface Shown { page: string; run: Run | undefined; runs: Run[]; mode: Mode; given: Content; add: (run: Run) => void }
+/** Pages that tell their own answer. */
+const OWN = [...ALONE, 'compare', 'whatif']
 type MoreModule = { Pages: (shown: Shown) => JSX.Element | null }
 
 /** The other pages come in a script of their own, when one of them is asked for. */
@@ -46,7 +49,10 @@ function More(shown: Shown) {
   return module ? <module.Pages {...shown} /> : <div class="page" />
 }
 
-function App({ given }: { given: Content }) {
+function App({ given: opened }: { given: Content }) {
+  const [added, setAdded] = useState<Run[]>([])
+  const given = { ...opened, runs: [...opened.runs, ...added] }
+  const add = (run: Run) => setAdded((known) => [...known.filter((one) => one.id !== run.id), run])
   const { page, params } = useRoute()
   const mode = useMode(params.get('theme'))
   const [help, setHelp] = useState(false)
@@ -64,7 +70,7 @@ function App({ given }: { given: Content }) {
     const listener = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement
       if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) return
-      const number = Number(event.key)
+      const number = event.key === '0' ? 10 : Number(event.key)
       if (number >= 1 && number <= pages.length) go(pages[number - 1]![0])
       else if (event.key === '?') setHelp((open) => !open)
       else if (event.key === 'Escape') { setHelp(false); change({ tile: null, find: null, t: null }) }
@@ -84,9 +90,9 @@ function App({ given }: { given: Content }) {
     <>
       <a class="skip" href="#main" onClick={(event) => { event.preventDefault(); document.getElementById('main')?.focus() }}>Skip to the page</a>
       <Bar given={given} page={shown} run={run} against={against} mode={mode} params={params} onHelp={() => setHelp(true)} />
-      <main id="main" tabIndex={run || page ? -1 : 0} class={run || page ? '' : 'bare'}>
-        {run && !['compare', 'fit', 'ledger', 'whatif'].includes(shown) && <Answer run={run} against={against} route={params} />}
-        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} /> : ['fit', 'ledger'].includes(page) ? <More page={page} run={undefined} runs={[]} mode={mode} given={given} /> : <Start given={given} />}
+      <main id="main" tabIndex={run || ALONE.includes(shown) ? -1 : 0} class={run || ALONE.includes(shown) ? '' : 'bare'}>
+        {run && !OWN.includes(shown) && <Answer run={run} against={against} route={params} />}
+        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} add={add} /> : ALONE.includes(shown) ? <More page={shown} run={undefined} runs={[]} mode={mode} given={given} add={add} /> : <Start given={given} />}
       </main>
       {help && <Keys pages={pages} onClose={() => setHelp(false)} />}
       <p class="said" role="status">{said}</p>

@@ -2,21 +2,25 @@
 import type { Shown } from './main'
 import { ComparePage } from './pages/compare'
 import { ConstantsPage } from './pages/constants'
+import { ExplorationPage } from './pages/exploration'
 import { FiguresPage } from './pages/figures'
 import { FitPage } from './pages/fit'
 import { LedgerPage } from './pages/ledger'
 import { OperatorsPage } from './pages/operators'
+import { ServingPage } from './pages/serving'
 import { TimelinePage } from './pages/timeline'
 import { WhatIfPage } from './pages/whatif'
 
-export function Pages({ page, run, runs, mode, given }: Shown) {
+export function Pages({ page, run, runs, mode, given, add }: Shown) {
   if (page === 'ledger') return <LedgerPage engines={given.ledger} />
   if (page === 'fit' && !given.exported) return <FitPage run={run} mode={mode} />
+  if (page === 'serving') return <ServingPage given={given} run={run} mode={mode} />
+  if (page === 'exploration') return <ExplorationPage given={given} mode={mode} add={add} />
   if (run && page === 'compare') return <ComparePage runs={runs} mode={mode} />
   if (run && page === 'constants') return <ConstantsPage run={run} />
   if (run && page === 'figures') return <FiguresPage run={run} />
   if (run?.result.view && page === 'operators') return <OperatorsPage key={run.id} run={run} mode={mode} />
   if (run?.result.view && page === 'timeline') return <TimelinePage key={run.id} run={run} mode={mode} />
   if (run?.result.view && page === 'whatif') return <WhatIfPage run={run} content={given} mode={mode} />
-  return <div class="page"><section class="empty"><h2>No such page</h2><p>Nothing is called \u201c{page}\u201d here{run && !run.result.view ? ', or this file has no view: simulate again' : ''}.</p></section></div>
+  return <div class="page"><section class="empty"><h2>No such page</h2><p>Nothing is called “{page}” here{run && !run.result.view ? ', or this file has no view: simulate again' : ''}.</p></section></div>
 }

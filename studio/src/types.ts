@@ -158,6 +158,55 @@ export interface Engine {
   passed_points: (boolean | null)[]
   fitted: boolean[]
 }
+/** A serving run: the figures of its file (tierform.service/1) and its view (tierform.service_view/1). */
+export type Spread = Record<'mean' | 'p50' | 'p90' | 'p95' | 'p99', number | null>
+export type Wait = 'ttft_s' | 'tpot_s' | 'e2e_s' | 'queue_s'
+type Numbers = (number | null)[]
+export interface ServiceFigures {
+  model: string; chip: string; chips: number; replicas: number; router: string; requests_from: string
+  engine: Record<string, unknown>; requests: number; counts: Record<string, number>; seconds: number
+  ttft_s: Spread; tpot_s: Spread; e2e_s: Spread; queue_s: Spread
+  requests_per_s: number; output_tokens_per_s: number; slo: string; goodput_per_s: number; within_slo: number
+  preemptions: number; prefix_hit_share: number; energy_J: number | null; energy_J_by_component: Record<string, number>
+  energy_J_per_output_token: number | null; energy_J_per_request: number | null; average_power_W: number | null
+  busy_share: number; steps: number; capacity: [string, string][]; notes: string[]
+}
+export interface OverTime {
+  end_s: number; pieces?: number; arrivals_per_s: Numbers; finished_per_s: Numbers; waiting: Numbers; running: Numbers; output_tokens_per_s: Numbers
+  kv_share: Numbers | null; busy_share: Numbers | null; power_W: Numbers | null
+  heat: { time_s: number[]; peak_K?: number[]; clock?: number[] } | null
+}
+export interface ServiceView {
+  slo: Record<'ttft_s' | 'tpot_s' | 'e2e_s', number | null>
+  keeps: Record<string, number | null>
+  shares: Record<Wait, Numbers>
+  arrivals: { rate_per_s: number | null; last_s: number; waiting_at_last: number; grows: boolean }
+  waits: { time_s: number[]; ttft_s: { p50: Numbers; p95: Numbers }; tpot_s: { p50: Numbers; p95: Numbers } }
+  over_time: OverTime
+}
+export interface LoadPoint {
+  factor: number; offered_per_s: number; within: number; goodput_per_s: number; grows: boolean
+  ttft_s: Spread; tpot_s: Spread; e2e_s: Spread; energy_J_per_output_token: number | null; average_power_W: number | null
+}
+export interface Service {
+  id: string; name: string; file: string; service: ServiceFigures | null; view: ServiceView | null; by: string | null
+  search: { within: number; best: { offered_per_s: number; within: number; goodput_per_s: number } | null; tried: LoadPoint[] } | null
+}
+/** A study: the view of its file (tierform.study_view/1), columns as base64. */
+export type Column = { f4: string } | { u2: string }
+export interface Parameter { name: string; path: string; choices: (string | number | boolean | null)[] | null; low: number; high: number; whole: boolean; log: boolean; unit: string; ordered: boolean }
+export interface StudyView {
+  name: string; file: string; space_file: string; claim: string; strategy: string; budget: number; size: number | null
+  counts: { waiting: number; leased: number; done: number; feasible: number; shown: number }
+  job: Record<string, unknown>
+  objectives: { figure: string; maximize: boolean }[]
+  limits: { figure: string; most: number | null; least: number | null }[]
+  units: Record<string, string>
+  parameters: Parameter[]
+  points: { number: Column; figures: Record<string, Column>; chosen: Record<string, Column>; violation: Column; reason: Column }
+  reasons: string[]; front: number[]; knee: number | null; hypervolume: number; nearest: { place: number | null; reason: string } | null
+}
+export interface Study { id: string; name: string; file: string; view: StudyView; designs: Record<string, Run> }
 /** A run as the pages hold it. */
 export interface Run { id: string; name: string; file: string; live: boolean; result: Result; tables: Table[] }
 export interface Problem { message: string; file?: string | null; line?: number | null; key?: string | null; near?: string | null; fix?: string | null }
@@ -170,5 +219,7 @@ export interface Content {
   others: string[]
   problems: Problem[]
   ledger: Engine[]
+  services: Service[]
+  studies: Study[]
   first: string
 }

@@ -54,7 +54,19 @@ async function audit(page) {
 
 const browser = await launch(...SOFTWARE)
 // Every kind of run, every page, as one offline file.
+const ALONE = /^(serving|exploration)/
 for (const [kind, url] of Object.entries(config.files)) {
+  if (ALONE.test(kind)) {
+    await check(`page of ${kind}`, async () => {
+      const one = await open(browser, url)
+      await one.sound()
+      if (kind === 'exploration') for (const hash of ['exploration?all=yes&log=yes', 'exploration?x=peak_K&y=energy_J', 'exploration?b:width=0.1&mx=0.01', 'chip', 'compare']) { await one.to(`#/${hash}`); await one.sound() }
+      if (kind === 'serving-several') { await one.page.click('.grid .link >> nth=0'); await one.sound(); hold(/service=0/.test(await one.page.evaluate(() => location.hash)), 'a run is chosen') }
+      one.quiet()
+      await one.close()
+    })
+    continue
+  }
   await check(`pages of ${kind}`, async () => {
     const one = await open(browser, url)
     for (const name of kind === 'several' ? ['compare', ...PAGES] : PAGES) { await one.to(`#/${name}`); await one.sound() }
@@ -80,6 +92,16 @@ await check('words of each state', async () => {
     hold(wanted.test(text), `${kind}: ${wanted} is not said`)
     await one.close()
   }
+  const told = {
+    serving: /100\u00a0% of the requests get the first token within 500\u00a0ms/, 'serving-crowded': /The queue keeps growing: requests come at 20\d a second/, 'serving-search': /33\.3 requests\/s, with the first token within/,
+    'serving-nothing': /No rate that was tried keeps the promise/, 'serving-old': /no figures over time/, exploration: /of 24 designs are worth it/, 'exploration-nothing': /No design is feasible[\s\S]*Closest: peak_K/,
+  }
+  for (const [kind, wanted] of Object.entries(told)) {
+    const one = await open(browser, config.files[kind])
+    const text = await one.page.innerText('main')
+    hold(wanted.test(text), `${kind}: ${wanted} is not said: ${text.slice(0, 300)}`)
+    await one.close()
+  }
   const one = await open(browser, config.files['3d'])
   await one.to('#/operators?find=nothing-like-this')
   hold(/No operator called/.test(await one.page.innerText('main')), 'an empty search says so')
@@ -89,9 +111,9 @@ await check('words of each state', async () => {
 })
 for (const [width, theme] of [[1440, 'light'], [1440, 'dark'], [820, 'light'], [390, 'light'], [390, 'dark']]) {
   await check(`axe at ${width}, ${theme}`, async () => {
-    for (const kind of ['several', 'gpu', 'hot']) {
+    for (const kind of ['several', 'gpu', 'hot', 'serving-search', 'serving-crowded', 'serving-nothing', 'exploration', 'exploration-nothing']) {
       const one = await open(browser, config.files[kind], { width, theme })
-      for (const hash of kind === 'several' ? ['compare', ...PAGES, 'chip?as=plan', 'chip?as=table', 'operators?op=1'] : ['chip', 'operators']) {
+      for (const hash of kind === 'several' ? ['compare', ...PAGES, 'chip?as=plan', 'chip?as=table', 'operators?op=1'] : ALONE.test(kind) ? [kind.split('-')[0]] : ['chip', 'operators']) {
         await one.to(`#/${hash}`)
         try { await one.sound(); await audit(one.page) } catch (error) { throw new Error(`${kind}, ${hash}: ${error.message}`) }
       }
@@ -136,6 +158,36 @@ await check('the keyboard alone', async () => {
   hold(/#\/operators/.test(await at()), `key 3 leads to ${await at()}`)
   await one.page.keyboard.press('/')
   hold(await one.page.evaluate(() => document.activeElement.type === 'search'), '/ leads to the search')
+  one.quiet()
+  await one.close()
+})
+await check('a study: points, keys, brushes, limits and the address', async () => {
+  const one = await open(browser, config.files.exploration)
+  const at = () => one.page.evaluate(() => location.hash)
+  await one.page.focus('canvas.cloud')
+  await one.page.keyboard.press('ArrowRight')
+  const first = await at()
+  await one.page.keyboard.press('ArrowRight')
+  hold(/point=\d+/.test(first) && first !== await at(), `arrows walk along the front: ${first}`)
+  const head = () => one.page.innerText('aside h2')
+  const chosen = await head()
+  await one.page.click('button:text("Compare with this")')
+  hold(/pin=\d+/.test(await at()), 'a baseline is pinned')
+  await one.page.click('.strip .bin >> nth=0')
+  hold(/b%3Awidth=0|b:width=0/.test(await at()), `a brush: ${await at()}`)
+  await one.page.evaluate(() => document.querySelector('canvas.cloud').scrollIntoView())
+  const box = await one.page.locator('canvas.cloud').boundingBox()
+  await one.page.mouse.move(box.x + box.width - 16, box.y + box.height - 40)
+  await one.page.mouse.down()
+  await one.page.mouse.move(box.x + box.width * 0.6, box.y + box.height - 40, { steps: 4 })
+  await one.page.mouse.up()
+  hold(/mx=/.test(await at()), `a limit is drawn: ${await at()}`)
+  await one.page.reload()
+  same(await head(), chosen, 'after loading again')
+  await one.page.click('button:text("Show all again")')
+  hold(!/mx=|width=/.test(await at()), 'all are shown again')
+  await one.page.click('canvas.cloud', { position: { x: 5, y: 5 } })
+  await one.page.click('aside .link, aside button:text("Open in Chip")').catch(() => {})
   one.quiet()
   await one.close()
 })
@@ -273,6 +325,37 @@ await check('fit tells what fits, what does not, and the nearest name', async ()
   await one.to('#/fit?model=bert-larg')
   await one.page.waitForSelector('.problems', { timeout: 60000 })
   hold(/bert-large/.test(await one.page.innerText('.problems')), 'the nearest name')
+  one.quiet()
+  await one.close()
+})
+await check('a study of a server opens a design in Chip, writes it, and is read again', async () => {
+  const one = await open(live, config.servers.runs)
+  await one.to('#/exploration')
+  await one.page.waitForSelector('canvas.cloud')
+  await one.page.click('button:text("Read the file again")')
+  const saved = one.page.waitForEvent('download', { timeout: 60000 })
+  await one.page.click('button:text("Write its chip as YAML")')
+  hold(/-chip\.yaml$/.test((await saved).suggestedFilename()), 'the chip is written')
+  await one.page.click('button:text("Open in Chip")')
+  await one.page.waitForFunction(() => location.hash.startsWith('#/chip'), null, { timeout: 60000 })
+  hold(/bert-base/.test(await one.page.innerText('.answer')), 'the design is shown')
+  await one.sound()
+  one.quiet()
+  await one.close()
+})
+await check('requests are served from the page, and refused with the nearest name', async () => {
+  const one = await open(live, config.servers.empty)
+  await one.to('#/serving?model=gpt2&requests=60&rate=20&prompt=64&output=16')
+  hold(/Nothing was served yet/.test(await one.page.innerText('main')), 'the empty state')
+  await audit(one.page)
+  await one.page.click('button:text("Serve these requests")')
+  await one.page.waitForSelector('.overtime', { timeout: 240000 })
+  hold(/of the requests get the first token/.test(await one.page.innerText('h1')), await one.page.innerText('h1'))
+  await one.sound()
+  await one.to('#/serving?model=gpt-2-large&requests=60')
+  await one.page.click('button:text("Serve these requests")')
+  await one.page.waitForSelector('.problems', { timeout: 60000 })
+  hold(/gpt2/.test(await one.page.innerText('.problems')), 'the nearest name')
   one.quiet()
   await one.close()
 })

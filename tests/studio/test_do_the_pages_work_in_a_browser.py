@@ -14,12 +14,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import tierform
 from tierform import Result
+from tierform.exploration.study import Study, explore
+from tierform.report.service_view import load_content, load_point, service_content
+from tierform.serving.engine import Engine
+from tierform.serving.oracle import FormulaOracle
+from tierform.serving.requests import Requests
+from tierform.serving.serve import serve
+from tierform.serving.service import Service
+from tierform.serving.slo import Slo
 from tierform.studio import export
-from tierform.studio.content import open_paths, opened_results, pages
+from tierform.studio.content import Opened, open_paths, opened_results, pages, service_runs
+from tierform.studio.explored import study_run
 
 ROOT = Path(__file__).parents[2]
 WEB = ROOT / "studio"
@@ -76,7 +86,62 @@ def kinds(folder: Path) -> dict[str, str]:
     (folder / "hostile.html").write_text(export.page_of(named))
     content["runs"][0]["result"]["view"] = None
     (folder / "old.html").write_text(export.page_of(content))
-    return found | {name: (folder / f"{name}.html").as_uri() for name in ("hostile", "old")}
+    return found | {name: (folder / f"{name}.html").as_uri() for name in ("hostile", "old")} | others(folder)
+
+
+SPACE = """schema: tierform.space/1
+name: toy
+job: {model: bert-base, chip: atleus, task: {kind: inference, batch: 2, sequence: 64}, thermal: steady}
+parameters:
+  width: {path: chip.network.width, values: [32 bit, 64 bit, 128 bit]}
+  clock: {path: chip.network.clock, from: 0.5 GHz, to: 2 GHz}
+objectives: [latency_s, energy_J]
+limits: {peak_K: LIMIT}
+"""
+
+
+def explored(folder: Path, name: str, limit: float, budget: int) -> Study:
+    space = folder / f"{name}.yaml"
+    space.write_text(SPACE.replace("LIMIT", str(limit)).replace("name: toy", f"name: {name}"))
+    return explore(space, study=folder / f"{name}.db", budget=budget, strategy="sobol")
+
+
+def served(gap_ms: int, number: int = 150, **options: Any) -> Service:
+    """A serving run by a formula: a step takes 10 ms and 0.1 ms a token."""
+    oracle = FormulaOracle(10_000_000, 100_000, components=("chip",), joules=((2.0, 1e-3, 0.0, 0.0),))
+    engine = Engine(num_gpu_blocks=400, max_num_seqs=4, max_model_len=1024)
+    arrival = np.arange(number, dtype=np.int64) * gap_ms * 1_000_000
+    requests = Requests(arrival, np.full(number, 16), np.full(number, 8))
+    model = tierform.load_model("gpt2")
+    return serve(model, "h100", requests, engine=engine, oracle=oracle, record=True, runtime="ideal", **options)
+
+
+def others(folder: Path) -> dict[str, str]:
+    """Serving runs and studies: calm, overloaded, searched, without a view, nothing found; feasible or not."""
+    slo = Slo(ttft=0.5, tpot=0.05)
+    runs = {gap: served(gap, slo=slo) for gap in (100, 30, 20, 5)}
+    points = [load_point(one, 100 / gap, 1000 / gap) for gap, one in runs.items()]
+    best = {"factor": 100 / 30, "offered_per_s": 1000 / 30, "within": 1.0, "goodput_per_s": 30.0}
+    plain = served(100).to_dict()
+    contents: dict[str, list[Any]] = {
+        "serving": [service_content(runs[100])],
+        "serving-crowded": [service_content(runs[5])],
+        "serving-search": [load_content(runs[30], best, 0.99, points)],
+        "serving-nothing": [load_content(None, None, 0.99, points[3:])],
+        "serving-old": [plain],
+        "serving-several": [service_content(runs[100]), service_content(runs[5])],
+        "serving-hostile": [json.loads(json.dumps(service_content(runs[100])).replace('"gpt2"', json.dumps(HOSTILE)))],
+    }
+    found = {}
+    for name, given in contents.items():
+        made = [one for k, content in enumerate(given) for one in service_runs(content, k)]
+        export.write_opened(folder / f"{name}.html", Opened(services=tuple(made)))
+        found[name] = (folder / f"{name}.html").as_uri()
+    for name, limit in (("exploration", 400.0), ("exploration-nothing", 200.0)):
+        study = study_run(explored(folder, name, limit, 24), 0, designs=True)
+        export.write_opened(folder / f"{name}.html", Opened(studies=(study,)))
+        found[name] = (folder / f"{name}.html").as_uri()
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +153,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     (folder / "broken" / "broken.json").write_text('{"schema": "tierform.result/1", "model": 3}')
     large = tierform.FineTuning(tierform.LoRA(32), batch=8, sequence=512)
     tierform.simulate("bert-large", large, "atleus").save(folder / "runs" / "run.json")
+    explored(folder / "runs", "toy", 400.0, 16)
     started, found = [], {}
     for name in ("empty", "broken", "runs"):
         command = [sys.executable, "-m", "tierform", "studio", str(folder / name), "--no-browser"]
@@ -120,7 +186,7 @@ def test_do_all_pages_hold_in_the_browser(checks: dict[str, dict[str, Any]]) -> 
     for one in checks.values():
         print({key: value for key, value in one.items() if value})
     assert {name: one["error"] for name, one in checks.items() if one["error"]} == {}
-    assert len(checks) == 13 + 1 + 5 + 4 + 1 + 3
+    assert len(checks) == 13 + 9 + 1 + 1 + 5 + 4 + 1 + 1 + 5
 
 
 @needs_build

@@ -35,6 +35,7 @@ MOST_ROWS = 12
     "--dry-run", is_flag=True, help="Tell the size of the space, the feasible share of a sample and the time."
 )
 @click.option("--winners", type=OutputFolder(), help="Write the front as chip, mapping and job files here.")
+@click.option("--report", type=OutputFile(), help="Write the studio's page of it as one file that opens offline.")
 @click.option(
     "--ways",
     default="",
@@ -51,6 +52,7 @@ def command(
     workers: int,
     dry_run: bool,
     winners: Path | None,
+    report: Path | None,
     ways: str,
     verify: int,
     json_file: Path | None,
@@ -69,6 +71,9 @@ def command(
         if len(what) != 2:
             fail("one job is needed", key="network", fix="tierform explore network JOB.yaml")
         from tierform.cli.explore_network import search_network
+
+        if report:
+            fail("shows a study of a space", key="--report", fix="Leave it out here.")
 
         told = search_network(Path(what[1]), ways=ways, seed=seed, winners=winners, verify=verify > 0)
         if json_file:
@@ -108,6 +113,13 @@ def command(
         console().print(f"written: {len(written)} winners to {winners}", soft_wrap=True)
     if verify:
         _verify(made, verify)
+    if report:
+        from tierform.studio.content import Opened
+        from tierform.studio.explored import study_run
+        from tierform.studio.export import write_opened
+
+        write_opened(report, Opened(studies=(study_run(made, 0, designs=True),)))
+        console().print(f"pages: {report}", soft_wrap=True)
     if json_file:
         from tierform.files import write_json
 

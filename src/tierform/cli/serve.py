@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tierform.serving.service import Service
 
 PATTERNS = ["poisson", "gamma", "bursts", "diurnal", "even"]
+MOST_RECORDED = 20_000  # requests whose steps are kept for the page
 TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in the queue", "queue_s"))
 
 
@@ -56,6 +57,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--save-timeline", type=OutputFile(), help="Write every step as a timeline for Perfetto (JSON).")
 @click.option("--save-requests", type=OutputFile(), help="Write one row for each request: CSV, or Parquet.")
+@click.option("--report", type=OutputFile(), help="Write the studio's page of it as one file that opens offline.")
 @json_option
 def command(
     model: str,
@@ -63,6 +65,7 @@ def command(
     json_file: Path | None,
     save_requests: Path | None,
     save_timeline: Path | None,
+    report: Path | None,
     find: str | None,
     **given: Any,
 ) -> None:
@@ -71,22 +74,25 @@ def command(
     MODEL is a name of the library (`tierform list models`), a folder with a config.json, or a Hub id.
     """
     one_thread()
-    from tierform.files import write_json
-
     if find == "cheapest":
+        if report:
+            fail("shows one configuration", key="--report", fix="Give --json FILE, then: tierform studio FILE.")
         _cheapest(model, given, json_file)
         return
     if chip is None:
         fail("is missing", key="--chip", fix="Name a chip: tierform list chips.")
     requests = _requests(given)
     with progress() as bar:
-        run = _runner(model, {**given, "record": save_timeline is not None}, bar)
+        shown = (json_file or report) is not None and len(requests) <= MOST_RECORDED
+        run = _runner(model, {**given, "record": save_timeline is not None or shown}, bar)
         if find == "load":
-            _load(run, chip, requests, given, json_file)
+            _write(_load(run, chip, requests, given), json_file, report)
             return
         made = run(chip, int(_numbers(given["tensor"])[0]), given["replicas"], requests)
-    if json_file:
-        write_json(json_file, made.to_dict())
+    if json_file or report:
+        from tierform.report.service_view import service_content
+
+        _write(service_content(made), json_file, report)
     if save_requests:
         made.write_requests(save_requests)
     if save_timeline:
@@ -94,9 +100,23 @@ def command(
 
         write_timeline(made, save_timeline)
     show(made)
-    for kind, path in (("figures", json_file), ("requests", save_requests), ("timeline", save_timeline)):
+    files = (("figures", json_file), ("requests", save_requests), ("timeline", save_timeline), ("pages", report))
+    for kind, path in files:
         if path:
             console().print(f"{kind}: {path}", soft_wrap=True)
+
+
+def _write(content: Mapping[str, Any], json_file: Path | None, report: Path | None) -> None:
+    """Write the figures, and the studio's page of them."""
+    from tierform.files import write_json
+
+    if json_file:
+        write_json(json_file, content)
+    if report:
+        from tierform.studio.content import Opened, service_runs
+        from tierform.studio.export import write_opened
+
+        write_opened(report, Opened(services=tuple(service_runs(content))))
 
 
 def _numbers(text: str) -> list[int]:
@@ -171,18 +191,35 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, 
     return run
 
 
-def _load(run: Any, chip: str, requests: Requests, given: dict[str, Any], json_file: Path | None) -> None:
+def _load(run: Any, chip: str, requests: Requests, given: dict[str, Any]) -> Mapping[str, Any]:
+    """The highest load within the SLO: told, and as the content of a file."""
     from dataclasses import asdict
 
-    from tierform.files import write_json
+    from tierform.report.service_view import load_content, load_point
     from tierform.serving.find import highest_load
 
     if not given["slo"]:
         fail("a load is searched under an SLO", key="--slo", fix="For example --slo ttft=0.5s,tpot=50ms.")
     tensor = _numbers(given["tensor"])[0]
-    best, tried = highest_load(lambda some: run(chip, tensor, given["replicas"], some), requests, given["within"])
-    if json_file:
-        write_json(json_file, {"best": asdict(best) if best else None, "tried": [asdict(one) for one in tried]})
+    points: list[tuple[float, Mapping[str, Any]]] = []
+    kept: list[tuple[float, Service]] = []
+
+    def tried_one(some: Requests) -> Service:
+        made: Service = run(chip, tensor, given["replicas"], some)
+        offered = len(some) / some.seconds if some.seconds else 0.0
+        factor = requests.seconds / some.seconds if some.seconds else 1.0
+        points.append((offered, load_point(made, factor, offered)))
+        if float(made.good.mean()) >= given["within"] and (not kept or offered > kept[0][0]):
+            kept[:] = [(offered, made)]
+        return made
+
+    best, tried = highest_load(tried_one, requests, given["within"])
+    content = load_content(
+        kept[0][1] if kept else None,
+        asdict(best) if best else None,
+        given["within"],
+        [point for _, point in sorted(points, key=lambda one: one[0])],
+    )
     if best is None:
         console().print(f"no load keeps {given['slo']} for {given['within']:.0%} of the requests", style="bold")
     else:
@@ -190,11 +227,13 @@ def _load(run: Any, chip: str, requests: Requests, given: dict[str, Any], json_f
         console().print(f"{text} for {best.within:.1%} of the requests", style="bold")
     rows = [[f"{one.offered_per_s:.4g}", f"{one.within:.1%}", f"{one.goodput_per_s:.4g}"] for one in tried]
     print_table("Goodput over load", ["offered a second", "within the SLO", "goodput a second"], rows)
+    return content
 
 
 def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None:
     from tierform.chip.description import load_chip
     from tierform.files import write_json
+    from tierform.report.service_view import service_content
     from tierform.serving.find import cheapest
 
     names = [one.strip() for one in (given["chips"] or "").split(",") if one.strip()]
@@ -221,7 +260,7 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
                 "tensor": one.tensor,
                 "replicas": one.replicas,
                 "cost": one.cost,
-                **one.service.to_dict(),
+                **service_content(one.service),
             }
             for one in found
         ]

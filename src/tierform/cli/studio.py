@@ -18,7 +18,7 @@ from tierform.errors import TierformError, fail
 def command(paths: tuple[Path, ...], export: Path | None, port: int, no_browser: bool) -> None:
     """Show results in a browser: what `tierform simulate ... --json FILE` wrote, or a folder of such files.
 
-    The files of `compare` and `validate` are shown, too: side by side, and as the ledger.
+    What `compare`, `serve` and `validate` wrote with --json is shown, too, and the study file of `explore`.
 
     The server listens on this machine only (127.0.0.1) and answers only to the address that it prints.
     """
@@ -31,13 +31,14 @@ def command(paths: tuple[Path, ...], export: Path | None, port: int, no_browser:
 
         if opened.problems:
             raise TierformError(opened.problems)
-        if not opened.runs and not opened.ledger:
+        if not (opened.runs or opened.ledger or opened.services or opened.studies):
             fail("there is no result to show", fix="Name a file that `tierform simulate ... --json FILE` wrote.")
         write_opened(export, opened)
         console().print(f"pages: {export}", highlight=False, markup=False, soft_wrap=True)
         return
     named = [path for path in paths if not path.is_dir()]
-    if opened.problems and named and not opened.runs:
+    nothing = not (opened.runs or opened.services or opened.studies or opened.ledger)
+    if opened.problems and named and nothing:
         raise TierformError(opened.problems)
     from tierform.studio.serve import serve
 

@@ -9,65 +9,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from tierform import __version__
-from tierform.errors import Problem, TierformError
+from tierform.errors import Problem, TierformError, fail
 from tierform.files import read_json
-from tierform.report import tables
+from tierform.report.service_view import LOAD_SCHEMA
+from tierform.serving.service import SCHEMA as SERVICE
 from tierform.simulation.result import SCHEMA as RESULT
 from tierform.simulation.result import Result
+from tierform.studio.runs import Content, run_content
 
 SCHEMA = "tierform.pages/1"
 COMPARISON = "tierform.comparison/1"
 LEDGER = "tierform.ledger/1"
+STUDIES = (".db", ".sqlite")  # how files of studies end
 MOST_FILES = 200
-OPERATORS = 40
-Content = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """What was read of the files given: runs, the ledger, names of files that are something else, and what is wrong."""
+    """What was read: runs, services, studies, the ledger, names of other files, and what is wrong.
+
+    `study_files` are the paths of the studies, in their order: a study that goes on is read again.
+    """
 
     runs: tuple[Content, ...] = ()
     ledger: tuple[Content, ...] = ()
+    services: tuple[Content, ...] = ()
+    studies: tuple[Content, ...] = ()
+    study_files: tuple[Path, ...] = ()
     others: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     folder: str = ""
-
-
-def run_content(result: Result, number: int, *, file: str = "", live: bool = False) -> Content:
-    """A run as the pages take it."""
-    content = result.content()
-    shown = [*tables.all_tables(result), tables.operators(result, OPERATORS)]
-    return {
-        "id": str(number),
-        "name": f"{result.model} on {result.chip}",
-        "file": file,
-        "live": live,
-        "result": {key: value for key, value in content.items() if key not in _UNUSED},
-        "tables": [{"title": one.title, "head": one.head, "rows": one.rows} for one in shown],
-    }
-
-
-def quick_content(result: Result) -> Content:
-    """A run as a what-if shows it, without what takes longest: limits, operators and tables."""
-    return {
-        "id": "now",
-        "name": f"{result.model} on {result.chip}",
-        "file": "",
-        "live": True,
-        "result": {
-            **{key: value for key, value in result.to_dict().items() if key not in _UNUSED},
-            "view": result.quick_view(),
-        },
-        "tables": [],
-    }
-
-
-# Figures of a result that no page reads: the view has them by tile and by link, and by operator.
-_UNUSED = ("operators", "link_bytes", "energy_J_by_tile", "limits")
 
 
 def pages(opened: Opened, *, exported: bool) -> Content:
@@ -81,8 +54,17 @@ def pages(opened: Opened, *, exported: bool) -> Content:
         "others": list(opened.others),
         "problems": [problem_content(problem) for problem in opened.problems],
         "ledger": list(opened.ledger),
-        "first": "" if not opened.runs else "compare" if exported and len(opened.runs) > 1 else "chip",
+        "services": _named(opened.services),
+        "studies": _named(opened.studies),
+        "first": _first(opened, exported),
     }
+
+
+def _first(opened: Opened, exported: bool) -> str:
+    """The page that is shown first."""
+    if opened.runs:
+        return "compare" if exported and len(opened.runs) > 1 else "chip"
+    return "serving" if opened.services else "exploration" if opened.studies else "ledger" if opened.ledger else ""
 
 
 def _named(runs: Sequence[Content]) -> list[Content]:
@@ -109,29 +91,107 @@ def opened_results(results: Sequence[Result]) -> Opened:
 
 def open_paths(paths: Sequence[Path]) -> Opened:
     """What stands in files and folders.  A file that is named must be one of ours; in a folder others are listed."""
-    runs: list[Content] = []
-    ledger: list[Content] = []
+    found: dict[str, list[Content]] = {name: [] for name in ("runs", "ledger", "services", "studies")}
     others: list[str] = []
     problems: list[Problem] = []
-    folders = [path for path in paths if path.is_dir()]
+    files: list[Path] = []
     for path in paths:
         for file in _files(path) if path.is_dir() else [path]:
             named = str(file.relative_to(path)) if path.is_dir() else file.name
             try:
-                content = read_json(file).content
-                if _engines(content):
-                    ledger += _engines(content)
+                if file.suffix in STUDIES:
+                    from tierform.studio.explored import open_file
+
+                    found["studies"].append(open_file(file, len(files), named=named))
+                    files.append(file)
                     continue
-                results = _results(content, file)
+                _read(file, named, found)
             except TierformError as error:
-                if path.is_dir() and not _says_result(file):
+                if path.is_dir() and not _says_ours(file):
                     others.append(named)
                 else:
                     problems += error.problems
-                continue
-            runs += [run_content(one, len(runs) + k, file=named) for k, one in enumerate(results)]
-    told = ", ".join(map(str, folders))
-    return Opened(tuple(runs), tuple(ledger), tuple(others), tuple(problems), told)
+    told = ", ".join(map(str, (path for path in paths if path.is_dir())))
+    return Opened(
+        runs=tuple(found["runs"]),
+        ledger=tuple(found["ledger"]),
+        services=tuple(found["services"]),
+        studies=tuple(found["studies"]),
+        study_files=tuple(files),
+        others=tuple(others),
+        problems=tuple(problems),
+        folder=told,
+    )
+
+
+def _read(file: Path, named: str, found: dict[str, list[Content]]) -> None:
+    """Add what a JSON file has; TierformError where it is none of ours."""
+    content = read_json(file).content
+    if engines := _engines(content):
+        found["ledger"] += engines
+    elif services := service_runs(content, len(found["services"]), file=named):
+        found["services"] += services
+    else:
+        known = len(found["runs"])
+        found["runs"] += [run_content(one, known + k, file=named) for k, one in enumerate(_results(content, file))]
+
+
+def service_runs(content: object, first: int = 0, *, file: str = "") -> list[Content]:
+    """The serving runs of what `tierform serve --json FILE` wrote: one, the best of a search, or every candidate."""
+    if not isinstance(content, dict):
+        return []
+    if content.get("schema") == SERVICE:
+        made = [{"service": content, "view": content.get("view")}]
+    elif content.get("schema") == LOAD_SCHEMA:
+        made = [{"service": content.get("service"), "view": content.get("view"), "search": content}]
+    elif isinstance(content.get("found"), list):
+        ours = [one for one in content["found"] if isinstance(one, dict) and one.get("schema") == SERVICE]
+        made = [{"service": one, "view": one.get("view"), "by": content.get("by")} for one in ours]
+    else:
+        return []
+    for one in made:
+        _check_service(one["service"], file)
+    return [_service(one, first + k, file) for k, one in enumerate(made)]
+
+
+# What a page reads of a serving run, and what it must be.
+_SERVICE_KEYS = {
+    "model": str,
+    "chip": str,
+    "chips": int,
+    "replicas": int,
+    "requests": int,
+    "counts": dict,
+    "engine": dict,
+}
+_SERVICE_KEYS |= {"ttft_s": dict, "tpot_s": dict, "e2e_s": dict, "queue_s": dict, "notes": list, "slo": str}
+
+
+def _check_service(service: object, file: str) -> None:
+    if service is None:
+        return
+    known = service if isinstance(service, dict) else {}
+    wrong = [key for key, kind in _SERVICE_KEYS.items() if not isinstance(known.get(key), kind)]
+    if wrong:
+        what = f"this file of a serving run lacks {', '.join(wrong[:3])}"
+        fail(what, file=file, fix="Write it again: tierform serve ... --json FILE")
+
+
+def _service(made: Content, number: int, file: str) -> Content:
+    service = made["service"]
+    search = made.get("search")
+    name = (
+        "no load keeps the SLO" if service is None else f"{service['model']} on {service['chips']} × {service['chip']}"
+    )
+    return {
+        "id": str(number),
+        "name": name,
+        "file": file,
+        "service": None if service is None else {key: one for key, one in service.items() if key != "view"},
+        "view": made["view"],
+        "search": None if search is None else {key: search[key] for key in ("within", "best", "tried")},
+        "by": made.get("by"),
+    }
 
 
 def _results(content: object, file: Path) -> list[Result]:
@@ -172,17 +232,21 @@ def _tolerance(given: Content | None) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    """JSON files of a folder, not of folders in it; links that lead out of it are left alone."""
+    """JSON files and studies of a folder, not of folders in it; links that lead out of it are left alone."""
     inside = folder.resolve()
-    found = [path for path in sorted(folder.glob("*.json")) if path.is_file() and path.resolve().is_relative_to(inside)]
-    return found[:MOST_FILES]
+    named = [path for path in sorted(folder.iterdir()) if path.suffix in (".json", *STUDIES)]
+    return [path for path in named if path.is_file() and path.resolve().is_relative_to(inside)][:MOST_FILES]
 
 
-def _says_result(file: Path) -> bool:
-    """Whether a file that could not be read begins as a result of ours."""
+def _says_ours(file: Path) -> bool:
+    """Whether a file that could not be read begins as a result of ours, or is a study."""
+    if file.suffix in STUDIES:
+        from tierform.studio.explored import is_study
+
+        return is_study(file)
     try:
         with file.open("rb") as opened:
             start = opened.read(200).decode("utf-8", "replace")
     except OSError:
         return False
-    return RESULT in start or COMPARISON in start
+    return any(schema in start for schema in (RESULT, COMPARISON, SERVICE, LOAD_SCHEMA))

@@ -15,7 +15,8 @@ from pathlib import Path
 from tierform.errors import fail
 from tierform.files import write_text
 from tierform.simulation.result import Result
-from tierform.studio.content import Content, Opened, opened_results, pages
+from tierform.studio.content import Opened, opened_results, pages
+from tierform.studio.runs import Content
 
 # Scripts in the order in which they stand in the file.
 SCRIPTS = ("series.js", "stack.js", "pages.js", "more.js")

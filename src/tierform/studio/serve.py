@@ -7,15 +7,17 @@ import json
 import secrets
 import socket
 import webbrowser
+from asyncio import to_thread
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tierform.errors import MissingDependency, fail
-from tierform.studio.content import Content, Opened, pages
+from tierform.errors import MissingDependency, TierformError, fail
+from tierform.studio.content import Opened, pages, problem_content
 from tierform.studio.export import _plain, asset
 from tierform.studio.guard import App, Guard
 from tierform.studio.jobs import JobQueue, StudioJob
+from tierform.studio.runs import Content
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -31,7 +33,10 @@ FILES = {
     "series.js": "text/javascript; charset=utf-8",
     "inter.woff2": "font/woff2",
 }
-KINDS = ("simulate", "influence", "constants", "chip", "fit")
+KINDS = ("simulate", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
+# What takes long has a process of its own, so that a move need not wait, and more time.
+LONG = ("influence", "serve", "fit")
+LONGER = 5.0
 
 
 def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, limit_s: float = 120.0) -> App:
@@ -43,7 +48,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
     except ImportError:
         raise MissingDependency("starlette", "the studio", "studio") from None
     roots = tuple(str((path if path.is_dir() else path.parent).resolve()) for path in paths)
-    queues = {kind: JobQueue(roots, limit_s) for kind in ("answers", "influence")}
+    queues = {"answers": JobQueue(roots, limit_s), "long": JobQueue(roots, LONGER * limit_s)}
     content = json.dumps(_plain(pages(opened, exported=False)), separators=(",", ":")).encode()
 
     @contextlib.asynccontextmanager
@@ -75,6 +80,24 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
     async def opened_content(_: Request) -> Response:
         return Response(content, media_type="application/json")
 
+    def study_file(name: object) -> Path | None:
+        known = {str(number): file for number, file in enumerate(opened.study_files)}
+        return known.get(str(name))
+
+    async def study(request: Request) -> Response:
+        name = request.path_params["id"]
+        file = study_file(name)
+        if file is None:
+            return refused(404, "no such study")
+        from tierform.studio.explored import open_file
+
+        try:
+            # The file is read again: a study that another process works on has new points.
+            made = await to_thread(open_file, file, int(name), named=file.name)
+        except TierformError as error:
+            return JSONResponse({"problems": [problem_content(one) for one in error.problems]}, 400)
+        return Response(json.dumps(_plain(made), separators=(",", ":")), media_type="application/json")
+
     async def names(_: Request) -> Response:
         from tierform import library
 
@@ -87,9 +110,13 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             return refused(400, "the body is no JSON")
         if not isinstance(task, dict) or task.get("kind") not in KINDS:
             return refused(400, f"a task needs its kind: {', '.join(KINDS)}")
-        # The influence of all constants takes seconds: it has a process of its own, so that a move need not wait.
-        queue = queues["influence" if task["kind"] == "influence" else "answers"]
-        job = queue.add({key: task.get(key) for key in ("kind", "job", "vary")})
+        asked = {key: task.get(key) for key in ("kind", "job", "vary", "serve", "point")}
+        if task["kind"] in ("design", "design_chip"):
+            file, point = study_file(task.get("study")), task.get("point")
+            if file is None or isinstance(point, bool) or not isinstance(point, int):
+                return refused(400, "a design needs a study that is open and the number of its point")
+            asked["file"] = str(file)
+        job = queues["long" if task["kind"] in LONG else "answers"].add(asked)
         if job is None:
             return refused(429, "too many jobs wait already")
         return JSONResponse({"id": job.id}, 202)
@@ -119,6 +146,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             Route("/", page),
             Route("/api/content", opened_content),
             Route("/api/library", names),
+            Route("/api/studies/{id}", study),
             Route("/api/jobs", add, methods=["POST"]),
             Route("/api/jobs/{id}/events", events),
             Route("/api/jobs/{id}", stop, methods=["DELETE"]),

@@ -58,7 +58,7 @@ def _told(problems: Any) -> list[Content]:
 # -- jobs ----------------------------------------------------------------------------------------------------------
 def _simulate(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """A job as it is asked, with the chip varied; the answer is a run as the pages take it."""
-    from tierform.studio.content import quick_content
+    from tierform.studio.runs import quick_content
 
     result = _job(task, roots).simulate()
     tell({"event": "result", "run": quick_content(result)})
@@ -104,12 +104,43 @@ def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
         tell(found)
 
 
+def _serve(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """Requests over time, as the Serving page asks for them."""
+    from tierform.studio.served import serve_asked
+
+    asked = task.get("serve")
+    if not isinstance(asked, dict):
+        raise TierformError([Problem("what to serve is needed here", key="serve")])
+    problems = [problem for key in ("model", "chip") if (problem := _outside(key, asked.get(key), roots))]
+    if problems:
+        raise TierformError(problems)
+    serve_asked(asked, tell)
+
+
+def _design(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """A design of a study as a whole run; the server names the study's file."""
+    from tierform.studio.explored import design
+
+    tell({"event": "result", "run": design(Path(task["file"]), int(task["point"]))})
+
+
+def _design_chip(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """The chip of a design as a file's text."""
+    from tierform.studio.explored import design_text
+
+    number = int(task["point"])
+    tell({"event": "text", "name": f"{number}-chip.yaml", "text": design_text(Path(task["file"]), number)})
+
+
 KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "simulate": _simulate,
     "influence": _influence,
     "constants": _listed,
     "chip": _written,
     "fit": _fit,
+    "serve": _serve,
+    "design": _design,
+    "design_chip": _design_chip,
 }
 
 
