@@ -17,6 +17,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from math import fsum
 from typing import TypeVar
 
 import numpy as np
@@ -213,7 +214,7 @@ class SimulatedOracle:
             lambda places: roomy._kernels([(1, chunk, past) for chunk, past in places], places, done),
             lambda chunk: float(np.interp(chunk, tokens, by_tokens[:, 0])),
         ).build(grid.chunks, grid.pasts)
-        scale, static_W = run.scale, sum(run.static_J.values()) / run.pass_s
+        scale, static_W = run.scale, fsum(run.static_J.values()) / run.pass_s
         sampling_s = self.runtime.sampling_s * self.model.vocabulary / self.parallelism.data
         sampling_W = board.active_W + board.headroom_W * self.runtime.sampling_power / self.parallelism.tensor
         floor_W = max(booked.execution.floor_W for booked in run.ledger.booked)
