@@ -97,7 +97,7 @@ def _shedding(text: str) -> tuple[tuple[str, ...], Shedding]:
 
     settings = {"up": 48.0, "down": 16.0, "every": 1.0}
     levels: dict[str, float] = {}
-    problems = []
+    problems: list[Problem] = []
     for part in filter(None, (one.strip() for one in text.split(","))):
         name, _, value = part.partition("=")
         try:

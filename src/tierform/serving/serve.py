@@ -357,13 +357,14 @@ def _wear(made: Machine, kinds: Sequence[_Kind], end_s: float) -> dict[str, Figu
     done = of[made.finished]
     computed = done[:, state.TOKENS] - np.maximum(done[:, state.HIT], 0)
     tokens = np.bincount(done[:, state.REPLICA], weights=computed, minlength=len(rows))
-    found = []
+    worn: dict[float, dict[str, Figure]] = {}
     for place, one in enumerate(kinds):
         own = rows[:, state.POOL] == place
         if one.wear is not None:
-            found.append(one.wear.figures(rows[own, state.STEPS].astype(float), tokens[own], end_s))
-    worn = [one for one in found if one["lifetime_s"] is not None]
-    return dict(min(worn, key=lambda one: one["lifetime_s"] or 0.0)) if worn else {}
+            figures = one.wear.figures(rows[own, state.STEPS].astype(float), tokens[own], end_s)
+            if figures["lifetime_s"] is not None:
+                worn[figures["lifetime_s"]] = {**figures}
+    return worn[min(worn)] if worn else {}
 
 
 def _pools(made: Machine, kinds: Sequence[_Kind]) -> dict[str, Figure]:

@@ -35,7 +35,7 @@ from tierform.simulation.costing import Execution
 from tierform.simulation.ledger import LINKS, NETWORK, OFF_CHIP
 from tierform.simulation.result import Result
 from tierform.simulation.run import Run
-from tierform.simulation.schedule import ScheduledOperator
+from tierform.simulation.schedule_layers import ScheduledOperator
 from tierform.workload.memory import BlockKind
 
 Floats = NDArray[np.float64]
