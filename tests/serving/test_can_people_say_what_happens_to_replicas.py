@@ -14,7 +14,7 @@ from tierform.cli.serve_fleet import fleet_of
 from tierform.errors import TierformError
 
 TABLES = Path(serving.__file__).parent / "tables" / "serving" / "rtx4090-tables"
-NONE = {"prefill_replicas": 0, "link": None, "fail": None, "autoscale": None, "heat": None, "limit": None}
+NONE = {"prefill_replicas": 0, "link": None, "fail": None, "autoscale": None, "heat": None, "limit": None, "shed": None}
 
 
 def test_do_options_act(tmp_path: Path) -> None:

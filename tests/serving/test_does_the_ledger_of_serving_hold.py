@@ -97,3 +97,53 @@ def test_does_an_unequal_context_take_longer_where_a_profile_says_so(tmp_path: P
     mean, longest = plain.cost(StepShape(contexts=(1024, 1024))), plain.cost(StepShape(contexts=(1536, 1536)))
     half = skewed.cost(StepShape(contexts=(512, 1536)))
     assert half.seconds == pytest.approx((mean.seconds + longest.seconds) / 2, abs=2e-9)
+
+
+def test_are_token_ids_as_good_as_hash_ids(tmp_path: Path) -> None:
+    """Mooncake's prompts as tokens (1000 + 512 times the hash, and the place): every step is equal, as with hashes."""
+    name = "vllm019-mooncake-conv"
+    for ending in ("requests.csv", "batches.csv"):
+        shutil.copy(TABLES / f"{name}.{ending}", tmp_path)
+    settings = json.loads((TABLES / f"{name}.settings.json").read_text())
+    del settings["content"]
+    (tmp_path / f"{name}.settings.json").write_text(json.dumps(settings))
+    rows = serving.rows_of(tmp_path / f"{name}.requests.csv")
+    lines = (TABLES / f"{name}.hash_ids.jsonl").read_text().splitlines()
+    with (tmp_path / f"{name}.tokens.jsonl").open("w") as opened:
+        for row, line in zip(rows, lines, strict=False):
+            ids = json.loads(line)["hash_ids"]
+            tokens = (1000 + 512 * np.repeat(ids, 512) + np.tile(np.arange(512), len(ids)))[: int(row["prompt"])]
+            opened.write(json.dumps({"token_ids": tokens.tolist()}) + "\n")
+    steps = serving.ledger(tmp_path).points[0]
+    assert steps.passed and steps.reference > 400
+
+
+@pytest.mark.parametrize(
+    ("ending", "change", "told"),
+    [
+        ("requests.csv", lambda text: text.replace(",374,", ",many,"), "a number is needed"),
+        ("requests.csv", lambda text: text.replace("prompt", "promt"), "this column is missing"),
+        ("requests.csv", lambda text: text.splitlines()[0] + "\n", "no row"),
+        ("batches.csv", lambda text: text.replace("0@0", "x@0"), "cannot be read"),
+        ("settings.json", lambda text: text.replace('"step_ns"', '"steps"'), "not a known key"),
+        ("settings.json", lambda text: text.replace('"num_gpu_blocks"', '"block_size"'), "num_gpu_blocks"),
+        ("settings.json", lambda text: text.replace("4000000", '"long"'), "of the wrong kind"),
+    ],
+)
+def test_are_files_that_cannot_be_read_told(folder: Path, ending: str, change: object, told: str) -> None:
+    shutil.copy(TABLES / f"{TRACE}.settings.json", folder)
+    path = folder / f"{TRACE}.{ending}"
+    text = path.read_text()
+    changed = change(text)  # type: ignore[operator]
+    assert changed != text
+    path.write_text(changed)
+    with pytest.raises(TierformError, match=told):
+        serving.ledger(folder)
+
+
+def test_are_missing_settings_told_with_what_to_write(folder: Path) -> None:
+    for ending in ("requests.csv", "batches.csv"):
+        (folder / f"{TRACE}.{ending}").rename(folder / f"other.{ending}")
+    with pytest.raises(TierformError, match="settings of this trace are missing") as caught:
+        serving.ledger(folder)
+    assert '"engine"' in str(caught.value) and "other.settings.json" in str(caught.value)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -14,8 +14,17 @@ from tierform.errors import Problem, TierformError, fail
 from tierform.units import format_quantity, parse_quantity, whole_number
 
 if TYPE_CHECKING:
+    from tierform.serving.engine import Engine
     from tierform.serving.requests import Requests
     from tierform.serving.service import Service
+
+    class _Run(Protocol):
+        """Serves requests on (chips, chips of a replica, replicas of each); `sequences` of a batch at most."""
+
+        def __call__(
+            self, chip: str, tensor: int, replicas: list[int], requests: Requests, sequences: int | None = None
+        ) -> Service: ...
+
 
 PATTERNS = ["poisson", "gamma", "bursts", "diurnal", "even"]
 MOST_RECORDED = 20_000  # requests whose steps are kept for the page
@@ -24,7 +33,7 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 
 @click.command("serve")
 @click.argument("model")
-@click.option("--chip", help="A chip of the library or a YAML file.")
+@click.option("--chip", help="A chip of the library or a YAML file; several, separated by commas, make pools.")
 @click.option("--chips", help="For --find cheapest: chips, separated by commas.")
 @click.option(
     "--trace", type=InputPath(), help="Requests to replay: Azure, Mooncake, BurstGPT, vidur (docs/serving.md)."
@@ -34,11 +43,12 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--pattern", type=click.Choice(PATTERNS), default="poisson", show_default=True, help="How they arrive.")
 @click.option("--prompt", type=float, default=1024, show_default=True, help="Mean tokens of a prompt, with --rate.")
 @click.option("--output", type=float, default=256, show_default=True, help="Mean tokens of an answer, with --rate.")
+@click.option("--adapters", type=int, default=0, help="Each request asks for one of so many (enable_lora).")
 @click.option("--variation", type=float, default=0.0, show_default=True, help="Coefficient of variation of both.")
 @click.option("--load", type=float, default=1.0, show_default=True, help="Replay the trace this much faster.")
 @click.option("--first", type=int, help="Only the first requests of the trace.")
 @click.option("--engine", type=InputPath(), help="An engine file with the names that vLLM uses (docs/serving.md).")
-@click.option("--replicas", type=int, default=1, show_default=True, help="Copies of the model.")
+@click.option("--replicas", default="1", show_default=True, help="Copies of the model; a number for each chip.")
 @click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
 @click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")
 @click.option("--runtime", help="What the software adds.  [default: vllm on a GPU, else ideal]")
@@ -47,6 +57,8 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option(
     "--find", type=click.Choice(["load", "cheapest"]), help="The highest load, or the cheapest configuration."
 )
+@click.option("--most", type=int, default=64, show_default=True, help="For --find cheapest: copies at most.")
+@click.option("--batches", help="For --find cheapest: max_num_seqs to try, as 64,256.  [default: the engine's]")
 @click.option("--within", type=float, default=0.99, show_default=True, help="Share of requests that must keep the SLO.")
 @click.option("--price", help="Price of a chip-hour, as h100=2.5,l40s=0.9, for --find cheapest.")
 @click.option("--turns", type=float, help="With --rate: sessions of so many turns, each after the answer before it.")
@@ -88,7 +100,7 @@ def command(
         if find == "load":
             _write(_load(run, chip, requests, given), json_file, report)
             return
-        made = run(chip, int(_numbers(given["tensor"])[0]), given["replicas"], requests)
+        made = run(chip, _numbers(given["tensor"])[0], _numbers(given["replicas"], "--replicas"), requests)
     if json_file or report:
         from tierform.report.service_view import service_content
 
@@ -119,10 +131,10 @@ def _write(content: Mapping[str, Any], json_file: Path | None, report: Path | No
         write_opened(report, Opened(services=tuple(service_runs(content))))
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, key: str = "--tensor") -> list[int]:
     found = [whole_number(one.strip()) for one in text.split(",") if one.strip()]
     if not found or not all(found):
-        fail("whole numbers from 1 are needed", key="--tensor", value=text)
+        fail("whole numbers from 1 are needed", key=key, value=text)
     return [one for one in found if one]
 
 
@@ -140,19 +152,36 @@ def _requests(given: dict[str, Any]) -> Requests:
         if given["turns"] is not None:
             think_s = parse_quantity(given["think"], "s", key="--think")
             seed, turns = given["seed"], given["turns"]
-            return sessions(given["rate"], given["number"], turns, think_s, prompt, output, closed=True, seed=seed)
-        return generate(given["rate"], given["number"], prompt, output, given["pattern"], seed=given["seed"])
+            made = sessions(given["rate"], given["number"], turns, think_s, prompt, output, closed=True, seed=seed)
+        else:
+            made = generate(given["rate"], given["number"], prompt, output, given["pattern"], seed=given["seed"])
+        return _adapted(made, given)
     found = load_trace(given["trace"])
     if given["first"] is not None:
         if given["first"] < 1:
             fail("at least one request is needed", key="--first", value=given["first"])
         found = found.first(given["first"])
-    return found.faster(given["load"]) if given["load"] != 1.0 else found
+    return _adapted(found.faster(given["load"]) if given["load"] != 1.0 else found, given)
 
 
-def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, int, Requests], Service]:
-    """A call that serves requests on (chip, chips of a replica, replicas)."""
+def _adapted(requests: Requests, given: dict[str, Any]) -> Requests:
+    from tierform.serving.arrivals import with_adapters
+
+    if given["adapters"] < 0:
+        fail("must not be negative", key="--adapters", value=given["adapters"])
+    return with_adapters(requests, given["adapters"], given["seed"]) if given["adapters"] else requests
+
+
+def _engine(given: dict[str, Any]) -> Engine:
     from tierform.serving.engine import Engine, load_engine
+
+    return load_engine(given["engine"]) if given["engine"] is not None else Engine()
+
+
+def _runner(model: str, given: dict[str, Any], bar: Any) -> _Run:
+    """A call that serves requests on (chip, chips of a replica, replicas)."""
+    from dataclasses import replace
+
     from tierform.serving.measured import load_tables
     from tierform.serving.serve import serve
     from tierform.serving.slo import Slo, parse_slo
@@ -160,7 +189,7 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, 
     from tierform.workload.parallel import Parallelism
 
     loaded = load_model(model)
-    engine = load_engine(given["engine"]) if given["engine"] is not None else Engine()
+    engine = _engine(given)
     slo = parse_slo(given["slo"]) if given["slo"] else Slo()
     oracle = load_tables(given["tables"], loaded.layers) if given["tables"] is not None else None
     tasks: dict[str, Any] = {}
@@ -170,12 +199,12 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, 
             tasks[what] = bar.add_task(what, total=1.0)
         bar.update(tasks[what], completed=share)
 
-    def run(chip: str, tensor: int, replicas: int, requests: Requests) -> Service:
+    def run(chip: str, tensor: int, replicas: list[int], requests: Requests, sequences: int | None = None) -> Service:
         return serve(
             loaded,
-            chip,
+            [one.strip() for one in chip.split(",")],
             requests,
-            engine=engine,
+            engine=engine if sequences is None else replace(engine, max_num_seqs=sequences),
             replicas=replicas,
             router=given["router"],
             parallelism=Parallelism(tensor=tensor),
@@ -191,7 +220,7 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> Callable[[str, int, 
     return run
 
 
-def _load(run: Any, chip: str, requests: Requests, given: dict[str, Any]) -> Mapping[str, Any]:
+def _load(run: _Run, chip: str, requests: Requests, given: dict[str, Any]) -> Mapping[str, Any]:
     """The highest load within the SLO: told, and as the content of a file."""
     from dataclasses import asdict
 
@@ -200,12 +229,12 @@ def _load(run: Any, chip: str, requests: Requests, given: dict[str, Any]) -> Map
 
     if not given["slo"]:
         fail("a load is searched under an SLO", key="--slo", fix="For example --slo ttft=0.5s,tpot=50ms.")
-    tensor = _numbers(given["tensor"])[0]
+    tensor, copies = _numbers(given["tensor"])[0], _numbers(given["replicas"], "--replicas")
     points: list[tuple[float, Mapping[str, Any]]] = []
     kept: list[tuple[float, Service]] = []
 
     def tried_one(some: Requests) -> Service:
-        made: Service = run(chip, tensor, given["replicas"], some)
+        made: Service = run(chip, tensor, copies, some)
         offered = len(some) / some.seconds if some.seconds else 0.0
         factor = requests.seconds / some.seconds if some.seconds else 1.0
         points.append((offered, load_point(made, factor, offered)))
@@ -242,15 +271,19 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
         raise TierformError([Problem("is missing", key=key, fix="The search needs it.") for key in missing])
     prices = _prices(given["price"], names)
     requests = _requests(given)
-    options = [(name, tensor) for name in names for tensor in _numbers(given["tensor"])]
+    if given["most"] < 1:
+        fail("at least one copy is needed", key="--most", value=given["most"])
+    batches = _numbers(given["batches"], "--batches") if given["batches"] else [_engine(given).max_num_seqs]
+    options = [(name, tensor, batch) for name in names for tensor in _numbers(given["tensor"]) for batch in batches]
     with progress() as bar:
         run = _runner(model, given, bar)
         found = cheapest(
             options,
-            lambda chip, tensor, replicas: run(chip, tensor, replicas, requests),
+            lambda chip, tensor, batch, replicas: run(chip, tensor, [replicas], requests, batch),
             lambda chip: load_chip(chip).area_m2,
             given["within"],
             prices,
+            given["most"],
         )
     by = "price" if prices else "energy"
     if json_file:
@@ -258,7 +291,9 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
             {
                 "chip": one.chip,
                 "tensor": one.tensor,
+                "max_num_seqs": one.sequences,
                 "replicas": one.replicas,
+                "area_m2": one.area_m2 * one.chips,
                 "cost": one.cost,
                 **service_content(one.service),
             }
@@ -271,7 +306,9 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
     best = found[0]
     console().print(f"cheapest by {by}: {best.replicas} x {best.tensor} {best.chip}", style="bold")
     rows = [_candidate(one) for one in found]
-    print_table("What keeps the SLO", ["chip", "chips", "within", "J a token", "power", "area", "price/h"], rows)
+    print_table(
+        "What keeps the SLO", ["chip", "chips", "batch", "within", "J a token", "power", "area", "price/h"], rows
+    )
 
 
 def _prices(text: str | None, names: list[str]) -> dict[str, float]:
@@ -293,6 +330,7 @@ def _candidate(one: Any) -> list[str]:
     return [
         one.chip,
         f"{one.replicas} x {one.tensor}",
+        str(one.sequences),
         f"{figures['within_slo']:.1%}",
         f"{token:.3g}" if token else "-",
         format_quantity(power, "W", 3) if power else "-",

@@ -12,6 +12,7 @@ from tierform.errors import Problem, TierformError, nearest
 from tierform.units import format_quantity, parse_quantity
 
 if TYPE_CHECKING:
+    from tierform.serving.controls import Shedding
     from tierform.serving.fleet import Fleet
     from tierform.serving.service import Service
 
@@ -27,6 +28,7 @@ OPTIONS = (
     click.option("--link", help="Bandwidth of one chip for keys and values that move.  [default: the chip's link]"),
     click.option("--fail", help="Copies that fail and are repaired, as 0@10s+60s,3@20s."),
     click.option("--autoscale", help="Copies by load, as least=1,up=64,down=16,start=60s,every=10s."),
+    click.option("--shed", help="Weights by load, with perplexities, as bf16=6.24,int8=6.25,up=48,down=16."),
     click.option("--heat", help="Follow power and temperature over windows of this length, as 1s."),
     click.option("--limit", help="With --heat: above this temperature the clock falls, as 85degC."),
 )
@@ -44,7 +46,7 @@ def fleet_of(given: dict[str, Any]) -> Fleet | None:
     from tierform.serving.controls import parse_failures
     from tierform.serving.fleet import Fleet
 
-    names = ("prefill_replicas", "link", "fail", "autoscale", "heat", "limit")
+    names = ("prefill_replicas", "link", "fail", "autoscale", "shed", "heat", "limit")
     if not any(given[name] for name in names):
         return None
     problems: list[Problem] = []
@@ -60,7 +62,12 @@ def fleet_of(given: dict[str, Any]) -> Fleet | None:
 
     link, heat, limit = read("link", "B/s"), read("heat", "s"), read("limit", "K")
     failures: tuple[Any, ...] = ()
-    scaling = None
+    scaling = shedding = None
+    formats: tuple[str, ...] = ()
+    try:
+        formats, shedding = _shedding(given["shed"]) if given["shed"] else ((), None)
+    except TierformError as error:
+        problems += error.problems
     try:
         failures = parse_failures(given["fail"]) if given["fail"] else ()
     except TierformError as error:
@@ -76,9 +83,39 @@ def fleet_of(given: dict[str, Any]) -> Fleet | None:
         link_B_per_s=link,
         failures=failures,
         autoscaling=scaling,
+        shedding=shedding,
+        formats=formats,
         heat_window_s=heat,
         limit_K=limit,
     )
+
+
+def _shedding(text: str) -> tuple[tuple[str, ...], Shedding]:
+    """Formats of weights with their perplexities, and the loads at which fewer or more bits are read."""
+    from tierform.serving.controls import Level, Shedding
+    from tierform.workload.precision import bits
+
+    settings = {"up": 48.0, "down": 16.0, "every": 1.0}
+    levels: dict[str, float] = {}
+    problems: list[Problem] = []
+    for part in filter(None, (one.strip() for one in text.split(","))):
+        name, _, value = part.partition("=")
+        try:
+            number = parse_quantity(value, "s" if name == "every" else "", key=f"--shed {name}")
+            if name in settings:
+                settings[name] = number
+            else:
+                bits(name)
+                levels[name] = number
+        except TierformError as error:
+            problems += error.problems
+    if not problems and (len(levels) < 2 or list(levels) != sorted(levels, key=bits, reverse=True)):
+        what = "two formats or more are needed, from the finest to the coarsest"
+        problems.append(Problem(what, key="--shed", value=text, fix="Write bf16=6.24,int8=6.25,up=48,down=16."))
+    if problems:
+        raise TierformError(problems)
+    found = [Level(name, perplexity) for name, perplexity in levels.items()]
+    return tuple(levels), Shedding(found, settings["up"], settings["down"], settings["every"])
 
 
 def _autoscaling(text: str) -> Any:
@@ -120,6 +157,20 @@ def show_fleet(made: Service) -> None:
         sizes = [size for _, size in more["replicas_over_time"]]
         hours = float(sum(made.array_of("on_s"))) / 3600
         console().print(f"replicas: {min(sizes)} to {max(sizes)}, {hours:.3g} replica-hours")
+    if "pools" in more:
+        for pool in more["pools"]:
+            told = f"{pool['requests']:,} requests, {pool['tokens']:,} tokens, {format_quantity(pool['energy_J'], 'J')}"
+            console().print(f"{pool['replicas']} x {pool['chip']}: {told}")
+    if "swapped_kv_tokens" in more:
+        console().print(f"KV of {more['swapped_kv_tokens']:,} tokens went to the host")
+    if "adapters_loaded" in more:
+        console().print(f"{more['adapters_loaded']:,} adapters loaded")
+    if "lifetime_s" in more:
+        years = more["lifetime_s"] / (365.25 * 86400)
+        console().print(f"cells last {years:.3g} years at this load ({more['writes_per_cell']:.3g} writes a cell)")
+    if "perplexity" in more:
+        shares = ", ".join(f"{name} {tokens:,}" for name, tokens in more["tokens_by_level"].items())
+        console().print(f"perplexity {more['perplexity']:.4g}; tokens by weights: {shares}")
     if "hottest_K" in more:
         clock = more["slowest_clock"]
         slow = f"; the clock fell to {clock:.0%}" if clock < 1 else ""

@@ -8,7 +8,7 @@ that was said before, so a prefix cache finds it.  A seed is an argument; equal 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -120,6 +120,16 @@ def generate(
         output=output.draw(generator, number),
         source=f"{pattern}, {rate:g} requests/s, seed {seed}",
     )
+
+
+def with_adapters(requests: Requests, number: int, seed: int = 0) -> Requests:
+    """The same requests, each asking for one of `number` adapters: the k-th most popular with a weight of 1 / k.
+
+    Popularity falls as a power law in traces of services with many adapters (Sheng et al., S-LoRA, 2023, draw it so).
+    """
+    weights = 1.0 / np.arange(1, number + 1)
+    chosen = np.random.default_rng([seed, 3]).choice(number, len(requests), p=weights / weights.sum())
+    return replace(requests, adapter=chosen.astype(np.int64))
 
 
 def sessions(

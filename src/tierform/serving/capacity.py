@@ -52,7 +52,7 @@ class Capacity:
         parts = [
             ("memory of a chip", self.memory_B),
             ("that the engine may use", self.usable_B),
-            ("weights", self.weights_B),
+            ("weights (and adapters)", self.weights_B),
             ("a step's tensors and the choice of tokens", self.step_B),
             ("captured graphs", self.graphs_B),
             ("driver and libraries", self.context_B),
@@ -86,8 +86,9 @@ def capacity(
     parallelism: Parallelism,
     runtime: Runtime,
     precision: PrecisionPlan | None = None,
+    adapter_B: float = 0.0,
 ) -> Capacity:
-    """The KV blocks of a replica; TierformError where nothing is left for them."""
+    """The KV blocks of a replica, whose adapters take `adapter_B` each; TierformError where nothing is left."""
     board = len(chip.can.boards) == 1
 
     def passed(tokens: int) -> Run:
@@ -107,7 +108,8 @@ def capacity(
     step_B = max(float(step["activations"]), rows_B if board else 0.0)
     graphs_B, context_B = (GRAPHS.value, CONTEXT.value) if board else (0.0, 0.0)
     usable_B = memory_B * engine.gpu_memory_utilization
-    left_B = usable_B - weights_B - step_B - graphs_B - context_B
+    adapters_B = engine.max_loras * adapter_B
+    left_B = usable_B - adapters_B - weights_B - step_B - graphs_B - context_B
     blocks = int(left_B // block_B) if block_B else 0
     if blocks < 2:
         fail(
@@ -119,7 +121,7 @@ def capacity(
     return Capacity(
         memory_B=memory_B,
         usable_B=usable_B,
-        weights_B=weights_B,
+        weights_B=weights_B + adapters_B,
         step_B=step_B,
         graphs_B=graphs_B,
         context_B=context_B,

@@ -60,6 +60,20 @@ class EngineFile(FileModel):
         None, description="Share of the blocks kept free at admission; by default 0, with sarathi 0.01"
     )
     gpu_memory_utilization: Share = Field(0.92, description="Share of the memory that the engine may use")
+    first_step_s: float = Field(
+        0.0, ge=0, description="Seconds that a replica's first step takes longer: kernels are loaded at their first use"
+    )
+    enable_lora: bool = Field(False, description="Whether requests may ask for low-rank adapters")
+    max_loras: int = Field(1, strict=True, ge=1, le=4096, description="Adapters in memory at a time")
+    max_lora_rank: int = Field(16, strict=True, ge=1, le=1024, description="Rank of the adapters")
+    lora_targets: str = Field("q,v", description="Projections that have adapters, separated by commas")
+    kv_offloading_size: float = Field(
+        0.0,
+        ge=0,
+        le=2**20,
+        description="GiB of a host for keys and values of preempted requests; 0: they are computed again",
+    )
+    host: str = Field("pcie4-dram", description="Memory behind a link where these and adapters wait")
     generation_config: Literal["auto", "vllm"] = Field(
         "auto",
         description="Whose defaults choose tokens: the model's (auto: logits are sorted for top-p), or vllm's (none)",
@@ -85,6 +99,13 @@ class Engine:
     watermark: float | None = None
     gpu_memory_utilization: float = 0.92
     generation_config: Literal["auto", "vllm"] = "auto"
+    first_step_s: float = 0.0
+    enable_lora: bool = False
+    max_loras: int = 1
+    max_lora_rank: int = 16
+    lora_targets: str = "q,v"
+    kv_offloading_size: float = 0.0
+    host: str = "pcie4-dram"
 
     def __post_init__(self) -> None:
         problems = [
@@ -149,6 +170,8 @@ class Engine:
                 _POLICIES[self.scheduling_policy],
                 _SCHEDULERS[self.scheduler],
                 int(share * self.num_gpu_blocks),
+                round(self.first_step_s * 1e9),
+                self.max_loras if self.enable_lora else 0,
             ],
             np.int64,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tierform.serving.requests import Requests
 from tierform.serving.service import Service
@@ -56,10 +57,11 @@ def highest_load(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to serve: so many replicas of so many chips, and what it costs a million tokens given out."""
+    """A way to serve: so many replicas of so many chips with batches of at most so many sequences, and its cost."""
 
     chip: str
     tensor: int
+    sequences: int
     replicas: int
     service: Service
     area_m2: float
@@ -101,21 +103,31 @@ def fewest_replicas(run: Callable[[int], Service], within: float, most: int = 1)
 
 
 def cheapest(
-    options: Iterable[tuple[str, int]],
-    run: Callable[[str, int, int], Service],
+    options: Iterable[tuple[str, int, int]],
+    run: Callable[[str, int, int, int], Service],
     area_m2: Callable[[str], float],
     within: float,
     prices: dict[str, float] | None = None,
-    most: int = 1,
+    most: int = 64,
 ) -> Sequence[Candidate]:
-    """Of every (chip, tensor): the fewest replicas that keep the SLO; cheapest first.
+    """Of every (chip, tensor, sequences of a batch): the fewest replicas, `most` at most, that keep the SLO.
 
+    Cheapest first.
     With prices for all chips the price decides; where none is given, energy does.
     """
     found = []
-    for chip, tensor in options:
-        answer = fewest_replicas(lambda number, chip=chip, tensor=tensor: run(chip, tensor, number), within, most)  # type: ignore[misc]
+    for chip, tensor, sequences in options:
+        answer = fewest_replicas(partial(run, chip, tensor, sequences), within, most)
         if answer is not None:
-            price = (prices or {}).get(chip)
-            found.append(Candidate(chip, tensor, answer[0], answer[1], area_m2(chip), price))
+            found.append(
+                Candidate(
+                    chip=chip,
+                    tensor=tensor,
+                    sequences=sequences,
+                    replicas=answer[0],
+                    service=answer[1],
+                    area_m2=area_m2(chip),
+                    price_per_h=(prices or {}).get(chip),
+                )
+            )
     return sorted(found, key=lambda one: one.cost)

@@ -27,6 +27,9 @@ from tierform.serving.service import Figure
 class Fleet:
     """What is special about the replicas of a run; see the module's text.
 
+    `formats` of weights, from the finest to the coarsest, make the levels of `shedding` from ``simulate``: the weights
+    in memory are the finest, and a step reads as many bits of them as the level has.
+
     `link_B_per_s` and `link_s` are those of one chip to its neighbours if left out.  `heat_window_s` follows power and
     temperature over windows of that length; above `limit_K` the clock falls.  `levels` are the oracles of a
     :class:`Shedding` after the first.
@@ -39,6 +42,7 @@ class Fleet:
     autoscaling: Autoscaling | None = None
     shedding: Shedding | None = None
     levels: Sequence[StepOracle] = ()
+    formats: Sequence[str] = ()
     heat_window_s: float | None = None
     limit_K: float | None = None
     controls: Sequence[Control] = field(default=())
@@ -59,6 +63,8 @@ class Fleet:
             found.append(Problem("must not be negative", key="link_s", value=self.link_s))
         if self.limit_K is not None and self.heat_window_s is None:
             found.append(Problem("temperatures are not followed", key="limit_K", fix="Give heat_window_s, too."))
+        if self.formats and (self.shedding is None or len(self.shedding.levels) != len(self.formats)):
+            found.append(Problem("as many levels of shedding as formats are needed", key="formats"))
         return found
 
     def prepare(self, made: Machine, chip: Chip, token_B: Callable[[], float]) -> None:

@@ -57,12 +57,16 @@ from tierform.serving.state import (
     CHIP_FREE,
     CLOSED,
     COMPUTED,
+    CROSSING,
     DONE,
     E_ASYNC,
     E_BLOCK_SIZE,
     E_BLOCKS,
     E_BUDGET,
     E_CACHING,
+    E_FIRST_NS,
+    E_HOST_TOKEN_PS,
+    E_LORA_NS,
     E_SEQUENCES,
     EVENT_AT,
     FINISHED,
@@ -70,6 +74,7 @@ from tierform.serving.state import (
     FREE,
     GROW_LOG,
     GROW_PIECES,
+    HOST_TOKENS,
     IN_FLIGHT,
     L_CONTEXTS,
     L_DURATION,
@@ -85,6 +90,7 @@ from tierform.serving.state import (
     L_WAITING,
     LATER,
     LOAD_TOKENS,
+    LOADING,
     N_RUNNING,
     N_WAITING,
     NEXT,
@@ -137,6 +143,8 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
                 give_back(run.counters, rows, lists, blocks, row, replica, request, caching)
             else:
                 remove(rows, requests.order, row, engine, request)
+                row[HOST_TOKENS] += min(0, requests.given[request])
+                requests.given[request] = 0
             requests.last[request] = now
             rows[request, STATE] = FINISHED
             lists.load[replica] -= 1
@@ -223,6 +231,15 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
     start = max(counters[C_NOW], row[CHIP_FREE])
     if replicas.stretch[replica] != 1.0:
         duration = max(1, int(duration * replicas.stretch[replica] + 0.5))
+    if row[STEPS] == 0:
+        duration += engine[E_FIRST_NS]
+    if row[CROSSING] > 0 or row[LOADING] > 0:  # before the step, on the host's link
+        duration += row[CROSSING] * engine[E_HOST_TOKEN_PS] // 1000 + row[LOADING] * engine[E_LORA_NS]
+        last = len(logs.cost) - 1
+        if last > 0:
+            logs.cost[last] += row[CROSSING] * run.host_J[row[POOL], 0] + row[LOADING] * run.host_J[row[POOL], 1]
+        row[CROSSING] = 0
+        row[LOADING] = 0
     row[CHIP_FREE] = start + duration
     row[UNTIL_0 + slot] = start + duration
     row[IN_FLIGHT] += 1

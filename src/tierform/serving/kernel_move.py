@@ -34,6 +34,7 @@ from tierform.serving.state import (
     CHIP_FREE,
     COMING,
     COMPUTED,
+    CROSSING,
     E_BLOCK_SIZE,
     E_BLOCKS,
     E_CACHING,
@@ -42,11 +43,13 @@ from tierform.serving.state import (
     E_WATERMARK,
     GROUPS_FREE,
     HEAD,
+    HOST_TOKENS,
     IN_FLIGHT,
     INSERTIONS,
     LATER,
     LINK_FREE,
     LOAD_TOKENS,
+    LOADING,
     N_RUNNING,
     NONE,
     ORCA,
@@ -222,6 +225,11 @@ def abandon(run, requests, replicas, blocks, lists, replica, now):  # type: igno
     row[CHIP_FREE] = now
     row[IN_FLIGHT] = 0
     row[LOAD_TOKENS] = 0
+    row[HOST_TOKENS] = 0
+    row[CROSSING] = 0
+    row[LOADING] = 0
+    for slot in range(replicas.adapters.shape[1]):
+        replicas.adapters[replica, slot, 0] = NONE
     lists.load[replica] = 0
     replicas.n_sampled[replica, 0] = 0
     replicas.n_sampled[replica, 1] = 0

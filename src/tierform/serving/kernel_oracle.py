@@ -234,7 +234,7 @@ def step_cost(data, at, features, chunk, part, out):  # type: ignore[no-untyped-
     """Nanoseconds of a step; `out` gets (seconds, joules of each component); `part` (SCRATCH,) is scratch."""
     kind = int(data[at + H_KIND])
     columns = 1 + int(data[at + H_COMPONENTS])
-    for column in range(columns):
+    for column in range(len(out)):  # replicas of other kinds may have more components
         out[column] = 0.0
     tokens, singles = features[F_TOKENS], features[F_SINGLES]
     at += HEADER

@@ -17,7 +17,7 @@ from tierform.serving.state import (
     PROMPT,
 )
 
-ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER = range(5)
+ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER, ADAPTER_AWARE = range(6)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
@@ -87,4 +87,16 @@ def route(run, requests, replicas, blocks, lists, logs, request):  # type: ignor
             if cached > most or (cached == most and load[replica] < load[best]):
                 best, most = replica, cached
         return best
+    if counters[C_ROUTER] == ADAPTER_AWARE:
+        # One that has the adapter in memory, if it is not much busier than the least busy one; else that one.
+        best = NONE
+        for replica in range(number):
+            if load[replica] > 2 * load[least] + 4 or takes[replica] == 0:
+                continue
+            for slot in range(replicas.adapters.shape[1]):
+                if replicas.adapters[replica, slot, 0] == requests.adapter[request] and (
+                    best == NONE or load[replica] < load[best]
+                ):
+                    best = replica
+        return best if best != NONE else least
     return NONE

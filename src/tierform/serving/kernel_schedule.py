@@ -12,6 +12,7 @@ from __future__ import annotations
 from numba import njit
 
 from tierform.serving.kernel_blocks import give_back, keep, keep_own, look_up, take, touch
+from tierform.serving.kernel_host import adapter_slot, leave_adapter, swap_out
 from tierform.serving.kernel_oracle import (
     F_CONTEXTS,
     F_LONGEST,
@@ -25,23 +26,28 @@ from tierform.serving.kernel_oracle import (
 )
 from tierform.serving.kernel_queue import pop, put
 from tierform.serving.state import (
+    ADAPTER_CLOCK,
     AWAITED,
     BLOCKED_INSERTIONS,
     BLOCKED_RELEASES,
     BLOCKS,
     C_HITS,
+    C_LOADED,
     C_LOOKED_UP,
     C_PREEMPTIONS,
     CACHED,
     CHUNK_FIRST,
     CHUNK_LAST,
     COMPUTED,
+    CROSSING,
     E_ASYNC,
     E_BLOCK_SIZE,
     E_BUDGET,
     E_CACHING,
     E_CHUNKED,
+    E_HOST_TOKENS,
     E_LENGTH,
+    E_LORAS,
     E_POLICY,
     E_SCHEDULER,
     E_SEQUENCES,
@@ -51,7 +57,9 @@ from tierform.serving.state import (
     FREE,
     HEAD,
     HIT,
+    HOST_TOKENS,
     INSERTIONS,
+    LOADING,
     N_RUNNING,
     NEXT,
     NONE,
@@ -149,6 +157,8 @@ def settle(requests, replicas, replica, request, entering):  # type: ignore[no-u
     """A request enters or leaves the batch: its energy is the share of a token, summed over the steps in between."""
     share = replicas.share[replica]
     requests.energy[request] += -share if entering else share
+    if not entering:
+        leave_adapter(replicas.adapters, replica, requests.adapter[request])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -237,6 +247,8 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 if caching:
                     keep_own(counters, requests, lists, blocks, row, replica, victim)
                 give_back(counters, rows, lists, blocks, row, replica, victim, caching)
+                if engine[E_HOST_TOKENS] > 0:
+                    swap_out(counters, requests, row, engine, victim)
                 rows[victim, COMPUTED] = 0
                 rows[victim, PREEMPTIONS] += 1
                 rows[victim, STATE] = PREEMPTED
@@ -292,7 +304,13 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
             break  # it did not fit before, and nothing that could help it happened since
         tokens = rows[request, TOKENS]
         hits, unused = 0, 0
-        given = min(requests.given[request], tokens - 1)
+        swapped = max(0, -requests.given[request])
+        given = min(abs(requests.given[request]), tokens - 1)
+        adapter, slot_of = requests.adapter[request], NONE
+        if adapter >= 0 and engine[E_LORAS] > 0:
+            slot_of = adapter_slot(replicas.adapters, replica, adapter, engine[E_LORAS])
+            if slot_of == NONE:
+                break  # every place for adapters is in use
         if caching and given == 0:
             most = (tokens - 1) // size
             hits, unused = look_up(counters, requests, blocks, replica, request, most, logs.found)
@@ -326,6 +344,17 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
         rows[request, COMPUTED] = past
         rows[request, STATE] = RUNNING
         requests.given[request] = 0
+        row[HOST_TOKENS] -= swapped
+        row[CROSSING] += given if swapped > 0 else 0
+        if slot_of != NONE:
+            place = replicas.adapters[replica, slot_of]
+            if place[0] != adapter:
+                place[0] = adapter
+                row[LOADING] += 1
+                counters[C_LOADED] += 1
+            row[ADAPTER_CLOCK] += 1
+            place[1] += 1
+            place[2] = row[ADAPTER_CLOCK]
         if rows[request, HIT] < 0:
             rows[request, HIT] = past
             requests.scheduled[request] = now

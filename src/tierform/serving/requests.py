@@ -164,7 +164,8 @@ class Requests:
     the trace, by default their number.
 
     `after` makes a closed loop: request i comes `think_ns[i]` after request ``after[i]`` is done (or refused), whenever
-    that is; -1 for one that comes by itself.  The arrival of one that follows is only its place in the order.
+    that is; -1 for one that comes by itself.  `adapter` is the number of the low-rank adapter that a request asks for;
+    -1 for the model as it is.  The arrival of one that follows is only its place in the order.
     """
 
     arrival_ns: Int64
@@ -176,10 +177,11 @@ class Requests:
     source: str = "given"
     after: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
     think_ns: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
+    adapter: Int64 = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __post_init__(self) -> None:
         number = len(self.arrival_ns)
-        for name, value in (("after", -1), ("think_ns", 0)):
+        for name, value in (("after", -1), ("think_ns", 0), ("adapter", -1)):
             given = np.ascontiguousarray(getattr(self, name), np.int64)
             object.__setattr__(self, name, given if len(given) else np.full(number, value, np.int64))
         for name in ("arrival_ns", "prompt", "output", "priority"):
@@ -188,7 +190,7 @@ class Requests:
             object.__setattr__(self, "priority", np.zeros(number, np.int64))
         problems = [
             Problem("arrays of one length are needed", key=name, value=len(getattr(self, name)))
-            for name in ("prompt", "output", "priority", "after", "think_ns")
+            for name in ("prompt", "output", "priority", "after", "think_ns", "adapter")
             if len(getattr(self, name)) != number
         ]
         if not problems:
@@ -244,6 +246,7 @@ class Requests:
             source=self.source,
             after=place[self.after[chosen]],
             think_ns=self.think_ns[chosen],
+            adapter=self.adapter[chosen],
         )
 
     def faster(self, factor: float) -> Requests:

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.registry import Registry
-from tierform.serving.kernel_route import LEAST_LOADED, OUTSIDE_ROUTER, PREFIX_AWARE, ROUND_ROBIN, TWO_CHOICES
+from tierform.serving.kernel_route import (
+    ADAPTER_AWARE,
+    LEAST_LOADED,
+    OUTSIDE_ROUTER,
+    PREFIX_AWARE,
+    ROUND_ROBIN,
+    TWO_CHOICES,
+)
 
 ROUTERS = Registry(
     "router",
@@ -24,6 +31,7 @@ ROUTERS = Registry(
         "least-loaded": "tierform.serving.routers:least_loaded",
         "two-choices": "tierform.serving.routers:two_choices",
         "prefix-aware": "tierform.serving.routers:prefix_aware",
+        "adapter-aware": "tierform.serving.routers:adapter_aware",
     },
 )
 
@@ -53,6 +61,7 @@ round_robin = Compiled(ROUND_ROBIN)
 least_loaded = Compiled(LEAST_LOADED)
 two_choices = Compiled(TWO_CHOICES)
 prefix_aware = Compiled(PREFIX_AWARE)
+adapter_aware = Compiled(ADAPTER_AWARE)
 
 
 def number_of(name: str) -> tuple[int, Router | None]:

@@ -49,12 +49,33 @@ MOST_HEADS = 2**26  # places for blocks by content, of all replicas together
 
 
 @dataclass(frozen=True)
+class HostLink:
+    """What crosses between a replica and its host: room there in tokens, and times and joules of what moves."""
+
+    tokens: int = 0
+    token_ps: int = 0
+    token_J: float = 0.0
+    adapter_ns: int = 0
+    adapter_J: float = 0.0
+
+
+NO_HOST = HostLink()
+HOST = "host link"  # the component whose energy that is
+
+
+@dataclass(frozen=True)
 class Pool:
-    """Replicas of one kind: how many, their engine, and the numbers of their oracle."""
+    """Replicas of one kind: how many, their engine, the numbers of their oracle, and their link to the host."""
 
     replicas: int
     engine: Engine
     packed: NDArray[np.float64]
+    host: HostLink = NO_HOST
+
+    def numbers(self) -> Ints:
+        """The engine's settings with those of the host, as the compiled scheduler reads them."""
+        host = self.host
+        return np.concatenate([self.engine.numbers(), [host.tokens, host.token_ps, host.adapter_ns]]).astype(np.int64)
 
 
 @dataclass
@@ -157,10 +178,11 @@ def machine(
     more: Sequence[NDArray[np.float64]] = (),
 ) -> Machine:
     """The arrays of a run before its first event; `more` are numbers of oracles that replicas may change to."""
-    engines = np.stack([pool.engine.numbers() for pool in pools])
+    engines = np.stack([pool.numbers() for pool in pools])
     pool_of = np.repeat(np.arange(len(pools)), [pool.replicas for pool in pools])
     number = len(pool_of)
-    components = int(pools[0].packed[1])
+    components = max(int(pool.packed[1]) for pool in pools)
+    components += components > 0 and any(pool.host != NO_HOST for pool in pools)
     caching = any(pool.engine.enable_prefix_caching for pool in pools)
     sequences = max(pool.engine.max_num_seqs for pool in pools)
     counters = np.zeros(COUNTERS, np.int64)
@@ -168,7 +190,8 @@ def machine(
     counters[state.C_PAUSE_AFTER], counters[state.C_PAUSE_AT] = STEPS_BETWEEN_PAUSES, LATER
     oracles = [*(pool.packed for pool in pools), *more]
     starts = np.cumsum([0, *(len(packed) for packed in oracles)])[:-1]
-    run = Run_(counters, engines, np.concatenate(oracles).astype(np.float64), starts)
+    host_J = np.array([[pool.host.token_J, pool.host.adapter_J] for pool in pools])
+    run = Run_(counters, engines, host_J, np.concatenate(oracles).astype(np.float64), starts)
     rows = _request_rows(requests)
     size = pools[0].engine.block_size
     longest = int((requests.prompt + requests.output).max()) if len(requests) else 1
@@ -178,7 +201,7 @@ def machine(
     return Machine(
         run=run,
         requests=made,
-        replicas=_replicas(pool_of, engines, sequences, components),
+        replicas=_replicas(pool_of, engines, sequences, components, max(pool.engine.max_loras for pool in pools)),
         blocks=blocks,
         lists=_lists(number, counters, np.flatnonzero(requests.after < 0), len(requests)),
         logs=_logs(record, sequences, components, longest // size + 2),
@@ -214,6 +237,7 @@ def _requests(requests: Requests, rows: Small, engine: Engine, counters: Ints) -
         last=np.full(number, NONE, np.int64),
         energy=np.zeros(number),
         given=np.zeros(number, np.int32),
+        adapter=requests.adapter.astype(np.int32),
         follow=follow,
         think=requests.think_ns,
         shared=keys.shared,
@@ -227,7 +251,7 @@ def _nothing(number: int) -> Requests:
     return Requests(zeros, zeros, zeros)
 
 
-def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int) -> Replicas_:
+def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int, loras: int) -> Replicas_:
     number = len(pool_of)
     rows = np.zeros((number, REPLICA_COLUMNS), np.int64)
     rows[:, state.HEAD] = rows[:, state.TAIL] = NONE
@@ -246,6 +270,7 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int) -> 
         share=np.zeros(number),
         stretch=np.ones(number),
         energy=np.zeros((number, components)),
+        adapters=np.tile(np.array([NONE, 0, 0], np.int32), (number, loras, 1)),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from math import fsum
 from pathlib import Path
 
@@ -15,15 +15,17 @@ from tierform.serving import state
 from tierform.serving.capacity import Capacity, capacity, kv_token_B
 from tierform.serving.engine import Engine, load_engine
 from tierform.serving.fleet import Fleet, FleetRun
+from tierform.serving.host import adapter_B, adapters_of, host_link
 from tierform.serving.kernel_oracle import OUTSIDE
 from tierform.serving.oracle import StepOracle, StepShape, numbers_of
 from tierform.serving.requests import Requests
 from tierform.serving.routers import Router, RouterView, number_of
-from tierform.serving.run import Machine, Pool, machine
-from tierform.serving.service import Service, Steps
+from tierform.serving.run import HOST, NO_HOST, HostLink, Machine, Pool, machine
+from tierform.serving.service import Figure, Service, Steps
 from tierform.serving.simulated import SimulatedOracle, grid_for
 from tierform.serving.slo import Slo
 from tierform.serving.traces import load_trace
+from tierform.serving.wear import WearRate, wear_rate
 from tierform.simulation.runtime import Runtime, load_runtime
 from tierform.workload import Model, load_model
 from tierform.workload.parallel import Parallelism
@@ -33,13 +35,32 @@ ALONE = Parallelism()
 MOST_REPLICAS = 100_000
 
 
+@dataclass(frozen=True)
+class _Kind:
+    """Replicas of one kind: on which chip, how many, their engine and what their steps take."""
+
+    chip: Chip
+    replicas: int
+    settings: Engine
+    software: Runtime
+    oracle: StepOracle
+    room: Capacity | None
+    host: HostLink
+    wear: WearRate | None
+
+    @property
+    def pool(self) -> Pool:
+        """As the compiled loop sees it."""
+        return Pool(self.replicas, self.settings, numbers_of(self.oracle), self.host)
+
+
 def serve(
     model: Model | str,
-    chip: Chip | str,
+    chip: Chip | str | Sequence[Chip | str],
     requests: Requests | str | Path,
     *,
     engine: Engine | str | Path | None = None,
-    replicas: int = 1,
+    replicas: int | Sequence[int] = 1,
     router: str = "least-loaded",
     parallelism: Parallelism = ALONE,
     runtime: Runtime | str | None = None,
@@ -53,82 +74,150 @@ def serve(
 ) -> Service:
     """What the users of `requests` get from `replicas` of a model on a chip.
 
-    `parallelism` is inside a replica.  `runtime` is by default vLLM's on a chip that is a board, else the ideal one.
-    `oracle` tells what a step takes, by default tables made from ``simulate``.  `record` keeps every step.  `fleet`
-    says what happens to the replicas: prefill apart, failures, autoscaling, heat, fewer bits under load.  Raises
-    TierformError with all problems found.
+    Several chips with as many numbers of replicas make pools of different kinds; their replicas are numbered in that
+    order.  `parallelism` is inside a replica.  `runtime` is by default vLLM's on a chip that is a board, else the ideal
+    one.  `oracle` tells what a step takes, by default tables made from ``simulate``.  `record` keeps every step.
+    `fleet` says what happens to the replicas: prefill apart, failures, autoscaling, heat, fewer bits under load.
+    Raises TierformError with all problems found.
     """
     settings = engine if isinstance(engine, Engine) else load_engine(engine) if engine is not None else Engine()
     trace = requests if isinstance(requests, Requests) else load_trace(requests)
     found = model if isinstance(model, Model) else load_model(model)
-    on = chip if isinstance(chip, Chip) else load_chip(chip)
-    software = runtime if isinstance(runtime, Runtime) else load_runtime(runtime or _usual(on))
-    if settings.generation_config == "vllm":
-        software = replace(software, sampling_s=0.0)
+    several = [chip] if isinstance(chip, Chip | str) else list(chip)
+    chips = [one if isinstance(one, Chip) else load_chip(one) for one in several]
+    numbers = [replicas] if isinstance(replicas, int) else list(replicas)
     number, ask = number_of(router)
-    problems = []
-    if isinstance(replicas, bool) or not 1 <= replicas <= MOST_REPLICAS:
-        what = f"must be a whole number from 1 to {MOST_REPLICAS:,}"
-        problems.append(Problem(what, key="replicas", value=replicas))
-    if not len(trace):
-        problems.append(Problem("there is no request", key="requests", value=trace.source))
     run = FleetRun(fleet or Fleet())
-    problems += run.fleet.problems(replicas, on)
+    problems = _problems(chips, numbers, trace, oracle, run.fleet)
+    if (trace.adapter >= 0).any() and not settings.enable_lora:
+        what = "requests ask for adapters, and the engine knows none"
+        problems.append(Problem(what, key="enable_lora", value=False, fix="Set it to true."))
     if problems:
         raise TierformError(problems)
-    room: Capacity | None = None
-    if settings.num_gpu_blocks is None:
-        room = capacity(found, on, settings, parallelism, software, precision)
-        settings = replace(settings, num_gpu_blocks=room.blocks)
-    asked: StepOracle
-    if oracle is not None:
-        asked = oracle
-    else:
-        longest = int(min(settings.max_model_len, max(2, int((trace.prompt + trace.output).max()))))
-        budget = settings.max_num_batched_tokens if settings.scheduler != "orca" else longest * settings.max_num_seqs
-        asked = SimulatedOracle(
+    longest = int(min(settings.max_model_len, max(2, int((trace.prompt + trace.output).max()))))
+
+    def tables(on: Chip, own: Engine, software: Runtime, plan: PrecisionPlan | None) -> StepOracle:
+        budget = own.max_num_batched_tokens if own.scheduler != "orca" else longest * own.max_num_seqs
+        return SimulatedOracle(
             model=found,
             chip=on,
             runtime=software,
-            grid=grid_for(min(budget, 2**14), settings.max_num_seqs, max(longest, 32)),
+            grid=grid_for(min(budget, 2**14), own.max_num_seqs, max(longest, 32)),
             parallelism=parallelism,
-            precision=precision,
-            progress=(lambda share: progress("tables of the oracle", share)) if progress is not None else None,
+            precision=plan,
+            adapters=adapters_of(own),
+            progress=(lambda share: progress(_tables(on, chips), share)) if progress is not None else None,
         )
-    pool = Pool(replicas, settings, numbers_of(asked))
-    more = [numbers_of(one) for one in run.fleet.levels]
-    made = machine(trace, [pool], router=number, record=record, seed=seed, more=more)
-    run.fleet.prepare(made, on, lambda: kv_token_B(found, on, parallelism, software, precision))
-    idle_W = _idle_W(on, parallelism) if asked.components else 0.0
-    window = run.begin(made, on, asked.components, parallelism.chips, idle_W)
+
+    def kind(on: Chip, count: int) -> _Kind:
+        software = runtime if isinstance(runtime, Runtime) else load_runtime(runtime or _usual(on))
+        if settings.generation_config == "vllm":
+            software = replace(software, sampling_s=0.0)
+        own, room = settings, None
+        if own.num_gpu_blocks is None:
+            size_B = adapter_B(found, on, own, parallelism, software, precision)
+            room = capacity(found, on, own, parallelism, software, precision, size_B)
+            own = replace(own, num_gpu_blocks=room.blocks)
+        asked = oracle
+        if asked is None:
+            asked = tables(on, own, software, plans[0] if plans else precision)
+        host = host_link(found, on, own, parallelism, software, precision)
+        wear = wear_rate(found, on, parallelism, software, precision) if oracle is None else None
+        return _Kind(
+            chip=on,
+            replicas=count,
+            settings=own,
+            software=software,
+            oracle=asked,
+            room=room,
+            host=host,
+            wear=wear,
+        )
+
+    usual = precision or chips[0].precision or PrecisionPlan(master_weights=None)
+    plans = [replace(usual, weights=one) for one in run.fleet.formats]
+    kinds = [kind(on, count) for on, count in zip(chips, numbers, strict=True)]
+    first = kinds[0]
+    pools = [one.pool for one in kinds]
+    coarser = [tables(first.chip, first.settings, first.software, plan) for plan in plans[1:]]
+    more = [numbers_of(one) for one in (*run.fleet.levels, *coarser)]
+    made = machine(trace, pools, router=number, record=record, seed=seed, more=more)
+    run.fleet.prepare(made, first.chip, lambda: kv_token_B(found, first.chip, parallelism, first.software, precision))
+    idle_W = np.repeat([_idle_W(one.chip, parallelism) if one.oracle.components else 0.0 for one in kinds], numbers)
+    window = run.begin(made, first.chip, first.oracle.components, parallelism.chips, float(idle_W[0]))
 
     def pause(done: int) -> None:
         if progress is not None:
             progress("requests", done / len(trace))
 
-    asker = _ask_oracle(asked) if pool.packed[0] == OUTSIDE else None
+    asker = _ask_oracle(first.oracle) if pools[0].packed[0] == OUTSIDE else None
     made.go(_ask_router(ask) if ask is not None else None, asker, pause, window)
     return _service(
         made,
         trace,
         run,
-        asked,
+        kinds,
         Service(
             model=found.name,
-            chip=on.name,
-            engine=asdict(settings),
+            chip=" + ".join(one.name for one in chips),
+            engine=asdict(first.settings),
             columns={},
             states=state.STATES,
-            replicas={},
+            replicas={"idle_W": idle_W},
             energy_J_by_component={},
-            idle_W=idle_W,
-            router=router if replicas > 1 else "none",
+            idle_W=float(idle_W.mean()),
+            router=router if sum(numbers) > 1 else "none",
             slo=slo or Slo(),
             source=trace.source,
-            chips=replicas * parallelism.chips,
-            capacity=tuple(room.lines()) if room is not None else (),
+            chips=sum(numbers) * parallelism.chips,
+            capacity=tuple(_capacity_lines(kinds)),
         ),
     )
+
+
+def _problems(
+    chips: Sequence[Chip], numbers: Sequence[int], trace: Requests, oracle: StepOracle | None, fleet: Fleet
+) -> list[Problem]:
+    """What cannot be served like this."""
+    problems = []
+    whole = f"must be a whole number from 1 to {MOST_REPLICAS:,}"
+    problems += [
+        Problem(whole, key="replicas", value=one)
+        for one in numbers
+        if isinstance(one, bool) or not isinstance(one, int) or not 1 <= one <= MOST_REPLICAS
+    ]
+    if len(numbers) != len(chips):
+        what = f"{len(chips)} chips need as many numbers of replicas"
+        problems.append(
+            Problem(what, key="replicas", value=", ".join(map(str, numbers)), fix="Write 2,3 for h100,l40s.")
+        )
+    if fleet.formats and oracle is not None:
+        problems.append(Problem("formats need tables from simulate, not an oracle of one's own", key="formats"))
+    if len(chips) > 1:
+        alone = {
+            "oracle": oracle is not None,
+            "heat_window_s": fleet.heat_window_s is not None,
+            "levels": bool(fleet.levels or fleet.formats),
+        }
+        what = "is for chips of one kind"
+        problems += [Problem(what, key=name, fix="Serve on one chip.") for name, given in alone.items() if given]
+    if not len(trace):
+        problems.append(Problem("there is no request", key="requests", value=trace.source))
+    return problems if problems else fleet.problems(sum(numbers), chips[0])
+
+
+def _tables(on: Chip, chips: Sequence[Chip]) -> str:
+    return "tables of the oracle" if len(chips) == 1 else f"tables of {on.name}"
+
+
+def _capacity_lines(kinds: Sequence[_Kind]) -> list[tuple[str, str]]:
+    """Where memory goes, of every kind whose blocks were derived."""
+    return [
+        (name if len(kinds) == 1 else f"{one.chip.name}: {name}", value)
+        for one in kinds
+        if one.room is not None
+        for name, value in one.room.lines()
+    ]
 
 
 def _usual(chip: Chip) -> str:
@@ -169,13 +258,14 @@ def _ask_oracle(oracle: StepOracle) -> Callable[[Machine], int]:
         single = [one for one in running if made.requests.rows[one, state.NEXT] == 1]
         contexts = tuple(int(made.requests.rows[one, state.COMPUTED]) for one in single)
         cost = oracle.cost(StepShape(tuple(entries), contexts, int(features[4])))
-        made.logs.cost[:] = (cost.seconds, *cost.joules)
+        made.logs.cost[:] = 0.0
+        made.logs.cost[: 1 + len(cost.joules)] = (cost.seconds, *cost.joules)
         return max(1, round(cost.seconds * 1e9))
 
     return ask
 
 
-def _service(made: Machine, trace: Requests, run: FleetRun, oracle: StepOracle, empty: Service) -> Service:
+def _service(made: Machine, trace: Requests, run: FleetRun, kinds: Sequence[_Kind], empty: Service) -> Service:
     rows, of = made.requests.rows, made.requests
     arrival = of.arrival * 1e-9
 
@@ -197,7 +287,6 @@ def _service(made: Machine, trace: Requests, run: FleetRun, oracle: StepOracle, 
             made.logs.preempted[: counters[state.C_PREEMPTED_LOGGED]],
             made.logs.joules[: counters[state.C_STEPS_LOGGED]],
         )
-    energy = made.replicas.energy.sum(axis=0)
     return replace(
         empty,
         columns={
@@ -227,11 +316,73 @@ def _service(made: Machine, trace: Requests, run: FleetRun, oracle: StepOracle, 
             "most_blocks": table[:, state.PEAK_BLOCKS].copy(),
             "free_blocks_at_end": table[:, state.FREE].copy(),
             "on_s": run.on_s(made, end_s),
+            "pool": table[:, state.POOL].copy(),
+            **empty.replicas,
         },
-        energy_J_by_component={name: float(one) for name, one in zip(oracle.components, energy, strict=True)},
+        energy_J_by_component=_energy(made, kinds),
         steps=steps,
         lookup_tokens=int(counters[state.C_LOOKED_UP]),
         hit_tokens=int(counters[state.C_HITS]),
         over_time=run.heat.to_dict() if run.heat is not None else {},
-        more=run.figures(made),
+        more={**_pools(made, kinds), **_hosts(made, kinds), **_wear(made, kinds, end_s), **run.figures(made)},
     )
+
+
+def _energy(made: Machine, kinds: Sequence[_Kind]) -> dict[str, float]:
+    """Joules by component; of several kinds of chip, each with its chip's name before it."""
+    found: dict[str, float] = {}
+    for place, one in enumerate(kinds):
+        joules = made.replicas.energy[made.replicas.rows[:, state.POOL] == place].sum(axis=0)
+        for column, name in enumerate(one.oracle.components):
+            key = name if len(kinds) == 1 else f"{one.chip.name}: {name}"
+            found[key] = found.get(key, 0.0) + float(joules[column])
+        if one.host != NO_HOST and len(joules):
+            found[HOST] = found.get(HOST, 0.0) + float(joules[-1])
+    return found
+
+
+def _hosts(made: Machine, kinds: Sequence[_Kind]) -> dict[str, Figure]:
+    """What went to hosts and came from them."""
+    found: dict[str, Figure] = {}
+    if any(one.host.tokens for one in kinds):
+        found["swapped_kv_tokens"] = int(made.run.counters[state.C_SWAPPED])
+    if any(one.settings.enable_lora for one in kinds):
+        found["adapters_loaded"] = int(made.run.counters[state.C_LOADED])
+    return found
+
+
+def _wear(made: Machine, kinds: Sequence[_Kind], end_s: float) -> dict[str, Figure]:
+    """Writes and lifetime of the cells that wear out first."""
+    rows, of = made.replicas.rows, made.requests.rows
+    done = of[made.finished]
+    computed = done[:, state.TOKENS] - np.maximum(done[:, state.HIT], 0)
+    tokens = np.bincount(done[:, state.REPLICA], weights=computed, minlength=len(rows))
+    worn: dict[float, dict[str, Figure]] = {}
+    for place, one in enumerate(kinds):
+        own = rows[:, state.POOL] == place
+        if one.wear is not None:
+            figures = one.wear.figures(rows[own, state.STEPS].astype(float), tokens[own], end_s)
+            if figures["lifetime_s"] is not None:
+                worn[figures["lifetime_s"]] = {**figures}
+    return worn[min(worn)] if worn else {}
+
+
+def _pools(made: Machine, kinds: Sequence[_Kind]) -> dict[str, Figure]:
+    """What each kind of replica did, where there are several."""
+    if len(kinds) == 1:
+        return {}
+    rows = made.replicas.rows
+    found: list[Figure] = []
+    for place, one in enumerate(kinds):
+        own = rows[:, state.POOL] == place
+        found.append(
+            {
+                "chip": one.chip.name,
+                "replicas": one.replicas,
+                "num_gpu_blocks": one.settings.num_gpu_blocks,
+                "requests": int(own[made.requests.rows[made.finished, state.REPLICA]].sum()),
+                "tokens": int(rows[own, state.TOKENS_DONE].sum()),
+                "energy_J": float(made.replicas.energy[own].sum()),
+            }
+        )
+    return {"pools": found}

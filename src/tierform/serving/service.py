@@ -99,8 +99,8 @@ class Service:
     @property
     def idle_J(self) -> float:
         """What replicas drew while they waited for requests."""
-        busy = float(np.asarray(self.replicas["busy_s"]).sum())
-        return self.idle_W * max(0.0, float(np.asarray(self.replicas["on_s"]).sum()) - busy)
+        waited_s = np.maximum(self.array_of("on_s") - self.array_of("busy_s"), 0.0)
+        return float((waited_s * self.array_of("idle_W")).sum())
 
     @property
     def energy_J(self) -> float:

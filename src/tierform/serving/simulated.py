@@ -36,6 +36,7 @@ from tierform.simulation.power_cap import ARITHMETIC
 from tierform.simulation.result import Result
 from tierform.simulation.runtime import Runtime
 from tierform.workload import Model
+from tierform.workload.adapter_methods import AdapterBatch
 from tierform.workload.memory import BlockKind
 from tierform.workload.parallel import Parallelism
 from tierform.workload.precision import PrecisionPlan
@@ -43,7 +44,7 @@ from tierform.workload.task import SequenceGroup, Step
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-VERSION = 6  # of the tables: raise it when what they hold changes
+VERSION = 7  # of the tables: raise it when what they hold changes
 ROOMY = "1000 TB"
 AT_ONCE = 4  # passes among which the groups of one number of sequences are shared
 PASTS = (64, 256, 512, 1024, 2048, 4096, 8192, 16384)
@@ -108,6 +109,7 @@ class SimulatedOracle:
     grid: Grid
     parallelism: Parallelism = field(default_factory=Parallelism)
     precision: PrecisionPlan | None = None
+    adapters: AdapterBatch | None = None
     progress: Callable[[float], None] | None = None
     _packed: dict[str, Floats] = field(default_factory=dict)
 
@@ -154,9 +156,13 @@ class SimulatedOracle:
         return packed_cost(self.packed(), step)
 
     def _job(self, groups: Iterable[SequenceGroup]) -> Job:
+        asked = tuple(groups)
+        adapters = self.adapters
+        if adapters is not None:  # as many different ones as there are sequences to use them
+            adapters = replace(adapters, used=min(adapters.in_memory, sum(one.sequences for one in asked)))
         return Job(
             model=self.model,
-            task=Step(tuple(groups), precision=self.precision),
+            task=Step(asked, precision=self.precision, adapters=adapters),
             chip=self.chip,
             parallelism=self.parallelism,
             runtime=self.runtime,

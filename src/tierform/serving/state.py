@@ -44,6 +44,8 @@ N_RUNNING, N_WAITING, HEAD, TAIL, FREE, IN_FLIGHT, FIRST_SLOT, CHIP_FREE = range
 RELEASES, INSERTIONS, BLOCKED_RELEASES, BLOCKED_INSERTIONS, EVENT_AT, POOL, PLANNED, STEPS = range(8, 16)
 UNTIL_0, UNTIL_1, ALIVE, LOAD_TOKENS, BUSY_NS, PEAK_RUNNING, PEAK_BLOCKS, TOKENS_DONE = range(16, 24)
 GROUPS_FREE, ROLE, ORACLE, LINK_FREE = range(24, 28)
+# Tokens whose keys and values wait in the host; those that cross with the next step; adapters that come with it.
+HOST_TOKENS, CROSSING, LOADING, ADAPTER_CLOCK = range(28, 32)
 REPLICA_COLUMNS = 32
 BOTH, PREFILLS, DECODES = range(3)  # what a replica does
 
@@ -62,8 +64,13 @@ BOTH, PREFILLS, DECODES = range(3)  # what a replica does
     E_POLICY,
     E_SCHEDULER,
     E_WATERMARK,
-) = range(13)
-ENGINE_COLUMNS = 13
+    E_FIRST_NS,
+    E_LORAS,
+    E_HOST_TOKENS,
+    E_HOST_TOKEN_PS,
+    E_LORA_NS,
+) = range(18)
+ENGINE_COLUMNS = 18
 FCFS, PRIORITY, SHORTEST = range(3)
 VLLM, SARATHI, ORCA = range(3)
 
@@ -102,7 +109,8 @@ class Requests_(NamedTuple):
     last: Ints
     energy: Floats  # J
     shared: Small  # (n,) blocks whose content other requests may have, too
-    given: Small  # (n,) tokens whose KV comes with it from another replica
+    given: Small  # (n,) tokens whose KV comes with it from another replica; below 0: so many wait in the host
+    adapter: Small  # (n,) the adapter that it asks for, or NONE
     follow: Ints  # (n,) the request that comes once this one is done, or NONE
     think: Ints  # (n,) ns between the two, of the later one
     key_at: Ints  # (n,) where the keys of a request's groups of blocks begin
@@ -119,6 +127,7 @@ class Replicas_(NamedTuple):
     share: Floats  # (r,) joules a token of all steps so far
     stretch: Floats  # (r,) a step's time over that of the oracle (a chip that is too hot runs slower)
     energy: Floats  # (r, components) J
+    adapters: Small  # (r, max_loras, 3): an adapter in memory or NONE, requests of the batch that use it, when last
 
 
 # -- a block's columns ------------------------------------------------------------------------------------------------
@@ -172,7 +181,8 @@ class Run_(NamedTuple):
     """Numbers of the loop: one row of counters, see C_... below."""
 
     counters: Ints
-    engines: Ints  # (pools, 13)
+    engines: Ints  # (pools, 18)
+    host_J: Floats  # (pools, 2) joules of a token's keys and values, and of an adapter, that cross to or from the host
     oracle: Floats
     oracle_at: Ints  # (oracles,) where an oracle's numbers begin
 
@@ -213,5 +223,7 @@ class Run_(NamedTuple):
     C_MOVE_TOKEN_PS,
     C_HOPE,
     C_MOVES,
-) = range(35)
-COUNTERS = 35
+    C_SWAPPED,
+    C_LOADED,
+) = range(37)
+COUNTERS = 37

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,14 +98,14 @@ class PartsOf:
 
     def _part(self, run: Run, item: Execution, step: ScheduledOperator) -> Floats:
         part = np.zeros(self.columns)
-        part[0] = step.occupancy_s + step.tail_s + sum(edge.head_s + edge.transfer_s for edge in step.after)
+        part[0] = step.occupancy_s + step.tail_s + fsum(edge.head_s + edge.transfer_s for edge in step.after)
         part[1] = step.fetch_s
         if item.component in self.busy:
             part[2 + self.busy.index(item.component)] = step.occupancy_s
         joules = {item.component: item.cost.total_energy_J + item.floor_J}
         if item.programming is not None:
             joules[item.component] += item.programming.total_energy_J
-        joules[NETWORK] = sum(move.size_B * move.route.energy_J_per_B for move in item.moves)
+        joules[NETWORK] = fsum(move.size_B * move.route.energy_J_per_B for move in item.moves)
         joules[OFF_CHIP] = run.memory.energy_J(item.traffic)
         first = 2 + len(self.busy)
         for name, energy in joules.items():

@@ -33,6 +33,7 @@ STUDIES = Registry(
         "small-cores": "tierform.studies.small_cores:run",
         "survey": "tierform.studies.survey:run",
         "smartquant-serving": "tierform.studies.smartquant_serving:run",
+        "serving-chips": "tierform.studies.serving_chips:run",
     },
 )
 

@@ -8,6 +8,7 @@ that card; and steady serving on an H100 (the ML.ENERGY benchmark).  A folder is
   are not compared.  ``NAME.settings.json`` holds `engine` (keys of an engine file), `oracle` (numbers of a
   FormulaOracle) and, with a prefix cache, `content`: a trace file whose prompts these are.  A trace that has none takes
   the built-in one of its name.
+  Token ids of prompts may stand in a column ``token_ids`` or in ``NAME.tokens.jsonl``, a list a line.
 - ``NAME.meta.json`` and ``NAME.requests.csv``: a real run of vLLM, and the settings that it resolved to.
 - a folder with ``meta.yaml`` and tables: measured layers of the run's card and model.
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from tierform.files import read_text
 from tierform.serving import state
 from tierform.serving.engine import Engine
 from tierform.serving.oracle import FormulaOracle
-from tierform.serving.requests import Requests
+from tierform.serving.requests import Content, Requests, TokenIds
 from tierform.serving.run import Machine, Pool, machine
 from tierform.serving.traces import load_trace
 from tierform.validation.ledger import EngineLedger, Point, Tolerance
@@ -85,7 +86,8 @@ def trace_settings(root: Path, name: str) -> TraceSettings:
     if not path.is_file():
         path = _TABLES / path.name
     if not path.is_file():
-        fail("the settings of this trace are missing", file=str(root / f"{name}.settings.json"))
+        fix = '{"engine": {keys of an engine file}, "oracle": {"step_ns": ..., "token_ns": ...}} (docs/serving.md)'
+        fail("the settings of this trace are missing", file=str(root / f"{name}.settings.json"), fix=f"Write {fix}.")
     try:
         content = json.loads(read_text(path, _MOST_BYTES))
     except json.JSONDecodeError as error:
@@ -102,9 +104,18 @@ def trace_settings(root: Path, name: str) -> TraceSettings:
         parts[part] = given
     if problems:
         raise TierformError(problems)
+    if parts["engine"].get("num_gpu_blocks") is None:
+        fail("is missing", file=str(path), key="engine.num_gpu_blocks", fix="Give the blocks that the scheduler had.")
+    try:
+        engine = Engine(**parts["engine"])  # type: ignore[arg-type]
+        oracle = FormulaOracle(**parts["oracle"])  # type: ignore[arg-type]
+    except TypeError as error:
+        fail(f"a value is missing or of the wrong kind: {error}", file=str(path))
+    except TierformError as error:
+        raise TierformError(replace(problem, file=str(path)) for problem in error.problems) from None
     return TraceSettings(
-        engine=Engine(**parts["engine"]),  # type: ignore[arg-type]
-        oracle=FormulaOracle(**parts["oracle"]),  # type: ignore[arg-type]
+        engine=engine,
+        oracle=oracle,
         content=content.get("content"),
         source=str(content.get("source", name)),
     )
@@ -114,13 +125,50 @@ def rows_of(path: Path) -> list[Row]:
     """The rows of a CSV file by column."""
     if not path.is_file():
         fail("no such file", file=str(path))
-    return list(csv.DictReader(read_text(path, _MOST_BYTES).splitlines()))
+    rows = list(csv.DictReader(read_text(path, _MOST_BYTES).splitlines()))
+    if not rows:
+        fail("no row is in this file", file=str(path))
+    return rows
+
+
+def _numbers(path: Path, rows: list[Row], column: str, unit: float = 1.0) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """A column in whole numbers; a bad line is refused with its number."""
+    found = []
+    for line, row in enumerate(rows, 2):
+        try:
+            text = row[column]
+            found.append(int(text) if text.lstrip("-").isdigit() and unit == 1.0 else round(float(text) * unit))
+        except KeyError:
+            fail("this column is missing", file=str(path), line=1, key=column, value=", ".join(row))
+        except (ValueError, OverflowError, TypeError, AttributeError):
+            fail("a number is needed", file=str(path), line=line, key=column, value=row[column])
+    return np.array(found, np.int64)
+
+
+def _token_ids(root: Path, name: str, rows: list[Row], path: Path) -> TokenIds | None:
+    """Token ids of prompts (and answers): a column ``token_ids``, or ``NAME.tokens.jsonl`` with a list a line."""
+    beside = root / f"{name}.tokens.jsonl"
+    try:
+        if "token_ids" in rows[0]:
+            lists = [[int(one) for one in row["token_ids"].split()] for row in rows]
+        elif beside.is_file():
+            path = beside
+            read = [json.loads(line) for line in read_text(beside, _MOST_BYTES).splitlines() if line.strip()]
+            lists = [[int(one) for one in (line["token_ids"] if isinstance(line, dict) else line)] for line in read]
+        else:
+            return None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        fail(f"lists of token ids are needed: {error}", file=str(path), key="token_ids")
+    if len(lists) != len(rows):
+        fail(f"{len(rows)} lists are needed, one a request", file=str(path), value=len(lists))
+    at = np.concatenate(([0], np.cumsum([len(one) for one in lists]))).astype(np.int64)
+    return TokenIds(at, np.array([token for one in lists for token in one], np.int64))
 
 
 def _requests(root: Path, name: str, settings: TraceSettings) -> Requests:
-    rows = rows_of(root / f"{name}.requests.csv")
-    nanoseconds = "arrival_ns" in (rows[0] if rows else {})
-    content = None
+    path = root / f"{name}.requests.csv"
+    rows = rows_of(path)
+    content: Content | None = _token_ids(root, name, rows, path)
     if settings.content is not None:
         places = [root / settings.content, _TABLES / settings.content]
         found = next((one for one in places if one.is_file()), None)
@@ -128,11 +176,12 @@ def _requests(root: Path, name: str, settings: TraceSettings) -> Requests:
             fail("the prompts of this trace are missing", file=str(places[0]), key="content")
         content = load_trace(found).first(len(rows)).content
     return Requests(
-        arrival_ns=np.array(
-            [int(one["arrival_ns"]) if nanoseconds else round(float(one["arrival_s"]) * 1e9) for one in rows], np.int64
-        ),
-        prompt=np.array([int(float(one["prompt"])) for one in rows], np.int64),
-        output=np.array([int(float(one["output"])) for one in rows], np.int64),
+        arrival_ns=_numbers(path, rows, "arrival_ns")
+        if "arrival_ns" in rows[0]
+        else _numbers(path, rows, "arrival_s", 1e9),
+        prompt=_numbers(path, rows, "prompt"),
+        output=_numbers(path, rows, "output"),
+        priority=_numbers(path, rows, "priority") if "priority" in rows[0] else np.empty(0, np.int64),
         content=content,
     )
 
@@ -143,12 +192,18 @@ def _trace_points(root: Path, name: str) -> Iterator[Point]:
     requests = _requests(root, name, settings)
     made = machine(requests, [Pool(1, settings.engine, settings.oracle.packed())], record=True)
     made.go()
-    wanted = rows_of(root / f"{name}.batches.csv")
-    found = list(_steps(made, {column: _READ[column] for column in (wanted[0] if wanted else {}) if column in _READ}))
+    path = root / f"{name}.batches.csv"
+    wanted = rows_of(path)
+    found = list(_steps(made, {column: _READ[column] for column in wanted[0] if column in _READ}))
+    if found and not found[0]:
+        fail("no column of a step is in this file", file=str(path), line=1, fix=f"Known: {', '.join(_READ)}.")
     equal, first = 0, ""
     for place, row in enumerate(wanted):
         ours = found[place] if place < len(found) else {}
-        unequal = [column for column in ours if ours[column] != _value(column, row[column])]
+        try:
+            unequal = [column for column in ours if ours[column] != _value(column, row[column])]
+        except (ValueError, TypeError, AttributeError) as error:
+            fail(f"this step cannot be read: {error}", file=str(path), line=place + 2)
         equal += bool(ours) and not unequal
         if not first and (unequal or not ours):
             first = f"the first unequal step is {place}: {', '.join(unequal) or 'there is none'}"
