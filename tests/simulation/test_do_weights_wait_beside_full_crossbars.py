@@ -45,10 +45,10 @@ def test_are_layers_that_do_not_fit_read_from_memory_where_that_is_faster(chip: 
 def test_do_some_stay_in_cells_where_the_work_is_larger_than_the_weights(chip: Chip) -> None:
     best = simulate("bert-base", Inference(batch=8, sequence=512), chip)
     assert best.mapping is not None and not written(best)
-    held = {p.weight for p in best.mapping.placements}
+    layers = [p for p in best.mapping.placements if p.layers == 12]
     # Twelve layers of 1,728 crossbars are 20,736; without the halves of the feed-forward network and one more of the
     # attention's weights (576, 576 and 144) 12 * 432 = 5,184 stay.
-    assert len(held) == 3
+    assert sum(p.total_crossbars for p in layers) == 5184 and len(layers) == 3
     assert sum(p.total_crossbars for p in best.mapping.placements) <= 6144
 
 
@@ -65,8 +65,8 @@ def test_is_the_choice_of_the_chip_kept(chip: Chip) -> None:
     ids=["decode", "lora"],
 )
 def test_is_the_best_never_slower_than_the_plain_mapping(chip: Chip, task: Inference | FineTuning) -> None:
-    plain = simulate("bert-base", task, chip, mapping="plain", thermal="none")
-    assert simulate("bert-base", task, chip, thermal="none").latency_s <= plain.latency_s * (1 + 1e-9)
+    plain = simulate("gpt2", task, chip, mapping="plain", thermal="none")
+    assert simulate("gpt2", task, chip, thermal="none").latency_s <= plain.latency_s * (1 + 1e-9)
 
 
 def test_does_its_mapping_file_come_back(chip: Chip, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_does_a_gain_agree_with_a_chip_whose_arrays_take_no_time() -> None:
 
 def test_is_the_gain_of_free_writing_that_of_cells_written_in_no_time() -> None:
     small = load_chip("atleus").vary({"components.reram.crossbars": 16})
-    first = simulate("bert-base", TASK, small, thermal="none")
+    first = simulate("bert-base", TASK, small, thermal="none", mapping="plain")
     assert any("written to crossbars again" in note for note in first.notes)
     (stage,) = first.limits
     quick = small.vary({"components.reram.write_pulse": "1e-18 s"})

@@ -39,7 +39,7 @@ def test_do_24_layers_of_width_1024_fit_exactly_at_8_bits() -> None:
 
 def test_are_16_bit_weights_streamed_or_refused_in_clear_words() -> None:
     task = tierform.FineTuning(LoRA(32), batch=1, sequence=128, precision=with_weights("16"))
-    streamed = tierform.simulate("bert-large", task, "atleus")
+    streamed = tierform.simulate("bert-large", task, "atleus", mapping="plain")
     assert streamed.crossbars["streamed"] > 0
     assert streamed.wear.cell_writes > 0
     assert any("do not fit" in note for note in streamed.notes)

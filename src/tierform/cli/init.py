@@ -1,4 +1,4 @@
-"""``tierform init chip|component|job|mapping|runtime``: a commented file to start from, which runs as it is."""
+"""``tierform init chip|component|job|mapping|runtime|space``: a commented file to start from, which runs as it is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tierform.cli.output import OutputFile
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-_FILES = ["chip", "component", "job", "mapping", "runtime"]
+_FILES = ["chip", "component", "job", "mapping", "runtime", "space"]
 
 
 @click.command("init")
@@ -21,8 +21,8 @@ _FILES = ["chip", "component", "job", "mapping", "runtime"]
 @click.argument("output", type=OutputFile())
 @click.option("--like", help="Entry of the library to start from; left out: a common one.")
 @click.option("--type", "type_name", help="Type of a component: crossbar, systolic, vector, gpu, pim.")
-@click.option("--model", default="bert-base", show_default=True, help="Model of a job or mapping.")
-@click.option("--chip", "chip_name", default="atleus", show_default=True, help="Chip of a job or mapping.")
+@click.option("--model", default="bert-base", show_default=True, help="Model of a job, mapping or space.")
+@click.option("--chip", "chip_name", default="atleus", show_default=True, help="Chip of a job, mapping or space.")
 def command(file: str, output: Path, like: str | None, type_name: str | None, model: str, chip_name: str) -> None:
     """A commented file to start from; it runs as it is, and each key says what it does."""
     from tierform.cli.output import console
@@ -40,6 +40,8 @@ def command(file: str, output: Path, like: str | None, type_name: str | None, mo
         _mapping(output, model, chip_name)
     elif file == "job":
         write_text(output, _job(model, chip_name))
+    elif file == "space":
+        write_text(output, _space(model, chip_name, output.stem))
     elif file == "chip":
         write_text(output, _chip(like or "atleus", output.stem))
     elif file == "component":
@@ -56,6 +58,7 @@ def _next_step(file: str, output: Path) -> str:
         "job": f"simulate with `tierform simulate --job {output}`",
         "mapping": f"edit it and give it back with `tierform simulate MODEL --chip CHIP --mapping {output}`",
         "runtime": f"use it with `tierform simulate MODEL --chip CHIP --runtime {output}`",
+        "space": f"see its size with `tierform explore {output} --dry-run`, and search it without that option",
     }[file]
 
 
@@ -133,6 +136,34 @@ thermal: steady
 overflow: stream
 # best (of a few), plain (the first), or a mapping file.
 mapping: best
+"""
+
+
+def _space(model: str, chip_name: str, name: str) -> str:
+    from tierform.chip.description import load_chip
+    from tierform.errors import fail
+
+    chip = load_chip(chip_name)
+    if not chip.memory or chip.network is None:
+        fail("a space begins from a chip with a network and memory", key="--chip", value=chip_name)
+    return f"""\
+# Many designs: search them with `tierform explore FILE`; see their number and time with --dry-run.
+schema: tierform.space/1
+name: {name}
+# A job file's keys: what every design is asked.
+job:
+  model: {model}
+  task: {{kind: inference, batch: 1, sequence: 128}}
+  chip: {chip_name}
+# What differs: a path of the job, or of its chip behind `chip.`, with values, or from and to (log: true, whole: true).
+parameters:
+  width: {{path: chip.network.width, values: [64 bit, 128 bit, 256 bit]}}
+  clock: {{path: chip.network.clock, from: 0.5 GHz, to: 2 GHz}}
+  memory: {{path: chip.memory.0.count, values: [1, 2, 4]}}
+# Least is best; {{figure: most}} wants it large.
+objectives: [latency_s, energy_J, area_m2]
+# Figures that no design may exceed: kelvin over the limit of a part, bytes that memory is short of, and any other.
+limits: {{kelvin_over: 0}}
 """
 
 
