@@ -78,7 +78,7 @@ def command(
         )
     _show(result)
     if config is not None and cycles is not None and result.offer.left == 0:
-        again = "DRAMsim3 offers the last address of a trace once more, as a read, when it comes to its end; here it ends"
+        again = "DRAMsim3 offers the last address of a trace once more, as a read, at its end; here it ends"
         console().print(f"- {again}", highlight=False)
     if commands is not None and result.log is not None:
         write_text(commands, "\n".join(result.log.lines()) + "\n")
