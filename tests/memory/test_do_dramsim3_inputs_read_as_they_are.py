@@ -164,7 +164,8 @@ def test_the_command_prints_and_writes_its_statistics(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit) as stop:
         main([*arguments, "--json", str(out), "--commands", str(tmp_path / "commands.txt")])
     assert stop.value.code == 0
-    assert "average read latency" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "average read latency" in printed and "DRAMsim3 offers the last address of a trace once more" in printed
     figures = json.loads(out.read_text())
     assert figures["reads"] + figures["writes"] == 300
     assert figures["request_bandwidth_B_per_s"] == pytest.approx(300 * 64 / (3000 * 0.83e-9))
@@ -173,6 +174,9 @@ def test_the_command_prints_and_writes_its_statistics(tmp_path: Path, capsys: py
     assert figures["energy_J"] == pytest.approx(sum(figures["energy_by_part_J"].values()))
     assert {"average_read_latency_cycles", "row_hits", "cpu_s"} <= set(figures)
     assert "ACT bank" in (tmp_path / "commands.txt").read_text()
+    with pytest.raises(SystemExit):
+        main([*arguments[:-1], "600"])
+    assert "once more" not in capsys.readouterr().out  # the trace is not at its end
 
 
 def test_an_address_beyond_the_capacity_is_wrapped_only_when_asked(

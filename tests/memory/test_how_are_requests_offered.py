@@ -169,3 +169,14 @@ def test_as_many_traces_as_channels_are_asked_for(tmp_path: Path, capsys: pytest
         main(["memory", "--memory", "ddr5", "--trace", str(trace), "--per-channel"])
     assert stop.value.code == 2
     assert "--trace 2 times" in capsys.readouterr().err
+
+
+def test_is_a_wrong_setting_told_as_the_setting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trace = tmp_path / "x.trace"
+    trace.write_text("0x0 READ 0\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["memory", "--memory", "ddr4", "--trace", str(trace), "--set", "nCL=abc"])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "--set nCL: 'abc' is not a timing of this memory" in told
+    assert "ddr4.yaml" not in told and len(told.strip().splitlines()) == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from tierform.cli.output import InputPath, OutputFile, console, json_option, print_table
-from tierform.errors import fail
+from tierform.errors import TierformError, fail
 from tierform.files import write_json, write_text
 from tierform.units import format_quantity
 
@@ -76,6 +77,9 @@ def command(
             per_channel=per_channel,
         )
     _show(result)
+    if config is not None and cycles is not None and result.offer.left == 0:
+        again = "DRAMsim3 offers the last address of a trace once more, as a read, at its end; here it ends"
+        console().print(f"- {again}", highlight=False)
     if commands is not None and result.log is not None:
         write_text(commands, "\n".join(result.log.lines()) + "\n")
     if latencies is not None:
@@ -100,7 +104,14 @@ def _spec(config: Path | None, name: str, settings: tuple[str, ...]) -> DramSpec
         if not equals or not value:
             fail("a setting is KEY=VALUE", key="--set", value=setting)
         changed[key] = int(value) if value.isascii() and value.isdigit() and len(value) < 16 else value
-    return load_dram(name, **changed)
+    if changed:
+        load_dram(name)  # what is wrong with the library's own file or name is told as it is
+    try:
+        return load_dram(name, **changed)
+    except TierformError as error:
+        own = [one for one in error.problems if one.key in changed] or error.problems
+        told = [replace(one, key=f"--set {one.key}" if one.key else "--set", file=None, line=None) for one in own]
+        raise TierformError(told) from None
 
 
 def _requests(path: Path, spec: DramSpec) -> Trace:

@@ -189,11 +189,11 @@ class CycleMemory:
         self, m: Int64, end: int, arrival: Int64, is_write: npt.NDArray[np.bool_], log_commands: int, cpu_s: float
     ) -> MemoryCycleResult:
         """Everything that a run has left in the array."""
-        requests = view(m, ks.REQUEST_AREA, (arrival.size, ks.REQUEST))
-        completed, accepted = requests[:, (ks.COMPLETED, ks.ACCEPTED)].T.copy()
+        accepted, completed = (view(m, area, (1, arrival.size))[0] for area in (ks.ACCEPTED_AREA, ks.COMPLETED_AREA))
         done = (completed > 0) & (completed < end)
         latency = np.where(done, completed - accepted, -1)
         reads = done & ~is_write
+        n_reads = int(np.count_nonzero(reads))
         total = view(m, ks.CHANNEL_AREA, (self.spec.channels, ks.CHANNEL_RECORD)).sum(axis=0)
         ranks = self.spec.channels * self.spec.ranks
         by_state = view(m, ks.RANK_AREA, (ranks, ks.RANK_RECORD)).sum(axis=0)[ks.ACTIVE : ks.SELF_REFRESH + 1]
@@ -207,8 +207,8 @@ class CycleMemory:
         return MemoryCycleResult(
             spec=self.spec,
             cycles=end,
-            reads=int(reads.sum()),
-            writes=int((done & is_write).sum()),
+            reads=n_reads,
+            writes=int(np.count_nonzero(done)) - n_reads,
             activations=int(total[ks.N_ACT]),
             precharges=int(total[ks.N_PRE]),
             read_commands=int(total[ks.N_READ]),
@@ -225,7 +225,7 @@ class CycleMemory:
             state_cycles={name: int(value) for name, value in zip(_STATES, by_state, strict=True)},
             accepted_cycles=accepted - 1,
             latency_cycles=latency,
-            average_read_latency_cycles=float(latency[reads].mean()) if reads.any() else 0.0,
+            average_read_latency_cycles=int((latency * reads).sum()) / n_reads if n_reads else 0.0,
             offer=Offer(
                 traces=fronts.shape[0],
                 issue=int(m[ks.ISSUE]),

@@ -15,7 +15,9 @@ from numba import njit
 from tierform.memory.cycle.commands import change_state, forbid, ready_at
 from tierform.memory.cycle.queues import choose, move_transaction, serve
 from tierform.memory.cycle.records import (
+    accepted_at,
     channel_at,
+    completed_at,
     front_at,
     new_pending,
     pending_at,
@@ -26,14 +28,12 @@ from tierform.memory.cycle.records import (
 )
 from tierform.memory.cycle.refresh import add_due_refreshes, answer_alert, power_step, refresh_step
 from tierform.memory.cycle.state import (
-    ACCEPTED,
     ALERT,
     ALERT_AT,
     BANKS,
     BLOCKED_FRONTS,
     BURST,
     CHANNELS,
-    COMPLETED,
     DIRTY,
     DRAIN_LOW,
     DUAL,
@@ -149,13 +149,13 @@ def _accept(m, c, i, address, burst, write, t):
     m[request + IS_WRITE] = write
     m[request + REQUEST_ROW] = _field(m, burst, 4)
     m[request + REQUEST_BANK] = rank * m[BANKS] + _field(m, burst, 2) * m[PER_GROUP] + _field(m, burst, 3)
-    m[request + ACCEPTED] = t + 1
+    m[accepted_at(m, i)] = t + 1
     m[request + BURST] = burst
     same = pending_at(m, address)
     enqueue = False
     if write or (same >= 0 and m[same + WAITING_WRITE] >= 0):
         # A write is done when it is buffered; a read of a buffered write is answered from the buffer.
-        m[request + COMPLETED] = t + 2
+        m[completed_at(m, i)] = t + 2
         m[LAST_DONE] = max(m[LAST_DONE], t + 2)
         if write and (same < 0 or m[same + WAITING_WRITE] < 0):
             if same < 0:
@@ -207,53 +207,46 @@ def _hand_over(m, f, arrival, address, bursts, is_write, t):
 
 
 @njit(forceinline=True)
-def _next_awake(m, c, t):
-    """The first channel from `c` on that has something to do at cycle `t`, or how many there are."""
-    while c < m[CHANNELS] and m[wake_at(m, c)] > t:
-        c += 1
-    return c
-
-
-@njit(forceinline=True)
-def _first_wake(m):
-    """The first cycle in which any channel has something to do."""
+def _tick_all(m, t):
+    """Cycle `t` of the channels that have something to do; the first cycle in which any has."""
     first = np.int64(NEVER)
     for c in range(m[CHANNELS]):
-        first = min(first, m[wake_at(m, c)])
+        wake = m[wake_at(m, c)]
+        if wake <= t:
+            wake = _tick(m, c, t)
+            m[wake_at(m, c)] = wake
+        first = min(first, wake)
     return first
 
 
 def run(m, arrival, address, bursts, is_write, limit):
     """Run the trace for `limit` cycles (-1: until it is done); the number of cycles, or -1 - it where it stalled."""
     m[LIMIT] = limit
+    offered = np.int64(NEVER)
     for f in range(m[FRONTS]):
         front = front_at(m, f)
         m[front + FRONT_AT] = arrival[m[front + FRONT_NEXT]] if m[front + FRONT_NEXT] < m[front + FRONT_END] else NEVER
+        offered = min(offered, m[front + FRONT_AT])
     stalled = False
-    wake = _first_wake(m)
+    wake = 0
     while True:
         if limit < 0 and m[UNREAD] == 0 and m[OUTSTANDING] == 0:
             break
-        t = wake
-        for f in range(m[FRONTS]):
-            t = min(t, m[front_at(m, f) + FRONT_AT])
+        t = min(wake, offered)
         if limit >= 0 and t >= limit:
             break
         if t >= NEVER:
             stalled = m[OUTSTANDING] > 0 or m[UNREAD] > 0
             break
         if wake <= t:
-            c = _next_awake(m, 0, t)
-            while c < m[CHANNELS]:
-                m[wake_at(m, c)] = _tick(m, c, t)
-                c = _next_awake(m, c + 1, t)
-            wake = _first_wake(m)
+            wake = _tick_all(m, t)
         # Fronts take turns; one that was blocked may have been let go in this cycle.
         f = m[TURN_OF_FRONTS]
-        taken = 0
+        taken, offered = 0, np.int64(NEVER)
         for _ in range(m[FRONTS]):
             if m[front_at(m, f) + FRONT_AT] <= t:
                 taken += _hand_over(m, f, arrival, address, bursts, is_write, t)
+            offered = min(offered, m[front_at(m, f) + FRONT_AT])
             f = f + 1 if f + 1 < m[FRONTS] else 0
         if taken > 0:
             wake = min(wake, t + 1)

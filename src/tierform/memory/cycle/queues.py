@@ -16,6 +16,7 @@ from tierform.memory.cycle.commands import issue, ready_at
 from tierform.memory.cycle.records import (
     bank_at,
     channel_at,
+    completed_at,
     front_at,
     group_at,
     queue_at,
@@ -31,7 +32,6 @@ from tierform.memory.cycle.state import (
     BURST,
     CLOSE_ROW,
     COMMAND_QUEUE,
-    COMPLETED,
     DIRTY,
     DRAIN_LOW,
     DRAINING,
@@ -332,10 +332,9 @@ def serve(m, c, q, e, command, t):
             done = t + m[READ_DELAY]
             k = m[pending + WAITING_READ]
             while k >= 0:
-                request = request_at(m, k)
-                m[request + COMPLETED] = done
+                m[completed_at(m, k)] = done
                 m[OUTSTANDING] -= 1
-                k = m[request + SAME_BEFORE]
+                k = m[request_at(m, k) + SAME_BEFORE]
             m[pending + WAITING_READ] = -1
         release_pending(m, pending)
         m[LAST_DONE] = max(m[LAST_DONE], done)

@@ -7,32 +7,30 @@ import numpy as np
 from numba import njit
 
 from tierform.memory.cycle.state import (
-    BANK_AREA,
+    ACCEPTED_AREA,
     BANK_RECORD,
-    BANKS,
+    BANKS_AT,
     BUCKET_AREA,
-    CHANNEL_AREA,
     CHANNEL_RECORD,
+    COMPLETED_AREA,
     FREE_PENDING,
     FRONT_AREA,
     FRONT_RECORD,
-    GROUP_AREA,
     GROUP_RECORD,
     GROUP_SHIFT,
-    GROUPS,
+    GROUPS_AT,
     HASH_SHIFT,
+    HEAD,
     NEXT_PENDING,
     PENDING_ADDRESS,
-    QUEUE_AREA,
     QUEUE_RECORD,
-    QUEUES,
-    RANK_AREA,
+    QUEUES_AT,
     RANK_RECORD,
-    RANKS,
+    RANKS_AT,
     REQUEST,
     REQUEST_AREA,
     TRANSACTION_QUEUE,
-    WAITING_AREA,
+    WAITING_AT,
     WAITING_READ,
     WAITING_WRITE,
     WAKE_AREA,
@@ -42,43 +40,55 @@ from tierform.memory.cycle.state import (
 @njit(forceinline=True)
 def channel_at(m, c):
     """The record of channel `c`."""
-    return m[CHANNEL_AREA] + c * CHANNEL_RECORD
+    return HEAD + c * CHANNEL_RECORD  # the first area
 
 
 @njit(forceinline=True)
 def rank_at(m, c, rank):
     """The record of a rank."""
-    return m[RANK_AREA] + (c * m[RANKS] + rank) * RANK_RECORD
+    return m[channel_at(m, c) + RANKS_AT] + rank * RANK_RECORD
 
 
 @njit(forceinline=True)
 def group_at(m, c, bank):
     """The record of the bank group of `bank`."""
-    return m[GROUP_AREA] + (c * m[RANKS] * m[GROUPS] + (bank >> m[GROUP_SHIFT])) * GROUP_RECORD
+    return m[channel_at(m, c) + GROUPS_AT] + (bank >> m[GROUP_SHIFT]) * GROUP_RECORD
 
 
 @njit(forceinline=True)
 def bank_at(m, c, bank):
     """The record of a bank."""
-    return m[BANK_AREA] + (c * m[RANKS] * m[BANKS] + bank) * BANK_RECORD
+    return m[channel_at(m, c) + BANKS_AT] + bank * BANK_RECORD
 
 
 @njit(forceinline=True)
 def queue_at(m, c, q):
     """The record of a command queue: its count, then its entries."""
-    return m[QUEUE_AREA] + (c * m[QUEUES] + q) * m[QUEUE_RECORD]
+    return m[channel_at(m, c) + QUEUES_AT] + q * m[QUEUE_RECORD]
 
 
 @njit(forceinline=True)
 def waiting_at(m, c, side):
     """Transactions waiting in channel `c`: side 0 reads (or all), 1 writes; a word each, see `QUEUE_SHIFT`."""
-    return m[WAITING_AREA] + (c * 2 + side) * m[TRANSACTION_QUEUE]
+    return m[channel_at(m, c) + WAITING_AT] + side * m[TRANSACTION_QUEUE]
 
 
 @njit(forceinline=True)
 def request_at(m, i):
     """The record of request `i`."""
     return m[REQUEST_AREA] + i * REQUEST
+
+
+@njit(forceinline=True)
+def accepted_at(m, i):
+    """Where the cycle stands in which request `i` was accepted."""
+    return m[ACCEPTED_AREA] + i
+
+
+@njit(forceinline=True)
+def completed_at(m, i):
+    """Where the cycle stands in which request `i` is done."""
+    return m[COMPLETED_AREA] + i
 
 
 @njit(forceinline=True)

@@ -78,14 +78,17 @@ SIMULTANEOUS, BY_BANK, SAME_BANK = 2, 3, 4
     ROW_COUNT_AREA,
     WAKE_AREA,
     BUCKET_AREA,
-) = range(28, 52)
-OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT, FREE_PENDING = range(52, 59)
-RANK_SHIFT, GROUP_SHIFT, HASH_SHIFT = 59, 60, 61  # bank >> shift: its rank, its bank group
-FIELDS = 62  # position and width in the burst's number of ch, ra, bg, ba, ro, co
+    ACCEPTED_AREA,
+    COMPLETED_AREA,
+) = range(28, 54)
+OUTSTANDING, LAST_DONE, LOGGED, UNREAD, TURN_OF_FRONTS, LIMIT, FREE_PENDING = range(54, 61)
+RANK_SHIFT, GROUP_SHIFT, HASH_SHIFT = 61, 62, 63  # bank >> shift: its rank, its bank group
+FIELDS = 64  # position and width in the burst's number of ch, ra, bg, ba, ro, co
 HEAD = 80
 # Before a command's rules: how many of each scope (bank, group, rank, other ranks, channel), and two words a rule.
 RULE_HEAD = 5
-# `NEXT_COMMAND`: none of the channel's queues has a command before this cycle.
+# `NEXT_COMMAND`: none of the channel's queues has a command before this cycle.  `RANKS_AT` to `WAITING_AT`: where the
+# channel's ranks, groups, banks, queues and waiting transactions begin.
 # ---- records; ranks, groups, banks and channels begin with the first allowed cycle of each command
 (
     TURN,
@@ -107,7 +110,12 @@ RULE_HEAD = 5
     ALERT_AT,
     ALERT_LEFT,
     NEXT_COMMAND,
-) = range(N_COMMANDS, N_COMMANDS + 19)
+    RANKS_AT,
+    GROUPS_AT,
+    BANKS_AT,
+    QUEUES_AT,
+    WAITING_AT,
+) = range(N_COMMANDS, N_COMMANDS + 24)
 (
     N_ACT,
     N_PRE,
@@ -123,7 +131,7 @@ RULE_HEAD = 5
     N_MOVED,
     N_RFM,
     N_ALERT,
-) = range(NEXT_COMMAND + 1, NEXT_COMMAND + 15)
+) = range(WAITING_AT + 1, WAITING_AT + 15)
 CHANNEL_RECORD = N_ALERT + 1
 OPEN_BANKS, QUEUED_HERE, POWER, IDLE_SINCE, STATE_FROM, RFM_DUE = range(N_COMMANDS, N_COMMANDS + 6)
 ACTIVE, PRECHARGED, PD_ACTIVE, PD_PRECHARGED, SELF_REFRESH = range(RFM_DUE + 1, RFM_DUE + 6)
@@ -140,9 +148,10 @@ BANK_RECORD = N_COMMANDS + 7
 MANAGEMENT = 1 << 32
 ENTRY_REQUEST, ENTRY_BANK, ENTRY_ROW, ENTRY_BURST, ENTRY_WRITE = range(5)  # after the queue's count
 ENTRY = 5
-# A request's record is empty until it is accepted: zeros in `COMPLETED` and `ACCEPTED` say that neither has happened.
-COMPLETED, ACCEPTED, REQUEST_ROW, REQUEST_BANK, IS_WRITE, PENDING, SAME_BEFORE, BURST = range(8)
-REQUEST = 8
+# A request's record is empty until it is accepted.  The cycles in which it was accepted and completed stand in areas of
+# their own; zeros there say that neither has happened.
+REQUEST_ROW, REQUEST_BANK, IS_WRITE, PENDING, SAME_BEFORE, BURST = range(6)
+REQUEST = 6
 # What waits at one address: the last read and the write, or -1; in a list of addresses of the same hash.
 WAITING_READ, WAITING_WRITE, PENDING_ADDRESS, NEXT_PENDING = range(4)
 PENDING_RECORD = 4
@@ -238,6 +247,8 @@ def allocate(
         ROW_NUMBER_AREA: rows.number.size if rows else 0,
         ROW_COUNT_AREA: int(rows.ends[-1]) if rows else 0,
         REQUEST_AREA: n_requests * REQUEST,
+        ACCEPTED_AREA: n_requests,
+        COMPLETED_AREA: n_requests,
     }
     m = np.zeros(HEAD + sum(sizes.values()), np.int64)
     m[: len(fields(g))] = [getattr(g, field.name) for field in fields(g)]
@@ -254,6 +265,15 @@ def allocate(
     at_once = bool(g.power_down_after or g.self_refresh_after)
     view(m, WAKE_AREA, (g.channels, 1))[:, 0] = 0 if at_once else channels[:, NEXT_REFRESH]
     channels[:, HELD_RANK] = channels[:, HELD_BANK] = channels[:, BLOCKED_FRONTS] = -1
+    channel = np.arange(g.channels)
+    for begin, area, each in (
+        (RANKS_AT, RANK_AREA, g.ranks * RANK_RECORD),
+        (GROUPS_AT, GROUP_AREA, g.ranks * g.groups * GROUP_RECORD),
+        (BANKS_AT, BANK_AREA, g.ranks * g.banks * BANK_RECORD),
+        (QUEUES_AT, QUEUE_AREA, g.queues * queue_record),
+        (WAITING_AT, WAITING_AREA, 2 * g.transaction_queue),
+    ):
+        channels[:, begin] = m[area] + channel * each
     banks = view(m, BANK_AREA, (all_ranks * g.banks, BANK_RECORD))
     banks[:, ROW] = -1
     if rows:
