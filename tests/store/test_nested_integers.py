@@ -95,7 +95,9 @@ def test_is_the_product_from_planes_that_of_the_values(outputs, inputs, seed):
     planes = rng.integers(0, 9, inputs).astype(np.uint8)
     values = found.values(planes).astype(np.float64)
     # Inputs are rounded to whole numbers of which 64 sum to 32,700: each may be wrong by half of one.
-    step = np.repeat([np.abs(x[at : at + 64][planes[at : at + 64] > 0]).sum() / 32700 for at in range(0, inputs, 64)], 64)
+    step = np.repeat(
+        [np.abs(x[at : at + 64][planes[at : at + 64] > 0]).sum() / 32700 for at in range(0, inputs, 64)], 64
+    )
     bound = np.abs(values) @ (step[:inputs] / 2)
     size = np.abs(values) @ np.abs(x) + 255 * np.abs(found.scale).max() * np.abs(x).sum()
     matrix = to_planes(found)

@@ -131,9 +131,9 @@ def _edge(step: Shorts, budget: int) -> tuple[int, int]:
         for block in range(0, step.size, _COUNTED):
             above += _above(step[block : block + _COUNTED], middle)
         if above <= budget:
-            high, found = np.int64(middle), above
+            high, found = int(middle), above
         else:
-            low = np.int64(middle)
+            low = int(middle)
     return high, found
 
 

@@ -41,9 +41,7 @@ def inputs_of(opened: PlaneModel, ids: list[int]) -> list[tuple[PlaneLinear, Sin
         assert isinstance(module, PlaneLinear)
         found.append((module, given[0].detach().float().reshape(-1, module.inputs)[-1:].contiguous().numpy()))
 
-    handles = [
-        one.register_forward_pre_hook(keep) for one in opened.model.modules() if isinstance(one, PlaneLinear)
-    ]
+    handles = [one.register_forward_pre_hook(keep) for one in opened.model.modules() if isinstance(one, PlaneLinear)]
     try:
         with torch.no_grad():
             opened.model(input_ids=torch.tensor([ids]))

@@ -8,7 +8,8 @@ Work and bytes follow the number of planes read.  Several vectors share the exch
 
 Inputs are rounded to integers so that the magnitudes of a segment of 64 channels sum to 32,700: for even inputs a
 relative error of 6e-4, half of bf16's.  The integers are exact, so that a vector's product does not depend on which
-others are multiplied with it.  The midpoint of the missing bits and the offsets are added once a segment.  Scales and outputs stand in the order of :func:`tierform.store.nested.sums_order` until the end.
+others are multiplied with it.  The midpoint of the missing bits and the offsets are added once a segment.  Scales and
+outputs stand in the order of :func:`tierform.store.nested.sums_order` until the end.
 
 Tables are looked up by the byte shuffle of AVX2; a processor without it runs a plain loop with the same result.
 """
@@ -164,7 +165,7 @@ def look_plainly(quads: int, indices: Bits, tables: Bytes, first: int, sums: Sho
                 value = 0
                 for quad in range(quads):
                     entry = first + quad * 64 + seen[quad * 256 + at]
-                    value += np.int64(tables[entry]) + (np.int64(np.int8(tables[entry + 32])) << 8)
+                    value += int(tables[entry]) + (int(np.int8(tables[entry + 32])) << 8)
                 sums[place + number * 32 + PLACES[word] + i] += value
 
 

@@ -3,7 +3,10 @@
 Shapes are drawn from a fixed grid by a seed, smaller ones more often than those that take long.  A CUDA (or ROCm)
 device is timed by its events, the median of repeats.  The CPU is timed as the quickest of repeats that together last
 some milliseconds (other load only adds); with one thread by its own processor time, which other load hardly touches,
-with several by the wall clock, so that the machine should then have nothing else to do.
+with several by the wall clock, so that the machine should then have nothing else to do.  What else it did is noted.
+
+Half of the products have one to eight rows, as decoding and the verification of drafts have.  On a CPU their weights
+are taken in turn from copies that its caches do not hold, as the layers of a model follow each other.
 """
 
 from __future__ import annotations
@@ -13,15 +16,20 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tierform.chip.gpu.samples import Sample
-from tierform.errors import MissingDependency, fail
+from tierform.errors import MissingDependency, fail, nearest
 
-_M = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+FEW_ROWS = 8
+COPIES_B = 2.0**28  # a layer or two of a large model
+WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+_FORMATS = ("fp32", "bf16", "fp16")
+_M = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 _NK = (64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288)
 _QUICK_S, _FULL_S = 0.02, 0.2  # the longest single product, in time at the measured peak
 
@@ -40,6 +48,8 @@ class Device:
     clock_Hz: float
     cache_B: float
     memory_B: float
+    load: float = 0.0  # processes that wanted to run in the last minute, before anything was measured
+    cores: int = 0
 
 
 def torch_or_fail() -> Any:
@@ -51,16 +61,24 @@ def torch_or_fail() -> Any:
     return torch
 
 
-def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
-    """Peak rate of large products, streaming bandwidth and launch cost of the GPU, or of the CPU without one."""
+def measure_device(kind: str = "auto", threads: int | None = None, form: str = "") -> Device:
+    """Peak rate of large products, streaming bandwidth and launch cost of the GPU, or of the CPU without one.
+
+    `form` is the format of products: fp32, bf16 or fp16; "" is bf16 on a GPU and fp32 on a CPU.
+    """
     torch = torch_or_fail()
+    if form and form not in _FORMATS:
+        near = nearest(form, _FORMATS)
+        fail("products are measured in fp32, bf16 or fp16", key="--format", value=form, choices=[near or "fp32"])
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if threads is not None:
         torch.set_num_threads(threads)
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         fail("torch sees no GPU on this machine", key="--device", value=kind, fix="Use --device cpu.")
-    form, size = ("bf16", 8192) if kind == "cuda" else ("fp32", 1536)
+    form = form or ("bf16" if kind == "cuda" else "fp32")
+    size = 8192 if kind == "cuda" else 1536
     clock = _timer(torch, kind)
     a, b = _matrix(torch, kind, form, size, size), _matrix(torch, kind, form, size, size)
     peak = max(2.0 * size**3 / clock(lambda: a @ b) for _ in range(3))
@@ -84,6 +102,8 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
             clock_Hz=rate,
             cache_B=cache,
             memory_B=float(found.total_memory),
+            load=load,
+            cores=os.cpu_count() or 1,
         )
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     return Device(
@@ -97,6 +117,8 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
         clock_Hz=_cpu_clock_Hz(),
         cache_B=_cpu_cache_B(),
         memory_B=memory,
+        load=load,
+        cores=os.cpu_count() or 1,
     )
 
 
@@ -106,29 +128,43 @@ def measure_products(device: Device, count: int, *, quick: bool = False, seed: i
     clock = _timer(torch, device.kind)
     for m, n, k in chosen_shapes(device, count, quick=quick, seed=seed):
         a = _matrix(torch, device.kind, device.format, m, k)
-        b = _matrix(torch, device.kind, device.format, n, k).t()
-        out = a @ b
-        seconds = clock(lambda a=a, b=b, out=out: torch.matmul(a, b, out=out))  # type: ignore[misc]
+        copies = _copies(device, n, k) if m <= FEW_ROWS and device.kind == "cpu" else 1
+        one = _matrix(torch, device.kind, device.format, n, k)
+        weights = cycle([one.t(), *(one.clone().t() for _ in range(copies - 1))])
+        out = a @ next(weights)
+        seconds = clock(lambda a=a, w=weights, out=out: torch.matmul(a, next(w), out=out))  # type: ignore[misc]
         yield Sample(device.name, "product", device.format, (m, n, k), seconds)
 
 
+def _copies(device: Device, n: int, k: int) -> int:
+    """Copies of a matrix of weights that the caches do not hold together, as far as so many bytes go."""
+    size = n * k * WIDTH[device.format]
+    return max(1, round(min(2 * device.cache_B, COPIES_B, device.memory_B / 8) / size))
+
+
 def chosen_shapes(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> list[tuple[int, int, int]]:
-    """Shapes that the device can do in reasonable time and memory, drawn without repetition."""
+    """Shapes that the device can do in reasonable time and memory, drawn without repetition; half of them of few rows.
+
+    The same `count` and `seed` give the same shapes.
+    """
     longest_s = _QUICK_S if quick else _FULL_S
-    shapes = [
-        (m, n, k)
-        for m in _M
-        for n in _NK
-        for k in _NK
-        if 2.0 * m * n * k < longest_s * device.peak_per_s
-        and 4.0 * (m * k + n * k + m * n) < min(device.memory_B / 8, longest_s * device.bandwidth_B_per_s)
-    ]
-    picked = np.random.default_rng(seed).permutation(len(shapes))[:count]
-    return [shapes[place] for place in picked]
+    draw = np.random.default_rng(seed)
+    picked = []
+    for rows, wanted in ((tuple(range(1, FEW_ROWS + 1)), count // 2), (_M, count - count // 2)):
+        shapes = [
+            (m, n, k)
+            for m in rows
+            for n in _NK
+            for k in _NK
+            if 2.0 * m * n * k < longest_s * device.peak_per_s
+            and 4.0 * (m * k + n * k + m * n) < min(device.memory_B / 8, longest_s * device.bandwidth_B_per_s)
+        ]
+        picked += [shapes[place] for place in draw.permutation(len(shapes))[:wanted]]
+    return [picked[place] for place in draw.permutation(len(picked))]
 
 
 def _matrix(torch: Any, kind: str, form: str, rows: int, columns: int) -> Any:
-    wide = {"bf16": torch.bfloat16, "fp32": torch.float32}[form]
+    wide = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[form]
     return torch.randn(rows, columns, device=kind).to(wide)
 
 
