@@ -100,15 +100,18 @@ def policies(model: Any, windows: torch.Tensor, out: dict[str, Any]) -> None:
         "int4, keys by token": {"narrow": NarrowCache(4, 64, by_channel=False)},
     }
     for name, given in cases.items():
-        out[f"perplexity {name}"] = perplexities(model, windows, **given)
-        print(name, out[f"perplexity {name}"], flush=True)
+        each = [perplexities(model, one[None], **given) for one in windows]
+        out[f"perplexity {name}"] = float(np.exp(np.log(each).mean()))
+        ratios = np.array(each) / np.array(out.setdefault("whole, by window", each))
+        out[f"perplexity {name}, by window"] = ratios.tolist()
+        print(name, out[f"perplexity {name}"], "median ratio", float(np.median(ratios)), ratios.round(3), flush=True)
 
 
-def skips(model: Any, learn: torch.Tensor, test: torch.Tensor, out: dict[str, Any]) -> None:
+def skips(model: Any, learn: torch.Tensor, test: torch.Tensor, out: dict[str, Any], by: str) -> None:
     """Perplexity without five and ten attention sublayers: chosen by calibration, and the last ones."""
     layers = len(anatomy(model).layers)
     for count in (5, 10):
-        chosen = choose_skips(model, learn, count, kinds=("attention",))
+        chosen = choose_skips(model, learn, count, by=by, kinds=("attention",))
         numbers = sorted(int(name.split(".")[-2]) for name in chosen)
         cases = {"chosen": numbers, "last": list(range(layers - count, layers))}
         found = {}
@@ -129,6 +132,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--counts", default="1,2,3,4,5,6")
+    parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss"])
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -141,7 +145,7 @@ def main() -> None:
         policies(model, windows[: given.windows], out)
     if "skips" in parts:
         half = windows[:, : given.length // 2]
-        skips(model, half[given.windows :], half[: given.windows], out)
+        skips(model, half[given.windows :], half[: given.windows], out, given.skip_by)
     if "exact" in parts:
         exact(model, prompts_of(given.text, tokenizer, given.prompts), out)
     if "speed" in parts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from tierform.chip.description import load_chip
 from tierform.chip.gpu import Gpu
 from tierform.chip.gpu.calibration import START, TILES, calibrate, write_files
 from tierform.chip.gpu.gemm import FITTED, ProductModel
-from tierform.chip.gpu.measure import Device, chosen_shapes
+from tierform.chip.gpu.measure import Device, chosen_shapes, measure_device
 from tierform.chip.gpu.parameters import Sheet
 from tierform.chip.gpu.samples import Sample, kept_apart, read_samples
 from tierform.errors import TierformError
@@ -47,6 +48,31 @@ def test_are_known_parameters_found_again(tmp_path: Path) -> None:
     again = part.products.seconds(*np.array([row.shape for row in rows], dtype=float).T, copies=1.0, input_B=4.0)
     errors = np.abs(again / np.array([row.seconds for row in rows]) - 1)
     assert np.median(errors) < 0.05
+
+
+def test_has_half_of_the_products_the_rows_of_decoding() -> None:
+    shapes = chosen_shapes(DEVICE, 60)
+    few = [shape for shape in shapes if shape[0] <= 8]
+    assert len(shapes) == len(set(shapes)) == 60 and len(few) == 30 and {shape[0] for shape in few} == set(range(1, 9))
+    assert shapes == chosen_shapes(DEVICE, 60)
+
+
+def test_is_a_bad_calibration_said_to_be_one(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    rows = [replace(row, seconds=row.seconds * float(np.exp(1.5 * draw.standard_normal()))) for row in made_up(60)]
+    result = calibrate(replace(DEVICE, load=9.5, cores=2), rows)
+    assert result.held_out_percentile_90 > 0.5
+    assert "9.5 processes wanted 2 cores" in result.warning
+    assert calibrate(DEVICE, made_up(60)).warning == ""
+    write_files(result, "bad", tmp_path)
+    assert "Do not rely" in (tmp_path / "bad.yaml").read_text()
+    load_chip(tmp_path / "bad.yaml")
+
+
+def test_is_an_unknown_format_refused() -> None:
+    pytest.importorskip("torch")
+    with pytest.raises(TierformError, match="fp32, bf16 or fp16"):
+        measure_device("cpu", 1, "bf61")
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ _HEAD = "device,dtype,m,n,k,latency_ms"
 @click.option("--name", default="my-device", show_default=True, help="Name of the chip; files are called after it.")
 @click.option("--out", type=OutputFolder(), default=Path(), help="Folder for the files.")
 @click.option("--device", type=click.Choice(["auto", "cuda", "cpu"]), default="auto", show_default=True)
+@click.option("--format", "form", default="", help="Format of products: fp32, bf16 or fp16 (GPU bf16, CPU fp32).")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU; one is timed by processor time.")
 @click.option("--quick", is_flag=True, help="Fewer and smaller products: about half a minute on a CPU.")
 @click.option("--points", type=click.IntRange(1, 2000), help="How many products (default 160, quick 64).")
@@ -34,6 +35,7 @@ def command(
     name: str,
     out: Path,
     device: str,
+    form: str,
     threads: int | None,
     quick: bool,
     points: int | None,
@@ -54,7 +56,7 @@ def command(
     count = points or (64 if quick else 160)
     if samples is None and count < LEAST_ROWS:
         fail("too few products to calibrate a device", key="--points", value=count, fix=f"At least {LEAST_ROWS}.")
-    found = measure_device(device, threads)
+    found = measure_device(device, threads, form)
     wrong = sorted({row.format for row in rows} - {found.format})
     if wrong:
         fail(
@@ -109,6 +111,7 @@ def _show(result: Calibration, files: list[Path], in_step: float | None) -> None
         [f"products ({device.format})", f"{device.peak_per_s / 1e9:.4g} GFLOP/s"],
         ["memory bandwidth", f"{device.bandwidth_B_per_s / 1e9:.4g} GB/s"],
         ["launch", f"{device.launch_s * 1e6:.3g} us"],
+        ["load before", f"{device.load:.1f} processes on {device.cores} cores"],
     ]
     if in_step is not None:
         figures += [
@@ -128,6 +131,11 @@ def _show(result: Calibration, files: list[Path], in_step: float | None) -> None
         for label, errors in (("fitted", result.fit.fitted_errors), ("held out", result.fit.held_out_errors))
     ]
     print_table("products", ["rows", "number", "median |error|", "90th percentile", "bias"], rows)
+    if result.few_rows_median is not None:
+        few = f"held out, one to eight rows: median |error| {result.few_rows_median * 100:.1f} %"
+        console().print(few, highlight=False)
+    if result.warning:
+        console().print(result.warning, highlight=False, markup=False)
     for file in files:
         console().print(f"wrote {file}", highlight=False, markup=False)
 
@@ -143,6 +151,10 @@ def _figures(result: Calibration, files: list[Path]) -> dict[str, object]:
         "held_out_rows": result.held_out_rows,
         "held_out_median": result.held_out_median,
         "held_out_percentile_90": result.held_out_percentile_90,
+        "held_out_few_rows_median": result.few_rows_median,
+        "load": result.device.load,
+        "cores": result.device.cores,
+        "warning": result.warning,
         "parameters": result.fit.parameters,
         "files": [str(file) for file in files],
     }

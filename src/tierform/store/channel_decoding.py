@@ -2,8 +2,9 @@
 
 Every linear layer of the model is a matrix of planes.  A single token's input decides how many planes each of its
 channels is read at (:mod:`tierform.store.channel_rule`), and the product is made from those planes
-(:mod:`tierform.store.matvec`) by a few threads, each with its share of the outputs.  Several tokens at once (a prompt)
-are taken one after another.  Bytes and time are counted.
+(:mod:`tierform.store.matvec`) by a few threads, each with its share of the outputs.  Several tokens at once are taken
+eight together where all are read at the same planes, with the same results as alone, and else one after another.  Bytes
+and time are counted.
 """
 
 from __future__ import annotations
@@ -23,11 +24,12 @@ from torch import Tensor, nn
 
 from tierform.errors import fail
 from tierform.store.channel_file import ChannelMatrix, read_all
-from tierform.store.channel_rule import allocate
+from tierform.store.channel_rule import budget_of, spend
 from tierform.store.matvec import multiply
 from tierform.store.nested import PLANES, WORD, ChannelPlanes, NestedMatrix, from_planes, to_planes
 from tierform.store.reader import Store
 
+TOGETHER = 8  # tokens whose products are made at once where all are read at the same planes
 _LEAST_SHARE = 8  # words of outputs below which a matrix is not shared between threads
 
 
@@ -72,7 +74,8 @@ class PlaneLinear(nn.Module):
         self, matrix: ChannelMatrix, bias: Tensor | None, depth: Depth, pool: ThreadPoolExecutor | None, threads: int
     ) -> None:
         super().__init__()
-        self.parts, self.worth, self.depth, self.pool = shared(matrix.planes, threads), matrix.worth, depth, pool
+        self.parts, self.depth, self.pool = shared(matrix.planes, threads), depth, pool
+        self.worth = np.ascontiguousarray(matrix.worth.T)
         self.inputs = matrix.planes.inputs
         self.bias = bias
         self.plane_B = self.inputs * matrix.planes.channel_B()
@@ -81,31 +84,42 @@ class PlaneLinear(nn.Module):
         """Planes of each channel for one token's inputs."""
         if not self.depth.dynamic or self.depth.planes == PLANES:
             return np.full(self.inputs, int(self.depth.planes), np.uint8)
-        found: NDArray[np.uint8] = allocate((x * x)[None], self.worth, self.depth.planes)[0]
-        return found
+        found = np.empty((1, self.inputs), np.uint8)
+        spend((x * x)[None], self.worth, budget_of(self.inputs, self.depth.planes), found)
+        return found[0]
 
     def forward(self, given: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""
         rows = given.detach().float().reshape(-1, self.inputs).contiguous().numpy()
-        reads = self.depth.reads
-        results = []
-        for x in rows:
-            begin = time.perf_counter()
-            planes = self.depths(x)
-            middle = time.perf_counter()
-            if self.pool is None or len(self.parts) == 1:
-                made = [multiply(part, x, planes) for part in self.parts]
-            else:
-                waiting = [self.pool.submit(multiply, part, x, planes) for part in self.parts[1:]]
-                made = [multiply(self.parts[0], x, planes), *(one.result() for one in waiting)]
-            results.append(made[0] if len(made) == 1 else np.concatenate(made))
-            reads.rule_s += middle - begin
-            reads.product_s += time.perf_counter() - middle
-            reads.planes_B += self.plane_B // self.inputs * int(planes.sum())
-            reads.whole_B += self.plane_B * PLANES
-            reads.products += 1
-        y = torch.from_numpy(np.stack(results)).view(*given.shape[:-1], -1)
+        # tokens that are all read at the same planes share the work; others are taken one after another
+        together = 1 if self.depth.dynamic and self.depth.planes < PLANES else TOGETHER
+        results = [self._product(rows[at : at + together]) for at in range(0, len(rows), together)]
+        y = torch.from_numpy(results[0] if len(results) == 1 else np.concatenate(results))
+        y = y.view(*given.shape[:-1], -1)
         return y if self.bias is None else y + self.bias
+
+    def _product(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The products (tokens, outputs) of tokens that are read at the planes of the first."""
+        reads = self.depth.reads
+        begin = time.perf_counter()
+        planes = self.depths(rows[0])
+        middle = time.perf_counter()
+        made = self.multiply(rows, planes)
+        reads.rule_s += middle - begin
+        reads.product_s += time.perf_counter() - middle
+        reads.planes_B += self.plane_B // self.inputs * int(planes.sum())
+        reads.whole_B += self.plane_B * PLANES
+        reads.products += 1
+        return made
+
+    def multiply(self, rows: NDArray[np.float32], planes: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The products (tokens, outputs) at these planes, without the bias."""
+        if self.pool is None or len(self.parts) == 1:
+            made = [multiply(part, rows, planes) for part in self.parts]
+        else:
+            waiting = [self.pool.submit(multiply, part, rows, planes) for part in self.parts[1:]]
+            made = [multiply(self.parts[0], rows, planes), *(one.result() for one in waiting)]
+        return made[0] if len(made) == 1 else np.concatenate(made, axis=1)
 
 
 @dataclass(slots=True)

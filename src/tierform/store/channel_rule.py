@@ -5,8 +5,8 @@ before the product, and E[k, p] the squared error of its weights at p planes, st
 it takes off that error.  The planes of greatest worth are taken, a channel's first plane before its second, until the
 budget is spent, exactly.
 
-Worth is compared by its logarithm in steps of 1/32 of an octave, so that one pass over the channels counts and a second
-one takes; equal steps are taken in the order of the channels.
+Worth is compared by its logarithm in steps of 1/32 of an octave: halving finds the step above which the budget is not
+yet spent; equal steps are taken in the order of the channels.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from tierform.arrays import Bytes, Floats, Singles
+from tierform.arrays import Bytes, Floats, Shorts, Singles, Unsigned
 from tierform.errors import fail
 from tierform.store.nested import PLANES
 
 _SHIFT = 18  # the upper 14 bits of a positive float32: its exponent and five bits of its mantissa
 _STEPS = 1 << (31 - _SHIFT)
+_COUNTED = 1 << 14
 
 
 def plane_worth(errors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -63,40 +64,77 @@ def budget_of(channels: int, average: float) -> int:
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
 def spend(importance: Singles, worth: Singles, budget: int, planes: Bytes) -> None:
-    """`planes` [token, channel] for `importance` [token, channel] (squared inputs), each token spending `budget`."""
+    """`planes` [token, channel] for `importance` [token, channel] (squared inputs), each token spending `budget`.
+
+    `worth` is [plane, channel], so that channels stand side by side in vectors.
+    """
     tokens, channels = importance.shape
-    deepest = worth.shape[1]
-    counts = np.zeros(_STEPS, np.int32)
-    value = np.empty(1, np.float32)
-    bits = value.view(np.uint32)
+    value = np.empty((PLANES, channels), np.float32)
+    step = np.empty((PLANES, channels), np.int16)
+    deeper, reached = np.empty(channels, np.int16), np.empty(channels, np.int16)
     for token in range(tokens):
-        counts[:] = 0
+        for p in range(PLANES):
+            _times(importance[token], worth[p], value[p])
+        _steps(value.reshape(-1).view(np.uint32), step.reshape(-1))
+        edge, above = _edge(step.reshape(-1), budget)
+        deeper[:] = 0
+        reached[:] = 0
+        for p in range(PLANES):
+            _count(step[p], np.int16(edge), deeper)
+            _count(step[p], np.int16(edge - 1), reached)
+        left, cut = budget - above, -1
         for k in range(channels):
-            x = importance[token, k]
-            for p in range(deepest):
-                value[0] = x * worth[k, p]
-                counts[bits[0] >> _SHIFT] += 1
-        left, edge, cut = budget, _STEPS - 1, -1
-        while edge > 0 and counts[edge] <= left:
-            left -= counts[edge]
-            edge -= 1
-        for k in range(channels):
-            x, depth = importance[token, k], 0
-            for p in range(deepest):
-                value[0] = x * worth[k, p]
-                step = bits[0] >> _SHIFT
-                if step > edge:
-                    depth += 1
-                elif step == edge and left > 0:
-                    depth += 1
-                    left -= 1
-                else:
-                    break
+            depth, equal = np.int64(deeper[k]), np.int64(reached[k]) - np.int64(deeper[k])
+            taken = min(equal, left)
+            left -= taken
+            depth += taken
             planes[token, k] = depth
-            if depth and step == edge and left == 0 and cut < 0:
+            if equal > 0 and cut < 0 and left == 0 and depth > 0 and (taken < equal or depth == PLANES):
                 cut = k
         if cut >= 0:
             _mend(importance[token], worth, cut, planes[token])
+
+
+@njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _times(one: Singles, other: Singles, found: Singles) -> None:
+    for i in range(found.size):
+        found[i] = one[i] * other[i]
+
+
+@njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _count(step: Shorts, edge: np.int16, counts: Shorts) -> None:
+    for i in range(counts.size):
+        counts[i] += np.int16(1) if step[i] > edge else np.int16(0)
+
+
+@njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _steps(bits: Unsigned, step: Shorts) -> None:
+    for i in range(bits.size):
+        step[i] = np.int16(bits[i] >> np.uint32(_SHIFT))
+
+
+@njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _above(step: Shorts, middle: np.int16) -> np.int16:
+    """How many steps are above one: counted in 16 bits, as many at once as there are steps in a vector."""
+    count = np.int16(0)
+    for i in range(step.size):
+        count = np.int16(count + (np.int16(1) if step[i] > middle else np.int16(0)))
+    return count
+
+
+@njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def _edge(step: Shorts, budget: int) -> tuple[int, int]:
+    """The least step above which at most `budget` planes lie, and how many do."""
+    low, high, found = -1, _STEPS - 1, 0  # above `high` there are few enough, above `low` too many
+    while high - low > 1:
+        middle, above = np.int16((low + high) // 2), 0
+        for block in range(0, step.size, _COUNTED):
+            above += _above(step[block : block + _COUNTED], middle)
+        if above <= budget:
+            high, found = int(middle), above
+        else:
+            low = int(middle)
+    return high, found
 
 
 @njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
@@ -105,17 +143,17 @@ def _mend(importance: Singles, worth: Singles, cut: int, planes: Bytes) -> None:
 
     A channel's first planes alone may leave more error than none.
     """
-    deepest, depth, freed = worth.shape[1], planes[cut], 0
-    while 0 < depth < deepest and worth[cut, depth - 1] == worth[cut, depth]:
+    deepest, depth, freed = worth.shape[0], planes[cut], 0
+    while 0 < depth < deepest and worth[depth - 1, cut] == worth[depth, cut]:
         depth -= 1
         freed += 1
     for _ in range(freed):
         best, place = np.float32(-1), -1
         for k in range(planes.size):
             p = planes[k]
-            if k == cut or p == deepest or (p + 1 < deepest and worth[k, p] == worth[k, p + 1]):
+            if k == cut or p == deepest or (p + 1 < deepest and worth[p, k] == worth[p + 1, k]):
                 continue
-            value = importance[k] * worth[k, p]
+            value = importance[k] * worth[p, k]
             if value > best:
                 best, place = value, k
         if place < 0:
@@ -135,13 +173,14 @@ def allocate(
     tokens, channels = importance.shape
     if together == 1:
         planes = np.empty((tokens, channels), np.uint8)
-        spend(np.ascontiguousarray(importance, np.float32), worth, budget_of(channels, average), planes)
+        turned = np.ascontiguousarray(worth.T)
+        spend(np.ascontiguousarray(importance, np.float32), turned, budget_of(channels, average), planes)
         return planes
     groups = -(-channels // together)
     missing = groups * together - channels
     inputs = np.pad(importance, ((0, 0), (0, missing))).reshape(tokens, groups, together)
     gains = np.pad(worth, ((0, missing), (0, 0))).reshape(groups, together, -1)
-    value = np.einsum("tgc,gcp->tgp", inputs, gains)
+    value = np.ascontiguousarray(np.einsum("tgc,gcp->tpg", inputs, gains))
     planes = np.empty((tokens, groups), np.uint8)
     for token in range(tokens):  # a group's worth is a sum of products, so it is given whole
         spend(np.ones((1, groups), np.float32), value[token], budget_of(groups, average), planes[token : token + 1])

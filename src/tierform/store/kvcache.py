@@ -229,7 +229,8 @@ class PlaneKVCache:
         unpack_blocks(view, starts, 8, 0, blocks, depth, 0, width, width, FILL_ZERO, 0, 0, words)
         rows = words.view(self._word).reshape(blocks, width, BLOCK_WEIGHTS // width).swapaxes(1, 2)
         left: Numbers = rows.reshape(-1)[:weights].reshape(self.channels, self.group_tokens)
-        return left >> self._word.type(width - self.mantissa_bits)
+        shifted: Numbers = left >> self._word.type(width - self.mantissa_bits)
+        return shifted
 
 
 def check_bits(element: Element, bits: int | None) -> int:

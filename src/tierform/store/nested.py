@@ -15,7 +15,7 @@ Limits: 8 planes; outputs are padded to whole 64-bit words, at least four of the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numba import njit
@@ -26,6 +26,9 @@ from tierform.errors import fail
 
 PLANES = 8
 WORD, LEAST_WORDS = 64, 4
+# A product takes four words of a row at once, and has its 256 sums in an order of its own.
+LANES, OUTPUTS = 4, 256
+PLACES = (0, 16, 8, 24)  # where the sums of the four words stand within each 32
 # Codes that the range of a group spans, and shifts of its middle: the candidates of the search.
 SPANS = (255.0, 248.0, 240.0)
 SHIFTS = (0.0, -4.0, -2.0, 2.0, 4.0)
@@ -164,7 +167,8 @@ def _choose(
 class ChannelPlanes:
     """Bit planes of input channels: `words` [input group, plane, input, word], `scale` and `offset` [group, output].
 
-    Outputs are padded to whole words, inputs to whole groups; padded outputs have scale 0.
+    Outputs are padded to whole words, inputs to whole groups; padded outputs have scale 0.  A product works with
+    `factors` [scale or offset, group, place] and finds output n at ``places[n]``: see :func:`sums_order`.
     """
 
     words: NDArray[np.uint64]
@@ -173,10 +177,36 @@ class ChannelPlanes:
     group: int
     outputs: int
     inputs: int
+    factors: Singles = field(init=False)
+    places: Ints = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Bring scales and offsets into the order of a product's sums."""
+        order = sums_order(int(self.words.shape[3]))
+        places = np.empty(int(self.words.shape[3]) * WORD, np.int64)
+        places[order] = np.arange(order.size)
+        factors = np.ascontiguousarray(np.stack([self.scale[:, order], self.offset[:, order]]))
+        object.__setattr__(self, "factors", factors)
+        object.__setattr__(self, "places", places[: self.outputs])
 
     def channel_B(self, planes: int = 1) -> int:
         """Bytes of `planes` planes of one input channel."""
         return planes * int(self.words.shape[3]) * 8
+
+
+def sums_order(words: int) -> Ints:
+    """Which output the sum at each place of a product is, for rows of so many words.
+
+    A chunk is four successive words of a row; the last one may begin within the one before, whose outputs it has, too.
+    """
+    found = []
+    for chunk in range(-(-words // LANES)):
+        first = min(chunk * LANES, words - LANES)
+        outputs = np.empty((8, 32), np.int64)
+        for lane, place in enumerate(PLACES):
+            outputs[:, place : place + 8] = (first + lane) * 8 + np.arange(8) + np.arange(8)[:, None] * words * 8
+        found.append(outputs.reshape(-1))
+    return np.concatenate(found)
 
 
 def to_planes(matrix: NestedMatrix) -> ChannelPlanes:

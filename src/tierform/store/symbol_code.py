@@ -150,7 +150,7 @@ def _next(state: np.uint32, at: int, stream: Shorts, slots: Unsigned, out: Bytes
     state = factor * (state >> np.uint32(_BITS)) + shift
     low = state < np.uint32(_LOW)  # without a branch: which symbols need a word is not to be foreseen
     state = (state << np.uint32(16) | word) if low else state
-    return state, at + low
+    return state, at + (1 if low else 0)
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
@@ -194,11 +194,11 @@ def split_words(words: Numbers, mantissa: int, exponent_bits: int, base: Numbers
     for row in range(words.shape[0]):
         largest = 0
         for place in range(words.shape[1]):
-            largest = max(largest, (np.int64(words[row, place]) >> mantissa) & mask)
+            largest = max(largest, int((np.int64(words[row, place]) >> mantissa) & mask))
         base[row] = largest
         for place in range(words.shape[1]):
             word = np.int64(words[row, place])
-            below = largest - ((word >> mantissa) & mask)
+            below = largest - int((word >> mantissa) & mask)
             if below >= FAR:
                 far[count] = below
                 count += 1

@@ -16,7 +16,7 @@ import numpy as np
 
 from tierform.chip.gpu.fit import Fit, fit_products
 from tierform.chip.gpu.gemm import FITTED
-from tierform.chip.gpu.measure import Device
+from tierform.chip.gpu.measure import FEW_ROWS, WIDTH, Device
 from tierform.chip.gpu.parameters import Sheet
 from tierform.chip.gpu.samples import Sample, kept_apart
 from tierform.errors import fail
@@ -54,7 +54,7 @@ START = {
     "sustained_efficiency": 1.15,
     "boost_time": 500000.0,
 }
-_WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+LEAST_TRUST = 0.5  # held-out 90th percentile above which a calibration is not to be relied on
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ class Calibration:
     fit: Fit
     fitted_rows: int
     held_out_rows: int
+    held_out_shapes: tuple[tuple[int, ...], ...] = ()
 
     def evidence(self, parameter: str) -> str:
         """Kind and source of a parameter, as a file says them."""
@@ -81,6 +82,23 @@ class Calibration:
     def held_out_percentile_90(self) -> float:
         """90th percentile of |relative error| over the rows held out."""
         return float(np.quantile(np.abs(self.fit.held_out_errors), 0.9))
+
+    @property
+    def few_rows_median(self) -> float | None:
+        """Median |relative error| over held-out products of one to eight rows; None where there are none."""
+        few = np.array([shape[0] <= FEW_ROWS for shape in self.held_out_shapes], bool)
+        return float(np.median(np.abs(self.fit.held_out_errors[few]))) if few.any() else None
+
+    @property
+    def warning(self) -> str:
+        """Why the figures are not to be relied on; empty when they are."""
+        if self.held_out_percentile_90 <= LEAST_TRUST:
+            return ""
+        device, told = self.device, ""
+        if device.load > 0.5 * device.cores:
+            told = f": {device.load:.1f} processes wanted {device.cores} cores before it began"
+        what = f"a tenth of the held-out products miss by more than {self.held_out_percentile_90 * 100:.0f} %"
+        return f"Do not rely on this calibration: {what}{told}. Measure again on an idle machine, with --threads 1."
 
 
 def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Calibration:
@@ -100,11 +118,11 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
         TILES if device.kind == "cuda" else SMALL_TILES + TILES,
         None,
         copies=1.0 if device.kind == "cuda" else MANY,
-        input_B=_WIDTH.get(device.format, 2.0),
+        input_B=WIDTH.get(device.format, 2.0),
         starts=2,
         seed=seed,
     )
-    return Calibration(device, fit, len(fit_rows), len(held))
+    return Calibration(device, fit, len(fit_rows), len(held), tuple(row.shape for row in held))
 
 
 def write_files(
@@ -209,6 +227,7 @@ def _chip_text(calibration: Calibration, name: str, component: str) -> str:
             f'  - "calibrated on {calibration.fitted_rows} products; on {calibration.held_out_rows} held out the '
             f"median error is {calibration.held_out_median * 100:.1f} %, the 90th percentile "
             f'{calibration.held_out_percentile_90 * 100:.1f} %"',
+            *([f'  - "{calibration.warning}"'] if calibration.warning else []),
             "",
         ]
     )

@@ -4,26 +4,31 @@ Shapes are drawn from a fixed grid by a seed, smaller ones more often than those
 device is timed by its events, the median of repeats.  The CPU is timed as the median of repeats that together last
 some milliseconds, its products on weights in turn that no cache holds, as a model's are: with one thread by its own
 processor time, with several by the wall clock, so that the machine should then have nothing else to do.  What else
-loads the machine fills its caches and slows its clock, as it will the run that is to be foretold.
+loads the machine fills its caches and slows its clock, as it will the run that is to be foretold; it is noted.
+
+Half of the products have one to eight rows, as decoding and the verification of drafts have.
 """
 
 from __future__ import annotations
 
-import itertools
 import os
 import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tierform.chip.gpu.samples import Sample
-from tierform.errors import MissingDependency, fail
+from tierform.errors import MissingDependency, fail, nearest
 
-_M = (1, 2, 4, 8, 16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
+FEW_ROWS = 8
+WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
+_FORMATS = ("fp32", "bf16", "fp16")
+_M = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 _NK = (64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288)
 _COLD_B, _MOST_WEIGHTS = 384 * 2**20, 4096  # a processor's weights come from memory, as those of a training step do
 _QUICK_S, _FULL_S = 0.02, 0.2  # the longest single product, in time at the measured peak
@@ -45,6 +50,8 @@ class Device:
     memory_B: float
     issue_s: float = 0.0
     light_s: tuple[tuple[str, float], ...] = ()
+    load: float = 0.0  # processes that wanted to run in the last minute, before anything was measured
+    cores: int = 0
 
 
 def torch_or_fail() -> Any:
@@ -56,16 +63,24 @@ def torch_or_fail() -> Any:
     return torch
 
 
-def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
-    """Peak rate of large products, streaming bandwidth and launch cost of the GPU, or of the CPU without one."""
+def measure_device(kind: str = "auto", threads: int | None = None, form: str = "") -> Device:
+    """Peak rate of large products, streaming bandwidth and launch cost of the GPU, or of the CPU without one.
+
+    `form` is the format of products: fp32, bf16 or fp16; "" is bf16 on a GPU and fp32 on a CPU.
+    """
     torch = torch_or_fail()
+    if form and form not in _FORMATS:
+        near = nearest(form, _FORMATS)
+        fail("products are measured in fp32, bf16 or fp16", key="--format", value=form, choices=[near or "fp32"])
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     if threads is not None:
         torch.set_num_threads(threads)
     if kind == "auto":
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "cuda" and not torch.cuda.is_available():
         fail("torch sees no GPU on this machine", key="--device", value=kind, fix="Use --device cpu.")
-    form, size = ("bf16", 8192) if kind == "cuda" else ("fp32", 1536)
+    form = form or ("bf16" if kind == "cuda" else "fp32")
+    size = 8192 if kind == "cuda" else 1536
     clock = _timer(torch, kind)
     a, b = _matrix(torch, kind, form, size, size), _matrix(torch, kind, form, size, size)
     peak = max(2.0 * size**3 / clock(lambda: a @ b) for _ in range(3))
@@ -89,6 +104,8 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
             clock_Hz=rate,
             cache_B=cache,
             memory_B=float(found.total_memory),
+            load=load,
+            cores=os.cpu_count() or 1,
         )
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     return Device(
@@ -104,6 +121,8 @@ def measure_device(kind: str = "auto", threads: int | None = None) -> Device:
         memory_B=memory,
         issue_s=_issue_s(torch, clock),
         light_s=_light_s(torch, clock),
+        load=load,
+        cores=os.cpu_count() or 1,
     )
 
 
@@ -150,14 +169,21 @@ def measure_products(device: Device, count: int, *, quick: bool = False, seed: i
     """`count` products of different shapes, one after the other (so that a caller can show progress and stop)."""
     torch = torch_or_fail()
     clock = _timer(torch, device.kind)
-    small = torch.randn(2**22) if device.kind != "cuda" else None
-    store = None if small is None else small.repeat(max(2, min(_COLD_B, int(device.memory_B / 16)) // (4 * 2**22)))
+    store = _store(torch, device) if device.kind != "cuda" else None
     for m, n, k in chosen_shapes(device, count, quick=quick, seed=seed):
         a = _matrix(torch, device.kind, device.format, m, k)
-        weights = [_matrix(torch, device.kind, device.format, n, k).t()] if store is None else _parts(store, n, k)
-        out, turn = a @ weights[0], itertools.cycle(weights)
+        alone = store is None or store.numel() < n * k
+        weights = [_matrix(torch, device.kind, device.format, n, k).t()] if alone else _parts(store, n, k)
+        out, turn = a @ weights[0], cycle(weights)
         seconds = clock(lambda a=a, turn=turn, out=out: torch.matmul(a, next(turn), out=out))  # type: ignore[misc]
         yield Sample(device.name, "product", device.format, (m, n, k), seconds)
+
+
+def _store(torch: Any, device: Device) -> Any:
+    """Numbers in the device's format, more than its caches hold."""
+    small = _matrix(torch, device.kind, device.format, 2**11, 2**11).reshape(-1)
+    times = min(_COLD_B, device.memory_B / 16) / (WIDTH[device.format] * small.numel())
+    return small.repeat(max(2, int(times)))
 
 
 def _parts(store: Any, n: int, k: int) -> list[Any]:
@@ -167,22 +193,28 @@ def _parts(store: Any, n: int, k: int) -> list[Any]:
 
 
 def chosen_shapes(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> list[tuple[int, int, int]]:
-    """Shapes that the device can do in reasonable time and memory, drawn without repetition."""
+    """Shapes that the device can do in reasonable time and memory, drawn without repetition; half of them of few rows.
+
+    The same `count` and `seed` give the same shapes.
+    """
     longest_s = _QUICK_S if quick else _FULL_S
-    shapes = [
-        (m, n, k)
-        for m in _M
-        for n in _NK
-        for k in _NK
-        if 2.0 * m * n * k < longest_s * device.peak_per_s
-        and 4.0 * (m * k + n * k + m * n) < min(device.memory_B / 8, longest_s * device.bandwidth_B_per_s)
-    ]
-    picked = np.random.default_rng(seed).permutation(len(shapes))[:count]
-    return [shapes[place] for place in picked]
+    draw = np.random.default_rng(seed)
+    picked = []
+    for rows, wanted in ((tuple(range(1, FEW_ROWS + 1)), count // 2), (_M, count - count // 2)):
+        shapes = [
+            (m, n, k)
+            for m in rows
+            for n in _NK
+            for k in _NK
+            if 2.0 * m * n * k < longest_s * device.peak_per_s
+            and 4.0 * (m * k + n * k + m * n) < min(device.memory_B / 8, longest_s * device.bandwidth_B_per_s)
+        ]
+        picked += [shapes[place] for place in draw.permutation(len(shapes))[:wanted]]
+    return [picked[place] for place in draw.permutation(len(picked))]
 
 
 def _matrix(torch: Any, kind: str, form: str, rows: int, columns: int) -> Any:
-    wide = {"bf16": torch.bfloat16, "fp32": torch.float32}[form]
+    wide = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[form]
     return torch.randn(rows, columns, device=kind).to(wide)
 
 
