@@ -44,7 +44,7 @@ def ways(task: Inference | FineTuning, capacity: str, split: Parallelism | None 
 
 
 def test_how_many_sequences_of_the_toy_model_fit() -> None:
-    """2,848 bytes of weights; a sequence keeps 320 of keys and values and 240 at the widest moment: 12 of them in 10 kB.
+    """2,848 bytes of weights; a sequence keeps 320 of keys and values, 240 at the widest moment: 12 of them in 10 kB.
 
     In int8 the weights of layers and the table take half.
     """
