@@ -15,6 +15,7 @@ from tierform import TierformError
 from tierform.chip.description import Chip
 from tierform.simulation.collectives import Interconnect
 from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
+from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import Parallelism
 
 TOY = Path(__file__).parent / "golden" / "toy-gpu.yaml"
@@ -123,3 +124,13 @@ def test_are_other_collectives_and_chips_without_links_refused(nodes: Chip) -> N
     alone = replace(nodes, cluster=None)
     with pytest.raises(TierformError, match=r"2 chips are asked for.*does not say what joins them"):
         Interconnect(alone).send(1.0)
+
+
+def test_do_copies_of_a_tied_weight_meet_over_all_groups_between_them(nodes: Chip) -> None:
+    """The end groups of two stages stand in two nodes with tensor 4, in one with tensor 2: 2 MB, half sent twice."""
+    table = gradient_reduction("gradients", 10**6, "bf16", 2, copies=False, weight="embedding.word")
+    near = Interconnect(nodes, Parallelism(tensor=2, pipeline=2)).cost(table)
+    assert near.occupancy_s == pytest.approx(2e6 / 10e9 + 2 * 1e-6)
+    far = Interconnect(nodes, Parallelism(tensor=4, pipeline=2)).cost(table)
+    assert far.occupancy_s == pytest.approx(2e6 / 1e9 + 2 * 5e-6)
+    assert Interconnect(nodes, Parallelism(pipeline=5)).cost(table).occupancy_s == far.occupancy_s

@@ -21,7 +21,8 @@ from itertools import accumulate, pairwise
 from math import fsum
 
 from tierform.errors import fail
-from tierform.simulation.schedule import Layer, StageSchedule, schedule_stage
+from tierform.simulation.schedule import StageSchedule, schedule_stage
+from tierform.simulation.schedule_layers import Layer
 
 Run = list[tuple[Layer, int]]
 Bounds = tuple[int, ...]

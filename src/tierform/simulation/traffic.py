@@ -160,8 +160,14 @@ class MemoryBehind:
         last = len(operator.inputs) - 1
         spilled = self._overflow_B(operator)
         if refetch == ONCE:
-            read = operator.count * sum(o.size_B for o in operator.inputs if _of_memory(o, kept)) + spilled
-            write = operator.count * sum(o.size_B for o in operator.outputs if _stays(o)) + spilled
+            read_B = write_B = 0
+            for operand in operator.inputs:
+                if not kept if operand.role is Role.WEIGHT else _stays(operand):
+                    read_B += operand.size_B
+            for operand in operator.outputs:
+                if _stays(operand):
+                    write_B += operand.size_B
+            read, write = operator.count * read_B + spilled, operator.count * write_B + spilled
             return Traffic(float(read), float(write)) if read or write else NOTHING
         read = write = 0.0
         for place, operand in enumerate(operator.inputs):
@@ -311,11 +317,6 @@ def _gradient_of_weight(operand: Operand) -> bool:
 def _stays(operand: Operand) -> bool:
     """Whether it waits in memory between operators: the cache of keys and values, gradients of weights."""
     return operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
-
-
-def _of_memory(operand: Operand, kept: bool) -> bool:
-    """Whether an input comes from memory; `kept` weights do not."""
-    return not kept if operand.role is Role.WEIGHT else _stays(operand)
 
 
 def _part(operator: Operator, operand: Operand) -> str:
