@@ -1,7 +1,7 @@
 """Mutants of source files, made by cosmic-ray: which there are, what their texts are, and which code differs.
 
 A change that changes no program is no mutant: in an annotation; in what only a type checker imports; `is None` and
-`== None`, which are the same for everything but arrays.
+`== None`, which are the same for everything but arrays.  Nor is one that the compiler warns of: `is` beside a literal.
 """
 
 from __future__ import annotations
@@ -110,10 +110,22 @@ class _Plain(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
+def _refused(tree: ast.AST) -> bool:
+    """Whether the compiler warns of a text: it compares a number or a text in it by identity."""
+    return any(
+        isinstance(op, ast.Is | ast.IsNot) and isinstance(side, ast.Constant) and type(side.value) in (int, float, str)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Compare)
+        for op, *sides in zip(node.ops, [node.left, *node.comparators], node.comparators, strict=False)
+        for side in sides
+    )
+
+
 def does_nothing(before: str, after: str) -> bool:
     """Whether two texts are the same program, or the second is none."""
     try:
-        ast.parse(after)
+        if _refused(ast.parse(after)):
+            return True
     except SyntaxError:  # ``**`` before a dictionary is taken for a power
         return True
     one, other = (ast.dump(_Plain().visit(ast.parse(text))) for text in (before, after))

@@ -31,6 +31,7 @@ import itertools
 import os
 import pickle
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -66,8 +67,8 @@ Executed = dict[str, tuple[str, set[int]]]  # file of the source: the digest of 
 Recorded = tuple[dict[str, float], dict[str, Executed], list[str], list[str]]
 COPY = ROOT / "out" / "mutants"
 KEPT = ROOT / "out" / "mutants-kept"
-TIMEOUT_S = 120
-MOST_S = 15  # seconds of tests that a mutant is given to; what these do not notice counts as not noticed
+TIMEOUT_S = 60  # of the processor, whatever else the machine does
+MOST_S = 10  # seconds of tests that a mutant is given to; what these do not notice counts as not noticed
 MOST_OF_A_FILE_S = 6  # seconds of tests of one file that are recorded; what comes after them is not asked
 NOT_FOUND = 9  # exit code of a fork in which the code to exchange is not found
 BAR = 0.9
@@ -292,10 +293,13 @@ def _under(folder: str) -> list[Path]:
 
 
 def in_fork(what: Callable[[], int], seconds: int) -> int:
-    """The exit code of `what` in a fork of this process that is ended after so many seconds, without its output."""
+    """The exit code of `what` in a fork of this process, without its output.
+
+    It is ended after so many seconds of the processor.
+    """
     child = os.fork()
     if child == 0:
-        signal.alarm(seconds)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
@@ -307,14 +311,15 @@ def in_fork(what: Callable[[], int], seconds: int) -> int:
     return os.waitpid(child, 0)[1]
 
 
+def _limited() -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (3 * TIMEOUT_S, 3 * TIMEOUT_S))
+
+
 def _fails(names: list[str]) -> bool:
     """Whether one of the tests fails in a process of its own; the first ten before the others."""
     for part in (names[:10], names[10:]):
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *part]
-        try:
-            if part and subprocess.run(command, cwd=COPY, capture_output=True, timeout=3 * TIMEOUT_S).returncode:
-                return True
-        except subprocess.TimeoutExpired:
+        if part and subprocess.run(command, cwd=COPY, capture_output=True, preexec_fn=_limited).returncode:
             return True
     return False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +21,6 @@ from tierform.workload.kv_policy import KVPolicy
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
 GOLDEN = Path(__file__).parent / "golden"
-TILES = tierform.load_chip(GOLDEN / "toy-tiles.yaml")
-MEMORY = MemoryBehind(TILES)
 # Inputs come 2.5 times, the other operand 3 times; half of the result comes back, and 1.75 of it is written.
 AGAIN = Refetch(first=2.5, second=3.0, result_read=0.5, result_write=1.75)
 X = Operand("x", (30,), "int8", Role.ACTIVATION)
@@ -33,17 +32,26 @@ LEARNT = Operand("w.gradient", (20,), "int8", Role.GRADIENT, trainable=True)
 PASSING = Operand("g", (28,), "int8", Role.GRADIENT)
 
 
+def memory_of(chip: str = "toy-tiles") -> MemoryBehind:
+    return MemoryBehind(tierform.load_chip(GOLDEN / f"{chip}.yaml"))
+
+
 def operator(inputs: tuple[Operand, ...], outputs: tuple[Operand, ...], **given: Any) -> Operator:
     made = {"name": "op", "kind": Kind.MATMUL, "part": "ffn", "phase": Phase.FORWARD, "m": 1, "n": 1, "k": 1, **given}
     return Operator(inputs=inputs, outputs=outputs, **made)
 
 
+@cache
+def near() -> MemoryBehind:
+    return memory_of()
+
+
 def moved(made: Operator, refetch: Refetch | None = None, *, held: bool = False, on_chip: bool = False) -> Any:
-    found = MEMORY.of_operator(made, held=held, on_chip=on_chip, **({} if refetch is None else {"refetch": refetch}))
+    found = near().of_operator(made, held=held, on_chip=on_chip, **({} if refetch is None else {"refetch": refetch}))
     return found.read_B, found.write_B
 
 
-def test_which_operands_cross_once() -> None:
+def test_which_operands_crossnear() -> None:
     """Weights, keys and values and gradients of weights wait in memory; all else is handed on."""
     assert moved(operator((X, W), (Y,))) == (20, 0)
     assert moved(operator((X, W), (Y,)), held=True) == moved(operator((X, W), (Y,)), on_chip=True) == (0, 0)
@@ -104,16 +112,16 @@ def test_what_waits_in_memory_beyond_all_buffers() -> None:
     # One byte more does not fit, but all that is passed on does.
     assert moved(operator((replace(X, shape=(room - 43,)), W), (Y,))) == (20, 0)
     # On a chip without buffers nothing is known of them.
-    bare = MemoryBehind(TILES)
+    bare = memory_of()
     bare.on_chip_B = 0.0
     big = operator((replace(given, shape=(3_000_000,)), W), (made,))
     assert bare.of_operator(big, held=False, on_chip=False) == Traffic(20.0, 0.0)
 
 
 def test_what_do_saved_tensors_move() -> None:
-    assert MEMORY.of_saved(12.0, forward=True) == Traffic(0.0, 12.0)
-    assert MEMORY.of_saved(12.0, forward=False) == Traffic(12.0, 0.0)
-    inside = MemoryBehind(tierform.load_chip(GOLDEN / "toy-gpu.yaml"))
+    assert near().of_saved(12.0, forward=True) == Traffic(0.0, 12.0)
+    assert near().of_saved(12.0, forward=False) == Traffic(12.0, 0.0)
+    inside = memory_of("toy-gpu")
     assert inside.of_saved(12.0, forward=True) == NOTHING
     assert inside.of_operator(operator((X, W), (Y,)), held=False, on_chip=False) == NOTHING
     assert inside.busy_s(Traffic(5.0, 5.0)) == inside.energy_J(Traffic(5.0, 5.0)) == 0.0
@@ -123,21 +131,21 @@ def test_how_long_and_with_how_much_energy_does_traffic_cross() -> None:
     """The device's own bandwidth and energy for the mix of 3 reads and a write, to a hundredth."""
     device: Any = load_memory("hbm2", stacks=1)
     traffic = Traffic(3e6, 1e6)
-    assert MEMORY.busy_s(traffic) == pytest.approx(4e6 / device.effective_bandwidth_B_per_s("stream", 0.75))
-    assert MEMORY.energy_J(traffic) == pytest.approx(device.transfer(4e6, "stream", 0.75).dynamic_energy_J)
-    assert MEMORY.busy_s(NOTHING) == MEMORY.energy_J(NOTHING) == 0.0
-    assert MEMORY.spill_cost(0, traffic) == pytest.approx(
-        (device.name, MEMORY.busy_s(traffic), MEMORY.energy_J(traffic))
+    assert near().busy_s(traffic) == pytest.approx(4e6 / device.effective_bandwidth_B_per_s("stream", 0.75))
+    assert near().energy_J(traffic) == pytest.approx(device.transfer(4e6, "stream", 0.75).dynamic_energy_J)
+    assert near().busy_s(NOTHING) == near().energy_J(NOTHING) == 0.0
+    assert near().spill_cost(0, traffic) == pytest.approx(
+        (device.name, near().busy_s(traffic), near().energy_J(traffic))
     )
-    assert MEMORY.spill_cost(0, NOTHING) == (device.name, 0.0, 0.0)
+    assert near().spill_cost(0, NOTHING) == (device.name, 0.0, 0.0)
     # A device is busy no longer than there is time.
-    assert MEMORY.background_J(2.0, 0.5) == pytest.approx(device.background_energy_J(2.0, 0.5))
-    assert MEMORY.background_J(2.0, 9.0) == pytest.approx(device.background_energy_J(2.0, 2.0))
+    assert near().background_J(2.0, 0.5) == pytest.approx(device.background_energy_J(2.0, 0.5))
+    assert near().background_J(2.0, 9.0) == pytest.approx(device.background_energy_J(2.0, 2.0))
 
 
 def test_which_bytes_of_parts_that_wait_further_away_cross() -> None:
     """A quarter of the weights and a tenth of cache and gradients wait in tier 1, half of the states in tier 2."""
-    far = MemoryBehind(TILES)
+    far = memory_of()
     far._away = {
         "weights": {1: 0.25},
         "kv_cache": {1: 0.1},
@@ -147,7 +155,7 @@ def test_which_bytes_of_parts_that_wait_further_away_cross() -> None:
         "adapters": {2: 1.0},
         "activations": {1: 0.2, 2: 0.4},
     }
-    assert far.has_spilled and not MEMORY.has_spilled and MEMORY.spilled(operator((X, W), (Y,))) == {}
+    assert far.has_spilled and not near().has_spilled and near().spilled(operator((X, W), (Y,))) == {}
     assert far.spilled(operator((X, W), (KEYS,), count=3)) == {1: Traffic(3 * 5.0, 3 * 4.0)}
     assert far.spilled(operator((X, W), (Y,), part="adapter")) == {2: Traffic(20.0, 0.0)}
     state = Operand("w.state0", (80,), "int8", Role.OPTIMIZER_STATE)

@@ -13,6 +13,7 @@ import pytest
 from tierform import FineTuning, Inference, LoRA, Parallelism, TierformError, Training, load_chip
 from tierform.simulation.collectives import Interconnect
 from tierform.workload import Workload, expand, load_model
+from tierform.workload.expert_store import ExpertStore
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.split_text import read_parallel
 from tierform.workload.spread import Spread
@@ -144,3 +145,50 @@ def test_what_a_model_does_not_give_is_refused_all_at_once() -> None:
     assert "8 experts do not divide among 3" in str(caught.value) and "sharded already" in str(caught.value)
     with pytest.raises(TierformError, match="has no experts"):
         expand(load_model("llama-3.2-1b"), PREFILL, parallelism=Parallelism(data=2, expert=2))
+
+
+def test_how_many_rows_has_the_busiest_chip() -> None:
+    """Ten tokens of two experts each on four chips that hold two of eight experts: 20 rows, five for each chip."""
+    group, copies = Spread(4), Spread(4, copies=True)
+    assert group.shares(10, 8, 2, 8, split=False) == [(1, 2), (1, 3)]
+    # Rows of all four copies meet: 80 rows, 20 for each chip.
+    assert copies.shares(10, 8, 2, 8, split=False) == [(2, 10)]
+    assert copies.shares(10, 8, 2, 8, split=True) == [(1, 10), (1, 10)]
+    # The busiest has 1.3 times five rows, rounded up.
+    assert replace(group, imbalance=1.3).shares(10, 8, 2, 8, split=False) == [(1, 3), (1, 4)]
+    # Three experts that are used are one on the busiest chip, six are two of them; one is never less than one.
+    assert group.shares(10, 8, 2, 3, split=False) == group.shares(10, 8, 2, 3, split=True) == [(1, 5)]
+    assert group.shares(10, 8, 2, 6, split=False) == [(1, 2), (1, 3)] and group.shares(10, 8, 2, 1, split=False) == [
+        (1, 5)
+    ]
+    assert group.shares(10, 8, 2, 40, split=False) == [(1, 2), (1, 3)]  # never more than it holds
+    # An expert that is used has a row at least.
+    assert group.shares(1, 8, 1, 8, split=False) == [(2, 1)]
+    # A buffer of 1.25 times 20 / 8 rows, of all copies 80 / 8, rounded up, whatever is used.
+    assert replace(group, capacity=1.25).shares(10, 8, 2, 1, split=True) == [(2, 4)]
+    assert replace(copies, capacity=1.25).shares(10, 8, 2, 1, split=True) == [(2, 13)]
+    # More chips than experts: one each.
+    assert Spread(9, capacity=2.0).shares(10, 8, 2, 8, split=False) == [(1, 5)]
+
+
+def test_how_many_experts_are_used_and_found_near() -> None:
+    """Popularity 1 and 3: a quarter and three quarters of all assignments, the popular one first in the cache."""
+    store = ExpertStore(cached=0.5, routing=(1.0, 3.0))
+    assert store.shares(2) == (0.75, 0.25) and store.hits(2) == 0.75
+    assert ExpertStore(cached=0.99, routing=(1.0, 3.0)).hits(2) == 0.75 and ExpertStore(cached=0.49).hits(2) == 0.0
+    assert ExpertStore(cached=0.75).hits(8) == pytest.approx(0.75) and ExpertStore().shares(4) == (0.25,) * 4
+    # Two tokens of one expert: 1 - 1/16 and 1 - 9/16, 1.375 experts; of two experts each, 1 and 1 - 1/4.
+    assert (store.touched(2, 2, 1), store.touched(2, 2, 2)) == (1, 2)
+    # Six of even popularity: 6 (1 - (5/6)^6) = 3.99; never fewer than those of a token, never more than there are.
+    assert ExpertStore().touched(6, 6, 1) == 4 and ExpertStore().touched(1, 6, 3) == 3
+    assert ExpertStore().touched(10**6, 6, 1) == 6
+    for given, key in (
+        ({"cached": 1.01}, "cached"),
+        ({"cached": -0.1}, "cached"),
+        ({"routing": (0.0, 0.0)}, "routing"),
+    ):
+        with pytest.raises(TierformError, match=key):
+            ExpertStore(**given)  # type: ignore[arg-type]
+    with pytest.raises(TierformError, match="routing"):
+        ExpertStore(routing=(2.0, -1.0))
+    assert ExpertStore(cached=0.0, routing=(0.0, 1.0)).hits(2) == 0.0

@@ -254,3 +254,21 @@ def test_are_teachers_that_cannot_teach_refused() -> None:
         Distillation(batch=1)
     with pytest.raises(TierformError, match="vocabulary"):
         expand(load_model("llama-3.2-1b"), Distillation(batch=1, teacher="llama-2-7b"))
+
+
+def test_how_many_tokens_does_a_cache_keep() -> None:
+    """Two first, five last and one heavy hitter of twenty; or a budget of six; in pages of four."""
+    several = KVPolicy(window=5, sinks=2, heavy=1)
+    assert [several.kept(tokens) for tokens in (3, 8, 9, 20)] == [3, 8, 8, 8]
+    assert [KVPolicy(budget=6).kept(tokens) for tokens in (5, 6, 7)] == [5, 6, 6] and KVPolicy().kept(10**6) == 10**6
+    assert KVPolicy(window=5, budget=9).kept(20) == 5  # of both the window
+    paged = KVPolicy(window=5, sinks=2, block=4)
+    assert [paged.held(tokens) for tokens in (1, 4, 5, 7, 20)] == [4, 4, 8, 8, 8]
+    assert [KVPolicy(block=4).held(tokens) for tokens in (8, 9)] == [8, 12] and KVPolicy().held(9) == 9
+    KVPolicy(window=2, sinks=1, heavy=1, budget=4, offload=1.0)  # a budget of just as many
+    with pytest.raises(TierformError, match="smaller than window"):
+        KVPolicy(window=2, sinks=1, heavy=1, budget=3)
+    for given in ({"sinks": 1}, {"heavy": 1}, {"block": 0}, {"window": -1}, {"offload": 1.1}, {"budget": True}):
+        with pytest.raises(TierformError):
+            KVPolicy(**given)  # type: ignore[arg-type]
+    KVPolicy(sinks=1, budget=8)

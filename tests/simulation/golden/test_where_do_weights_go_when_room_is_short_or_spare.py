@@ -136,3 +136,45 @@ def test_is_a_second_copy_kept_where_something_is_read_backward() -> None:
         found = default_mapping(chip, expand(MODEL, task), replicate=False)
         assert {item.copies for item in found.placements} == {copies}
         assert found.crossbars_used("reram") == 13 * copies
+
+
+def copied(each: int, layers: int = 2, *, rows: int = 4, replicate: bool = True) -> Mapping:
+    """LoRA on tiles of so many crossbars of four rows, with a transposed copy of each weight.
+
+    q, k, v and o need two crossbars, up two, down four: 14 a layer, and the table of ten words two; twice as many with
+    the copies.
+    """
+    task = replace(LORA, precision=tierform.load_chip(HERE / "toy-stack.yaml").precision)
+    chip, workload = toy(each, layers, task)
+    chip = chip.vary({"components.reram.rows": rows, "backward_weights": "second-copy"})
+    return default_mapping(chip, workload, replicate=replicate)
+
+
+def test_how_much_room_do_weights_with_a_second_copy_need() -> None:
+    fits = copied(30, replicate=False)  # 2 x (2 x 14 + 2)
+    assert fits.crossbars_used("reram") == 60 and {item.copies for item in fits.placements} == {2}
+    assert fits.assignments["forward/head/head.logits"] == "reram"
+    # One crossbar less for the head: the layers stay, and the head leaves.
+    less = copied(29, replicate=False)
+    assert less.crossbars_used("reram") == 56 and less.assignments["forward/head/head.logits"] != "reram"
+    # Two tiles of 28 hold the layers alone; 27 do not: a region of two layers takes all.
+    assert copied(28, replicate=False).crossbars_used("reram") == 56
+    streamed = copied(27)
+    assert streamed.crossbars_used("reram") == 0
+    told = [note for note in streamed.notes if "do not fit" in note]
+    assert len(told) == 2 and all("1 of 1 'layer[" in note and "takes 28 of 54" in note for note in told)
+
+
+def test_do_spare_crossbars_hold_whole_pairs_of_copies() -> None:
+    """64 crossbars, four to spare: one more pair of copies of the slowest weight, of two crossbars each."""
+    spare = copied(32, replicate=True)
+    assert {item.replicas for item in spare.placements} == {1, 2}
+    assert sum(item.total_crossbars for item in spare.placements) == 64
+    (twice,) = [item for item in spare.placements if item.replicas == 2]
+    assert twice.crossbars == 2 and twice.total_crossbars == 8
+
+
+def test_is_a_weight_that_is_larger_than_all_tiles_refused() -> None:
+    with pytest.raises(TierformError, match="one weight needs 8 crossbars and 'toy-stack' has 6"):
+        copied(3)
+    copied(4)

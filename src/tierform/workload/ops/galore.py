@@ -104,11 +104,11 @@ def galore_update(
             origin=Origin.UPDATE,
         )
 
-    share = OPTIMIZER["adamw"] / 3.0  # over the numbers written: step and both moments
+    share = OPTIMIZER["adamw"] / 3.0  # over the numbers written: step and both moments; the weight and its copy below
     return [
         product("decompose", gradient, replace(low, shape=(columns, long)), base, (short, columns, long)),
         product("project", base, gradient, low, (rank, long, short), "decompose"),
         light("moments", (low, *moments), (step, *moments), share, "project"),
         product("unproject", base, step, back, (short, long, rank), "moments"),
-        light("update", (back, *(copies or (own,))), (own, *copies), 2.0, "unproject"),
+        light("update", (back, *(copies or (own,))), (own, *copies), 2.0 / (1 + len(copies)), "unproject"),
     ]
