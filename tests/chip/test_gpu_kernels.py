@@ -19,6 +19,8 @@ from tierform.errors import TierformError
 from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
 
 BOARDS = ["a100", "a100-pcie", "h100", "h200", "l40s", "b200", "mi210", "rtx-4090", "jetson-agx-orin"]
+BOARDS += ["v100", "t4", "l4", "a10g", "rtx-3090", "rtx-a6000", "rtx-5090", "rtx-pro-6000"]
+BOARDS += ["h20", "gb200", "mi250", "mi300x"]
 SIZE = st.integers(1, 20_000)
 
 

@@ -33,6 +33,7 @@ from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
 from tierform.workload.parallel import MicroBatches
+from tierform.workload.quantization_config import quantized
 from tierform.workload.task import FineTuning, Step
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
@@ -108,7 +109,7 @@ class _Choice:
         if isinstance(self.model, Workload):
             return self.model
         assert isinstance(self.model, Model) and self.job.task is not None
-        task = task_on(self.job.task, self.chip)
+        task = quantized(task_on(self.job.task, self.chip), self.model)
         return expand(
             self.model,
             task,

@@ -86,7 +86,8 @@ class PlaneLinear(nn.Module):
             return np.full(self.inputs, int(self.depth.planes), np.uint8)
         found = np.empty((1, self.inputs), np.uint8)
         spend((x * x)[None], self.worth, budget_of(self.inputs, self.depth.planes), found)
-        return found[0]
+        first: NDArray[np.uint8] = found[0]
+        return first
 
     def forward(self, given: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""

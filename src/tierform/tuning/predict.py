@@ -145,8 +145,16 @@ def predict(file: TuneFile, folder: Path, chip: Chip, runtime: Runtime | str = "
         places = switches(rule, steps)
         runs = [whole_run(costs, steps, place, rule.window if rule.trial else 0) for place in places]
         runs.append(whole_run(costs, steps, None, 0))
-    name = runtime if isinstance(runtime, str) else runtime.name
-    return Prediction(chip.name, name, steps, full, low, full.beside(low), tuple(runs), tuple(notes))
+    return Prediction(
+        chip=chip.name,
+        runtime=runtime if isinstance(runtime, str) else runtime.name,
+        steps=steps,
+        full=full,
+        low=low,
+        trial=full.beside(low),
+        runs=tuple(runs),
+        notes=tuple(notes),
+    )
 
 
 def holds_weights(chip: Chip) -> bool:

@@ -86,6 +86,10 @@ def _expand(
     attention: str,
     in_turn: bool,
 ) -> Workload:
+    if model.folder:
+        from tierform.workload.tracing.folder import load_traced
+
+        return load_traced(model.folder, task, parallelism=parallelism)
     check_task(model, task, micro_batches, parallelism)
     plan = Plan(model, task, resolved_precision(task), parallelism, attention)
     if isinstance(task, FineTuning):

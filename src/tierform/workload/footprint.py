@@ -71,7 +71,12 @@ def kv_layer_B(model: Model, task: Task, plan: PrecisionPlan, *, tensor: int = 1
     tokens = 0
     for sequences, length in _lengths(model, task):
         length = policy.held(length) if policy is not None else length
-        tokens += sequences // data * (min(length, window) if window else length)
+        near = min(length, window) if window else length
+        if model.local_layers:  # of the mean layer
+            near = -(
+                -(len(model.local_layers) * near + (model.layers - len(model.local_layers)) * length) // model.layers
+            )
+        tokens += sequences // data * near
     return packed_B(tokens * values, plan.kv_cache, model.head_dim)
 
 

@@ -158,8 +158,9 @@ def attention(
         origin = inside if source is None else enter(tape, source, p.sequences * p.encoder_tokens, f"{name}.source")
         k, v = project(origin, "k", not late), project(origin, "v", True)
     if model.qk_norm:
-        q = normalization(tape, q, f"{name}.q_norm", model.norm, size=hd)
-        k = normalization(tape, k, f"{name}.k_norm", model.norm, size=hd)
+        over = (None, None) if model.qk_norm_whole else (hd, hd)  # all heads together, or each
+        q = normed(tape, model, q, f"{name}.q_norm", size=over[0])
+        k = normed(tape, model, k, f"{name}.k_norm", size=over[1])
     if rotated:
         q = rotary(tape, q, f"{name}.q_rotary")
         k = rotary(tape, k, f"{name}.k_rotary", role=role, precision=precision)
@@ -294,21 +295,31 @@ def bottleneck(tape: Tape, model: Model, x: Value, name: str) -> Value:
     return add(tape, x, up, f"{name}.add", "adapter")
 
 
+def normed(tape: Tape, model: Model, x: Value, name: str, size: int | None = None) -> Value:
+    """The model's own normalization, with the gain and the bias that it has."""
+    shifted = None if model.norm_bias else False
+    return normalization(tape, x, name, model.norm, bias=shifted, gain=model.norm_gain, size=size)
+
+
 def residual(
     tape: Tape, model: Model, x: Value, branch: Callable[[Value], Value], name: str, *, part: str = "attention"
 ) -> Value:
     """A residual branch: x + branch(norm(x)) for pre-normalization, norm(x + branch(x)) for post-normalization.
 
+    ``after``: x + norm(branch(x)); ``sandwich``: x + norm(branch(norm(x))).
     A sublayer that the model does without is not there: x passes by.
     """
     if part in tape.left_out:
         return x
-    norm, after = f"{name}_norm", model.norm_position == "post"
-    y = branch(x if after else normalization(tape, x, norm, model.norm))
+    norm, place = f"{name}_norm", model.norm_position
+    after = place == "post"
+    y = branch(normed(tape, model, x, norm) if place in ("pre", "sandwich") else x)
+    if place in ("after", "sandwich"):
+        y = normed(tape, model, y, f"{name}_post_norm")
     y = dropout(tape, y, f"{name}.output_dropout", part, model.dropout)
     y = bottleneck(tape, model, y, f"{name}.adapter")
     total = add(tape, x, y, f"{name}.residual", "other")
-    return normalization(tape, total, norm, model.norm) if after else total
+    return normed(tape, model, total, norm) if after else total
 
 
 def tied_or_own_head(tape: Tape, model: Model, p: Pass, x: Value, *, bias: bool = False, width: int = 0) -> Value:

@@ -38,7 +38,9 @@ class Model:
 
     `layers` counts decoder layers in a decoder, encoder layers otherwise; an encoder-decoder has `decoder_layers` too.
     `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
-    fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts.  The
+    fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts, `local_layers` those
+    that alone have the sliding window (all have it where none is listed); `weights_format` and `inputs_format` are of a
+    quantized checkpoint.  A model with a `folder` is traced.  The
     dropouts act in training only.  What a reduced model lacks: `tierform.workload.reduced`.
     """
 
@@ -99,6 +101,14 @@ class Model:
     attention_dropout: float = 0.0
     embedding_dropout: float = 0.0
     traced_parameters: int = 0
+    folder: str = ""
+    local_layers: tuple[int, ...] = ()
+    norm_bias: bool = True
+    norm_gain: bool = True
+    qk_norm_whole: bool = False
+    head_bias: bool = False
+    weights_format: str = ""
+    inputs_format: str = ""
     without_attention: tuple[int, ...] = ()
     without_ffn: tuple[int, ...] = ()
     sparsity: str = ""
@@ -217,7 +227,29 @@ def _from_path(path: Path) -> Model:
     if not isinstance(document.content, dict):
         fail("a JSON object is needed here", file=str(file))
     name = path.resolve().name if path.is_dir() else path.resolve().parent.name
-    return _read(Config(document.content, str(file)), name)
+    config = Config(document.content, str(file))
+    if file.name == "config.json" and _must_be_traced(document.content.get("model_type")):
+        from tierform.workload.tracing.folder import traced_model
+
+        return traced_model(file.parent)
+    return _read(config, name)
+
+
+def _must_be_traced(model_type: object) -> bool:
+    """Whether no family reads it, `transformers` knows it, and tracing is possible here."""
+    from importlib.util import find_spec
+
+    from tierform.workload.families import FAMILIES
+
+    if (
+        not isinstance(model_type, str)
+        or model_type in FAMILIES
+        or not (find_spec("torch") and find_spec("transformers"))
+    ):
+        return False
+    from transformers import CONFIG_MAPPING
+
+    return model_type in CONFIG_MAPPING
 
 
 def _from_library(path: Path) -> Model:
@@ -284,5 +316,8 @@ def _read(config: Config, name: str) -> Model:
 
     family = family_of(config)
     model: Model = family.read(config, name)
+    from tierform.workload.quantization_config import read_formats
+
+    weights, inputs = read_formats(config)
     config.finish()
-    return model
+    return replace(model, weights_format=weights, inputs_format=inputs) if weights else model

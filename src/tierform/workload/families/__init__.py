@@ -47,6 +47,28 @@ FAMILIES = Registry(
         "granite": "tierform.workload.families.gated:GRANITE",
         "smollm3": "tierform.workload.families.gated:SMOLLM3",
         "gemma": "tierform.workload.families.gated:GEMMA",
+        "gemma2": "tierform.workload.families.current:GEMMA2",
+        "gemma3_text": "tierform.workload.families.current:GEMMA3",
+        "glm": "tierform.workload.families.current:GLM",
+        "glm4": "tierform.workload.families.current:GLM4",
+        "olmo": "tierform.workload.families.current:OLMO",
+        "olmo2": "tierform.workload.families.current:OLMO2",
+        "olmo3": "tierform.workload.families.current:OLMO3",
+        "exaone4": "tierform.workload.families.current:EXAONE4",
+        "starcoder2": "tierform.workload.families.current:STARCODER2",
+        "cohere": "tierform.workload.families.current:COHERE",
+        "cohere2": "tierform.workload.families.current:COHERE2",
+        "nemotron": "tierform.workload.families.current:NEMOTRON",
+        "arcee": "tierform.workload.families.current:ARCEE",
+        "stablelm": "tierform.workload.families.current:STABLELM",
+        "phi": "tierform.workload.families.current:PHI",
+        "gpt_neox": "tierform.workload.families.current:GPT_NEOX",
+        "ernie4_5": "tierform.workload.families.current:ERNIE",
+        "seed_oss": "tierform.workload.families.current:SEED_OSS",
+        "hunyuan_v1_dense": "tierform.workload.families.current:HUNYUAN",
+        "olmoe": "tierform.workload.families.current:OLMOE",
+        "granitemoe": "tierform.workload.families.current:GRANITE_MOE",
+        "glm4_moe": "tierform.workload.families.current:GLM4_MOE",
         "deepseek_v2": "tierform.workload.families.deepseek:DEEPSEEK_V2",
         "deepseek_v3": "tierform.workload.families.deepseek:DEEPSEEK_V3",
         "t5": "tierform.workload.families.t5:T5",
@@ -63,8 +85,8 @@ def family_of(config: Config) -> Family:
         known = FAMILIES.names()
         what = "this model_type is not supported" if name is not None else "the key is missing"
         fix = (
-            f"Supported: {', '.join(known)}. Any other model can be traced: `tierform simulate FOLDER --traced`, or "
-            "tierform.workload.trace(module, inputs) in Python."
+            f"Read here: {', '.join(known)}. A folder with any other model that `transformers` knows is traced where "
+            "that is installed (pip install 'tierform[train]'), a module of your own by tierform.workload.trace."
         )
         config.fail(what, "model_type", name, known, fix)
     family: Family = FAMILIES.get(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tierform.workload.families.bert import finish, places, words
-from tierform.workload.layers import Pass, Section, tied_or_own_head
+from tierform.workload.layers import Pass, Section, normed, tied_or_own_head
 from tierform.workload.models import Model
 from tierform.workload.ops import add, add_parameter, dropout, linear, normalization
 from tierform.workload.tape import Tape, Value
@@ -34,7 +34,7 @@ def embeddings(tape: Tape, model: Model, p: Pass) -> Value:
 def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
     """Final normalization, then logits or the hidden states themselves."""
     if model.final_norm:
-        x = normalization(tape, x, "head.norm", model.norm)
+        x = normed(tape, model, x, "head.norm")
     width = model.embedding_size or model.hidden_size
     if width != model.hidden_size:
         x = linear(tape, x, "head.project_out", width, "head", quantizable=False)
@@ -42,7 +42,7 @@ def head(tape: Tape, model: Model, p: Pass, x: Value) -> list[Value]:
         return [x]
     if model.head == "sequence-classification":
         return [linear(tape, x, "head.score", model.labels, "head", quantizable=False)]
-    return [tied_or_own_head(tape, model, p, x, width=width)]
+    return [tied_or_own_head(tape, model, p, x, width=width, bias=model.head_bias)]
 
 
 def decoder_plan(model: Model, p: Pass, layers: tuple[Section, ...]) -> tuple[Section, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from tierform.errors import MissingDependency, Problem, TierformError, fail
 from tierform.workload.graph import Workload
+from tierform.workload.models import Model
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.task import FineTuning, Full, Inference, Task
 from tierform.workload.tracing.module import trace
@@ -37,6 +38,34 @@ def load_traced(folder: str | Path, task: Task, *, parallelism: Parallelism = AL
         fail(f"a batch of {task.batch} does not divide among {data} copies", key="data", value=data)
     inputs = _inputs(module, task.batch // data, task.sequence, path)
     return trace(module, inputs, name=path.resolve().name, task=task, parallelism=parallelism)
+
+
+def traced_model(folder: str | Path) -> Model:
+    """The model of a folder that is traced wherever it is used; its module is made once, to count its parameters."""
+    path = Path(folder).resolve()
+    module = _module(path)
+    total = sum(parameter.numel() for parameter in module.parameters())
+    config = module.config
+    text = config.get_text_config()
+
+    def size(key: str) -> int:
+        found = getattr(text, key, 0)
+        return found if isinstance(found, int) and found > 0 else 0
+
+    return Model(
+        name=path.name,
+        family=str(config.model_type),
+        kind="traced",
+        layers=size("num_hidden_layers"),
+        hidden_size=size("hidden_size"),
+        heads=0,
+        kv_heads=0,
+        head_dim=0,
+        ffn_size=0,
+        vocabulary=size("vocab_size"),
+        traced_parameters=max(1, total),
+        folder=str(path),
+    )
 
 
 def _check(task: Task) -> None:
@@ -91,6 +120,24 @@ def _inputs(module: Any, batch: int, sequence: int, path: Path) -> dict[str, Any
     import torch
 
     kind = getattr(module, "main_input_name", "input_ids")
+    if kind == "input_features":  # mel spectra, twice as many frames as the encoder has places
+        config = module.config
+        frames = 2 * int(getattr(config, "max_source_positions", 1500))
+        sound = torch.zeros(batch, int(getattr(config, "num_mel_bins", 80)), frames, device="meta")
+        return {kind: sound, "decoder_input_ids": torch.zeros(batch, sequence, dtype=torch.long, device="meta")}
+    parts: tuple[Any, Any] = (
+        getattr(module.config, "text_config", None),
+        getattr(module.config, "vision_config", None),
+    )
+    if (
+        kind in ("input_ids", "pixel_values") and all(parts) and getattr(module, "logit_scale", None) is not None
+    ):  # two towers
+        image, words = parts[1], min(sequence, int(getattr(parts[0], "max_position_embeddings", sequence)))
+        pixels = (batch, int(getattr(image, "num_channels", 3)), int(image.image_size), int(image.image_size))
+        return {
+            "input_ids": torch.zeros(batch, words, dtype=torch.long, device="meta"),
+            "pixel_values": torch.zeros(pixels, device="meta"),
+        }
     if kind == "input_ids":
         tokens = torch.zeros(batch, sequence, dtype=torch.long, device="meta")
         two = bool(getattr(module.config, "is_encoder_decoder", False))
