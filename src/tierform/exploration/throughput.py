@@ -43,7 +43,7 @@ def carried_load(design: NetworkDesign, *, router: RouterParameters | None = Non
         low, high = (
             (middle, high) if _carries(design, middle * STEP * share, router, traffic, seed) else (low, middle - 1)
         )
-    return low * STEP
+    return round(low * STEP, 6)
 
 
 def _carries(design: NetworkDesign, rate: Floats, router: RouterParameters, traffic: Pattern, seed: int) -> bool:
