@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -18,12 +19,13 @@ import pytest
 from numpy.typing import NDArray
 
 from tierform.errors import TierformError
-from tierform.exploration.evaluator import Outcome, TableEvaluator
+from tierform.exploration import results_base
+from tierform.exploration.evaluator import JobEvaluator, Outcome, TableEvaluator
 from tierform.exploration.front import front_of, hypervolume, knee_of
 from tierform.exploration.results_base import ResultsBase
-from tierform.exploration.space import Bound, Objective, Parameter, Space, Values, evaluate, splits
+from tierform.exploration.space import Bound, Objective, Parameter, Space, Values, evaluate, point_text, splits
 from tierform.exploration.space_file import load_space
-from tierform.exploration.strategies import STRATEGIES
+from tierform.exploration.strategies import STRATEGIES, History
 from tierform.exploration.study import Plan, Study, explore
 
 TABLE = Path(__file__).parent / "tables" / "chips288.csv"
@@ -184,6 +186,32 @@ def test_is_a_lease_of_a_dead_process_given_to_another(tmp_path: Path) -> None:
     assert other.rows()[0].outcome.figures == {"f": 1.0}
 
 
+@pytest.mark.parametrize("many", [7, 10_000])
+def test_is_a_point_kept_once_however_many_are_told(many: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few points go through the index of keys, many are compared in memory: the same rows, none twice."""
+    monkeypatch.setattr(results_base, "MANY", many)
+    base = ResultsBase(tmp_path / "s.db")
+    assert base.write_done([({"a": 1}, Outcome({"f": 1.0}), [1.0]), ({"a": 2}, Outcome({"f": 2.0}), [2.0])]) == 2
+    told = [({"a": number % 40}, Outcome({"f": float(number)}), [float(number)]) for number in range(60)]
+    assert base.write_done(told) == 38
+    assert base.write_done(told) == 0
+    rows = ResultsBase(tmp_path / "s.db").rows()
+    assert [row.chosen["a"] for row in rows] == [1, 2, 0, *range(3, 40)]
+    assert [row.outcome.figures["f"] for row in rows] == [1.0, 2.0, 0.0, *map(float, range(3, 40))]
+    # The index is there again: a point that waits cannot be added twice either.
+    assert base.add([{"a": 39}, {"a": 40}, {"a": 40}]) == 1
+
+
+def test_is_the_text_of_a_point_its_json() -> None:
+    """Written piece by piece for speed: the keys of older studies must stay."""
+    for values in (
+        {"b": 1, "a": True, "c": None, "d": '\u00e9"x', "e": 1e-300, "g": 0.1, "h": -7},
+        {"n": float("nan"), "i": float("inf")},
+        {},
+    ):
+        assert point_text(values) == json.dumps(values, sort_keys=True)
+
+
 def test_are_all_mistakes_of_a_space_told_at_once(tmp_path: Path) -> None:
     wrong = SPACE.replace("path: chip.network.width", "path: chips.network.width").replace("latency_s", "latncy_s")
     (tmp_path / "space.yaml").write_text(wrong + "limit: {area_m2: 1}\n")
@@ -205,3 +233,76 @@ def test_do_conditions_derived_values_and_splits_act() -> None:
     chosen, pruned = splits(8, {"tensor": [1, 2, 4], "data": []})
     assert chosen == [{"tensor": 1, "data": 8}, {"tensor": 2, "data": 4}, {"tensor": 4, "data": 2}]
     assert pruned[-1].startswith("1 ")
+
+
+def test_are_the_executions_of_a_split_counted_as_by_hand() -> None:
+    """GPT-3 175B on 64 chips: splits that divide 96 layers, micro-batches that divide 64 sequences, and what acts then.
+
+    The sub-space that calculon was asked for has 1,026 executions.
+    """
+    space = load_space(Path(__file__).parent / "tables" / "gpt3_64gpu.yaml")
+    points = list(space.every())
+    count = 0
+    for tensor in (1, 2, 4, 8):
+        for pipeline in range(1, 65):
+            if 64 % (tensor * pipeline) or 96 % pipeline:
+                continue
+            data = 64 // (tensor * pipeline)
+            micro = sum(64 % (data * size) == 0 for size in (1, 2, 4))
+            count += 3 * micro * (1 + (pipeline > 1)) * (1 + (data > 1)) * (1 + (tensor > 1))
+    assert count == len(points) == len({point_text(point) for point in points}) == 1026
+    for point in points[::50]:
+        told, ways = space.changes(point), space.names(point)
+        assert int(told["micro_batches"]) * int(ways["data"]) * int(point["micro_batch"]) == 64  # type: ignore[arg-type]
+        assert 96 % (int(told["parallelism.interleave"]) * int(ways["pipeline"])) == 0  # type: ignore[arg-type]
+        assert ("parallelism.zero" in told) == (ways["data"] != 1)
+    # No strategy asks for what does not fit.
+    base = History(space, np.zeros((0, 6)), np.zeros((0, 1)), np.zeros(0), frozenset(), np.zeros((0, 0)))
+    asked = STRATEGIES.get("sobol")(base, 200, 0)
+    assert len(asked) == 200 and all(space.fits(point) for point in asked)
+
+
+def test_is_a_task_without_room_a_number_of_bytes() -> None:
+    """Full training of 175 billion parameters on 64 chips without sharding: what is missing is told, not timed."""
+    space = load_space(Path(__file__).parent / "tables" / "gpt3_64gpu.yaml")
+    point = next(p for p in space.every() if space.names(p)["data"] == 64 and p["recomputation"] == "full")
+    (told,) = JobEvaluator(space)([point])
+    # 175 billion parameters with 16 bytes or more each, on 80 GB.
+    assert told.figures["bytes_missing"] > 175e9 * 16 - 90e9
+    assert told.violation == pytest.approx(1 + told.figures["bytes_missing"] / 85e9, rel=0.02)
+    assert "does not fit" in told.reason
+
+
+@pytest.mark.slow
+def test_are_executions_ranked_as_another_model_ranks_them() -> None:
+    """GPT-3 175B on 64 A100: the 138 executions that calculon (Isaev et al., SC 2023) finds room for, and its seconds.
+
+    Two models of their own: they need not agree on a time or on what fits, but on which execution is faster.
+    """
+    space = load_space(Path(__file__).parent / "tables" / "gpt3_64gpu.yaml")
+    with (Path(__file__).parent / "tables" / "calculon_gpt3_64gpu.csv").open() as file:
+        known = {tuple(row[key] for key in EXECUTION): float(row["seconds"]) for row in csv.DictReader(file)}
+    points = {_execution(space, point): point for point in space.every()}
+    assert set(known) <= set(points) and len(known) == 138
+    outcomes = JobEvaluator(space)([points[key] for key in known])
+    both = [
+        (outcome.figures["latency_s"], seconds, key)
+        for (key, seconds), outcome in zip(known.items(), outcomes, strict=True)
+        if outcome.violation <= 0
+    ]
+    assert len(both) >= 100
+    ours, its = (np.argsort(np.argsort([row[column] for row in both])) for column in (0, 1))
+    assert np.corrcoef(ours, its)[0, 1] >= 0.95
+    best_five = [key for _, _, key in sorted(both)[:5]]
+    assert min(known, key=lambda key: known[key]) in best_five
+
+
+EXECUTION = ("tensor", "pipeline", "data", "micro_batch", "interleave", "recomputation", "zero", "sequence")
+
+
+def _execution(space: Space, point: Values) -> tuple[str, ...]:
+    told = {"parallelism.zero": 0, "parallelism.sequence": False, **space.changes(point)}
+    ways, sequence = space.names(point), int(bool(told["parallelism.sequence"]))
+    split = (ways["tensor"], ways["pipeline"], ways["data"], point["micro_batch"])
+    rest = (told["parallelism.interleave"], point["recomputation"], told["parallelism.zero"], sequence)
+    return tuple(str(value) for value in (*split, *rest))

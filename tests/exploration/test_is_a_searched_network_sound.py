@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from tierform.exploration.link_search import search_links, search_routes
-from tierform.exploration.network_search import NetworkDesign, NetworkProblem, search_places
+from tierform.exploration.network_search import NetworkDesign, NetworkProblem, reference_of, search_places
+from tierform.exploration.throughput import carried_load
 from tierform.exploration.traffic_file import load_traffic
+from tierform.exploration.turn_models import turn_orders
 from tierform.network.deadlock import dependencies, find_cycle, virtual_channel_plan
 
 TABLE = Path(__file__).parent / "tables" / "hetrax_traffic.json"
@@ -86,8 +88,32 @@ def test_are_loads_and_energy_those_of_the_analytic_network(linked: list[Network
 
 
 def test_does_the_search_give_the_same_design_twice(problem: NetworkProblem) -> None:
-    one, other = (search_links(problem, rounds=2_000, places=True, starts=("own",)) for _ in range(2))
+    one, other = (search_links(problem, rounds=2_000, places=True) for _ in range(2))
     assert [design.ratios for design in one] == [design.ratios for design in other]
+
+
+def test_does_a_winner_carry_no_less_than_the_mesh_by_cycle(
+    problem: NetworkProblem, linked: list[NetworkDesign]
+) -> None:
+    """With the same virtual channels and buffers; no network carries more than 1, the full port of the busiest tile."""
+    mesh = carried_load(reference_of(problem))
+    assert 0.1 < mesh <= carried_load(linked[0]) <= 1.0
+
+
+@pytest.mark.parametrize("name", ["up", "down"])
+def test_is_any_set_of_links_acyclic_in_the_order_of_a_turn_model(problem: NetworkProblem, name: str) -> None:
+    """Channels of one place in the order never follow each other: those after each other on a route really fall."""
+    order = turn_orders(problem.network.topology, problem.pitch_m)[name]
+    place = problem.network.topology.position_m
+    plane = place[:, 2]
+    # All channels that a search may build: any two routers of one tier, and neighbours of one pillar.
+    above = np.abs(np.searchsorted(np.unique(plane), plane)[:, None] - np.searchsorted(np.unique(plane), plane)) == 1
+    may = (plane[:, None] == plane[None]) | (above & (np.abs(place[:, None] - place[None])[..., :2].sum(axis=2) < 1e-9))
+    np.fill_diagonal(may, False)
+    for here, there in np.argwhere(may):
+        same = (order == order[here, there]) & may
+        # Channels of equal place leave routers that none of them enters, so that none waits for another.
+        assert not np.intersect1d(np.argwhere(same)[:, 0], np.argwhere(same)[:, 1]).size
 
 
 def test_does_heat_move_hot_tiles_apart(problem: NetworkProblem) -> None:

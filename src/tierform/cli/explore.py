@@ -30,7 +30,7 @@ MOST_ROWS = 12
     help="auto, exhaustive, sobol, surrogate, local, nsga2, nsga3, tpe.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same points.")
-@click.option("--workers", type=int, default=1, show_default=True, help="Processes on this machine.")
+@click.option("--workers", default="1", show_default=True, help="Processes here, or ray, ray:4, ray://host:port.")
 @click.option(
     "--dry-run", is_flag=True, help="Tell the size of the space, the feasible share of a sample and the time."
 )
@@ -49,7 +49,7 @@ def command(
     budget: int,
     strategy: str,
     seed: int,
-    workers: int,
+    workers: str,
     dry_run: bool,
     winners: Path | None,
     report: Path | None,
@@ -63,8 +63,6 @@ def command(
     `network JOB.yaml` searches places of weights, links and routes for one job's traffic.
     """
     one_thread()
-    if workers < 1:
-        fail("at least one worker is needed", key="--workers", value=workers)
     from tierform.exploration.study import explore, open_study
 
     if what[0] == "network":

@@ -17,9 +17,14 @@ from tierform.chip.description import Chip, load_chip
 from tierform.errors import TierformError
 from tierform.exploration.space import Space, Value, Values
 from tierform.files import Document
+from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.fit import require_room
 from tierform.simulation.job import Job
 from tierform.simulation.job_file import job_of
 from tierform.simulation.result import Result
+from tierform.simulation.runtime import Runtime
+from tierform.workload import Model
+from tierform.workload.task import FineTuning, Inference
 
 # Figures that objectives and limits may name, with their units.
 FIGURES: dict[str, str] = {
@@ -37,6 +42,8 @@ FIGURES: dict[str, str] = {
 }
 # The violation of a point that is refused: beyond any limit that is missed by a number.
 REFUSED = 1e6
+# The violation of a point that has no room begins here: beyond limits that are missed by less than what there is.
+NO_ROOM = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,26 @@ def judge(space: Space, figures: Mapping[str, float]) -> Outcome:
     return Outcome(dict(figures), total, "; ".join(reasons))
 
 
+def no_room(error: DoesNotFit) -> Outcome:
+    """The outcome of what finds no place in memory: the bytes that are missing, and their share of those there are."""
+    missing = float(error.needed_B - error.available_B)
+    beyond = missing / max(float(error.available_B), 1.0)
+    return Outcome({"bytes_missing": missing}, min(NO_ROOM + beyond, REFUSED), str(error).split("\n")[0])
+
+
+def _holds_all(job: Job) -> bool:
+    """Whether a chip's own memory holds all that a task needs, so that bytes alone say whether it fits."""
+    chip, task = job.chip, job.task
+    return (
+        isinstance(job.model, Model)
+        and isinstance(chip, Chip)
+        and isinstance(job.runtime, Runtime)
+        and isinstance(task, FineTuning | Inference)
+        and bool(chip.can.memories)
+        and not (chip.memory or chip.pipelined or task.offload)
+    )
+
+
 class JobEvaluator:
     """Points of a space as simulated jobs."""
 
@@ -126,7 +153,13 @@ class JobEvaluator:
         found = []
         for point in points:
             try:
-                found.append(judge(self.space, figures_of_result(self.result(point))))
+                job = self.job(point)
+                if _holds_all(job):
+                    # What has no room is found out before anything is timed.
+                    require_room(job)
+                found.append(judge(self.space, figures_of_result(job.simulate())))
+            except DoesNotFit as error:
+                found.append(no_room(error))
             except TierformError as error:
                 found.append(Outcome({}, REFUSED, str(error).replace("\n    ", " ")))
         return found

@@ -1,7 +1,7 @@
 """Links, routes and places found together: from orders of the channels first, then route by route.
 
-The long search anneals links, ranks and places (:mod:`~tierform.exploration.ordered_search`), from the best of several
-starts; a short one then takes single table entries (:mod:`~tierform.exploration.link_moves`) to relieve busy links.
+The long search anneals links, ranks and places (:mod:`~tierform.exploration.ordered_search`), from the best turn model
+of several; a short one then takes single table entries (:mod:`~tierform.exploration.link_moves`) to relieve busy links.
 """
 
 from __future__ import annotations
@@ -25,13 +25,18 @@ from tierform.exploration.network_search import (
     reference_of,
     start_table,
 )
-from tierform.exploration.ordered_routes import Budget, LinkSet, Ordered, empty_ordered, settle_ways
+from tierform.exploration.ordered_routes import Budget, LinkSet, Ordered, empty_ordered, grow, line_up, scratch
 from tierform.exploration.ordered_search import Schedule, anneal_ordered
 from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
+from tierform.exploration.turn_models import turn_orders
 from tierform.network.topology import PLANAR
 
-# Moves of the long search for each router, and of each trial of a start.
-MOVES_A_ROUTER, TRIAL_SHARE = 6_000, 0.06
+# Moves of the long search for each router (with places so many times more), and the share of a trial of a turn model.
+MOVES_A_ROUTER, WITH_PLACES, TRIAL_SHARE = 6_500, 1.7, 0.04
+# The warmest temperature times the routers: a move changes more of a small network.
+WARMTH = 0.3
+# Up to so many routers the long search is made twice, with the two best turn models, each of this share.
+FEW_ROUTERS, TWICE_SHARE = 40, 0.75
 # Peak weights with which the routes of a link set are balanced at last: one design each.
 BALANCES = (0.03, 0.12)
 
@@ -124,33 +129,42 @@ def _begin(problem: NetworkProblem, start: str) -> RouteState | None:
     return _route_state(problem, _Found(source, target, weight, table, np.arange(len(problem.kind), dtype=np.int32)))
 
 
-def _ordered(problem: NetworkProblem, begun: RouteState) -> Ordered:
-    channels = len(begun.source)
-    made = empty_ordered(len(problem.kind), channels)
+def _ordered(problem: NetworkProblem, natural: Floats) -> Ordered | None:
+    """The reference's links with the routes of a turn model; None where it leaves a tile without a way."""
+    topology = problem.network.topology
+    n, channels = topology.routers, topology.links
+    made = empty_ordered(n, channels)
     for to, values in (
-        (made.source, begun.source),
-        (made.target, begun.target),
-        (made.weight, begun.weight),
-        (made.relative, begun.relative),
-        (made.chosen, begun.next_channel.T),
+        (made.source, topology.link_source),
+        (made.target, topology.link_target),
+        (made.weight, _weight(problem, problem.cycles, problem.energy)),
+        (made.relative, _relative(problem)),
         (made.traffic, problem.flow.T),
-        (made.rank, channels - 1 - begun.order),
     ):
         to[:] = values
-    made.order[made.rank] = np.arange(channels, dtype=np.int32)
-    settle_ways(made)
-    return made
+    made.order[:] = np.argsort(natural[made.source, made.target], kind="stable")
+    made.rank[made.order] = np.arange(channels, dtype=np.int32)
+    room = scratch(n, channels)
+    count = line_up(made, room)
+    return made if all(grow(made, room, count, goal) for goal in range(n)) else None
 
 
-def _anneal(problem: NetworkProblem, begun: RouteState, costs: _Costs, how: Schedule) -> tuple[float, _Found]:
+def _anneal(problem: NetworkProblem, natural: Floats, costs: _Costs, how: Schedule) -> tuple[float, _Found] | None:
     topology, n = problem.network.topology, len(problem.kind)
     links = planar_links(topology)
-    state, best = _ordered(problem, begun), empty_ordered(n, topology.links)
+    state, best = _ordered(problem, natural), empty_ordered(n, topology.links)
+    if state is None:
+        return None
     length = costs.wire[topology.link_source[links[:, 0]], topology.link_target[links[:, 0]]].copy()
     joined = np.zeros((n, n), np.bool_)
     joined[topology.link_source, topology.link_target] = True
     budget = Budget(
-        links, costs.wire, _weight(problem, costs.cycles, costs.energy), float(length.sum()), problem.most_ports - 1
+        links=links,
+        wire=costs.wire,
+        weight=_weight(problem, costs.cycles, costs.energy),
+        total_m=float(length.sum()),
+        most_ports=problem.most_ports - 1,
+        natural=natural,
     )
     wires = LinkSet(length, np.bincount(topology.link_source, minlength=n).astype(np.int32), joined)
     value = anneal_ordered(state, best, budget, how, problem.kind.astype(np.int32), wires)
@@ -183,28 +197,33 @@ def search_links(
     places: bool = False,
     seed: int = 0,
     rounds: int = 0,
-    peak_weight: float = 0.2,
+    peak_weight: float = 0.15,
     longest: int = 6,
-    starts: Sequence[str] = STARTS,
 ) -> list[NetworkDesign]:
     """The front of link sets with routes that cannot deadlock, at no more wire than the reference; best product first.
 
     With `places` tiles of one kind move as well.  `longest` is the longest link in pitches; `rounds` 0 is a number that
-    grows with the routers.
+    grows with the routers.  Every turn model is tried for a short time, and the best goes on.
     """
-    costs = _costs(problem, longest)
-    rounds = rounds or MOVES_A_ROUTER * len(problem.kind)
+    costs, routers = _costs(problem, longest), len(problem.kind)
+    rounds = rounds or int(MOVES_A_ROUTER * routers * (WITH_PLACES if places else 1.0))
     tried = []
-    for number, start in enumerate(starts):
-        begun = _begin(problem, start)
-        if begun is not None:
-            trial = _schedule(max(int(rounds * TRIAL_SHARE), 100), peak_weight, places, 10 * seed + number)
-            tried.append((_anneal(problem, begun, costs, trial)[0], number, start, begun))
+    for number, (name, natural) in enumerate(turn_orders(problem.network.topology, problem.pitch_m).items()):
+        trial = _schedule(max(int(rounds * TRIAL_SHARE), 100), peak_weight, places, 10 * seed + number, routers)
+        made = _anneal(problem, natural, costs, trial)
+        if made is not None:
+            tried.append((made[0], number, name, natural))
     found = [reference_of(problem)]
     if not tried:
         return found
-    _, _, start, begun = min(tried, key=lambda one: one[:2])
-    _, links = _anneal(problem, begun, costs, _schedule(rounds, peak_weight, places, 10 * seed))
+    twice = routers <= FEW_ROUTERS and len(tried) > 1
+    moves = int(rounds * TWICE_SHARE) if twice else rounds
+    runs = []
+    for number, (_, _, name, natural) in enumerate(sorted(tried, key=lambda one: one[:2])[: 1 + twice]):
+        long = _anneal(problem, natural, costs, _schedule(moves, peak_weight, places, 10 * seed + number, routers))
+        assert long is not None
+        runs.append((long[0], number, name, long[1]))
+    _, _, name, links = min(runs, key=lambda one: one[:2])
     for balance in BALANCES:
         how = Annealing(
             rounds=25 * len(problem.kind),
@@ -216,20 +235,20 @@ def search_links(
             peak_weight=balance,
             seed=seed,
         )
-        design = _balanced(problem, links, costs, how, f"links, from {start!r}")
+        design = _balanced(problem, links, costs, how, f"links, from turn model {name!r}")
         found += [design] if design is not None else []
     return front(found)
 
 
-def _schedule(rounds: int, peak_weight: float, places: bool, seed: int) -> Schedule:
+def _schedule(rounds: int, peak_weight: float, places: bool, seed: int, routers: int) -> Schedule:
     return Schedule(
         rounds=rounds,
-        warm=5e-3,
+        warm=WARMTH / routers,
         cold=2e-5,
         peak_weight=peak_weight,
-        link_share=0.35,
+        link_share=0.5,
         place_share=0.25 if places else 0.0,
-        diverts=10,
+        diverts=3,
         seed=seed,
     )
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.exploration.compiled_draws import below, compiled, uniform
+from tierform.exploration.compiled_draws import compiled
 from tierform.exploration.route_state import Floats, IntMatrix, IntVector, power16, smooth_peak
 
 Flags = NDArray[np.bool_]
@@ -56,6 +56,7 @@ class Budget(NamedTuple):
     weight: Floats  # (n, n) objective for a byte on such a link
     total_m: float
     most_ports: int
+    natural: Floats  # (n, n) place of a channel in the order of a turn model: where a new one begins
 
 
 class Scratch(NamedTuple):
@@ -168,26 +169,6 @@ def grow(s: Ordered, room: Scratch, count: int, goal: int) -> bool:
 
 
 @compiled
-def settle_ways(s: Ordered) -> None:
-    """Distances, loads and sums from the ways as they are chosen."""
-    routers = s.far.shape[0]
-    s.load_of[:] = 0.0
-    for goal in range(routers):
-        s.far[goal, goal] = 0.0
-        s.linear_of[goal] = 0.0
-        for start in range(routers):
-            way, here, amount = 0.0, start, s.traffic[goal, start]
-            while here != goal:
-                channel = s.chosen[goal, here]
-                s.load_of[goal, channel] += amount
-                way += s.weight[channel]
-                here = s.target[channel]
-            s.far[goal, start] = way
-            s.linear_of[goal] += way * amount
-    sum_loads(s)
-
-
-@compiled
 def sum_loads(s: Ordered) -> None:
     """Loads from those of every destination, free of what rounding left."""
     s.load[:] = 0.0
@@ -225,168 +206,3 @@ def shift(s: Ordered, channel: int, to: int) -> None:
         at += step
     s.order[to] = channel
     s.rank[channel] = to
-
-
-@compiled
-def _users(s: Ordered, channel: int, touched: Marks) -> None:
-    """Mark the destinations with a way over a channel."""
-    source = s.source[channel]
-    for goal in range(touched.size):
-        if s.chosen[goal, source] == channel:
-            touched[goal] = BROKEN
-
-
-@compiled
-def upset(s: Ordered, channel: int, entering: IntVector, touched: Marks) -> None:
-    """Mark destinations whose ways a channel's new rank breaks, or which it would shorten."""
-    source, target, rank = s.source[channel], s.target[channel], s.rank[channel]
-    count = 0
-    for other in range(s.source.size):
-        if s.source[other] >= 0 and s.target[other] == source:
-            entering[count] = other
-            count += 1
-    for goal in range(touched.size):
-        if touched[goal] != 0 or goal == source:
-            continue
-        used = s.chosen[goal, source] == channel
-        if not used and s.far[goal, target] + s.weight[channel] >= s.far[goal, source] * (1 - 1e-12):
-            continue
-        fits = goal == target or s.rank[s.chosen[goal, target]] < rank
-        for index in range(count):
-            other = entering[index]
-            if s.chosen[goal, s.source[other]] == other and s.rank[other] < rank:
-                fits = False
-        if fits != used:
-            touched[goal] = BROKEN if used else SHORTER
-
-
-@compiled
-def _unbuild(s: Ordered, wires: LinkSet, budget: Budget, link: int, touched: Marks) -> None:
-    go, back = budget.links[link, 0], budget.links[link, 1]
-    one, other = s.source[go], s.target[go]
-    _users(s, go, touched)
-    _users(s, back, touched)
-    wires.ports[one] -= 1
-    wires.ports[other] -= 1
-    wires.joined[one, other] = wires.joined[other, one] = False
-    wires.length[link] = 0.0
-    s.source[go] = s.source[back] = -1
-
-
-@compiled
-def _build(s: Ordered, wires: LinkSet, budget: Budget, link: int, one: int, other: int) -> None:
-    go, back = budget.links[link, 0], budget.links[link, 1]
-    wires.ports[one] += 1
-    wires.ports[other] += 1
-    wires.joined[one, other] = wires.joined[other, one] = True
-    s.source[go] = s.target[back] = one
-    s.target[go] = s.source[back] = other
-    wires.length[link] = budget.wire[one, other]
-    s.weight[go] = s.weight[back] = budget.weight[one, other]
-
-
-@compiled
-def _make_room(s: Ordered, wires: LinkSet, budget: Budget, kept: int, router: int, touched: Marks) -> bool:
-    """Take away one link of a router whose ports are full."""
-    pick, seen = -1, 0
-    for link in range(budget.links.shape[0]):
-        go = budget.links[link, 0]
-        if link != kept and s.source[go] >= 0 and router in (s.source[go], s.target[go]):
-            seen += 1
-            if below(seen) == 0:
-                pick = link
-    if pick < 0:
-        return False
-    _unbuild(s, wires, budget, pick, touched)
-    return True
-
-
-@compiled
-def _new_rank(s: Ordered, channel: int) -> None:
-    """A rank for a new channel: right behind what follows it on the way to some destination, or any."""
-    goal = below(s.far.shape[0])
-    following = s.chosen[goal, s.target[channel]]
-    to = below(s.order.size)
-    if following >= 0 and uniform() < 0.6:
-        to = s.rank[following] + (1 if s.rank[channel] > s.rank[following] else 0)
-    shift(s, channel, to)
-
-
-@compiled
-def relink(s: Ordered, wires: LinkSet, budget: Budget, moved: IntVector, touched: Marks) -> int:
-    """Put a random planar link elsewhere, or take it away; how many channels are new, or -1 where it cannot be."""
-    routers = s.far.shape[0]
-    link = below(budget.links.shape[0])
-    go, back = budget.links[link, 0], budget.links[link, 1]
-    one, other = s.source[go], s.target[go]
-    if one >= 0:
-        _unbuild(s, wires, budget, link, touched)
-        if uniform() < 0.03:
-            return 0
-    new = below(routers)
-    if one >= 0 and uniform() < 0.6:
-        new = one if uniform() < 0.5 else other
-    far, tries = below(routers), 0
-    while new == far or budget.wire[new, far] == np.inf or wires.joined[new, far]:
-        far = below(routers)
-        tries += 1
-        if tries > 40:
-            return -1
-    for end in (new, far):
-        if wires.ports[end] >= budget.most_ports and not _make_room(s, wires, budget, link, end, touched):
-            return -1
-    used = budget.wire[new, far]
-    for index in range(budget.links.shape[0]):
-        used += wires.length[index]
-    tries = 0
-    while used > budget.total_m * (1 + 1e-9):
-        index = below(budget.links.shape[0])
-        tries += 1
-        if tries > 400:
-            return -1
-        if wires.length[index] > 0.0:
-            used -= wires.length[index]
-            _unbuild(s, wires, budget, index, touched)
-    _build(s, wires, budget, link, new, far)
-    if uniform() < 0.9:
-        _new_rank(s, go)
-        _new_rank(s, back)
-    moved[0], moved[1] = go, back
-    return 2
-
-
-@compiled
-def rerank(s: Ordered, moved: IntVector) -> int:
-    """Give a channel another rank: one that some destination would use if it could, or any."""
-    channels = s.order.size
-    channel = below(channels)
-    if s.source[channel] < 0:
-        return -1
-    source, target, rank = s.source[channel], s.target[channel], s.rank[channel]
-    to = below(channels)
-    draw = uniform()
-    if draw < 0.6:
-        goal, wanted = 0, False
-        for _ in range(8):
-            goal = below(s.far.shape[0])
-            wanted = goal != source and s.far[goal, target] + s.weight[channel] < s.far[goal, source] * (1 - 1e-12)
-            if wanted:
-                break
-        if not wanted or goal == target:
-            return -1
-        following = s.chosen[goal, target]
-        if s.rank[following] > rank:
-            if uniform() < 0.5:
-                to = s.rank[following]
-            else:
-                channel, to = following, rank
-        else:
-            to = rank - 1 - below(20)
-    elif draw < 0.8:
-        to = rank + below(41) - 20
-    to = min(max(to, 0), channels - 1)
-    if to == s.rank[channel]:
-        return -1
-    shift(s, channel, to)
-    moved[0] = channel
-    return 1

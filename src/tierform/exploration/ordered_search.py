@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
+from tierform.exploration.ordered_moves import relink, rerank, upset
 from tierform.exploration.ordered_routes import (
     BROKEN,
     SHORTER,
@@ -18,11 +19,8 @@ from tierform.exploration.ordered_routes import (
     grow,
     line_up,
     powers_of,
-    relink,
-    rerank,
     scratch,
     sum_loads,
-    upset,
     value_of,
 )
 from tierform.exploration.route_state import MAX_PORTS, IntMatrix, IntVector, power16, smooth_peak

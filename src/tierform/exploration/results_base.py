@@ -17,6 +17,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -34,13 +35,21 @@ CACHE_KIB = 256 << 10
 _TABLES = """
 CREATE TABLE IF NOT EXISTS study (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS points (
-    number INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, chosen TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0,
+    number INTEGER PRIMARY KEY, key TEXT NOT NULL, chosen TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0,
     worker TEXT, until REAL, attempts INTEGER NOT NULL DEFAULT 0,
     figures BLOB, objectives BLOB, violation REAL, reason TEXT
 );
 CREATE TABLE IF NOT EXISTS named (number INTEGER PRIMARY KEY, names TEXT NOT NULL UNIQUE);
 CREATE INDEX IF NOT EXISTS by_state ON points (state) WHERE state < 2;
 """
+_BY_KEY = "CREATE UNIQUE INDEX IF NOT EXISTS by_key ON points (key)"
+# From so many points on, keys are compared in memory and sorted into their index once, at the end.
+MANY = 20_000
+_DONE = (
+    "INSERT OR IGNORE INTO points (key, chosen, state, figures, objectives, violation, reason) "
+    "VALUES (?, ?, 2, ?, ?, ?, ?)"
+)
+DoneRow = tuple[str, str, bytes, bytes, float, str]
 Floats = NDArray[np.float64]
 
 
@@ -92,7 +101,7 @@ class ResultsBase:
             self._base.execute("PRAGMA journal_mode = WAL")
             self._base.execute("PRAGMA synchronous = NORMAL")
             self._base.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-            self._base.executescript(_TABLES)
+            self._base.executescript(_TABLES + _BY_KEY)
         except sqlite3.DatabaseError as error:
             fail(f"this file is not a study: {error}", file=str(path))
         self.worker = worker_name()
@@ -223,23 +232,33 @@ class ResultsBase:
     def write_done(self, rows: Iterable[tuple[Values, Outcome, Sequence[float]]]) -> int:
         """Add points with their outcomes, evaluated elsewhere; how many were new."""
         with self._change() as base:
-            before, named = base.total_changes, len(self._names)
-            base.executemany(
-                "INSERT OR IGNORE INTO points (key, chosen, state, figures, objectives, violation, reason) "
-                "VALUES (?, ?, 2, ?, ?, ?, ?)",
-                (
-                    (
-                        text_key(text := point_text(point)),
-                        text,
-                        self._packed(outcome.figures),
-                        array("d", objectives).tobytes(),
-                        outcome.violation,
-                        outcome.reason,
-                    )
-                    for point, outcome, objectives in rows
-                ),
-            )
-            return base.total_changes - before - (len(self._names) - named)
+            made = map(self._done_row, rows)
+            first = list(islice(made, MANY))
+            before = self._size()
+            if len(first) < MANY:
+                base.executemany(_DONE, first)
+            else:
+                known = {key for (key,) in base.execute("SELECT key FROM points")}
+                base.execute("DROP INDEX IF EXISTS by_key")
+                base.executemany(_DONE, self._new(chain(first, made), known))
+                base.execute(_BY_KEY)
+            return self._size() - before
+
+    def _size(self) -> int:
+        return int(self._base.execute("SELECT count(*) FROM points").fetchone()[0])
+
+    def _done_row(self, row: tuple[Values, Outcome, Sequence[float]]) -> DoneRow:
+        point, outcome, objectives = row
+        text = point_text(point)
+        packed = self._packed(outcome.figures)
+        return text_key(text), text, packed, array("d", objectives).tobytes(), outcome.violation, outcome.reason
+
+    @staticmethod
+    def _new(rows: Iterable[DoneRow], known: set[str]) -> Iterator[DoneRow]:
+        for row in rows:
+            if row[0] not in known:
+                known.add(row[0])
+                yield row
 
     # -- reading ---------------------------------------------------------------------------------------------
     def counts(self) -> tuple[int, int, int]:

@@ -13,9 +13,10 @@ import json
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import product
-from math import ceil, exp, floor, log, prod
+from json.encoder import encode_basestring_ascii
+from math import ceil, exp, floor, isfinite, log, prod
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ Floats = NDArray[np.float64]
 FINE = 1 << 20
 # The path of a parameter whose choices are splits, as in "tensor 2 x pipeline 4".
 SPLIT = "parallelism"
+# The path of a parameter that acts through formulas alone.
+DERIVED = "derived"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Parameter:
     """One thing to choose: `choices`, or a range from `low` to `high`, whole or not, linear or logarithmic.
 
     `path` is where the value goes in the job or its chip; `unit` is written behind a number.  `when` is (name of an
-    earlier parameter, the values of it with which this one acts).
+    earlier parameter or of a way of the split, the values of it with which this one acts).
     """
 
     name: str
@@ -155,6 +158,7 @@ class Space:
     base: Mapping[str, Any] = field(default_factory=dict)
     folder: str = ""
     pruned: tuple[str, ...] = ()
+    whole: tuple[str, ...] = ()
 
     @cached_property
     def size(self) -> int | None:
@@ -166,9 +170,28 @@ class Space:
         """The values at positions from 0 to 1, one for each parameter."""
         values: Values = {}
         for parameter, position in zip(self.parameters, positions, strict=True):
-            acts = parameter.when is None or values.get(parameter.when[0]) in parameter.when[1]
-            values[parameter.name] = parameter.at(position) if acts else None
+            values[parameter.name] = parameter.at(position) if self._acts(parameter, values) else None
         return values
+
+    def _acts(self, parameter: Parameter, values: Values) -> bool:
+        if parameter.when is None:
+            return True
+        name, wanted = parameter.when
+        return (values[name] if name in values else self.names(values).get(name)) in wanted
+
+    def names(self, values: Values) -> Values:
+        """What formulas may use: parameters (0 where they do not act) and the numbers of the split."""
+        known: Values = {name: 0 if value is None else value for name, value in values.items()}
+        for parameter in self.parameters:
+            if parameter.path == SPLIT and parameter.name in values:
+                known.update(ways_of(str(values[parameter.name])))
+        return known
+
+    def fits(self, values: Values) -> bool:
+        """Whether all formulas of `whole` are whole numbers from 1 on."""
+        known = self.names(values) if self.whole else values
+        made = (evaluate(formula, known) for formula in self.whole)
+        return all(isinstance(number, int | float) and number >= 1 and number == int(number) for number in made)
 
     def positions(self, values: Values) -> Floats:
         """Positions of a point; 0.5 where a parameter does not act."""
@@ -177,14 +200,15 @@ class Space:
         )
 
     def every(self) -> Iterator[Values]:
-        """Every point of a finite space, each once."""
+        """Every point of a finite space that fits, each once."""
         seen: set[str] = set()
         conditional = any(parameter.when for parameter in self.parameters)
         for chosen in product(*(parameter.values() for parameter in self.parameters)):
             values: Values = {}
             for parameter, value in zip(self.parameters, chosen, strict=True):
-                acts = parameter.when is None or values.get(parameter.when[0]) in parameter.when[1]
-                values[parameter.name] = value if acts else None
+                values[parameter.name] = value if self._acts(parameter, values) else None
+            if not self.fits(values):
+                continue
             if conditional:
                 key = point_key(values)
                 if key in seen:
@@ -198,13 +222,12 @@ class Space:
         for parameter in self.parameters:
             value = values[parameter.name]
             if parameter.path == SPLIT:
-                for part in str(value).split(" x "):
-                    way, number = part.split()
-                    made[f"{SPLIT}.{way}"] = int(number)
-            elif value is not None:
+                made.update({f"{SPLIT}.{way}": number for way, number in ways_of(str(value)).items()})
+            elif value is not None and parameter.path != DERIVED:
                 made[parameter.path] = f"{value!r} {parameter.unit}" if parameter.unit else value
+        known = self.names(values) if self.derived else values
         for path, formula in self.derived:
-            made[path] = evaluate(formula, values)
+            made[path] = evaluate(formula, known)
         return made
 
     @cached_property
@@ -216,16 +239,40 @@ class Space:
             [(x.figure, x.most, x.least) for x in self.limits],
             self.derived,
             dict(self.base),
+            *([self.whole] if self.whole else []),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def ways_of(split: str) -> dict[str, int]:
+    """The numbers of a split such as "tensor 2 x pipeline 4"."""
+    return {way: int(number) for way, number in (part.split() for part in split.split(" x "))}
 
 
 _TEXT = json.JSONEncoder(sort_keys=True).encode
 
 
+def _real(number: float) -> str:
+    return repr(number) if isfinite(number) else _TEXT(number)
+
+
+_WRITTEN: dict[type, Callable[[Any], str]] = {int: repr, float: _real, str: encode_basestring_ascii}
+
+
+@lru_cache(maxsize=64)
+def _heads(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    """Names in their order in the text, each with what stands before its value."""
+    return tuple((name, f"{_TEXT(name)}: ") for name in sorted(names))
+
+
 def point_text(values: Values) -> str:
-    """What is chosen as text: equal for equal points."""
-    return _TEXT(values)
+    """What is chosen as JSON in the order of names: equal for equal points."""
+    parts = []
+    for name, head in _heads(tuple(values)):
+        value = values[name]
+        parts.append(head + _WRITTEN.get(type(value), _TEXT)(value))
+    return "{" + ", ".join(parts) + "}"
 
 
 def text_key(text: str) -> str:

@@ -8,12 +8,23 @@ from typing import Any
 
 from tierform.errors import Problem, TierformError, nearest
 from tierform.exploration.evaluator import FIGURES
-from tierform.exploration.space import LARGEST, Bound, Objective, Parameter, Space, Value, evaluate, splits
+from tierform.exploration.space import (
+    DERIVED,
+    LARGEST,
+    Bound,
+    Objective,
+    Parameter,
+    Space,
+    Value,
+    evaluate,
+    splits,
+    ways_of,
+)
 from tierform.files import Document, read_yaml
 from tierform.units import parse_quantity, unit_scale
 
 SCHEMA = "tierform.space/1"
-KEYS = ("schema", "name", "job", "parameters", "derived", "splits", "objectives", "limits")
+KEYS = ("schema", "name", "job", "parameters", "derived", "whole", "splits", "objectives", "limits")
 RANGE_KEYS = ("path", "values", "from", "to", "whole", "log", "when")
 ROOTS = (
     "model",
@@ -73,14 +84,18 @@ class _Reader:
             base = {}
         parameters = self.parameters(content.get("parameters", {}))
         found, pruned = self.splits(content.get("splits"))
-        parameters += found
-        names = {parameter.name for parameter in parameters}
+        ways = ways_of(str(found[0].choices[0])) if found else {}
+        asked = any(parameter.when and parameter.when[0] in ways for parameter in parameters)
+        # Where parameters act with some splits only, the split is chosen before them.
+        parameters = found + parameters if asked else parameters + found
+        names = {parameter.name for parameter in parameters} | set(ways)
         if not parameters and not self.problems:
             self.wrong("there is nothing to choose", ("parameters",), fix="Give at least one parameter.")
-        derived = self.derived(content.get("derived", {}), parameters)
+        derived = self.derived(content.get("derived", {}), parameters, ways)
+        whole = self.whole(content.get("whole", []), parameters, ways)
         objectives = self.objectives(content.get("objectives"))
         limits = self.limits(content.get("limits", {}))
-        self.when_known(parameters, names)
+        self.when_known(parameters, names, set(ways) if asked else set())
         if self.problems:
             raise TierformError(self.problems)
         return Space(
@@ -92,6 +107,7 @@ class _Reader:
             base=base,
             folder=str(Path(self.document.file).parent),
             pruned=tuple(pruned),
+            whole=tuple(whole),
         )
 
     def parameters(self, given: Any) -> list[Parameter]:
@@ -112,8 +128,8 @@ class _Reader:
             if key not in RANGE_KEYS:
                 self.wrong("unknown key", (*at, key), key, RANGE_KEYS)
         path = str(entry.get("path", name))
-        if path.split(".")[0] not in ROOTS:
-            self.wrong("a path begins with a part of the job", at, path.split(".")[0], ROOTS)
+        if path.split(".")[0] not in ROOTS and path != DERIVED:
+            self.wrong("a path begins with a part of the job", at, path.split(".")[0], (*ROOTS, DERIVED))
         when = self.when(entry.get("when"), at)
         if "values" in entry:
             choices = entry["values"]
@@ -168,8 +184,8 @@ class _Reader:
         name, values = next(iter(given.items()))
         return str(name), tuple(values) if isinstance(values, list) else (values,)
 
-    def when_known(self, parameters: list[Parameter], names: set[str]) -> None:
-        above: set[str] = set()
+    def when_known(self, parameters: list[Parameter], names: set[str], ways: set[str]) -> None:
+        above = set(ways)
         for parameter in parameters:
             if parameter.when and parameter.when[0] not in above:
                 at: At = ("parameters", parameter.name, "when")
@@ -177,11 +193,25 @@ class _Reader:
                 self.wrong(what, at, parameter.when[0], above)
             above.add(parameter.name)
 
-    def derived(self, given: Any, parameters: list[Parameter]) -> list[tuple[str, str]]:
+    def whole(self, given: Any, parameters: list[Parameter], ways: dict[str, int]) -> list[str]:
+        if not isinstance(given, list) or not all(isinstance(formula, str) for formula in given):
+            self.wrong("a list of formulas is needed here", ("whole",), given)
+            return []
+        sample: dict[str, Value] = {parameter.name: parameter.at(0.5) for parameter in parameters}
+        for index, formula in enumerate(given):
+            try:
+                evaluate(formula, {**sample, **ways})
+            except TierformError as error:
+                known = f"Known: {', '.join([*sample, *ways])}."
+                self.wrong(error.problems[0].what, ("whole", index), formula, fix=known)
+        return list(given)
+
+    def derived(self, given: Any, parameters: list[Parameter], ways: dict[str, int]) -> list[tuple[str, str]]:
         if not isinstance(given, dict):
             self.wrong("paths with formulas are needed here", ("derived",), given)
             return []
         sample: dict[str, Value] = {parameter.name: parameter.at(0.5) for parameter in parameters}
+        sample.update(ways)
         found = []
         for path, formula in given.items():
             try:

@@ -67,7 +67,7 @@ def unknown(history: History, proposed: Iterator[Values], number: int) -> list[V
         if len(found) >= number:
             break
         key = point_key(values)
-        if key not in history.keys and key not in found:
+        if key not in history.keys and key not in found and history.space.fits(values):
             found[key] = values
     return list(found.values())
 

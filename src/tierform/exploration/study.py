@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tierform.errors import fail
 from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
 from tierform.exploration.front import front_of, hypervolume, knee_of
+from tierform.exploration.ray_workers import parse_workers, run_on_ray
 from tierform.exploration.results_base import ResultsBase, Row
 from tierform.exploration.space import Space, Values, point_key
 from tierform.exploration.space_file import load_space, space_of
@@ -106,7 +107,7 @@ class Study:
         while True:
             leased = self.base.lease(number)
             if not leased:
-                if not self._more():
+                if not self.more():
                     return
                 continue
             begin = time.perf_counter()
@@ -123,7 +124,7 @@ class Study:
             if progress is not None:
                 progress(self)
 
-    def _more(self) -> bool:
+    def more(self) -> bool:
         """Ask for the next round, or wait for others; False when there is nothing more to do."""
         waiting, leased, done = self.base.counts()
         if waiting:
@@ -200,14 +201,15 @@ def explore(
     budget: int = BUDGET,
     strategy: str = "auto",
     seed: int = 0,
-    workers: int = 1,
+    workers: int | str = 1,
     evaluator: Evaluator | None = None,
     progress: Callable[[Study], None] | None = None,
 ) -> Study:
     """Search a space (a file or a Space) and keep everything in the file `study`; an old study goes on.
 
-    ``auto`` enumerates where the budget suffices for the whole space, else takes ``surrogate``.  With several `workers`
-    a space file is needed, since each process reads it from the study.
+    ``auto`` enumerates where the budget suffices for the whole space, else takes ``surrogate``.  `workers` is a number
+    of processes, for which a space file is needed since each reads it from the study, or a Ray cluster: ``ray``,
+    ``ray:4`` or ``ray://host:port``.
     """
     document = None if isinstance(space, Space) else read_yaml(space)
     made = space if isinstance(space, Space) else load_space(space)
@@ -218,16 +220,20 @@ def explore(
     if strategy == "exhaustive" and made.size is None:
         fail("a space without end cannot be enumerated", key="strategy", value=strategy, fix="Choose auto.")
     STRATEGIES.get(strategy)
+    parse_workers(str(workers))
     base = ResultsBase(study)
     plan = Plan(strategy, budget, seed, ROUND)
     _keep(base, made, plan, document)
     opened = Study(made, base, plan, evaluator)
-    if workers > 1:
+    number, address = parse_workers(str(workers))
+    if address:
+        run_on_ray(opened, number, address, evaluator, progress)
+    elif number > 1:
         from tierform.exploration.workers import run_processes
 
         if document is None or evaluator is not None:
             fail("several workers need a space file", key="workers", value=workers)
-        run_processes(Path(study), workers - 1, lambda: opened.work(progress))
+        run_processes(Path(study), number - 1, lambda: opened.work(progress))
     else:
         opened.work(progress)
     if strategy == "exhaustive" and made.size is not None and not opened.ask(1):

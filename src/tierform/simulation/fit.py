@@ -183,7 +183,7 @@ class _Search:
         job = way.job(self.job)
         try:
             if self._endless is not None:
-                _require_room(job)
+                require_room(job)
             found = _found(way, run_job(job))
         except DoesNotFit as error:
             missing = error.needed_B - error.available_B
@@ -247,7 +247,7 @@ class _Search:
         )
 
 
-def _require_room(job: Job) -> None:
+def require_room(job: Job) -> None:
     """DoesNotFit where the bytes of one chip, layers shared evenly, find no place; nothing is timed."""
     assert isinstance(job.model, Model) and isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
     assert isinstance(job.task, FineTuning | Inference)
@@ -286,7 +286,7 @@ def _most_batch(way: FitWay, asked: Job) -> int:
         job = replace(way, task=replace(way.task, batch=batch)).job(asked)
         try:
             if way.parallelism.pipeline == 1:
-                _require_room(job)
+                require_room(job)
             else:
                 run_job(job)
         except TierformError:
