@@ -123,3 +123,10 @@ def test_is_the_content_plain_and_small(crowded: Service) -> None:
     assert content["schema"] == "tierform.service/1" and json.loads(text)["view"]["schema"] == "tierform.service_view/1"
     point = load_point(crowded, 2.0, 200.0)
     assert point["grows"] is True and point["within"] == crowded.to_dict()["within_slo"]
+
+
+def test_is_a_run_a_line_and_a_card(crowded: Service) -> None:
+    assert repr(crowded) == "<Service: llama-3.1-8b on 1 x h100, 120 of 120 requests served>"
+    text = crowded._repr_html_()
+    assert "first token" in text and "within ttft 0.5 s, tpot 0.05 s" in text and "<script" not in text
+    assert f"{crowded.good.mean():.1%}" in text

@@ -36,6 +36,7 @@ def serve_asked(asked: Mapping[str, Any], tell: Tell) -> None:
     from tierform.serving.serve import serve
     from tierform.serving.slo import Slo, parse_slo
     from tierform.studio.content import service_runs
+    from tierform.workload import load_model
     from tierform.workload.parallel import Parallelism
 
     numbers = _numbers(asked)
@@ -56,9 +57,11 @@ def serve_asked(asked: Mapping[str, Any], tell: Tell) -> None:
             shares[what] = done
             tell({"event": "progress", "done": done, "total": 100, "text": what})
 
+    model = load_model(str(asked["model"]))
+
     def run(some: Requests) -> Service:
         return serve(
-            str(asked["model"]),
+            model,
             str(asked["chip"]),
             some,
             replicas=int(numbers["replicas"]),
