@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import gc
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -119,10 +120,17 @@ def does_nothing(before: str, after: str) -> bool:
     return one == other
 
 
+# How many results are remembered: one more or less changes no figure.
+REMEMBERED = re.compile(r"Bounded\([\d_]+\)|^_FUSED_KEPT = \d+")
+
+
 def why_equivalent(before: str, after: str) -> str:
     """Why a mutant gives the same figures; empty where that is not known."""
     old = before.splitlines()
-    return next((EQUIVALENT.get(line.strip(), "") for line in after.splitlines() if line not in old), "")
+    changed = next((line.strip() for line in after.splitlines() if line not in old), "")
+    if REMEMBERED.search(changed):
+        return "how much is remembered decides no figure"
+    return EQUIVALENT.get(changed, "")
 
 
 def changed_lines(before: str, after: str) -> str:

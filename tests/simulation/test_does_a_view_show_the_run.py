@@ -14,7 +14,8 @@ import tierform
 from tierform import Job, Result, TierformError, load_chip, simulate
 from tierform.simulation.elasticity import elasticities
 from tierform.simulation.job_file import load_job
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, ScheduledOperator, schedule_stage
+from tierform.simulation.schedule import schedule_stage
+from tierform.simulation.schedule_layers import BLOCK_INPUT, Edge, Layer, ScheduledOperator
 
 GOLDEN = Path(__file__).parent / "golden" / "view.json"
 View = dict[str, Any]

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tierform.simulation.prefetch import LAYER_END, LAYER_START, freed_by, pieces
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, ScheduledOperator, schedule_stage
+from tierform.simulation.schedule import schedule_stage
+from tierform.simulation.schedule_layers import BLOCK_INPUT, Edge, Layer, ScheduledOperator
 
 
 @pytest.mark.parametrize(
@@ -75,3 +81,51 @@ def test_a_step_begins_with_its_first_piece() -> None:
     assert schedule_stage([[(fast, 1)]]).makespan_s == pytest.approx(8.0 + 0.5)
     slow = layer((16.0, 8.0), freed=[None], parts=8)
     assert schedule_stage([[(slow, 1)]]).makespan_s == pytest.approx(1.0 + 16.0)
+
+
+@st.composite
+def stages(draw: st.DrawFn) -> tuple[list[list[tuple[Layer, int]]], list[list[tuple[Layer, int]]], list[int], int]:
+    """The same random layers with fetches one step ahead and as far as a buffer allows; micro-batches and chunks."""
+    seconds = st.sampled_from([0.0, 0.5, 1.0, 3.0, 7.0])
+    room = draw(st.sampled_from([4.0, 9.0, 20.0, 100.0]))
+    plain, ahead = [], []
+    for number in range(draw(st.integers(1, 3))):
+        steps: list[ScheduledOperator] = []
+        for index in range(draw(st.integers(1, 6))):
+            after = tuple(
+                Edge(source, draw(st.booleans()), draw(st.sampled_from(["", "", "link"])), 0.25, draw(seconds))
+                for source in draw(st.lists(st.integers(BLOCK_INPUT, index - 1), min_size=1, max_size=2, unique=True))
+            )
+            fetch_s = draw(seconds)
+            steps.append(
+                ScheduledOperator(
+                    name=f"step{index}",
+                    resource=draw(st.sampled_from(["array", "vector", "cells"])),
+                    occupancy_s=draw(seconds),
+                    tail_s=draw(st.sampled_from([0.0, 0.5])),
+                    own=draw(st.booleans()),
+                    after=after,
+                    fetch="memory" if fetch_s else "",
+                    fetch_s=fetch_s,
+                )
+            )
+        count = draw(st.integers(1, 4))
+        fetched = [step.fetch_s for step in steps]
+        far = (
+            replace(step, freed_by=by, pieces=pieces(size, room)) if size else step
+            for step, by, size in zip(steps, freed_by(fetched, room), fetched, strict=True)
+        )
+        plain.append((Layer(f"layer{number}", tuple(steps)), count))
+        ahead.append((Layer(f"layer{number}", tuple(far)), count))
+    return [plain], [ahead], [draw(st.integers(1, 5))], draw(st.integers(1, 4))
+
+
+@settings(max_examples=300 * int(os.environ.get("TIERFORM_LAWS", "1")), deadline=None, derandomize=True)
+@given(stages())
+def test_fetching_as_far_ahead_as_the_buffers_allow_is_never_slower(
+    case: tuple[list[list[tuple[Layer, int]]], list[list[tuple[Layer, int]]], list[int], int],
+) -> None:
+    """Everything is served in the order of fetches one step ahead, and nothing waits for more than there."""
+    plain, ahead, micro_batches, chunks = case
+    far_s = schedule_stage(ahead, micro_batches, chunks).makespan_s
+    assert far_s <= schedule_stage(plain, micro_batches, chunks).makespan_s * (1 + 1e-12)

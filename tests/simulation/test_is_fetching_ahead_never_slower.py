@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tierform import FineTuning, LoRA, load_model, simulate
-from tierform.simulation.costing import Costing
+from tierform.simulation.costing import ONE_STEP, Costing
 from tierform.workload import expand
 from tierform.workload.operator import Kind
 
@@ -16,7 +16,7 @@ TASK = FineTuning(LoRA(32), batch=8, sequence=512)
 def test_is_a_pipelined_chip_as_fast_as_with_fetches_one_step_ahead(chip: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eight micro-batches share the memory: what comes far too early holds up what is needed now."""
     ahead = simulate("bert-large", TASK, chip, thermal="none").latency_s
-    monkeypatch.setattr(Costing, "_prefetched", lambda self, steps, executions: steps)
+    monkeypatch.setattr(Costing, "_ahead", lambda self, fetches, executions: [ONE_STEP] * len(fetches))
     assert ahead <= simulate("bert-large", TASK, chip, thermal="none").latency_s
 
 

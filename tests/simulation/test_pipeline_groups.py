@@ -12,7 +12,7 @@ import tierform
 from tierform import TierformError
 from tierform.simulation.collectives import Interconnect
 from tierform.simulation.pipeline import cut_by_time, parts_of_run, schedule_groups, schedule_interleaved
-from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
+from tierform.simulation.schedule_layers import Edge, Layer, ScheduledOperator
 from tierform.workload.parallel import Parallelism
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from tierform import Full, Inference, Result, Training, load_chip, simulate
 from tierform.chip.component import Cost
 from tierform.chip.description import Chip
 from tierform.provenance import Constant
-from tierform.simulation.power_cap import ARITHMETIC, LOWEST_CLOCK, at_clock, clock_of
+from tierform.simulation.power_cap import ARITHMETIC, LOWEST_CLOCK, at_clock, clock_of, held_to_limit, slowed
+from tierform.workload.graph import StageKind
 from tierform.workload.parallel import Parallelism
 
 
@@ -88,3 +90,59 @@ def test_an_operation_takes_the_square_of_the_clock_of_its_energy_and_a_byte_as_
     assert slow.energy_J == {ARITHMETIC: 0.5, "memory": 3.0}
     assert (slow.occupancy_s, slow.latency_s) == pytest.approx((1.4, 1.9))
     assert slow.utilization == pytest.approx(0.5)  # the same work in 1.4 times the time
+    # At four fifths: 0.64 of the energy; 0.4 s take 0.5 s.
+    slow = at_clock(cost, 0.4, 0.8)
+    assert slow.energy_J == pytest.approx({ARITHMETIC: 1.28, "memory": 3.0})
+    assert (slow.occupancy_s, slow.latency_s) == pytest.approx((1.1, 1.6))
+
+
+class Board:
+    """10 GB/s of memory, 10 W above idling."""
+
+    active_W, headroom_W = 0.0, 10.0
+
+    def memory_s(self, size_B: float) -> float:
+        return size_B / 10e9
+
+
+def test_is_a_pass_of_many_kernels_held_to_the_limit() -> None:
+    """Twice a kernel of 0.7 s with 2 GB (0.2 s), 4 J and 1 J; three times one of 0.3 s with 6 GB, hidden behind them.
+
+    Of 2.6 s 2 x 0.5 s follow the clock.  Operations take 8 + 3 J and bytes 2 + 6 J: 19 J in 2.6 s are within 26 J.
+    Within 7 W they are not: at 4/5 of the clock it takes 2.85 s and 0.64 x 11 + 8 = 15.04 J, 5.277 W.
+    """
+
+    def made(component: str, seconds: float, joules: float, bytes_J: float, size_B: float) -> Any:
+        energy = {ARITHMETIC: joules, "memory": bytes_J}
+        cost = Cost(seconds, seconds, energy, memory_read_B=0.75 * size_B, memory_write_B=0.25 * size_B)
+        return SimpleNamespace(component=component, cost=cost)
+
+    def run_of(limit_W: float, groups: int = 1) -> tuple[float, float, list[Any]]:
+        board: Any = Board()
+        board.headroom_W = limit_W
+        items = [
+            (made("gpu", 0.7, 4.0, 1.0, 2e9), 2.0),
+            (made("gpu", 0.3, 1.0, 2.0, 6e9), 3.0),
+            (made("links", 9.0, 99.0, 0.0, 0.0), 1.0),  # another component's
+        ]
+        return *held_to_limit("gpu", board, items, 2.6, groups), [item for item, _ in items]
+
+    assert run_of(7.4)[:2] == (1.0, 2.6)
+    clock, seconds, items = run_of(15.04 / 2.85)
+    assert (clock, seconds) == pytest.approx((0.8, 2.85))
+    assert [item.cost.occupancy_s for item in items] == pytest.approx([0.2 + 0.5 / 0.8, 0.3, 9.0])
+    assert [item.cost.energy_J[ARITHMETIC] for item in items] == pytest.approx([4 * 0.64, 0.64, 99.0])
+    # Two boards that share the work spend half of it each in their 2.6 s: half of the watts do.
+    clock, seconds, _ = run_of(0.5 * (0.64 * 11 + 8) / (2.6 + 0.5 * 0.25), groups=2)
+    assert (clock, seconds) == pytest.approx((0.8, 2.6 + 0.125))
+    # Where the lowest clock does not suffice, the pass is as long as its joules need.
+    clock, seconds, _ = run_of(1.0)
+    assert (clock, seconds) == pytest.approx((LOWEST_CLOCK, 0.04 * 11 + 8))
+
+
+def test_which_stages_are_said_to_be_slow() -> None:
+    def stage(kind: StageKind, clock: float) -> Any:
+        return SimpleNamespace(stage=SimpleNamespace(kind=kind), clock=clock)
+
+    told = slowed([stage(StageKind.PREFILL, 0.876), stage(StageKind.DECODE, 1.0), stage(StageKind.PREFILL, 0.912)])
+    assert told == ("prefill: the board's power limit holds the clock at 88%",)

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tierform.simulation.schedule import BLOCK_INPUT, Edge, Layer, ScheduledOperator, schedule_stage
+from tierform.simulation.schedule import schedule_stage
+from tierform.simulation.schedule_layers import BLOCK_INPUT, Edge, Layer, ScheduledOperator
 
 ORDERS = {True: ((1, 0.5), (4, 1.0), (16, 1.0), (64, 1.0)), False: ((1, 0.0), (4, 0.0), (16, 0.0))}
 Piece = tuple[str, bool, float, float, bool, list[tuple[int, bool]]]

@@ -15,6 +15,7 @@ from tierform import TierformError
 from tierform.chip.description import Chip
 from tierform.simulation.collectives import Interconnect
 from tierform.workload.operator import Kind, Operand, Operator, Phase, Role
+from tierform.workload.ops.optimizer import gradient_reduction
 from tierform.workload.parallel import Parallelism
 
 TOY = Path(__file__).parent / "golden" / "toy-gpu.yaml"
@@ -75,6 +76,16 @@ def test_what_does_a_ring_over_two_nodes_take(nodes: Chip) -> None:
     assert six == pytest.approx((4 + 4 + 10 + 10, 40_000 * 100 + 10_000 * 400))
 
 
+def test_what_does_an_all_to_all_take(nodes: Chip) -> None:
+    # 40,000 bytes of each chip, an equal part for every other: 3/4 of them and three steps in a node of four.
+    four = Interconnect(nodes, Parallelism(tensor=4))
+    assert us_and_pJ(four, collective("all_to_all", 40_000, 40_000, 4)) == pytest.approx((3 + 3, 3_000_000))
+    # Eight: 3/4 in the node, and half of all bytes, 20,000 at 1 GB/s in a step of 5 us, to the other node.
+    eight = Interconnect(nodes, Parallelism(tensor=8))
+    found = us_and_pJ(eight, collective("all_to_all", 40_000, 40_000, 8))
+    assert found == pytest.approx((3 + 3 + 20 + 5, 3_000_000 + 8_000_000))
+
+
 def test_what_do_copies_take_that_are_a_tensor_group_apart(nodes: Chip) -> None:
     sent = collective("all_reduce", 40_000, 40_000, 4, copies=True)
     # Tensor 4 fills a node: each of four copies is in its own; 60,000 bytes at 1 GB/s, six steps of 5 us.
@@ -113,3 +124,13 @@ def test_are_other_collectives_and_chips_without_links_refused(nodes: Chip) -> N
     alone = replace(nodes, cluster=None)
     with pytest.raises(TierformError, match=r"2 chips are asked for.*does not say what joins them"):
         Interconnect(alone).send(1.0)
+
+
+def test_do_copies_of_a_tied_weight_meet_over_all_groups_between_them(nodes: Chip) -> None:
+    """The end groups of two stages stand in two nodes with tensor 4, in one with tensor 2: 2 MB, half sent twice."""
+    table = gradient_reduction("gradients", 10**6, "bf16", 2, copies=False, weight="embedding.word")
+    near = Interconnect(nodes, Parallelism(tensor=2, pipeline=2)).cost(table)
+    assert near.occupancy_s == pytest.approx(2e6 / 10e9 + 2 * 1e-6)
+    far = Interconnect(nodes, Parallelism(tensor=4, pipeline=2)).cost(table)
+    assert far.occupancy_s == pytest.approx(2e6 / 1e9 + 2 * 5e-6)
+    assert Interconnect(nodes, Parallelism(pipeline=5)).cost(table).occupancy_s == far.occupancy_s

@@ -11,6 +11,7 @@ from tierform.validation.techniques import _TABLES, _footprints
 from tierform.workload import Inference, Kind, Model, PrecisionPlan, Role, expand, load_model
 from tierform.workload.formats import element, format_of, packed_B, resolved
 from tierform.workload.operator import Origin
+from tierform.workload.precision import bits as bits_of
 
 
 def test_is_every_published_file_met_within_one_per_cent() -> None:
@@ -45,6 +46,59 @@ def test_are_bits_a_number_those_of_the_format(name: str, bits: float, inputs: i
     assert packed_B(512 * 100, name, inputs) == pytest.approx(512 * 100 * bits / 8, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "numbers", "size_B"),
+    [
+        # blocks of ggml: bytes of 256 or 32 numbers
+        ("q2_k", 256, 84),
+        ("q3_k", 256, 110),
+        ("q4_0", 32, 18),
+        ("q4_1", 32, 20),
+        ("q5_k", 256, 176),
+        # OCP microscaling: a byte of scale for 32 numbers; fp8 without scales
+        ("mxfp6", 32, 25),
+        ("mxfp8", 32, 33),
+        ("fp8_e4m3", 32, 32),
+        ("fp8_e5m2", 32, 32),
+        # NF4 as QLoRA has it: 4 bits, 8 for 64 and 32 for 16,384
+        ("nf4", 16384, 8192 + 256 + 4),
+        ("nf4-128", 128, 64 + 4),
+        ("nf4-128dq", 128 * 256, 16384 + 256 + 4),
+        # the least and the most numbers of a group, with two bytes for each
+        ("int4-g8", 8, 4 + 2),
+        ("int2-g4096", 4096, 1024 + 2),
+        ("int8-g8z", 8, 8 + 2 + 1),
+        ("planes-1", 64, 8),
+        ("planes-15", 64, 120),
+        # 1 of 16 stays, with four bits of place; all of four with two; half of fp32 with 16 bits each and 32 a row
+        ("bf16@1:16", 64, 8 + 2),
+        ("int8@4:4", 64, 64 + 16),
+        ("bf16@1-csr", 64, 128 + 128 + 4),
+        ("fp32@0.5-csr", 64, 128 + 64 + 4),
+        ("int4-g32@0.5-bitmap", 64, 16 + 8 + 4),
+        ("int8-token", 64, 64 + 2),
+    ],
+)
+def test_are_blocks_and_groups_as_many_bytes_as_their_definitions_say(name: str, numbers: int, size_B: int) -> None:
+    assert packed_B(numbers, name, numbers) == size_B
+
+
+def test_are_plain_formats_as_wide_as_their_names_say() -> None:
+    wide = {"fp64": 64, "fp32": 32, "tf32": 32, "fp16": 16, "bf16": 16, "fp8": 8, "fp6": 6, "fp4": 4}
+    wide |= {f"int{bits}": bits for bits in (1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 32)}
+    for name, bits in wide.items():
+        assert (bits_of(name), packed_B(8, name), element(name)) == (bits, bits, name)
+    # Partly filled bytes count whole; a fraction of a bit by rounding does not.
+    assert [packed_B(n, "int3") for n in (1, 2, 3, 8, 9)] == [1, 1, 2, 3, 4]
+    assert packed_B(3 * 32, "mxfp4", 96) == 3 * 17 and packed_B(33, "mxfp4", 33) == 18
+
+
+@pytest.mark.parametrize("name", ["int4-g7", "int4-g4097", "nf4-7", "int1-g64", "bf16@5:4", "bf16@1.1-csr", "planes-0"])
+def test_is_a_group_or_a_pattern_that_cannot_be_refused(name: str) -> None:
+    with pytest.raises(TierformError, match="unknown number format"):
+        format_of(name)
+
+
 def test_are_plain_formats_counted_as_before() -> None:
     assert packed_B(3, "int4") == 2 and packed_B(5, "bf16") == 10
     assert element("int4-g128z") == "int4" and element("mxfp8") == "fp8" and element("q6_k") == "int6"
@@ -58,6 +112,27 @@ def test_does_a_mixture_follow_llama_cpps_rule() -> None:
     assert resolved("q4_k_m", "head", None, small) == "q6_k"
     assert resolved("q4_k_m", "attention", "v", large).startswith("q5_k:q6_k:")
     assert resolved("int4-g128", "ffn", "down", small) == "int4-g128"
+    # 70B: 80 layers, 0-9 and 70-79, and of 10-69 each third: 20 + 20; 5-bit blocks for the other values alone
+    assert resolved("q4_k_m", "attention", "v", large) == "q5_k:q6_k:0.5"
+    assert resolved("q4_k_m", "ffn", "down", large) == "q4_k:q6_k:0.5"
+    assert resolved("q5_k_m", "ffn", "up", small) == "q5_k" and resolved("q5_k_m", "head", None, small) == "q6_k"
+    # 22 layers: 0, 1 and 19 to 21, and of 2-18 each third (4, 7, ... 16): 2 + 3 + 5
+    assert resolved("q4_k_m", "ffn", "down", replace(small, layers=22)) == f"q4_k:q6_k:{10 / 22:.6g}"
+    # as many heads of keys as of queries (Llama 65B): no wider blocks for values
+    assert resolved("q4_k_m", "attention", "v", replace(large, kv_heads=large.heads)) == "q4_k:q6_k:0.5"
+    eight = replace(small, experts=8, experts_per_token=2)
+    assert {resolved("q4_k_m", "attention", name, eight) for name in ("k", "v")} == {"q8_0"}
+    assert resolved("q4_k_m", "attention", "q", eight) == "q4_k"
+    # A table of words that is the head, too, has the head's blocks.
+    assert resolved("q4_k_m", "embedding", None, small) == "q4_k"
+    assert resolved("q4_k_m", "embedding", None, replace(small, tied_embeddings=True)) == "q6_k"
+
+
+def test_is_a_mixture_as_wide_as_its_parts() -> None:
+    """A quarter of the numbers in 210 bytes for 256, the others in 144; computed with as six bits."""
+    found = format_of("q4_k:q6_k:0.25")
+    assert found.bits_per_number() == pytest.approx((0.75 * 144 + 0.25 * 210) * 8 / 256)
+    assert (found.element, found.bits) == ("int6", 6)
 
 
 def _weights(model: Model, plan: PrecisionPlan) -> dict[str, str]:

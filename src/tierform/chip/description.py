@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
+from math import fsum
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class Chip:
     @property
     def area_m2(self) -> float:
         """Silicon of all components (routers and links are added by the network)."""
-        return sum(component.area_m2 for component in self.components.values())
+        return fsum(component.area_m2 for component in self.components.values())
 
     def die_size_m(self, die: int) -> tuple[float, float]:
         """Width and height of a die: as the file says, or square tiles that just hold their components."""
@@ -174,7 +175,7 @@ class Chip:
             for index, other in enumerate(dies):
                 place = other.at[axis]
                 widest[place] = max(widest.get(place, 0.0), self.die_size_m(index)[axis])
-            origin[axis] = sum(size + gap for place, size in sorted(widest.items()) if place < dies[die].at[axis])
+            origin[axis] = fsum(size + gap for place, size in sorted(widest.items()) if place < dies[die].at[axis])
         return origin[0], origin[1]
 
     def tile_area_m2(self, die: int) -> float:
@@ -182,7 +183,7 @@ class Chip:
         described = self.package.dies[die]
         kinds = [described.holds] if described.map is None else described.kinds.values()
         return max(
-            sum(self.components[n].area_m2 / self.components[n].units * count for n, count in held.items())
+            fsum(self.components[n].area_m2 / self.components[n].units * count for n, count in held.items())
             for held in kinds
         )
 

@@ -68,7 +68,7 @@ def figures_of_result(result: Result) -> dict[str, float]:
         "area_m2": result.area_m2,
         "peak_K": float(thermal.get("peak_K", math.nan)),
         "kelvin_over": max([0.0, *over]),
-        "bytes_missing": float(sum(result.memory_spill_B.values())),
+        "bytes_missing": float(math.fsum(result.memory_spill_B.values())),
         "chips": float(result.chips),
         "cell_writes": float(result.wear.cell_writes),
         "network_B": float(result.network_B),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +120,7 @@ def study_network(job: Job) -> NetworkStudy:
             between += share * size
             ports += min(port, move.route.seconds_per_B) * once
             moving += move.route.seconds_per_B * once
-    saved = sum(limit.gains_s.get(NETWORK, 0.0) for limit in result.limits)
+    saved = fsum(limit.gains_s.get(NETWORK, 0.0) for limit in result.limits)
     stakes = Stakes(
         free_time=saved / result.latency_s,
         energy=result.energy_J_by_component.get(NETWORK, 0.0) / result.energy_J,

@@ -17,6 +17,7 @@ the bus in turnarounds (:data:`NORM`, :data:`STRIDED_NORM`, :data:`TURN_WAIT`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 import numpy as np
 
@@ -103,7 +104,7 @@ def _random(spec: DramSpec, read_fraction: float) -> tuple[float, str]:
         "row cycle of the banks": row_cycle / (spec.banks * spec.ranks),
         "data bus": float(max(t["nBL"], t["nCCDS"])),
     }
-    joined = sum(value**NORM for value in bounds.values()) ** (1 / NORM)
+    joined = fsum(value**NORM for value in bounds.values()) ** (1 / NORM)
     return joined, max(bounds, key=lambda name: bounds[name])
 
 
@@ -138,5 +139,5 @@ def _strided(spec: DramSpec, stride_B: int | None) -> tuple[float, float, float,
         "activations": openings * activation / count,
         "row cycle of the busiest bank": float(opened.max()) * t["nRC"] / count if openings * 64 > count else 0.0,
     }
-    joined = sum(value**STRIDED_NORM for value in bounds.values()) ** (1 / STRIDED_NORM)
+    joined = fsum(value**STRIDED_NORM for value in bounds.values()) ** (1 / STRIDED_NORM)
     return joined, openings / count, used, max(bounds, key=lambda name: bounds[name])

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from math import fsum
 from typing import TYPE_CHECKING
 
 from tierform.errors import fail
@@ -48,12 +49,12 @@ class TransferCost:
     @property
     def energy_J(self) -> float:
         """All parts together."""
-        return sum(self.energy_by_part_J.values())
+        return fsum(self.energy_by_part_J.values())
 
     @property
     def dynamic_energy_J(self) -> float:
         """Without background and refresh, which run whether or not anything is moved."""
-        return sum(value for part, value in self.energy_by_part_J.items() if part in DYNAMIC_PARTS)
+        return fsum(value for part, value in self.energy_by_part_J.items() if part in DYNAMIC_PARTS)
 
 
 @dataclass(frozen=True)

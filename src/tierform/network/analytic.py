@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import lcm
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from tierform.network.ways import Way, remembered
 if TYPE_CHECKING:
     from tierform.network.queueing import LatencyEstimate
 
+Cycles = TypeVar("Cycles", float, FloatArray)
 # Cycles outside routers and links: into and out of the network over the node's channels, and one in the source.
 PORT_CYCLES = 3
 
@@ -62,6 +63,18 @@ class FlowCost:
     def energy_J(self, size_B: float) -> float:
         """Energy of moving `size_B` bytes."""
         return size_B * self.energy_J_per_B
+
+
+@dataclass(frozen=True, slots=True)
+class WayCosts:
+    """Costs of several transfers, one entry for each; as of :class:`FlowCost`.  `link_share` is (transfers, links)."""
+
+    head_s: FloatArray
+    worst_head_s: FloatArray
+    seconds_per_B: FloatArray
+    router_J_per_B: FloatArray
+    link_J_per_B: FloatArray
+    link_share: FloatArray
 
 
 def spread(groups: Sequence[IntArray]) -> list[tuple[float, IntArray]]:
@@ -115,9 +128,11 @@ class AnalyticNetwork:
     def flow_cost(self, sources: Sequence[int] | IntArray, destinations: Sequence[int] | IntArray) -> FlowCost:
         """The cost of a transfer spread evenly from all `sources` to all `destinations` (arrays of node numbers)."""
         start, goal = self._nodes(sources, "sources"), self._nodes(destinations, "destinations")
-        return self._cost(remembered(self.routing, (start.tobytes(), goal.tobytes()), lambda: self._flow(start, goal)))
+        key = (start.tobytes(), goal.tobytes())
+        return self._cost(remembered(self.routing, key, lambda: self.flow_way(start, goal)))
 
-    def _flow(self, start: IntArray, goal: IntArray) -> Way:
+    def flow_way(self, start: IntArray, goal: IntArray) -> Way:
+        """The way of a transfer spread evenly from all of `start` to all of `goal`: what the wiring decides."""
         share = product_loads(self.routing, self._weights(start), self._goal_weights(goal))
         here = np.bincount(start, minlength=self.topology.nodes) / len(start)
         there = np.bincount(goal, minlength=self.topology.nodes) / len(goal)
@@ -138,9 +153,10 @@ class AnalyticNetwork:
         if not groups:
             fail("at least one node is needed", key="destinations")
         key = (start.tobytes(), b"", *(group.tobytes() for group in groups))
-        return self._cost(remembered(self.routing, key, lambda: self._tree(start, groups)))
+        return self._cost(remembered(self.routing, key, lambda: self.multicast_way(start, groups)))
 
-    def _tree(self, start: IntArray, groups: list[IntArray]) -> Way:
+    def multicast_way(self, start: IntArray, groups: list[IntArray]) -> Way:
+        """The way of a multicast from all of `start` to every one of `groups`: what the wiring decides."""
         nodes, router = self.topology.nodes, self.topology.exits
         here, from_routers = np.bincount(start, minlength=nodes) / len(start), self._weights(start)
         share, deliveries = np.zeros(self.topology.links), np.zeros(nodes)
@@ -162,34 +178,43 @@ class AnalyticNetwork:
         return Way(share, ways, alone, local, port, self._farthest(start, np.concatenate(groups)))
 
     def _cost(self, way: Way) -> FlowCost:
-        share, local = way.share, way.local
-        hops = float(share.sum())
-        seconds = float((share / self.link_B_per_s).max()) if len(share) else 0.0
-        seconds = max(seconds, way.port / self.port_B_per_s)
-        router_J = 8 * self.energy.router_J_per_bit * (hops + 1 - local)
-        link_J = float(share @ self.link_J_per_B)
-        cycles = self._mean_cycles(way.mean_share, 1 - way.mean_local)
-        worst = max(self._worst_cycles(way.far), cycles) if local < 1 else 0.0
+        costs = self.costs([way])
+        router_J, link_J = float(costs.router_J_per_B[0]), float(costs.link_J_per_B[0])
         return FlowCost(
-            head_latency_s=min(cycles, worst) / self.clock_Hz,
-            worst_head_latency_s=worst / self.clock_Hz,
-            seconds_per_B=seconds,
+            head_latency_s=float(costs.head_s[0]),
+            worst_head_latency_s=float(costs.worst_head_s[0]),
+            seconds_per_B=float(costs.seconds_per_B[0]),
             energy_J_per_B=router_J + link_J,
             router_energy_J_per_B=router_J,
             link_energy_J_per_B=link_J,
-            mean_hops=hops,
-            local_fraction=local,
+            mean_hops=float(way.share.sum()),
+            local_fraction=way.local,
+            link_share=way.share,
+        )
+
+    def costs(self, ways: Sequence[Way]) -> WayCosts:
+        """What transfers over these ways cost, each alone on the network."""
+        share = np.stack([way.share for way in ways])
+        local, port = np.array([way.local for way in ways]), np.array([way.port for way in ways])
+        hops = share.sum(axis=1)
+        seconds = (share / self.link_B_per_s).max(axis=1, initial=0.0)
+        mean = share if all(way.mean_share is way.share for way in ways) else np.stack([w.mean_share for w in ways])
+        crossing = np.array([1 - way.mean_local for way in ways])
+        least = np.where(crossing > 0, crossing, 1.0)
+        cycles = self.zero_load_cycles(mean.sum(axis=1) / least, mean @ self.link_latency_cycles / least)
+        cycles = np.where(crossing > 0, cycles, 0.0)
+        farthest = {far: self._worst_cycles(far) for far in {way.far for way in ways}}
+        worst = np.where(local < 1, np.maximum([farthest[way.far] for way in ways], cycles), 0.0)
+        return WayCosts(
+            head_s=np.minimum(cycles, worst) / self.clock_Hz,
+            worst_head_s=worst / self.clock_Hz,
+            seconds_per_B=np.maximum(seconds, port / self.port_B_per_s),
+            router_J_per_B=8 * self.energy.router_J_per_bit * (hops + 1 - local),
+            link_J_per_B=share @ self.link_J_per_B,
             link_share=share,
         )
 
-    def _mean_cycles(self, share: FloatArray, crossing: float) -> float:
-        """Cycles of a head over the mean route, from the links' shares of the traffic that is not local."""
-        if crossing <= 0:
-            return 0.0
-        on_wires = float(share @ self.topology.link_latency_cycles)
-        return self.zero_load_cycles(float(share.sum()) / crossing, on_wires / crossing)
-
-    def zero_load_cycles(self, links: float, on_wires: float) -> float:
+    def zero_load_cycles(self, links: Cycles, on_wires: Cycles) -> Cycles:
         """Cycles of one flit over a route of so many links, `on_wires` of them on the links themselves."""
         return (links + 1) * self.router.pipeline_cycles + on_wires + PORT_CYCLES
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import fsum
 
 import numpy as np
 
@@ -109,7 +110,7 @@ class TrafficCase:
     @property
     def flit_rate(self) -> float:
         """Flits offered per node and cycle, over all classes."""
-        return float(sum(_flit_rate(group.injection) for group in self.classes))
+        return float(fsum(_flit_rate(group.injection) for group in self.classes))
 
     def at_flit_rate(self, rate: float) -> TrafficCase:
         """The same case at another offered load; the classes keep their shares of it."""

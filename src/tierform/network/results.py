@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -88,11 +89,11 @@ def cycle_rows(
 def whole_matrix(case: TrafficCase) -> tuple[FloatArray, float]:
     """(nodes, nodes) shares of all classes' flits together, and the mean packet size."""
     shares = [group.injection.mean_flits * float(np.mean(group.injection.rate)) for group in case.classes]
-    total = sum(shares) or 1.0
+    total = fsum(shares) or 1.0
     matrix = np.zeros((case.topology.nodes, case.topology.nodes))
     packets = 0.0
     for share, group in zip(shares, case.classes, strict=True):
-        part = share / total if sum(shares) else 1.0 / len(case.classes)
+        part = share / total if fsum(shares) else 1.0 / len(case.classes)
         matrix += part * group.traffic.matrix()
         packets += part / group.injection.mean_flits
     return matrix, 1.0 / packets

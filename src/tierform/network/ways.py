@@ -38,8 +38,8 @@ _known: OrderedDict[tuple[object, ...], Way] = OrderedDict()
 _held_B = 0
 
 
-def remembered(routing: Routing, groups: tuple[bytes, ...], find: Callable[[], Way]) -> Way:
-    """The way between groups of nodes (the bytes of their numbers; the first are the sources)."""
+def remembered(routing: Routing, groups: tuple[object, ...], find: Callable[[], Way]) -> Way:
+    """The way between groups of nodes, told apart by `groups` (for example the bytes of their numbers)."""
     global _held_B
     if routing.topology.grid is None or not routing.is_product_form or routing.via or routing.by_node:
         return find()

@@ -276,4 +276,5 @@ class Shedding:
         """Over all tokens that were given out."""
         total = sum(self.tokens)
         logs = [math.log(level.perplexity) for level in self.levels]
-        return math.exp(sum(n * log for n, log in zip(self.tokens, logs, strict=True)) / total) if total else math.nan
+        mean = math.fsum(n * log for n, log in zip(self.tokens, logs, strict=True)) / total if total else math.nan
+        return math.exp(mean)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from math import fsum
 from pathlib import Path
 
 import numpy as np
@@ -138,7 +139,7 @@ def _idle_W(chip: Chip, parallelism: Parallelism) -> float:
     """What the chips of a replica draw while they do nothing."""
     from tierform.simulation.run import STATIC_TEMPERATURE_K
 
-    return parallelism.chips * sum(part.leakage_W(STATIC_TEMPERATURE_K) for part in chip.components.values())
+    return parallelism.chips * fsum(part.leakage_W(STATIC_TEMPERATURE_K) for part in chip.components.values())
 
 
 def _ask_router(router: Router) -> Callable[[Machine], int]:

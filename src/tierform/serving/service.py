@@ -6,6 +6,7 @@ import csv
 import io
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import fsum
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +112,7 @@ class Service:
     @property
     def energy_J(self) -> float:
         """All energy, idling included."""
-        return sum(self.energy_J_by_component.values()) + self.idle_J
+        return fsum(self.energy_J_by_component.values()) + self.idle_J
 
     def percentiles(self, name: str) -> dict[str, float | None]:
         """Mean and percentiles of a time over the requests that have it."""

@@ -18,6 +18,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from math import fsum
 from typing import TypeVar
 
 import numpy as np
@@ -204,7 +205,7 @@ class SimulatedOracle:
         attention = roomy._attention(pairs, done) | roomy._attention(chunks, done)
         decode = np.array([attention[n, 1, past + 1] for n, _, past in pairs])
         prefill = np.array([attention[1, chunk, chunk + past] for _, chunk, past in chunks])
-        scale, static_W = run.scale, sum(run.static_J.values()) / run.pass_s
+        scale, static_W = run.scale, fsum(run.static_J.values()) / run.pass_s
         sampling_s = self.runtime.sampling_s * self.model.vocabulary / self.parallelism.data
         sampling_W = board.active_W + board.headroom_W * self.runtime.sampling_power / self.parallelism.tensor
         floor_W = max(booked.execution.floor_W for booked in run.ledger.booked)

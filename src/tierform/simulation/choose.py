@@ -11,6 +11,7 @@ that both sides of a comparison run at their best.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import fsum
 from typing import Any
 
 from tierform.chip.description import Chip
@@ -66,12 +67,12 @@ class Trial:
 
     def seconds(self, phase: str) -> float:
         """Time of all stages of a phase."""
-        return sum(made.seconds * made.stage.repeat for made in self.timed if PHASES[made.stage.kind] == phase)
+        return fsum(made.seconds * made.stage.repeat for made in self.timed if PHASES[made.stage.kind] == phase)
 
     @property
     def total_s(self) -> float:
         """Time of all stages."""
-        return sum(made.seconds * made.stage.repeat for made in self.timed)
+        return fsum(made.seconds * made.stage.repeat for made in self.timed)
 
 
 def choose(job: Job, *, timeline: bool = False, gains: bool = True) -> Trial:

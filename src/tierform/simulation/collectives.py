@@ -46,9 +46,13 @@ class Interconnect:
     def cost(self, operator: Operator) -> Cost:
         """Time and energy of a collective, per chip that takes part.
 
-        Members of a tensor group are neighbours; copies of the model are a tensor group apart.
+        Members of a tensor group are neighbours; copies of the model are a tensor group apart, the first and the last
+        pipeline group, which both hold a tied weight, the whole of the others.
         """
-        stride = self.split.tensor if operator.copies else 1
+        split = self.split
+        stride = split.tensor if operator.copies else 1
+        if operator.weight is not None:
+            stride = split.tensor * split.data * (split.pipeline - 1)
         size_B = float(max(operator.input_B, operator.output_B))  # of an all-gather what it gives
         seconds, energy = self._collective(operator.collective, operator.participants, stride, size_B)
         return Cost(seconds, seconds, {"links": energy})

@@ -7,7 +7,8 @@ operator without a weight of its own runs where its input was made, if that is o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from tierform.simulation.package_network import ports_of
 from tierform.simulation.prefetch import freed_by, pieces
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.schedule import Edge, Layer, ScheduledOperator
+from tierform.simulation.schedule_layers import Edge, Layer, ScheduledOperator
 from tierform.simulation.software import Software, joined, shares_of
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload.graph import Block, Stage, StageKind
@@ -35,6 +36,8 @@ Floats = NDArray[np.float64]
 MEMORY = "memory"
 PROGRAMMING = "programming"
 _FREE = Cost(0.0, 0.0)
+Fetch = tuple[str, float]
+ONE_STEP: tuple[int | None, int] = (None, 1)
 
 _costs = Remembered()  # component -> {(operator, share): cost}
 _refetches = Remembered()  # component -> {operator: refetch}
@@ -122,8 +125,8 @@ class Costing:
         self.software = Software(runtime)
         self._fusers = chip.can.fusers if runtime.fuses_operators or runtime.fuses_attention else {}
         self._floors = {name: float(board.active_W) for name, board in chip.can.boards.items()}
-        self.floor_W = sum(self._floors.values())
-        self._buffer_B = sum(part.sram_capacity_B for part in chip.can.buffers.values())
+        self.floor_W = fsum(self._floors.values())
+        self._buffer_B = fsum(part.sram_capacity_B for part in chip.can.buffers.values())
         self._second_copy = chip.backward_weights == "second-copy"
         self._known: dict[str, dict[object, Cost]] = {n: _costs.of(p, dict) for n, p in chip.components.items()}
         self._refetched: dict[str, dict[int, Refetch]] = {
@@ -182,9 +185,9 @@ class Costing:
         output = block.output % len(executions)
         entry = entry or executions[output].place
         self._send(executions, facts, entry)
-        steps = tuple(self._step(item, fact) for item, fact in zip(executions, facts, strict=True))
-        if self._buffer_B:
-            steps = self._prefetched(steps, executions)
+        fetches = [self._fetch(item) for item in executions]
+        ahead = self._ahead(fetches, executions)
+        steps = tuple(map(self._step, executions, facts, fetches, ahead))
         if self.cycle:
             steps = with_measured_transfers(self.fabric, executions, steps, entry)
         return Segment(block, count, Layer(block.name, steps, output), tuple(executions))
@@ -322,18 +325,33 @@ class Costing:
                 if size_B > 0 and self.fabric.apart(start, goal):
                     item.moves.append(Move(self.fabric.route(start, (goal,)), size_B))
 
-    def _prefetched(
-        self, steps: tuple[ScheduledOperator, ...], executions: list[Execution]
-    ) -> tuple[ScheduledOperator, ...]:
-        """Steps whose operands come as early as the buffers have room."""
+    def _ahead(self, fetches: list[Fetch], executions: list[Execution]) -> Sequence[tuple[int | None, int]]:
+        """(step whose end frees the room of a fetch, pieces in which it comes): as early as the buffers have room."""
+        if not self._buffer_B:
+            return [ONE_STEP] * len(fetches)
         read_B = [
-            item.traffic.read_B if step.fetch == MEMORY else 0.0 for step, item in zip(steps, executions, strict=True)
+            item.traffic.read_B if resource == MEMORY else 0.0
+            for (resource, _), item in zip(fetches, executions, strict=True)
         ]
+        if not any(read_B):
+            return [ONE_STEP] * len(fetches)
         freed = freed_by(read_B, self._buffer_B)
-        return tuple(
-            replace(step, freed_by=by, pieces=pieces(size_B, self._buffer_B)) if size_B else step
-            for step, by, size_B in zip(steps, freed, read_B, strict=True)
-        )
+        return [
+            (by, pieces(size_B, self._buffer_B)) if size_B else ONE_STEP
+            for by, size_B in zip(freed, read_B, strict=True)
+        ]
+
+    def _fetch(self, item: Execution) -> Fetch:
+        """(resource that brings operands or writes cells first, seconds of it)."""
+        resource, seconds = MEMORY, 0.0
+        if item.traffic.read_B > 0:
+            seconds = self.memory.busy_s(Traffic(item.traffic.read_B))
+            if self.ports is not None and self.fabric.apart(self.ports, item.place):
+                way = self.fabric.route(self.ports, (item.place,))
+                seconds = max(seconds, item.traffic.read_B * way.seconds_per_B)
+        if item.programming is not None and item.programming.occupancy_s > seconds:
+            resource, seconds = PROGRAMMING, item.programming.occupancy_s
+        return (resource, seconds) if seconds > 0 else ("", seconds)
 
     def _resource(self, item: Execution, own: bool) -> str:
         """Crossbars serve their weight alone; copies whose members are all in other nodes have links of their own."""
@@ -342,7 +360,7 @@ class Costing:
         apart = item.operator.copies and self.interconnect.copies_are_apart
         return f"{item.component}: copies" if apart else item.component
 
-    def _step(self, item: Execution, facts: Facts) -> ScheduledOperator:
+    def _step(self, item: Execution, facts: Facts, fetch: Fetch, ahead: tuple[int | None, int]) -> ScheduledOperator:
         cost = item.cost
         edges = []
         for source, whole, _ in facts.sources:
@@ -353,14 +371,6 @@ class Costing:
                 route = move.route
                 held_s = move.size_B * route.seconds_per_B
                 edges.append(Edge(source, whole, route.name, route.head_s, held_s, route.own))
-        fetch, fetch_s = MEMORY, 0.0
-        if item.traffic.read_B > 0:
-            fetch_s = self.memory.busy_s(Traffic(item.traffic.read_B))
-            if self.ports is not None and self.fabric.apart(self.ports, item.place):
-                way = self.fabric.route(self.ports, (item.place,))
-                fetch_s = max(fetch_s, item.traffic.read_B * way.seconds_per_B)
-        if item.programming is not None and item.programming.occupancy_s > fetch_s:
-            fetch, fetch_s = PROGRAMMING, item.programming.occupancy_s
         own = item.placement is not None and item.placement.resident
         return ScheduledOperator(
             name=item.operator.name,
@@ -369,6 +379,8 @@ class Costing:
             tail_s=cost.latency_s - cost.occupancy_s,
             own=own,
             after=tuple(edges),
-            fetch=fetch if fetch_s > 0 else "",
-            fetch_s=fetch_s,
+            fetch=fetch[0],
+            fetch_s=fetch[1],
+            freed_by=ahead[0],
+            pieces=ahead[1],
         )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from tierform.network import spread
 from tierform.simulation.fabric import Fabric, Place, receivers
-from tierform.simulation.schedule import Edge, ScheduledOperator
+from tierform.simulation.schedule_layers import Edge, ScheduledOperator
 
 if TYPE_CHECKING:
     from tierform.network import Flow

@@ -10,6 +10,8 @@ attached.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
+from math import fsum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from tierform.chip.description import Chip
 from tierform.network import LINK_KINDS, AnalyticNetwork
+from tierform.network.ways import Way, remembered
 from tierform.provenance import Assumption
 from tierform.simulation.package_network import network_of
 from tierform.simulation.remember import Bounded
@@ -95,16 +98,6 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class _One:
-    """The transfer of one layer."""
-
-    head_s: float
-    seconds_per_B: float
-    energy_J_per_B: float
-    link_share: Floats
-
-
-@dataclass(frozen=True, slots=True)
 class LinkEnds:
     """Of each link the tile that drives it, the tile that it leads to (-1: a router without one), and its kind."""
 
@@ -121,13 +114,14 @@ class Fabric:
         self._places: dict[tuple[tuple[Tiles, ...], bool, Tiles], Place] = {}
         self._apart: dict[tuple[Place, Place], bool] = {}
         self._routes: dict[tuple[Place, ...], Route] = {}
-        self._ones: dict[tuple[Tiles, ...], _One] = Bounded(200_000)
+        self._ways: dict[tuple[object, ...], Way] = Bounded(20_000)
         self._node: NDArray[np.int32] = np.zeros(1, dtype=np.int32)
         self._tiles = len(chip.tiles)
         made = network_of(chip)
         if made is not None:
             self.network, self._node = made
             self._link_tile = self._tile_of_links()
+        self._nodes_key = self._node.tobytes()
 
     def _tile_of_links(self) -> NDArray[np.int64]:
         """(links,) the tile at the router that drives each link, or -1."""
@@ -193,38 +187,41 @@ class Fabric:
     def _cost(self, source: Place, targets: Sequence[Place]) -> Route:
         assert self.network is not None
         layers = _layers_of(source, targets)
-        costs = []
+        ways = []
         for index in layers:
             goals = receivers(source, targets, index)
             if goals:
-                costs.append(self._one(source.at(index), tuple(goals)))
+                ways.append(self._way(source.at(index), goals))
+        costs = self.network.costs(ways or [self._find_way(source.at(0), [source.at(0)])])  # or nothing travels
         count, each = len(layers), len(layers) * len(targets)
-        share = sum((cost.link_share for cost in costs), np.zeros(self.network.topology.links)) / each
+        share = costs.link_share.sum(axis=0) / each
         return Route(
             name=f"{number_of(source)} > {' + '.join(number_of(target) for target in targets)}",
             targets=tuple(targets),
-            head_s=sum(cost.head_s for cost in costs) / count,
-            seconds_per_B=sum(cost.seconds_per_B for cost in costs) / count,
-            energy_J_per_B=sum(cost.energy_J_per_B for cost in costs) / each,
+            head_s=fsum(costs.head_s) / count,
+            seconds_per_B=fsum(costs.seconds_per_B) / count,
+            energy_J_per_B=fsum(costs.router_J_per_B + costs.link_J_per_B) / each,
             link_share=share,
             where=self._where(share),
             own=source.own or all(target.own for target in targets),
             source=source,
         )
 
-    def _one(self, here: Tiles, goals: tuple[Tiles, ...]) -> _One:
-        key = (here, *goals)
-        found = self._ones.get(key)
+    def _way(self, here: Tiles, goals: list[Tiles]) -> Way:
+        """The way from the tiles of one layer; equal wirings with equal nodes share it."""
+        assert self.network is not None
+        network, key = self.network, (self._nodes_key, here, *goals)
+        found = self._ways.get(key)
         if found is None:
-            assert self.network is not None
-            if len(goals) == 1:
-                cost = self.network.flow_cost(self.nodes(here), self.nodes(goals[0]))
-            else:
-                cost = self.network.multicast_cost(self.nodes(here), [self.nodes(goal) for goal in goals])
-            share = np.asarray(cost.link_share, dtype=np.float64)
-            found = _One(cost.head_latency_s, cost.seconds_per_B, cost.energy_J_per_B, share)
-            self._ones[key] = found
+            find = partial(self._find_way, here, goals)
+            found = self._ways[key] = remembered(network.routing, key, find)
         return found
+
+    def _find_way(self, here: Tiles, goals: list[Tiles]) -> Way:
+        assert self.network is not None
+        if len(goals) == 1:
+            return self.network.flow_way(self.nodes(here), self.nodes(goals[0]))
+        return self.network.multicast_way(self.nodes(here), [self.nodes(goal) for goal in goals])
 
     def _where(self, share: Floats) -> Floats:
         """(tiles,) where the energy of a transfer is spent: at the routers whose links it crosses."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import fsum
 from typing import Any
 
 import numpy as np
@@ -235,9 +236,9 @@ def _figures(chip: Chip, kelvin: Powers, power_W: Powers, iterations: int, gain:
         peak = max(values)
         entry: dict[str, Any] = {
             "name": die.name,
-            "mean_K": sum(values) / len(values),
+            "mean_K": fsum(values) / len(values),
             "peak_K": peak,
-            "power_W": float(sum(power_W[tile.number] for tile in members)),
+            "power_W": float(fsum(power_W[tile.number] for tile in members)),
             "map_K": [values[row : row + columns] for row in range(0, len(values), columns)],
             "limit_K": limit,
             "limit_text": "",

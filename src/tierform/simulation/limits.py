@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from tierform.errors import fail
 from tierform.simulation.costing import MEMORY, PROGRAMMING
 from tierform.simulation.run import Run
-from tierform.simulation.schedule import Edge, Layer, ScheduledOperator, schedule_stage
+from tierform.simulation.schedule import schedule_stage
+from tierform.simulation.schedule_layers import Edge, Layer, ScheduledOperator
 from tierform.simulation.stages import Timed
 from tierform.workload.graph import StageKind
 

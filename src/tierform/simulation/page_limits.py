@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import fsum
 from typing import Any
 
 from tierform.simulation.costing import MEMORY, PROGRAMMING
@@ -31,7 +32,7 @@ def limits_view(run: Run) -> dict[str, Any] | None:
     return {
         "critical_path_s": dict(sorted(path.items(), key=lambda item: -item[1])),
         "stages": [asdict(limit) for limit in found],
-        "sentence": _sentence(gains, sum(limit.seconds for limit in found)),
+        "sentence": _sentence(gains, fsum(limit.seconds for limit in found)),
     }
 
 

@@ -8,6 +8,7 @@ is not a figure of the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -249,7 +250,7 @@ def _operators(run: Run) -> list[View]:
                 "memory_B": (item.traffic.total_B + item.cost.memory_read_B + item.cost.memory_write_B)
                 * booked.times
                 * share,
-                "network_B": sum(move.size_B for move in item.moves) * booked.times * share,
+                "network_B": fsum(move.size_B for move in item.moves) * booked.times * share,
                 "kernel": item.kernel,
             }
         )

@@ -18,9 +18,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
+from math import fsum
 
 from tierform.errors import fail
-from tierform.simulation.schedule import Layer, StageSchedule, schedule_stage
+from tierform.simulation.schedule import StageSchedule, schedule_stage
+from tierform.simulation.schedule_layers import Layer
 
 Run = list[tuple[Layer, int]]
 Bounds = tuple[int, ...]
@@ -37,7 +39,7 @@ def cut_by_time(seconds: Sequence[tuple[float, int, bool]], groups: int) -> Boun
     layers = sum(whole for _, whole in items)
     if groups > layers:
         fail(f"{layers} layers cannot be cut into {groups} pipeline groups", key="pipeline", value=groups)
-    low, high = 0.0, sum(time for time, _ in items)
+    low, high = 0.0, fsum(time for time, _ in items)
     best = _fill(items, groups, high)
     assert best is not None
     for _ in range(60):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import fsum
 from typing import TYPE_CHECKING
 
 from tierform.chip.component import Cost, PoweredBoard
@@ -53,10 +54,10 @@ def held_to_limit(
     `executions`: each with how often it runs in the pass.  `groups` boards of a pipeline share them.
     """
     own = [(item, times) for item, times in executions if item.component == name]
-    operations_J = sum(item.cost.energy_J.get(ARITHMETIC, 0.0) * times for item, times in own) / groups
-    bytes_J = sum((item.cost.total_energy_J - item.cost.energy_J.get(ARITHMETIC, 0.0)) * times for item, times in own)
+    operations_J = fsum(item.cost.energy_J.get(ARITHMETIC, 0.0) * times for item, times in own) / groups
+    bytes_J = fsum((item.cost.total_energy_J - item.cost.energy_J.get(ARITHMETIC, 0.0)) * times for item, times in own)
     bytes_J /= groups
-    clocked_s = min(seconds, sum(_clocked_s(board, item.cost) * times for item, times in own) / groups)
+    clocked_s = min(seconds, fsum(_clocked_s(board, item.cost) * times for item, times in own) / groups)
     clock = clock_of(seconds, clocked_s, operations_J, bytes_J, board.headroom_W)
     if clock == 1.0:
         return 1.0, seconds

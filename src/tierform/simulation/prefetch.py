@@ -15,7 +15,7 @@ Limits: what is fetched leaves when its step ends, not piece by piece; layers be
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, fsum
 
 LAYER_END, LAYER_START = -1, -2  # of the layer before
 PIECES = 8  # of a buffer; assumed
@@ -26,7 +26,7 @@ def freed_by(read_B: Sequence[float], room_B: float) -> list[int | None]:
 
     `read_B` are the bytes that the steps of a layer fetch.
     """
-    whole_B = sum(read_B)
+    whole_B = fsum(read_B)
     found: list[int | None] = []
     before_B = 0.0
     for step, own_B in enumerate(read_B):

@@ -24,16 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.simulation.prefetch import LAYER_START
 from tierform.simulation.schedule_critical import critical_path
+from tierform.simulation.schedule_flat import FlatStage
 from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
+from tierform.simulation.schedule_layers import Run
 from tierform.simulation.schedule_timeline import Piece, Slice, pieces, slices
 
 Times = NDArray[np.float64]
 Ints = NDArray[np.int64]
-BLOCK_INPUT = -1
-BEFORE_INPUT = -2
-PREVIOUS_INPUT = -3
 # (weight of a step on a layer's own resource, spacing of micro-batches in chunks of that weight): the orders tried.
 _ORDERS = ((1, 0.5), (4, 1.0), (16, 1.0), (64, 1.0))
 _ORDERS_OF_ONE = ((1, 0.0), (4, 0.0), (16, 0.0))
@@ -41,56 +39,6 @@ _ORDERS_OF_ONE = ((1, 0.0), (4, 0.0), (16, 0.0))
 MOST_MICRO_BATCHES = 64
 _PERIOD = 16
 _REMEMBERED = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Edge:
-    """What a step waits for: the step `source` of its layer, BLOCK_INPUT, or PREVIOUS_INPUT: that of the layer before.
-
-    `whole` waits for all chunks.  A transfer over `path` takes `head_s` for its head and holds the path for
-    `transfer_s`; an empty path is no transfer.  `own` gives every layer a path of its own.
-    """
-
-    source: int
-    whole: bool = False
-    path: str = ""
-    head_s: float = 0.0
-    transfer_s: float = 0.0
-    own: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class ScheduledOperator:
-    """One operator of a layer on a resource.
-
-    `own` gives every layer a resource of its own (weights in its own crossbars).  `occupancy_s` is for all chunks,
-    `tail_s` what the result needs beyond that.  `fetch_s` of the resource `fetch` (memory) is spent first, prefetched
-    while the step that feeds it waits for its turn or works, or already from the end of the step `freed_by` on.  The
-    step begins with the first of `pieces` of its operands, ends after the last (:mod:`tierform.simulation.prefetch`).
-    """
-
-    name: str
-    resource: str
-    occupancy_s: float
-    tail_s: float = 0.0
-    own: bool = False
-    after: tuple[Edge, ...] = (Edge(BLOCK_INPUT),)
-    fetch: str = ""
-    fetch_s: float = 0.0
-    freed_by: int | None = None
-    pieces: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """The steps of one layer; `output` is the step whose result the next layer takes."""
-
-    name: str
-    steps: tuple[ScheduledOperator, ...]
-    output: int = -1
-
-
-Run = Sequence[tuple[Layer, int]]
 
 
 @dataclass(frozen=True)
@@ -114,7 +62,7 @@ def schedule_stage(
     total = sum(micro_batches)
     if total > MOST_MICRO_BATCHES and not record:
         return StageSchedule(_continued(waves, micro_batches, chunks))
-    flat = _Flat(waves, chunks)
+    flat = FlatStage(waves, chunks)
     if not flat.alike:  # waves of other structure wait for each other
         parts = [
             schedule_stage([wave], (number,), chunks, record=record)
@@ -193,171 +141,10 @@ def _continued(waves: Sequence[Run], micro_batches: Sequence[int], chunks: int) 
     return long + (sum(micro_batches) - sum(few)) * (long - short) / (sum(few) - sum(fewer))
 
 
-class _Flat:
-    """The waves as flat arrays: steps, transfers and fetches of every kind of layer, and a key of their structure."""
-
-    def __init__(self, waves: Sequence[Run], chunks: int) -> None:
-        self.chunks = chunks
-        self.shared: dict[str, int] = {}
-        self.names: list[tuple[str, str, bool]] = []
-        kinds: list[int] = []
-        tables: list[_Kind] = []
-        for number, (layer, count) in enumerate(waves[0]):
-            kinds += [number] * count
-            tables.append(_Kind(layer, self.shared))
-        times = [table.times for table in tables]
-        tails = [table.tails for table in tables]
-        self.alike = True
-        for wave in waves[1:]:
-            others = [
-                _Kind(_like(layer, first), self.shared) for (layer, _), (first, _) in zip(wave, waves[0], strict=True)
-            ]
-            self.alike &= [other.structure for other in others] == [table.structure for table in tables]
-            if not self.alike:
-                return
-            times += [table.times for table in others]
-            tails += [table.tails for table in others]
-        self.kinds = tuple(kinds)
-        self.tables = tables
-        once = np.concatenate([np.array(table.once, dtype=np.bool_) for table in tables])
-        all_once = np.concatenate([once] * len(waves))
-        whole = np.concatenate([np.asarray(item, dtype=np.float64) for item in times])
-        self.time: Times = np.where(all_once, whole, whole / chunks)
-        self.tail: Times = np.concatenate([np.asarray(item, dtype=np.float64) for item in tails])
-        self.steps = len(once)
-        most = max(len(table.times) for table in tables)
-        self.resources = len(self.shared) + len(kinds) * most
-        self.key = (self.kinds, chunks, len(self.shared), tuple(table.structure for table in tables))
-
-
-def _like(layer: Layer, first: Layer) -> Layer:
-    """A layer of a smaller micro-batch with the steps of a larger one: what it does not need takes no time."""
-    own = {step.name: step for step in layer.steps}
-    if list(own) == [step.name for step in first.steps]:
-        return layer
-    steps = []
-    for step in first.steps:
-        known = own.get(step.name)
-        if known is None:
-            edges = tuple(replace(edge, head_s=0.0, transfer_s=0.0) for edge in step.after)
-            steps.append(replace(step, occupancy_s=0.0, tail_s=0.0, fetch_s=0.0, after=edges))
-        else:
-            steps.append(replace(known, after=_edges_like(known, step, layer, first)))
-    return Layer(layer.name, tuple(steps), first.output)
-
-
-def _edges_like(known: ScheduledOperator, step: ScheduledOperator, layer: Layer, first: Layer) -> tuple[Edge, ...]:
-    """The edges of the larger layer's step with the times of the smaller one's, where it has them."""
-
-    def giver(edge: Edge, of: Layer) -> str:
-        return "" if edge.source < 0 else of.steps[edge.source].name
-
-    times = {(giver(edge, layer), edge.path): edge for edge in known.after}
-    found = []
-    for edge in step.after:
-        same = times.get((giver(edge, first), edge.path))
-        head_s, transfer_s = (same.head_s, same.transfer_s) if same else (0.0, 0.0)
-        found.append(replace(edge, head_s=head_s, transfer_s=transfer_s))
-    return tuple(found)
-
-
-class _Kind:
-    """One kind of layer: its steps with the transfers and fetches that they need as steps of their own."""
-
-    __slots__ = ("edges", "names", "once", "output", "own", "resource", "shown", "structure", "tails", "times")
-
-    def __init__(self, layer: Layer, shared: dict[str, int]) -> None:
-        self.times: list[float] = []
-        self.tails: list[float] = []
-        self.once: list[bool] = []
-        self.own: list[bool] = []
-        self.resource: list[int] = []
-        self.edges: list[tuple[tuple[int, bool], ...]] = []
-        self.names: list[tuple[str, str]] = []
-        self.shown: list[int] = []
-        place: list[int] = []
-        sent: dict[tuple[int, str], int] = {}
-        for step in layer.steps:
-            edges: list[tuple[int, bool]] = []
-            for edge in step.after or (Edge(BLOCK_INPUT),):
-                source = place[edge.source] if edge.source >= 0 else edge.source
-                if edge.path:
-                    key = (edge.source, edge.path)
-                    if key not in sent:
-                        sent[key] = self._add(
-                            edge.path, edge.own, edge.transfer_s, edge.head_s, ((source, False),), shared
-                        )
-                    source = sent[key]
-                edges.append((source, edge.whole))
-            waits = tuple(dict.fromkeys(edges))
-            needed = waits
-            if step.fetch:
-                giver = waits[0][0]
-                before = ((BEFORE_INPUT, False),) if giver < 0 else tuple((e, False) for e, _ in self.edges[giver])
-                before = _before(step.freed_by, place, giver, before)
-                first_s = step.fetch_s / step.pieces
-                fetch = last = self._add(step.fetch, False, first_s, 0.0, before, shared, once=True)
-                if step.pieces > 1:
-                    rest_s = step.fetch_s - first_s
-                    last = self._add(step.fetch, False, rest_s, 0.0, ((fetch, False),), shared, once=True)
-                needed = (*waits, (fetch, False))
-            at = self._add(step.resource, step.own, step.occupancy_s, step.tail_s, needed, shared)
-            self.names[-1] = (step.resource, step.name)
-            self.shown.append(at)
-            if step.fetch and step.pieces > 1:  # no time of its own: the last piece is worked on when it is there
-                piece_s = step.occupancy_s / step.pieces + step.tail_s
-                end = self._add(step.fetch, False, 0.0, piece_s, ((last, False),), shared, once=True)
-                at = self._add(step.resource, step.own, 0.0, 0.0, ((at, False), (end, False)), shared)
-            place.append(at)
-        self.output = place[layer.output % len(place)]
-        self.structure = (tuple(self.resource), tuple(self.once), tuple(self.own), tuple(self.edges), self.output)
-
-    def _add(
-        self,
-        resource: str,
-        own: bool,
-        time_s: float,
-        tail_s: float,
-        edges: tuple[tuple[int, bool], ...],
-        shared: dict[str, int],
-        once: bool = False,
-    ) -> int:
-        self.times.append(time_s)
-        self.tails.append(tail_s)
-        self.once.append(once)
-        self.own.append(own)
-        self.resource.append(-1 if own else shared.setdefault(resource, len(shared)))
-        self.edges.append(edges)
-        self.names.append((resource, ""))
-        return len(self.times) - 1
-
-    def levels(self, weight: int, chunks: int, heavy: Sequence[bool]) -> list[int]:
-        """Virtual time of each step's first chunk after the layer's start."""
-        levels: list[int] = []
-        for edges in self.edges:
-            level = 0
-            for source, whole in edges:
-                given = levels[source] + (weight if heavy[source] else 1) if source >= 0 else 0
-                level = max(level, given + (weight * (chunks - 1) if whole else 0))
-            levels.append(level)
-        return levels
-
-
-def _before(
-    freed_by: int | None, place: list[int], giver: int, before: tuple[tuple[int, bool], ...]
-) -> tuple[tuple[int, bool], ...]:
-    """What a fetch waits for: the end of the step that frees its room, where that comes before what is usual."""
-    if freed_by is None:
-        return before
-    if freed_by < 0:
-        return ((PREVIOUS_INPUT if freed_by == LAYER_START else BEFORE_INPUT, False),)
-    return ((place[freed_by], True),) if place[freed_by] < giver else before
-
-
 _orders: OrderedDict[object, Events] = OrderedDict()
 
 
-def _events(flat: _Flat, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
+def _events(flat: FlatStage, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
     """The events of a structure in one service order; remembered, since it depends on no duration."""
     key = (flat.key, micro_batches, weight, spacing)
     found = _orders.get(key)

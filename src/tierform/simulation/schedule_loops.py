@@ -88,17 +88,20 @@ def order(
                 if step_once[giver]:
                     when = 0
                 found = place[((micro * layers + layer) * most + source) * chunks + when]
-            elif source == PREVIOUS_INPUT:
+            elif source <= PREVIOUS_INPUT:  # or EARLY_INPUT
                 if layer > 1:
                     giver = output[kinds[layer - 2]]
                     found = place[((micro * layers + layer - 2) * most + giver) * chunks + c]
             elif layer > 0:
                 giver = output[kinds[layer - 1]]
+                back = 1
                 if source == BEFORE_INPUT:
                     giver = edge_source[edge_at[step_at[kinds[layer - 1]] + giver]]
                     when = 0
+                    if giver < 0 and layer > 1:  # the layer before begins with its output
+                        back, giver = 2, output[kinds[layer - 2]]
                 if giver >= 0:
-                    found = place[((micro * layers + layer - 1) * most + giver) * chunks + when]
+                    found = place[((micro * layers + layer - back) * most + giver) * chunks + when]
             if found >= 0:
                 waits[at] = found
                 at += 1

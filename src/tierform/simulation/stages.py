@@ -7,7 +7,7 @@ a tier beyond it, it takes that long.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -99,6 +99,8 @@ class Stages:
         """How often a block is done over all pipeline groups: every group reduces the gradients of its layers."""
         if block.kind is not BlockKind.GRADIENTS or not self.bounds:
             return 1.0
+        if block.operators[0].weight is not None:  # of copies of a tied weight
+            return float(block.operators[0].participants)
         partial = not block.operators[0].copies
         split = self.workload.parallelism
         members = block.operators[0].participants
@@ -137,15 +139,6 @@ class Stages:
             split = self.workload.parallelism
             made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.data)[:2]
         made.schedule = self.schedule(made, waves, made.send_s, record=self.record)
-        plain = [[_one_step_ahead(segment) for segment in wave] for wave in waves]
-        if any(
-            mine is not own
-            for wave, owns in zip(plain, waves, strict=True)
-            for mine, own in zip(wave, owns, strict=True)
-        ):
-            other = self.schedule(made, plain, made.send_s, record=self.record)
-            if other.makespan_s < made.schedule.makespan_s:
-                made.waves, made.schedule = plain, other
         self._traffic(made)
         return made
 
@@ -260,17 +253,6 @@ class Stages:
             if crossbars:
                 times.append(part.programming_cost(crossbars).latency_s)
         return max(times)
-
-
-def _one_step_ahead(segment: Segment) -> Segment:
-    """The same with operands fetched one step ahead only.
-
-    The memory serves in a fixed order: where many micro-batches pass, a fetch far ahead may hold up one that is needed.
-    """
-    if not any(step.fetch and (step.pieces > 1 or step.freed_by is not None) for step in segment.layer.steps):
-        return segment
-    steps = tuple(replace(step, freed_by=None, pieces=1) for step in segment.layer.steps)
-    return replace(segment, layer=replace(segment.layer, steps=steps))
 
 
 def learning_crossbars(mapping: Mapping, component: str) -> int:

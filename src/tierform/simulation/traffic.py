@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import fsum
 from typing import TYPE_CHECKING, Any
 
 from tierform.chip.component import ONCE, Refetch
@@ -130,7 +131,7 @@ class MemoryBehind:
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
         self.tiers += [*self.devices, *([host] if host else [])]
         self._nearest = None if self.inside or not self.devices else self.devices[0]
-        self.on_chip_B = float(sum(part.sram_capacity_B for part in chip.can.buffers.values()))
+        self.on_chip_B = float(fsum(part.sram_capacity_B for part in chip.can.buffers.values()))
 
     @property
     def nearest(self) -> MemoryDevice | CxlDevice | None:
@@ -159,8 +160,14 @@ class MemoryBehind:
         last = len(operator.inputs) - 1
         spilled = self._overflow_B(operator)
         if refetch == ONCE:
-            read = operator.count * sum(o.size_B for o in operator.inputs if _of_memory(o, kept)) + spilled
-            write = operator.count * sum(o.size_B for o in operator.outputs if _stays(o)) + spilled
+            read_B = write_B = 0
+            for operand in operator.inputs:
+                if not kept if operand.role is Role.WEIGHT else _stays(operand):
+                    read_B += operand.size_B
+            for operand in operator.outputs:
+                if _stays(operand):
+                    write_B += operand.size_B
+            read, write = operator.count * read_B + spilled, operator.count * write_B + spilled
             return Traffic(float(read), float(write)) if read or write else NOTHING
         read = write = 0.0
         for place, operand in enumerate(operator.inputs):
@@ -229,7 +236,7 @@ class MemoryBehind:
         """Standby and refresh of all devices."""
         used = [busy_s] + [0.0] * len(self.devices)
         return float(
-            sum(d.background_energy_J(total_s, min(b, total_s)) for d, b in zip(self.devices, used, strict=False))
+            fsum(d.background_energy_J(total_s, min(b, total_s)) for d, b in zip(self.devices, used, strict=False))
         )
 
     # -- what does not fit nearby -------------------------------------------------------------------------------
@@ -310,11 +317,6 @@ def _gradient_of_weight(operand: Operand) -> bool:
 def _stays(operand: Operand) -> bool:
     """Whether it waits in memory between operators: the cache of keys and values, gradients of weights."""
     return operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
-
-
-def _of_memory(operand: Operand, kept: bool) -> bool:
-    """Whether an input comes from memory; `kept` weights do not."""
-    return not kept if operand.role is Role.WEIGHT else _stays(operand)
 
 
 def _part(operator: Operator, operand: Operand) -> str:

@@ -140,7 +140,7 @@ def _operator(booked: Booked, scale: int) -> OperatorResult:
         energy_J=(cost.total_energy_J + item.floor_J) * times,
         operations=cost.operations * times,
         memory_B=(item.traffic.total_B + cost.memory_read_B + cost.memory_write_B) * times,
-        network_B=sum(move.size_B for move in item.moves) * times,
+        network_B=fsum(move.size_B for move in item.moves) * times,
         utilization=cost.utilization,
         kernel=item.kernel,
     )
@@ -202,7 +202,7 @@ def roofline(run: Run) -> dict[str, object]:
     for booked in run.ledger.booked:
         item, cost = booked.execution, booked.execution.cost
         moved = cost.memory_read_B + cost.memory_write_B + item.traffic.total_B
-        moved += sum(move.size_B for move in item.moves)
+        moved += fsum(move.size_B for move in item.moves)
         if moved > 0 and cost.occupancy_s > 0 and cost.operations > 0:
             points[f"{item.component}: {item.operator.name}"] = [
                 cost.operations / moved,

@@ -110,7 +110,7 @@ class PackageNodes:
             out = _prism((outer_m - along) / 4, k, (outer_m + 3 * across) / 4 * plate.thickness_m)
             node = self._node(f"{name} {compass}", layer, self._trapezoid(outer_m, side) * plate.thickness_m, plate)
             halves = self._edges(layer, side, k, plate.thickness_m)
-            whole = sum(1.0 / half for _, half in halves)
+            whole = math.fsum(1.0 / half for _, half in halves)
             for edge, half in halves:
                 self._join(edge, node, half + half * whole * out)
             nodes.append(node)

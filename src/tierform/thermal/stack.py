@@ -285,7 +285,7 @@ def region_problems(
     for first, second, area in overlapping:
         what = f"overlaps {first.name!r} by {area * 1e6:.4g} mm²"
         yield Problem(what, file, at.get(second.name), f"{where}/{second.name}", fix="Move or shrink one of the two.")
-    missing = width_m * height_m - sum(region.area_m2 for region in good)
+    missing = width_m * height_m - math.fsum(region.area_m2 for region in good)
     if cover and good and not overlapping and missing > 1e-4 * width_m * height_m:
         yield Problem(
             f"the blocks leave {missing * 1e6:.4g} mm² of the die ({missing / (width_m * height_m):.2%}) uncovered",

@@ -25,8 +25,8 @@ from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layers import Pass
-from tierform.workload.layout import EqualLayers, Plan, lay_out, reduction_blocks, weights_of
-from tierform.workload.memory import BlockMemory, even_cut
+from tierform.workload.layout import EqualLayers, Plan, borrowed_by, lay_out, weights_of
+from tierform.workload.memory import BlockMemory, Borrowed, even_cut
 from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
 from tierform.workload.operator import Phase, Role
@@ -38,6 +38,7 @@ from tierform.workload.parallel import (
     Parallelism,
     parts_of,
 )
+from tierform.workload.reductions import reduction_blocks
 from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.task import FineTuning, Inference, SequenceGroup, Step, Task, resolved_precision
 from tierform.workload.teacher import teaching
@@ -272,8 +273,10 @@ def _update(
     plan: Plan, task: FineTuning, segments: list[EqualLayers], weights: tuple[Weight, ...], memory: Memory
 ) -> tuple[Block, ...]:
     blocks = []
+    copied = borrowed_by(segments) if plan.parallelism.pipeline > 1 else {}
     for segment in segments:
         own = [w for w in weights if w.trainable and w.block == segment.name]
+        own += [w for w in copied.get(segment.name, ()) if w.trainable]
         if own:
             copies = plan.parallelism.data if plan.parallelism.zero else 1
             operators = update_operators(own, optimizer_of(task), plan.precision, copies)
@@ -326,6 +329,7 @@ def _memory(
         for parts in zip(*laid_out[0], strict=True):
             saved[parts[0].name] = tuple(segment.layout.saved_B for segment in parts)
     found = []
+    borrowed = borrowed_by(segments)
     for segment in segments:
         own = [w for w in weights if w.block == segment.name]
         held = cache if _writes_cache(segment) and model.generative else 0
@@ -345,6 +349,10 @@ def _memory(
                 workspace_B=workspace.get(segment.name, 0),
                 moving_B=unscattered_B(own, plan.precision, split) + (whole if layer else 0) + made_B,
                 root_B=0 if layer else whole,
+                borrowed=tuple(
+                    Borrowed(w.name, w.block, states_of([w], task, plan.precision, 0, split))
+                    for w in borrowed.get(segment.name, ())
+                ),
             )
         )
     return tuple(found)

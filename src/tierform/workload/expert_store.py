@@ -10,6 +10,7 @@ Limits: assignments of a token are drawn independently, and the cache is static:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 from tierform.errors import Problem, TierformError
 
@@ -38,16 +39,16 @@ class ExpertStore:
         """Each expert's share of the assignments, the largest first."""
         if not self.routing:
             return (1.0 / experts,) * experts
-        total = sum(self.routing)
+        total = fsum(self.routing)
         return tuple(sorted((one / total for one in self.routing), reverse=True))
 
     def hits(self, experts: int) -> float:
         """The share of assignments whose expert is in the chip's memory."""
         near = int(self.cached * experts)
-        return sum(self.shares(experts)[:near])
+        return fsum(self.shares(experts)[:near])
 
     def touched(self, tokens: int, experts: int, per_token: int) -> int:
         """Expected number of different experts that so many tokens use, at least those of one token."""
         chances = (min(1.0, share * per_token) for share in self.shares(experts))
-        expected = sum(1.0 - (1.0 - chance) ** tokens for chance in chances)
+        expected = fsum(1.0 - (1.0 - chance) ** tokens for chance in chances)
         return max(per_token, min(experts, round(expected)))

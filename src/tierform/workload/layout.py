@@ -6,24 +6,21 @@ needs no input gradient), so runs of equal layers become one segment with a coun
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
 from tierform.workload.graph import Block, Weight
 from tierform.workload.layers import Pass, Section, Streams
-from tierform.workload.memory import BlockKind, BlockMemory, even_cut
+from tierform.workload.memory import BlockKind
 from tierform.workload.methods import learning
 from tierform.workload.models import Model
-from tierform.workload.operator import Operator, Phase, Role
-from tierform.workload.ops.optimizer import gradient_reduction
+from tierform.workload.operator import Operator, Role
 from tierform.workload.parallel import ALONE, Parallelism
 from tierform.workload.precision import PrecisionPlan
 from tierform.workload.reduced import left_out
 from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_B
-from tierform.workload.sharding import gathers_of, kept_numbers
 from tierform.workload.spread import Spread
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
@@ -332,6 +329,22 @@ def weights_of(segments: list[EqualLayers]) -> tuple[Weight, ...]:
     return tuple(found)
 
 
+def borrowed_by(segments: Sequence[EqualLayers]) -> dict[str, tuple[Weight, ...]]:
+    """For each block that uses weights of blocks before it (a head tied to the embedding): these, as their owner's."""
+    owners: dict[str, str] = {}
+    found: dict[str, tuple[Weight, ...]] = {}
+    for segment in segments:
+        if segment.layered:
+            continue
+        own = segment.layout.tape.parameters
+        shared = tuple(weight_of(w, owners[name], 1) for name, w in own.items() if name in owners)
+        if shared:
+            found[segment.name] = shared
+        for name in own:
+            owners.setdefault(name, segment.name)
+    return found
+
+
 def weight_of(w: Parameter, block: str, layers: int) -> Weight:
     """A parameter as one of a block of equal layers."""
     return Weight(
@@ -350,45 +363,3 @@ def weight_of(w: Parameter, block: str, layers: int) -> Weight:
         partial=w.partial,
         spread=w.spread,
     )
-
-
-def reduction_blocks(
-    weights: Sequence[Weight], memory: Sequence[BlockMemory], plan: PrecisionPlan, split: Parallelism
-) -> tuple[tuple[Block, ...], tuple[Block, ...]]:
-    """What comes before and after the update.
-
-    Before: all-reduces of partial sums over the tensor group, of gradients over the copies.  Where states are sharded,
-    gradients are scattered instead (those that are sharded themselves were, in the backward pass) and weights are
-    gathered after the update.  Sizes are those of the pipeline group with most of them when layers are shared evenly.
-    """
-    groups: list[Counter[str]] = [Counter() for _ in range(split.pipeline)]
-    for number, part in enumerate(even_cut(memory, split.parts)):
-        groups[number % split.pipeline].update(dict(part))
-    learned = [w for w in weights if w.trainable and w.spread == 1]
-    spread = [w for w in weights if w.trainable and w.spread > 1]
-
-    def largest(chosen: list[Weight], copies: int) -> int:
-        """Numbers of which each of so many copies keeps a part."""
-        return max(sum(kept_numbers(w, copies) * group[w.block] for w in chosen) for group in groups)
-
-    before, after = [], []
-    partial = largest([w for w in learned if w.partial], split.data if split.zero > 1 else 1)
-    form = plan.weight_gradients
-    if partial:
-        made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
-        before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if learned and split.data > 1 and split.zero < 2 and not split.overlap:
-        number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
-        made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
-        name = "gradients.copies" if before else "gradients"
-        before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
-    if spread and split.data > spread[0].spread:  # each expert stands on some of the copies
-        made = gradient_reduction(
-            "gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True
-        )
-        before.append(Block("gradients.experts" if before else "gradients", 1, (made,), BlockKind.GRADIENTS))
-    if split.zero in (1, 2):
-        most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))
-        own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]
-        after.append(Block("weights", 1, gathers_of(own, split.data, Phase.UPDATE), BlockKind.GRADIENTS))
-    return tuple(before), tuple(after)

@@ -5,7 +5,8 @@ group that runs all forward passes before the first backward keeps those of ever
 one-forward-one-backward group g of p keeps those of min(p - g, M) of M micro-batches (Narayanan et al., 2021).  With
 m interleaved parts in each group it has passed 2 (p - 1 - g) + (m - 1) p + 1 parts forward before the first goes back:
 in the first group 1 + (p - 1) / (p m) times what all layers of a group keep for p micro-batches (Korthikanti et al.,
-2022).  One layer at a time needs workspace on top: what is alive while it runs, forward or backward, and was not saved;
+2022).  A weight that two groups use (a tied embedding) stands in both, with its states (Narayanan et al., 2021).  One
+layer at a time needs workspace on top: what is alive while it runs, forward or backward, and was not saved;
 and two layers at a time are whole where weights or gradients are sharded.
 """
 
@@ -53,12 +54,24 @@ class Footprint:
 
 
 @dataclass(frozen=True, slots=True)
+class Borrowed:
+    """A weight of another block, its `owner`, that a block uses too (a head tied to the embedding).
+
+    A pipeline group without the owner keeps a copy: its `states`.
+    """
+
+    weight: str
+    owner: str
+    states: Footprint
+
+
+@dataclass(frozen=True, slots=True)
 class BlockMemory:
     """Bytes of one of `layers` equal layers of a block on one chip.
 
     `states` is what stays for the whole task.  `saved_B` is kept for the backward pass, for one micro-batch of each
     wave; `workspace_B` is the largest need beside it while the layer runs.  Of sharded states `moving_B` are whole
-    while one or two layers run, `root_B` for the whole of a pass.
+    while one or two layers run, `root_B` for the whole of a pass.  `borrowed` weights are those of other blocks.
     """
 
     block: str
@@ -69,6 +82,7 @@ class BlockMemory:
     workspace_B: int = 0
     moving_B: int = 0
     root_B: int = 0
+    borrowed: tuple[Borrowed, ...] = ()
 
 
 Held = tuple[BlockMemory, int, tuple[int, ...]]  # a block, its layers in a group, micro-batches kept of each wave
@@ -122,6 +136,12 @@ def _group(blocks: Sequence[Held]) -> Footprint:
         parts["activations"] += layers * sum(size * number for size, number in zip(memory.saved_B, kept, strict=False))
         parts["activations"] += memory.root_B
         moving = sorted([*moving, *[memory.moving_B] * min(layers, 2)])[-2:]
+    owners, copies = {memory.block for memory, _, _ in blocks}, {}
+    for memory, _, _ in blocks:
+        copies.update({item.weight: item.states for item in memory.borrowed if item.owner not in owners})
+    for states in copies.values():
+        for name, size in states.parts().items():
+            parts[name] += size
     parts["activations"] += sum(moving)
     parts["activations"] += max((memory.workspace_B for memory, layers, _ in blocks if layers), default=0)
     return Footprint(**parts)

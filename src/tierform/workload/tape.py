@@ -42,6 +42,7 @@ class Value:
     cut: bool = False
     scores: bool = False
     root: Value | None = None
+    _operand: Operand | None = field(default=None, init=False, repr=False)
 
     @property
     def elements(self) -> int:
@@ -50,7 +51,12 @@ class Value:
 
     def operand(self, shape: Shape | None = None) -> Operand:
         """This tensor as an operand (in another shape of it, where given)."""
-        return Operand(self.name, shape or self.shape, self.precision, self.role)
+        if shape is not None and shape != self.shape:
+            return Operand(self.name, shape, self.precision, self.role)
+        made = self._operand
+        if made is None or made.shape is not self.shape or made.role is not self.role:
+            made = self._operand = Operand(self.name, self.shape, self.precision, self.role)
+        return made
 
     def view(self, shape: Shape | None = None) -> Value:
         """The same memory under another shape or in another part of the network."""

@@ -164,6 +164,7 @@ def test_how_long_does_a_pipeline_take_whose_parts_take_turns() -> None:
     assert fourth_b == 3_183_900
     # Three sends of 48 bytes for each sequence and direction.
     assert result.energy_J_by_component["links"] * 1e12 == pytest.approx(100 * 2 * 2 * 3 * 48)
-    # Update: embedding, two layers on the first group.
-    assert seconds(result, "update") == pytest.approx(280 * (208 + 1200))
+    # Update: gradients of the 80 numbers that head and words share are added up; embedding, two layers on the first
+    # group.
+    assert seconds(result, "update") == pytest.approx(2 * US + 160 * 100 + 280 * (208 + 1200))
     assert result.memory_footprint_B["weights"] == 2 * (208 + 1200)

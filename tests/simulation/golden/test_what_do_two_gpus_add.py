@@ -101,8 +101,9 @@ def test_how_long_do_two_groups_of_a_pipeline_take() -> None:
     forward = in_line(FIRST_PS, LAYER_PS + 1920 + 2680 + 1920)
     assert forward == 1_113_060
     assert seconds(training, "forward") == pytest.approx(forward)
-    # Update: the first group has words, positions and a layer, 808 weights of 280 ps; the second 616 beside it.
-    assert seconds(training, "update") == pytest.approx(280 * 808)
+    # The head is tied to the words: both groups have these 80 numbers, and add up gradients of 160 bytes before the
+    # update.  The first group has words, positions and a layer, 808 weights of 280 ps; the second 696 beside it.
+    assert seconds(training, "update") == pytest.approx(2 * US + 160 * 100 + 280 * 808)
 
 
 def test_what_do_sends_cost() -> None:
@@ -112,8 +113,11 @@ def test_what_do_sends_cost() -> None:
     training = run(TRAINING, split=Parallelism(pipeline=2), micro_batches=2)
     # Forward twice 48 bytes, backward as many.
     assert training.energy_J_by_component["links"] * 1e12 == pytest.approx(100 * (2 * 48 + 2 * 48))
+    # Gradients of the words: both groups send 160 bytes in the two steps of their all-reduce.
+    assert training.energy_J_by_component["interconnect"] * 1e12 == pytest.approx(100 * 2 * 160)
     assert training.memory_footprint_B["weights"] == 2 * 808
-    assert training.operations == run(TRAINING, micro_batches=2).operations
+    # The second copy of 80 words' numbers is updated, too: 14 operations each.
+    assert training.operations == run(TRAINING, micro_batches=2).operations + 14 * 80
     # Both boards idle all the time.
     idle = training.energy_J_by_part["gpu: idle and leakage"]
     assert idle == pytest.approx(2 * training.latency_s)

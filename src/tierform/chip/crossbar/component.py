@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import fsum
 
 from pydantic import BaseModel
 
@@ -209,7 +210,7 @@ class CrossbarTiles:
         parts = [part for part in self.parameters.parts.values() if part.charge == "element" and part.energy]
         if not parts or self.parameters.activation_rate is None:
             return None
-        return sum(part.energy.value for part in parts if part.energy)
+        return fsum(part.energy.value for part in parts if part.energy)
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
         """One pass of all input vectors; see the module's text."""
@@ -270,7 +271,9 @@ class CrossbarTiles:
         if operator.transposed:  # columns are driven and rows are read
             driven, sampled = sampled / slow, float(driven)
         reads = arrays * vectors * slow * reading.cycles
-        results = operator.count * vectors * (operator.n * -(-operator.k // p.rows))
+        # Each array that adds up a part of a result gives one: those below each other, or transposed beside each other.
+        parts = across / layout.stacked if operator.transposed else along
+        results = operator.count * vectors * operator.n * parts
         into = float(operator.input_B - operator.weight_B)
         out = float(operator.output_B)
         counts = (
@@ -354,7 +357,7 @@ class CrossbarTiles:
         """All tiles, without what the network's area counts (`beside_tile`)."""
         from tierform.chip.crossbar.tile import area_by_part
 
-        return self.units * sum(area_by_part(self.parameters, beside=False).values())
+        return self.units * fsum(area_by_part(self.parameters, beside=False).values())
 
     def leakage_W(self, temperature_K: Kelvin) -> Kelvin:
         """Leakage with temperature, and idling.

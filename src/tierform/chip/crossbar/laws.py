@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from math import fsum
 
 from tierform.chip.crossbar.parameters import CrossbarParameters, PartFile
 from tierform.chip.crossbar.tile import area_by_part
@@ -59,7 +60,7 @@ def scaled(parameters: CrossbarParameters, given: CrossbarParameters, own: Abstr
     if made.parameters is given:
         return made
     assert isinstance(made.parameters, CrossbarParameters)
-    grown = sum(area_by_part(made.parameters).values()) / (sum(area_by_part(given).values()) or 1.0)
+    grown = fsum(area_by_part(made.parameters).values()) / (fsum(area_by_part(given).values()) or 1.0)
     if grown == 1.0 or not found.constant(("leakage",), parameters.leakage, grown, _LEAKAGE):
         return made
     leakage = found.changes[("leakage",)]

@@ -7,6 +7,7 @@ the array reads imply).  TOPS count two operations a multiply-accumulate on a co
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import fsum
 
 from tierform.chip.crossbar.layout import CrossbarLayout
 from tierform.chip.crossbar.parameters import CrossbarParameters, PartFile
@@ -94,7 +95,7 @@ def peak(parameters: CrossbarParameters, weight_bits: int, input_bits: int, *, b
     if bytes_moved:
         into, out = p.rows * input_bits / 8, weights / p.rows * input_bits / 8
         counts |= {"input-byte": into, "output-byte": out, "byte": into + out}
-    energy = sum(
+    energy = fsum(
         counts.get(part.charge, 0.0) * part.energy.value for part in p.parts.values() if part.energy is not None
     )
     operations = 2.0 * weights
@@ -108,4 +109,4 @@ def mac_energy_at_full_load(parameters: CrossbarParameters, weight_bits: int, in
     layout = CrossbarTiles("tile", 1, parameters).layout(weight_bits)
     seconds = read(parameters, input_bits, parameters.rows).seconds
     macs = parameters.crossbars * weights_per_crossbar(parameters, layout)
-    return sum(power_by_part(parameters).values()) * seconds / macs
+    return fsum(power_by_part(parameters).values()) * seconds / macs

@@ -176,9 +176,19 @@ def _muon(weight: Weight, plan: PrecisionPlan) -> list[Operator]:
 
 
 def gradient_reduction(
-    name: str, elements: int, precision: str, participants: int, *, copies: bool, scattered: bool = False
+    name: str,
+    elements: int,
+    precision: str,
+    participants: int,
+    *,
+    copies: bool,
+    scattered: bool = False,
+    weight: str | None = None,
 ) -> Operator:
-    """The all-reduce of so many gradient values before the update; `scattered`: each member keeps its part alone."""
+    """The all-reduce of so many gradient values before the update; `scattered`: each member keeps its part alone.
+
+    `weight` names the one whose copies in several pipeline groups take part.
+    """
     gradients = Operand(name, (elements,), precision, Role.GRADIENT, trainable=True)
     kept = replace(gradients, shape=(elements // participants,)) if scattered else gradients
     collective = "reduce_scatter" if scattered else "all_reduce"
@@ -190,6 +200,7 @@ def gradient_reduction(
         (gradients,),
         (kept,),
         operations_per_element=0.0,
+        weight=weight,
         collective=collective,
         participants=participants,
         copies=copies,

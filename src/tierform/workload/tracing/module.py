@@ -20,13 +20,14 @@ from typing import TYPE_CHECKING, Any
 from tierform.errors import MissingDependency, TierformError, fail
 from tierform.workload.footprint import peak_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
-from tierform.workload.layout import read_by, reduction_blocks, weight_of, with_rest, written_by
+from tierform.workload.layout import read_by, weight_of, with_rest, written_by
 from tierform.workload.memory import BlockKind, BlockMemory, even_cut
 from tierform.workload.models import Model
 from tierform.workload.operator import Operator, Phase, Role
 from tierform.workload.ops.optimizer import update_operators
 from tierform.workload.parallel import ALONE, Parallelism, split_problems
 from tierform.workload.precision import PrecisionPlan
+from tierform.workload.reductions import reduction_blocks
 from tierform.workload.reverse import Reverse, kept_and_recomputed
 from tierform.workload.sharding import backward_stages, gathered_B, sharded_backward, unscattered_B, with_gathers
 from tierform.workload.tape import Learning, Tape, Value
