@@ -214,15 +214,15 @@ function Figures({ one }: { one: Service }) {
     <>
       <section><h2>What a request waits for</h2><table class="grid"><thead><tr><th scope="col" /><th scope="col" class="n">Median</th><th scope="col" class="n">95 %</th><th scope="col" class="n">99 %</th></tr></thead>
         <tbody>{WAITS.map(([name, title]) => <tr><th scope="row">{title}</th><td class="n">{seconds(service[name].p50)}</td><td class="n">{seconds(service[name].p95)}</td><td class="n">{seconds(service[name].p99)}</td></tr>)}</tbody></table></section>
-      <section><h2>Requests<span>{count(service.requests)}</span></h2><table class="kv"><tbody>
+      <section><h2>Requests<span>{count(service.requests)}</span></h2><table class="kv keep"><tbody>
         {Object.entries(service.counts).map(([name, n]) => <tr><th scope="row">{name}</th><td>{count(n)}</td></tr>)}
         {view?.arrivals.rate_per_s && <tr><th scope="row">came a second</th><td>{rate(view.arrivals.rate_per_s)}</td></tr>}
         <tr><th scope="row">done a second</th><td>{rate(service.requests_per_s)}</td></tr>
         <tr><th scope="row">put out of a batch again</th><td>{count(service.preemptions)}</td></tr>
         <tr><th scope="row">prompt tokens found in the cache</th><td>{percent(service.prefix_hit_share)}</td></tr></tbody></table></section>
       {energy.length > 0 && <section><h2>Energy<span>{si(service.energy_J ?? 0, 'J')}</span></h2><table class="bars"><tbody>{energy.slice(0, 6).map(([name, joules]) => <tr style={{ '--w': `${(100 * joules) / Math.max(energy[0]![1], 1e-300)}%` }}><th scope="row">{name}</th><td class="n">{si(joules, 'J')}</td></tr>)}</tbody></table></section>}
-      {service.capacity.length > 0 && <section><h2>Memory of a replica</h2><table class="kv"><tbody>{service.capacity.map(([name, text]) => <tr><th scope="row">{name}</th><td>{text}</td></tr>)}</tbody></table></section>}
-      <section><details><summary>The engine's settings</summary><table class="kv"><tbody>{Object.entries(service.engine).map(([name, value]) => <tr><th scope="row">{name.replaceAll('_', ' ')}</th><td>{typeof value === 'number' ? value.toLocaleString('en') : String(value ?? '–')}</td></tr>)}</tbody></table></details></section>
+      {service.capacity.length > 0 && <section><h2>Memory of a replica</h2><table class="kv keep"><tbody>{service.capacity.map(([name, text]) => <tr><th scope="row">{name}</th><td>{text}</td></tr>)}</tbody></table></section>}
+      <section><details><summary>The engine's settings</summary><table class="kv keep"><tbody>{Object.entries(service.engine).map(([name, value]) => <tr><th scope="row">{name.replaceAll('_', ' ')}</th><td>{typeof value === 'number' ? value.toLocaleString('en') : String(value ?? '–')}</td></tr>)}</tbody></table></details></section>
       {service.notes.length > 0 && <section><h2>Notes</h2><ul class="notes">{service.notes.map((note) => <li>{note}</li>)}</ul></section>}
     </>
   )
