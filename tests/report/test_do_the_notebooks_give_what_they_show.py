@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-from report.notebooks import EXAMPLES, kept, run, texts
+from notebooks import EXAMPLES, kept, run, texts
 
 NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 NEEDS = {"compress-and-predict": ("torch", "transformers")}
