@@ -17,7 +17,7 @@ export type Told =
   | { event: 'service'; service: Service }
   | { event: 'text'; name: string; text: string }
   | ({ event: 'fit' } & FitRow)
-export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string }
+export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string; low?: number; high?: number; law?: string }
 
 /** Runs a task; each event goes to `tell`.  Returns what stops it. */
 export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number }, tell: (told: Told) => void): () => void {

@@ -119,3 +119,10 @@ def test_are_many_points_thinned_with_the_front_whole(study: Study, monkeypatch:
     assert len(numbers) <= 40 and thin["counts"]["done"] == 80  # type: ignore[index, call-overload]
     before = column(whole["points"]["number"])  # type: ignore[index, call-overload, arg-type]
     assert [numbers[one] for one in thin["front"]] == [before[one] for one in whole["front"]]  # type: ignore[union-attr]
+
+
+def test_is_a_study_a_line_and_a_card(study: Study) -> None:
+    front, knee = study.front(), study.knee()
+    assert repr(study) == f"<Study: toy, {study.claim()}; {len(front)} on the front>"
+    text = study._repr_html_()
+    assert knee is not None and f"{knee.number} knee" in text and "latency_s" in text and "cores" in text

@@ -8,8 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from tierform.report.load_search import LoadSearch
 from tierform.report.service_view import GROWS, PIECES, load_point, service_content, service_view, spread
 from tierform.serving.engine import Engine
+from tierform.serving.find import highest_load
 from tierform.serving.oracle import FormulaOracle
 from tierform.serving.requests import Requests
 from tierform.serving.serve import serve
@@ -123,3 +125,32 @@ def test_is_the_content_plain_and_small(crowded: Service) -> None:
     assert content["schema"] == "tierform.service/1" and json.loads(text)["view"]["schema"] == "tierform.service_view/1"
     point = load_point(crowded, 2.0, 200.0)
     assert point["grows"] is True and point["within"] == crowded.to_dict()["within_slo"]
+
+
+def test_is_a_run_a_line_and_a_card(crowded: Service) -> None:
+    assert repr(crowded) == "<Service: llama-3.1-8b on 1 x h100, 120 of 120 requests served>"
+    text = crowded._repr_html_()
+    assert "first token" in text and "within ttft 0.5 s, tpot 0.05 s" in text and "<script" not in text
+    assert f"{crowded.good.mean():.1%}" in text
+
+
+def test_is_a_search_for_the_highest_load_kept_whole() -> None:
+    number = 60
+    requests = Requests(np.arange(number, dtype=np.int64) * 100_000_000, np.full(number, 16), np.full(number, 8))
+    model, search = load_model("llama-3.1-8b"), LoadSearch(requests, 0.9)
+    seen: list[int] = []
+
+    def run(some: Requests) -> Service:
+        return serve(model, "h100", some, engine=ENGINE, oracle=ORACLE, slo=SLO, record=True, runtime="ideal")
+
+    best, tried = highest_load(search.follow(run, lambda count, _: seen.append(count)), requests, 0.9)
+    content = json.loads(json.dumps(search.content(best), allow_nan=False))
+    assert best is not None and content["best"]["offered_per_s"] == best.offered_per_s
+    offered = [one["offered_per_s"] for one in content["tried"]]
+    assert offered == pytest.approx([one.offered_per_s for one in tried], rel=1e-6)
+    assert [one["within"] for one in content["tried"]] == [one.within for one in tried]
+    assert content["tried"][0]["factor"] == pytest.approx(tried[0].factor)
+    assert content["service"]["within_slo"] == best.within and content["view"]["over_time"]["pieces"] == PIECES
+    assert seen == list(range(1, len(tried) + 1))
+    nothing = LoadSearch(requests, 0.9).content(None)
+    assert nothing["best"] is None and nothing["service"] is None and nothing["tried"] == []

@@ -95,7 +95,7 @@ job: {model: bert-base, chip: atleus, task: {kind: inference, batch: 2, sequence
 parameters:
   width: {path: chip.network.width, values: [32 bit, 64 bit, 128 bit]}
   clock: {path: chip.network.clock, from: 0.5 GHz, to: 2 GHz}
-objectives: [latency_s, energy_J]
+objectives: [latency_s, peak_K]
 limits: {peak_K: LIMIT}
 """
 

@@ -154,3 +154,70 @@ def test_does_the_timeline_keep_the_busy_time_of_every_resource(results: list[Re
             share = np.frombuffer(base64.b64decode(row["share"]), dtype=np.uint8)
             assert len(share) == PIECES == sum(row["operator"][1::2])
     assert tierform.simulate("bert-base", TUNE, "atleus").view()["timeline"] is None
+
+
+# -- serving runs and studies ----------------------------------------------------------------------------------------
+SERVICE = {
+    **{
+        "schema": "tierform.service/1",
+        "model": "m",
+        "chip": "c",
+        "chips": 1,
+        "replicas": 1,
+        "requests": 2,
+        "slo": "none",
+    },
+    **{"counts": {}, "engine": {}, "ttft_s": {}, "tpot_s": {}, "e2e_s": {}, "queue_s": {}, "notes": []},
+}
+
+
+def test_are_serving_runs_opened_as_they_were_written(tmp_path: Path) -> None:
+    view = {"schema": "tierform.service_view/1"}
+    load = {
+        "schema": "tierform.load/1",
+        "within": 0.9,
+        "best": None,
+        "tried": [{"factor": 1.0}],
+        "service": None,
+        "view": None,
+    }
+    (tmp_path / "a.json").write_text(json.dumps({**SERVICE, "view": view}))
+    (tmp_path / "b.json").write_text(json.dumps(load))
+    (tmp_path / "c.json").write_text(json.dumps({"by": "price", "found": [SERVICE, {**SERVICE, "chip": "d"}]}))
+    opened = open_paths([tmp_path])
+    assert not opened.problems and not opened.others and not opened.runs
+    given = pages(opened, exported=True)
+    assert given["first"] == "serving"
+    assert [one["id"] for one in given["services"]] == ["0", "1", "2", "3"]
+    assert given["services"][0]["view"] == view and "view" not in given["services"][0]["service"]
+    assert given["services"][1]["service"] is None and given["services"][1]["search"]["tried"] == [{"factor": 1.0}]
+    assert [one["by"] for one in given["services"]] == [None, None, "price", "price"]
+
+
+@pytest.mark.parametrize("key", ["engine", "ttft_s", "requests"])
+def test_is_a_broken_serving_run_told(key: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.json").write_text(json.dumps({**SERVICE, key: 3 if key != "requests" else "many"}))
+    opened = open_paths([tmp_path])
+    assert not opened.services and key in opened.problems[0].what and "serve" in str(opened.problems[0].fix)
+
+
+def test_is_a_study_opened_and_another_database_left_alone(tmp_path: Path) -> None:
+    import sqlite3
+
+    from tierform.exploration.study import explore
+
+    (tmp_path / "space.yaml").write_text(
+        "schema: tierform.space/1\nname: toy\nobjectives: [latency_s, energy_J]\n"
+        "job: {model: bert-base, chip: atleus, task: {kind: inference, batch: 1, sequence: 16}, thermal: none}\n"
+        "parameters: {width: {path: chip.network.width, values: [64 bit, 128 bit]}}\n"
+    )
+    explore(tmp_path / "space.yaml", study=tmp_path / "toy.db", budget=2)
+    with sqlite3.connect(tmp_path / "other.db") as base:
+        base.execute("CREATE TABLE mine (x)")
+    (tmp_path / "text.db").write_text("no database")
+    before = (tmp_path / "other.db").read_bytes()
+    opened = open_paths([tmp_path])
+    assert [one["name"] for one in opened.studies] == ["toy"] and opened.studies[0]["view"]["counts"]["done"] == 2
+    assert sorted(opened.others) == ["other.db", "text.db"] and not opened.problems
+    assert (tmp_path / "other.db").read_bytes() == before
+    assert str(tmp_path) not in json.dumps(opened.studies[0]), "a page has no path of this machine"

@@ -260,3 +260,36 @@ def test_are_more_jobs_than_the_queue_holds_refused(port: int) -> None:
     for status, _, content in answers:
         if status == 202:
             ask(port, f"/api/jobs/{json.loads(content)['id']}", "DELETE")
+
+
+@pytest.mark.parametrize(
+    ("task", "status"),
+    [
+        ({"kind": "design", "study": "0", "point": 1}, 400),
+        ({"kind": "design", "study": "../../etc/passwd", "point": 1}, 400),
+        ({"kind": "design_chip", "study": 0, "point": True}, 400),
+    ],
+)
+def test_is_a_design_of_no_open_study_refused(port: int, task: dict[str, Any], status: int) -> None:
+    assert ask(port, "/api/jobs", "POST", json.dumps(task).encode())[0] == status
+
+
+@pytest.mark.parametrize("name", ["0", "..", "%2e%2e%2fetc", "run.json"])
+def test_is_no_other_study_read(port: int, name: str) -> None:
+    assert ask(port, f"/api/studies/{name}")[0] == 404
+
+
+def test_are_mistakes_of_serving_told_all_at_once(port: int) -> None:
+    asked = {"model": "llama-3.2-1b", "chip": "h100", "rate": -1, "requests": 1e9, "replicaz": 2}
+    told = run(port, {"kind": "serve", "serve": asked})[-1]
+    assert told["event"] == "problem"
+    assert {one["key"] for one in told["problems"]} == {"rate", "requests", "replicaz"}
+    assert next(one for one in told["problems"] if one["key"] == "replicaz")["near"] == "replicas"
+    outside = run(port, {"kind": "serve", "serve": {"model": "/etc/passwd.json", "chip": "h100"}})[-1]
+    assert "outside" in outside["problems"][0]["message"]
+
+
+def test_do_ranges_of_laws_stand_beside_what_they_scale(port: int) -> None:
+    found = next(one for one in run(port, {"kind": "constants", "job": JOB}) if one["event"] == "constants")
+    bits = next(one for one in found["constants"] if one["constant"] == "components.reram.adc_bits")
+    assert (bits["low"], bits["high"]) == (4, 10) and "fitted" in bits["law"]

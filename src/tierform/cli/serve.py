@@ -222,33 +222,15 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> _Run:
 
 def _load(run: _Run, chip: str, requests: Requests, given: dict[str, Any]) -> Mapping[str, Any]:
     """The highest load within the SLO: told, and as the content of a file."""
-    from dataclasses import asdict
-
-    from tierform.report.service_view import load_content, load_point
+    from tierform.report.load_search import LoadSearch
     from tierform.serving.find import highest_load
 
     if not given["slo"]:
         fail("a load is searched under an SLO", key="--slo", fix="For example --slo ttft=0.5s,tpot=50ms.")
     tensor, copies = _numbers(given["tensor"])[0], _numbers(given["replicas"], "--replicas")
-    points: list[tuple[float, Mapping[str, Any]]] = []
-    kept: list[tuple[float, Service]] = []
-
-    def tried_one(some: Requests) -> Service:
-        made: Service = run(chip, tensor, copies, some)
-        offered = len(some) / some.seconds if some.seconds else 0.0
-        factor = requests.seconds / some.seconds if some.seconds else 1.0
-        points.append((offered, load_point(made, factor, offered)))
-        if float(made.good.mean()) >= given["within"] and (not kept or offered > kept[0][0]):
-            kept[:] = [(offered, made)]
-        return made
-
-    best, tried = highest_load(tried_one, requests, given["within"])
-    content = load_content(
-        kept[0][1] if kept else None,
-        asdict(best) if best else None,
-        given["within"],
-        [point for _, point in sorted(points, key=lambda one: one[0])],
-    )
+    search = LoadSearch(requests, given["within"])
+    followed = search.follow(lambda some: run(chip, tensor, copies, some))
+    best, tried = highest_load(followed, requests, given["within"])
     if best is None:
         console().print(f"no load keeps {given['slo']} for {given['within']:.0%} of the requests", style="bold")
     else:
@@ -256,7 +238,7 @@ def _load(run: _Run, chip: str, requests: Requests, given: dict[str, Any]) -> Ma
         console().print(f"{text} for {best.within:.1%} of the requests", style="bold")
     rows = [[f"{one.offered_per_s:.4g}", f"{one.within:.1%}", f"{one.goodput_per_s:.4g}"] for one in tried]
     print_table("Goodput over load", ["offered a second", "within the SLO", "goodput a second"], rows)
-    return content
+    return search.content(best)
 
 
 def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None:

@@ -27,6 +27,7 @@ from tierform.exploration.results_base import ResultsBase, Row
 from tierform.exploration.space import Space, Values, point_key
 from tierform.exploration.space_file import load_space, space_of
 from tierform.exploration.strategies import STRATEGIES, History
+from tierform.exploration.study_card import study_card, study_line
 from tierform.files import Document, read_yaml
 
 Floats = NDArray[np.float64]
@@ -53,6 +54,12 @@ class Study:
     def __init__(self, space: Space, base: ResultsBase, plan: Plan, evaluator: Evaluator | None = None) -> None:
         self.space, self.base, self.plan = space, base, plan
         self._evaluator = evaluator
+
+    def __repr__(self) -> str:
+        return study_line(self)
+
+    def _repr_html_(self) -> str:
+        return study_card(self)
 
     @cached_property
     def evaluator(self) -> Evaluator:

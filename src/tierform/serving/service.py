@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.serving import state
+from tierform.serving.service_card import service_card, service_line
 from tierform.serving.slo import Slo
 
 SCHEMA = "tierform.service/1"
@@ -32,7 +33,7 @@ class Steps:
     joules: Floats  # by component
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Service:
     """The outcome of a serving run.
 
@@ -62,6 +63,12 @@ class Service:
 
     def __len__(self) -> int:
         return len(self.columns["arrival_s"])
+
+    def __repr__(self) -> str:
+        return service_line(self)
+
+    def _repr_html_(self) -> str:
+        return service_card(self)
 
     def array(self, name: str) -> Floats:
         """A column as floats."""

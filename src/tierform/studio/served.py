@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import Problem, TierformError, nearest
@@ -30,12 +29,14 @@ USUAL = {"rate": 8, "requests": 500, "prompt": 1024, "output": 256, "replicas": 
 
 def serve_asked(asked: Mapping[str, Any], tell: Tell) -> None:
     """Serve, and tell progress and the run as the pages take it; TierformError with everything that is wrong."""
-    from tierform.report.service_view import load_content, load_point, service_content
+    from tierform.report.load_search import LoadSearch
+    from tierform.report.service_view import service_content
     from tierform.serving.arrivals import Lengths, generate
     from tierform.serving.find import highest_load
     from tierform.serving.serve import serve
     from tierform.serving.slo import Slo, parse_slo
     from tierform.studio.content import service_runs
+    from tierform.workload import load_model
     from tierform.workload.parallel import Parallelism
 
     numbers = _numbers(asked)
@@ -56,9 +57,11 @@ def serve_asked(asked: Mapping[str, Any], tell: Tell) -> None:
             shares[what] = done
             tell({"event": "progress", "done": done, "total": 100, "text": what})
 
+    model = load_model(str(asked["model"]))
+
     def run(some: Requests) -> Service:
         return serve(
-            str(asked["model"]),
+            model,
             str(asked["chip"]),
             some,
             replicas=int(numbers["replicas"]),
@@ -71,24 +74,13 @@ def serve_asked(asked: Mapping[str, Any], tell: Tell) -> None:
     if not find:
         tell({"event": "service", "service": service_runs(service_content(run(requests)))[0]})
         return
-    points: list[tuple[float, Mapping[str, Any]]] = []
-    kept: list[tuple[float, Service]] = []
 
-    def tried(some: Requests) -> Service:
-        made = run(some)
-        offered = len(some) / some.seconds if some.seconds else 0.0
-        factor = requests.seconds / some.seconds if some.seconds else 1.0
-        points.append((offered, load_point(made, factor, offered)))
-        if float(made.good.mean()) >= numbers["within"] and (not kept or offered > kept[0][0]):
-            kept[:] = [(offered, made)]
-        tell({"event": "progress", "done": len(points), "total": 12, "text": f"{offered:.3g} requests a second"})
-        return made
+    def tried(number: int, offered: float) -> None:
+        tell({"event": "progress", "done": number, "total": 12, "text": f"{offered:.3g} requests a second"})
 
-    best, _ = highest_load(tried, requests, numbers["within"])
-    sorted_points = [point for _, point in sorted(points, key=lambda one: one[0])]
-    found = asdict(best) if best else None
-    content = load_content(kept[0][1] if kept else None, found, numbers["within"], sorted_points)
-    tell({"event": "service", "service": service_runs(content)[0]})
+    search = LoadSearch(requests, numbers["within"])
+    best, _ = highest_load(search.follow(run, tried), requests, numbers["within"])
+    tell({"event": "service", "service": service_runs(search.content(best))[0]})
 
 
 def _numbers(asked: Mapping[str, Any]) -> dict[str, float]:

@@ -163,8 +163,23 @@ def _constants(job: Any) -> list[Content]:
             value = getattr(part.parameters, key)
             if isinstance(value, int) and not isinstance(value, bool) and value > 0:
                 path = f"components.{name}.{key}"
-                found.append({"constant": path, "value": value, "unit": "", "kind": "chosen", "source": "", "note": ""})
+                one = {"constant": path, "value": value, "unit": "", "kind": "chosen", "source": "", "note": ""}
+                found.append({**one, **_law(key)})
     return found
+
+
+def _law(key: str) -> Content:
+    """Within which sizes the law of a part holds that follows this key, and what follows."""
+    from tierform.chip.laws import laws
+
+    if key == "adc_bits":
+        law = laws().adc
+        what = "Energy and area of the converters follow a law that was fitted to these bits"
+        return {"low": law.least_bits, "high": law.most_bits, "law": what, "source": law.energy_bit.source}
+    if key == "dac_bits":
+        what = "Energy and area of the drivers go with 2^bits - 1 unit elements; above, nobody builds them so"
+        return {"low": 1, "high": laws().dac.most_bits, "law": what}
+    return {}
 
 
 def _job(task: Content, roots: tuple[str, ...]) -> Any:

@@ -218,8 +218,10 @@ function Overlay({ stack, anchors, run, tile, hover, label, text }: { stack: Sta
   const outline = stack.outline(tile, stack.reach * 0.008)
   const right = outline.reduce((a, b) => (b[0] > a[0] ? b : a), outline[0]!)
   const end = [Math.max(w - 168, right[0] + 60), Math.max(96, right[1] - 28)] as const
+  // A label that would lie on the legend stands at the other side of its tier.
+  const other = (left: [number, number] | readonly [number, number]) => stacked && w > 700 && left[0] < 490 && left[1] + 16 > h - 140
   const boxes = apart(
-    anchors.map(({ left, top }) => (stacked ? { x: left[0] - 200, y: left[1] - 18, w: 190, h: 34 } : { x: top[0] - 84, y: top[1] - 44, w: 168, h: 38 })),
+    anchors.map(({ left, top }) => (other(left) ? { x: 2 * top[0] - left[0] + 12, y: left[1] - 18, w: 190, h: 34 } : stacked ? { x: left[0] - 200, y: left[1] - 18, w: 190, h: 34 } : { x: top[0] - 84, y: top[1] - 44, w: 168, h: 38 })),
     { w, h },
   )
   const memory = view.package === '3d' ? null : view.memories.find((one) => one.ports.length)
@@ -233,7 +235,7 @@ function Overlay({ stack, anchors, run, tile, hover, label, text }: { stack: Sta
         {spot && <text x={spot[0]} y={spot[1] + 4} text-anchor="middle" class="mem">{memory!.count > 1 ? `${memory!.count} × ` : ''}{memory!.device}</text>}
       </svg>
       {boxes.map((box, k) => (
-        <div key={k} class={stacked ? 'tier' : 'tier c'} style={{ transform: `translate(${box.x}px, ${box.y}px)`, width: `${box.w}px` }}><b>{view.dies[k]!.name}</b><span>{dieText(view, k)}</span></div>
+        <div key={k} class={!stacked ? 'tier c' : other(anchors[k]!.left) ? 'tier r' : 'tier'} style={{ transform: `translate(${box.x}px, ${box.y}px)`, width: `${box.w}px` }}><b>{view.dies[k]!.name}</b><span>{dieText(view, k)}</span></div>
       ))}
     </>
   )

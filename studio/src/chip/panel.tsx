@@ -1,10 +1,11 @@
 // What is known of the selected tile, and of the whole.
 import { useEffect, useState } from 'preact/hooks'
+import { at, css, OVER, ramps, type Mode } from '../colour'
 import { celsius, count, percent, si, title } from '../format'
 import { Bars, Drawn, script } from '../parts'
 import { go } from '../route'
 import type { Run } from '../types'
-import { helpOf, labelOf } from '../words'
+import { cooled, helpOf, labelOf } from '../words'
 import { nameOf, sumOf, tell, unpack, type Figures, type Quantity } from './figures'
 import { shareText } from './flat'
 
@@ -60,8 +61,8 @@ function OverTime({ run, tile }: { run: Run; tile: number }) {
   const heat = run.result.view!.heat!
   const [module, setModule] = useState<SeriesModule | null>(null)
   useEffect(() => void script<SeriesModule>('series', 'tierformSeries').then(setModule), [])
-  const at = unpack(heat)
-  const values = heat.time_s.map((_, i) => at(i)[tile]! - 273.15)
+  const moment = unpack(heat)
+  const values = heat.time_s.map((_, i) => moment(i)[tile]! - 273.15)
   const low = Math.min(...values), high = Math.max(...values)
   return <section><h2>Temperature over time<span>{low.toFixed(1)} to {high.toFixed(1)} °C</span></h2>
     {module && <Drawn class="series" label={`Temperature of the tile from ${low.toFixed(1)} to ${high.toFixed(1)} °C`} on={[tile, module, document.documentElement.dataset.theme]} draw={(into) => {
@@ -89,7 +90,23 @@ function Whole({ run }: { run: Run }) {
         <table class="bars"><tbody>{busy.map(([name, share]) => (
           <tr style={{ '--w': `${Math.min(100, 100 * share)}%` }}><th scope="row">{title(name)}</th><td class="n">{si(result.busy_s_by_resource[name] ?? 0, 's')}</td><td class="n soft">{percent(share)}</td></tr>
         ))}</tbody></table></section>
+      {cooled(result) && result.thermal?.cross_section && <Cut run={run} cut={result.thermal.cross_section} />}
       {result.notes.length > 0 && <section><h2>Notes</h2><ul class="notes">{result.notes.map((note) => <li>{note}</li>)}</ul></section>}
     </>
+  )
+}
+/** A vertical cut through the hottest cell: one row for each layer, the top one first; heights are not to scale. */
+function Cut({ run, cut }: { run: Run; cut: NonNullable<NonNullable<Run['result']['thermal']>['cross_section']> }) {
+  const view = run.result.view!, mode: Mode = document.documentElement.dataset.theme === 'dark' ? 'dark' : 'light'
+  const limits = view.dies.map((die) => die.limit_K).filter((x): x is number => x !== null)
+  const [low, high] = [view.ambient_K, limits.length ? Math.min(...limits) : Math.max(...cut.temperature_K.flat())]
+  const colour = (kelvin: number) => (kelvin > high && limits.length ? OVER[mode] : css(at(ramps.heat[mode], (kelvin - low) / (high - low))))
+  const rows = cut.layers.map((name, i) => [name, cut.temperature_K[i]!, cut.thickness_m[i]!] as const).reverse()
+  return (
+    <section><h2>Through the hottest tile<span>{si(cut.width_m, 'm')} wide, the sink's side first</span></h2>
+      <table class="cut"><tbody>{rows.map(([name, cells, thick]) => { const most = Math.max(...cells); return (
+        <tr title={`${name}, ${si(thick, 'm')} thick: ${celsius(Math.min(...cells))} to ${celsius(most)}`}><th scope="row">{name}</th><td class="strip" style={{ background: `linear-gradient(to right, ${cells.map(colour).join(',')}${cells.length === 1 ? `,${colour(cells[0]!)}` : ''})` }} /><td class="n">{celsius(most)}</td></tr>
+      ) })}</tbody></table>
+      <p class="soft small">Colours from {celsius(low, 0)} to {celsius(high, 0)}; the number is the hottest of the layer. Heights are not to scale.</p></section>
   )
 }

@@ -13,7 +13,7 @@ export const TITLES: Record<string, string> = {
   kelvin_over: 'Over the limit of heat', bytes_missing: 'Memory missing', chips: 'Chips', cell_writes: 'Cell writes', network_B: 'Bytes over the network',
 }
 /** How many bins a parameter's strip has, which one a point is in, and what a bin is called. */
-export const BINS = 16
+export const BINS = 10
 export const binsOf = (one: Parameter): number => one.choices?.length ?? (one.whole && one.high - one.low < BINS ? Math.round(one.high - one.low) + 1 : BINS)
 export function binOf(one: Parameter, value: number): number {
   if (one.choices) return value === NOTHING ? -1 : value

@@ -14,6 +14,8 @@ const WAITS: [Wait, string][] = [['ttft_s', 'First token'], ['tpot_s', 'Per toke
 const NAMES: Record<string, string> = { ttft: 'the first token', tpot: 'each further token', e2e: 'the whole answer' }
 const seconds = (x: number | null | undefined) => (x === null || x === undefined ? '–' : si(x, 's'))
 const rate = (x: number | null | undefined) => (x === null || x === undefined || !Number.isFinite(x) ? '–' : Number(x.toPrecision(3)).toLocaleString('en'))
+/** A share of requests: 99.6 % is not 100 %. */
+const share = (x: number) => (x > 0.99 && x < 1 ? `${(Math.floor(1000 * x) / 10).toFixed(1)}\u00a0%` : percent(x))
 /** A limit as it was asked for: 50 ms, not 50.0 ms. */
 const asked = (x: number) => (x >= 1 ? `${Number(x.toPrecision(4))}\u00a0s` : `${Number((1000 * x).toPrecision(4))}\u00a0ms`)
 /** "ttft 0.5 s, tpot 0.05 s" in words. */
@@ -41,7 +43,7 @@ function Answer({ one }: { one: Service }) {
   const { service, view, search } = one
   if (!service) {
     const nearest = search?.tried[0]
-    return <><p class="what">A search over rates</p><h1 class="sentence">No rate that was tried keeps the promise for {percent(search?.within ?? 1)} of the requests</h1>{nearest && <p class="soft">At {rate(nearest.offered_per_s)} requests/s, the lowest that was tried, {percent(nearest.within)} keep it.</p>}</>
+    return <><p class="what">A search over rates</p><h1 class="sentence">No rate that was tried keeps the promise for {share(search?.within ?? 1)} of the requests</h1>{nearest && <p class="soft">At {rate(nearest.offered_per_s)} requests/s, the lowest that was tried, {share(nearest.within)} keep it.</p>}</>
   }
   const promised = service.slo !== 'none', best = search?.best
   const arrivals = view?.arrivals
@@ -50,8 +52,8 @@ function Answer({ one }: { one: Service }) {
   return (
     <>
       <p class="what">{[service.model, `${service.chips > 1 ? `${count(service.chips)} × ` : ''}${service.chip}`, service.replicas > 1 ? `${count(service.replicas)} replicas` : '', `${count(service.requests)} requests`, service.requests_from].filter(Boolean).join(' · ')}</p>
-      <h1 class="sentence">{best ? `${rate(best.offered_per_s)} requests/s, with ${promise(service.slo)} for ${percent(best.within)} of them`
-        : promised ? `${percent(service.within_slo)} of the requests get ${promise(service.slo)}${arrivals?.rate_per_s ? `, at ${rate(arrivals.rate_per_s)} requests/s` : ''}`
+      <h1 class="sentence">{best ? `${rate(best.offered_per_s)} requests/s, with ${promise(service.slo)} for ${share(best.within)} of them`
+        : promised ? `${share(service.within_slo)} of the requests get ${promise(service.slo)}${arrivals?.rate_per_s ? `, at ${rate(arrivals.rate_per_s)} requests/s` : ''}`
         : `Half of the first tokens come within ${seconds(service.ttft_s.p50)}, 95 % within ${seconds(service.ttft_s.p95)}`}</h1>
       <dl class="figures">{([
         ['Good requests', `${rate(service.goodput_per_s)}${'\u00a0'}/s`, promised], ['Tokens', `${count(service.output_tokens_per_s)}${'\u00a0'}/s`, true],
@@ -66,15 +68,16 @@ function Answer({ one }: { one: Service }) {
 }
 /** What happens beyond the best rate. */
 function Limit({ tried, within }: { tried: LoadPoint[]; within: number }) {
-  const fails = tried.find((point) => point.within < within), grows = tried.find((point) => point.grows)
-  return <p class="soft">{fails && `At ${rate(fails.offered_per_s)} requests/s only ${percent(fails.within)} keep it.`} {grows && `The queue keeps growing at ${rate(grows.offered_per_s)} requests/s.`}</p>
+  const best = Math.max(0, ...tried.filter((point) => point.within >= within).map((point) => point.offered_per_s))
+  const fails = tried.find((point) => point.within < within && point.offered_per_s > 1.02 * best), grows = tried.find((point) => point.grows)
+  return <p class="soft">{fails && `At ${rate(fails.offered_per_s)} requests/s only ${share(fails.within)} keep it.`} {grows && `The queue keeps growing at ${rate(grows.offered_per_s)} requests/s.`}</p>
 }
 function Several({ all, one }: { all: Service[]; one: Service }) {
   return (
     <div class="scroll" tabIndex={0} role="region" aria-label="Runs"><table class="grid">
       <caption>{all.some((service) => service.by) ? `Every way that keeps the promise, cheapest by ${all.find((service) => service.by)!.by} first` : 'Runs; choose one to see it'}</caption>
       <thead><tr><th scope="col">Run</th><th scope="col" class="n">Requests</th><th scope="col" class="n">Keep the promise</th><th scope="col" class="n">First token, 95 %</th><th scope="col" class="n">A token takes</th><th scope="col" class="n">Power</th></tr></thead>
-      <tbody>{all.map((service) => { const figures = service.service; return <tr class={service.id === one.id ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={service.id === one.id ? 'true' : undefined} onClick={() => change({ service: service.id })}>{service.name}</button>{service.file && <small>{service.file}</small>}</th><td class="n">{figures ? count(figures.requests) : '–'}</td><td class="n">{figures && figures.slo !== 'none' ? percent(figures.within_slo) : '–'}</td><td class="n">{seconds(figures?.ttft_s.p95)}</td><td class="n">{figures?.energy_J_per_output_token ? si(figures.energy_J_per_output_token, 'J') : '–'}</td><td class="n">{figures?.average_power_W ? si(figures.average_power_W, 'W') : '–'}</td></tr> })}</tbody>
+      <tbody>{all.map((service) => { const figures = service.service; return <tr class={service.id === one.id ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={service.id === one.id ? 'true' : undefined} onClick={() => change({ service: service.id })}>{service.name}</button>{service.file && <small>{service.file}</small>}</th><td class="n">{figures ? count(figures.requests) : '–'}</td><td class="n">{figures && figures.slo !== 'none' ? share(figures.within_slo) : '–'}</td><td class="n">{seconds(figures?.ttft_s.p95)}</td><td class="n">{figures?.energy_J_per_output_token ? si(figures.energy_J_per_output_token, 'J') : '–'}</td><td class="n">{figures?.average_power_W ? si(figures.average_power_W, 'W') : '–'}</td></tr> })}</tbody>
     </table></div>
   )
 }
@@ -84,7 +87,7 @@ const FIELDS: [string, string, string][] = [['rate', 'Requests a second', '8'], 
 function Ask({ run, onMade }: { run: Run | undefined; onMade: (service: Service) => void }) {
   const { params } = useRoute()
   const job = run?.result.view?.job as { model?: string; chip?: string } | undefined
-  const usual: Record<string, string> = { model: typeof job?.model === 'string' && /llama|gpt|qwen|mistral|gemma|phi|opt/i.test(job.model) ? job.model : 'llama-3.1-8b', chip: typeof job?.chip === 'string' && job.chip ? job.chip : 'h100', ...Object.fromEntries(FIELDS.map(([name, , value]) => [name, value])) }
+  const usual: Record<string, string> = { model: typeof job?.model === 'string' && /llama|qwen|mistral|mixtral|gemma|phi|smollm/i.test(job.model) ? job.model : 'llama-3.1-8b', chip: typeof job?.chip === 'string' && job.chip ? job.chip : 'h100', ...Object.fromEntries(FIELDS.map(([name, , value]) => [name, value])) }
   const value = (name: string) => params.get(name) ?? usual[name]!
   const set = (name: string, to: string) => change({ [name]: to === usual[name] || !to ? null : to })
   const [library, setLibrary] = useState<{ models: string[]; chips: string[] }>({ models: [], chips: [] })
@@ -160,7 +163,7 @@ function OverRate({ search, slo, mode }: { search: NonNullable<Service['search']
         series={{ x, unit: 'J', xUnit: '/s', shade, format: (y) => si(y, 'J'), formatX: (at) => `${rate(at)}/s`, lines: [{ name: 'J a token', values: tried.map((point) => point.energy_J_per_output_token), colour: cold, points: true }] }} />}
       <details class="twin"><summary>Every rate as a table</summary><div class="scroll" tabIndex={0} role="region" aria-label="Rates"><table class="grid">
         <thead><tr><th scope="col">Requests/s</th><th scope="col" class="n">Keep it</th><th scope="col" class="n">Good/s</th><th scope="col" class="n">First token, median</th><th scope="col" class="n">95 %</th><th scope="col" class="n">Per token, 95 %</th></tr></thead>
-        <tbody>{tried.map((point) => <tr><th scope="row">{rate(point.offered_per_s)}{point.grows && <small>the queue grows</small>}</th><td class="n">{percent(point.within)}</td><td class="n">{rate(point.goodput_per_s)}</td><td class="n">{seconds(point.ttft_s.p50)}</td><td class="n">{seconds(point.ttft_s.p95)}</td><td class="n">{seconds(point.tpot_s.p95)}</td></tr>)}</tbody></table></div></details>
+        <tbody>{tried.map((point) => <tr><th scope="row">{rate(point.offered_per_s)}{point.grows && <small>the queue grows</small>}</th><td class="n">{share(point.within)}</td><td class="n">{rate(point.goodput_per_s)}</td><td class="n">{seconds(point.ttft_s.p50)}</td><td class="n">{seconds(point.ttft_s.p95)}</td><td class="n">{seconds(point.tpot_s.p95)}</td></tr>)}</tbody></table></div></details>
     </div>
   )
 }
@@ -171,7 +174,7 @@ function Shares({ view, mode }: { view: ServiceView; mode: Mode }) {
   return (
     <div class="charts two">{shown.map((name) => {
       const values = view.shares[name], limit = view.slo[name], kept = view.keeps[name]
-      return <Chart key={name} heading={name === 'ttft_s' ? 'How long to the first token' : 'How long for each further token'} note={limit !== null && kept !== null && kept !== undefined ? `${percent(kept)} keep ${asked(limit)}` : 'log'} on={[values, mode]} label={`The wait that a share of the requests stays under: median ${seconds(values[50])}, 95 % ${seconds(values[95])}`}
+      return <Chart key={name} heading={name === 'ttft_s' ? 'How long to the first token' : 'How long for each further token'} note={limit !== null && kept !== null && kept !== undefined ? `${share(kept)} keep ${asked(limit)}` : 'log'} on={[values, mode]} label={`The wait that a share of the requests stays under: median ${seconds(values[50])}, 95 % ${seconds(values[95])}`}
         series={{ x: values.map((_, i) => i), unit: 's', xUnit: '%', log: Math.max(...values.map((v) => v ?? 0)) > 3 * Math.max(1e-12, values[5] ?? 1), format: (y) => seconds(y), formatX: (at) => `${at}${'\u00a0'}%`,
           lines: [{ name: 'of the requests wait at most', values, colour: cold }, ...(limit === null ? [] : [{ name: 'limit', values: values.map(() => limit), colour: red(mode), dash: [5, 4] }])] }} />
     })}</div>
@@ -211,15 +214,15 @@ function Figures({ one }: { one: Service }) {
     <>
       <section><h2>What a request waits for</h2><table class="grid"><thead><tr><th scope="col" /><th scope="col" class="n">Median</th><th scope="col" class="n">95 %</th><th scope="col" class="n">99 %</th></tr></thead>
         <tbody>{WAITS.map(([name, title]) => <tr><th scope="row">{title}</th><td class="n">{seconds(service[name].p50)}</td><td class="n">{seconds(service[name].p95)}</td><td class="n">{seconds(service[name].p99)}</td></tr>)}</tbody></table></section>
-      <section><h2>Requests<span>{count(service.requests)}</span></h2><table class="kv"><tbody>
+      <section><h2>Requests<span>{count(service.requests)}</span></h2><table class="kv keep"><tbody>
         {Object.entries(service.counts).map(([name, n]) => <tr><th scope="row">{name}</th><td>{count(n)}</td></tr>)}
         {view?.arrivals.rate_per_s && <tr><th scope="row">came a second</th><td>{rate(view.arrivals.rate_per_s)}</td></tr>}
         <tr><th scope="row">done a second</th><td>{rate(service.requests_per_s)}</td></tr>
         <tr><th scope="row">put out of a batch again</th><td>{count(service.preemptions)}</td></tr>
         <tr><th scope="row">prompt tokens found in the cache</th><td>{percent(service.prefix_hit_share)}</td></tr></tbody></table></section>
       {energy.length > 0 && <section><h2>Energy<span>{si(service.energy_J ?? 0, 'J')}</span></h2><table class="bars"><tbody>{energy.slice(0, 6).map(([name, joules]) => <tr style={{ '--w': `${(100 * joules) / Math.max(energy[0]![1], 1e-300)}%` }}><th scope="row">{name}</th><td class="n">{si(joules, 'J')}</td></tr>)}</tbody></table></section>}
-      {service.capacity.length > 0 && <section><h2>Memory of a replica</h2><table class="kv"><tbody>{service.capacity.map(([name, text]) => <tr><th scope="row">{name}</th><td>{text}</td></tr>)}</tbody></table></section>}
-      <section><details><summary>The engine's settings</summary><table class="kv"><tbody>{Object.entries(service.engine).map(([name, value]) => <tr><th scope="row">{name.replaceAll('_', ' ')}</th><td>{typeof value === 'number' ? value.toLocaleString('en') : String(value ?? '–')}</td></tr>)}</tbody></table></details></section>
+      {service.capacity.length > 0 && <section><h2>Memory of a replica</h2><table class="kv keep"><tbody>{service.capacity.map(([name, text]) => <tr><th scope="row">{name}</th><td>{text}</td></tr>)}</tbody></table></section>}
+      <section><details><summary>The engine's settings</summary><table class="kv keep"><tbody>{Object.entries(service.engine).map(([name, value]) => <tr><th scope="row">{name.replaceAll('_', ' ')}</th><td>{typeof value === 'number' ? value.toLocaleString('en') : String(value ?? '–')}</td></tr>)}</tbody></table></details></section>
       {service.notes.length > 0 && <section><h2>Notes</h2><ul class="notes">{service.notes.map((note) => <li>{note}</li>)}</ul></section>}
     </>
   )

@@ -113,6 +113,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   })
   const first = influence.length ? influence.reduce((a, b) => (Math.abs(b[of]) > Math.abs(a[of]) ? b : a)) : null
   const hot = cooled(after) && cooled(before)
+  const follows = changed ? after.notes.filter((note) => !before.notes.includes(note)) : []
   return (
     <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
       <p class="what">{asked(before).join(' · ')}</p>
@@ -133,6 +134,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />
     </div>
     <aside tabIndex={0} aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
+      {follows.length > 0 && <section><h2>What follows<span>by scaling laws</span></h2><ul class="notes">{follows.map((note) => <li key={note}>{note}</li>)}</ul></section>}
       {Object.keys(vary).length > 0 && <section><h2>Changes</h2><ul class="plainlist">{Object.entries(vary).map(([path, value]) => { const one = constants.find((c) => c.constant === path); return <li><span class="soft">{path}</span><span class="right">{one ? measure(Number(value), one.unit) : value}</span></li> })}</ul>
         <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(job.chip)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
@@ -171,6 +173,8 @@ function Influences({ found, of, constants, changed, onChange, locked }: { found
     </section>
   )
 }
+/** Whether a value leaves the range in which its law is known. */
+const beyond = (one: Constant, x: number) => (one.low !== undefined && x < one.low) || (one.high !== undefined && x > one.high)
 function Control({ one, value, onChange }: { one: Constant; value: string | undefined; onChange: (value: string | null) => void }) {
   const whole = one.kind === 'chosen' || (one.unit === 'bit' && Number.isInteger(one.value) && one.value <= 64)
   const now = value !== undefined ? Number(value) : one.value
@@ -182,6 +186,7 @@ function Control({ one, value, onChange }: { one: Constant; value: string | unde
         : <label>A quarter to four times <input type="range" min="-100" max="100" step="1" value={span(now)} aria-valuetext={measure(now, one.unit)} onChange={(event) => set(one.value * 2 ** ((Number(event.currentTarget.value) / 100) * 2))} /></label>}
       <label>Value in {one.unit || 'plain numbers'} <Field type="text" inputMode="decimal" value={text(now)} onValue={(to) => { const x = Number(to); if (Number.isFinite(x) && to.trim()) set(x) }} /></label>
       <span class="soft">{measure(now, one.unit)} · {one.kind}{one.source && `, ${one.source}`}{one.note && `: ${one.note}`}</span>
+      {one.law && <span class={beyond(one, now) ? 'bad' : 'soft'}>{beyond(one, now) ? `Outside ${one.low} to ${one.high}: not known.` : `Known from ${one.low} to ${one.high}.`} {one.law}.</span>}
       {value !== undefined && <button type="button" class="act" onClick={() => onChange(null)}>Reset</button>}
     </div>
   )
