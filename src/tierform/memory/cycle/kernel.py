@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from tierform.memory.cycle.commands import change_state, forbid, ready_at
-from tierform.memory.cycle.queues import choose, move_transaction, serve
+from tierform.memory.cycle.queues import choose, serve
 from tierform.memory.cycle.records import (
     accepted_at,
     channel_at,
@@ -75,6 +75,7 @@ from tierform.memory.cycle.state import (
     WAITS_BEHIND,
     WAITS_SINCE,
 )
+from tierform.memory.cycle.transactions import move_transaction
 
 _FIRST_COLUMN, _LAST_COLUMN = 2, 5
 SIGNATURES = {

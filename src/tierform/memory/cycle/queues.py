@@ -1,5 +1,5 @@
 # mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
-"""Kernels of the controller's queues: which command is next, and how requests get into the command queues.
+"""Kernels of the controller's command queues: which command is next, and what serving it does.
 
 With one command queue per bank, four bit masks per rank say which banks want to open a row, read or write in the open
 row, or close it.  A cycle then asks only for the kinds that the rank's shared timing allows, and takes the first ready
@@ -17,38 +17,29 @@ from tierform.memory.cycle.records import (
     bank_at,
     channel_at,
     completed_at,
-    front_at,
     group_at,
     queue_at,
     rank_at,
     release_pending,
     request_at,
-    waiting_at,
 )
 from tierform.memory.cycle.state import (
     BANK_RECORD,
     BANKS,
-    BLOCKED_FRONTS,
-    BURST,
     CLOSE_ROW,
-    COMMAND_QUEUE,
     DIRTY,
-    DRAIN_LOW,
-    DRAINING,
     ENTRY,
     ENTRY_BANK,
     ENTRY_BURST,
     ENTRY_REQUEST,
     ENTRY_ROW,
     ENTRY_WRITE,
-    FRONT_AT,
     GROUP_RECORD,
     GROUP_SHIFT,
     HELD_BANK,
     HELD_RANK,
     HIT_LIMIT,
     HITS,
-    IS_WRITE,
     LAST_DONE,
     LIMIT,
     N_MOVED,
@@ -63,8 +54,6 @@ from tierform.memory.cycle.state import (
     PER_BANK,
     PER_GROUP,
     POWER,
-    QUEUE_AREA,
-    QUEUE_SHIFT,
     QUEUED,
     QUEUED_HERE,
     QUEUES,
@@ -75,23 +64,14 @@ from tierform.memory.cycle.state import (
     READ_HIT,
     READ_HITS,
     REFRESH,
-    REQUEST_BANK,
-    REQUEST_ROW,
     ROW,
     SAME_BANK,
     SAME_BEFORE,
     STUCK_READS,
     STUCK_WRITES,
-    TRANSACTION_QUEUE,
     TURN,
-    UNIFIED,
-    WAITED,
     WAITING_READ,
-    WAITING_READS,
     WAITING_WRITE,
-    WAITING_WRITES,
-    WAITS_BEHIND,
-    WAITS_SINCE,
     WRITE_COMMAND,
     WRITE_DELAY,
     WRITE_HIT,
@@ -136,7 +116,7 @@ def classify(m, c, bank):
 
 
 @njit(forceinline=True)
-def _classify_last(m, c, bank, queue, entry):
+def classify_last(m, c, bank, queue, entry):
     """Renew what `bank`'s own queue wants next, after `entry` was appended."""
     number, at_bank, at_channel = m[queue], bank_at(m, c, bank), channel_at(m, c)
     row = m[at_bank + ROW]
@@ -352,65 +332,3 @@ def serve(m, c, q, e, command, t):
         m[at_channel + STUCK_WRITES] = 0
     if m[PER_BANK] == 1:
         classify(m, c, bank)
-
-
-@njit(forceinline=True)
-def move_transaction(m, c, t):
-    """Move the oldest transaction whose command queue has room; 1 when the next cycle must look again.
-
-    Writes wait until their buffer is full, or more than `drain_low` wait and no command is queued; then as many as wait
-    are drained.  A write behind a read of the same address stops the draining.
-    """
-    at_channel = channel_at(m, c)
-    if m[UNIFIED] == 0 and m[at_channel + DRAINING] == 0:
-        writes = m[at_channel + WAITING_WRITES]
-        if writes >= m[TRANSACTION_QUEUE] or (writes > m[DRAIN_LOW] and m[at_channel + QUEUED] == 0):
-            m[at_channel + DRAINING] = writes
-    side = 1 if m[UNIFIED] == 0 and m[at_channel + DRAINING] > 0 else 0
-    waiting = waiting_at(m, c, side)
-    count = m[at_channel + WAITING_READS + side]
-    room = m[COMMAND_QUEUE]
-    for k in range(m[at_channel + STUCK_READS + side], count):
-        queue = m[QUEUE_AREA] + (m[waiting + k] >> QUEUE_SHIFT)
-        at = m[queue]
-        if at >= room:
-            continue
-        i = m[waiting + k] & ((1 << QUEUE_SHIFT) - 1)
-        request = request_at(m, i)
-        bank = m[request + REQUEST_BANK]
-        if side == 1:
-            if m[m[request + PENDING] + WAITING_READ] >= 0:
-                m[at_channel + DRAINING] = 0
-                return 1
-            m[at_channel + DRAINING] -= 1
-        entry = queue + 1 + at * ENTRY
-        m[entry + ENTRY_REQUEST] = i
-        m[entry + ENTRY_BANK] = bank
-        m[entry + ENTRY_ROW] = m[request + REQUEST_ROW]
-        m[entry + ENTRY_BURST] = m[request + BURST]
-        m[entry + ENTRY_WRITE] = m[request + IS_WRITE]
-        m[queue] = at + 1
-        m[at_channel + QUEUED] += 1
-        m[rank_at(m, c, bank >> m[RANK_SHIFT]) + QUEUED_HERE] += 1
-        m[bank_at(m, c, bank) + WRITES_HERE] += m[entry + ENTRY_WRITE]
-        if m[PER_BANK] == 1:
-            _classify_last(m, c, bank, queue, entry)
-        else:
-            m[at_channel + NEXT_COMMAND] = 0
-        m[at_channel + WAITING_READS + side] = count - 1
-        for later in range(waiting + k, waiting + count - 1):
-            m[later] = m[later + 1]
-        # Nothing before this entry can move until a queue has room again.
-        m[at_channel + STUCK_READS + side] = k
-        f = m[at_channel + BLOCKED_FRONTS]
-        while f >= 0:
-            front = front_at(m, f)
-            m[front + FRONT_AT] = t
-            m[front + WAITED] += t - m[front + WAITS_SINCE]
-            f = m[front + WAITS_BEHIND]
-        m[at_channel + BLOCKED_FRONTS] = -1
-        # Those before this entry stay; are there others on the side that is next?
-        following = 1 if m[at_channel + DRAINING] > 0 else 0
-        return 1 if m[at_channel + WAITING_READS + following] > m[at_channel + STUCK_READS + following] else 0
-    m[at_channel + STUCK_READS + side] = count
-    return 0
