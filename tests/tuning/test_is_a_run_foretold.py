@@ -109,7 +109,7 @@ def test_the_command_and_its_mistakes(config: Path, capsys: pytest.CaptureFixtur
         (["--predict"], "needs a chip"),
         (["--chip", "a100"], "only a prediction"),
         (["--predict", "--chip", "a100", "--check"], "takes no step"),
-        (["--predict", "--chip", "a10"], "a100"),
+        (["--predict", "--chip", "b2000"], "b200"),
     ):
         with pytest.raises(SystemExit) as refused:
             main(["tune", str(config), *given])
