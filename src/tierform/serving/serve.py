@@ -94,6 +94,8 @@ def serve(
         problems.append(Problem(what, key="enable_lora", value=False, fix="Set it to true."))
     if problems:
         raise TierformError(problems)
+    if found.positions == "learned":
+        settings = replace(settings, max_model_len=min(settings.max_model_len, found.max_positions))
     longest = int(min(settings.max_model_len, max(2, int((trace.prompt + trace.output).max()))))
 
     def tables(on: Chip, own: Engine, software: Runtime, plan: PrecisionPlan | None) -> StepOracle:

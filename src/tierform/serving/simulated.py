@@ -160,8 +160,11 @@ class SimulatedOracle:
         adapters = self.adapters
         if adapters is not None:  # as many different ones as there are sequences to use them
             adapters = replace(adapters, used=min(adapters.in_memory, sum(one.sequences for one in asked)))
+        model, farthest = self.model, max(one.new + one.past for one in asked)
+        if model.positions == "learned" and farthest > model.max_positions:  # points between which a table is filled
+            model = replace(model, max_positions=farthest)
         return Job(
-            model=self.model,
+            model=model,
             task=Step(asked, precision=self.precision, adapters=adapters),
             chip=self.chip,
             parallelism=self.parallelism,
