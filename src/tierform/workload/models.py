@@ -247,8 +247,10 @@ def _must_be_traced(model_type: object) -> bool:
         or not (find_spec("torch") and find_spec("transformers"))
     ):
         return False
-    from transformers import CONFIG_MAPPING
-
+    try:
+        from transformers import CONFIG_MAPPING
+    except ImportError:  # it is there and cannot be loaded
+        return False
     return model_type in CONFIG_MAPPING
 
 
