@@ -60,3 +60,5 @@ export const title = (key: string): string => {
   const text = key.split(': ').flatMap((part) => part.replaceAll('_', ' ').split(' ')).map(word).join(' ')
   return text.charAt(0).toUpperCase() + text.slice(1)
 }
+/** Bytes of a footprint by part: its own total, where it has one. */
+export const wholeB = (parts: Record<string, number>) => parts.total ?? Object.values(parts).reduce((a, b) => a + b, 0)

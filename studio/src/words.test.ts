@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import { at, css, kinds, ramps, type Triple } from './colour'
 import { apart } from './chip/labels'
-import { change, measure, percent, si } from './format'
+import { change, measure, percent, si, wholeB } from './format'
 import { address, parse } from './route'
 
 const plain = (text: string) => text.replaceAll('\u00a0', ' ')
@@ -10,6 +10,10 @@ describe('numbers', () => {
     const found = [999.4, 999.5, 0.9995, 0.9994, 0, -1.234e-3, 1e18, 5.1e-2].map((x) => plain(si(x, 's')))
     expect(found).toEqual(['999 s', '1.00 ks', '1.00 s', '999 ms', '0 s', '-1.23 ms', '1,000 Ps', '51.0 ms'])
     expect(si(NaN, 's')).toBe('–')
+  })
+  it('count the parts of a footprint once, with its total and without', () => {
+    expect(wholeB({ weights: 3, activations: 4, total: 7 })).toBe(7)
+    expect(wholeB({ weights: 3, activations: 4 })).toBe(7)
   })
   it('say percents, changes and areas in words', () => {
     expect([0, 0.0004, 0.0412, 0.0996, 1].map((x) => plain(percent(x)))).toEqual(['0 %', '< 0.1 %', '4.1 %', '10 %', '100 %'])

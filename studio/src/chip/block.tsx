@@ -1,5 +1,5 @@
 // A chip of one tile has no floor plan: device, memories and links as blocks.
-import { area, percent, si, title } from '../format'
+import { area, percent, si, title, wholeB } from '../format'
 import type { Run } from '../types'
 
 export function Blocks({ run }: { run: Run }) {
@@ -10,7 +10,7 @@ export function Blocks({ run }: { run: Run }) {
   const busy = run.result.utilization
   const traffic = (run.result as unknown as { memory_read_B: number; memory_write_B: number })
   const moved = traffic.memory_read_B + traffic.memory_write_B
-  const held = Object.values(run.result.memory_footprint_B).reduce((a, b) => a + b, 0)
+  const held = wholeB(run.result.memory_footprint_B)
   return (
     <div class="blocks">
       <p class="soft">One tile: this chip has no floor plan.</p>

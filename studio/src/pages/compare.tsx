@@ -1,6 +1,6 @@
 // Several runs side by side: the last one is the baseline.
 import { kinds, type Mode } from '../colour'
-import { area, celsius, change as compared, percent, si, title } from '../format'
+import { area, celsius, change as compared, percent, si, title, wholeB } from '../format'
 import { go, useRoute } from '../route'
 import type { Run } from '../types'
 import { asked, cooled, headline, limited, rates, training } from '../words'
@@ -45,7 +45,7 @@ export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
     ['Energy × time', (run) => run.result.energy_J * run.result.latency_s, (x) => si(x, 'J·s')],
     ['Mean power', (run) => run.result.average_power_W, (x) => si(x, 'W')],
     ['Silicon', (run) => run.result.area_m2, area],
-    ['Memory needed', (run) => Object.values(run.result.memory_footprint_B).reduce((a, b) => a + b, 0), (x) => si(x, 'B')],
+    ['Memory needed', (run) => wholeB(run.result.memory_footprint_B), (x) => si(x, 'B')],
   ]
   const stage = (run: Run) => {
     const found: Record<string, number> = {}
