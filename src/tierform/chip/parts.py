@@ -26,12 +26,10 @@ from tierform.files import Document, read_yaml
 from tierform.schema import validate
 
 _MOST = 256
-_MOST_BUILT = 32  # components remember what operators cost: few are kept
 # A file that was written a moment ago may be written again without another time stamp.
 _SETTLED_NS = 100_000_000
 _documents: dict[str, tuple[tuple[int, ...], Document]] = {}
 _texts: dict[int, tuple[object, str]] = {}  # parts of contents by identity, as JSON
-_built: dict[tuple[object, ...], Part] = {}  # the last parts, with what their components remember
 _validated: dict[str, object] = {}  # digest of a component's content -> its parameters
 _given: dict[int, tuple[Document, Any, str]] = {}  # data files by identity -> parameters without changes, their hash
 
@@ -132,10 +130,6 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
     kept = before if before is not None and before.document is document else None
     if kept is not None and kept.component.units == units and equal(kept.changes, changes):
         return kept
-    key = (name, units, document.file, _text_of(changes))
-    built = _built.get(key)
-    if built is not None and built.document is document:
-        return built
     content = merged(document.content, changes) if changes else document.content
     if kept is not None and equal(content, kept.content):
         content, plain, parameters = kept.content, kept.plain, kept.parameters
@@ -151,7 +145,7 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         digest = digest_of([plain, _given[id(document)][2], changes])
     made = kind.build(name, units, scaled.parameters)
     remarks = made.remarks if isinstance(made, Remarker) else ()
-    part = Part(
+    return Part(
         type=type_name,
         document=document,
         content=content,
@@ -163,8 +157,6 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         component=made,
         remarks=(*remarks, *(f"{name}: {text}" for text in scaled.remarks)),
     )
-    _keep(_built, key, part, _MOST_BUILT)
-    return part
 
 
 @lru_cache(maxsize=64)
