@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tierform import load_chip
 from tierform.simulation.facts import BLOCK_INPUT, PREVIOUS_INPUT, facts_of
 from tierform.workload.graph import Block
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
@@ -114,3 +115,14 @@ def test_have_operators_of_one_shape_one_key() -> None:
     assert keys[0] == keys[1] != keys[2]
     assert facts_of(Block("another", 2, (same,)))[0].key == keys[0]
     assert facts_of(block) is facts_of(block)
+
+
+def test_has_what_gives_two_results_another_key_than_what_takes_two_inputs() -> None:
+    """Of three equal tensors one or two may come out: twice the operations, and another cost."""
+    adds = operator("add", Kind.ELEMENTWISE, [numbers("x", 8), numbers("y", 8)], [numbers("z", 8)])
+    splits = operator("split", Kind.ELEMENTWISE, [numbers("x", 8)], [numbers("y", 8), numbers("z", 8)])
+    assert splits.operations == 2 * adds.operations
+    one, other = (fact.key for fact in facts_of(Block("layer", 1, (adds, splits))))
+    assert one != other
+    vector = load_chip("atleus").components["vector"]
+    assert vector.cost(splits).operations == 2 * vector.cost(adds).operations

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StageResult:
-    """One stage: its repetitions, time and energy in all, tokens processed, bytes with memory and over the network."""
+    """One stage: its repetitions, time and energy in all, tokens processed, bytes with memory and over the network.
+
+    `kind` says what it is to the task (forward, backward, update, prefill, decode, ...), whatever its name.
+    """
 
     name: str
     repeat: int
@@ -16,6 +19,7 @@ class StageResult:
     tokens: int
     memory_B: float = 0.0
     network_B: float = 0.0
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)

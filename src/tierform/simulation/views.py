@@ -116,6 +116,7 @@ def stages(run: Run) -> tuple[StageResult, ...]:
             tokens=entry.stage.tokens * entry.stage.repeat * run.steps * data,
             memory_B=entry.memory_B * run.scale,
             network_B=entry.network_B * run.scale,
+            kind=entry.stage.kind.value,
         )
         for entry in run.ledger.stages
     )

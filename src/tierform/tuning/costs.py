@@ -7,12 +7,14 @@ weights may move to another chip, and low-rank steps go on to the end.  Imports 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from math import fsum
 
 from tierform.chip.description import Chip
 from tierform.simulation.result import Result
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.simulate import simulate
 from tierform.workload import FineTuning, Full, LoRA, Model
+from tierform.workload.graph import StageKind
 
 ENDS = ("embedding", "head")
 
@@ -31,14 +33,15 @@ class PhaseCost:
     @classmethod
     def of(cls, result: Result) -> PhaseCost:
         """From the result of one step."""
-        parts = dict.fromkeys(("forward", "backward", "update"), 0.0)
-        for stage in result.stages:
-            parts[stage.name if stage.name in parts else "backward"] += stage.latency_s
+
+        def seconds(kind: StageKind) -> float:
+            return fsum(stage.latency_s for stage in result.stages if stage.kind == kind)
+
         return cls(
             seconds=result.latency_s,
-            forward_s=parts["forward"],
-            backward_s=parts["backward"],
-            update_s=parts["update"],
+            forward_s=seconds(StageKind.FORWARD),
+            backward_s=seconds(StageKind.BACKWARD),
+            update_s=seconds(StageKind.UPDATE),
             joules=result.energy_J,
             memory_B=float(sum(result.memory_footprint_B.values())),
         )

@@ -72,7 +72,7 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
     if form and form not in _FORMATS:
         near = nearest(form, _FORMATS)
         fail("products are measured in fp32, bf16 or fp16", key="--format", value=form, choices=[near or "fp32"])
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    load, cores = _load(), os.cpu_count() or 1
     if threads is not None:
         torch.set_num_threads(threads)
     if kind == "auto":
@@ -105,7 +105,7 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
             cache_B=cache,
             memory_B=float(found.total_memory),
             load=load,
-            cores=os.cpu_count() or 1,
+            cores=cores,
         )
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     return Device(
@@ -122,8 +122,16 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
         issue_s=_issue_s(torch, clock),
         light_s=_light_s(torch, clock),
         load=load,
-        cores=os.cpu_count() or 1,
+        cores=cores,
     )
+
+
+def _load() -> float:
+    """Processes that wanted to run in the last minute; 0 where the system does not tell."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return 0.0
 
 
 def _issue_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> float:

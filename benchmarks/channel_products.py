@@ -3,10 +3,14 @@
 A token is run once and every matrix' input kept; then the matrices are gone through in the model's order, again and
 again, so that each comes from where a decoding model finds it.  What is reported is the sum of each matrix' least time,
 which other work on the machine disturbs least.
+
+    tierform store nest smollm2-135m -o planes.tfs
+    python benchmarks/channel_products.py planes.tfs
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 
@@ -14,9 +18,15 @@ import numpy as np
 import torch
 
 from tierform.arrays import Singles
-from tierform.store.channel_decoding import PlaneLinear, PlaneModel
+from tierform.store.channel_decoding import PlaneLinear, PlaneModel, open_plane_model
 
 REPEATS = 25
+# (average planes, chosen by channel and token, tokens at once)
+CASES = (
+    *((planes, False, 1) for planes in (8, 4, 3)),
+    *((planes, True, 1) for planes in (4, 3, 2.5)),
+    *((8, False, tokens) for tokens in (2, 3, 4, 5)),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +80,19 @@ def product_times(
     return ProductTimes(float(least[0].sum()), float(least[1].sum()), planes_B)
 
 
-def read_B_per_s(size_B: int = 2**28) -> float:
-    """Bytes a second that one thread reads from memory: the best of some sums over an array larger than the caches."""
-    content = np.zeros(size_B // 8)
-    content[:] = 1.0
-    best = np.inf
-    for _ in range(5):
-        begin = time.perf_counter()
-        content.sum()
-        best = min(best, time.perf_counter() - begin)
-    return float(content.nbytes / best)
+def main() -> None:
+    """Print the table."""
+    opened = open_plane_model(sys.argv[1], threads=1)
+    inputs = inputs_of(opened, list(range(100, 132)))
+    whole_s = 0.0
+    print(f"{'planes':>6} {'chosen':>10} {'tokens':>6} {'products':>10} {'rule':>8} {'of 8':>6} {'GB/s':>6}")
+    for planes, dynamic, tokens in CASES:
+        found = product_times(opened, inputs, planes, dynamic=dynamic, tokens=tokens)
+        whole_s = whole_s or found.total_s
+        shares = f"{found.total_s / whole_s:6.2f} {found.planes_B / found.product_s / 1e9:6.2f}"
+        times = f"{1e3 * found.product_s:7.1f} ms {1e3 * found.rule_s:5.1f} ms"
+        print(f"{planes:6g} {'by channel' if dynamic else 'everywhere':>10} {tokens:6d} {times} {shares}")
+
+
+if __name__ == "__main__":
+    main()
