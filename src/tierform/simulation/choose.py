@@ -117,6 +117,7 @@ class _Choice:
             parallelism=self.job.parallelism,
             attention=self.runtime.attention_on(self.chip),
             in_turn=self.runtime.admission == "in-turn",
+            length_spread=self.runtime.length_spread,
         )
 
     # -- what is left open ------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ _Factor = Annotated[Constant, quantity("1", above=0)]
 _Time = Annotated[Constant, quantity("s", minimum=0)]
 _ONE = Constant(1.0, "", "assumed", note="adds nothing")
 _NO_POWER = Constant(0.0, "", "assumed", note="adds nothing")
+_NO_SPREAD = Constant(0.0, "", "assumed", note="all are equally long")
 _NO_TIME = Constant(0.0, "s", "assumed", note="adds nothing")
 
 
@@ -55,6 +56,9 @@ class RuntimeFile(FileModel):
         description="Factor on the time of products whose weights are narrower than their inputs, by the weights' "
         "plain format (int4, int8, fp8, nf4); such a product has no other factor",
     )
+    experts_time: _Factor = Field(
+        _ONE, description="Factor on the time of products of many experts at once, beside product_time"
+    )
     light_time: _Factor = Field(_ONE, description="Factor on the time of all kernels that are no products")
     attention_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, forward")
     attention_backward_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, backward")
@@ -78,6 +82,11 @@ class RuntimeFile(FileModel):
         description="How prompts start: all of a batch together, or in turn, each in a step of those that decode "
         "(a server under steady load)",
     )
+    length_spread: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        _NO_SPREAD,
+        description="Standard deviation of the generations' lengths over their mean, where prompts start in turn: a "
+        "step meets long ones more often",
+    )
     dequantized_time: _Time = Field(
         _NO_TIME, description="Host time that a product with quantized weights takes on top of kernel_time"
     )
@@ -88,7 +97,7 @@ class RuntimeFile(FileModel):
     sampling_power: Annotated[Constant, quantity("1", minimum=0)] = Field(
         _NO_POWER,
         description="Share of the board's power limit, less what a working board draws in any case, that this takes; "
-        "one chip of a tensor group does it",
+        "every chip of a tensor group does it",
     )
 
 
@@ -103,6 +112,7 @@ class Runtime:
     merges_projections: tuple[str, ...] = ()
     product_time: tuple[tuple[str, float], ...] = ()
     weight_only_time: tuple[tuple[str, float], ...] = ()
+    experts_time: float = 1.0
     light_time: float = 1.0
     attention_time: float = 1.0
     attention_backward_time: float = 1.0
@@ -113,6 +123,7 @@ class Runtime:
     kernel_s: float = 0.0
     captured: tuple[str, ...] = ()
     admission: Literal["together", "in-turn"] = "together"
+    length_spread: float = 0.0
     dequantized_s: float = 0.0
     sampling_s: float = 0.0
     sampling_power: float = 0.0
@@ -190,6 +201,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         merges_projections=tuple(sorted(set(given.merges_projections))),
         product_time=tuple(sorted((form, factor.value) for form, factor in given.product_time.items())),
         weight_only_time=tuple(sorted((form, factor.value) for form, factor in given.weight_only_time.items())),
+        experts_time=given.experts_time.value,
         light_time=given.light_time.value,
         attention_time=given.attention_time.value,
         attention_backward_time=given.attention_backward_time.value,
@@ -200,6 +212,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         kernel_s=given.kernel_time.value,
         captured=tuple(sorted(set(given.captured))),
         admission=given.admission,
+        length_spread=given.length_spread.value,
         dequantized_s=given.dequantized_time.value,
         sampling_s=given.sampling_time.value,
         sampling_power=given.sampling_power.value,

@@ -33,6 +33,7 @@ from tierform.provenance import Assumption
 from tierform.simulation.offload import Host, place_apart, saved_share
 from tierform.simulation.remember import Bounded
 from tierform.workload import Inference, Step, Workload
+from tierform.workload.expert_store import store_of
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
@@ -112,14 +113,15 @@ def aside_of(workload: Workload) -> Aside:
     if not isinstance(task, (Inference, Step)):
         return NONE_ASIDE
     shares = {"kv_cache": task.kv.offload} if task.kv is not None and task.kv.offload else {}
-    if task.experts is None or task.experts.cached >= 1 or not workload.model.experts:
+    store = store_of(task.experts, workload.model)
+    if store is None or store.cached >= 1 or not workload.model.experts:
         return Aside(shares)
     held = [weight for weight in workload.weights if weight.groups > 1]
     total = workload.footprint.weights
-    away = (1 - task.experts.cached) * sum(weight.size_B for weight in held)
+    away = (1 - store.cached) * sum(weight.size_B for weight in held)
     shares["weights"] = away / total if total else 0.0
     names = frozenset(weight.name for weight in held)
-    return Aside(shares, names, 1 - task.experts.hits(workload.model.experts))
+    return Aside(shares, names, 1 - store.hits(workload.model.experts))
 
 
 class MemoryBehind:
