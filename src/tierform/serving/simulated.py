@@ -219,7 +219,7 @@ class SimulatedOracle:
         ).build(grid.chunks, grid.pasts)
         scale, static_W = run.scale, fsum(run.static_J.values()) / run.pass_s
         sampling_s = self.runtime.sampling_s * self.model.vocabulary / self.parallelism.data
-        sampling_W = board.active_W + board.headroom_W * self.runtime.sampling_power
+        sampling_W = board.active_W + board.headroom_W * self.runtime.sampling_power_of(self.parallelism.tensor)
         floor_W = max(booked.execution.floor_W for booked in run.ledger.booked)
         prompt = self._result([SequenceGroup(1, 16, 0)])._run
         assert prompt is not None

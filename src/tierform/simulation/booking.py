@@ -60,7 +60,7 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
     if beside_s and costing.floor_W:
         ledger.add(LINKS, "collective", ACTIVE, costing.floor_W * beside_s)
     if made.sampling_s:
-        _book_sampling(ledger, costing, made.sampling_s * stage.repeat)
+        _book_sampling(ledger, costing, made.sampling_s * stage.repeat, stages.workload.parallelism.tensor)
     if made.gaps_s:
         _book_gaps(ledger, costing, made.gaps_s * stage.repeat)
     if stage.kind is StageKind.UPDATE:
@@ -68,11 +68,11 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
     ledger.end_stage(stage, made.seconds * stage.repeat)
 
 
-def _book_sampling(ledger: Ledger, costing: Costing, seconds: float) -> None:
-    """Every chip of a tensor group has all logits and chooses the tokens for itself."""
+def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
+    """What the boards of a tensor group draw while tokens are chosen; all are at work."""
     for name, board in costing.chip.can.boards.items():
         where = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name)).where
-        power_W = float(board.headroom_W) * costing.runtime.sampling_power
+        power_W = float(board.headroom_W) * costing.runtime.sampling_power_of(tensor)
         ledger.busy_s[name] += seconds
         ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
         ledger.add(name, SAMPLING, SAMPLING, power_W * seconds, where)

@@ -97,7 +97,10 @@ class RuntimeFile(FileModel):
     sampling_power: Annotated[Constant, quantity("1", minimum=0)] = Field(
         _NO_POWER,
         description="Share of the board's power limit, less what a working board draws in any case, that this takes; "
-        "every chip of a tensor group does it",
+        "of one chip of a tensor group",
+    )
+    sampling_power_others: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        _NO_POWER, description="The same of each other chip of a tensor group"
     )
 
 
@@ -127,7 +130,12 @@ class Runtime:
     dequantized_s: float = 0.0
     sampling_s: float = 0.0
     sampling_power: float = 0.0
+    sampling_power_others: float = 0.0
     evidence: tuple[Assumption, ...] = field(default=(), compare=False)
+
+    def sampling_power_of(self, tensor: int) -> float:
+        """Share of the boards' headroom that choosing tokens takes, in the mean of a tensor group."""
+        return (self.sampling_power + (tensor - 1) * self.sampling_power_others) / tensor
 
     def attention_on(self, chip: Chip) -> Literal["fused", "tiled", "eager"]:
         """How attention's scores are held on this chip: never whole, whole only for backward, or whole."""
@@ -216,6 +224,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         dequantized_s=given.dequantized_time.value,
         sampling_s=given.sampling_time.value,
         sampling_power=given.sampling_power.value,
+        sampling_power_others=given.sampling_power_others.value,
         evidence=tuple(_evidence(given)),
     )
 
