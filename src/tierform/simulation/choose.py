@@ -89,7 +89,8 @@ def choose(job: Job, *, timeline: bool = False, gains: bool = True) -> Trial:
         return with_gain(job, trial, choose) if gains and drafts(job) is not None else trial
     except DoesNotFit as error:
         task = None if job.task is None else task_on(job.task, choice.chip)
-        fix = advice(job, task, error, choice.runtime.attention_on(choice.chip))
+        runtime = choice.runtime
+        fix = advice(job, task, error, runtime.attention_on(choice.chip), runtime.keeps)
         raise (error.with_fix(fix) if fix else error) from None
 
 
@@ -118,6 +119,7 @@ class _Choice:
             attention=self.runtime.attention_on(self.chip),
             in_turn=self.runtime.admission == "in-turn",
             length_spread=self.runtime.length_spread,
+            habits=self.runtime.keeps,
         )
 
     # -- what is left open ------------------------------------------------------------------------------------

@@ -260,6 +260,7 @@ def require_room(job: Job) -> None:
         attention=job.runtime.attention_on(job.chip),
         in_turn=job.runtime.admission == "in-turn",
         length_spread=job.runtime.length_spread,
+        habits=job.runtime.keeps,
     )
     host = load_host(job.task.host) if job.task.offload else None
     MemoryBehind(job.chip, host=host).place(workload, workload.footprint, 0, aside_of(workload))

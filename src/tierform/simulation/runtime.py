@@ -23,6 +23,7 @@ from tierform.files import Document, read_yaml
 from tierform.provenance import Assumption, Constant
 from tierform.schema import FileModel, quantity, validate
 from tierform.units import format_quantity
+from tierform.workload.autograd import NONE, Habit, Habits
 
 SCHEMA = "tierform.runtime/1"
 _Factor = Annotated[Constant, quantity("1", above=0)]
@@ -58,6 +59,9 @@ class RuntimeFile(FileModel):
     )
     experts_time: _Factor = Field(
         _ONE, description="Factor on the time of products of many experts at once, beside product_time"
+    )
+    keeps: list[Habit] = Field(
+        [], description="What training keeps beside the tensors that gradients need (docs/runtimes.md has each)"
     )
     light_time: _Factor = Field(_ONE, description="Factor on the time of all kernels that are no products")
     attention_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, forward")
@@ -115,6 +119,7 @@ class Runtime:
     merges_projections: tuple[str, ...] = ()
     product_time: tuple[tuple[str, float], ...] = ()
     weight_only_time: tuple[tuple[str, float], ...] = ()
+    keeps: Habits = NONE
     experts_time: float = 1.0
     light_time: float = 1.0
     attention_time: float = 1.0
@@ -209,6 +214,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         merges_projections=tuple(sorted(set(given.merges_projections))),
         product_time=tuple(sorted((form, factor.value) for form, factor in given.product_time.items())),
         weight_only_time=tuple(sorted((form, factor.value) for form, factor in given.weight_only_time.items())),
+        keeps=frozenset(given.keeps),
         experts_time=given.experts_time.value,
         light_time=given.light_time.value,
         attention_time=given.attention_time.value,

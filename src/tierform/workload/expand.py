@@ -19,6 +19,7 @@ from typing import Literal
 from tierform.errors import fail
 from tierform.workload.adapter_methods import PromptTuning
 from tierform.workload.admission import Steady
+from tierform.workload.autograd import NONE, Habits, with_main_gradients
 from tierform.workload.checks import check_task
 from tierform.workload.drafted import Drafted
 from tierform.workload.expert_store import store_of
@@ -63,20 +64,22 @@ def expand(
     attention: AttentionMemory = "tiled",
     in_turn: bool = False,
     length_spread: float = 0.0,
+    habits: Habits = NONE,
 ) -> Workload:
     """The operators of `task` on `model`, as one of the chips of one copy runs them.
 
     `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
     memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
     keeps neither, ``eager`` holds whole scores.  `in_turn`: prompts join the steps of those that decode
-    (:mod:`tierform.workload.admission`), and `length_spread` is the spread of generations over their mean.  Raises TierformError, with every problem, where parts or chips do not
+    (:mod:`tierform.workload.admission`), and `length_spread` is the spread of generations over their mean.  `habits` of a
+    framework say what it keeps beside (:mod:`tierform.workload.autograd`).  Raises TierformError, with every problem, where parts or chips do not
     divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
     object: it is remembered.
     """
     if attention not in ATTENTIONS:
         fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
     steady = Steady(length_spread) if in_turn else None
-    return _expand(model, task, micro_batches, parallelism, eager, attention, steady)
+    return _expand(model, task, micro_batches, parallelism, eager, attention, steady, habits)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -88,14 +91,16 @@ def _expand(
     eager: bool,
     attention: str,
     steady: Steady | None,
+    habits: Habits,
 ) -> Workload:
     if model.folder:
         from tierform.workload.tracing.folder import load_traced
 
         return load_traced(model.folder, task, parallelism=parallelism)
     check_task(model, task, micro_batches, parallelism)
-    plan = Plan(model, task, resolved_precision(task), parallelism, attention)
+    plan = Plan(model, task, resolved_precision(task), parallelism, attention, habits=habits)
     if isinstance(task, FineTuning):
+        plan = replace(plan, precision=with_main_gradients(plan.precision, habits))
         return _training(plan, task, micro_batches.training, eager)
     if isinstance(task, Step):
         return _step(plan, task, micro_batches, eager)
