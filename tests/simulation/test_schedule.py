@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierform.simulation import schedule_flat
+from tierform.simulation.prefetch import LAYER_END, LAYER_START
 from tierform.simulation.schedule import schedule_stage
 from tierform.simulation.schedule_layers import BLOCK_INPUT, Edge, Layer, ScheduledOperator
 
@@ -159,6 +161,40 @@ def test_does_a_faster_step_or_transfer_never_make_it_longer(
     steps = (*layer.steps[:number], faster, *layer.steps[number + 1 :])
     changed = [*runs[:chosen], (replace(layer, steps=steps), count), *runs[chosen + 1 :]]
     assert made(changed, micro_batches, chunks) <= before * (1 + 1e-12)
+
+
+@given(layers(), st.integers(1, 4), st.integers(1, 4), st.data())
+def test_does_a_plan_that_was_made_for_other_times_give_the_same(
+    layer: Layer, micro_batches: int, chunks: int, data: st.DataObject
+) -> None:
+    """Layers that differ in times, in numbers of pieces, in what frees their room: a plan of their own gives the same."""
+    freed = st.sampled_from([None, LAYER_START, LAYER_END, 0])
+    cut = [replace(s, pieces=data.draw(st.integers(1, 3)), freed_by=data.draw(freed)) for s in layer.steps]
+    cut = [replace(step, freed_by=None) if step.freed_by == 0 and not at else step for at, step in enumerate(cut)]
+    layer = replace(layer, steps=tuple(new if new.fetch else old for new, old in zip(cut, layer.steps, strict=True)))
+    other = replace(
+        layer,
+        steps=tuple(
+            replace(
+                step,
+                occupancy_s=data.draw(_times),
+                tail_s=data.draw(_times),
+                fetch_s=data.draw(_times) if step.fetch else 0.0,
+                pieces=data.draw(st.integers(1, 3)) if step.fetch else 1,
+                freed_by=data.draw(st.sampled_from([None, LAYER_START, LAYER_END])) if step.fetch else None,
+                after=tuple(
+                    replace(edge, transfer_s=data.draw(_times), head_s=data.draw(_times)) for edge in step.after
+                ),
+            )
+            for step in layer.steps
+        ),
+    )
+    made([(layer, 3)], micro_batches, chunks)
+    shared = made([(other, 3)], micro_batches, chunks)
+    schedule_flat._layer_plans.clear()
+    schedule_flat._alike.clear()
+    schedule_flat._stage_plans.clear()
+    assert made([(other, 3)], micro_batches, chunks) == shared
 
 
 @given(layers(), st.integers(1, 12), st.integers(1, 4), st.sampled_from([1, 4]))
