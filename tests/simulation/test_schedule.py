@@ -251,6 +251,17 @@ def test_is_a_fetch_hidden_behind_the_step_before() -> None:
     assert made([(Layer("layer", slow), 1)]) == pytest.approx(4.0 + 4.0 + 3.0)
 
 
+def test_are_operands_in_pieces_worked_on_as_they_come() -> None:
+    """Three fetches of 4 s end at 12 s; then the last is worked on whole (1 s), or the last of its two pieces (0.5 s)."""
+
+    def fetched(pieces: int) -> list[tuple[Layer, int]]:
+        step = ScheduledOperator("s", "a", 1.0, fetch="memory", fetch_s=4.0, pieces=pieces)
+        return [(Layer("layer", (step,), 0), 3)]
+
+    assert made(fetched(1)) == pytest.approx(13.0)
+    assert made(fetched(2)) == pytest.approx(12.5)
+
+
 def test_do_uneven_parts_lie_between_even_ones() -> None:
     def layer(seconds: float) -> Layer:
         return Layer(
