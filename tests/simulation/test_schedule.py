@@ -167,7 +167,7 @@ def test_does_a_faster_step_or_transfer_never_make_it_longer(
 def test_does_a_plan_that_was_made_for_other_times_give_the_same(
     layer: Layer, micro_batches: int, chunks: int, data: st.DataObject
 ) -> None:
-    """Layers that differ in times, in numbers of pieces, in what frees their room: a plan of their own gives the same."""
+    """Layers differ in times, in numbers of pieces, in what frees their room: a plan of their own gives the same."""
     freed = st.sampled_from([None, LAYER_START, LAYER_END, 0])
     cut = [replace(s, pieces=data.draw(st.integers(1, 3)), freed_by=data.draw(freed)) for s in layer.steps]
     cut = [replace(step, freed_by=None) if step.freed_by == 0 and not at else step for at, step in enumerate(cut)]
@@ -252,7 +252,7 @@ def test_is_a_fetch_hidden_behind_the_step_before() -> None:
 
 
 def test_are_operands_in_pieces_worked_on_as_they_come() -> None:
-    """Three fetches of 4 s end at 12 s; then the last is worked on whole (1 s), or the last of its two pieces (0.5 s)."""
+    """Three fetches of 4 s end at 12 s; then the last is worked on whole (1 s), or the last of two pieces (0.5 s)."""
 
     def fetched(pieces: int) -> list[tuple[Layer, int]]:
         step = ScheduledOperator("s", "a", 1.0, fetch="memory", fetch_s=4.0, pieces=pieces)
