@@ -9,9 +9,10 @@ import pytest
 
 from tierform.chip.description import load_chip
 from tierform.errors import TierformError
+from tierform.serving.grid import grid_for
 from tierform.serving.oracle import StepShape
 from tierform.serving.refining import RefinedPlane, refined_line
-from tierform.serving.simulated import SimulatedOracle, grid_for
+from tierform.serving.simulated import SimulatedOracle
 from tierform.simulation.runtime import load_runtime
 from tierform.workload import load_model
 from tierform.workload.task import SequenceGroup
