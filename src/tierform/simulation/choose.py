@@ -32,7 +32,7 @@ from tierform.units import format_quantity
 from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
-from tierform.workload.parallel import MicroBatches
+from tierform.workload.parallel import ONE_PART, MicroBatches
 from tierform.workload.quantization_config import quantized
 from tierform.workload.task import FineTuning, Step
 
@@ -106,18 +106,7 @@ class _Choice:
 
     def workload(self, split: MicroBatches) -> Workload:
         """The operators of one chip for these micro-batches."""
-        if isinstance(self.model, Workload):
-            return self.model
-        assert isinstance(self.model, Model) and self.job.task is not None
-        task = quantized(task_on(self.job.task, self.chip), self.model)
-        return expand(
-            self.model,
-            task,
-            split,
-            parallelism=self.job.parallelism,
-            attention=self.runtime.attention_on(self.chip),
-            in_turn=self.runtime.admission == "in-turn",
-        )
+        return workload_of(self.job, split)
 
     # -- what is left open ------------------------------------------------------------------------------------
     def best(self, timeline: bool) -> Trial:
@@ -314,6 +303,23 @@ class _Choice:
             )
             return other
         return trial
+
+
+def workload_of(job: Job, split: MicroBatches = ONE_PART) -> Workload:
+    """The operators of one chip of a loaded job, its batch cut into these micro-batches."""
+    assert isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
+    model = job.reduced_model
+    if isinstance(model, Workload):
+        return model
+    assert isinstance(model, Model) and job.task is not None
+    return expand(
+        model,
+        quantized(task_on(job.task, job.chip), model),
+        split,
+        parallelism=job.parallelism,
+        attention=job.runtime.attention_on(job.chip),
+        in_turn=job.runtime.admission == "in-turn",
+    )
 
 
 def task_on(task: Task, chip: Chip) -> Task:
