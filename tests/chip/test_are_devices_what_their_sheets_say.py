@@ -71,7 +71,7 @@ def test_have_64_tensor_cores_their_published_rate() -> None:
 
 @pytest.mark.parametrize("name", [*SYSTOLIC, *BOARDS])
 def test_does_a_model_run_no_faster_than_the_sheet_allows(name: str) -> None:
-    """Decoding reads every weight once a token; a LoRA step has its products at the peak at best; neither is far off."""
+    """Decoding reads every weight once a token; a LoRA step has its products at the peak at best."""
     tflops, bandwidth = (SYSTOLIC.get(name) or BOARDS[name])[:2]
     chip = load_chip(name)
     decode = simulate("llama-3.2-1b", Inference(batch=1, sequence=128, decode=8, prefill=False), chip, thermal="none")
