@@ -16,7 +16,7 @@ from typing import Any
 
 from tierform.chip.description import Chip
 from tierform.errors import fail
-from tierform.mapping import Mapping, completed, default_mapping, load_mapping
+from tierform.mapping import Mapping, completed, default_mapping, load_mapping, weights_left_open
 from tierform.memory.hierarchy import DoesNotFit
 from tierform.simulation.advice import advice
 from tierform.simulation.costing import Costing
@@ -257,7 +257,11 @@ class _Choice:
         all are tried.
         """
         placements = trial.mapping.placements
-        streamed = sorted({(-p.crossbars, p.block, p.weight) for p in placements if not p.resident})
+        written = {(p.block, p.weight) for p in placements if not p.resident}
+        open_ = weights_left_open(self.chip, trial.workload, written)
+        streamed = sorted({(-p.crossbars, p.block, p.weight) for p in placements if (p.block, p.weight) in open_})
+        if not streamed:
+            return trial
         room = {name: int(holder.crossbars) for name, holder in self.chip.can.holders.items()}
         for p in placements:
             room[p.component] -= p.crossbars * p.copies * p.replicas * p.layers
