@@ -94,8 +94,9 @@ def main() -> None:
         print("note: no Node.js or no Chromium here: moves are not timed in a browser")
         return
     found, each = in_the_browser(chromium, node)
-    print(f"\n{"from the key to the new number':42} {'median ms':>10} {'95th':>8} {'max':>8}   bars {BAR_MS}")
-    for name, times in [*found.items(), ("all", [one for times in found.values() for one in times])]:
+    print(f"\n{'from the key to the new number':42} {'median ms':>10} {'95th':>8} {'max':>8}   bars {BAR_MS}")
+    found["all"] = [one for times in found.values() for one in times]
+    for name, times in found.items():
         ninety_fifth = sorted(times)[int(0.95 * len(times))]
         print(f"{name:42} {statistics.median(times):10.0f} {ninety_fifth:8.0f} {max(times):8.0f}")
     print(f"CPU of the studio's processes, what limits each included: {each:.0f} ms a move")

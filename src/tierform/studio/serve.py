@@ -111,7 +111,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             return refused(400, "the body is no JSON")
         if not isinstance(task, dict) or task.get("kind") not in KINDS:
             return refused(400, f"a task needs its kind: {', '.join(KINDS)}")
-        asked = {key: task.get(key) for key in ("kind", "job", "vary", "serve", "point")}
+        asked = {key: task[key] for key in ("kind", "job", "vary", "serve", "point", "chips") if key in task}
         if task["kind"] in ("design", "design_chip"):
             file, point = study_file(task.get("study")), task.get("point")
             if file is None or isinstance(point, bool) or not isinstance(point, int):

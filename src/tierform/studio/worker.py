@@ -17,6 +17,7 @@ from tierform.errors import Problem, TierformError
 
 Content = dict[str, Any]
 Tell = Callable[[Content], None]
+MOST_CHIPS = 64  # over which Fit splits a task
 _PATHS = ("model", "chip", "runtime", "mapping")
 
 
@@ -116,9 +117,14 @@ def _written(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
 
 
 def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
-    from tierform.simulation.ways import fits
+    """Every way to do a task on a number of chips, and how the chips may share it."""
+    from tierform.simulation.fit_splits import fits_on
 
-    for found in fits(_job(task, roots)):
+    chips = task.get("chips", 1)
+    if isinstance(chips, bool) or not isinstance(chips, int) or not 1 <= chips <= MOST_CHIPS:
+        what = f"must be a whole number from 1 to {MOST_CHIPS}"
+        raise TierformError([Problem(what, key="chips", value=chips)])
+    for found in fits_on(_job(task, roots), chips):
         tell(found)
 
 
