@@ -83,7 +83,7 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
       </section>}
       {rows.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label="Ways"><table class="grid">
         <thead><tr><th scope="col">Way</th><th scope="col" class="n">Needs</th><th scope="col" class="n">Largest batch</th><th scope="col" class="n">Time</th><th scope="col" class="n">Tokens</th><th scope="col" class="n">Energy a token</th><th scope="col" class="n">Hours for 1 G tokens</th></tr></thead>
-        <tbody>{[...fit, ...rows.filter((row) => !fit.includes(row))].map((row) => <tr><th scope="row">{title(row.name)}{row.split && <small>{row.split}</small>}{row.problem && <small>{row.problem}</small>}</th><td class="n">{si(needed(row), 'B')}</td><td class="n">{row.most_batch ? count(row.most_batch) : 'none'}</td>
+        <tbody>{[...fit, ...rows.filter((row) => !fit.includes(row))].map((row) => <tr><th scope="row">{title(row.name)}{row.split && <small>{row.split}</small>}{row.problem && !needed(row) && <small>{row.problem}</small>}</th><td class="n">{si(needed(row), 'B')}</td><td class="n">{row.most_batch ? count(row.most_batch) : 'none'}</td>
           <td class="n">{row.latency_s !== undefined ? si(row.latency_s, 's') : 'does not fit'}</td><td class="n">{row.tokens_per_s ? si(row.tokens_per_s, 'token/s') : ''}</td><td class="n">{row.J_per_token ? si(row.J_per_token, 'J') : ''}</td><td class="n">{row.tokens_per_s ? Number((1e9 / row.tokens_per_s / 3600).toPrecision(3)).toLocaleString('en') : ''}</td></tr>)}</tbody>
       </table></div>}
       {splits.length > 0 && <SplitTable splits={splits} capacity={capacity || null} needed={needed} />}

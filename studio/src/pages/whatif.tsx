@@ -1,5 +1,6 @@
 // What-if: what happens if I change this?
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { Answer } from '../answer'
 import { kindOf, type Mode } from '../colour'
 import { area, celsius, change as compared, measure, parts, si } from '../format'
 import { start, type Constant, type Moved } from '../jobs'
@@ -25,13 +26,15 @@ const moved = (run: Run, { dies, thermal, ...figures }: Moved): Run => ({
 })
 
 export function WhatIfPage({ run, content, mode }: { run: Run; content: Content; mode: Mode }) {
+  const { params } = useRoute()
   const view = run.result.view!
   if (content.exported || view.job_lacks.length) {
     return (
-      <div class="page" tabIndex={0} role="region" aria-label="The page"><h2>What 1 % more of each constant changes</h2>
-        {view.influence.length ? <Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
-          <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
-      </div>
+      <><Answer run={run} against={null} route={params} />
+        <div class="page" tabIndex={0} role="region" aria-label="The page">
+          {view.influence.length ? <><h2 class="lead">{most(view.influence)}</h2><Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /></> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
+            <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
+        </div></>
     )
   }
   return <Live key={run.id} run={run} mode={mode} />
@@ -163,6 +166,12 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
         <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(job.chip)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
   )
+}
+
+/** The constant that moves the time most, as a sentence. */
+function most(found: Influence[]): string {
+  const first = found.reduce((a, b) => (Math.abs(b.latency) > Math.abs(a.latency) ? b : a))
+  return `${first.constant} moves the time most: 1 % more of it makes ${Math.abs(first.latency).toFixed(2)} % ${first.latency < 0 ? 'less' : 'more'}`
 }
 
 /** Every constant with the influence of 1 % of it as a bar that opens into its control. */
