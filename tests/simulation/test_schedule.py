@@ -291,10 +291,10 @@ def test_are_micro_batches_of_several_waves_numbered_on() -> None:
     steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "a", 2.0, after=(Edge(0),)))
     run = [(Layer("layer", steps), 2)]
     recorded = schedule_stage([run, run, run], (2, 1, 3), 1, record=True)
-    numbered = sorted((bar.micro_batch, bar.layer, bar.name) for bar in recorded.slices)
+    numbered = sorted((bar.micro_batch, bar.layer, bar.name) for bar in recorded.slices())
     assert numbered == [(micro, layer, name) for micro in range(6) for layer in range(2) for name in ("one", "two")]
     # One resource: no bar begins before another ends, and all of it is 6 x 2 x 3 s.
-    bars = sorted((bar.start_s, bar.end_s) for bar in recorded.slices)
+    bars = sorted((bar.start_s, bar.end_s) for bar in recorded.slices())
     assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(bars))
     assert recorded.makespan_s == pytest.approx(36.0) == bars[-1][1]
 
@@ -302,9 +302,9 @@ def test_are_micro_batches_of_several_waves_numbered_on() -> None:
 def test_does_the_timeline_hold_every_bar_once() -> None:
     steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "b", 2.0, after=(Edge(0),)))
     recorded = schedule_stage([[(Layer("layer", steps), 3)]], (2,), 2, record=True)
-    assert len(recorded.slices) == 3 * 2 * 2
-    assert max(bar.end_s for bar in recorded.slices) == pytest.approx(recorded.makespan_s)
-    assert {(bar.layer, bar.micro_batch, bar.name) for bar in recorded.slices} == {
+    assert len(recorded.slices()) == 3 * 2 * 2
+    assert max(bar.end_s for bar in recorded.slices()) == pytest.approx(recorded.makespan_s)
+    assert {(bar.layer, bar.micro_batch, bar.name) for bar in recorded.slices()} == {
         (layer, micro, name) for layer in range(3) for micro in range(2) for name in ("one", "two")
     }
 
