@@ -109,9 +109,7 @@ def run(train: str, test: str, file: Path, steps: int) -> dict[str, Any]:
                     )
                     rows = describe(emulated)
                     products = sum(row["outputs"] * row["inputs"] for row in rows)
-                    beside = sum(
-                        row["digital_products"] + RANK * (row["outputs"] + row["inputs"]) for row in rows
-                    )
+                    beside = sum(row["digital_products"] + RANK * (row["outputs"] + row["inputs"]) for row in rows)
                     adapted = attach_lora(emulated, rank=RANK, targets=("all",))
                     begin_again(adapted, 0)
                     if case not in found:
