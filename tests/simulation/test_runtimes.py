@@ -74,7 +74,9 @@ def test_every_key_moves_a_figure(key: str, tmp_path: Path) -> None:
         return
     if key == "sampling_power_others":
         one = run(load_runtime(written(tmp_path, sampling_time="1 ns", sampling_power=1)), tensor=2)
-        both = run(load_runtime(written(tmp_path, sampling_time="1 ns", sampling_power=1, sampling_power_others=1)), tensor=2)
+        both = run(
+            load_runtime(written(tmp_path, sampling_time="1 ns", sampling_power=1, sampling_power_others=1)), tensor=2
+        )
         assert both.latency_s == one.latency_s and both.energy_J > one.energy_J
         return
     if key == "length_spread":
@@ -182,7 +184,7 @@ def test_prompts_in_turn_join_the_steps_of_the_others() -> None:
 
 
 def test_under_steady_load_long_generations_are_met_more_often() -> None:
-    """Of lengths as spread as their mean is long a step meets ages of 0 to 2 x 100: 100 in the mean, twice that of equal ones.
+    """Of lengths as spread as their mean is long a step meets ages of 0 to 200: 100 in the mean, twice that of equal ones.
 
     Four places, 100 tokens: 96 steps decode alone; beside a prompt the others are 100 tokens on, not 50.
     """

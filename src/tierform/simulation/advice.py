@@ -24,9 +24,7 @@ from tierform.workload.task import FineTuning, Full, Inference, LoRA, QLoRA, res
 MOST = 6  # changes that are told
 
 
-def advice(
-    job: Job, task: Task | None, error: DoesNotFit, attention: AttentionMemory, habits: Habits = NONE
-) -> str:
+def advice(job: Job, task: Task | None, error: DoesNotFit, attention: AttentionMemory, habits: Habits = NONE) -> str:
     """One sentence for people; empty where no single change is smaller.  `task` is the job's in the chip's formats."""
     if not isinstance(job.model, Model) or task is None or not isinstance(job.chip, Chip):
         return ""
@@ -69,11 +67,11 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
         for mode in RECOMPUTATIONS[RECOMPUTATIONS.index(done) + (":" not in task.recomputation) :]:
             if mode != "none":
                 yield f"recomputation={mode}", replace(task, recomputation=mode), split
-        if not task.fused_update and task.gradient_accumulation == split.data == split.pipeline == 1:
+        if not task.fused_update and task.gradient_accumulation == split.copies == split.pipeline == 1:
             yield "fused_update=true", replace(task, fused_update=True), split
         if not task.fused_loss:
             yield "fused_loss=true", replace(task, fused_loss=True), split
-        if split.data > 1:
+        if split.copies > 1:
             for zero in range(split.zero + 1, 4):
                 yield f"zero={zero}", task, replace(split, zero=zero)
         if task.optimizer == "adamw":
@@ -99,3 +97,5 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
         elif isinstance(task.method, LoRA):
             targets = task.method.targets
             yield "method=qlora", replace(task, method=QLoRA(task.method.rank, targets)), split
+        if chip.cluster is not None:
+            yield f"context={split.context * 2}", task, replace(split, context=split.context * 2)

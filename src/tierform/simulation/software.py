@@ -190,7 +190,9 @@ def _with_reads(cost: Cost, again: float) -> Cost:
     """The cost with the energy of its bytes for so many readings; the memory's traffic stays (caches hold most)."""
     if again == 1.0:
         return cost
-    return replace(cost, energy_J={part: energy * (again if part == "memory" else 1.0) for part, energy in cost.energy_J.items()})
+    return replace(
+        cost, energy_J={part: energy * (again if part == "memory" else 1.0) for part, energy in cost.energy_J.items()}
+    )
 
 
 def _slower(cost: Cost, factor: float) -> Cost:

@@ -95,7 +95,13 @@ def _joined_B(steps: Sequence[Entry], kept: Mapping[int, Value]) -> int:
     groups: dict[int, list[Value]] = {}
     for step in steps:
         operator = step.operator
-        if operator and operator.kind is Kind.MATMUL and operator.part == "attention" and operator.weight and step.inputs:
+        if (
+            operator
+            and operator.kind is Kind.MATMUL
+            and operator.part == "attention"
+            and operator.weight
+            and step.inputs
+        ):
             groups.setdefault(id(step.inputs[0].memory), []).append(step.output)
     total = 0
     for results in groups.values():
@@ -105,7 +111,9 @@ def _joined_B(steps: Sequence[Entry], kept: Mapping[int, Value]) -> int:
         if len(last) > 1 and any(there):
             total += sum(_size_B(value) for value, is_kept in zip(last, there, strict=True) if not is_kept)
             if len(adapted) < len(last):
-                total += sum(_size_B(low) for value, step in adapted for low in step.inputs if low.memory is not value.memory)
+                total += sum(
+                    _size_B(low) for value, step in adapted for low in step.inputs if low.memory is not value.memory
+                )
     return total
 
 

@@ -71,10 +71,10 @@ def expand(
     `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
     memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
     keeps neither, ``eager`` holds whole scores.  `in_turn`: prompts join the steps of those that decode
-    (:mod:`tierform.workload.admission`), and `length_spread` is the spread of generations over their mean.  `habits` of a
-    framework say what it keeps beside (:mod:`tierform.workload.autograd`).  Raises TierformError, with every problem, where parts or chips do not
-    divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
-    object: it is remembered.
+    (:mod:`tierform.workload.admission`), and `length_spread` is the spread of generations over their mean.  `habits`
+    say what a framework keeps beside (:mod:`tierform.workload.autograd`).  Raises TierformError, with every problem,
+    where parts or chips do not divide the task, the sequence does not fit the model, or nothing would learn.  Equal
+    arguments give the same object: it is remembered.
     """
     if attention not in ATTENTIONS:
         fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
@@ -121,7 +121,7 @@ def _inference(
 ) -> Workload:
     model = plan.model
     batch = task.batch // plan.parallelism.data
-    sequence = model.fixed_tokens or task.sequence
+    sequence = (model.fixed_tokens or task.sequence) // plan.parallelism.context
     two = model.kind == "encoder-decoder"
     prompt = Pass(
         (SequenceGroup(batch, 1 if two and not eager else sequence),),
@@ -176,7 +176,9 @@ def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> W
     groups = tuple(replace(group, sequences=group.sequences // data) for group in task.groups)
     every = task.logits == "all"
     cached = plan.model.generative
-    p = Pass(groups, cached=cached, every_logit=every, eager=eager, kv=task.kv, experts=store_of(task.experts, plan.model))
+    p = Pass(
+        groups, cached=cached, every_logit=every, eager=eager, kv=task.kv, experts=store_of(task.experts, plan.model)
+    )
     kind = StageKind.DECODE if p.continues else StageKind.PREFILL
     parts = micro_batches.decode if p.continues else micro_batches.prefill
     stage, waves = _run(plan, p, "step", kind, 1, parts)
@@ -245,6 +247,7 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
     sequence = model.fixed_tokens or task.sequence
     if isinstance(task.method, PromptTuning):
         sequence += task.method.tokens
+    sequence //= split.context
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
@@ -292,7 +295,7 @@ def _update(
         own = [w for w in weights if w.trainable and w.block == segment.name]
         own += [w for w in copied.get(segment.name, ()) if w.trainable]
         if own:
-            copies = plan.parallelism.data if plan.parallelism.zero else 1
+            copies = plan.parallelism.copies if plan.parallelism.zero else 1
             operators = update_operators(own, optimizer_of(task), plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
     before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
@@ -333,7 +336,7 @@ def _memory(
 ) -> Memory:
     """What a layer of each block keeps; `laid_out` has the waves of each stage."""
     model, task, split = plan.model, plan.task, plan.parallelism
-    cache = kv_layer_B(model, task, plan.precision, tensor=split.tensor, data=split.data, eager=eager)
+    cache = kv_layer_B(model, task, plan.precision, split, eager=eager)
     workspace: dict[str, int] = {}
     for waves in laid_out:
         for segment in (segment for wave in waves for segment in wave):

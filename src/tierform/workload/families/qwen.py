@@ -34,8 +34,8 @@ def read_qwen3(config: Config, name: str) -> Model:
     )
 
 
-# What nine tenths of Qwen3-30B-A3B's assignments go to: 65 of its 128 experts on prose, code and mathematics, 58 on code
-# alone (median layer; the most popular one takes 4.3 and 6.3 per cent).  An exponential popularity with 65 gives 3.5.
+# Nine tenths of Qwen3-30B-A3B's assignments go to 65 of its 128 experts on prose, code and mathematics (58 on code
+# alone; median layer; source qwen3-experts).  The most popular one takes 4.3 per cent; an exponential law gives 3.5.
 _NINE_TENTHS = 65 / 128
 EXPERT_DECAY = log(10) / _NINE_TENTHS
 
