@@ -184,7 +184,7 @@ def test_prompts_in_turn_join_the_steps_of_the_others() -> None:
 
 
 def test_under_steady_load_long_generations_are_met_more_often() -> None:
-    """Of lengths as spread as their mean is long a step meets ages of 0 to 200: 100 in the mean, twice that of equal ones.
+    """Lengths as spread as their mean is long: a step meets ages of 0 to 200, in the mean twice those of equal ones.
 
     Four places, 100 tokens: 96 steps decode alone; beside a prompt the others are 100 tokens on, not 50.
     """

@@ -178,7 +178,7 @@ def _with_scores_again(
 
 
 def _whole_tiles(gpu: Gpu, record: Attention, members: Sequence[Operator], energy: Sequence[float]) -> list[float]:
-    """Energies of one new token: products compute whole tiles of queries, of which heads that share keys fill a part."""
+    """One new token: products compute whole tiles of queries, of which heads that share keys fill a part."""
     attention = gpu.parameters.attention
     assert attention is not None
     rows, together = attention.tile[0], max(1, record.heads // record.kv_heads)
