@@ -5,6 +5,8 @@ Llama 3.2 1B by hand: 16 layers, width 2048, keys and values 512 wide, feed-forw
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from tierform import (
@@ -23,7 +25,7 @@ from tierform import (
     VeRA,
 )
 from tierform.workload import Workload, expand, load_model
-from tierform.workload.task import Method
+from tierform.workload.task import METHODS, RANKED, Method
 
 MODEL = load_model("llama-3.2-1b")
 LAYERS, WIDTH, KEYS, HIDDEN = 16, 2048, 512, 8192

@@ -182,6 +182,7 @@ RECORDS: dict[type, dict[str, str]] = {
     ExpertStore: {
         "cached": "Share of a mixture's experts, the most popular, in the chip's memory; the others are behind it.",
         "routing": "Popularity of each expert, as measured; left out: uniform.",
+        "ahead": "Share of the experts missing in the cache that a predictor names early: they cross beside the pass.",
     },
     MicroBatches: {
         "prefill": "Parts of the batch of prompts.",

@@ -13,7 +13,7 @@ from dataclasses import replace
 from tierform.chip.description import Chip
 from tierform.simulation.choose import task_on
 from tierform.simulation.job import Job
-from tierform.simulation.offload import Host, load_host
+from tierform.simulation.offload import Host, host_of
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.traffic import MemoryBehind, aside_of
 from tierform.workload import Model, expand
@@ -29,7 +29,7 @@ def require_room(job: Job) -> None:
     """DoesNotFit where the bytes of one chip, layers shared evenly, find no place; nothing is timed."""
     assert isinstance(job.chip, Chip) and isinstance(job.task, FineTuning | Inference)
     workload = expanded(job)
-    host = load_host(job.task.host) if job.task.offload else None
+    host = host_of(job.task, job.chip)
     MemoryBehind(job.chip, host=host).place(workload, workload.footprint, 0, aside_of(workload))
 
 
