@@ -34,7 +34,6 @@ from pathlib import Path
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, nearest
 from tierform.memory.hierarchy import DoesNotFit
-from tierform.simulation.aside import aside_of
 from tierform.simulation.choose import task_on
 from tierform.simulation.collectives import require_cluster
 from tierform.simulation.fit_answer import OBJECTIVES, FitAnswer, FitFound, Objective

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from tierform.chip.description import Chip
+from tierform.simulation.aside import aside_of
 from tierform.simulation.choose import task_on
 from tierform.simulation.job import Job
 from tierform.simulation.offload import Host, host_of
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.traffic import MemoryBehind, aside_of
+from tierform.simulation.traffic import MemoryBehind
 from tierform.workload import Model, expand
 from tierform.workload.graph import Workload
 from tierform.workload.offloaded import OFFLOADS, PAGED
