@@ -124,6 +124,7 @@ RECORDS: dict[type, dict[str, str]] = {
     GaLore: {
         "rank": "Rank of the subspace in which the optimizer sees the gradients of matrices.",
         "every": "Steps after which the subspace is found anew by a singular value decomposition.",
+        "scale": "By what the step is multiplied on its way back to the weight; 1 takes no operation.",
     },
     AdapterBatch: {
         "rank": _RANK,

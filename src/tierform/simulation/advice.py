@@ -97,5 +97,3 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
         elif isinstance(task.method, LoRA):
             targets = task.method.targets
             yield "method=qlora", replace(task, method=QLoRA(task.method.rank, targets)), split
-        if chip.cluster is not None:
-            yield f"context={split.context * 2}", task, replace(split, context=split.context * 2)
