@@ -9,7 +9,7 @@ import click
 from tierform.cli.output import OutputFolder, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import make_folder, write_json
-from tierform.studies import STUDIES, StudyOptions, StudyResult
+from tierform.studies import ABOUT, STUDIES, StudyOptions, StudyResult
 
 MOST_SHOWN = 40
 
@@ -31,8 +31,7 @@ def command(
 ) -> int:
     """Re-derive a published result; without STUDY, list them.  Exit 1 when a claim that the study tests fails."""
     if study is None:
-        for name in STUDIES.names():
-            console().print(name, highlight=False)
+        print_table("", ["", ""], [[name, ABOUT.get(name, "")] for name in STUDIES.names()])
         return 0
     chosen: dict[str, str] = {}
     for text in settings:

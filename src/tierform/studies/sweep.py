@@ -46,6 +46,19 @@ def changed(chip: Chip, component: str, units: int | None = None, **values: Any)
     return replace(chip, components={**chip.components, component: built})
 
 
+def slower_software(gpu: Chip, seconds: float, *, fused: bool = False) -> Chip:
+    """A GPU whose software spends so much more time on each kernel, and fuses operators or runs each as a kernel."""
+    name = next(iter(gpu.components))
+    p: Any = getattr(gpu.components[name], "parameters")
+    launch: dict[str, Any] = {"launch": what_if(p.launch.value + seconds, "s")}
+    if not fused:
+        launch["fusion"] = False
+    if p.products is not None:
+        cycles = what_if(p.products.launch.value + seconds * p.clock.value, "1")
+        launch["products"] = p.products.model_copy(update={"launch": cycles})
+    return changed(gpu, name, **launch)
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One model, task and size on several chips: results by chip, or why there is none."""
