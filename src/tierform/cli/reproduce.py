@@ -47,7 +47,7 @@ def command(
         result: StudyResult = run(StudyOptions(quick, seed, chosen, lambda text: bar.update(task, description=text)))
     console().print(f"{result.title}\n", style="bold", highlight=False, markup=False)
     for table in result.tables:
-        print_table(table.title, table.head, [[_cell(value) for value in row] for row in table.rows])
+        print_table(table.title, table.head, [[_cell(value, table.digits) for value in row] for row in table.rows])
         if table.note:
             console().print(f"{table.note}\n", highlight=False, markup=False)
     for check in result.checks:
@@ -77,9 +77,9 @@ def command(
     return 0 if result.holds else 1
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, digits: int) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -38,7 +38,7 @@ def render(result: StudyResult) -> str:
     text: str = environment.get_template("study.html.j2").render(
         title=result.title,
         tables=[
-            (table, [[_text(cell) for cell in row] for row in table.rows], figures.get(table.title, []))
+            (table, [[_text(cell, table.digits) for cell in row] for row in table.rows], figures.get(table.title, []))
             for table in result.tables
         ],
         checks=result.checks,
@@ -127,9 +127,9 @@ def _tornado(figure: Any, picture: Picture, table: Table) -> Any:
     return figure
 
 
-def _text(cell: Cell) -> str:
+def _text(cell: Cell, digits: int = 4) -> str:
     if cell is None:
         return ""
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.{digits}g}" if isinstance(cell, float) else str(cell)

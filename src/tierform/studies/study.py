@@ -100,12 +100,16 @@ class StudyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of plain numbers: `rows` as long as `head`; `note` says what must be known to read it."""
+    """A table of plain numbers: `rows` as long as `head`; `note` says what must be known to read it.
+
+    Numbers are shown with so many significant `digits`; files have them whole.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    digits: int = 4
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: each row as a table from column to value."""

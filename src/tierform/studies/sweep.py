@@ -122,6 +122,20 @@ def peak_C(result: Result) -> float:
     return float(result.thermal["peak_K"]) - 273.15 if result.thermal else math.nan
 
 
+def verdict(published: Cell, here: float | None, holds: bool | None = None) -> str:
+    """What a figure says of the published one: a number agrees within a quarter of it; a claim `holds` or does not."""
+    if published is None:
+        return ""
+    if here is None:
+        return "not run"
+    if not isinstance(published, float):
+        return "" if holds is None else "holds" if holds else "does not hold"
+    ratio = here / published
+    if 1 / 1.25 <= ratio <= 1.25:
+        return "agrees"
+    return f"{1 / ratio:.3g} times short" if ratio < 1 else f"{ratio:.3g} times beyond"
+
+
 def best(points: Iterable[Point], chip: str, reference: str, figure: str) -> tuple[float, str] | None:
     """The largest ratio over the points and where it is."""
     found = [(ratio, p.label) for p in points if (ratio := p.ratio(chip, reference, figure)) is not None]
