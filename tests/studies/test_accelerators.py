@@ -55,17 +55,18 @@ def test_every_published_figure_has_a_verdict(quick) -> None:
 
 @pytest.mark.parametrize(("name", "own"), [("atleus", "atleus"), ("hetrax", "hetrax")])
 def test_both_sides_are_searched_and_none_gets_slower(quick, name: str, own: str) -> None:
-    found = rows(quick[name], "With what a search finds")
+    title = next(table.title for table in quick[name].tables if table.title.startswith("With what a search finds"))
+    found = rows(quick[name], title)
     chips = {row["chip"] for row in found}
     assert own in chips and len(chips) >= 3
     for row in found:
         if row["chip"] == own:
             mine = row
-        assert row["time ratio, searched"] == pytest.approx(row["searched (ms)"] / mine["searched (ms)"])
+        assert row["time ratio, found"] == pytest.approx(row["found (ms)"] / mine["found (ms)"])
         assert row["energy ratio, given"] == pytest.approx(row["given (mJ)"] / mine["given (mJ)"])
-        assert bool(row["changes"] != "none") == (row["searched (ms)"] != row["given (ms)"])
+        assert bool(row["changes"] != "none") == (row["found (ms)"] != row["given (ms)"])
     # Judged with parts of tokens charged, which may cost a little by the formula; here it costs nothing.
-    assert all(row["searched (ms)"] <= row["given (ms)"] * (1 + 1e-9) for row in found)
+    assert all(row["found (ms)"] <= row["given (ms)"] * (1 + 1e-9) for row in found)
     head = rows(quick[name], "Published and reproduced")
     assert any("both searched" in row["figure"] for row in head)
 

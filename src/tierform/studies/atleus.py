@@ -207,7 +207,7 @@ def run(options: StudyOptions) -> StudyResult:
         title="Atleus: ReRAM tiers over a systolic tier, against GPU, 3D-TPU and HAIMA",
         tables=(
             head,
-            searched_table(searched, ATLEUS),
+            *(searched_table(one, ATLEUS) for one in searched),
             ratios,
             shares,
             balance,

@@ -252,7 +252,7 @@ def run(options: StudyOptions) -> StudyResult:
         title="HeTraX: multiprocessors over a ReRAM tier, against HAIMA and TransPIM",
         tables=(
             summary(points, heat, searched),
-            searched_table(searched, HETRAX),
+            *(searched_table(one, HETRAX) for one in searched),
             ratios,
             heat,
             order,

@@ -78,44 +78,40 @@ def _searched(job: Job, options: StudyOptions) -> Searched:
     return Searched(search.begun.result, best, tuple(changes), free)
 
 
-def searched_table(points: Iterable[SearchedPoint], own: str) -> Table:
+def searched_table(made: SearchedPoint, own: str) -> Table:
     """Time and energy of each chip as given and as searched, and the ratios to the own one."""
-    rows: list[tuple[Cell, ...]] = []
-    for made in points:
-        for name, one in made.chips.items():
-            rows.append(
-                (
-                    made.point.label,
-                    name,
-                    1e3 * one.given.latency_s,
-                    1e3 * one.found.latency_s,
-                    1e3 * one.given.energy_J,
-                    1e3 * one.found.energy_J,
-                    made.ratio(name, own, "latency_s", given=True),
-                    made.ratio(name, own, "latency_s"),
-                    made.ratio(name, own, "energy_J", given=True),
-                    made.ratio(name, own, "energy_J"),
-                    None if one.free is None else 100 * one.free,
-                    ", ".join(one.changes) or "none",
-                )
-            )
+    rows: list[tuple[Cell, ...]] = [
+        (
+            name,
+            1e3 * one.given.latency_s,
+            1e3 * one.found.latency_s,
+            1e3 * one.given.energy_J,
+            1e3 * one.found.energy_J,
+            made.ratio(name, own, "latency_s", given=True),
+            made.ratio(name, own, "latency_s"),
+            made.ratio(name, own, "energy_J", given=True),
+            made.ratio(name, own, "energy_J"),
+            ", ".join(one.changes) or "none",
+            None if one.free is None else 100 * one.free,
+        )
+        for name, one in made.chips.items()
+    ]
     head = (
-        "point",
         "chip",
         "given (ms)",
-        "searched (ms)",
+        "found (ms)",
         "given (mJ)",
-        "searched (mJ)",
+        "found (mJ)",
         "time ratio, given",
-        "time ratio, searched",
+        "time ratio, found",
         "energy ratio, given",
-        "energy ratio, searched",
-        "a free network saves (%)",
+        "energy ratio, found",
         "changes",
+        "free network (%)",
     )
     note = (
         f"Ratios are over {own}'s, both sides as given or both searched: mapping on the same area, then places of "
-        "weights and routes.  Time is what is searched for.  A free network: what one that takes no time would still "
-        "save of the searched time."
+        "weights and routes.  Time is what is searched for.  Free network: what one that takes no time would still "
+        "save of the time found."
     )
-    return Table(TITLE, head, tuple(rows), note)
+    return Table(f"{TITLE}: {made.point.label}", head, tuple(rows), note)
