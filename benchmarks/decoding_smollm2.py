@@ -1,7 +1,7 @@
 """Decoding of SmolLM2-135M with drafts and cache policies on this machine's processor, one thread, processor time.
 
     tierform models get smollm2-135m
-    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|speed|policies|skips] [--json FILE]
+    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|steps|speed|policies|skips] [--json FILE]
 
 TEXT is a text of at least 20,000 tokens (WikiText-2's test text was used).  Prompts are windows of it.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.stats import chisquare
 
-from tierform.compression.checkpoints.folder import load_language_model
+from tierform.compression.checkpoints.folder import load_language_model, model_folder
 from tierform.compression.quality import window_losses
 from tierform.compression.sites import anatomy
 from tierform.compression.skipping import choose_skips
@@ -28,6 +28,8 @@ from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, wi
 from tierform.decoding.loop import Draft, Sampling, generate
 from tierform.decoding.measure import best_count, pass_times, predicted_acceptance, tokens_per_s
 from tierform.decoding.policies import NarrowCache, perplexities
+from tierform.simulation import simulate
+from tierform.workload import SequenceGroup, Step
 from tierform.workload.kv_policy import KVPolicy
 
 MODEL = "smollm2-135m"
@@ -179,6 +181,18 @@ def speed(
         }
 
 
+def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path) -> None:
+    """A step over one to eight tokens on this processor, against a chip that `tierform calibrate` wrote here."""
+    found = pass_times(model, None, prompt, Sampling(), most=7)
+    rows = {}
+    for tokens, measured in enumerate(found.verify_s, 1):
+        task = Step((SequenceGroup(1, tokens, len(prompt)),), logits="all")
+        predicted = simulate(str(model_folder(MODEL)), task, chip, thermal="none").latency_s
+        rows[tokens] = {"measured_s": measured, "predicted_s": predicted, "error": predicted / measured - 1}
+        print(tokens, rows[tokens], flush=True)
+    out["steps"] = rows
+
+
 def policies(model: Any, windows: torch.Tensor, out: dict[str, Any]) -> None:
     """Perplexity with half the cache, and with four bits."""
     half = windows.shape[1] // 2
@@ -217,7 +231,7 @@ def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
-    parser.add_argument("--part", action="append", choices=["exact", "sampling", "speed", "policies", "skips"])
+    parser.add_argument("--part", action="append", choices=["exact", "sampling", "steps", "speed", "policies", "skips"])
     parser.add_argument("--draft", action="append", help="Drafts to try (default: lookup, nine planes, five skipped).")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--windows", type=int, default=4)
@@ -225,6 +239,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--counts", default="1,2,3,4,5,6")
     parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss"])
+    parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -244,6 +259,9 @@ def main() -> None:
     if "sampling" in parts:
         (prompt,) = prompts_of(given.text, tokenizer, 1, 256)
         sampling(model, prompt, out, drafts)
+    if "steps" in parts and given.chip:
+        (prompt,) = prompts_of(given.text, tokenizer, 1, 64)
+        steps(model, prompt, out, given.chip)
     if "speed" in parts:
         prompts = prompts_of(given.text, tokenizer, min(given.prompts, 6))
         speed(model, prompts, out, given.new, [int(one) for one in given.counts.split(",")], drafts)
