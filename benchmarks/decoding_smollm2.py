@@ -27,7 +27,7 @@ from tierform.decoding.acceptance import draw, verify
 from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
 from tierform.decoding.loop import Draft, Sampling, generate
 from tierform.decoding.measure import best_count, pass_times, predicted_acceptance, tokens_per_s
-from tierform.decoding.policies import NarrowCache, perplexities
+from tierform.decoding.policies import NarrowCache, choose_heads, perplexities
 from tierform.simulation import simulate
 from tierform.workload import SequenceGroup, Step
 from tierform.workload.kv_policy import KVPolicy
@@ -193,7 +193,7 @@ def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path) -> Non
     out["steps"] = rows
 
 
-def policies(model: Any, windows: torch.Tensor, out: dict[str, Any]) -> None:
+def policies(model: Any, windows: torch.Tensor, out: dict[str, Any], learn: torch.Tensor | None, alone: bool) -> None:
     """Perplexity with half the cache, and with four bits."""
     half = windows.shape[1] // 2
     cases: dict[str, dict[str, Any]] = {
@@ -204,6 +204,13 @@ def policies(model: Any, windows: torch.Tensor, out: dict[str, Any]) -> None:
         "int4, keys by channel, groups of 32": {"narrow": NarrowCache(4, 32)},
         "int4, keys by token": {"narrow": NarrowCache(4, 64, by_channel=False)},
     }
+    if learn is not None:  # half of the cache as 13/30 of the heads whole, and a tenth of the tokens in the others
+        policy = KVPolicy(window=windows.shape[1] // 10, sinks=4, whole=13 / 30)
+        heads = choose_heads(model, learn, policy)
+        print("whole heads by layer", heads.sum(-1).tolist(), flush=True)
+        cases["13/30 of the heads whole, half"] = {"policy": policy, "whole": heads}
+    if alone:
+        cases = {name: given for name, given in cases.items() if "half" in name or not given}
     for name, given in cases.items():
         each = [perplexities(model, one[None], **given) for one in windows]
         out[f"perplexity {name}"] = float(np.exp(np.log(each).mean()))
@@ -238,7 +245,9 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--counts", default="1,2,3,4,5,6")
-    parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss"])
+    parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss", "exchange"])
+    parser.add_argument("--learn", type=Path, help="policies: another text, on which heads are chosen.")
+    parser.add_argument("--half", action="store_true", help="policies: of half the cache alone.")
     parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -250,7 +259,8 @@ def main() -> None:
     drafts = tuple(given.draft or DRAFTS)
     windows = windows_of(given.text, tokenizer, 2 * given.windows, given.length)
     if "policies" in parts:
-        policies(model, windows[: given.windows], out)
+        learn = windows_of(given.learn, tokenizer, 2, given.length) if given.learn else None
+        policies(model, windows[: given.windows], out, learn, given.half)
     if "skips" in parts:
         half = windows[:, : given.length // 2]
         skips(model, half[given.windows :], half[: given.windows], out, given.skip_by)

@@ -175,7 +175,7 @@ def without_attention(model: Any, layers: str) -> Any:
     """The model without attention in these layers; all weights are the same tensors."""
     parts = anatomy(model)
     chosen = numbers_of(layers, len(parts.layers), "--draft skip")
-    places = _attention_places(parts)
+    places = attention_places(parts)
     problem = ""
     if any(number not in places for number in range(len(parts.layers))):
         problem = "not every layer of this model has an attention of its own to skip"
@@ -194,7 +194,7 @@ def without_attention(model: Any, layers: str) -> Any:
     return made.eval()
 
 
-def _attention_places(parts: Anatomy) -> dict[int, str]:
+def attention_places(parts: Anatomy) -> dict[int, str]:
     """By layer, the path in it of the smallest module that holds all of its attention's matrices."""
     found = {}
     for number in range(len(parts.layers)):
