@@ -115,13 +115,14 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
         )
     fit_rows, held = kept_apart(samples, FIT_LIMIT)
     few = fit_few_rows(fit_rows) if device.kind != "cuda" else None
-    general = [[row for row in rows if few is None or row.shape[0] > MOST_ROWS] for rows in (fit_rows, held)]
-    if len(general[0]) < LEAST_GENERAL or len(general[1]) < 4:
-        general = [fit_rows, held]
+    many, many_held = ([row for row in rows if few is None or row.shape[0] > MOST_ROWS] for rows in (fit_rows, held))
+    if len(many) < LEAST_GENERAL or len(many_held) < 4:
+        many, many_held = list(fit_rows), list(held)
     sheet = Sheet(device.threads, device.clock_Hz, device.peak_per_s, device.bandwidth_B_per_s, device.cache_B)
     fit = fit_products(
         sheet,
-        *general,
+        many,
+        many_held,
         START,
         TILES if device.kind == "cuda" else SMALL_TILES + TILES,
         None,
@@ -131,13 +132,9 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
         seed=seed,
     )
     if few is not None:
-        errors = (
-            _with_few(few, rows, others, found)
-            for rows, others, found in zip(
-                (fit_rows, held), general, (fit.fitted_errors, fit.held_out_errors), strict=True
-            )
-        )
-        fit = replace(fit, fitted_errors=next(errors), held_out_errors=next(errors))
+        fitted_errors = _with_few(few, fit_rows, many, fit.fitted_errors)
+        held_errors = _with_few(few, held, many_held, fit.held_out_errors)
+        fit = replace(fit, fitted_errors=fitted_errors, held_out_errors=held_errors)
     return Calibration(device, fit, len(fit_rows), len(held), tuple(row.shape for row in held), few)
 
 
