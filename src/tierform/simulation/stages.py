@@ -108,9 +108,11 @@ class Stages:
         learned = [
             w
             for w in self.workload.weights
-            if w.trainable and (w.partial if partial else split.data // w.spread == members)
+            if w.trainable and (w.partial if partial else split.copies // w.spread == members)
         ]
-        copies = split.data if split.zero > partial else 1  # partial sums are added before states of stage 1 are shared
+        copies = (
+            split.copies if split.zero > partial else 1
+        )  # partial sums are added before states of stage 1 are shared
         numbers = sum(kept_numbers(w, copies) * w.layers for w in learned)
         reduced = sum(min(o.elements for o in (*op.inputs, *op.outputs)) for op in block.operators)
         return numbers / reduced if reduced else 1.0
@@ -138,7 +140,7 @@ class Stages:
             made.sends = (self.workload.parallelism.parts - 1) * stage.micro_batches
             # Groups are as far apart as a tensor group and its copies.
             split = self.workload.parallelism
-            made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.data)[:2]
+            made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.copies)[:2]
         made.schedule = self.schedule(made, waves, made.send_s, record=self.record)
         self._traffic(made)
         return made
