@@ -30,7 +30,7 @@ METHODS = (
 @click.option("--test-windows", default=6, show_default=True, type=click.IntRange(1), help="Windows to measure.")
 @click.option("--length", default=256, show_default=True, type=click.IntRange(8), help="Tokens of a window.")
 @click.option("--skip", default=0, type=click.IntRange(0), help="Sublayers to leave out.")
-@click.option("--skip-by", default="cosine", show_default=True, help="Chosen by cosine or by loss.")
+@click.option("--skip-by", default="cosine", show_default=True, help="Chosen by cosine, loss or exchange.")
 @click.option("--ffn", default=1.0, help="structured: share of the FFN's neurons kept.")
 @click.option("--heads", default=1.0, help="structured: share of the groups of heads kept.")
 @click.option("--layers", default=0, help="distill: layers kept.")

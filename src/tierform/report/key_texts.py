@@ -177,6 +177,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "heavy": "Tokens with the most attention that it keeps beside the window; each step scores them.",
         "budget": "Most tokens that it keeps, whatever chooses them; 0: all.",
         "block": "Tokens of a page; a sequence keeps whole pages.",
+        "whole": "Share of the heads of keys that keep every token, beside others with window and sinks.",
         "offload": "Share of the cache that waits in the memory behind the chip's own and is read for each step.",
     },
     ExpertStore: {

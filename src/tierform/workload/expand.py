@@ -165,7 +165,7 @@ def _drafted(
         stages += steps.stages(first, count)
     drafting = steps.weights(weights_of(beside)) if beside else ()
     if beside:
-        memory += _memory(steps.plan, [waves for _, waves in own], beside, drafting, eager)
+        memory += steps.memory(_memory(steps.plan, [waves for _, waves in own], beside, drafting, eager))
     weights = (*weights_of(target), *drafting)
     memory += steps.workspace([segment for _, waves in stages for wave in waves for segment in wave], memory)
     return _workload(plan, [stage for stage, _ in stages], weights, memory, eager)
