@@ -81,7 +81,9 @@ def _spread(values: Tensor, shape: tuple[int, int], groups: Tensor | None) -> Te
     if columns > 1:
         index = groups if groups is not None else torch.arange(inputs) // -(-inputs // columns)
         values = values[:, index]
-    return values.repeat_interleave(-(-outputs // rows), 0)[:outputs] if 1 < rows < outputs else values
+    if 1 < rows < outputs:
+        values = values.repeat_interleave(-(-outputs // rows), 0)[:outputs]
+    return values
 
 
 def from_compressed(parts: dict[str, Tensor], bits: int) -> Tensor:
