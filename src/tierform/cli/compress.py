@@ -45,7 +45,8 @@ METHODS = (
 @click.option("--batch", default=1, show_default=True, type=click.IntRange(1), help="target: sequences of a step.")
 @click.option("--context", default=128, show_default=True, type=click.IntRange(1), help="target: tokens before.")
 @click.option("--formats", default=CHOSEN_FROM, show_default=True, help="target: what matrices may have.")
-@click.option("--against", default="int4-g128", show_default=True, help="target: one format to compare with, or none.")
+@click.option("--against", default="int4-g128", show_default=True, help="target: compared with (FORMAT/HEAD), or none.")
+@click.option("--measure", is_flag=True, help="target: time the products from planes on this machine.")
 @click.option("-o", "output", type=OutputFolder(), help="Folder of the smaller model.")
 @json_option
 def command(
@@ -58,6 +59,7 @@ def command(
     from tierform.compression.jobs import CompressionJob, run_job
 
     target = {key: options.pop(key) for key in ("target", "chip", "runtime", "batch", "context", "formats", "against")}
+    measure = options.pop("measure")
     job = CompressionJob(
         model=model,
         method=options["method"],
@@ -80,9 +82,14 @@ def command(
     )
     if target["target"] is not None:
         found = _run_target(job, target)
+        content = found.to_dict()
+        if measure:
+            content["measured"] = _measure(found)
         if json_file:
-            write_json(json_file, found.to_dict())
+            write_json(json_file, content)
         return
+    if measure:
+        fail("products are measured with a target", key="--measure", fix="Give --target latency=0.7.")
     if target["chip"] is not None:
         fail("a chip is predicted with a target", key="--chip", value=target["chip"], fix="Give --target latency=0.7.")
     with progress() as display:
@@ -119,6 +126,35 @@ def _run_target(job: CompressionJob, given: dict[str, Any]) -> TargetReport:
         )
     _show_target(report)
     return report
+
+
+def _measure(report: TargetReport) -> dict[str, object]:
+    """Time the products of the models in integers on this machine, beside what was predicted of them."""
+    from tierform.store.nested import PLANES
+    from tierform.store.plane_speed import GROUP, PlaneProduct, load, products_s
+
+    rows, found = [], {}
+    before = load()
+    for one in report.models[1:]:
+        forms = [(matrix.shape, matrix.format) for matrix in one.plan.matrices.values()]
+        if any(form.kind != "int" or form.bits > PLANES for _, form in forms):
+            console().print(f"{one.name} has matrices that are not integers: its products are not timed.")
+            continue
+        made = [PlaneProduct(*shape, form.bits, form.group or GROUP) for shape, form in forms]
+        seconds, predicted = products_s(made), one.prediction.products_s
+        found[one.name] = {"products_s": seconds, "predicted_s": predicted}
+        rows.append(
+            [
+                one.name,
+                f"{1e3 * seconds:.2f} ms",
+                f"{1e3 * predicted:.2f} ms",
+                f"{100 * (predicted / seconds - 1):+.1f} %",
+            ]
+        )
+    if rows:
+        title = f"products of a token from planes, one thread here, load {before:.1f}"
+        print_table(title, ["", "measured", "predicted", "off"], rows)
+    return {"load": before, "models": found}
 
 
 def _show_target(report: TargetReport) -> None:

@@ -73,12 +73,16 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One decode step of a model as it is stored: seconds, joules, bytes of all weights, mean bits of the matrices."""
+    """One decode step of a model as it is stored: seconds, joules, bytes of all weights, mean bits of the matrices.
+
+    `products_s` are the seconds of its products with weights.
+    """
 
     latency_s: float
     energy_J: float
     size_B: float
     bits: float
+    products_s: float = 0.0
 
     def of(self, kind: str) -> float:
         """The figure that a target of this kind bounds."""
@@ -114,7 +118,8 @@ class DecodeStep:
         model = with_plan(self.model, plan.to_dict())
         task = Step((SequenceGroup(self.batch, 1, self.context),))
         found = simulate(model, task, self.chip, runtime=self.runtime, thermal="none")
-        return Prediction(found.latency_s, found.energy_J, plan.size_B, plan.bits_per_weight)
+        products_s = fsum(row.busy_s for row in found.operators if row.kind == "matmul" and not row.kernel)
+        return Prediction(found.latency_s, found.energy_J, plan.size_B, plan.bits_per_weight, products_s)
 
 
 def plan_of(whole: Plan, chosen: Mapping[str, WeightFormat]) -> Plan:

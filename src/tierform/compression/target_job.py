@@ -24,7 +24,8 @@ class TargetJob:
     """A compression whose formats a target decides.
 
     `job` says the model, the method and the texts.  Times and energies are those of one decode step on `chip` with
-    `runtime`, of `batch` sequences of `context` tokens.  `formats` may be chosen; `against` is compared with.
+    `runtime`, of `batch` sequences of `context` tokens.  `formats` may be chosen.  Compared is
+    with `against`: one format for the matrices of all layers, and after a slash one for the head (else as it is).
     """
 
     job: CompressionJob
@@ -41,7 +42,7 @@ class TargetJob:
         problems: list[Problem] = []
         for what in (
             lambda: Target.parse(self.target),
-            *(lambda text=text: WeightFormat.parse(text) for text in (*self.formats, self.against) if text),  # type: ignore[misc]
+            *(lambda text=text: WeightFormat.parse(text) for text in (*self.formats, *self.against.split("/")) if text),  # type: ignore[misc]
             lambda: replace(self.job, format=self.formats[0] if self.formats else "int4").check(),
         ):
             try:
@@ -141,12 +142,10 @@ def run_target(asked: TargetJob, progress: Progress | None = None) -> TargetRepo
     work.check_memory(needed_for(source, job, tested is not None), work.available_B())
     model, _ = load_language_model(source)
     formats = [WeightFormat.parse(text) for text in dict.fromkeys(asked.formats)]
-    against = WeightFormat.parse(asked.against) if asked.against else None
+    beside = [WeightFormat.parse(text) for text in asked.against.split("/")] if asked.against else []
     skipped = _skips(job, model, windows, say)
     whole, kinds = _as_it_is(model, skipped)
-    losses = rises(
-        model, windows, list(dict.fromkeys([*formats, FLOAT, *([against] if against else [])])), progress=say
-    )
+    losses = rises(model, windows, list(dict.fromkeys([*formats, FLOAT, *beside])), progress=say)
     losses = {name: losses[name] for name in whole.matrices}
     exact = work.left_exact(list(losses), job.exact)
     allowed = {
@@ -155,10 +154,11 @@ def run_target(asked: TargetJob, progress: Progress | None = None) -> TargetRepo
     say("asking simulate", 0, 0)
     plan, prediction, before = within(step, whole, kinds, allowed, Target.parse(asked.target))
     models = [Stored("as it is", whole, before, expected_loss(losses, whole))]
-    if against is not None:
-        head = {name for name, kind in kinds.items() if kind == "head"}
-        uniform = plan_of(whole, {name: FLOAT if name in head | exact else against for name in kinds})
-        models.append(Stored(str(against), uniform, step.predict(uniform), expected_loss(losses, uniform)))
+    if beside:
+        of_head = beside[1] if len(beside) > 1 else FLOAT
+        alike = {name: of_head if kind == "head" else beside[0] for name, kind in kinds.items()}
+        uniform = plan_of(whole, {name: FLOAT if name in exact else form for name, form in alike.items()})
+        models.append(Stored(asked.against, uniform, step.predict(uniform), expected_loss(losses, uniform)))
     models.append(Stored(str(Target.parse(asked.target)), plan, prediction, expected_loss(losses, plan)))
     folder, made = None, []
     reference = _measured(model, tested, None, "as it was", say)
