@@ -103,7 +103,7 @@ def _squares(
             def add(gradient: Tensor) -> None:
                 outputs[site.name] += gradient.reshape(-1, site.shape[0]).float().square().sum(0)
 
-            out.register_hook(add)
+            out.register_hook(add)  # type: ignore[no-untyped-call]
 
         return hook
 
@@ -119,7 +119,8 @@ def _squares(
             for number, window in enumerate(windows):
                 logits = model(input_ids=window[None]).logits[0].float()
                 answers = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
-                nn.functional.cross_entropy(logits, answers, reduction="sum").backward()
+                loss = nn.functional.cross_entropy(logits, answers, reduction="sum")
+                loss.backward()  # type: ignore[no-untyped-call]
                 tokens += len(window)
                 if progress is not None:
                     progress("gradients on the calibration text", number + 1, len(windows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tierform.compression.formats import FLOAT, WeightFormat
@@ -40,13 +41,14 @@ class TargetJob:
     def check(self) -> None:
         """Every mistake that can be seen without the model, at once."""
         problems: list[Problem] = []
-        for what in (
-            lambda: Target.parse(self.target),
-            *(lambda text=text: WeightFormat.parse(text) for text in (*self.formats, *self.against.split("/")) if text),  # type: ignore[misc]
-            lambda: replace(self.job, format=self.formats[0] if self.formats else "int4").check(),
-        ):
+        checks: list[Callable[[], object]] = [
+            partial(Target.parse, self.target),
+            *(partial(WeightFormat.parse, text) for text in (*self.formats, *self.against.split("/")) if text),
+            replace(self.job, format=self.formats[0] if self.formats else "int4").check,
+        ]
+        for check in checks:
             try:
-                what()
+                check()
             except TierformError as error:
                 problems += [one for one in error.problems if one not in problems]
         if self.job.method not in METHODS:

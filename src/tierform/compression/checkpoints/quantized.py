@@ -118,7 +118,8 @@ def from_gptq(parts: dict[str, Tensor], bits: int, *, plus_one: bool = True) -> 
     zeros = ((unpack(parts["qzeros"], bits)[:, : scales.shape[1]] + plus_one) % 2**bits).float()
     inputs = integers.shape[1]
     group = parts["g_idx"].long() if "g_idx" in parts else torch.arange(inputs) // -(-inputs // len(scales))
-    return (integers - zeros[group].T) * scales[group].T
+    values: Tensor = (integers - zeros[group].T) * scales[group].T
+    return values
 
 
 def from_awq(parts: dict[str, Tensor], bits: int) -> Tensor:
