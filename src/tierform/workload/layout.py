@@ -195,6 +195,7 @@ def _tape(plan: Plan, formats: Formats, rule: Learning, p: Pass, left_out: froze
         p.training,
         tensor=split.tensor,
         sequence=split.sequence,
+        context=split.context,
         spread=Spread.of(split),
         left_out=left_out,
     )
