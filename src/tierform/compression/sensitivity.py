@@ -1,12 +1,13 @@
 """How much a model's loss rises when one of its matrices is rounded: measured once, for every matrix and format.
 
-To second order the loss rises by half the sum of g^2 e^2 over a matrix' outputs, g being the loss' gradient there and e
-the error of the output (the diagonal of the Fisher matrix; labels are drawn from the model's own answers).  The error
-is that of rounding to nearest, weighed by the mean square of each input.  One pass forward and backward over a few
-calibration windows gives both; then every format costs one rounding of each matrix.
+To second order the loss rises by half the sum of g^2 e^2 over tokens and a matrix' outputs, g being the loss' gradient
+there and e the error of the output (the diagonal of the Fisher matrix; labels are drawn from the model's own answers).
+One pass forward and backward over a few calibration windows keeps inputs and gradients token by token, since the
+tokens of the largest inputs (massive activations) are not those of the largest gradients; the errors are those of
+rounding to nearest, one product for each matrix and format.
 
-Limits: errors of several matrices are taken to add up; a method that rounds better (GPTQ) is taken to gain the same
-share everywhere.  The head counts as one more matrix.
+Limits: errors of several matrices, and of neighbouring tokens, are taken to add up; a method that rounds better (GPTQ)
+is taken to gain the same share everywhere.  The head counts as one more matrix.
 Sources: LeCun, Denker and Solla, Optimal Brain Damage (NeurIPS 1989); Dong et al., HAWQ (ICCV 2019).
 """
 
@@ -70,7 +71,8 @@ def rises(
     """For every matrix, and the head, the nats a token that each format is expected to cost."""
     head = head_site(model)
     sites = [*anatomy(model).sites, *([head] if head is not None else [])]
-    squares, gradients = _squares(model, sites, windows[:WINDOWS], seed, progress)
+    inputs, gradients = _kept(model, sites, windows[:WINDOWS], seed, progress)
+    tokens = windows[:WINDOWS].numel()
     found: dict[str, dict[WeightFormat, float]] = {}
     for number, site in enumerate(sites):
         matrix, costs = site.matrix, {}
@@ -79,29 +81,34 @@ def rises(
                 costs[form] = 0.0
                 continue
             grid = make_grid(matrix, form, search=False)
-            error = (grid.values(grid.nearest(matrix)) - matrix).square_()
-            costs[form] = float(0.5 * (gradients[site.name] @ (error @ squares[site.name])))
+            off = grid.values(grid.nearest(matrix)).sub_(matrix)
+            rise = 0.0
+            for x, squares in zip(inputs[site.name], gradients[site.name], strict=True):
+                rise += float(((x @ off.T).square_() * squares).sum())
+            costs[form] = 0.5 * rise / tokens
         found[site.name] = costs
         if progress is not None:
             progress("measuring sensitivities", number + 1, len(sites))
     return found
 
 
-def _squares(
+def _kept(
     model: nn.Module, sites: Sequence[Site], windows: Tensor, seed: int, progress: Progress | None
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Mean squares of every site's inputs, and of the gradients of the summed loss at its outputs, a token."""
-    inputs = {site.name: torch.zeros(site.shape[1]) for site in sites}
-    outputs = {site.name: torch.zeros(site.shape[0]) for site in sites}
-    tokens = 0
+) -> tuple[dict[str, list[Tensor]], dict[str, list[Tensor]]]:
+    """By site and window: the inputs (tokens, inputs), and the squared gradients of the summed loss at its outputs."""
+    inputs: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    outputs: dict[str, list[Tensor]] = {site.name: [] for site in sites}
+    flat: dict[int, tuple[Tensor, Tensor]] = {}  # what several matrices read is kept once
     handles = []
 
     def note(site: Site) -> Callable[..., None]:
         def hook(_: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
-            inputs[site.name] += given[0].detach().reshape(-1, site.shape[1]).float().square().sum(0)
+            x = given[0]
+            known = flat.setdefault(id(x), (x, x.detach().reshape(-1, site.shape[1]).float()))
+            inputs[site.name].append(known[1])
 
             def add(gradient: Tensor) -> None:
-                outputs[site.name] += gradient.reshape(-1, site.shape[0]).float().square().sum(0)
+                outputs[site.name].append(gradient.reshape(-1, site.shape[0]).float().square().bfloat16())
 
             out.register_hook(add)  # type: ignore[no-untyped-call]
 
@@ -117,11 +124,11 @@ def _squares(
     try:
         with torch.enable_grad():
             for number, window in enumerate(windows):
+                flat.clear()
                 logits = model(input_ids=window[None]).logits[0].float()
                 answers = torch.multinomial(logits.detach().softmax(-1), 1, generator=draw)[:, 0]
                 loss = nn.functional.cross_entropy(logits, answers, reduction="sum")
                 loss.backward()  # type: ignore[no-untyped-call]
-                tokens += len(window)
                 if progress is not None:
                     progress("gradients on the calibration text", number + 1, len(windows))
     finally:
@@ -129,7 +136,4 @@ def _squares(
             handle.remove()
         for parameter, learned in kept:
             parameter.requires_grad_(learned)
-    for sums in (inputs, outputs):
-        for one in sums.values():
-            one /= max(tokens, 1)
     return inputs, outputs

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from tierform.chip.description import Chip
     from tierform.simulation.runtime import Runtime
     from tierform.workload import Model
+    from tierform.workload.task import Step
 
 UNITS = {"latency": "s", "energy": "J", "bytes": "B", "bits": ""}
 SIMULATED = ("latency", "energy")
@@ -118,8 +119,21 @@ class DecodeStep:
         model = with_plan(self.model, plan.to_dict())
         task = Step((SequenceGroup(self.batch, 1, self.context),))
         found = simulate(model, task, self.chip, runtime=self.runtime, thermal="none")
-        products_s = fsum(row.busy_s for row in found.operators if row.kind == "matmul" and not row.kernel)
+        products = _products(model, task)
+        products_s = fsum(row.busy_s for row in found.operators if (row.block, row.name) in products)
         return Prediction(found.latency_s, found.energy_J, plan.size_B, plan.bits_per_weight, products_s)
+
+
+def _products(model: Model, task: Step) -> set[tuple[str, str]]:
+    """Block and name of every product with a weight, to find its row in a result."""
+    from tierform.workload import expand
+    from tierform.workload.operator import Kind
+    from tierform.workload.quantization_config import quantized
+
+    blocks = expand(model, quantized(task, model)).stages[0].waves[0].blocks
+    return {
+        (block.name, one.name) for block in blocks for one in block.operators if one.kind is Kind.MATMUL and one.weight
+    }
 
 
 def plan_of(whole: Plan, chosen: Mapping[str, WeightFormat]) -> Plan:
