@@ -68,7 +68,7 @@ def test_is_the_choice_that_of_trying_everything() -> None:
 
 def test_is_the_expected_rise_of_the_loss_the_measured_one(decoder, windows) -> None:
     # The model's divergence from its own answers is what the Fisher matrix expects: 1/2 e F e to second order.  Its
-    # diagonal leaves out that errors of neighbouring tokens and outputs go together: right to a factor, by format alike.
+    # diagonal leaves out that errors of tokens and of outputs go together: right to a factor, by format alike.
     from tierform.compression.compress import Recipe, compress_model
     from tierform.compression.quality import measure
 
