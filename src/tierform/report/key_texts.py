@@ -59,7 +59,7 @@ _TUNING = {
 
 RECORDS: dict[type, dict[str, str]] = {
     Job: {
-        "model": "A model of the library, a folder with a config.json, or a Hub id.",
+        "model": "A model of the library, a folder with a config.json, a GGUF file, or a Hub id.",
         "task": "What is done with the model: `kind` inference, step, finetuning or training, with its own keys.",
         "chip": "A chip of the library, or a path to a chip file.",
         "parallelism": "How several chips share the task.",
