@@ -35,7 +35,7 @@ _LARGEST = {
     "K": 1e4,
     "V": 1e5,
 }
-_LARGEST |= {"B": 1e18, "B/s": 1e18, "bit": 1e9}
+_LARGEST |= {"B": 1e18, "B/s": 1e18, "bit": 1e9, "bit/s": 1e15}
 
 
 class FileModel(BaseModel):

@@ -9,6 +9,7 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+import tierform  # noqa: E402
 from tierform.chip.component import WeightHolder  # noqa: E402
 from tierform.chip.description import load_chip  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
@@ -72,18 +73,73 @@ def test_every_static_layer_and_nothing_else(make, count):
     assert 0 < float((found - exact).norm() / exact.norm()) < 0.02
 
 
-def test_tiles_are_those_of_the_mapping():
+@pytest.mark.parametrize("whose", ["own", "result"])
+def test_are_tiles_those_of_the_mapping_that_is_charged(whose):
     model = bert()
     chip = load_chip("atleus")
-    plan = (chip.precision or PrecisionPlan()).with_weights("8")
+    plan = (chip.precision or PrecisionPlan()).with_weights("M8F8")
     described = model_from_config(model.config.to_dict())
-    mapping = default_mapping(chip, expand(described, Inference(batch=1, sequence=32, precision=plan)))
-    expected = {(p.weight, layer): tiles for p in mapping.placements for layer, tiles in enumerate(p.tiles)}
-    rows = {row["layer"]: row for row in describe(emulate(model, chip))}
+    # A batch of 24 is charged with another mapping than one sequence: with replicas, or with others.
+    task = Inference(batch=24 if whose == "result" else 1, sequence=32, precision=plan)
+    result = tierform.simulate(described, task, chip)
+    expected = {(p.weight, layer): tiles for p in result.mapping.placements for layer, tiles in enumerate(p.tiles)}
+    made = emulate(model, chip, temperature_K=result) if whose == "result" else emulate(model, chip)
+    rows = {row["layer"]: row for row in describe(made)}
     for layer in range(2):
         name = f"bert.encoder.layer.{layer}."
         assert tuple(rows[name + "attention.self.query"]["tiles"]) == expected["attention.q", layer]
         assert tuple(rows[name + "output.dense"]["tiles"]) == expected["ffn.down", layer]
+
+
+def asked(model, chip):
+    """What is simulated: the model as its configuration says, one sequence."""
+    plan = (chip.precision or PrecisionPlan()).with_weights("M8F8")
+    return model_from_config(model.config.to_dict()), Inference(batch=1, sequence=32, precision=plan)
+
+
+def charged_with(model, chip, beside):
+    """The result of a run whose mapping reads these weights from memory, beside the crossbars."""
+    described, task = asked(model, chip)
+    workload = expand(described, task)
+    blocks = workload.stages[0].waves[0].blocks
+    named = {(b.name, o.weight) for b in blocks for o in b.operators if o.weight in beside}
+    return tierform.simulate(described, task, chip, mapping=default_mapping(chip, workload, beside=named))
+
+
+def test_do_weights_that_the_mapping_reads_from_memory_stay_digital():
+    chip = load_chip("atleus")
+    result = charged_with(bert(), chip, {"attention.v", "ffn.up"})
+    assert {p.weight for p in result.mapping.placements}.isdisjoint({"attention.v", "ffn.up"})
+    made = emulate(bert(), chip, temperature_K=result)
+    left = {item.name for item in static_linears(made) if not isinstance(item.module, CrossbarLinear)}
+    names = ("attention.self.value", "intermediate.dense")
+    assert left == {f"bert.encoder.layer.{layer}.{name}" for layer in (0, 1) for name in names}
+    assert len(describe(made)) == 12 - 4
+    everything = {"attention.q", "attention.k", "attention.v", "attention.o", "ffn.up", "ffn.down"}
+    with pytest.raises(TierformError, match="no crossbar computes any"):
+        emulate(bert(), chip, temperature_K=charged_with(bert(), chip, everything))
+
+
+def test_is_a_chip_too_small_for_all_weights_used_as_it_is_charged():
+    # A crossbar holds 128 x 32 weights of 8 bits, so a layer takes 4 * 64 and 2 * 128 of them, and the chip has 768.
+    # Such models were refused, while `simulate` charges them one way or another.
+    chip = load_chip("atleus").vary({"components.reram.crossbars": 1})
+    large = bert(num_hidden_layers=4, hidden_size=512, intermediate_size=1024)
+    spread = tierform.simulate(*asked(large, chip), chip, mapping="plain")
+    assert False in {p.resident for p in spread.mapping.placements}
+    region = {p.weight: p.tiles[0] for p in spread.mapping.placements if not p.resident}
+    rows = {row["layer"]: row for row in describe(emulate(large, chip, temperature_K=spread))}
+    assert len(rows) == 4 * 6
+    assert tuple(rows["bert.encoder.layer.3.output.dense"]["tiles"]) == region["ffn.down"]
+    held = {p.weight for p in tierform.simulate(*asked(large, chip), chip).mapping.placements}
+    if held & {"attention.q", "attention.k", "attention.v", "attention.o", "ffn.up", "ffn.down"}:
+        emulated = {row["layer"] for row in describe(emulate(large, chip))}
+        for item in static_linears(large):
+            (part,) = item.parts
+            assert (item.name in emulated) == (f"{item.role}.{part}" in held)
+    else:
+        with pytest.raises(TierformError, match="no crossbar computes any"):
+            emulate(large, chip)
 
 
 def test_roles_of_common_names():
@@ -148,7 +204,7 @@ def test_models_and_chips_that_do_not_fit():
     five = dataclasses.replace(part, units=5, parameters=one)
     small = dataclasses.replace(chip, components={**chip.components, name: five})
     with pytest.raises(TierformError, match="5"):
-        emulate(bert(), small)
+        emulate(torch.nn.Sequential(*(torch.nn.Linear(128, 32) for _ in range(6))), small)
 
 
 def test_heat_of_a_simulation_reaches_the_cells():
@@ -301,76 +357,6 @@ def test_the_command_prints_the_table_and_writes_json(tmp_path, capsys):
 def test_importing_the_room_does_not_import_torch():
     code = "import sys, tierform.numerics, tierform.cli.accuracy; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def headed_text(articles=3, paragraphs=10, words=24):
-    generator = torch.Generator().manual_seed(0)
-    lines = []
-    for number in range(articles):
-        lines += [f" = Title {number} = ", " = = Part = = "]
-        for _ in range(paragraphs):
-            picks = torch.randint(12, (words,), generator=generator).tolist()
-            lines.append(" ".join(f"w{number}{pick}" if pick < 6 else f"the{pick}" for pick in picks))
-    return "\n".join(lines)
-
-
-def test_passages_keep_their_paragraphs_parts_and_articles_apart():
-    from tierform.numerics.articles import MASK, UNKNOWN, articles, mask_words, split_articles
-
-    text = headed_text()
-    found = split_articles(text)
-    assert [(title, len(body)) for title, body in found] == [(f"Title {i}", 10) for i in range(3)]
-    task = articles(text, words=8, least=50, layers=1, hidden=32)
-    assert task.test_examples == 3 * 2 * 3  # two paragraphs of each article, three passages of 8 words in 24
-    assert task.choosing().test_examples == 3 * 3
-    assert task.train["input_ids"].shape == (3 * 7 * 5, 10)
-    rows = {tuple(row) for row in task.train["input_ids"].tolist()}
-    assert not rows & {tuple(row) for row in task.test["input_ids"].tolist()}
-    words, labels = mask_words(task.train["input_ids"].repeat(40, 1), 50, torch.Generator().manual_seed(1))
-    asked = labels >= 0
-    assert float(asked.float().mean()) == pytest.approx(0.15 * 0.8, abs=0.01)  # of 10 places 8 are words
-    assert float((words[asked] == MASK).float().mean()) == pytest.approx(0.8, abs=0.03)
-    assert torch.equal(words[~asked], task.train["input_ids"].repeat(40, 1)[~asked]) and UNKNOWN < MASK
-    with pytest.raises(TierformError, match="two articles"):
-        articles("no headings here")
-
-
-def test_tilted_digits_learn_without_labels_and_are_then_adapted():
-    pytest.importorskip("sklearn")
-    pytest.importorskip("peft")
-    from tierform.numerics.accuracy import AWARE, DIGITAL, IDEAL, UNAWARE, accuracy_table
-    from tierform.numerics.adapters import Adapting
-    from tierform.numerics.tasks import pretrain
-    from tierform.numerics.tilted import tilted_digits
-
-    task = tilted_digits(layers=1, hidden=32)
-    assert task.test_examples == 2000
-    pretrain(task, steps=10)  # a tenth of it is one step
-    losses = []
-    model = pretrain(task, steps=60, on_step=lambda step, loss: losses.append(loss))
-    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
-    adapting = Adapting(3, 16, 5e-3, 4, targets=("all",), train_norms=True, resample_every=1, peak_rank=6)
-    kept = []
-    table = accuracy_table(
-        model,
-        task,
-        "atleus",
-        seeds=1,
-        instances=2,
-        adapting=adapting,
-        limit=64,
-        fidelity="weights",
-        on_run=lambda line, run: kept.append((line, run.instance)),
-    )
-    assert [line.name for line in table.lines] == [IDEAL, DIGITAL, UNAWARE, AWARE]
-    assert kept == [(IDEAL, -1), (DIGITAL, -1), (UNAWARE, 1), (UNAWARE, 2), (AWARE, 1), (AWARE, 2)]
-    assert table.line(AWARE).against == IDEAL
-    assert (table.settings["measured_fidelity"], table.settings["peak_rank"]) == ("weights", 6)
-    assert table.line(DIGITAL).loss == pytest.approx(table.line(IDEAL).loss, rel=0.02)  # the same product, in float
-    with pytest.raises(TierformError, match="head is new"):
-        accuracy_table(model, task, "atleus", adapting=None)
-    with pytest.raises(TierformError, match="below those of training"):
-        accuracy_table(model, task, "atleus", first_instance=10_000)
 
 
 def test_norms_biases_and_the_head_train_beside_the_adapters_where_asked():

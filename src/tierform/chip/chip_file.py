@@ -126,6 +126,19 @@ class ViaFile(FileModel):
     pitch: Length | None = Field(None, description="From via to via; area goes with its square.")
 
 
+class DriverFile(FileModel):
+    """Drivers and receivers of interposer links; what is left out is as the library's law has it."""
+
+    rate: Annotated[Constant, quantity("bit/s", above=0)] | None = Field(
+        None,
+        description="Bits a second of one wire: a faster one needs fewer wires and bumps, and above the knee of the "
+        "law more energy for a bit.",
+    )
+    pitch: Annotated[Constant, quantity("m", above=0)] | None = Field(
+        None, description="From micro-bump to micro-bump; area goes with its square."
+    )
+
+
 class StackLinkFile(FileModel):
     """Vertical or interposer links: their width, latency, and how many there are."""
 
@@ -133,7 +146,10 @@ class StackLinkFile(FileModel):
         description="Width of one link in bit; a transfer over it takes its bits over this width."
     )
     latency_cycles: Whole = Field(
-        1, ge=1, description="Cycles that a flit is on the link; they add to every head's time."
+        1,
+        ge=1,
+        description="Cycles that a flit is on the link; they add to every head's time.  Left out where interposer "
+        "links have a `driver`: as many as that and the length take.",
     )
     every: Count = Field(
         1,
@@ -148,6 +164,9 @@ class StackLinkFile(FileModel):
     )
     via: ViaFile | None = Field(
         None, description="Geometry of vertical links, from which the energy of a bit and their area follow."
+    )
+    driver: DriverFile | None = Field(
+        None, description="Drivers of interposer links, from which the energy of a bit, their area and latency follow."
     )
 
 

@@ -13,6 +13,8 @@ from functools import lru_cache
 from math import log, pi
 from typing import Annotated, ClassVar, Literal, Protocol, Self, TypeVar, runtime_checkable
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from tierform import library
@@ -24,6 +26,7 @@ FILE = "laws"
 _Number = Annotated[Constant, quantity("1", minimum=0)]
 WIDTH_B = 32  # of an access where nobody says; usual of scratchpads
 Steps = tuple[str | int, ...]
+Lengths = NDArray[np.float64]
 P = TypeVar("P", bound=BaseModel)
 
 
@@ -202,6 +205,7 @@ class GpuPowerLaw(FileModel):
         return self.floor_core.value * core + self.floor_memory.value * bandwidth_B_per_s / 1e12
 
 
+_PerSecond = Annotated[Constant, quantity("bit/s", above=0)]
 _Micrometres = Annotated[Constant, quantity("m", above=0)]
 
 
@@ -226,6 +230,42 @@ class TsvLaw(FileModel):
         return 2 * pi * 8.8541878128e-12 * self.permittivity.value * length_m / log((radius + liner_m) / radius)
 
 
+class InterposerLaw(FileModel):
+    """Links over an interposer by the rate and the length of a wire and the pitch of its bumps."""
+
+    wire: Annotated[Constant, quantity("J/(bit*m)", minimum=0)] = Field(description="Energy of a bit by length")
+    rate: _PerSecond = Field(description="Rate of a wire where nobody says, up to which a bit takes the same energy")
+    exponent: _Number = Field(description="Of the rate above that, for the energy of drivers and receivers")
+    pitch: Annotated[Constant, quantity("m", above=0)] = Field(description="Pitch of bumps where nobody says")
+    bumps: _Number = Field(description="Bumps for each wire, supply, clock and spare ones counted")
+    latency: Annotated[Constant, quantity("s", minimum=0)] = Field(description="From die to die, both ends")
+    flight: Annotated[Constant, quantity("s/m", minimum=0)] = Field(description="Of a wire within the reach")
+    repeated: Annotated[Constant, quantity("s/m", minimum=0)] = Field(description="Of what is longer than the reach")
+    rates: tuple[_PerSecond, _PerSecond] = Field(description="Slowest and fastest wire of the sources")
+    pitches: tuple[_Micrometres, _Micrometres] = Field(description="Finest and coarsest bumps of the sources")
+
+    def speed(self, rate: float) -> float:
+        """Energy of drivers and receivers at a rate over that up to the knee."""
+        return float(max(1.0, rate / self.rate.value) ** self.exponent.value)
+
+    def area_m2(self, bits_per_s: float, rate: float, pitch_m: float) -> float:
+        """Area of both ends of a link that carries so many bits a second one way."""
+        return 2 * bits_per_s / rate * self.bumps.value * pitch_m**2
+
+    def latency_s(self, length_m: Lengths, reach_m: float) -> Lengths:
+        """Time from die to die over links of such lengths."""
+        near = np.minimum(length_m, reach_m)
+        found: Lengths = self.latency.value + self.flight.value * near + self.repeated.value * (length_m - near)
+        return found
+
+    def beyond(self, rate: float, pitch_m: float) -> str:
+        """What to say of a driver outside the sources."""
+        (slow, fast), (fine, coarse) = self.rates, self.pitches
+        out = [] if slow.value <= rate <= fast.value else [f"{slow.value / 1e9:g} to {fast.value / 1e9:g} Gb/s"]
+        out += [] if fine.value <= pitch_m <= coarse.value else [f"{fine.value * 1e6:g} to {coarse.value * 1e6:g} um"]
+        return f", outside {' and '.join(out)} of the sources" if out else ""
+
+
 class LawsFile(FileModel):
     """All laws."""
 
@@ -240,6 +280,7 @@ class LawsFile(FileModel):
     gpu_power: GpuPowerLaw = Field(description="GPU boards by multiprocessors, clock and bandwidth")
     router: RouterLaw = Field(description="Routers by width, ports and buffers")
     tsv: TsvLaw = Field(description="Through-silicon vias by their geometry")
+    interposer: InterposerLaw = Field(description="Links over an interposer by rate, length and pitch of bumps")
     sram: SramLaw = Field(description="SRAM by capacity and banks")
 
 

@@ -77,6 +77,8 @@ class _Found:
                 self.add("only small-world links have this key", f"network.links.{key}")
         if self.network.interposer is not None and self.network.interposer.via is not None:
             self.add("only vertical links have vias", "network.interposer.via", fix="Take it away.")
+        if self.network.vertical is not None and self.network.vertical.driver is not None:
+            self.add("only interposer links have drivers", "network.vertical.driver", fix="Take it away.")
         if self.network.vertical is not None and self.network.vertical.via is not None:
             self.via(self.network.vertical.via)
         for key in ("vertical", "interposer"):

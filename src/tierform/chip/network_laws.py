@@ -1,7 +1,10 @@
-"""How a network's constants follow from a chip file: routers by width, ports and buffers, vertical links by geometry.
+"""How a network's constants follow from a chip file: routers by width, ports and buffers, vertical links by geometry,
+interposer links by their drivers.
 
 The library's constants of a router hold at `router_width`, for the ports of a mesh (five, in a stack seven) and for the
-default buffers; those of a vertical link for the via whose name they have.  Laws give ratios to these sizes.
+default buffers; those of a vertical link for the via whose name they have.  Laws give ratios to these sizes.  The
+energy of an interposer link holds for a channel as long as its drivers reach: what the wire takes of it goes with the
+length.
 """
 
 from __future__ import annotations
@@ -10,15 +13,28 @@ from collections.abc import Sequence
 from dataclasses import replace
 from math import fsum
 
+import numpy as np
+
 from tierform.chip.chip_file import BUFFER_FLITS, VERTICAL_VIA, VIRTUAL_CHANNELS, NetworkFile
-from tierform.chip.laws import laws
-from tierform.network import EnergyParameters
+from tierform.chip.laws import Lengths, laws
+from tierform.network import EnergyParameters, energy_parameters
 from tierform.provenance import Assumption
 
 
 def scaled_energy(spec: NetworkFile, radix: Sequence[int], usual: int, energy: EnergyParameters) -> EnergyParameters:
     """The constants at the sizes of the file; `radix` has the ports of every router, `usual` those of the constants."""
-    return _vertical(spec, _routers(spec, radix, usual, energy))
+    return _interposer(spec, _vertical(spec, _routers(spec, radix, usual, energy)))
+
+
+def interposer_cycles(spec: NetworkFile, length_m: Lengths) -> Lengths:
+    """Cycles on interposer links of such lengths: as the file says, or as their drivers and lengths take."""
+    link = spec.interposer
+    assert link is not None
+    if link.driver is None or "latency_cycles" in link.model_fields_set:
+        return np.full(len(length_m), float(link.latency_cycles))
+    reach = energy_parameters(**spec.parameters).interposer_reach_m
+    cycles: Lengths = np.ceil(laws().interposer.latency_s(length_m, reach) * spec.clock.value - 1e-9)
+    return np.maximum(cycles, 1.0)
 
 
 def _routers(spec: NetworkFile, radix: Sequence[int], usual: int, energy: EnergyParameters) -> EnergyParameters:
@@ -74,4 +90,28 @@ def _vertical(spec: NetworkFile, energy: EnergyParameters) -> EnergyParameters:
         vertical_J_per_bit=energy.vertical_J_per_bit * energy_ratio,
         vertical_area_m2_per_bit=energy.vertical_area_m2_per_bit * area_ratio,
         assumptions=(*energy.assumptions, Assumption("network vertical: scaled", text, "fitted", "cacti-tsv")),
+    )
+
+
+def _interposer(spec: NetworkFile, energy: EnergyParameters) -> EnergyParameters:
+    driver = spec.interposer.driver if spec.interposer is not None else None
+    if driver is None:
+        return energy
+    law = laws().interposer
+    rate = driver.rate.value if driver.rate else law.rate.value
+    pitch = driver.pitch.value if driver.pitch else law.pitch.value
+    # The given energy covers a channel of the whole reach.
+    ends = max(energy.interposer_J_per_bit - law.wire.value * energy.interposer_reach_m, 0.0) * law.speed(rate)
+    area = law.area_m2(spec.clock.value, rate, pitch)
+    text = (
+        f"{rate / 1e9:.3g} Gb/s a wire, bumps of {pitch * 1e6:.3g} um: {ends * 1e12:.3g} pJ/bit and "
+        f"{law.wire.value * 1e9:.3g} pJ/(bit mm) within {energy.interposer_reach_m * 1e3:.3g} mm, "
+        f"{area * 1e12:.3g} um2 a bit of width{law.beyond(rate, pitch)}"
+    )
+    return replace(
+        energy,
+        interposer_J_per_bit=ends,
+        interposer_wire_J_per_bit_m=energy.interposer_wire_J_per_bit_m + law.wire.value,
+        interposer_area_m2_per_bit=area,
+        assumptions=(*energy.assumptions, Assumption("network interposer: scaled", text, "fitted", "dickson-2012")),
     )

@@ -223,6 +223,8 @@ def _show(table: AccuracyTable) -> None:
     beside = sum(layer["digital_products"] for layer in table.layers)
     if beside:
         out.print(f"{100 * beside / products:.2f} % of the layers' products are digital.", highlight=False)
+    if others := table.settings.get("layers_not_in_crossbars", 0):
+        out.print(f"{others} layers are not computed in crossbars: the mapping or a pattern leaves them digital.")
     lossless = sum(bool(layer["adc_lossless"]) for layer in table.layers)
     out.print(
         f"{table.examples} test examples ({table.unit}); {len(table.layers)} layers on "

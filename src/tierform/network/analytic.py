@@ -292,10 +292,10 @@ class AnalyticNetwork:
         energy[kind == PLANAR] = self.energy.wire_J_per_bit_m * length[kind == PLANAR]
         energy[kind == VERTICAL] = self.energy.vertical_J_per_bit
         over = kind == INTERPOSER
-        energy[over] = self.energy.interposer_J_per_bit + self.energy.interposer_wire_J_per_bit_m * length[over]
-        if self.energy.interposer_reach_m > 0:
-            on_die = np.maximum(length[over] - self.energy.interposer_reach_m, 0.0)
-            energy[over] += self.energy.wire_J_per_bit_m * on_die
+        reach = self.energy.interposer_reach_m if self.energy.interposer_reach_m > 0 else np.inf
+        driven = np.minimum(length[over], reach)
+        energy[over] = self.energy.interposer_J_per_bit + self.energy.interposer_wire_J_per_bit_m * driven
+        energy[over] += self.energy.wire_J_per_bit_m * (length[over] - driven)
         return 8 * energy
 
     @property
@@ -305,10 +305,11 @@ class AnalyticNetwork:
 
     @property
     def area_m2(self) -> float:
-        """Area of all routers and of the vertical links' pillars (counted once per bit and directed link)."""
-        up = self.topology.link_kind == VERTICAL
-        pillars = float(self.topology.link_width_bits[up].sum()) * self.energy.vertical_area_m2_per_bit
-        return self.topology.routers * self.energy.router_area_m2 + pillars
+        """Area of all routers, of pillars and of the ends of interposer links (once per bit and directed link)."""
+        kind, width = self.topology.link_kind, self.topology.link_width_bits
+        pillars = float(width[kind == VERTICAL].sum()) * self.energy.vertical_area_m2_per_bit
+        drivers = float(width[kind == INTERPOSER].sum()) * self.energy.interposer_area_m2_per_bit
+        return self.topology.routers * self.energy.router_area_m2 + pillars + drivers
 
     def _nodes(self, given: int | Sequence[int] | IntArray, name: str) -> IntArray:
         nodes = np.atleast_1d(np.asarray(given)).astype(np.int64)

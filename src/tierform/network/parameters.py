@@ -100,6 +100,7 @@ class EnergyParameters:
     A flit of b bits costs b * `router_J_per_bit` at each router, b * (`wire_J_per_bit_m` * length) on a planar link,
     b * `vertical_J_per_bit` on a vertical one and b * (`interposer_J_per_bit` + `interposer_wire_J_per_bit_m` *
     length) on an interposer one; what is longer than `interposer_reach_m` is a planar wire to the edge of the die.
+    Vertical and interposer links take area by their width; the latter's is that of drivers and bumps at both ends.
     Data are taken as random: the source figures say what activity they hold for.
     """
 
@@ -112,6 +113,7 @@ class EnergyParameters:
     router_leakage_W: float = 0.0
     router_area_m2: float = 0.0
     vertical_area_m2_per_bit: float = 0.0
+    interposer_area_m2_per_bit: float = 0.0
     assumptions: tuple[Assumption, ...] = ()
 
 

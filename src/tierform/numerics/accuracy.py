@@ -27,6 +27,7 @@ from tierform.numerics.digital import DigitalShare
 from tierform.numerics.emulation import describe, emulate, new_chip_instance
 from tierform.numerics.formats import BitPlan, Quantizer
 from tierform.numerics.noise import Noise, load_noise
+from tierform.numerics.placement import static_linears
 from tierform.numerics.tasks import TaskSet, evaluate
 from tierform.provenance import Assumption
 
@@ -228,6 +229,7 @@ def accuracy_table(
         "limit": limit,
         "measured_fidelity": fidelity,
         "scale": scale,
+        "layers_not_in_crossbars": len(static_linears(noisy)) - len(layers),
         "digital_channels": digital.channels if digital else 0,
         "digital_weights": digital.weights if digital else 0.0,
         **(asdict(adapting) if adapting is not None else {}),

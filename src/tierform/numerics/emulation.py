@@ -23,7 +23,7 @@ from tierform.numerics.chip_view import CrossbarFormat, crossbar_format
 from tierform.numerics.digital import DigitalShare, input_energies
 from tierform.numerics.formats import BitPlan, Quantizer
 from tierform.numerics.layer import FIDELITIES, CrossbarLinear
-from tierform.numerics.placement import StaticLinear, static_linears, tiles_by_name
+from tierform.numerics.placement import StaticLinear, places_of, static_linears
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -58,15 +58,17 @@ def emulate(
     inplace: bool = False,
     **changes: object,
 ) -> ModelT:
-    """The model as the chip computes it.
+    """The model as the chip computes it: weights on the tiles of the mapping that :func:`tierform.simulate` charges.
 
+    What that mapping reads from memory on another component stays digital.
     `bits` is a width or a plan (``M8F4``); `noise` a :class:`Noise`, names of noise files, or None; `temperature_K` one
-    temperature, one per tile number, or a simulation's Result with heat.  `quantizer` changes how weights are rounded
-    (its format follows `bits`); `changes` sets single fields of the chip's :class:`CrossbarFormat`.  `modules` limits
-    the layers to those whose name contains one of the texts.  `scale` is what shares a scale, ``crossbar`` or
-    ``column``.  `digital` says what stays digital beside the crossbars; its channels are chosen, and the large
-    weights of adapters weighed, by the inputs that `calibration(model)` drives (without it all count the same).
-    `seed` is the chip instance.  TierformError when no layer fits, a weight is not finite, or the chip is too small.
+    temperature, one per tile number, or a simulation's Result with heat, whose mapping then holds.  `quantizer` changes
+    how weights are rounded (its format follows `bits`); `changes` sets single fields of the chip's
+    :class:`CrossbarFormat`.  `modules` limits the layers to those whose name contains one of the texts.  `scale` is
+    what shares a scale, ``crossbar`` or ``column``.  `digital` says what stays digital beside the crossbars; its
+    channels are chosen, and the large weights of adapters weighed, by the inputs that `calibration(model)` drives
+    (without it all count the same).  `seed` is the chip instance.  TierformError when no layer fits, a weight is not
+    finite, or the chip is too small.
     """
     from tierform.chip.description import load_chip
     from tierform.numerics.noise import Noise, load_noise
@@ -97,11 +99,20 @@ def emulate(
             fix="Static nn.Linear and Conv1D layers are; adapters and output heads are not (head=True).",
         )
     forms = [replace(base, weight_bits=plan.weight_bits(item.name, item.role)) for item in linears]
-    tiles, _ = tiles_by_name(target, loaded, linears, forms, plan)
+    places = places_of(target, loaded, linears, forms, plan, _result(temperature_K))
+    if not places.tiles:
+        fail(
+            "the mapping reads every layer from memory, and no crossbar computes any",
+            key="chip",
+            value=loaded.name,
+            fix="Give the result of simulate(..., mapping='plain') as temperature_K, or say 'place' in the chip file.",
+        )
     temperatures = tile_temperatures(temperature_K)
     built: list[tuple[str, CrossbarLinear]] = []
     problems: list[Problem] = []
     for number, (linear, form) in enumerate(zip(linears, forms, strict=True)):
+        if linear.name in places.elsewhere:
+            continue
         try:
             layer = CrossbarLinear(
                 cast(nn.Parameter, linear.module.weight),
@@ -111,7 +122,7 @@ def emulate(
                 quantizer=_quantizer(quantizer, form, scale),
                 noise=noise,
                 temperature_K=temperatures,
-                tiles=tiles[linear.name],
+                tiles=places.tiles[linear.name],
                 seed=layer_seed(seed, number),
                 name=linear.name,
                 digital=digital,
@@ -189,6 +200,12 @@ def _round_last_two_thirds(output: Tensor, quantizer: Quantizer) -> Tensor:
 
     q, k, v = output.chunk(3, dim=-1)
     return torch.cat([q, per_token(k, quantizer), per_token(v, quantizer)], dim=-1)
+
+
+def _result(given: Temperatures) -> Result | None:
+    from tierform.simulation.result import Result
+
+    return given if isinstance(given, Result) else None
 
 
 def tile_temperatures(given: Temperatures) -> float | dict[int, float]:

@@ -1,8 +1,8 @@
 """Which layers of a PyTorch model hold static weights, what they are in a transformer, and on which tiles they sit.
 
-A layer's role and parts come from its name, as the common model families spell it.  Tiles come from the chip's own
-mapping when the model's configuration can be read, and otherwise from filling the crossbar tiles in the order of the
-model's layers.
+A layer's role and parts come from its name, as the common model families spell it.  Tiles come from the mapping that
+the cost is charged for when the model's configuration can be read, and otherwise from filling the crossbar tiles in
+the order of the model's layers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from tierform.numerics.chip_view import CrossbarFormat, crossbar_component
 
 if TYPE_CHECKING:
     from tierform.chip.description import Chip
+    from tierform.mapping import Mapping
     from tierform.numerics.formats import BitPlan
+    from tierform.simulation.result import Result
+    from tierform.workload import Workload
 
 # (pattern of the end of a module's name, role, parts).  The first that matches counts.
 _NAMES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -91,40 +94,70 @@ def static_linears(model: nn.Module, *, head: bool = False) -> list[StaticLinear
     return found
 
 
-def tiles_by_name(
-    model: nn.Module, chip: Chip, linears: list[StaticLinear], forms: list[CrossbarFormat], plan: BitPlan
-) -> tuple[dict[str, tuple[int, ...]], str]:
-    """The tiles of every layer, and whether by ``mapping`` or ``layer order``; TierformError when they do not fit."""
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where static layers are computed: tiles by name of those in crossbars, names of the others, and who says so.
+
+    `origin` is ``mapping`` (what the cost is charged for), or ``layer order`` where that says nothing of a layer.
+    """
+
+    tiles: dict[str, tuple[int, ...]]
+    elsewhere: frozenset[str]
+    origin: str
+
+
+def places_of(
+    model: nn.Module,
+    chip: Chip,
+    linears: list[StaticLinear],
+    forms: list[CrossbarFormat],
+    plan: BitPlan,
+    result: Result | None = None,
+) -> Places:
+    """Where each layer is computed by the mapping that `simulate` charges; TierformError when they do not fit.
+
+    The mapping is the one of `result`, or the best of a few for one sequence.  Layers that it reads from memory beside
+    the crossbars, on another component, are `elsewhere`; layers that it writes into cells for every pass sit in the
+    region that they share.
+    """
     name, component = crossbar_component(chip)
-    needed = sum(form.crossbars(*linear.shape) for linear, form in zip(linears, forms, strict=True))
-    if needed > component.crossbars:
+    mapped = _charged(model, chip, plan, result)
+    each = component.crossbars / sum(chip.units_at(name))
+    tiles: dict[str, tuple[int, ...]] = {}
+    elsewhere: set[str] = set()
+    position, complete = 0, True
+    for linear, form in zip(linears, forms, strict=True):
+        spots = [(linear.role, part, linear.layer) for part in sorted(linear.parts)]
+        if spots and all(spot in mapped for spot in spots):
+            found = [mapped[spot] for spot in spots]
+            if all(found):
+                tiles[linear.name] = tuple(dict.fromkeys(tile for one in found for tile in one))
+            else:
+                elsewhere.add(linear.name)
+            continue
+        complete = False
+        first, position = position, position + form.crossbars(*linear.shape)
+        tiles[linear.name] = chip.tiles_of_units(name, first / each, position / each)
+    if position > component.crossbars:
         fail(
-            f"the layers need {needed:,} crossbars and {chip.name!r} has {component.crossbars:,}",
+            f"the layers need {position:,} crossbars and {chip.name!r} has {component.crossbars:,}",
             key="chip",
             value=chip.name,
             fix="Use fewer bits, fewer layers (modules=...) or a larger chip.",
         )
-    mapped = _mapped_tiles(model, chip, plan)
-    each = component.crossbars / sum(chip.units_at(name))
-    result: dict[str, tuple[int, ...]] = {}
-    position = 0
-    complete = True
-    for linear, form in zip(linears, forms, strict=True):
-        first, position = position, position + form.crossbars(*linear.shape)
-        filled = chip.tiles_of_units(name, first / each, position / each)
-        places = [mapped.get((linear.role, part, linear.layer)) for part in sorted(linear.parts)]
-        known = [place for place in places if place]
-        if places and len(known) == len(places):
-            result[linear.name] = tuple(dict.fromkeys(tile for place in known for tile in place))
-        else:
-            complete = False
-            result[linear.name] = filled
-    return result, "mapping" if complete and mapped else "layer order"
+    return Places(tiles, frozenset(elsewhere), "mapping" if complete and mapped else "layer order")
 
 
-def _mapped_tiles(model: nn.Module, chip: Chip, plan: BitPlan) -> dict[tuple[str, str, int], tuple[int, ...]]:
-    """Tiles by (role, part, layer) from the chip's default mapping; empty when the configuration cannot be read."""
-    from tierform.mapping import default_mapping
+_Spot = tuple[str, str, int]
+
+
+def _charged(model: nn.Module, chip: Chip, plan: BitPlan, result: Result | None) -> dict[_Spot, tuple[int, ...]]:
+    """Tiles by (role, part, layer) of the mapping that is charged, none where it has no crossbars for a weight.
+
+    Empty where the model's configuration or the mapping cannot be had.
+    """
+    from tierform.simulation.choose import choose
+    from tierform.simulation.job import Job
     from tierform.workload import Inference, expand
     from tierform.workload.models import model_from_config
     from tierform.workload.precision import PrecisionPlan
@@ -135,14 +168,29 @@ def _mapped_tiles(model: nn.Module, chip: Chip, plan: BitPlan) -> dict[tuple[str
     precision = (chip.precision or PrecisionPlan()).with_weights(f"M{plan.attention}F{plan.ffn}")
     try:
         described = model_from_config(config.to_dict())
-        tokens = min(64, described.max_positions or 64)
-        mapping = default_mapping(chip, expand(described, Inference(batch=1, sequence=tokens, precision=precision)))
+        task = Inference(batch=1, sequence=min(64, described.max_positions or 64), precision=precision)
+        if result is not None and result.mapping is not None:
+            return _spots(result.mapping, expand(described, task))
+        trial = choose(Job(model=described, task=task, chip=chip).loaded(), gains=False)
     except TierformError:
         return {}
-    return {
-        (role, part, layer): tiles
-        for placement in mapping.placements
-        if placement.resident and placement.weight.count(".") == 1
-        for role, part in [placement.weight.split(".")]
-        for layer, tiles in enumerate(placement.tiles)
-    }
+    return _spots(trial.mapping, trial.workload)
+
+
+def _spots(mapping: Mapping, workload: Workload) -> dict[_Spot, tuple[int, ...]]:
+    layers: dict[str, int] = {}
+    for block in workload.stages[0].waves[0].blocks:
+        for weight in {operator.weight for operator in block.operators if operator.weight}:
+            layers[weight] = layers.get(weight, 0) + block.count
+    found: dict[_Spot, tuple[int, ...]] = {}
+    for weight, count in layers.items():
+        if weight.count(".") != 1:
+            continue
+        role, part = weight.split(".")
+        placed = [item for item in mapping.placements if item.weight == weight]
+        # The resident layers come first; those that are written for every pass share one region.
+        tiles = [one for item in placed if item.resident for one in item.tiles]
+        tiles += [item.tiles[0] for item in placed if not item.resident for _ in range(item.layers)]
+        if len(tiles) in (0, count):
+            found |= {(role, part, layer): tiles[layer] if tiles else () for layer in range(count)}
+    return found

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tierform.chip.description import CHIPLET_GAP_M, Chip
 from tierform.chip.links import Pairs, interposer_pairs, is_plain, pillars, planar_pairs, vertical_pairs
-from tierform.chip.network_laws import scaled_energy
+from tierform.chip.network_laws import interposer_cycles, scaled_energy
 from tierform.errors import Problem, TierformError
 from tierform.network import (
     LINK_KINDS,
@@ -124,8 +124,10 @@ def _with_places(chip: Chip, topology: Topology, router: NDArray[np.int32]) -> T
     tile[router] = np.arange(len(router))
     source, target = tile[topology.link_source], tile[topology.link_target]
     length = _lengths(chip, source, target)
-    planar = topology.link_kind == LINK_KINDS.index("planar")
+    planar, over = (topology.link_kind == LINK_KINDS.index(kind) for kind in ("planar", "interposer"))
     cycles = np.where(planar, _cycles(chip, length), topology.link_latency_cycles)
+    if over.any() and chip.network is not None:
+        cycles[over] = interposer_cycles(chip.network, length[over])
     return replace(
         topology,
         position_m=_places(chip)[tile],
@@ -201,7 +203,7 @@ def _any_links(chip: Chip) -> Topology:
     cycles = _cycles(chip, length)
     if over is not None:
         widths[crosses] = round(over.width.value)
-        cycles[crosses] = over.latency_cycles
+        cycles[crosses] = over.latency_cycles if stack else interposer_cycles(spec, length[crosses])
     other = LINK_KINDS.index("vertical" if stack else "interposer")
     made = Topology(
         name="chiplets" if chip.package.kind == "2.5d" else spec.links.kind,

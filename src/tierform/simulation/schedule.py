@@ -149,12 +149,12 @@ _orders: OrderedDict[object, Events] = OrderedDict()
 
 def _events(flat: FlatStage, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
     """The events of a structure in one service order; remembered, since it depends on no duration."""
-    key = (flat.key, micro_batches, weight, spacing)
+    key = (flat.plan, micro_batches, weight, spacing)
     found = _orders.get(key)
     if found is not None:
         _orders.move_to_end(key)
         return found
-    chunks, levels, leave = flat.chunks, [], []
+    plan, chunks, levels, leave = flat.plan, flat.chunks, [], []
     for table in flat.tables:
         # Transfers hold own paths for much shorter than own crossbars are held: only steps of operators are heavy.
         shown = set(table.shown)
@@ -168,21 +168,24 @@ def _events(flat: FlatStage, micro_batches: tuple[int, ...], weight: int, spacin
         at += leave[kind]
     edges = [edges for table in flat.tables for edges in table.edges]
     flat_edges = [edge for group in edges for edge in group]
-    step_at = np.cumsum([0, *(len(table.times) for table in flat.tables)])
+    step_at = np.cumsum([0, *(len(table.once) for table in flat.tables)])
     structure = Structure(
         kinds=np.array(flat.kinds, dtype=np.int64),
         start=np.array(start, dtype=np.int64),
         step_at=step_at.astype(np.int64),
         step_level=np.array(levels, dtype=np.int64),
         step_once=np.array([once for table in flat.tables for once in table.once], dtype=np.int64),
-        step_shared=np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
+        step_shared=np.array(
+            [-1 if name is None else plan.shared[name] for table in flat.tables for name in table.resource],
+            dtype=np.int64,
+        ),
         edge_at=np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
         edge_source=np.array([source for source, _ in flat_edges], dtype=np.int64),
         edge_whole=np.array([whole for _, whole in flat_edges], dtype=np.int64),
         output=np.array([table.output for table in flat.tables], dtype=np.int64),
         wave_of=np.repeat(np.arange(len(micro_batches)), micro_batches).astype(np.int64),
     )
-    found = order_events(structure, chunks, weight, spacing, len(flat.shared), flat.steps)
+    found = order_events(structure, chunks, weight, spacing, len(plan.shared), plan.steps)
     _orders[key] = found
     if len(_orders) > _REMEMBERED:
         _orders.popitem(last=False)

@@ -45,7 +45,7 @@ def critical_path(flat: Laid, events: Events) -> list[Span]:
         return []
     done = end + flat.tail[events.step]
     before = _before(events, end > begin)
-    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
+    layers, most = len(flat.kinds), max(len(table.once) for table in flat.tables)
     found: list[Span] = []
     event, whole = int(np.argmax(done)), True
     while event >= 0:

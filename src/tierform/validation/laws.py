@@ -24,6 +24,7 @@ from tierform.chip.laws import laws
 from tierform.chip.process import energy_factor, logic, node_ratios, published_factor
 from tierform.files import read_text
 from tierform.network import energy_parameters
+from tierform.validation.interposer_links import interposer_links
 from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 _TABLES = Path(__file__).parent / "tables"
@@ -49,6 +50,8 @@ def ledger(folder: Path | None = None) -> EngineLedger:
         "mean of its fitted chips, and single chips are up to nine times off.  Stillmaker and Baas' is beside it.",
         "Energies of single operations at 7 nm are as commonly quoted, not checked against the article: SRAM shrank "
         "less than logic.  No shipped chip uses a 'process' or another 'node'.",
+        "An interposer's drivers are those of the UCIe standard, whatever their node; silicon of 5 to 45 nm is beside "
+        "them, each single link up to three times off.",
         "The router's law is held against CACTI, and from PUMA's router of four ports to that of eight (32 bits and 32 "
         "flits assumed); the power of GPU boards against their data sheets, each board left out of its own fit.",
     )
@@ -56,6 +59,7 @@ def ledger(folder: Path | None = None) -> EngineLedger:
         *_converters(at / "laws_adc.csv"),
         *_sram(at / "laws_sram.csv"),
         *_routers(at / "laws_router.csv"),
+        *interposer_links(at / "laws_interposer.csv"),
         *_boards(),
         *_silicon(_TABLES / "laws_silicon.csv"),
         *_process(_TABLES / "laws_process.csv"),
