@@ -175,7 +175,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       {bars}
     </div>
     <aside tabIndex={0} aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
-      {follows.length > 0 && <section><h2>What follows<span>by scaling laws</span></h2><ul class="notes">{follows.map((note) => <li key={note}>{note}</li>)}</ul></section>}
+      {follows.length > 0 && <section><h2>What follows</h2><ul class="notes">{follows.map((note) => <li key={note}>{note}</li>)}</ul></section>}
       {Object.keys(vary).length > 0 && <section><h2>Changes</h2><ul class="plainlist">{Object.entries(vary).map(([path, value]) => { const one = constants.find((c) => c.constant === path); return <li><span class="soft">{path}</span><span class="right">{one ? measure(Number(value), one.unit) : value}</span></li> })}</ul>
         <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(asked_.chip ?? named)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
