@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tierform.errors import fail
+from tierform.errors import fail, first_line
 from tierform.folders import make_folder, no_folder
 from tierform.part_files import lock, new_part, remove_stale
 from tierform.units import whole_number
@@ -106,7 +106,7 @@ def parse_yaml(text: str, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         fail(str(error.problem or error.context or "malformed YAML"), file=file, line=mark.line + 1 if mark else None)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise_from = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise_from = first_line(error)
         fail(f"malformed YAML: {raise_from}", file=file)
     return Document(content, file, lines)
 
