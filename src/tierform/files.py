@@ -23,6 +23,7 @@ from typing import Any
 
 from tierform.errors import fail, first_line
 from tierform.folders import make_folder, no_folder
+from tierform.kept_documents import keep, kept
 from tierform.part_files import lock, new_part, remove_stale
 from tierform.units import whole_number
 from tierform.yaml_words import plain_reader
@@ -89,7 +90,12 @@ def read_text(path: Path | str, max_bytes: int = MAX_BYTES) -> str:
 
 def read_yaml(path: Path | str) -> Document:
     """A YAML file as plain data with line numbers; every refusal is a TierformError with its line."""
-    return parse_yaml(read_text(path), str(path))
+    text, folder = read_text(path), cache_folder("documents")
+    if (before := kept(folder, Path(path), text)) is not None:
+        return Document(before[0], str(path), before[1])
+    document = parse_yaml(text, str(path))
+    keep(folder, Path(path), text, (document.content, document.lines))
+    return document
 
 
 def parse_yaml(text: str, file: str) -> Document:
