@@ -1,9 +1,9 @@
 """Decoding of SmolLM2-135M with drafts and cache policies on this machine's processor, one thread, processor time.
 
     tierform models get smollm2-135m
-    python benchmarks/decoding_smollm2.py TEXT [--part exact|speed|policies|skips|planes] [--json FILE]
+    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|speed|policies|skips] [--json FILE]
 
-TEXT is a text of at least 20,000 tokens (WikiText-2's test text was used).  Prompts are its sentences.
+TEXT is a text of at least 20,000 tokens (WikiText-2's test text was used).  Prompts are windows of it.
 """
 
 from __future__ import annotations
@@ -16,19 +16,23 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import chisquare
 
 from tierform.compression.checkpoints.folder import load_language_model
 from tierform.compression.quality import window_losses
 from tierform.compression.sites import anatomy
 from tierform.compression.skipping import choose_skips
 from tierform.compression.text import windows_of
-from tierform.decoding.drafts import read_draft, read_from_store, without_attention
-from tierform.decoding.loop import Sampling, generate
+from tierform.decoding.acceptance import draw, verify
+from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
+from tierform.decoding.loop import Draft, Sampling, generate
 from tierform.decoding.measure import best_count, pass_times, predicted_acceptance, tokens_per_s
 from tierform.decoding.policies import NarrowCache, perplexities
 from tierform.workload.kv_policy import KVPolicy
 
+MODEL = "smollm2-135m"
 DRAFTS = ("lookup", "planes:9", "skip:24-28")
+SAMPLES, FIRST, WORDS = 20_000, 24, 1000
 
 
 def prompts_of(path: Path, tokenizer: Any, count: int, length: int = 32) -> list[list[int]]:
@@ -38,27 +42,114 @@ def prompts_of(path: Path, tokenizer: Any, count: int, length: int = 32) -> list
     return [ids[number * step : number * step + length] for number in range(count)]
 
 
-def exact(model: Any, prompts: list[list[int]], out: dict[str, Any]) -> None:
+def exact(model: Any, prompts: list[list[int]], out: dict[str, Any], drafts: tuple[str, ...], new: int) -> None:
     """Greedy text with each draft against plain decoding."""
-    plain = [generate(model, prompt, 16) for prompt in prompts]
-    for name in DRAFTS:
-        draft, same, ties = read_draft(name, model, ""), 0, 0
+    plain = [generate(model, prompt, new) for prompt in prompts]
+    for name in drafts:
+        draft, same, ties, tried, accepted = read_draft(name, model, MODEL), 0, 0, 0, 0
         for prompt, one in zip(prompts, plain, strict=True):
             draft.keep(0)
-            fast = generate(model, prompt, 16, draft=draft, count=4)
+            fast = generate(model, prompt, new, draft=draft, count=4)
             same += fast.tokens == one.tokens
             ties += fast.tokens != one.tokens and min(one.margins) < 1e-3
-        out[f"exact {name}"] = {"prompts": len(prompts), "equal": same, "ties": ties}
+            tried, accepted = tried + sum(fast.tried), accepted + sum(fast.accepted)
+        counted = accepted / tried if tried else 0.0
+        out[f"exact {name}"] = {"prompts": len(prompts), "equal": same, "ties": ties, "accepted": counted}
         print(name, out[f"exact {name}"], flush=True)
 
 
-def speed(model: Any, prompts: list[list[int]], out: dict[str, Any], new: int, counts: list[int]) -> None:
+def sampling(model: Any, prompt: list[int], out: dict[str, Any], drafts: tuple[str, ...]) -> None:
+    """Chi-square of the first two of SAMPLES drawn texts against the target's own distribution, for each draft.
+
+    One token is drafted and verified, of the WORDS most likely ones of target and draft.  The second token is looked at
+    after each of the FIRST most likely first ones.
+    """
+    temperature = Sampling(1.0)
+
+    def after(one: Any, rows: list[list[int]]) -> np.ndarray:
+        with torch.inference_mode():
+            logits = one(input_ids=torch.tensor(rows)).logits[:, -1].float()
+        return temperature.probabilities(logits)
+
+    whole = after(model, [prompt])[0]
+    second_whole = after(model, [[*prompt, int(token)] for token in np.argsort(-whole)[:FIRST]])
+    for name in drafts:
+        draft = read_draft(name, model, MODEL)
+        found = _drafted(draft, prompt, temperature, after)
+        if found is None:
+            print(name, "drafts nothing after this prompt", flush=True)
+            continue
+        words = np.argsort(-np.maximum(whole, found))[:WORDS]  # as top-k sampling cuts
+        p, q, second = (
+            one[..., words] / one[..., words].sum(-1, keepdims=True) for one in (whole, found, second_whole)
+        )
+        likely = np.argsort(-p)[:FIRST]
+        results = {}
+        for rule, shown in (("as it is", p), ("q for p", q)):
+            random = np.random.default_rng(7)
+            drafted = draw(np.repeat(q[None], SAMPLES, 0), random)
+            firsts, seconds = [], []
+            for part in drafted.reshape(-1, 500):
+                both = np.stack([np.repeat(shown[None], 500, 0), _seconds(part, likely, second)], 1)
+                verdict = verify(both, np.repeat(q[None, None], 500, 0), part[:, None], random)
+                kept = verdict.accepted == 1
+                first = np.where(kept, part, verdict.following)
+                firsts.append(first)
+                seconds.append(np.where(kept, verdict.following, draw(_seconds(first, likely, second), random)))
+            results[rule] = _p_value(np.concatenate(firsts), np.concatenate(seconds), p, likely, second)
+        out[f"sampling {name}"] = results
+        print(name, results, flush=True)
+
+
+def _drafted(draft: Draft, prompt: list[int], temperature: Sampling, after: Any) -> np.ndarray | None:
+    if isinstance(draft, ModelDraft):
+        found: np.ndarray = after(draft.stepper.model, [prompt])[0]
+        return found
+    tokens, chances = draft.propose(prompt, 1, temperature, np.random.default_rng(0))
+    return chances[0] if tokens else None
+
+
+def _seconds(first: np.ndarray, likely: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """The distribution of a second token after each first one; after one that is not looked at, any known one."""
+    place = {int(token): number for number, token in enumerate(likely)}
+    return second[[place.get(int(token), 0) for token in first]]
+
+
+def _p_value(first: np.ndarray, then: np.ndarray, p: np.ndarray, likely: np.ndarray, second: np.ndarray) -> float:
+    """Chi-square over cells of at least ten: pairs after the likely first tokens, other first tokens alone."""
+    cells: list[tuple[float, int]] = []
+    for number, token in enumerate(likely):
+        own = np.bincount(then[first == token], minlength=len(p))
+        cells += zip(p[token] * second[number] * SAMPLES, own, strict=True)
+    others = np.delete(np.arange(len(p)), likely)
+    cells += zip(p[others] * SAMPLES, np.bincount(first, minlength=len(p))[others], strict=True)
+    expected, observed, total, seen = [], [], 0.0, 0
+    for chance, counted in sorted(cells, key=lambda one: one[0]):
+        total, seen = total + chance, seen + int(counted)
+        if total >= 10:
+            expected.append(total)
+            observed.append(seen)
+            total, seen = 0.0, 0
+    expected[-1] += total
+    observed[-1] += seen
+    scale = sum(observed) / sum(expected)
+    return float(chisquare(observed, np.array(expected) * scale).pvalue)
+
+
+def speed(
+    model: Any,
+    prompts: list[list[int]],
+    out: dict[str, Any],
+    new: int,
+    counts: list[int],
+    drafts: tuple[str, ...],
+) -> None:
     """Tokens a second and acceptance, measured and predicted, for each number of drafted tokens."""
     sampling = Sampling()
     plain = [generate(model, prompt, new) for prompt in prompts]
     base = sum(len(one.tokens) - 1 for one in plain) / sum(one.seconds for one in plain)
-    for name in DRAFTS:
-        draft = read_draft(name, model, "")
+    for name in drafts:
+        draft = read_draft(name, model, MODEL)
         texts = [(prompt, one.tokens) for prompt, one in zip(prompts, plain, strict=True)]
         acceptance = predicted_acceptance(model, draft, texts, sampling)
         draft.keep(0)
@@ -126,7 +217,8 @@ def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
-    parser.add_argument("--part", action="append", choices=["exact", "speed", "policies", "skips"])
+    parser.add_argument("--part", action="append", choices=["exact", "sampling", "speed", "policies", "skips"])
+    parser.add_argument("--draft", action="append", help="Drafts to try (default: lookup, nine planes, five skipped).")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
@@ -136,10 +228,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    model, tokenizer = load_language_model("smollm2-135m")
+    model, tokenizer = load_language_model(MODEL)
     read_from_store(model, 16)
     out: dict[str, Any] = {}
-    parts = given.part or ["exact", "speed", "policies", "skips"]
+    parts = given.part or ["exact", "sampling", "speed", "policies", "skips"]
+    drafts = tuple(given.draft or DRAFTS)
     windows = windows_of(given.text, tokenizer, 2 * given.windows, given.length)
     if "policies" in parts:
         policies(model, windows[: given.windows], out)
@@ -147,10 +240,13 @@ def main() -> None:
         half = windows[:, : given.length // 2]
         skips(model, half[given.windows :], half[: given.windows], out, given.skip_by)
     if "exact" in parts:
-        exact(model, prompts_of(given.text, tokenizer, given.prompts), out)
+        exact(model, prompts_of(given.text, tokenizer, given.prompts), out, drafts, given.new)
+    if "sampling" in parts:
+        (prompt,) = prompts_of(given.text, tokenizer, 1, 256)
+        sampling(model, prompt, out, drafts)
     if "speed" in parts:
         prompts = prompts_of(given.text, tokenizer, min(given.prompts, 6))
-        speed(model, prompts, out, given.new, [int(one) for one in given.counts.split(",")])
+        speed(model, prompts, out, given.new, [int(one) for one in given.counts.split(",")], drafts)
     if given.json:
         given.json.write_text(json.dumps(out, indent=1))
     sys.stdout.flush()

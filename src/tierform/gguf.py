@@ -38,16 +38,22 @@ class BlockFormat:
     size_B: int
 
 
-# The type numbers of the specification that this project decodes.
+# The type numbers of the specification that are known here.  Those of NOT_DECODED are only sizes: a simulation needs no
+# more.
 FORMATS = {
     0: BlockFormat("F32", 1, 4),
     1: BlockFormat("F16", 1, 2),
     2: BlockFormat("Q4_0", 32, 18),
     3: BlockFormat("Q4_1", 32, 20),
     8: BlockFormat("Q8_0", 32, 34),
+    10: BlockFormat("Q2_K", 256, 84),
+    11: BlockFormat("Q3_K", 256, 110),
     12: BlockFormat("Q4_K", 256, 144),
+    13: BlockFormat("Q5_K", 256, 176),
     14: BlockFormat("Q6_K", 256, 210),
+    30: BlockFormat("BF16", 1, 2),
 }
+NOT_DECODED = ("Q2_K", "Q3_K", "Q5_K")
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,9 @@ class GGUFFile:
     def config(self) -> dict[str, Any]:
         """The model's configuration with Hugging Face's keys, as ``config.json`` would hold it."""
         kind = self.architecture
+        for key, what in ((self.number("expert_count", 0), "experts"), (self.values.get("split.count", 1), "parts")):
+            if isinstance(key, int) and key > 1:
+                fail(f"only whole files of dense decoders are read; this one has {key} {what}", file=str(self.path))
         heads, hidden = self.number("attention.head_count"), self.number("embedding_length")
         tokens = self.values.get("tokenizer.ggml.tokens")
         width = self.number("attention.key_length", self.number("rope.dimension_count", hidden // max(heads, 1)))
@@ -271,10 +280,10 @@ class _Reader:
         if form is None:
             known = ", ".join(one.name for one in FORMATS.values())
             fail(
-                f"the tensor has a block format that is not decoded (number {number})",
+                f"the tensor has a block format that is not known (number {number})",
                 file=str(self.path),
                 key=name,
-                fix=f"Decoded: {known}.",
+                fix=f"Known: {known}.",
             )
         if shape and shape[-1] % form.weights:
             self.bad(f"rows of {name!r} are no whole blocks of {form.name}", shape)

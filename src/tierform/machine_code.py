@@ -33,7 +33,7 @@ _RUNTIME = (
     "numba_unpickle",
 )
 # Functions of the C library that the code may call.
-_LIBRARY = ("log", "memset", "memcpy", "memmove")
+_LIBRARY = ("log", "pow", "memset", "memcpy", "memmove")
 # What the code refers to lives as long as the process.
 _kept: list[object] = []
 # How a loop takes an argument: an address, a whole number, a number.

@@ -15,10 +15,10 @@ function token(): string {
 }
 export const TOKEN = document.getElementById('content') ? '' : token()
 
-export async function ask(path: string, options: { method?: string; body?: unknown; signal?: AbortSignal } = {}): Promise<Response> {
+export async function ask(path: string, options: { method?: string; body?: unknown; signal?: AbortSignal; accept?: string } = {}): Promise<Response> {
   return fetch(path, {
     method: options.method ?? 'GET',
-    headers: { 'x-tierform-token': TOKEN, ...(options.body === undefined ? {} : { 'content-type': 'application/json' }) },
+    headers: { 'x-tierform-token': TOKEN, ...(options.accept ? { accept: options.accept } : {}), ...(options.body === undefined ? {} : { 'content-type': 'application/json' }) },
     body: options.body === undefined ? undefined : JSON.stringify(options.body),
     signal: options.signal,
     cache: 'no-store',

@@ -1,15 +1,17 @@
 // Jobs of the server: ask, read what it tells as it comes, stop.
 import { ask } from './data'
-import type { Influence, Problem, Run, Service, View } from './types'
+import type { Die, Influence, Problem, Result, Run, Service, View } from './types'
 
 export interface FitRow {
   name: string; capacity_B: number; parts_B: Record<string, number>; most_batch?: number; problem?: string
-  latency_s?: number; energy_J?: number; tokens_per_s?: number | null; J_per_token?: number | null
+  latency_s?: number; energy_J?: number; tokens_per_s?: number | null; J_per_token?: number | null; split?: string
 }
+export interface SplitRow extends Omit<FitRow, 'capacity_B' | 'most_batch' | 'split'> { data: number; tensor: number; pipeline: number; zero: number; micro_batches: number | null }
 export type Told =
-  | { event: 'queued' } | { event: 'end' } | { event: 'stopped' }
+  | { event: 'queued'; id: string } | { event: 'end' } | { event: 'stopped' }
   | { event: 'progress'; done: number; total: number; text: string }
   | { event: 'result'; run: Run }
+  | { event: 'figures'; figures: Moved }
   | { event: 'limits'; limits: View['limits'] }
   | { event: 'problem'; problems: Problem[] }
   | { event: 'influence'; found: Influence[] }
@@ -17,21 +19,26 @@ export type Told =
   | { event: 'service'; service: Service }
   | { event: 'text'; name: string; text: string }
   | ({ event: 'fit' } & FitRow)
+  | ({ event: 'split' } & SplitRow)
 export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string; low?: number; high?: number; law?: string }
 
+/** What a moved value changes. */
+export type Moved = Pick<Result, 'chip' | 'task' | 'latency_s' | 'energy_J' | 'average_power_W' | 'area_m2' | 'notes'> & { thermal: { peak_K: number } | null; dies: Die[] }
+
 /** Runs a task; each event goes to `tell`.  Returns what stops it. */
-export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number }, tell: (told: Told) => void): () => void {
+export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number; chips?: number }, tell: (told: Told) => void): () => void {
   const control = new AbortController()
   let id = '', over = false
   const done = (told: Told) => { over = over || told.event === 'end' || told.event === 'problem' || told.event === 'stopped'; tell(told) }
   void (async () => {
     try {
-      const answer = await ask('api/jobs', { method: 'POST', body: task, signal: control.signal })
-      const content = (await answer.json()) as { id?: string; problems?: Problem[] }
-      if (!content.id) return done({ event: 'problem', problems: content.problems ?? [{ message: `The studio answered ${answer.status}.` }] })
-      id = content.id
-      const events = await ask(`api/jobs/${id}/events`, { signal: control.signal })
-      const reader = events.body!.pipeThrough(new TextDecoderStream()).getReader()
+      // The answer is the events themselves, so that a job takes one request.
+      const answer = await ask('api/jobs', { method: 'POST', body: task, signal: control.signal, accept: 'text/event-stream' })
+      if (answer.status !== 202) {
+        const content = (await answer.json().catch(() => ({}))) as { problems?: Problem[] }
+        return done({ event: 'problem', problems: content.problems ?? [{ message: `The studio answered ${answer.status}.` }] })
+      }
+      const reader = answer.body!.pipeThrough(new TextDecoderStream()).getReader()
       let text = ''
       for (;;) {
         const { value, done: ended } = await reader.read()
@@ -41,7 +48,10 @@ export function start(task: { kind: string; job?: unknown; vary?: unknown; serve
         text = whole.pop()!
         for (const one of whole) {
           const line = one.split('\n').find((part) => part.startsWith('data: '))
-          if (line) done(JSON.parse(line.slice(6)) as Told)
+          if (!line) continue
+          const told = JSON.parse(line.slice(6)) as Told
+          if (told.event === 'queued') id = told.id
+          done(told)
         }
       }
       if (!over) done({ event: 'problem', problems: [{ message: 'The studio ended.' }] })

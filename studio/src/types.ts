@@ -141,6 +141,8 @@ export interface Timeline {
   names: string[]
   stages: { name: string; start_s: number; end_s: number; repeat: number }[]
   rows: { resource: string; lanes: number; busy_s: number; share: string; operator: number[] }[]
+  any?: string
+  critical?: number[]
 }
 export interface Engine {
   engine: string

@@ -212,3 +212,107 @@ def test_does_a_store_hold_the_weights_of_a_gguf_file(tmp_path, monkeypatch):
     with Store(tmp_path / "small.tfs") as store:
         for name, parameter in model.named_parameters():
             assert torch.equal(store.torch(name), parameter.detach()), name
+
+
+def test_do_three_bit_integers_run_over_the_edges_of_words():
+    # Integer 10 has its low two bits in bits 30 and 31 of word 0 and its high bit in bit 0 of word 1.
+    integers = torch.zeros(1, 32, dtype=torch.int64)
+    integers[0, 10], integers[0, 11] = 0b101, 0b011
+    words = quantized.pack(integers, 3)
+    assert words.shape == (1, 3) and words[0].tolist() == [0b01 << 30, 0b0111, 0]
+    assert torch.equal(quantized.unpack(words, 3), integers)
+
+
+def test_does_a_gptq_layer_take_the_group_of_each_input_from_its_index(tmp_path):
+    # Two groups, inputs 0, 2, 4, ... of group 1 (scale 2) and the others of group 0 (scale 1); all integers 9, zero 8.
+    tensors = {
+        "a.qweight": quantized.pack(torch.full((8, 8), 9), 4).T.contiguous(),
+        "a.qzeros": quantized.pack(torch.full((2, 8), 7), 4),
+        "a.scales": torch.tensor([[1.0] * 8, [2.0] * 8]),
+        "a.g_idx": torch.tensor([1, 0] * 4, dtype=torch.int32),
+    }
+    found = _folder(tmp_path, {"quant_method": "gptq", "bits": 4, "desc_act": True}, tensors)
+    assert found[3].tolist() == [2.0, 1.0] * 4
+
+
+def test_is_the_second_version_of_gptq_taken_as_it_stands(tmp_path):
+    tensors = {
+        "a.qweight": quantized.pack(torch.full((8, 32), 5), 3).T.contiguous(),
+        "a.qzeros": quantized.pack(torch.full((1, 32), 4), 3),
+        "a.scales": torch.full((1, 8), 0.5),
+    }
+    settings = {"quant_method": "gptq", "bits": 3, "checkpoint_format": "gptq_v2"}
+    assert _folder(tmp_path, settings, tensors).unique().tolist() == [0.5]  # (5 - 4) 0.5
+
+
+def test_is_a_greatest_zero_point_of_gptq_stored_as_the_one_before_none(tmp_path):
+    # Zero point 0 is stored as -1, which is 15 in four bits: (3 - 0) 1.
+    tensors = {
+        "a.qweight": quantized.pack(torch.full((8, 8), 3), 4).T.contiguous(),
+        "a.qzeros": quantized.pack(torch.full((1, 8), 15), 4),
+        "a.scales": torch.ones(1, 8),
+    }
+    assert _folder(tmp_path, {"quant_method": "gptq", "bits": 4}, tensors).unique().tolist() == [3.0]
+
+
+def _compressed(form, **weights):
+    group = {"targets": ["Linear"], "weights": {"num_bits": 8, "type": "int", **weights}}
+    return {"quant_method": "compressed-tensors", "format": form, "config_groups": {"group_0": group}}
+
+
+def test_do_reordered_groups_and_packed_zero_points_of_compressed_tensors_count(tmp_path):
+    # Integers 3 from the middle of 4 bits, zero points 1 (group 0) and -2 (group 1), scales 1 and 10.
+    tensors = {
+        "a.weight_packed": quantized.pack(torch.full((8, 8), 3 + 8), 4),
+        "a.weight_scale": torch.tensor([[1.0, 10.0]] * 8),
+        "a.weight_zero_point": quantized.pack(torch.tensor([[1 + 8] * 8, [-2 + 8] * 8]), 4).T.contiguous(),
+        "a.weight_shape": torch.tensor([8, 8]),
+        "a.weight_g_idx": torch.tensor([0, 1] * 4, dtype=torch.int32),
+    }
+    found = _folder(tmp_path, _compressed("pack-quantized", num_bits=4, symmetric=False), tensors)
+    assert found[5].tolist() == [3.0 - 1, 10.0 * (3 + 2)] * 4
+
+
+def test_do_int8_and_fp8_weights_take_scales_by_tensor_output_and_block(tmp_path):
+    integers = torch.arange(16).reshape(4, 4).to(torch.int8)
+    (tmp_path / "a").mkdir()
+    tensors = {"a.weight": integers, "a.weight_scale": torch.tensor([[1.0], [2.0], [3.0], [4.0]])}
+    assert _folder(tmp_path / "a", _compressed("int-quantized"), tensors)[2].tolist() == [24.0, 27.0, 30.0, 33.0]
+    (tmp_path / "b").mkdir()
+    tensors = {"a.weight": integers.to(torch.float8_e4m3fn), "a.weight_scale": torch.tensor([0.5])}
+    assert _folder(tmp_path / "b", _compressed("float-quantized", type="float"), tensors)[1, 1] == 2.5
+    (tmp_path / "c").mkdir()
+    tensors = {  # blocks of 2 by 2
+        "a.weight": integers.to(torch.float8_e4m3fn),
+        "a.weight_scale": torch.tensor([[1.0, 2.0], [3.0, 4.0]]),
+        "a.input_scale": torch.ones(1),
+    }
+    found = _folder(tmp_path / "c", _compressed("float-quantized", type="float"), tensors)
+    assert found[0].tolist() == [0.0, 1.0, 4.0, 6.0] and found[3, 3] == 15 * 4
+
+
+def test_is_a_layers_width_that_of_the_first_group_that_names_it(tmp_path):
+    settings = _compressed("pack-quantized", num_bits=4)
+    settings["config_groups"]["wide"] = {"targets": ["re:.*b$"], "weights": {"num_bits": 8, "type": "int"}}
+    width = quantized._compressed_widths(settings, "config.json")
+    assert width("model.a") == 4 and width("model.b") == 8
+    for change, told in (
+        ({"format": "marlin-24"}, "not read"),
+        ({"sparsity_config": {"format": "sparse-24-bitmask"}}, "sparse"),
+        ({"config_groups": {}}, "a group with `weights`"),
+    ):
+        with pytest.raises(TierformError, match=told):
+            quantized._compressed_widths({**settings, **change}, "config.json")
+
+
+def test_do_packed_layers_agree_with_the_compressed_tensors_library():
+    helpers = pytest.importorskip("compressed_tensors.compressors.pack_quantized.helpers")
+    draw = torch.Generator().manual_seed(0)
+    for bits in range(2, 9):
+        integers = torch.randint(-(2 ** (bits - 1)), 2 ** (bits - 1), (5, 70), generator=draw).to(torch.int8)
+        parts = {
+            "weight_packed": helpers.pack_to_int32(integers, bits),
+            "weight_scale": torch.ones(5, 1),
+            "weight_shape": torch.tensor([5, 70]),
+        }
+        assert torch.equal(quantized.from_compressed(parts, bits), integers.float()), bits

@@ -111,7 +111,7 @@ def _unscaled(monkeypatch):
     monkeypatch.setattr(acceptance, "draw", drawn)
 
 
-@pytest.mark.parametrize("kind", ["model", "planes:7", "skip:1-2"])
+@pytest.mark.parametrize("kind", DRAFTS)
 def test_does_the_chi_square_find_acceptance_with_q_for_p(target, other, kind):
     assert _p_values(_samples(kind, target, other, _q_for_p)) < 1e-6
 
@@ -122,11 +122,12 @@ def test_does_the_chi_square_find_a_residual_that_is_not_scaled(target, other, k
     assert _p_values(_samples(kind, target, other, verify)) < 1e-6
 
 
-def test_is_the_loop_itself_exact_when_it_samples(target, other):
+@pytest.mark.parametrize("kind", ["model", "lookup"])
+def test_is_the_loop_itself_exact_when_it_samples(target, other, kind):
     """Second tokens of 1,000 runs of the whole loop against the target's own distribution."""
-    prompt = [3, 1, 4]
+    prompt = [3, 1, 4, 3, 1]
     sampling = Sampling(1.0)
-    draft = ModelDraft.of(other)
+    draft = _draft(kind, target, other)
     counts = np.zeros(24)
     for number in range(1000):
         draft.keep(0)

@@ -14,7 +14,9 @@ import tierform
 from tierform import Job, Result, TierformError, load_chip, simulate
 from tierform.simulation.elasticity import elasticities
 from tierform.simulation.job_file import load_job
+from tierform.simulation.page_timeline import PIECES
 from tierform.simulation.schedule import schedule_stage
+from tierform.simulation.schedule_critical import Span
 from tierform.simulation.schedule_layers import BLOCK_INPUT, Edge, Layer, ScheduledOperator
 
 GOLDEN = Path(__file__).parent / "golden" / "view.json"
@@ -188,11 +190,11 @@ def test_has_a_file_of_an_older_version_no_view(tmp_path: Path) -> None:
         again.view()
 
 
-def test_are_limits_all_that_a_quick_view_lacks() -> None:
+def test_are_the_dies_of_a_quick_view_those_of_the_view(tmp_path: Path) -> None:
     result = simulate("gpt2", ASK, "atleus")
-    quick = result.quick_view()
-    assert quick["limits"] is None and {**quick, "limits": result.view()["limits"]} == result.view()
-    assert result.quick_view() is result.view()
+    assert result.quick_view() == {"dies": result.view()["dies"]} and len(result.view()["dies"]) == 4
+    result.save(tmp_path / "run.json")
+    assert Result.load(tmp_path / "run.json").quick_view()["dies"] == result.view()["dies"]
 
 
 # -- the critical path by hand ------------------------------------------------------------------------------------
@@ -233,6 +235,37 @@ def test_is_a_long_fetch_on_the_path() -> None:
         ScheduledOperator("d", "d", 1.0, fetch="memory", fetch_s=9.0, after=(Edge(0),)),
     )
     assert path_of(*steps) == (10.0, {"d": 1.0, "memory": 9.0})
+
+
+def test_is_the_path_told_in_order_of_time() -> None:
+    """a 2 s, and 0.5 s until its result is there; a transfer of 1 s; b 3 s: one unbroken chain."""
+    first = ScheduledOperator("a", "a: weights", 2.0, tail_s=0.5, after=(Edge(BLOCK_INPUT),))
+    second = ScheduledOperator("b", "b", 3.0, after=(Edge(0, path="way", transfer_s=1.0),))
+    made = schedule_stage([[(Layer("layer", (first, second)), 1)]], (1,), 1, record=True)
+    assert made.path() == [Span(0.0, 2.5, "a: weights"), Span(2.5, 3.5, "network"), Span(3.5, 6.5, "b")]
+
+
+def test_is_the_path_of_a_timeline_that_of_the_limits() -> None:
+    """By piece, the row that leads; so short spans between long ones go, and what leads by the limits leads here."""
+    view = simulate("bert-base", TUNE, "atleus", timeline=True).view()
+    told, spent = view["timeline"], view["limits"]["critical_path_s"]
+    assert sum(told["critical"][1::2]) == PIECES and max(told["critical"][::2]) < len(told["rows"])
+    found: dict[str, float] = {}
+    for row, pieces in zip(told["critical"][::2], told["critical"][1::2], strict=True):
+        name = told["rows"][row]["resource"].partition(":")[0] if row >= 0 else ""
+        found[name] = found.get(name, 0.0) + pieces / PIECES * told["end_s"]
+    first = max(spent, key=lambda name: spent[name])
+    assert max(found, key=lambda name: found[name]) == first
+    assert found[first] == pytest.approx(spent[first], rel=0.05)
+
+
+def test_does_something_work_all_the_time() -> None:
+    """A schedule's critical path has no gap; a row of crossbars alone would say less, being a mean over layers."""
+    told = simulate("bert-base", TUNE, "atleus", timeline=True).view()["timeline"]
+    share = np.frombuffer(base64.b64decode(told["any"]), dtype=np.uint8)
+    rows = [np.frombuffer(base64.b64decode(row["share"]), dtype=np.uint8) for row in told["rows"]]
+    assert len(share) == PIECES and (share >= np.max(rows, axis=0)).all()
+    assert share.mean() / 255 > 0.97 > np.max(rows, axis=0).mean() / 255
 
 
 # -- the schema -----------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tierform.simulation import schedule_flat
+from tierform.simulation.prefetch import LAYER_END, LAYER_START
 from tierform.simulation.schedule import schedule_stage
 from tierform.simulation.schedule_layers import BLOCK_INPUT, Edge, Layer, ScheduledOperator
 
@@ -161,6 +163,40 @@ def test_does_a_faster_step_or_transfer_never_make_it_longer(
     assert made(changed, micro_batches, chunks) <= before * (1 + 1e-12)
 
 
+@given(layers(), st.integers(1, 4), st.integers(1, 4), st.data())
+def test_does_a_plan_that_was_made_for_other_times_give_the_same(
+    layer: Layer, micro_batches: int, chunks: int, data: st.DataObject
+) -> None:
+    """Layers differ in times, in numbers of pieces, in what frees their room: a plan of their own gives the same."""
+    freed = st.sampled_from([None, LAYER_START, LAYER_END, 0])
+    cut = [replace(s, pieces=data.draw(st.integers(1, 3)), freed_by=data.draw(freed)) for s in layer.steps]
+    cut = [replace(step, freed_by=None) if step.freed_by == 0 and not at else step for at, step in enumerate(cut)]
+    layer = replace(layer, steps=tuple(new if new.fetch else old for new, old in zip(cut, layer.steps, strict=True)))
+    other = replace(
+        layer,
+        steps=tuple(
+            replace(
+                step,
+                occupancy_s=data.draw(_times),
+                tail_s=data.draw(_times),
+                fetch_s=data.draw(_times) if step.fetch else 0.0,
+                pieces=data.draw(st.integers(1, 3)) if step.fetch else 1,
+                freed_by=data.draw(st.sampled_from([None, LAYER_START, LAYER_END])) if step.fetch else None,
+                after=tuple(
+                    replace(edge, transfer_s=data.draw(_times), head_s=data.draw(_times)) for edge in step.after
+                ),
+            )
+            for step in layer.steps
+        ),
+    )
+    made([(layer, 3)], micro_batches, chunks)
+    shared = made([(other, 3)], micro_batches, chunks)
+    schedule_flat._layer_plans.clear()
+    schedule_flat._alike.clear()
+    schedule_flat._stage_plans.clear()
+    assert made([(other, 3)], micro_batches, chunks) == shared
+
+
 @given(layers(), st.integers(1, 12), st.integers(1, 4), st.sampled_from([1, 4]))
 def test_is_no_resource_busy_for_longer_than_the_schedule(layer: Layer, count: int, micro: int, chunks: int) -> None:
     makespan = made([(layer, count)], micro, chunks)
@@ -215,6 +251,17 @@ def test_is_a_fetch_hidden_behind_the_step_before() -> None:
     assert made([(Layer("layer", slow), 1)]) == pytest.approx(4.0 + 4.0 + 3.0)
 
 
+def test_are_operands_in_pieces_worked_on_as_they_come() -> None:
+    """Three fetches of 4 s end at 12 s; then the last is worked on whole (1 s), or the last of two pieces (0.5 s)."""
+
+    def fetched(pieces: int) -> list[tuple[Layer, int]]:
+        step = ScheduledOperator("s", "a", 1.0, fetch="memory", fetch_s=4.0, pieces=pieces)
+        return [(Layer("layer", (step,), 0), 3)]
+
+    assert made(fetched(1)) == pytest.approx(13.0)
+    assert made(fetched(2)) == pytest.approx(12.5)
+
+
 def test_do_uneven_parts_lie_between_even_ones() -> None:
     def layer(seconds: float) -> Layer:
         return Layer(
@@ -244,10 +291,10 @@ def test_are_micro_batches_of_several_waves_numbered_on() -> None:
     steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "a", 2.0, after=(Edge(0),)))
     run = [(Layer("layer", steps), 2)]
     recorded = schedule_stage([run, run, run], (2, 1, 3), 1, record=True)
-    numbered = sorted((bar.micro_batch, bar.layer, bar.name) for bar in recorded.slices)
+    numbered = sorted((bar.micro_batch, bar.layer, bar.name) for bar in recorded.slices())
     assert numbered == [(micro, layer, name) for micro in range(6) for layer in range(2) for name in ("one", "two")]
     # One resource: no bar begins before another ends, and all of it is 6 x 2 x 3 s.
-    bars = sorted((bar.start_s, bar.end_s) for bar in recorded.slices)
+    bars = sorted((bar.start_s, bar.end_s) for bar in recorded.slices())
     assert all(before[1] <= after[0] + 1e-9 for before, after in pairwise(bars))
     assert recorded.makespan_s == pytest.approx(36.0) == bars[-1][1]
 
@@ -255,9 +302,9 @@ def test_are_micro_batches_of_several_waves_numbered_on() -> None:
 def test_does_the_timeline_hold_every_bar_once() -> None:
     steps = (ScheduledOperator("one", "a", 1.0), ScheduledOperator("two", "b", 2.0, after=(Edge(0),)))
     recorded = schedule_stage([[(Layer("layer", steps), 3)]], (2,), 2, record=True)
-    assert len(recorded.slices) == 3 * 2 * 2
-    assert max(bar.end_s for bar in recorded.slices) == pytest.approx(recorded.makespan_s)
-    assert {(bar.layer, bar.micro_batch, bar.name) for bar in recorded.slices} == {
+    assert len(recorded.slices()) == 3 * 2 * 2
+    assert max(bar.end_s for bar in recorded.slices()) == pytest.approx(recorded.makespan_s)
+    assert {(bar.layer, bar.micro_batch, bar.name) for bar in recorded.slices()} == {
         (layer, micro, name) for layer in range(3) for micro in range(2) for name in ("one", "two")
     }
 

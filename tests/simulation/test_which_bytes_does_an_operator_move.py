@@ -14,9 +14,11 @@ import tierform
 from tierform import Inference
 from tierform.chip.component import Refetch
 from tierform.memory import load_memory
-from tierform.simulation.traffic import NOTHING, Aside, MemoryBehind, Traffic, aside_of
+from tierform.simulation.aside import Aside, Fetched, aside_of
+from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload import expand, model_from_config
 from tierform.workload.expert_store import ExpertStore
+from tierform.workload.graph import StageKind
 from tierform.workload.kv_policy import KVPolicy
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
@@ -167,8 +169,11 @@ def test_which_bytes_of_parts_that_wait_further_away_cross() -> None:
     assert far.spilled(table) == {1: Traffic(2.0, 0.0)}
     assert far.spilled_saved(Traffic(10.0, 30.0)) == {1: Traffic(2.0, 6.0), 2: Traffic(4.0, 12.0)}
     # A mixture's experts miss a share of their own, other weights are near.
-    far._experts, far._missed = frozenset({"ffn.up"}), 0.75
-    assert far.spilled(operator((X, W), (Y,), weight="ffn.up")) == {1: Traffic(15.0, 0.0)}
+    far._behind, far._away["weights"] = {1: 0.75, 2: 0.25}, {}
+    up = operator((X, W), (Y,), weight="ffn.up")
+    assert far.spilled(up, Fetched(0.75, 0.5)) == {1: Traffic(11.25, 0.0), 2: Traffic(3.75, 0.0)}
+    assert far.late(up, Fetched(0.75, 0.5)) == {1: Traffic(7.5, 0.0), 2: Traffic(2.5, 0.0)}
+    assert far.late(up, Fetched(0.75, 0.0)) == {}
     assert far.spilled(operator((X, W), (Y,), weight="attention.q")) == {}
 
 
@@ -192,7 +197,26 @@ def test_which_shares_does_a_task_keep_aside() -> None:
     found = aside_of(work)
     experts_B = 2 * 8 * 3 * 16 * 32 * 2
     assert found.shares == pytest.approx({"kv_cache": 0.25, "weights": 0.5 * experts_B / work.footprint.weights})
-    assert found.missed == pytest.approx(0.25) and len(found.experts) == 3
+    experts = found.experts
+    assert experts is not None and len(experts.weights) == 3 and experts.size_B == experts_B
+    assert [experts.near(share * experts_B) for share in (0.0, 0.5, 0.6, 0.75, 1.0)] == [4, 4, 3, 2, 0]
+    # One token takes two experts: each of the popular ones in 3/8 of all cases, of the others in 1/8.
+    step = next(stage for stage in work.stages if stage.kind is StageKind.DECODE).blocks[1].operators
+    assert experts.fetched(step, 4) == {
+        name: Fetched(pytest.approx(0.25), pytest.approx(0.25)) for name in experts.weights
+    }
+    foretold = replace(experts, store=replace(store, ahead=0.6)).fetched(step, 4)  # 0.4 of them are fetched twice
+    assert foretold == {name: Fetched(pytest.approx(0.35), pytest.approx(0.1)) for name in experts.weights}
+    # Eight tokens touch 4 (1 - (5/8)^8) + 4 (1 - (7/8)^8) = 3.91 + 2.63 experts: not all eight, so the router decides.
+    prompt = next(stage for stage in work.stages if stage.kind is StageKind.PREFILL).blocks[1].operators
+    missed = 2.62557 / (3.90687 + 2.62557)
+    assert experts.fetched(prompt, 4)["ffn.experts.up"] == Fetched(
+        pytest.approx(missed, abs=1e-4), pytest.approx(missed, abs=1e-4)
+    )
+    even = replace(experts, store=ExpertStore(cached=0.5))  # 8 (1 - (3/4)^8) = 7.2 of equal ones
+    assert even.fetched(prompt, 4)["ffn.experts.up"] == Fetched(pytest.approx(0.5), pytest.approx(0.5))
+    long = expand(model, replace(kept, sequence=64)).stages[0].blocks[1].operators  # all eight: known beforehand
+    assert even.fetched(long, 4)["ffn.experts.up"] == Fetched(pytest.approx(0.5), 0.0)
     assert aside_of(expand(model, Inference(batch=1, sequence=8))) == Aside()
     plain: Any = SimpleNamespace(task=replace(kept, experts=replace(store, cached=1.0)), model=model)
     assert aside_of(plain) == Aside({"kv_cache": 0.25})

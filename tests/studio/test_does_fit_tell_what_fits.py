@@ -8,6 +8,7 @@ import pytest
 
 import tierform
 from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.fit_splits import fits_on
 from tierform.simulation.ways import fits
 
 
@@ -47,3 +48,37 @@ def test_are_formats_the_ways_of_inference() -> None:
     ways = [one for one in fits(job) if one["event"] == "fit"]
     assert {"weights bf16", "weights int8", "weights int4"} <= {one["name"] for one in ways}
     assert all(one["J_per_token"] > 0 for one in ways)
+
+
+def test_are_splits_those_of_simulate_and_the_cheapest_that_of_fit() -> None:
+    job = tierform.Job("gpt2", tierform.FineTuning(tierform.LoRA(8), batch=8), "rtx-4090", thermal="none").loaded()
+    told = list(fits_on(job, 4))
+    splits = [one for one in told if one["event"] == "split"]
+    # 4 = 4x1x1, 2x1x2, 1x1x4, 2x2x1, 1x2x2, 1x4x1, and ZeRO 3 where there are copies: 9 of each of three ways.
+    assert len(splits) == 27 and all(one["data"] * one["tensor"] * one["pipeline"] == 4 for one in splits)
+    lora = {(s["data"], s["tensor"], s["pipeline"], s["zero"]): s for s in splits if s["name"] == "LoRA, rank 8"}
+    one = lora[2, 1, 2, 0]
+    split = tierform.Parallelism(data=2, pipeline=2)
+    mine = replace(job, parallelism=split, micro_batches=one["micro_batches"]).simulate()
+    assert (one["latency_s"], one["energy_J"]) == (mine.latency_s, mine.energy_J)
+    best = next(way for way in told if way["event"] == "fit" and way["name"] == "LoRA, rank 8")
+    assert best["latency_s"] == min(s["latency_s"] for s in lora.values() if "latency_s" in s)
+    found = tierform.fit("gpt2", job.task, "rtx-4090", gpus=4, methods=[tierform.LoRA(8)])
+    assert found.best is not None and 0.97 * best["latency_s"] <= found.best.latency_s <= best["latency_s"]
+
+
+def test_do_splits_that_lack_bytes_say_how_many() -> None:
+    job = tierform.Job(
+        "llama-3.1-8b", tierform.FineTuning(tierform.Full(), batch=4), "rtx-4090", thermal="none"
+    ).loaded()
+    told = [one for one in fits_on(job, 4) if one["event"] == "split" and one["name"] == "full"]
+    whole = next(one for one in told if one["data"] == 4 and one["zero"] == 0)
+    spread = next(one for one in told if one["data"] == 4 and one["zero"] == 3)
+    assert "latency_s" not in whole and sum(whole["parts_B"].values()) > 24e9
+    assert sum(spread["parts_B"].values()) < sum(whole["parts_B"].values()) / 2
+
+
+def test_is_a_chip_that_nothing_joins_refused() -> None:
+    job = tierform.Job("bert-base", tierform.FineTuning(tierform.LoRA(8), batch=8), "retransformer").loaded()
+    with pytest.raises(tierform.TierformError, match="what joins them"):
+        list(fits_on(job, 2))

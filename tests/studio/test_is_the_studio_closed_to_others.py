@@ -193,21 +193,38 @@ def test_does_the_content_say_what_was_read(port: int) -> None:
 
 
 # -- jobs ----------------------------------------------------------------------------------------------------------
+FIGURES = ("chip", "latency_s", "energy_J", "average_power_W", "area_m2")
+
+
 def test_is_a_job_answered_as_simulate_answers(port: int) -> None:
     told = run(port, {"kind": "simulate", "job": JOB})
-    assert [one["event"] for one in told] == ["queued", "result", "limits", "end"]
+    assert [one["event"] for one in told] == ["queued", "figures", "end"]
     mine = tierform.simulate("bert-base", TASK, "atleus")
-    result = told[1]["run"]["result"]
-    assert result["latency_s"] == mine.latency_s and result["energy_J"] == mine.energy_J
-    assert told[2]["limits"] == mine.view()["limits"]
+    figures = told[1]["figures"]
+    assert {name: figures[name] for name in FIGURES} == {name: getattr(mine, name) for name in FIGURES}
+    assert figures["dies"] == json.loads(json.dumps(mine.view()["dies"])) and figures["notes"] == list(mine.notes)
+    assert mine.thermal is not None and figures["thermal"] == {"peak_K": mine.thermal["peak_K"]}
+    assert len(json.dumps(figures)) < 10_000, "a move sends only what it changes"
+    limits = run(port, {"kind": "limits", "job": JOB})
+    assert limits[1]["limits"] == mine.view()["limits"] and limits[-1]["event"] == "end"
 
 
 def test_does_a_changed_constant_act_as_in_python(port: int) -> None:
     changes = {"network.width": "64 bit"}
     told = run(port, {"kind": "simulate", "job": JOB, "vary": changes})
     mine = tierform.simulate("bert-base", TASK, tierform.load_chip("atleus").vary(changes))
-    assert told[1]["run"]["result"]["latency_s"] == mine.latency_s
+    assert told[1]["figures"]["latency_s"] == mine.latency_s
     assert mine.latency_s > tierform.simulate("bert-base", TASK, "atleus").latency_s
+    limits = run(port, {"kind": "limits", "job": JOB, "vary": changes})
+    assert limits[1]["limits"] == mine.view()["limits"]
+
+
+def test_does_one_request_ask_and_follow(port: int) -> None:
+    body = json.dumps({"kind": "constants", "job": JOB}).encode()
+    status, headers, told = ask(port, "/api/jobs", "POST", body, accept="text/event-stream")
+    assert status == 202 and headers["content-type"].startswith("text/event-stream")
+    events = [json.loads(line[6:]) for line in told.decode().splitlines() if line.startswith("data: ")]
+    assert [one["event"] for one in events] == ["queued", "constants", "end"] and len(events[0]["id"]) == 16
 
 
 def test_are_mistakes_told_with_the_nearest_name(port: int) -> None:

@@ -246,7 +246,7 @@ class InterposerLaw(FileModel):
 
     def speed(self, rate: float) -> float:
         """Energy of drivers and receivers at a rate over that up to the knee."""
-        return max(1.0, rate / self.rate.value) ** self.exponent.value
+        return float(max(1.0, rate / self.rate.value) ** self.exponent.value)
 
     def area_m2(self, bits_per_s: float, rate: float, pitch_m: float) -> float:
         """Area of both ends of a link that carries so many bits a second one way."""

@@ -28,6 +28,7 @@ _HEAD = "device,dtype,m,n,k,latency_ms"
 @click.option("--quick", is_flag=True, help="Fewer and smaller products: about half a minute on a CPU.")
 @click.option("--points", type=click.IntRange(1, 2000), help="How many products (default 160, quick 64).")
 @click.option("--samples", type=InputPath(), help="Fit to this CSV of products instead of measuring.")
+@click.option("--from", "figures", type=InputPath(), help="Fit to a file of benchmarks/device.py, of any machine.")
 @click.option("--board-power", type=click.FloatRange(min=0, min_open=True), help="Board power in watts, for energies.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Which shapes are drawn.")
 @json_option
@@ -40,6 +41,7 @@ def command(
     quick: bool,
     points: int | None,
     samples: Path | None,
+    figures: Path | None,
     board_power: float | None,
     seed: int,
     json_file: Path | None,
@@ -50,6 +52,12 @@ def command(
     from tierform.chip.gpu.samples import read_samples
 
     make_folder(out)
+    if figures is not None:
+        if samples is not None or form or threads:
+            given = "--samples" if samples is not None else "--format" if form else "--threads"
+            fail("the device's file decides that", key=given, fix="Leave it out, or leave --from out.")
+        _from_file(figures, name, out, board_power, seed, json_file)
+        return
     rows: list[Sample] = []
     if samples is not None:
         rows = [row for row in read_samples(samples, "samples") if row.kind == "product"]
@@ -77,6 +85,30 @@ def command(
         ratio = in_step_ratio(files[-1])
         files = write_files(result, name, out, board_power, ratio)
     _show(result, files, ratio)
+    if json_file:
+        write_json(json_file, _figures(result, files))
+
+
+def _from_file(file: Path, name: str, out: Path, board_power: float | None, seed: int, json_file: Path | None) -> None:
+    """A chip of a device that was measured elsewhere."""
+    from tierform.chip.gpu.calibration import calibrate, write_files
+    from tierform.chip.gpu.device_file import device_of, energies_of, read_device
+
+    given = read_device(file)
+    device, rows = device_of(given, file)
+    with progress() as shown:
+        shown.add_task("fitting", total=None)
+        energies, turning = energies_of(given), float(given.weights_in_turn)
+        result = calibrate(device, rows, seed=seed, weights_in_turn=turning, energies=energies)
+    files = write_files(result, name, out, board_power)
+    _show(result, files, None)
+    if energies.operation_J:
+        told = ", ".join(f"{form} {joules * 1e12:.3g} pJ" for form, joules in energies.operation_J)
+        watts = f"idle {energies.idle_W:.4g} W, floor {energies.floor_W:.4g} W"
+        text = f"{watts}, a byte {(energies.byte_J or 0) * 1e12:.3g} pJ, an operation {told}; "
+        console().print(f"{text}powers miss by {energies.error * 100:.1f} % (median)", highlight=False)
+    if given.dry:
+        console().print("A dry run's figures are of tiny sizes: this chip stands for nothing.", highlight=False)
     if json_file:
         write_json(json_file, _figures(result, files))
 
@@ -111,8 +143,9 @@ def _show(result: Calibration, files: list[Path], in_step: float | None) -> None
         [f"products ({device.format})", f"{device.peak_per_s / 1e9:.4g} GFLOP/s"],
         ["memory bandwidth", f"{device.bandwidth_B_per_s / 1e9:.4g} GB/s"],
         ["launch", f"{device.launch_s * 1e6:.3g} us"],
-        ["load before", f"{device.load:.1f} processes on {device.cores} cores"],
     ]
+    if device.cores:  # of this machine, not of a file
+        figures.append(["load before", f"{device.load:.1f} processes on {device.cores} cores"])
     if in_step is not None:
         figures += [
             ["an operator's issue", f"{device.issue_s * 1e6:.3g} us"],

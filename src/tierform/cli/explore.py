@@ -41,6 +41,9 @@ MOST_ROWS = 12
     default="",
     help="network: places, routes, places and routes, links, places and links; a comma between them [all].",
 )
+@click.option(
+    "--with-mapping", is_flag=True, help="network: search the mapping as well; ways then are the two with places."
+)
 @click.option("--verify", type=int, default=0, help="Simulate so many winners at cycle fidelity (minutes each).")
 @json_option
 def command(
@@ -54,13 +57,14 @@ def command(
     winners: Path | None,
     report: Path | None,
     ways: str,
+    with_mapping: bool,
     verify: int,
     json_file: Path | None,
 ) -> None:
     """Search the space of a file for the best designs within its limits; an interrupted study goes on.
 
     Everything is kept in one file, which several processes may work on at once: start the same command again.
-    `network JOB.yaml` searches places of weights, links and routes for one job's traffic.
+    `network JOB.yaml` searches places of weights, links and routes for one job's traffic, and its mapping if asked.
     """
     one_thread()
     from tierform.exploration.study import explore, open_study
@@ -68,12 +72,14 @@ def command(
     if what[0] == "network":
         if len(what) != 2:
             fail("one job is needed", key="network", fix="tierform explore network JOB.yaml")
+        from tierform.cli.explore_mapping import search_both
         from tierform.cli.explore_network import search_network
 
         if report:
             fail("shows a study of a space", key="--report", fix="Leave it out here.")
 
-        told = search_network(Path(what[1]), ways=ways, seed=seed, winners=winners, verify=verify > 0)
+        search = search_both if with_mapping else search_network
+        told = search(Path(what[1]), ways=ways, seed=seed, winners=winners, verify=verify > 0)
         if json_file:
             from tierform.files import write_json
 
@@ -81,6 +87,8 @@ def command(
         return
     if ways:
         fail("only the search of a network has ways", key="--ways", value=ways, fix="tierform explore network JOB.yaml")
+    if with_mapping:
+        fail("only the search of a network takes the mapping in", key="--with-mapping", fix="explore network JOB.yaml")
     if what[0] == "show":
         if len(what) != 2:
             fail("one study is needed", key="show", fix="tierform explore show STUDY.db")

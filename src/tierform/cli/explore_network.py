@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from tierform.units import format_quantity
 
 if TYPE_CHECKING:
     from tierform.exploration.network_study import Improved, NetworkStudy
+    from tierform.simulation.job import Job
 
 
 def search_network(job_file: Path, *, ways: str, seed: int, winners: Path | None, verify: bool) -> dict[str, object]:
@@ -19,18 +21,39 @@ def search_network(job_file: Path, *, ways: str, seed: int, winners: Path | None
     from tierform.exploration.network_study import WAYS, improve, study_network
     from tierform.simulation.job_file import load_job
 
-    wanted = [way.strip() for way in ways.split(",")] if ways else list(WAYS)
-    for way in wanted:
-        if way not in WAYS:
-            fail("no such way of searching a network", key="--ways", value=way, choices=WAYS)
+    wanted = chosen_ways(ways, WAYS)
     study = study_network(load_job(job_file))
     console().print(f"{study.stakes}", soft_wrap=True)
     found = improve(study, wanted, seed=seed) if study.stakes.matter else []
     if not found:
         console().print("nothing was searched: no topology would change the result")
     else:
-        _tell(study, found)
-    content: dict[str, object] = {
+        tell_networks(study, found)
+    content = content_of(study, found)
+    better = bool(found) and found[0].result.latency_s < study.result.latency_s * (1 - 1e-6)
+    if found and not better:
+        console().print("no design is faster than the network as it is: nothing to write")
+    if better and winners:
+        write_job(found[0].job, found[0].way, winners)
+    if better and verify:
+        content["cycle"] = verify_jobs(study.job, found[0].job, found[0].way) | _carried(study, found[0])
+    return content
+
+
+def chosen_ways(text: str, usual: Sequence[str]) -> list[str]:
+    """The ways of searching a network that a list names; `usual` ones where it is empty."""
+    from tierform.exploration.network_study import WAYS
+
+    wanted = [way.strip() for way in text.split(",")] if text else list(usual)
+    for way in wanted:
+        if way not in WAYS:
+            fail("no such way of searching a network", key="--ways", value=way, choices=WAYS)
+    return wanted
+
+
+def content_of(study: NetworkStudy, found: Sequence[Improved]) -> dict[str, object]:
+    """A study of a network for a JSON file."""
+    return {
         "schema": "tierform.network-study/1",
         "free_network_saves": {"time": study.stakes.free_time, "energy": study.stakes.energy},
         "time_at_tile_ports": study.stakes.ports,
@@ -49,17 +72,10 @@ def search_network(job_file: Path, *, ways: str, seed: int, winners: Path | None
             for one in found
         ],
     }
-    better = bool(found) and found[0].result.latency_s < study.result.latency_s * (1 - 1e-6)
-    if found and not better:
-        console().print("no design is faster than the network as it is: nothing to write")
-    if better and winners:
-        _write(found[0], winners)
-    if better and verify:
-        content["cycle"] = _verify(study, found[0])
-    return content
 
 
-def _tell(study: NetworkStudy, found: list[Improved]) -> None:
+def tell_networks(study: NetworkStudy, found: Sequence[Improved]) -> None:
+    """A table of designs beside the network as it is."""
     own = study.result
     body = [["as it is", format_quantity(own.latency_s, "s"), "", format_quantity(own.energy_J, "J"), "", "1 / 1 / 1"]]
     for one in found:
@@ -79,7 +95,7 @@ def _tell(study: NetworkStudy, found: list[Improved]) -> None:
     )
 
 
-def _write(one: Improved, folder: Path) -> None:
+def write_job(job: Job, name: str, folder: Path) -> None:
     """Chip, mapping and job of a design as ordinary files."""
     from tierform.chip.description import Chip
     from tierform.files import make_folder
@@ -87,36 +103,52 @@ def _write(one: Improved, folder: Path) -> None:
     from tierform.simulation.job_file import save_job
 
     folder = make_folder(folder, parents=True)
-    chip, mapping = one.job.chip, one.job.mapping
+    chip, mapping = job.chip, job.mapping
     assert isinstance(chip, Chip) and isinstance(mapping, Mapping)
     chip.write(folder / "chip.yaml")
     mapping.save(folder / "mapping.yaml")
-    save_job(replace(one.job, chip="chip.yaml", mapping="mapping.yaml"), folder / "job.yaml")
-    console().print(f"written: chip, mapping and job of {one.way!r} to {folder}", soft_wrap=True)
+    save_job(replace(job, chip="chip.yaml", mapping="mapping.yaml"), folder / "job.yaml")
+    console().print(f"written: chip, mapping and job of {name!r} to {folder}", soft_wrap=True)
 
 
-def _verify(study: NetworkStudy, one: Improved) -> dict[str, float]:
-    from tierform.exploration.network_search import reference_of
-    from tierform.exploration.throughput import carried_load
+def verify_jobs(before: Job, after: Job, name: str) -> dict[str, float]:
+    """Both jobs by formula and by cycle: a table, and the figures for a JSON file."""
     from tierform.simulation.simulate import run_job
 
-    own = run_job(replace(study.job, fidelity="cycle")).latency_s
-    its = run_job(replace(one.job, fidelity="cycle")).latency_s
-    by_cycle, by_formula = (100 * (gain - 1) for gain in (its / own, one.result.latency_s / study.result.latency_s))
+    jobs = {"as it is": before, name: after}
+    formula = {text: run_job(job) for text, job in jobs.items()}
+    cycle = {text: run_job(replace(job, fidelity="cycle")) for text, job in jobs.items()}
+    own, its = (result.latency_s for result in cycle.values())
+    by_cycle, by_formula = (100 * (ran[name].latency_s / ran["as it is"].latency_s - 1) for ran in (cycle, formula))
     body = [
-        ["as it is", format_quantity(study.result.latency_s, "s"), format_quantity(own, "s"), ""],
         [
-            one.way,
-            format_quantity(one.result.latency_s, "s"),
-            format_quantity(its, "s"),
-            f"{by_cycle:+.2f} % (formula {by_formula:+.2f} %)",
-        ],
+            text,
+            format_quantity(formula[text].latency_s, "s"),
+            format_quantity(cycle[text].latency_s, "s"),
+            f"{100 * (cycle[text].latency_s / formula[text].latency_s - 1):+.2f} %",
+            f"{by_cycle:+.2f} % (formula {by_formula:+.2f} %)" if text == name else "",
+        ]
+        for text in jobs
     ]
-    print_table("By cycle", ["network", "formula", "cycle", "gain by cycle"], body)
+    print_table("By cycle", ["design", "formula", "cycle", "apart", "gain by cycle"], body)
+    return {
+        "as_it_is_s": own,
+        "best_s": its,
+        "as_it_is_formula_s": formula["as it is"].latency_s,
+        "best_formula_s": formula[name].latency_s,
+        "as_it_is_J": cycle["as it is"].energy_J,
+        "best_J": cycle[name].energy_J,
+    }
+
+
+def _carried(study: NetworkStudy, one: Improved) -> dict[str, float]:
+    from tierform.exploration.network_search import reference_of
+    from tierform.exploration.throughput import carried_load
+
     before, after = carried_load(reference_of(study.problem)), carried_load(one.design)
     console().print(
         f"carried load (1: the busiest tile's port is full; 4 virtual channels of 8 flits): {before:.2f} as it is, "
         f"{after:.2f} with {one.way!r}",
         soft_wrap=True,
     )
-    return {"as_it_is_s": own, "best_s": its, "as_it_is_carried_load": before, "best_carried_load": after}
+    return {"as_it_is_carried_load": before, "best_carried_load": after}

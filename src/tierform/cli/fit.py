@@ -23,6 +23,7 @@ from tierform.cli.output import (
     progress,
 )
 from tierform.cli.task_options import METHODS, OPTIMIZERS
+from tierform.collector import no_collection
 from tierform.errors import Problem, TierformError, nearest
 
 if TYPE_CHECKING:
@@ -70,25 +71,13 @@ def command(json_file: Path | None, detail: bool, **given: Any) -> None:
     from tierform.files import write_json
     from tierform.simulation.fit import fit
 
-    with _watched() as tell, _without_collector():
+    with _watched() as tell, no_collection():
         found = fit(tell=tell, **asked)
     if json_file:
         write_json(json_file, found.content())
     _show(found, asked["task"], given, detail)
     if json_file:
         console().print(f"figures: {json_file}", highlight=False, markup=False, soft_wrap=True)
-
-
-@contextlib.contextmanager
-def _without_collector() -> Iterator[None]:
-    """No search for unused objects while many jobs run: it took a quarter of the time and found nothing."""
-    import gc
-
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ _OPTIONS = [
     click.option("--sequence-parallel", is_flag=True, help="Share tokens, too, among the chips of --tensor."),
     click.option(
         "--parallel",
-        help="All of these in one: tensor=8,pipeline=4,interleave=2,data=2,zero=1,sequence; or a YAML file of it.",
+        help="All of these in one: tensor=8,pipeline=4,interleave=2,context=2,zero=1,sequence; or a YAML file of it.",
     ),
 ]
 

@@ -28,6 +28,7 @@ _TASK = [
     click.option("--policy", help="What the KV cache keeps: window:1024+sinks:4, heavy:256, budget:512, block:16."),
     click.option("--offload-kv", type=float, help="Share of the KV cache in the memory behind the chip's own."),
     click.option("--experts-cached", type=float, help="Share of the experts in the chip's memory.  [default: 1]"),
+    click.option("--experts-ahead", type=float, help="Share of the others that is foretold.  [default: 0]"),
     click.option("--routing", help="Popularity of each expert: numbers with commas, or a JSON file of them."),
 ]
 _MODEL = [
@@ -46,6 +47,7 @@ TASK_KEYS = (
     "policy",
     "offload_kv",
     "experts_cached",
+    "experts_ahead",
     "routing",
 )
 
@@ -211,8 +213,9 @@ def _experts(given: dict[str, Any]) -> Any:
     from tierform.workload.expert_store import ExpertStore
 
     record: dict[str, Any] = {}
-    if given.get("experts_cached") is not None:
-        record["cached"] = float(given["experts_cached"])
+    for key in ("cached", "ahead"):
+        if given.get(f"experts_{key}") is not None:
+            record[key] = float(given[f"experts_{key}"])
     text = given.get("routing")
     if text:
         if text.endswith(".json"):

@@ -27,7 +27,11 @@ class _Outcome:
 
 @click.command("validate")
 @click.argument("engine", required=False)
-@click.option("--data", type=InputPath(), help="Your own reference data, a folder of the same layout.")
+@click.option(
+    "--data",
+    type=InputPath(),
+    help="Your own reference data: a folder of the same layout; of models also a file of benchmarks/device.py.",
+)
 @click.option("--all", "every", is_flag=True, help="Print every point, not only those that fail.")
 @click.option("--failed", "only_failed", is_flag=True, help="Print only the points that fail.")
 @click.option("--strict", is_flag=True, help="An engine that is skipped fails, too.")
@@ -42,7 +46,8 @@ def command(
     """
     if data is not None and engine is None:
         fail("--data needs the name of an engine", fix=f"Engines: {', '.join(ENGINES.names())}.")
-    if data is not None and not data.is_dir():
+    measured = data is not None and engine == "models" and data.is_file() and data.suffix == ".json"
+    if data is not None and not data.is_dir() and not measured:
         fail("no such folder", key="--data", value=str(data))
     if every and only_failed:
         fail("choose --all or --failed", key="--all")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tierform.chip.description import Chip
 from tierform.chip.links import planar_pairs
 from tierform.errors import fail
+from tierform.exploration.evaluator import figures_of_result
 from tierform.exploration.link_search import route_state_of, search_links, search_routes
 from tierform.exploration.network_search import (
     STARTS,
@@ -312,4 +313,22 @@ def improve(study: NetworkStudy, ways: Sequence[str] = WAYS, *, seed: int = 0, r
     return sorted(found, key=lambda one: one.result.latency_s)
 
 
-__all__ = ["Improved", "NetworkStudy", "Stakes", "designs", "improve", "listed", "study_network", "with_design"]
+def improve_within(
+    study: NetworkStudy, ways: Sequence[str], *, over_K: float, seed: int = 0, rounds: int = 0
+) -> list[Improved]:
+    """As :func:`improve`, without designs that are further than `over_K` beyond a temperature limit of the chip."""
+    found = improve(study, ways, seed=seed, rounds=rounds)
+    return [one for one in found if figures_of_result(one.result)["kelvin_over"] <= over_K]
+
+
+__all__ = [
+    "Improved",
+    "NetworkStudy",
+    "Stakes",
+    "designs",
+    "improve",
+    "improve_within",
+    "listed",
+    "study_network",
+    "with_design",
+]

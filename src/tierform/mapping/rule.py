@@ -12,19 +12,19 @@ Nothing depends on the names of components or on their order in the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Literal
 
-from tierform.chip.component import Explainer
+from tierform.chip.component import Component, Explainer
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError
 from tierform.mapping.fastest import fastest
 from tierform.mapping.limits import format_notes, require_memory
 from tierform.mapping.place import place_weights
 from tierform.mapping.plan import INTERCONNECT, Mapping, assignment_key, task_words
-from tierform.workload.graph import Stage, Workload
+from tierform.workload.graph import Block, Stage, Workload
 from tierform.workload.operator import Kind, Operator, Role
 from tierform.workload.parallel import MicroBatches
 
@@ -64,22 +64,35 @@ def default_mapping(
     )
 
 
+def weights_left_open(
+    chip: Chip, workload: Workload, weights: AbstractSet[tuple[str, str]]
+) -> frozenset[tuple[str, str]]:
+    """Those of these weights, by block and name, whose products the chip leaves open and others can run."""
+    return frozenset((block.name, operator.weight or "") for _, block, operator, _ in _open(chip, workload, weights))
+
+
 def _without_crossbars(chip: Chip, workload: Workload, weights: AbstractSet[tuple[str, str]]) -> dict[str, str]:
     """The fastest component that holds no weights, for each product of these weights that the chip leaves open."""
-    others = {name: part for name, part in chip.components.items() if name not in chip.can.holders}
     found: dict[str, str] = {}
-    for stage in workload.stages if weights else ():
-        for wave in stage.waves:
-            for block in wave.blocks:
-                for operator in block.operators:
-                    if operator.kind is not Kind.MATMUL or (block.name, operator.weight) not in weights:
-                        continue
-                    if any(chip.place.get(place) in chip.components for place in _places(operator)):
-                        continue  # the chip says where
-                    able = {name: part for name, part in others.items() if part.supports(operator)}
-                    if able:
-                        found.setdefault(assignment_key(stage, block, operator), fastest(able, operator))
+    for stage, block, operator, able in _open(chip, workload, weights):
+        found.setdefault(assignment_key(stage, block, operator), fastest(able, operator))
     return found
+
+
+def _open(
+    chip: Chip, workload: Workload, weights: AbstractSet[tuple[str, str]]
+) -> Iterator[tuple[Stage, Block, Operator, dict[str, Component]]]:
+    """The products of these weights for which the chip names no place, and components without cells that run them."""
+    others = {name: part for name, part in chip.components.items() if name not in chip.can.holders}
+    for stage in workload.stages if weights else ():
+        for block, operator in ((b, o) for wave in stage.waves for b in wave.blocks for o in b.operators):
+            if operator.kind is not Kind.MATMUL or (block.name, operator.weight) not in weights:
+                continue
+            if any(chip.place.get(place) in chip.components for place in _places(operator)):
+                continue
+            able = {name: part for name, part in others.items() if part.supports(operator)}
+            if able:
+                yield stage, block, operator, able
 
 
 def completed(mapping: Mapping, chip: Chip, workload: Workload) -> Mapping:

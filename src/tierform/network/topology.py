@@ -11,7 +11,7 @@ Limits: one channel in each direction between two routers of a grid; parallel ch
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from hashlib import sha256
 
 import numpy as np
@@ -124,7 +124,14 @@ class RouteTable:
 Structure = Tree | Lines | Groups | ExpressGrid | RouteTable
 
 
-def _reached(source: IntArray, target: IntArray, routers: int) -> NDArray[np.bool_]:
+@lru_cache(maxsize=64)
+def _not_reached(source: bytes, target: bytes, routers: int) -> int | None:
+    """A router to which no links lead from router 0; told once for links that other lengths or widths have, too."""
+    seen = _reached(np.frombuffer(source, np.int64), np.frombuffer(target, np.int64), routers)
+    return None if seen.all() else int(np.flatnonzero(~seen)[0])
+
+
+def _reached(source: NDArray[np.int64], target: NDArray[np.int64], routers: int) -> NDArray[np.bool_]:
     """(routers,) which of them links lead to from router 0: wave by wave, each link looked at once."""
     order = np.argsort(source, kind="stable")
     first, ends = np.searchsorted(source[order], np.arange(routers + 1)), target[order]
@@ -209,15 +216,12 @@ class Topology:
         if self.exit_router is not None:
             return self._unreachable_exit()
         # Strongly connected when router 0 reaches all and all reach router 0.
-        for source, target, backwards in (
-            (self.link_source, self.link_target, False),
-            (self.link_target, self.link_source, True),
-        ):
-            seen = _reached(source, target, self.routers)
-            if not seen.all():
-                other = int(np.flatnonzero(~seen)[0])
-                return (other, 0) if backwards else (0, other)
-        return None
+        source, target = (ends.astype(np.int64).tobytes() for ends in (self.link_source, self.link_target))
+        other = _not_reached(source, target, self.routers)
+        if other is not None:
+            return 0, other
+        other = _not_reached(target, source, self.routers)
+        return None if other is None else (other, 0)
 
     def _unreachable_exit(self) -> tuple[int, int] | None:
         entries = np.unique(self.node_router)

@@ -145,6 +145,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "expert": "Chips that share the experts of a layer: `tensor` of them, or a divisor of `data`.",
         "imbalance": "Rows of the busiest chip of them over the mean, measured or given.",
         "capacity": "Factor of each expert's padded buffer (Switch Transformers); 0: as many rows as come.",
+        "context": "Chips that share the tokens of each sequence (ring attention), in training and prompts.",
         "interleave": "Parts of the layers in each group of `pipeline`; more shorten the idle time and send more.",
     },
     Reduction: {
@@ -180,6 +181,7 @@ RECORDS: dict[type, dict[str, str]] = {
     ExpertStore: {
         "cached": "Share of a mixture's experts, the most popular, in the chip's memory; the others are behind it.",
         "routing": "Popularity of each expert, as measured; left out: uniform.",
+        "ahead": "Share of the experts missing in the cache that a predictor names early: they cross beside the pass.",
     },
     MicroBatches: {
         "prefill": "Parts of the batch of prompts.",

@@ -12,7 +12,8 @@ from numba import njit
 
 FORMULA, JOINT, OUTSIDE, BOARD, PARTS = range(5)
 MOST_BUSY = 8  # components whose own time a part tells
-SCRATCH = 96  # numbers of a step's parts while it is put together
+TURNS = 6  # numbers of the turns of a group's attention: (wait, seconds) of scores, what is between, weighted values
+SCRATCH = 160  # numbers of a step's parts while it is put together
 # A step's features, as the scheduler hands them over.
 F_TOKENS, F_SINGLES, F_CONTEXTS, F_PAIRS, F_SAMPLED, F_SEQUENCES, F_LONGEST, F_PREFILLS = range(8)
 FEATURES = 8
@@ -154,13 +155,20 @@ def _group(data, at, one, two, share, busy, names, part):  # type: ignore[no-unt
     """Adds a group's attention to a step's parts; what is left over counts by the group's share of the tokens.
 
     `part`: (chain, memory, busy components, joules) of all groups; (left over, joules of it); the longest chain of a
-    group; a group's own row, which begins with seconds and joules of its pass.  Returns these seconds.
+    group; (end of the scores so far, of what is between, seconds of weighted values, their end if scores took nothing);
+    a group's own row, which begins with seconds and joules of its pass.  Returns these seconds.
     """
     width = 2 + busy + names
-    own = width + names + 2
-    for column in range(own, own + width + 3 + names):
+    turns = width + names + 2
+    own = turns + 4
+    for column in range(own, own + width + 3 + names + TURNS):
         part[column] = 0.0
-    _ragged(data, at, one, two, width + 3 + names, part[own:])
+    _ragged(data, at, one, two, width + 3 + names + TURNS, part[own:])
+    last = own + width + 3 + names
+    part[turns] = max(part[turns], part[last]) + part[last + 1]
+    part[turns + 1] = max(part[turns + 1], part[turns] + part[last + 2]) + part[last + 3]
+    part[turns + 2] += part[last + 5]
+    part[turns + 3] = max(part[turns + 3], part[turns + 1] + part[last + 4]) + part[last + 5]
     for column in range(1, width):
         part[column] += part[own + 2 + column]
     part[own - 1] = max(part[own - 1], part[own + 2])
@@ -182,45 +190,50 @@ def _pass_s(data, at, one, two, columns, part):  # type: ignore[no-untyped-def]
 def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-untyped-def]
     """A step on any chip (:mod:`tierform.serving.tables_parts`)."""
     busy, pipelined = int(data[at]), data[at + 1] != 0.0
-    small, large = data[at + 2], data[at + 3]
-    static = at + 4
+    small, large, in_turn = data[at + 2], data[at + 3], data[at + 4] != 0.0
+    static = at + 5
     at = static + names
     width = 2 + busy + names
     longest = width + names + 1
-    own = part[longest + 1 :]
-    for column in range(longest + 1):
+    own = part[longest + 5 :]
+    row = width + 3 + names + TURNS
+    for column in range(longest + 5):
         part[column] = 0.0
     heads = at + 1 + int(data[at]) * (2 + width + names)
     decodes = heads + 1 + int(data[heads]) * (1 + width)
     prefills = decodes + int(data[decodes])
     tokens, singles = float(features[F_TOKENS]), features[F_SINGLES]
     prompts, seconds = 0.0, 0.0
+    context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
+    if singles > 0:
+        whole = _group(data, decodes, float(singles), context, singles / tokens, busy, names, part)
+        if pipelined:
+            seconds = whole
     for entry in range(features[F_PREFILLS]):
         if chunk[entry, 1] > 1:
+            if prompts == 0.0:
+                seconds = 0.0
             new, past = float(chunk[entry, 1]), float(chunk[entry, 2])
             whole = _group(data, prefills, new, past, new / tokens, busy, names, part)
             prompts += new
             if pipelined and past > 0.0:
-                seconds += whole - _pass_s(data, prefills, new, 0.0, width + 3 + names, own)
-    if singles > 0:
-        context = features[F_CONTEXTS] / singles
-        whole = _group(data, decodes, float(singles), context, singles / tokens, busy, names, part)
-        if pipelined and prompts > 0.0:
-            own[0] = own[1] = own[2] = 0.0
-            _ragged(data, prefills + int(data[prefills]), float(singles), context, 3, own)
-            share = min(1.0, max(0.0, (prompts - small) / (large - small)))
-            seconds += own[1] + share * (own[2] - own[1])
-        elif pipelined:
-            seconds = whole
+                seconds += whole - _pass_s(data, prefills, new, 0.0, row, own)
+    if pipelined and prompts > 0.0 and singles > 0:
+        own[0] = own[1] = own[2] = 0.0
+        _ragged(data, prefills + int(data[prefills]), float(singles), context, 3, own)
+        share = min(1.0, max(0.0, (prompts - small) / (large - small)))
+        seconds += own[1] + share * (own[2] - own[1])
     attention = part[longest]
     for column in range(2, 2 + busy):
         attention = max(attention, part[column])
+    if in_turn:
+        attention = max(attention, part[longest + 4], part[longest + 1] + part[longest + 3])
     _line(data, at, tokens, width + 1 + names, part)
     if features[F_SAMPLED] > 0:
         _line(data, heads, float(features[F_SAMPLED]), width, part)
     if pipelined:
         if prompts > 0.0:
-            seconds += _pass_s(data, prefills, prompts, 0.0, width + 3 + names, own)
+            seconds += _pass_s(data, prefills, prompts, 0.0, row, own)
         seconds = max(seconds, part[1])
     else:
         seconds = max(part[1], part[0] + attention) + part[width]

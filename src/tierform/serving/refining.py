@@ -22,11 +22,16 @@ STRAIGHT = 0.001  # what lies between two points of a line is off by no more tha
 
 
 def refined_line(
-    grid: Sequence[int], made: Callable[[int], Floats], watched: int = 1, allowed: float = STRAIGHT
+    grid: Sequence[int],
+    made: Callable[[int], Floats],
+    watched: int = 1,
+    allowed: float = STRAIGHT,
+    beside: Callable[[Floats], Floats] | None = None,
 ) -> tuple[list[int], Floats]:
     """A table with points added where what lies between two is off their line: the middle, or 0.3 on either side.
 
-    Of the first `watched` numbers of a point none may be off by more than its share `allowed`.
+    Of the first `watched` numbers of a point none may be off by more than its share `allowed`, or that share of what
+    `beside` tells of the point.
     """
     points = {one: made(one) for one in grid}
     open_ = list(pairwise(grid))
@@ -40,7 +45,8 @@ def refined_line(
             if found is None:
                 found = made(between)
             straight = points[low] + (points[high] - points[low]) * (between - low) / (high - low)
-            if (np.abs(found - straight)[:watched] > allowed * np.abs(found[:watched])).any():
+            of = np.abs(found[:watched]) if beside is None else beside(found)
+            if (np.abs(found - straight)[:watched] > allowed * of).any():
                 points[between] = found
                 open_ += [(low, between), (between, high)]
                 break

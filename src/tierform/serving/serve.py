@@ -15,6 +15,7 @@ from tierform.serving import state
 from tierform.serving.capacity import Capacity, capacity, kv_token_B
 from tierform.serving.engine import Engine, load_engine
 from tierform.serving.fleet import Fleet, FleetRun
+from tierform.serving.grid import grid_for
 from tierform.serving.host import adapter_B, adapters_of, host_link
 from tierform.serving.kernel_oracle import OUTSIDE
 from tierform.serving.oracle import StepOracle, StepShape, numbers_of
@@ -22,7 +23,7 @@ from tierform.serving.requests import Requests
 from tierform.serving.routers import Router, RouterView, number_of
 from tierform.serving.run import HOST, NO_HOST, HostLink, Machine, Pool, machine
 from tierform.serving.service import Figure, Service, Steps
-from tierform.serving.simulated import SimulatedOracle, grid_for
+from tierform.serving.simulated import SimulatedOracle
 from tierform.serving.slo import Slo
 from tierform.serving.traces import load_trace
 from tierform.serving.wear import WearRate, wear_rate

@@ -6,10 +6,12 @@ seconds on the memory, seconds on each component, and joules of each.  Parts of 
 
     the longest of (chain of tokens and head + attention; memory) + what is left over,
 
-where attention takes the longest of (the chain of one group; the sum of all groups on one component): groups work side
-by side on different components, so a group's products run in memory while another's softmax runs on the GPU.  What is
-left over is what the simulated pass took beyond the longest path: that of as many tokens, and of each group what it
-has beyond it, by its share of the tokens.
+where attention takes the longest of (the chain of one group; the sum of all groups on one component; the groups in
+turn): groups work side by side on different components, so a group's products run in memory while another's softmax
+runs on the GPU.  In turn means as the schedule does it where scores and weighted values are of one component and what
+is between them of another: the scores of all groups, what is between of all, the weighted values of all, each as soon
+as the group's own is there.  What is left over is what the simulated pass took beyond the longest path: that of as many
+tokens, and of each group what it has beyond it, by its share of the tokens.
 
 A chip that pipelines its layers works on several micro-batches at once, of which the first has a part of every group.
 There prompts take what one prompt of all their tokens does, with what attention of their pasts adds, and decodes beside
@@ -37,6 +39,7 @@ from tierform.simulation.result import Result
 from tierform.simulation.run import Run
 from tierform.simulation.schedule_layers import ScheduledOperator
 from tierform.workload.memory import BlockKind
+from tierform.workload.operator import Kind
 
 Floats = NDArray[np.float64]
 Groups = tuple[tuple[int, int, int], ...]
@@ -44,6 +47,7 @@ Simulated = Callable[[Groups], Result]
 BESIDE = (32, 256)  # tokens of the prompt beside which decodes are simulated on a chip that pipelines its layers
 COARSE, MOST_COARSE_ROWS, MOST_COARSE_POINTS = 0.002, 96, 16
 TOKENS, HEAD, ATTENTION = range(3)
+TURNS = 3  # of attention: scores, what is between, weighted values
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,38 @@ class PartsOf:
         used = {item.execution.component: None for item in found.ledger.booked}
         self.busy = tuple(used)[:MOST_BUSY]
         self.static_W = np.array([found.scale * found.static_J.get(name, 0.0) / found.pass_s for name in self.names])
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether scores and weighted values of a group are of one component, and what is between them of another."""
+        first, middle, last = self._turns(self.run)
+        return first[0][0].component == last[0][0].component != middle[0][0].component if middle else False
+
+    def turns(self, result: Result) -> Floats:
+        """Of a pass of one group: (wait, seconds) of scores, of what is between, of weighted values."""
+        assert result._run is not None
+        found = np.zeros(2 * TURNS)
+        for turn, some in enumerate(self._turns(result._run)):
+            for _, step, times in some:
+                waited = fsum(edge.head_s + edge.transfer_s for edge in step.after)
+                found[2 * turn : 2 * turn + 2] += times * np.array([waited, step.occupancy_s + step.tail_s])
+        return found
+
+    def _turns(self, run: Run) -> list[list[tuple[Execution, ScheduledOperator, float]]]:
+        """The operators of attention cores: up to the first product, from the last one on, and what is between."""
+        found: list[list[tuple[Execution, ScheduledOperator, float]]] = [[], [], []]
+        for made in run.timed:
+            for wave, segments in zip(made.stage.waves, made.waves, strict=True):
+                for segment in segments:
+                    steps = zip(segment.executions, segment.layer.steps, strict=True)
+                    times = float(segment.count * wave.micro_batches)
+                    core = [(item, step, times) for item, step in steps if item.operator.attention is not None]
+                    products = [at for at, one in enumerate(core) if one[0].operator.kind is Kind.MATMUL]
+                    if len(products) == 2:
+                        first, last = products[0] + 1, products[1]
+                        for turn, some in enumerate((core[:first], core[first:last], core[last:])):
+                            found[turn] += some
+        return found
 
     @property
     def columns(self) -> int:
@@ -124,12 +160,12 @@ class PartsOf:
         return float(max(parts[TOKENS, 0] + parts[HEAD, 0] + attention, summed[1]))
 
     def row(self, result: Result) -> Floats:
-        """Seconds and joules of a pass of one group, its parts (3 times), and what is left over of time and joules."""
+        """Seconds, joules, parts (3 times), what is left over of time and joules, and turns of a pass of one group."""
         parts = self.read(result)
         left_s = result.latency_s - self.path_s(parts)
         joules = np.array([result.energy_J_by_component.get(name, 0.0) for name in self.names])
         left_J = joules - self.static_W * result.latency_s - parts.sum(axis=0)[2 + len(self.busy) :]
-        return np.concatenate([[result.latency_s, joules.sum()], *parts, [left_s], left_J])
+        return np.concatenate([[result.latency_s, joules.sum()], *parts, [left_s], left_J, self.turns(result)])
 
 
 @dataclass
@@ -148,17 +184,19 @@ class PartsTables:
         parts, columns = self.parts, self.parts.columns
         tokens, by_tokens = refined_line(grid.tokens, lambda one: self._row(((1, one, 0),)), 2, COARSE)
         by_tokens = by_tokens[:, 2:]
-        lefts = by_tokens[:, 3 * columns :]
+        left_over = slice(3 * columns, 3 * columns + 1 + len(parts.names))
+        lefts = by_tokens[:, left_over]
         rows = sorted({1, grid.sequences[-1]} | {one for one in (4, 16, 64, 65, 128, 256) if one < grid.sequences[-1]})
         head = slice(2 + HEAD * columns, 2 + (HEAD + 1) * columns)
         heads = np.stack([self._row(((one, 1, 1),))[head] for one in rows])
 
         def group(groups: Groups) -> Floats:
-            """Of a pass of one group: seconds, joules, attention, what is left over beyond that of as many tokens."""
+            """Of a pass of one group: seconds, joules, attention, what is left beyond that of as many tokens, turns."""
             row = self._row(groups)
             new = groups[0][0] * groups[0][1]
-            left = row[2 + 3 * columns :] - [np.interp(new, tokens, column) for column in lefts.T]
-            return np.concatenate([row[:2], row[2 + ATTENTION * columns : 2 + (ATTENTION + 1) * columns], left])
+            left = row[2:][left_over] - [np.interp(new, tokens, column) for column in lefts.T]
+            attention = row[2 + ATTENTION * columns : 2 + (ATTENTION + 1) * columns]
+            return np.concatenate([row[:2], attention, left, row[-2 * TURNS :]])
 
         decode = self._plane(grid.sequences, grid.contexts, lambda n, context: group(((n, 1, context - 1),)))
         prefill = self._plane(grid.chunks, grid.pasts, lambda chunk, past: group(((1, chunk, past),)))
@@ -174,7 +212,14 @@ class PartsTables:
             planes.append(self._plane(grid.sequences, grid.contexts, beside, 1))
         return np.concatenate(
             [
-                [PARTS, len(parts.names), len(parts.busy), float(parts.run.chip.pipelined), *BESIDE],
+                [
+                    PARTS,
+                    len(parts.names),
+                    len(parts.busy),
+                    float(parts.run.chip.pipelined),
+                    *BESIDE,
+                    float(parts.in_turn),
+                ],
                 parts.static_W,
                 line(tokens, np.hstack([by_tokens[:, :columns], lefts])),
                 line(rows, heads),

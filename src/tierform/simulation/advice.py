@@ -61,11 +61,11 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
         for mode in RECOMPUTATIONS[RECOMPUTATIONS.index(done) + (":" not in task.recomputation) :]:
             if mode != "none":
                 yield f"recomputation={mode}", replace(task, recomputation=mode), split
-        if not task.fused_update and task.gradient_accumulation == split.data == split.pipeline == 1:
+        if not task.fused_update and task.gradient_accumulation == split.copies == split.pipeline == 1:
             yield "fused_update=true", replace(task, fused_update=True), split
         if not task.fused_loss:
             yield "fused_loss=true", replace(task, fused_loss=True), split
-        if split.data > 1:
+        if split.copies > 1:
             for zero in range(split.zero + 1, 4):
                 yield f"zero={zero}", task, replace(split, zero=zero)
         if task.optimizer == "adamw":
@@ -91,3 +91,5 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
         elif isinstance(task.method, LoRA):
             targets = task.method.targets
             yield "method=qlora", replace(task, method=QLoRA(task.method.rank, targets)), split
+        if chip.cluster is not None:
+            yield f"context={split.context * 2}", task, replace(split, context=split.context * 2)

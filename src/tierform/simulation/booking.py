@@ -54,7 +54,7 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
         ledger.add(name, "memory", "transfers", energy * stage.repeat)
     if made.sends:
         split = stages.workload.parallelism
-        energy = costing.interconnect.send(made.send_B, split.tensor * split.data)[2]
+        energy = costing.interconnect.send(made.send_B, split.tensor * split.copies)[2]
         ledger.add(LINKS, "collective", "sends between groups", energy * made.sends * stage.repeat)
     beside_s = beside_exposed_s(stages, made) * stages.groups * stage.repeat
     if beside_s and costing.floor_W:

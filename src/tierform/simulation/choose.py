@@ -16,25 +16,26 @@ from typing import Any
 
 from tierform.chip.description import Chip
 from tierform.errors import fail
-from tierform.mapping import Mapping, completed, default_mapping, load_mapping
+from tierform.mapping import Mapping, completed, default_mapping, load_mapping, weights_left_open
 from tierform.memory.hierarchy import DoesNotFit
 from tierform.simulation.advice import advice
+from tierform.simulation.aside import aside_of
 from tierform.simulation.costing import Costing
 from tierform.simulation.drafted import best_tokens, drafts, leaves_tokens_open, with_gain
 from tierform.simulation.fabric import Fabric
 from tierform.simulation.job import Job
-from tierform.simulation.offload import load_host
+from tierform.simulation.offload import host_of
 from tierform.simulation.remember import Bounded
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.stages import Stages, Timed, held_B
-from tierform.simulation.traffic import MemoryBehind, aside_of
+from tierform.simulation.traffic import MemoryBehind
 from tierform.units import format_quantity
 from tierform.workload import Model, Task, Workload, expand, is_training
 from tierform.workload.graph import StageKind
 from tierform.workload.memory import Footprint
-from tierform.workload.parallel import MicroBatches
+from tierform.workload.parallel import ONE_PART, MicroBatches
 from tierform.workload.quantization_config import quantized
-from tierform.workload.task import FineTuning, Step
+from tierform.workload.task import FineTuning
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
 # A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
@@ -106,18 +107,7 @@ class _Choice:
 
     def workload(self, split: MicroBatches) -> Workload:
         """The operators of one chip for these micro-batches."""
-        if isinstance(self.model, Workload):
-            return self.model
-        assert isinstance(self.model, Model) and self.job.task is not None
-        task = quantized(task_on(self.job.task, self.chip), self.model)
-        return expand(
-            self.model,
-            task,
-            split,
-            parallelism=self.job.parallelism,
-            attention=self.runtime.attention_on(self.chip),
-            in_turn=self.runtime.admission == "in-turn",
-        )
+        return workload_of(self.job, split)
 
     # -- what is left open ------------------------------------------------------------------------------------
     def best(self, timeline: bool) -> Trial:
@@ -184,7 +174,7 @@ class _Choice:
                 fix="Choose zero=2, which shards the optimizer's states and the gradients.",
             )
         task = workload.task
-        host = load_host(task.host) if not isinstance(task, Step) and task.offload else None
+        host = host_of(task, self.chip)
         memory = MemoryBehind(self.chip, self.cycle, host)
         resident_B = float(workload.footprint.adapters)
         placement = memory.place(workload, workload.footprint, held_B(workload, mapping), aside_of(workload))
@@ -257,7 +247,11 @@ class _Choice:
         all are tried.
         """
         placements = trial.mapping.placements
-        streamed = sorted({(-p.crossbars, p.block, p.weight) for p in placements if not p.resident})
+        written = {(p.block, p.weight) for p in placements if not p.resident}
+        open_ = weights_left_open(self.chip, trial.workload, written)
+        streamed = sorted({(-p.crossbars, p.block, p.weight) for p in placements if (p.block, p.weight) in open_})
+        if not streamed:
+            return trial
         room = {name: int(holder.crossbars) for name, holder in self.chip.can.holders.items()}
         for p in placements:
             room[p.component] -= p.crossbars * p.copies * p.replicas * p.layers
@@ -310,6 +304,23 @@ class _Choice:
             )
             return other
         return trial
+
+
+def workload_of(job: Job, split: MicroBatches = ONE_PART) -> Workload:
+    """The operators of one chip of a loaded job, its batch cut into these micro-batches."""
+    assert isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
+    model = job.reduced_model
+    if isinstance(model, Workload):
+        return model
+    assert isinstance(model, Model) and job.task is not None
+    return expand(
+        model,
+        quantized(task_on(job.task, job.chip), model),
+        split,
+        parallelism=job.parallelism,
+        attention=job.runtime.attention_on(job.chip),
+        in_turn=job.runtime.admission == "in-turn",
+    )
 
 
 def task_on(task: Task, chip: Chip) -> Task:

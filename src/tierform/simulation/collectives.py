@@ -4,6 +4,8 @@ A ring all-reduce of S bytes among p chips takes 2 (p - 1) steps of S / p bytes 
 Distrib. Comput. 69, 2009): 2 (p - 1) / p * S / bandwidth + 2 (p - 1) * latency; an all-gather or a reduce-scatter half
 of that.  Where a component's file has collectives fitted to measurements inside a node, those are used there.
 
+In a step of a ring each chip sends S bytes to the next: S / bandwidth + latency, of the slowest link on the way.
+
 Chips stand in nodes of `node.chips`; links between nodes are those of `node`.  A collective whose members are in
 several nodes is done level by level: reduce-scatter in the node, all-reduce of each part between the nodes, all-gather
 in the node (Thakur, Rabenseifner, Gropp, IJHPCA 2005); an all-to-all sends each part straight to its chip, first those
@@ -18,6 +20,7 @@ from tierform.chip.component import Cost
 from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.workload.operator import Operator
+from tierform.workload.ops.ring import RING
 from tierform.workload.parallel import Parallelism
 
 # Times that each byte crosses a chip's link, and rounds of steps: reduce-scatter and all-gather, or one of them.
@@ -46,14 +49,20 @@ class Interconnect:
     def cost(self, operator: Operator) -> Cost:
         """Time and energy of a collective, per chip that takes part.
 
-        Members of a tensor group are neighbours; copies of the model are a tensor group apart, the first and the last
-        pipeline group, which both hold a tied weight, the whole of the others.
+        Members of a tensor group are neighbours; chips that share a sequence are a tensor group apart, and so are all
+        copies of the weights with them; copies among which rows are exchanged are a group of such chips apart.  The
+        first and the last pipeline group, which both hold a tied weight, are the whole of the others apart.
         """
         split = self.split
         stride = split.tensor if operator.copies else 1
+        if operator.collective == "all_to_all":
+            stride *= split.context
         if operator.weight is not None:
-            stride = split.tensor * split.data * (split.pipeline - 1)
+            stride = split.tensor * split.copies * (split.pipeline - 1)
         size_B = float(max(operator.input_B, operator.output_B))  # of an all-gather what it gives
+        if operator.collective == RING:
+            seconds, energy = self._round(operator.participants, stride, size_B)
+            return Cost(seconds, seconds, {"links": energy})
         seconds, energy = self._collective(operator.collective, operator.participants, stride, size_B)
         return Cost(seconds, seconds, {"links": energy})
 
@@ -61,7 +70,19 @@ class Interconnect:
     def copies_are_apart(self) -> bool:
         """Whether copies of the model are in nodes of their own, and reach each other over the links between nodes."""
         node = None if self.chip.cluster is None else self.chip.cluster.node
-        return node is not None and self.split.tensor > 1 and self._inside(self.split.data, self.split.tensor) == 1
+        return node is not None and self.split.tensor > 1 and self._inside(self.split.copies, self.split.tensor) == 1
+
+    def _round(self, members: int, stride: int, size_B: float) -> tuple[float, float]:
+        """(seconds, joules of the mean chip) of sending to a ring's next chip; one chip of a node sends out of it."""
+        cluster = require_cluster(self.chip, members)
+        seconds = size_B / cluster.bandwidth.value + cluster.latency.value
+        outside = members // self._inside(members, stride)
+        if outside == 1 or cluster.node is None:
+            return seconds, size_B * cluster.energy.value
+        node, across = cluster.node, outside / members
+        joules = (1 - across) * cluster.energy.value + across * node.energy.value
+        between = size_B / node.bandwidth.value + node.latency.value
+        return max(between, seconds if across < 1 else 0.0), size_B * joules
 
     def _collective(self, kind: str, members: int, stride: int, size_B: float) -> tuple[float, float]:
         cluster = require_cluster(self.chip, members)

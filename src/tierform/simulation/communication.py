@@ -25,9 +25,9 @@ def exposed_s(stages: Stages, made: Timed) -> float:
 
 
 def beside_exposed_s(stages: Stages, made: Timed) -> float:
-    """Seconds of one pass that collectives beside computation add: gathers of weights, scatters of gradients."""
+    """Seconds of one pass that collectives beside computation add: gathers, scatters of gradients, rounds of a ring."""
     split = stages.workload.parallelism
-    if split.zero < 2 and not split.overlap:
+    if split.zero < 2 and not split.overlap and split.context == 1:
         return 0.0
     return _added_s(stages, made, beside_alone=True)
 

@@ -10,7 +10,10 @@ from tierform.workload.operator import Kind, Operator, Origin, Role
 
 BLOCK_INPUT = -1
 PREVIOUS_INPUT = -3  # that of the block before: where what is done ahead may begin
+# Products of two activations and gradients of weights need all tokens of what they are given.  The rows of a softmax,
+# and what is done to it element by element, are used as they come.
 _FOLLOWS_CHUNKS = (Kind.SOFTMAX, Kind.ELEMENTWISE)
+Source = tuple[int, bool, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,7 @@ class Facts:
     """
 
     operator: Operator
-    sources: tuple[tuple[int, bool, float], ...]
+    sources: tuple[Source, ...]
     key: int
     matmul: bool
     has_weight: bool
@@ -48,32 +51,35 @@ def facts_of(block: Block) -> tuple[Facts, ...]:
 def _read(block: Block) -> tuple[Facts, ...]:
     number: dict[str, int] = {}
     found: list[Facts] = []
-    gathers = [place for place, operator in enumerate(block.operators) if operator.ahead]
-    for place, operator in enumerate(block.operators):
-        sources = [number[name] for name in operator.after] or [BLOCK_INPUT]
-        waits = tuple(
-            (
-                source,
-                _needs_all(operator, block.operators[source] if source != BLOCK_INPUT else None),
-                float(_taken_B(operator, block.operators[source]) if source != BLOCK_INPUT else _entering_B(operator)),
-            )
-            for source in sources
-        )
+    operators = block.operators
+    gathers = tuple((place, True, 0.0) for place, operator in enumerate(operators) if operator.ahead)
+    for place, operator in enumerate(operators):
+        matmul, collective = operator.kind is Kind.MATMUL, operator.kind is Kind.COLLECTIVE
+        has_weight = any(operand.role is Role.WEIGHT for operand in operator.inputs)
+        moving = matmul and not has_weight
+        waits: list[Source] = []
+        for name in operator.after:
+            source = number[name]
+            giver = operators[source]
+            waits.append((source, moving and giver.kind not in _FOLLOWS_CHUNKS, float(_taken_B(operator, giver))))
         if operator.ahead:
-            waits = ((PREVIOUS_INPUT, False, 0.0),)
-        elif gathers and operator.kind is not Kind.COLLECTIVE and any(o.role is Role.WEIGHT for o in operator.inputs):
-            waits += tuple((gather, True, 0.0) for gather in gathers)
+            waits = [(PREVIOUS_INPUT, False, 0.0)]
+        else:
+            if not waits:
+                waits.append((BLOCK_INPUT, moving, float(_entering_B(operator))))
+            if gathers and has_weight and not collective:
+                waits += gathers
         number[operator.name] = place
         found.append(
             Facts(
                 operator=operator,
-                sources=waits,
+                sources=tuple(waits),
                 key=_keys.setdefault(operator.shape_key, len(_keys)),
-                matmul=operator.kind is Kind.MATMUL,
-                has_weight=any(operand.role is Role.WEIGHT for operand in operator.inputs),
+                matmul=matmul,
+                has_weight=has_weight,
                 adapter=operator.part == "adapter",
                 dequantizes=operator.origin is Origin.DEQUANTIZE,
-                collective=operator.kind is Kind.COLLECTIVE,
+                collective=collective,
             )
         )
     return tuple(found)
@@ -84,8 +90,8 @@ def _taken_B(operator: Operator, giver: Operator) -> int:
 
     A result that it reads under another name (a view of several) is taken whole.
     """
-    given = {operand.name for operand in giver.outputs}
-    read_B = sum(operand.size_B for operand in operator.inputs if operand.name in given) * operator.count
+    given = [operand.name for operand in giver.outputs]
+    read_B = sum([operand.size_B for operand in operator.inputs if operand.name in given]) * operator.count
     return min(giver.output_B, read_B) if read_B else giver.output_B
 
 
@@ -93,13 +99,3 @@ def _entering_B(operator: Operator) -> int:
     """Bytes of the layer's input that the operator reads."""
     first = next((o for o in operator.inputs if o.role not in (Role.WEIGHT, Role.INDEX)), None)
     return operator.count * first.size_B if first else 0
-
-
-def _needs_all(operator: Operator, giver: Operator | None) -> bool:
-    """Products of two activations and gradients of weights need all tokens of what they are given.
-
-    The rows of a softmax, and what is done to it element by element, are used as they come.
-    """
-    if operator.kind is not Kind.MATMUL or any(o.role is Role.WEIGHT for o in operator.inputs):
-        return False
-    return giver is None or giver.kind not in _FOLLOWS_CHUNKS

@@ -26,6 +26,7 @@ from pathlib import Path
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, nearest
 from tierform.memory.hierarchy import DoesNotFit
+from tierform.simulation.aside import aside_of
 from tierform.simulation.choose import task_on
 from tierform.simulation.collectives import require_cluster
 from tierform.simulation.fit_answer import OBJECTIVES, FitAnswer, FitFound, Objective
@@ -39,11 +40,11 @@ from tierform.simulation.fit_ways import (
     tasks_of,
 )
 from tierform.simulation.job import Job
-from tierform.simulation.offload import load_host
+from tierform.simulation.offload import host_of, load_host
 from tierform.simulation.result import Result
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.simulate import run_job
-from tierform.simulation.traffic import MemoryBehind, aside_of
+from tierform.simulation.traffic import MemoryBehind
 from tierform.simulation.ways import RATES, largest_batch
 from tierform.workload import Model, Task, expand
 from tierform.workload.parallel import MicroBatches, Parallelism
@@ -260,7 +261,7 @@ def require_room(job: Job) -> None:
         attention=job.runtime.attention_on(job.chip),
         in_turn=job.runtime.admission == "in-turn",
     )
-    host = load_host(job.task.host) if job.task.offload else None
+    host = host_of(job.task, job.chip)
     MemoryBehind(job.chip, host=host).place(workload, workload.footprint, 0, aside_of(workload))
 
 

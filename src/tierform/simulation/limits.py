@@ -62,6 +62,7 @@ def _seconds(made: Timed, chunks: int, free: str) -> float:
     micro = [wave.micro_batches for wave in made.stage.waves]
     seconds = schedule_stage(runs, micro, chunks).makespan_s if any(runs) else 0.0
     shared = {MEMORY: max(made.busy_s, made.spill_s), NETWORK: made.link_s}
+    seconds += 0.0 if free == MEMORY else made.fetch_s
     seconds = max([seconds, *(value for name, value in shared.items() if name != free)])
     return seconds + (0.0 if free == WRITING else made.programming_s)
 

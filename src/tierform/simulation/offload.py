@@ -20,13 +20,17 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from tierform import library
+from tierform.chip.description import Chip
 from tierform.files import Document, read_yaml
 from tierform.memory.hierarchy import Placement, place_footprint
 from tierform.provenance import Assumption, Constant
 from tierform.schema import FileModel, quantity, validate
+from tierform.simulation.aside import keeps_aside
 from tierform.units import format_quantity
+from tierform.workload import Step
 from tierform.workload.graph import Workload
 from tierform.workload.offloaded import PAGED, parts_away
+from tierform.workload.task import Task
 
 SCHEMA = "tierform.host/1"
 
@@ -117,10 +121,27 @@ def saved_share(workload: Workload, parts: Mapping[str, int]) -> float:
     return min(1.0, far["activations"] / max(1, parts["activations"] - used))
 
 
-def place_apart(workload: Workload, parts: Mapping[str, int], tiers: list[Any]) -> Placement:
-    """Where every part waits: what is offloaded in the last of the tiers, all else in those before it."""
+def host_of(task: Task, chip: Chip) -> Host | None:
+    """The host that holds what a task offloads; shares kept aside go there from a chip with one memory alone."""
+    if isinstance(task, Step):
+        return None
+    alone = len(chip.can.memories) + len(chip.memory) == 1
+    return load_host(task.host) if task.offload or (alone and keeps_aside(task)) else None
+
+
+def place_apart(
+    workload: Workload, parts: Mapping[str, int], tiers: list[Any], aside: Mapping[str, float] | None = None
+) -> Placement:
+    """Where every part waits: what is offloaded in the last of the tiers, all else in those before it.
+
+    Shares that are kept `aside` wait behind the chip's memory: in its own next tier, or else in the last one.
+    """
     near, far = kept_near(workload, parts)
     last = len(tiers) - 1
+    for part, share in (aside or {}).items() if last == 1 else ():
+        away = round(near[part] * share)
+        near[part] -= away
+        far[part] += away
     if PAGED in workload.task.offload:  # type: ignore[union-attr]
         room = sum(tier.capacity_B for tier in tiers[:last]) - sum(near.values())
         for part in ("master_weights", "optimizer_states"):
@@ -128,7 +149,7 @@ def place_apart(workload: Workload, parts: Mapping[str, int], tiers: list[Any]) 
             near[part] += back
             far[part] -= back
             room -= back
-    here = place_footprint(near, tiers[:last])
+    here = place_footprint(near, tiers[:last], aside if last > 1 else None)
     there = place_footprint(far, tiers[last:])
     shares = {}
     for part in parts:

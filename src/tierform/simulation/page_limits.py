@@ -52,7 +52,8 @@ def _path(run: Run, made: Timed) -> dict[str, float]:
     for name, seconds in (
         (WRITING, made.programming_s),
         (SOFTWARE, made.sampling_s + made.waiting_s),
-        (NETWORK if made.link_s == shared else MEMORY, max(0.0, shared - scheduled)),
+        (MEMORY, made.fetch_s),
+        (NETWORK if made.link_s == shared else MEMORY, max(0.0, shared - scheduled - made.fetch_s)),
     ):
         if seconds > 0:
             found[name] = found.get(name, 0.0) + seconds

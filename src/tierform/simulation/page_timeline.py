@@ -3,11 +3,13 @@
 A row is a resource; a piece has the share of its time in which the resource works, and the operator that works most in
 it.  So a row that is rarely busy never looks full, however many its steps are.  The crossbars of a weight are one
 resource of each layer; their row is the mean over the layers.  All transfers are one row, in which any of them counts.
+The critical path is told by piece, too: the row on which most of the piece's time was spent.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.simulation.run import Run
+from tierform.simulation.schedule_critical import Span
 from tierform.simulation.schedule_timeline import TRANSFER
 
 NETWORK = "network"
@@ -27,9 +30,11 @@ def timeline_view(run: Run) -> dict[str, Any] | None:
     """The rows of a recorded run; None where no timeline was recorded."""
     stages: list[dict[str, Any]] = []
     works: dict[str, _Work] = {}
+    path: list[Span] = []
     clock_s = 0.0
     for made, entry in zip(run.timed, run.ledger.stages, strict=True):
-        for piece in made.schedule.pieces() if made.schedule.slices else ():
+        path += [span.later(clock_s) for span in made.schedule.path()]
+        for piece in made.schedule.pieces():
             resource = NETWORK if piece.kind == TRANSFER else piece.resource
             work = works.setdefault(resource, _Work())
             work.start.append(clock_s + piece.start_s)
@@ -44,12 +49,15 @@ def timeline_view(run: Run) -> dict[str, Any] | None:
     if not works:
         return None
     names = list(dict.fromkeys(name for work in works.values() for name in work.name))
+    rows = sorted(works)
     return {
         "end_s": clock_s,
         "pieces": PIECES,
         "names": names,
         "stages": stages,
-        "rows": [_row(resource, works[resource], names, clock_s) for resource in sorted(works)],
+        "rows": [_row(resource, works[resource], names, clock_s) for resource in rows],
+        "any": _coded(_any(list(works.values()), clock_s)),
+        "critical": _critical(path, rows, clock_s),
     }
 
 
@@ -74,20 +82,47 @@ def _row(resource: str, work: _Work, names: list[str], end_s: float) -> dict[str
         starts, ends = union(start[lane == one], end[lane == one])
         share += covered(starts, ends, end_s) / len(lanes)
         busy_s += float((ends - starts).sum()) / len(lanes)
-    most = np.full(PIECES, -1)
-    largest = np.zeros(PIECES)
-    for one in np.unique(what):
-        mine = covered(*union(start[what == one], end[what == one]), end_s)
-        more = mine > largest
-        most[more], largest[more] = one, mine[more]
-    coded = np.where(share > 0, np.maximum(1, np.rint(share * FULL)), 0).astype(np.uint8)
+    mine = {int(one): covered(*union(start[what == one], end[what == one]), end_s) for one in np.unique(what)}
+    most = _longest(mine)
     return {
         "resource": resource,
         "lanes": len(lanes),
         "busy_s": busy_s,
-        "share": base64.b64encode(coded.tobytes()).decode("ascii"),
+        "share": _coded(share),
         "operator": _runs(most),
     }
+
+
+def _any(works: Sequence[_Work], end_s: float) -> Floats:
+    """The share of each piece in which anything works: any resource of any layer."""
+    start = np.array([time for work in works for time in work.start])
+    return covered(*union(start, np.array([time for work in works for time in work.end])), end_s)
+
+
+def _coded(share: Floats) -> str:
+    """A byte for each piece: 255 for all of it, and 0 only for none."""
+    coded = np.where(share > 0, np.maximum(1, np.rint(share * FULL)), 0).astype(np.uint8)
+    return base64.b64encode(coded.tobytes()).decode("ascii")
+
+
+def _critical(path: list[Span], rows: list[str], end_s: float) -> list[int]:
+    """The row on which most of each piece is spent, as pairs of a row and how many pieces it leads; -1 for none."""
+    spent = {}
+    for number, row in enumerate(rows):
+        mine = [(span.start_s, span.end_s) for span in path if span.resource == row]
+        if mine:
+            start, end = (np.array(side) for side in zip(*mine, strict=True))
+            spent[number] = covered(start, end, end_s)
+    return _runs(_longest(spent))
+
+
+def _longest(shares: Mapping[int, Floats]) -> NDArray[np.int64]:
+    """Whose share is largest in each piece, the first of equal ones; -1 where all are zero."""
+    most, largest = np.full(PIECES, -1), np.zeros(PIECES)
+    for number, share in shares.items():
+        more = share > largest
+        most[more], largest[more] = number, share[more]
+    return most
 
 
 def union(start: Floats, end: Floats) -> tuple[Floats, Floats]:

@@ -33,11 +33,8 @@ SCHEMA = "tierform.view/1"
 View = dict[str, Any]
 
 
-def view(run: Run, influence: Sequence[Elasticity] = (), *, limits: bool = True) -> View:
-    """The view of a run, with the `influence` of constants where somebody asked for it.
-
-    `limits` schedules the run again to tell what limits it, which takes most of a view's time.
-    """
+def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
+    """The view of a run, with the `influence` of constants where somebody asked for it."""
     chip = run.chip
     job, missing = job_view(run.job)
     return {
@@ -62,10 +59,15 @@ def view(run: Run, influence: Sequence[Elasticity] = (), *, limits: bool = True)
         "operators": _operators(run),
         "heat": heat_over_time(run),
         "timeline": timeline_view(run),
-        "limits": limits_view(run) if limits else None,
+        "limits": limits_view(run),
         "influence": influence_view(influence),
         "labels": _labels(run),
     }
+
+
+def quick_view(run: Run) -> View:
+    """The dies of a view alone."""
+    return {"dies": _dies(run)}
 
 
 def influence_view(influence: Sequence[Elasticity]) -> list[View]:

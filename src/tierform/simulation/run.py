@@ -53,7 +53,7 @@ class Run:
     def scale(self) -> int:
         """Chips that do the same, times steps."""
         split = self.workload.parallelism
-        return self.steps * split.tensor * split.data
+        return self.steps * split.tensor * split.copies
 
     @property
     def pipeline(self) -> int:

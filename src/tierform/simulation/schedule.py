@@ -17,14 +17,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tierform.simulation.schedule_critical import critical_path
+from tierform.simulation.schedule_critical import Span, critical_path, seconds_by_resource
 from tierform.simulation.schedule_flat import FlatStage
 from tierform.simulation.schedule_kernel import Events, Structure, order_events, play
 from tierform.simulation.schedule_layers import Run
@@ -43,12 +44,16 @@ _REMEMBERED = 256
 
 @dataclass(frozen=True)
 class StageSchedule:
-    """The length of one pass and, if asked for, its timeline; pieces and path are found when called for."""
+    """The length of one pass and, if asked for, its timeline; bars, pieces and path are found when called for."""
 
     makespan_s: float
-    slices: list[Slice] = field(default_factory=list)
+    slices: Callable[[], list[Slice]] = list
     pieces: Callable[[], list[Piece]] = list
-    critical: Callable[[], dict[str, float]] = dict
+    path: Callable[[], list[Span]] = list
+
+    def critical(self) -> dict[str, float]:
+        """Seconds of the critical path by what they were spent on."""
+        return seconds_by_resource(self.path())
 
 
 def schedule_stage(
@@ -68,7 +73,7 @@ def schedule_stage(
             schedule_stage([wave], (number,), chunks, record=record)
             for wave, number in zip(waves, micro_batches, strict=True)
         ]
-        return _one_after_the_other(parts)
+        return _one_after_the_other(parts, micro_batches)
     orders = _ORDERS if total > 1 else _ORDERS_OF_ONE
     best: tuple[float, Events] | None = None
     for weight, share in orders:
@@ -82,28 +87,30 @@ def schedule_stage(
         return StageSchedule(best[0])
     return StageSchedule(
         best[0],
-        slices(flat, best[1], micro_batches),
+        partial(slices, flat, best[1], micro_batches),
         partial(pieces, flat, best[1]),
         partial(critical_path, flat, best[1]),
     )
 
 
-def _one_after_the_other(parts: Sequence[StageSchedule]) -> StageSchedule:
+def _one_after_the_other(parts: Sequence[StageSchedule], micro_batches: Sequence[int]) -> StageSchedule:
     """Schedules that follow each other."""
-    found: list[Slice] = []
-    starts: list[tuple[float, int]] = []
-    clock_s, micro = 0.0, 0
-    for part in parts:
-        starts.append((clock_s, micro))
-        found += [replace(item, **_later(item, clock_s, micro)) for item in part.slices]
-        clock_s += part.makespan_s
-        micro = 1 + max((item.micro_batch for item in found), default=-1)
-    return StageSchedule(clock_s, found, partial(_pieces_of, parts, starts), partial(_critical_of, parts))
+    starts = [0.0, *accumulate(part.makespan_s for part in parts)]
+    micro = [0, *accumulate(micro_batches)]
+    at = list(zip(parts, starts, micro, strict=False))
+    return StageSchedule(starts[-1], partial(_slices_of, at), partial(_pieces_of, at), partial(_path_of, at))
 
 
-def _pieces_of(parts: Sequence[StageSchedule], starts: Sequence[tuple[float, int]]) -> list[Piece]:
+Parts = Sequence[tuple[StageSchedule, float, int]]
+
+
+def _slices_of(parts: Parts) -> list[Slice]:
+    return [replace(item, **_later(item, clock_s, micro)) for part, clock_s, micro in parts for item in part.slices()]
+
+
+def _pieces_of(parts: Parts) -> list[Piece]:
     found: list[Piece] = []
-    for part, (clock_s, micro) in zip(parts, starts, strict=True):
+    for part, clock_s, micro in parts:
         shift = len(found)
         found += [
             replace(item, **_later(item, clock_s, micro), after=tuple(number + shift for number in item.after))
@@ -112,12 +119,8 @@ def _pieces_of(parts: Sequence[StageSchedule], starts: Sequence[tuple[float, int
     return found
 
 
-def _critical_of(parts: Sequence[StageSchedule]) -> dict[str, float]:
-    found: dict[str, float] = {}
-    for part in parts:
-        for name, seconds in part.critical().items():
-            found[name] = found.get(name, 0.0) + seconds
-    return found
+def _path_of(parts: Parts) -> list[Span]:
+    return [span.later(clock_s) for part, clock_s, _ in parts for span in part.path()]
 
 
 def _later(item: Slice | Piece, clock_s: float, micro: int) -> dict[str, Any]:
@@ -146,12 +149,12 @@ _orders: OrderedDict[object, Events] = OrderedDict()
 
 def _events(flat: FlatStage, micro_batches: tuple[int, ...], weight: int, spacing: int) -> Events:
     """The events of a structure in one service order; remembered, since it depends on no duration."""
-    key = (flat.key, micro_batches, weight, spacing)
+    key = (flat.plan, micro_batches, weight, spacing)
     found = _orders.get(key)
     if found is not None:
         _orders.move_to_end(key)
         return found
-    chunks, levels, leave = flat.chunks, [], []
+    plan, chunks, levels, leave = flat.plan, flat.chunks, [], []
     for table in flat.tables:
         # Transfers hold own paths for much shorter than own crossbars are held: only steps of operators are heavy.
         shown = set(table.shown)
@@ -165,21 +168,24 @@ def _events(flat: FlatStage, micro_batches: tuple[int, ...], weight: int, spacin
         at += leave[kind]
     edges = [edges for table in flat.tables for edges in table.edges]
     flat_edges = [edge for group in edges for edge in group]
-    step_at = np.cumsum([0, *(len(table.times) for table in flat.tables)])
+    step_at = np.cumsum([0, *(len(table.once) for table in flat.tables)])
     structure = Structure(
         kinds=np.array(flat.kinds, dtype=np.int64),
         start=np.array(start, dtype=np.int64),
         step_at=step_at.astype(np.int64),
         step_level=np.array(levels, dtype=np.int64),
         step_once=np.array([once for table in flat.tables for once in table.once], dtype=np.int64),
-        step_shared=np.array([number for table in flat.tables for number in table.resource], dtype=np.int64),
+        step_shared=np.array(
+            [-1 if name is None else plan.shared[name] for table in flat.tables for name in table.resource],
+            dtype=np.int64,
+        ),
         edge_at=np.cumsum([0, *(len(group) for group in edges)]).astype(np.int64),
         edge_source=np.array([source for source, _ in flat_edges], dtype=np.int64),
         edge_whole=np.array([whole for _, whole in flat_edges], dtype=np.int64),
         output=np.array([table.output for table in flat.tables], dtype=np.int64),
         wave_of=np.repeat(np.arange(len(micro_batches)), micro_batches).astype(np.int64),
     )
-    found = order_events(structure, chunks, weight, spacing, len(flat.shared), flat.steps)
+    found = order_events(structure, chunks, weight, spacing, len(plan.shared), plan.steps)
     _orders[key] = found
     if len(_orders) > _REMEMBERED:
         _orders.popitem(last=False)

@@ -7,6 +7,9 @@ first.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,15 +20,33 @@ NETWORK = "network"
 Numbers = NDArray[np.int64]
 
 
-def critical_path(flat: Laid, events: Events) -> dict[str, float]:
-    """Seconds of the path by component or what is fetched, transfers as ``network``; they sum to the makespan."""
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A time of the path and the resource that it was spent on, transfers as ``network``."""
+
+    start_s: float
+    end_s: float
+    resource: str
+
+    @property
+    def spent_on(self) -> str:
+        """The component, ``network``, or what was fetched."""
+        return self.resource.partition(": ")[0]
+
+    def later(self, by_s: float) -> Span:
+        """The same span after that time."""
+        return Span(self.start_s + by_s, self.end_s + by_s, self.resource)
+
+
+def critical_path(flat: Laid, events: Events) -> list[Span]:
+    """The path in order of time; its spans follow each other from 0 to the makespan."""
     begin, end = play_out(events, flat.time, flat.tail, flat.resources)
     if not len(begin):
-        return {}
+        return []
     done = end + flat.tail[events.step]
     before = _before(events, end > begin)
-    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
-    found: dict[str, float] = {}
+    layers, most = len(flat.kinds), max(len(table.once) for table in flat.tables)
+    found: list[Span] = []
     event, whole = int(np.argmax(done)), True
     while event >= 0:
         # Its tail counts only where the next one waited for the result, and not for the resource.
@@ -33,8 +54,7 @@ def critical_path(flat: Laid, events: Events) -> dict[str, float]:
         above, step = divmod(int(events.place[event]) // flat.chunks, most)
         table = flat.tables[flat.kinds[above % layers]]
         moved = kind_of(table, step) == TRANSFER
-        resource = NETWORK if moved else table.names[step][0].partition(": ")[0]
-        found[resource] = found.get(resource, 0.0) + float(until - begin[event])
+        found.append(Span(float(begin[event]), float(until), NETWORK if moved else table.names[step][0]))
         waits = events.waits[events.wait_at[event] : events.wait_at[event + 1]]
         giver = int(waits[np.argmax(done[waits])]) if len(waits) else -1
         held = int(before[event])
@@ -44,6 +64,14 @@ def critical_path(flat: Laid, events: Events) -> dict[str, float]:
             event, whole = giver, True
         else:
             break
+    return found[::-1]
+
+
+def seconds_by_resource(path: Iterable[Span]) -> dict[str, float]:
+    """Seconds of a path by what they were spent on, from its end on; they sum to the makespan."""
+    found: dict[str, float] = {}
+    for span in reversed(list(path)):
+        found[span.spent_on] = found.get(span.spent_on, 0.0) + (span.end_s - span.start_s)
     return found
 
 

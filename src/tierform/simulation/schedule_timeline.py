@@ -24,7 +24,6 @@ _AT_ONCE = 1e-12
 class StepTable(Protocol):
     """One kind of layer as the schedule has it: its steps with their transfers and fetches."""
 
-    times: list[float]
     once: list[bool]
     own: list[bool]
     names: list[tuple[str, str]]
@@ -82,7 +81,7 @@ class Piece:
 def slices(flat: Laid, events: Events, micro_batches: Sequence[int]) -> list[Slice]:
     """The bars of the events, in order of micro-batch, layer and step."""
     begin, end = play_out(events, flat.time, flat.tail, flat.resources)
-    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
+    layers, most = len(flat.kinds), max(len(table.once) for table in flat.tables)
     size = sum(micro_batches) * layers * most
     first, last = np.full(size, np.inf), np.zeros(size)
     row = events.place // flat.chunks
@@ -102,7 +101,7 @@ def slices(flat: Laid, events: Events, micro_batches: Sequence[int]) -> list[Sli
 def pieces(flat: Laid, events: Events) -> list[Piece]:
     """The pieces of the events, in order of micro-batch, layer, step and time."""
     begin, end = play_out(events, flat.time, flat.tail, flat.resources)
-    layers, most = len(flat.kinds), max(len(table.times) for table in flat.tables)
+    layers, most = len(flat.kinds), max(len(table.once) for table in flat.tables)
     row = events.place // flat.chunks
     working = np.flatnonzero(end > begin)
     working = working[np.lexsort((begin[working], row[working]))]

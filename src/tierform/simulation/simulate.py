@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tierform.chip.description import Chip
+from tierform.collector import no_collection
 from tierform.mapping import Mapping
 from tierform.simulation.booking import book
 from tierform.simulation.choose import Trial, choose
@@ -83,7 +84,11 @@ def simulate_many(jobs: Iterable[Job], *, workers: int = 1) -> Iterator[Result]:
 
 def run_job(job: Job, *, timeline: bool = False) -> Result:
     """The Result of a job; see :func:`simulate`."""
-    job = job.loaded()
+    with no_collection():
+        return _run_job(job.loaded(), timeline)
+
+
+def _run_job(job: Job, timeline: bool) -> Result:
     assert isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
     if job.parallelism.chips > 1:
         require_cluster(job.chip, job.parallelism.chips)

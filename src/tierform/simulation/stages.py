@@ -1,7 +1,7 @@
 """How long each stage takes on a mapped chip, and what it moves: everything but the booking.
 
 A stage takes as long as its schedule; where its traffic needs longer than that on the busiest link, on the memory or on
-a tier beyond it, it takes that long.
+a tier beyond it, it takes that long.  Experts that are fetched once the router has chosen them are waited for.
 """
 
 from __future__ import annotations
@@ -57,6 +57,7 @@ class Timed:
     issue_s: float = 0.0
     link_s: float = 0.0
     spill_s: float = 0.0
+    fetch_s: float = 0.0
 
 
 class Stages:
@@ -107,9 +108,11 @@ class Stages:
         learned = [
             w
             for w in self.workload.weights
-            if w.trainable and (w.partial if partial else split.data // w.spread == members)
+            if w.trainable and (w.partial if partial else split.copies // w.spread == members)
         ]
-        copies = split.data if split.zero > partial else 1  # partial sums are added before states of stage 1 are shared
+        copies = (
+            split.copies if split.zero > partial else 1
+        )  # partial sums are added before states of stage 1 are shared
         numbers = sum(kept_numbers(w, copies) * w.layers for w in learned)
         reduced = sum(min(o.elements for o in (*op.inputs, *op.outputs)) for op in block.operators)
         return numbers / reduced if reduced else 1.0
@@ -137,7 +140,7 @@ class Stages:
             made.sends = (self.workload.parallelism.parts - 1) * stage.micro_batches
             # Groups are as far apart as a tensor group and its copies.
             split = self.workload.parallelism
-            made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.data)[:2]
+            made.send_s = self.costing.interconnect.send(made.send_B, split.tensor * split.copies)[:2]
         made.schedule = self.schedule(made, waves, made.send_s, record=self.record)
         self._traffic(made)
         return made
@@ -197,16 +200,20 @@ class Stages:
         """Sum the traffic of a pass and lengthen the stage where it needs longer than the schedule."""
         memory, fabric = self.costing.memory, self.costing.fabric
         read = write = 0.0
-        spilling = memory.has_spilled
+        spilling, late = memory.has_spilled, dict[int, Traffic]()
         links = np.zeros(len(fabric.link_B_per_s))
         for wave, segments in zip(made.stage.waves, made.waves, strict=True):
             for segment in segments:
                 times = segment.count * wave.micro_batches
+                fetched = memory.fetched([item.operator for item in segment.executions])
                 for item in segment.executions:
                     read += item.traffic.read_B * times
                     write += item.traffic.write_B * times
-                    for tier, moved in memory.spilled(item.operator).items() if spilling else ():
+                    own = fetched.get(item.operator.weight or "")
+                    for tier, moved in memory.spilled(item.operator, own).items() if spilling else ():
                         made.spilled[tier] = made.spilled.get(tier, NOTHING) + moved.times(times)
+                    for tier, moved in memory.late(item.operator, own).items() if own is not None else ():
+                        late[tier] = late.get(tier, NOTHING) + moved.times(times)
                     for move in item.moves:
                         links += move.route.link_share * (move.size_B * times)
         forward = made.stage.kind is StageKind.FORWARD
@@ -222,8 +229,10 @@ class Stages:
         made.moved = moved
         made.busy_s = memory.busy_s(moved)
         made.spill_s = max((memory.spill_cost(tier, moved)[1] for tier, moved in made.spilled.items()), default=0.0)
+        fetch_s = max((memory.spill_cost(tier, moved)[1] for tier, moved in late.items()), default=0.0)
+        made.fetch_s = fetch_s / self.groups
         made.link_s = float((links / fabric.link_B_per_s).max()) if links.size else 0.0
-        made.seconds = max(made.schedule.makespan_s, self.shared_s(made))
+        made.seconds = max(made.schedule.makespan_s + made.fetch_s, self.shared_s(made))
         if made.stage.kind is StageKind.UPDATE:
             made.programming_s = self._programming_s()
             made.seconds += made.programming_s

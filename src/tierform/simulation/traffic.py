@@ -19,8 +19,8 @@ the nearest tier is moved from and to the tier where it waits, beside the comput
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import fsum
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,10 @@ from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.memory import load_memory
 from tierform.provenance import Assumption
+from tierform.simulation.aside import NONE_ASIDE, Aside, ExpertsAside, Fetched
 from tierform.simulation.offload import Host, place_apart, saved_share
 from tierform.simulation.remember import Bounded
-from tierform.workload import Inference, Step, Workload
+from tierform.workload import Workload
 from tierform.workload.memory import Footprint
 from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
@@ -91,37 +92,6 @@ def _device(name: str, count: int, speed: float) -> MemoryDevice | CxlDevice:
     return replace(device, speed=speed)
 
 
-@dataclass(frozen=True, slots=True)
-class Aside:
-    """What a task keeps beyond the nearest memory on purpose: shares of parts of the footprint.
-
-    The weights `experts` are read from there in `missed` of all cases.
-    """
-
-    shares: Mapping[str, float] = field(default_factory=dict)
-    experts: frozenset[str] = frozenset()
-    missed: float = 0.0
-
-
-NONE_ASIDE = Aside()
-
-
-def aside_of(workload: Workload) -> Aside:
-    """What a workload's task keeps aside: its cache, its experts."""
-    task = workload.task
-    if not isinstance(task, (Inference, Step)):
-        return NONE_ASIDE
-    shares = {"kv_cache": task.kv.offload} if task.kv is not None and task.kv.offload else {}
-    if task.experts is None or task.experts.cached >= 1 or not workload.model.experts:
-        return Aside(shares)
-    held = [weight for weight in workload.weights if weight.groups > 1]
-    total = workload.footprint.weights
-    away = (1 - task.experts.cached) * sum(weight.size_B for weight in held)
-    shares["weights"] = away / total if total else 0.0
-    names = frozenset(weight.name for weight in held)
-    return Aside(shares, names, 1 - task.experts.hits(workload.model.experts))
-
-
 class MemoryBehind:
     """The memory tiers of a chip, nearest first, and what moves from and to them."""
 
@@ -132,8 +102,9 @@ class MemoryBehind:
         self._bandwidths: dict[float, float] = {}
         self._energies: dict[float, float] = {}
         self._away: dict[str, dict[int, float]] = {}
-        self._experts: frozenset[str] = frozenset()
-        self._missed = 0.0
+        self._experts: ExpertsAside | None = None
+        self._near = 0
+        self._behind: dict[int, float] = {}
         self.devices = [_device(m.device, m.count, m.speed.value if m.speed else 1.0) for m in chip.memory]
         self.inside = chip.can.memories
         self.tiers: list[Any] = [_InsideMemory(name, part.memory_capacity_B) for name, part in self.inside.items()]
@@ -259,10 +230,9 @@ class MemoryBehind:
         if not self.tiers:
             return None
         if self.host:
-            placement = place_apart(workload, parts, self.tiers)
+            placement = place_apart(workload, parts, self.tiers, aside.shares)
         else:
             placement = place_footprint(parts, self.tiers, aside.shares)
-        self._experts, self._missed = aside.experts, aside.missed
         self._away = {
             part: {tier: fraction for tier, fraction in placement.fractions(part).items() if tier > 0}
             for part in placement.spilled
@@ -270,22 +240,47 @@ class MemoryBehind:
         if self.host and "activations" in self._away:
             share = saved_share(workload, parts)  # workspace stays
             self._away["activations"] = dict.fromkeys(self._away["activations"], share)
+        self._experts = aside.experts
+        if aside.experts is not None:
+            self._set_experts(aside.experts, parts["weights"])
         return placement
+
+    def _set_experts(self, experts: ExpertsAside, weights_B: int) -> None:
+        """How many experts are near, where the others are, and the share of other weights that found no room."""
+        fractions = self._away.get("weights", {})
+        away = fsum(fractions.values())
+        self._behind = {tier: fraction / away for tier, fraction in fractions.items()}
+        size_B = min(experts.size_B, weights_B)  # of a pipeline a group's part
+        self._near = experts.near(away * weights_B * experts.size_B / size_B)
+        others_B = weights_B - size_B
+        rest = max(0.0, away * weights_B - size_B) / others_B if others_B else 0.0
+        self._away["weights"] = {tier: rest * share for tier, share in self._behind.items()} if rest else {}
+
+    def fetched(self, operators: Sequence[Operator]) -> dict[str, Fetched]:
+        """What the operators of a block fetch of experts that wait behind the memory, by matrix."""
+        return self._experts.fetched(operators, self._near) if self._experts is not None else {}
 
     @property
     def has_spilled(self) -> bool:
         """Whether something waits beyond the nearest tier."""
-        return bool(self._away)
+        return bool(self._away or self._behind)
 
-    def spilled(self, operator: Operator) -> dict[int, Traffic]:
-        """Bytes of one execution that come from and go to each tier beyond the nearest, by tier number."""
+    def spilled(self, operator: Operator, fetched: Fetched | None = None) -> dict[int, Traffic]:
+        """Bytes of one execution that come from and go to each tier beyond the nearest, by tier number.
+
+        Of an expert's matrix what is `fetched` crosses.
+        """
         found: dict[int, Traffic] = {}
-        if not self._away:
+        if not self.has_spilled:
             return found
         for operands, is_read in ((operator.inputs, True), (operator.outputs, False)):
             for operand in operands:
                 part = _part(operator, operand)
-                for tier, fraction in self._fractions(operator, part).items():
+                if fetched is not None and part == "weights":
+                    fractions = {tier: share * fetched.share for tier, share in self._behind.items()}
+                else:
+                    fractions = self._away.get(part, {})
+                for tier, fraction in fractions.items():
                     moved = operator.count * operand.size_B * fraction
                     if operator.looks_up and operand.role is Role.WEIGHT:
                         moved = operator.read_B * fraction
@@ -293,11 +288,13 @@ class MemoryBehind:
                     found[tier] = before + Traffic(moved * is_read, moved * (not is_read))
         return found
 
-    def _fractions(self, operator: Operator, part: str) -> dict[int, float]:
-        """Of what an operator moves of a part, the share with each tier beyond the nearest."""
-        if part == "weights" and self._experts:
-            return {1: self._missed} if operator.weight in self._experts and self._missed else {}
-        return self._away.get(part, {})
+    def late(self, operator: Operator, fetched: Fetched) -> dict[int, Traffic]:
+        """Of what an expert's operator fetches, the bytes that nothing is computed beside."""
+        return {
+            tier: Traffic(operator.weight_B * share * fetched.late)
+            for tier, share in self._behind.items()
+            if fetched.late
+        }
 
     def spilled_saved(self, moved: Traffic) -> dict[int, Traffic]:
         """Of so much traffic of saved tensors, that with each tier beyond the nearest."""

@@ -106,7 +106,7 @@ def utilization(run: Run) -> dict[str, float]:
 def stages(run: Run) -> tuple[StageResult, ...]:
     """Each stage: repetitions, time and energy in all, tokens."""
     static_W = fsum(run.static_J.values()) / run.pass_s if run.pass_s else 0.0
-    data = run.workload.parallelism.data
+    data = run.workload.parallelism.copies
     return tuple(
         StageResult(
             name=entry.stage.name,
@@ -172,7 +172,7 @@ def throughput(run: Run) -> dict[str, float]:
     task, entries = run.workload.task, run.ledger.stages
     if not run.pass_s:
         return {}
-    copies = run.workload.parallelism.data
+    copies = run.workload.parallelism.copies
 
     def of(kind: StageKind) -> tuple[float, int, int]:
         found = [entry for entry in entries if entry.stage.kind is kind]

@@ -28,7 +28,7 @@ def bars(run: Run) -> tuple[Bar, ...]:
                 end_s=clock_s + item.end_s,
                 repeats=1,
             )
-            for item in made.schedule.slices
+            for item in made.schedule.slices()
         ]
         clock_s += entry.seconds
     return tuple(found)

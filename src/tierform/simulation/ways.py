@@ -28,14 +28,26 @@ Content = dict[str, Any]
 
 def fits(job: Job) -> Iterator[Content]:
     """The ways one by one, each as an event of a job."""
-    chip, model, task = job.chip, job.model, job.task
-    if not isinstance(chip, Chip) or not isinstance(model, Model) or task is None:
-        raise TierformError([Problem("only a model of the library or of a config.json can be tried in several ways")])
-    capacity_B = sum(tier.capacity_B for tier in MemoryBehind(chip).tiers)
-    ways = list(_ways(task))
+    ways = ways_of(job)
+    assert isinstance(job.chip, Chip)
+    capacity = capacity_B(job.chip)
     for number, (name, way) in enumerate(ways):
         yield {"event": "progress", "done": number, "total": len(ways), "text": name}
-        yield {"event": "fit", "name": name, "capacity_B": capacity_B, **_tried(replace(job, task=way), capacity_B)}
+        asked = replace(job, task=way)
+        told = with_most_batch(asked, timed(asked), capacity)
+        yield {"event": "fit", "name": name, "capacity_B": capacity, **told}
+
+
+def capacity_B(chip: Chip) -> int:
+    """Bytes of all memory behind one chip."""
+    return sum(tier.capacity_B for tier in MemoryBehind(chip).tiers)
+
+
+def ways_of(job: Job) -> list[tuple[str, Task]]:
+    """The ways of the job's task by name; TierformError where it cannot be done in several."""
+    if not isinstance(job.chip, Chip) or not isinstance(job.model, Model) or job.task is None:
+        raise TierformError([Problem("only a model of the library or of a config.json can be tried in several ways")])
+    return list(_ways(job.task))
 
 
 def _ways(task: Task) -> Iterator[tuple[str, Task]]:
@@ -52,30 +64,31 @@ def _ways(task: Task) -> Iterator[tuple[str, Task]]:
         yield "as asked", task
 
 
-def _tried(job: Job, capacity_B: int) -> Content:
+def timed(job: Job) -> Content:
     """One way: its bytes by part as they wait in memory, and its cost where it fits."""
-    try:
-        before = sum(_parts(job).values())
-    except TierformError as error:
-        return {"parts_B": {}, "problem": str(error.problems[0].what)}
     try:
         result = job.simulate()
     except DoesNotFit as error:
-        most = _most_batch(job, capacity_B, before - error.needed_B)
-        return {"parts_B": error.parts_B, "most_batch": most, "problem": str(error.problems[0].what)}
+        return {"parts_B": error.parts_B, "problem": str(error.problems[0].what)}
     except TierformError as error:
         return {"parts_B": {}, "problem": str(error.problems[0].what)}
-    waiting = {name: sum(places.values()) for name, places in result.memory_placement_B.items()}
     rate = next((result.throughput[key] for key in RATES if result.throughput.get(key)), None)
     return {
-        "parts_B": waiting,
-        "most_batch": _most_batch(job, capacity_B, before - sum(waiting.values())),
+        "parts_B": {name: sum(places.values()) for name, places in result.memory_placement_B.items()},
         "latency_s": result.latency_s,
         "energy_J": result.energy_J,
         "chips": result.chips,
         "tokens_per_s": rate,
         "J_per_token": result.average_power_W / rate if rate else None,
     }
+
+
+def with_most_batch(job: Job, content: Content, capacity: int) -> Content:
+    """The way with its largest batch, where its bytes are known."""
+    if not content["parts_B"]:
+        return content
+    before = sum(_parts(job).values())
+    return {**content, "most_batch": _most_batch(job, capacity, before - sum(content["parts_B"].values()))}
 
 
 RATES = ("training_tokens_per_s", "decode_tokens_per_s", "prefill_tokens_per_s")

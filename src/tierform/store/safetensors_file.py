@@ -130,14 +130,19 @@ def find_files(model: Path | str) -> list[Path]:
 
 
 def plain_model(model: Path | str) -> Path:
-    """The model as files of safetensors: as given, or a GGUF file's converted twin in the cache."""
+    """The model as files of safetensors: as given, or the converted twin of a GGUF file or a quantized folder."""
     from tierform.gguf import is_gguf
 
-    if not is_gguf(model):
-        return Path(model)
-    from tierform.compression.checkpoints.folder import model_folder
+    if is_gguf(model):
+        from tierform.compression.checkpoints.folder import model_folder
 
-    return model_folder(model)
+        return model_folder(model)
+    settings = Path(model) / "config.json"
+    if not settings.is_file() or b"quantization_config" not in settings.read_bytes():
+        return Path(model)
+    from tierform.compression.checkpoints.folder import plain_folder
+
+    return plain_folder(Path(model))
 
 
 def open_model(model: Path | str) -> list[SafetensorsFile]:

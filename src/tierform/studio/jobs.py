@@ -41,9 +41,10 @@ class StudioJob:
 class JobQueue:
     """Runs tasks one after the other in a process that is started anew only where it had to be ended."""
 
-    def __init__(self, roots: tuple[str, ...], limit_s: float = LIMIT_S) -> None:
+    def __init__(self, roots: tuple[str, ...], limit_s: float = LIMIT_S, *, behind: bool = False) -> None:
         self._roots = roots
         self._limit_s = limit_s
+        self._behind = behind  # whether the process gives way to others
         self._jobs: dict[str, StudioJob] = {}
         self._waiting: asyncio.Queue[StudioJob] = asyncio.Queue()
         self._running: StudioJob | None = None
@@ -72,7 +73,7 @@ class JobQueue:
         for old in [known for known in self._jobs.values() if known.over][:-KEPT]:
             del self._jobs[old.id]
         self._jobs[job.id] = job
-        job.tell({"event": "queued"})
+        job.tell({"event": "queued", "id": job.id})
         self._waiting.put_nowait(job)
         return job
 
@@ -141,7 +142,8 @@ class JobQueue:
     def _spawn(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=work, args=(theirs, self._roots), daemon=True, name="tierform-studio")
+        given = (theirs, self._roots, self._behind)
+        self._process = context.Process(target=work, args=given, daemon=True, name="tierform-studio")
         self._process.start()
         theirs.close()
 

@@ -25,18 +25,18 @@ def run_content(result: Result, number: int, *, file: str = "", live: bool = Fal
     }
 
 
-def quick_content(result: Result) -> Content:
-    """A run as a what-if shows it, without what takes longest: limits, operators and tables."""
+def moved_content(result: Result) -> Content:
+    """What a moved value changes on the What-if page: its figures, and what each die takes and reaches."""
     return {
-        "id": "now",
-        "name": f"{result.model} on {result.chip}",
-        "file": "",
-        "live": True,
-        "result": {
-            **{key: value for key, value in result.to_dict().items() if key not in _UNUSED},
-            "view": result.quick_view(),
-        },
-        "tables": [],
+        "chip": result.chip,
+        "task": result.task,
+        "latency_s": result.latency_s,
+        "energy_J": result.energy_J,
+        "average_power_W": result.average_power_W,
+        "area_m2": result.area_m2,
+        "thermal": None if result.thermal is None else {"peak_K": result.thermal["peak_K"]},
+        "notes": list(result.notes),
+        "dies": result.quick_view()["dies"],
     }
 
 

@@ -33,10 +33,11 @@ FILES = {
     "series.js": "text/javascript; charset=utf-8",
     "inter.woff2": "font/woff2",
 }
-KINDS = ("simulate", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
+KINDS = ("simulate", "limits", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
 # What takes long has a process of its own, so that a move need not wait, and more time.
-LONG = ("influence", "serve", "fit")
+LONG = ("influence", "limits", "serve", "fit")
 LONGER = 5.0
+EVENTS = "text/event-stream"
 
 
 def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, limit_s: float = 120.0) -> App:
@@ -48,7 +49,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
     except ImportError:
         raise MissingDependency("starlette", "the studio", "studio") from None
     roots = tuple(str((path if path.is_dir() else path.parent).resolve()) for path in paths)
-    queues = {"answers": JobQueue(roots, limit_s), "long": JobQueue(roots, LONGER * limit_s)}
+    queues = {"answers": JobQueue(roots, limit_s), "long": JobQueue(roots, LONGER * limit_s, behind=True)}
     content = json.dumps(_plain(pages(opened, exported=False)), separators=(",", ":")).encode()
 
     @contextlib.asynccontextmanager
@@ -110,29 +111,31 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             return refused(400, "the body is no JSON")
         if not isinstance(task, dict) or task.get("kind") not in KINDS:
             return refused(400, f"a task needs its kind: {', '.join(KINDS)}")
-        asked = {key: task.get(key) for key in ("kind", "job", "vary", "serve", "point")}
+        asked = {key: task[key] for key in ("kind", "job", "vary", "serve", "point", "chips") if key in task}
         if task["kind"] in ("design", "design_chip"):
             file, point = study_file(task.get("study")), task.get("point")
             if file is None or isinstance(point, bool) or not isinstance(point, int):
                 return refused(400, "a design needs a study that is open and the number of its point")
             asked["file"] = str(file)
-        job = queues["long" if task["kind"] in LONG else "answers"].add(asked)
+        queue = queues["long" if task["kind"] in LONG else "answers"]
+        job = queue.add(asked)
         if job is None:
             return refused(429, "too many jobs wait already")
+        if EVENTS in request.headers.get("accept", ""):
+            return following(queue, job, 202)
         return JSONResponse({"id": job.id}, 202)
 
-    async def events(request: Request) -> Response:
-        known = found(request)
-        if known is None:
-            return refused(404, "no such job")
-        queue, job = known
-
+    def following(queue: JobQueue, job: StudioJob, status: int = 200) -> Response:
         async def told() -> AsyncIterator[str]:
             async for event in queue.events(job):
                 kind = event["event"]
                 yield f"event: {kind}\ndata: {json.dumps(_plain(event), separators=(',', ':'))}\n\n"
 
-        return StreamingResponse(told(), media_type="text/event-stream")
+        return StreamingResponse(told(), status, media_type=EVENTS)
+
+    async def events(request: Request) -> Response:
+        known = found(request)
+        return refused(404, "no such job") if known is None else following(*known)
 
     async def stop(request: Request) -> Response:
         known = found(request)

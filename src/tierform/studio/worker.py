@@ -17,11 +17,14 @@ from tierform.errors import Problem, TierformError
 
 Content = dict[str, Any]
 Tell = Callable[[Content], None]
+MOST_CHIPS = 64  # over which Fit splits a task
 _PATHS = ("model", "chip", "runtime", "mapping")
 
 
-def work(pipe: Connection, roots: tuple[str, ...]) -> None:
-    """Answer tasks until the pipe is closed."""
+def work(pipe: Connection, roots: tuple[str, ...], behind: bool = False) -> None:
+    """Answer tasks until the pipe is closed; `behind` others where the system lets a process say so."""
+    if behind and hasattr(os, "nice"):
+        os.nice(10)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     _warm()
@@ -57,12 +60,28 @@ def _told(problems: Any) -> list[Content]:
 
 # -- jobs ----------------------------------------------------------------------------------------------------------
 def _simulate(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
-    """A job as it is asked, with the chip varied; the answer is a run as the pages take it."""
-    from tierform.studio.runs import quick_content
+    """A job as it is asked, with the chip varied; the answer is what a moved value changes."""
+    from tierform.studio.runs import moved_content
 
+    tell({"event": "figures", "figures": moved_content(_simulated(task, roots))})
+
+
+def _limits(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """What limits a job: it takes longer than the job itself, so a page asks when nothing moves any more."""
+    tell({"event": "limits", "limits": _simulated(task, roots).view()["limits"]})
+
+
+_last: list[tuple[Content, Any]] = []  # the task that was simulated last, and its result
+
+
+def _simulated(task: Content, roots: tuple[str, ...]) -> Any:
+    """The result of a task's job; that of the last one is at hand."""
+    asked = {key: task.get(key) for key in ("job", "vary")}
+    if _last and _last[0][0] == asked:
+        return _last[0][1]
     result = _job(task, roots).simulate()
-    tell({"event": "result", "run": quick_content(result)})
-    tell({"event": "limits", "limits": result.view()["limits"]})
+    _last[:] = [(asked, result)]
+    return result
 
 
 def _influence(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
@@ -98,9 +117,14 @@ def _written(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
 
 
 def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
-    from tierform.simulation.ways import fits
+    """Every way to do a task on a number of chips, and how the chips may share it."""
+    from tierform.simulation.fit_splits import fits_on
 
-    for found in fits(_job(task, roots)):
+    chips = task.get("chips", 1)
+    if isinstance(chips, bool) or not isinstance(chips, int) or not 1 <= chips <= MOST_CHIPS:
+        what = f"must be a whole number from 1 to {MOST_CHIPS}"
+        raise TierformError([Problem(what, key="chips", value=chips)])
+    for found in fits_on(_job(task, roots), chips):
         tell(found)
 
 
@@ -134,6 +158,7 @@ def _design_chip(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
 
 KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "simulate": _simulate,
+    "limits": _limits,
     "influence": _influence,
     "constants": _listed,
     "chip": _written,

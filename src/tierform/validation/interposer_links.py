@@ -10,6 +10,7 @@ import csv
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -18,7 +19,7 @@ from tierform.files import read_text
 from tierform.network import AnalyticNetwork
 from tierform.network.topology import INTERPOSER
 from tierform.simulation.package_network import network_of
-from tierform.validation.ledger import Point, Tolerance
+from tierform.validation.ledger import Evidence, Point, Tolerance
 
 CHIP = "atleus-2.5d"
 _FITTED = Tolerance(relative=0.01)
@@ -59,6 +60,6 @@ def interposer_links(path: Path) -> Iterator[Point]:
                 ours=float(ours),
                 tolerance=_FITTED if row["fitted"] == "1" else None,
                 source=row["source"],
-                evidence=row["evidence"],
+                evidence=cast(Evidence, row["evidence"]),
                 fitted=row["fitted"] == "1",
             )

@@ -10,6 +10,8 @@ Single rows are shown for information; what passes or fails is the median of |ou
 of its rows against its bar.  A group whose bar is not reached is shown with it, the remarks say why, and it is held to
 the error that was last recorded for it (column `recorded`, with half a point for rounding): it may not get worse.
 The best error of another tool on the same rows stands beside ours where one was run.
+
+A JSON file of ``benchmarks/device.py`` in the folder's place: see :mod:`tierform.validation.measured_device`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tierform.errors import Problem, TierformError, fail, nearest
 from tierform.files import read_text
 from tierform.simulation import Result, simulate
 from tierform.validation.ledger import EngineLedger, Point, Tolerance
+from tierform.validation.measured_device import device_ledger
 from tierform.workload import Full, Inference, LastLayers, LoRA, PrecisionPlan, QLoRA, Task, Training, load_model
 from tierform.workload.parallel import Parallelism
 from tierform.workload.split_text import read_parallel
@@ -124,6 +127,8 @@ def _unlisted(name: str) -> Group:
 
 def ledger(folder: Path | None = None) -> EngineLedger:
     """Every row computed anew; see the module's text."""
+    if folder is not None and folder.suffix == ".json":
+        return device_ledger(folder)
     path = _TABLES / "models.csv" if folder is None else folder / "cases.csv"
     rows = _rows(path)
     groups, fitted = _groups(), _fitted()

@@ -20,11 +20,12 @@ from tierform.errors import fail
 from tierform.files import read_text, read_yaml
 from tierform.serving.capacity import capacity
 from tierform.serving.engine import Engine
+from tierform.serving.grid import Grid
 from tierform.serving.measured import load_tables
 from tierform.serving.requests import Requests
 from tierform.serving.serve import serve
 from tierform.serving.service import Service
-from tierform.serving.simulated import Grid, SimulatedOracle
+from tierform.serving.simulated import SimulatedOracle
 from tierform.simulation.runtime import load_runtime
 from tierform.validation.ledger import Point, Tolerance
 from tierform.workload import Model, load_model

@@ -47,6 +47,7 @@ MULTIPLY = 1.0
 DEQUANTIZE = 2.0  # look up the level, multiply by the block's scale
 QUANTIZE = 4.0  # largest magnitude of the token (compare), divide by its scale, round, clip
 GATHER = 0.0  # a copy
+MERGE = 3.0  # partial attention: subtract, weight by the share of the sums of exponentials, subtract
 LOSS = 5.0  # log-softmax over the vocabulary: maximum, subtract, exponential, sum, subtract
 LOSS_BACKWARD = 3.0  # exponential, subtract the one-hot target, scale
 REGRESSION_LOSS = 3.0  # (y - t)^2 summed

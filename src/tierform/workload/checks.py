@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tierform.errors import Problem, TierformError
 from tierform.workload.adapter_methods import GaLore, PromptTuning
+from tierform.workload.context import context_problems
 from tierform.workload.drafts import decoding_problems
 from tierform.workload.methods import optimizer_of
 from tierform.workload.models import Model
@@ -44,7 +45,7 @@ def check_task(model: Model, task: Task, micro_batches: MicroBatches, split: Par
         if task.fused_update:
             problems += _fused_problems(task, micro_batches, split)
         problems += layer_problems(task.recomputation, model.layers + model.decoder_layers)
-    problems += expert_problems(model, split)
+    problems += expert_problems(model, split) + context_problems(model, task, split)
     if isinstance(task, FineTuning):
         problems += [*optimizer_problems(optimizer_of(task), split), *_method_problems(model, task)]
     if problems:
@@ -67,7 +68,7 @@ def _fused_problems(task: FineTuning, micro_batches: MicroBatches, split: Parall
     """A gradient that is used and dropped at once is that of the whole batch, on one chip of the batch."""
     problems = []
     parts = {"gradient_accumulation": task.gradient_accumulation, "micro_batches": micro_batches.training}
-    for key, number in {**parts, "data": split.data, "pipeline": split.pipeline}.items():
+    for key, number in {**parts, "data": split.data, "context": split.context, "pipeline": split.pipeline}.items():
         if number > 1:
             what = "an update in the backward pass needs the gradient of the whole batch at once"
             problems.append(Problem(what, key=key, value=number, fix=f"Set {key} to 1, or leave fused_update out."))

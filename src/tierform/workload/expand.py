@@ -113,7 +113,7 @@ def _inference(
 ) -> Workload:
     model = plan.model
     batch = task.batch // plan.parallelism.data
-    sequence = model.fixed_tokens or task.sequence
+    sequence = (model.fixed_tokens or task.sequence) // plan.parallelism.context
     two = model.kind == "encoder-decoder"
     prompt = Pass(
         (SequenceGroup(batch, 1 if two and not eager else sequence),),
@@ -236,6 +236,7 @@ def _training(plan: Plan, task: FineTuning, parts: int, eager: bool) -> Workload
     sequence = model.fixed_tokens or task.sequence
     if isinstance(task.method, PromptTuning):
         sequence += task.method.tokens
+    sequence //= split.context
     repeat, more = task.gradient_accumulation, 1
     if split.pipeline > 1:
         repeat, more = 1, task.gradient_accumulation
@@ -283,7 +284,7 @@ def _update(
         own = [w for w in weights if w.trainable and w.block == segment.name]
         own += [w for w in copied.get(segment.name, ()) if w.trainable]
         if own:
-            copies = plan.parallelism.data if plan.parallelism.zero else 1
+            copies = plan.parallelism.copies if plan.parallelism.zero else 1
             operators = update_operators(own, optimizer_of(task), plan.precision, copies)
             blocks.append(Block(segment.name, segment.count, operators, segment.kind))
     before, after = reduction_blocks(weights, memory, plan.precision, plan.parallelism)
@@ -324,7 +325,7 @@ def _memory(
 ) -> Memory:
     """What a layer of each block keeps; `laid_out` has the waves of each stage."""
     model, task, split = plan.model, plan.task, plan.parallelism
-    cache = kv_layer_B(model, task, plan.precision, tensor=split.tensor, data=split.data, eager=eager)
+    cache = kv_layer_B(model, task, plan.precision, split, eager=eager)
     workspace: dict[str, int] = {}
     for waves in laid_out:
         for segment in (segment for wave in waves for segment in wave):

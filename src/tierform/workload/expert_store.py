@@ -3,7 +3,9 @@
 `cached` is the share of the experts that stay in the chip's memory, the most popular ones; the others wait in the tier
 behind it and are read from there when a token is sent to them.  `routing` gives the popularity of each expert (any
 positive numbers; their share of all assignments counts), as measured; without it routing is uniform.  Popularity
-changes how many different experts a pass touches, and how often the cache has the one that is needed.
+changes how many different experts a pass touches, and how often the cache has the one that is needed.  `ahead` is the
+share of the missing ones that a predictor names before the router does (Eliseev and Mazur, 2023: the gates of the next
+layer on this layer's hidden state); 0 is no predictor.
 Limits: assignments of a token are drawn independently, and the cache is static: what it holds is not exchanged.
 """
 
@@ -20,16 +22,22 @@ class ExpertStore:
     """How a mixture's experts are kept and used.
 
     `cached` is the share of the experts in the chip's memory; `routing` the popularity of each expert (empty:
-    uniform).
+    uniform); `ahead` the share of the missing ones that is foretold.
     """
 
     cached: float = 1.0
     routing: tuple[float, ...] = ()
+    ahead: float = 0.0
 
     def __post_init__(self) -> None:
-        problems = []
-        if not 0 <= self.cached <= 1:
-            problems.append(Problem("a share from 0 to 1 is needed", key="cached", value=self.cached))
+        problems = [
+            Problem("a share from 0 to 1 is needed", key=key, value=getattr(self, key))
+            for key in ("cached", "ahead")
+            if not 0 <= getattr(self, key) <= 1
+        ]
+        if not problems and self.ahead and self.cached == 1:
+            what, fix = "nothing is fetched where all experts are near", "Say with cached how many of them are near."
+            problems.append(Problem(what, key="ahead", value=self.ahead, fix=fix))
         if self.routing and (min(self.routing) < 0 or not sum(self.routing) > 0):
             problems.append(Problem("popularity is positive", key="routing", value=min(self.routing)))
         if problems:
@@ -42,10 +50,18 @@ class ExpertStore:
         total = fsum(self.routing)
         return tuple(sorted((one / total for one in self.routing), reverse=True))
 
+    def near(self, experts: int) -> int:
+        """Experts of a layer that are kept in the chip's memory."""
+        return int(self.cached * experts + 1e-9)
+
     def hits(self, experts: int) -> float:
         """The share of assignments whose expert is in the chip's memory."""
-        near = int(self.cached * experts)
-        return fsum(self.shares(experts)[:near])
+        return fsum(self.shares(experts)[: self.near(experts)])
+
+    def missed(self, tokens: float, experts: int, per_token: int, near: int) -> float:
+        """Of the different experts that so many tokens use, the share that is not among the `near` most popular."""
+        used = [1.0 - (1.0 - min(1.0, share * per_token)) ** tokens for share in self.shares(experts)]
+        return fsum(used[near:]) / fsum(used)
 
     def touched(self, tokens: int, experts: int, per_token: int) -> int:
         """Expected number of different experts that so many tokens use, at least those of one token."""

@@ -33,7 +33,7 @@ def states_of(
 ) -> Footprint:
     """What one layer with these weights keeps for the whole task, on one of the copies that may share it."""
     own = list(weights)
-    copies = [split.data if split.zero > stage else 1 for stage in range(3)]  # that share states, gradients, weights
+    copies = [split.copies if split.zero > stage else 1 for stage in range(3)]  # that share states, gradients, weights
     parts = {
         "weights": sum(packed_B(kept_numbers(w, copies[2]), w.precision, w.shape[-1]) for w in own if not w.adapter),
         "adapters": sum(packed_B(kept_numbers(w, copies[2]), w.precision, w.shape[-1]) for w in own if w.adapter),
@@ -55,15 +55,16 @@ def states_of(
     return Footprint(**parts)
 
 
-def kv_layer_B(model: Model, task: Task, plan: PrecisionPlan, *, tensor: int = 1, data: int = 1, eager: bool) -> int:
+def kv_layer_B(model: Model, task: Task, plan: PrecisionPlan, split: Parallelism = ALONE, *, eager: bool) -> int:
     """Bytes of one decoder layer's cache on one chip when the task ends.
 
     Per token 2 * kv_heads * head_dim values, of which a chip has its heads, at least one; latent attention keeps
     kv_lora_rank + qk_rope_head_dim (DeepSeek-V2, 2024), on every chip; a sliding window keeps no more than its width,
     a policy no more than it says;
-    an encoder-decoder also keeps the keys and values of its cross-attention.
+    an encoder-decoder also keeps the keys and values of its cross-attention.  Chips that share a sequence's tokens
+    keep those of their own.
     """
-    values = 2 * max(1, model.kv_heads // tensor) * model.head_dim
+    values = 2 * max(1, model.kv_heads // split.tensor) * model.head_dim
     if model.latent_attention:
         values = model.kv_lora_rank + model.qk_rope_head_dim
     window = model.sliding_window if not eager else 0
@@ -76,7 +77,7 @@ def kv_layer_B(model: Model, task: Task, plan: PrecisionPlan, *, tensor: int = 1
             near = -(
                 -(len(model.local_layers) * near + (model.layers - len(model.local_layers)) * length) // model.layers
             )
-        tokens += sequences // data * near
+        tokens += sequences // split.data * -(-near // split.context)
     return packed_B(tokens * values, plan.kv_cache, model.head_dim)
 
 

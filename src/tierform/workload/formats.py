@@ -174,10 +174,13 @@ def element(name: str) -> str:
     return format_of(name).element
 
 
-def resolved(name: str, part: str, target: str | None, model: Model) -> str:
-    """The format of one matrix of a model: of a mixture its block there, of a sparse model with its zeros."""
-    found = _in_mixture(name, part, target, model)
-    sparse = model.sparsity and target is not None and part in ("attention", "ffn")
+def resolved(name: str, part: str, target: str | None, model: Model, own: tuple[tuple[str, str], ...] = ()) -> str:
+    """The format of one matrix of a model: of a mixture its block there, of a sparse model with its zeros.
+
+    `own` are the formats of this layer's matrices, where each has its own.
+    """
+    found = next((form for matrix, form in own if matrix == target), None) or _in_mixture(name, part, target, model)
+    sparse = model.sparsity and target is not None and part in ("attention", "ffn") and "@" not in found
     return f"{found}@{model.sparsity}" if sparse else found
 
 

@@ -29,6 +29,7 @@ from tierform.workload.ops import (
     score_tokens,
 )
 from tierform.workload.ops.collective import gather_features
+from tierform.workload.ops.ring import ring_attention
 from tierform.workload.tape import Product, Tape, Value
 from tierform.workload.task import SequenceGroup
 
@@ -172,6 +173,15 @@ def attention(
             _cache(tape, f"{name}.{which}", core, value) if group.past else rows_of(p, value, group)
             for which, value in (("k", k), ("v", v))
         )
+        if tape.context > 1:
+            shape = (group.sequences * group.new, core.heads * hd)
+            dropped = model.attention_dropout
+            results.append(
+                ring_attention(
+                    tape, q, keys, values, core, name, shape=shape, masked=masked, dropout_probability=dropped
+                )
+            )
+            continue
         results.append(
             attention_core(
                 tape,

@@ -13,6 +13,7 @@ from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
 from tierform.workload.graph import Block, Weight
 from tierform.workload.layers import Pass, Section, Streams
+from tierform.workload.matrix_formats import LayerFormats
 from tierform.workload.memory import BlockKind
 from tierform.workload.methods import learning
 from tierform.workload.models import Model
@@ -24,7 +25,7 @@ from tierform.workload.reverse import Reverse, kept_and_recomputed, log_sum_exp_
 from tierform.workload.spread import Spread
 from tierform.workload.tape import Entry, Formats, Learning, Parameter, Tape, Value
 from tierform.workload.task import FineTuning, Task
-from tierform.workload.tensor_formats import formats_of
+from tierform.workload.tensor_formats import formats_of, own_formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +158,8 @@ def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
 
 def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list[EqualLayers]:
     """These sections as runs of equal layers."""
-    formats = formats_of(plan.precision, p.training, plan.model)
+    own = own_formats(plan.precision, p.training, plan.model)
+    formats: dict[LayerFormats, Formats] = {}
     total = sum(section.count for section in sections if section.start is not None)
     cache: dict[object, Layout] = {}
     chain: list[tuple[Section, int, Layout]] = []
@@ -170,12 +172,15 @@ def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list
                 part = section.start + index
             rule = learning(plan.task, plan.model, part, total)
             missing = left_out(plan.model, part)
-            if known is None or known[1] is not streams or known[0] != (rule, missing):
-                key = (section.name, rule, missing, tuple((n, v.grad) for n, v in streams.items()))
+            single = own.of_layer(part) if own is not None else ()
+            if known is None or known[1] is not streams or known[0] != (rule, missing, single):
+                key = (section.name, rule, missing, single, tuple((n, v.grad) for n, v in streams.items()))
                 if key not in cache:
-                    tape = _tape(plan, formats, rule, p, missing)
+                    if single not in formats:
+                        formats[single] = formats_of(plan.precision, p.training, plan.model, single)
+                    tape = _tape(plan, formats[single], rule, p, missing)
                     cache[key] = _layout(plan, section, streams, tape, p)
-                known = (rule, missing), streams, cache[key]
+                known = (rule, missing, single), streams, cache[key]
             chain.append((section, index, known[2]))
             streams = known[2].leaving
     _keep_streams(chain)
@@ -190,6 +195,7 @@ def _tape(plan: Plan, formats: Formats, rule: Learning, p: Pass, left_out: froze
         p.training,
         tensor=split.tensor,
         sequence=split.sequence,
+        context=split.context,
         spread=Spread.of(split),
         left_out=left_out,
     )

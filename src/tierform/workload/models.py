@@ -18,7 +18,9 @@ from tierform.workload import reduced
 
 if TYPE_CHECKING:
     from tierform.workload.config import Config
+    from tierform.workload.matrix_formats import MatrixFormats
 
+PLAN_FILE = "compression-plan.json"  # what `tierform compress` writes beside config.json
 HEADS = (
     "none",
     "causal-lm",
@@ -40,8 +42,8 @@ class Model:
     `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
     fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts, `local_layers` those
     that alone have the sliding window (all have it where none is listed); `weights_format` and `inputs_format` are of a
-    quantized checkpoint.  A model with a `folder` is traced.  The
-    dropouts act in training only.  What a reduced model lacks: `tierform.workload.reduced`.
+    quantized checkpoint, `matrix_formats` of each of its matrices where they differ.  A model with a `folder` is
+    traced.  The dropouts act in training only.  What a reduced model lacks: `tierform.workload.reduced`.
     """
 
     name: str
@@ -109,6 +111,7 @@ class Model:
     head_bias: bool = False
     weights_format: str = ""
     inputs_format: str = ""
+    matrix_formats: MatrixFormats | None = None
     without_attention: tuple[int, ...] = ()
     without_ffn: tuple[int, ...] = ()
     sparsity: str = ""
@@ -174,7 +177,7 @@ class Model:
 
 
 def load_model(name_or_path: str | Path) -> Model:
-    """The model of a library name, of a local folder with ``config.json`` (or that file), or of a Hub id.
+    """The model of a library name, a local folder with ``config.json`` (or that file), a GGUF file, or a Hub id.
 
     Raises TierformError for an unknown name, an unsupported ``model_type``, or impossible sizes (all at once).
     """
@@ -188,15 +191,22 @@ def load_model(name_or_path: str | Path) -> Model:
         fail("no model and no file has so long a name", value=text[:60])
     if path.is_dir() or path.suffix in (".json", ".yaml", ".yml"):
         return _from_path(path)
+    if path.suffix == ".gguf" or _is_gguf(path):
+        if not path.is_file():
+            fail("no such file", value=text, fix="Give the path of a GGUF file.")
+        from tierform.workload.matrix_formats import gguf_model
+
+        return gguf_model(path)
     if text.count("/") == 1 and not text.startswith(("/", ".", "~")):
         return _from_hub(text)
     if "/" in text or text.startswith("~"):
-        fail("no such folder", value=text, fix="Give a folder that holds a config.json, a library name or a Hub id.")
+        fix = "Give a folder that holds a config.json, a GGUF file, a library name or a Hub id."
+        fail("no such folder", value=text, fix=fix)
     return fail(
         "unknown model",
         value=text,
         choices=names,
-        fix="`tierform list models` shows them; a folder with config.json or a Hub id also works.",
+        fix="`tierform list models` shows them; a folder with config.json, a GGUF file or a Hub id also works.",
     )
 
 
@@ -232,7 +242,22 @@ def _from_path(path: Path) -> Model:
         from tierform.workload.tracing.folder import traced_model
 
         return traced_model(file.parent)
-    return _read(config, name)
+    model = _read(config, name)
+    plan = file.parent / PLAN_FILE
+    if file.name != "config.json" or not plan.is_file():
+        return model
+    from tierform.workload.matrix_formats import with_plan_file
+
+    return with_plan_file(model, plan)
+
+
+def _is_gguf(path: Path) -> bool:
+    from tierform.gguf import is_gguf
+
+    try:
+        return is_gguf(path)
+    except OSError:
+        return False
 
 
 def _must_be_traced(model_type: object) -> bool:

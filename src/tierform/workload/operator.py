@@ -136,10 +136,10 @@ class Operator:
     `after` names the operators of the same block that must end first; an empty tuple means the block's input.
     `part` is one of embedding, attention, ffn, normalization, adapter, head, optimizer, other.
     `weight` names the parameter the operator uses, so that forward and backward share its place in crossbars;
-    a collective names its `collective` (all_reduce, all_gather, reduce_scatter) among so many `participants`, which
-    are the chips of a tensor group, with `copies` those of the model's copies that do the same, or with a `weight` the
-    pipeline groups that hold copies of it; one that is `ahead` takes nothing from its layer or the one before: it may
-    begin with the layer before, and what uses weights waits for it.
+    a collective names its `collective` (all_reduce, all_gather, reduce_scatter, all_to_all, ring) among so many
+    `participants`, which are the chips of a tensor group, with `copies` those of the model's copies that do the same,
+    or with a `weight` the pipeline groups that hold copies of it; one that is `ahead` takes nothing from its layer or
+    the one before: it may begin with the layer before, and what uses weights waits for it.
     `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
     core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
     `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on

@@ -9,6 +9,9 @@
 - Pipeline parallelism over p groups: each has a consecutive part of the layers and sends its results on.  Interleaved
   (Narayanan et al., SC 2021): each group has m shorter parts that lie p parts apart, so that the pipeline fills m times
   as fast and sends m times as often.
+- Context parallelism over c chips (ring attention: Liu, Zaharia, Abbeel, ICLR 2024): each has a part of every
+  sequence's tokens; keys and values go round the ring, see :mod:`tierform.workload.ops.ring`.  Weights and their
+  gradients are those of further copies.
 - Data parallelism over d copies: each has a part of the batch; gradients are all-reduced before the update.
 - Sharded states beside it (ZeRO, Rajbhandari et al., SC 2020), see :mod:`tierform.workload.sharding`: each copy keeps
   its d-th part of the optimizer's states (1), of the gradients, too (2), of the weights, too (3, FSDP).
@@ -39,7 +42,7 @@ def _check(owner: object, *names: str) -> None:
 
 
 # Fields that came later: they are left out of descriptions and hashes where they are not used.
-_LATER = ("zero", "interleave", "overlap", "expert", "imbalance", "capacity")
+_LATER = ("zero", "interleave", "overlap", "expert", "imbalance", "capacity", "context")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -50,7 +53,7 @@ class Parallelism:
     `pipeline` so many parts of the layers; `overlap` reduces the gradients of each layer beside the backward pass of
     the layers before it, in the last pass before the update.  `expert` chips share the experts of a layer, see
     :mod:`tierform.workload.spread`: `imbalance` is the busiest chip's rows over the mean, `capacity` (0: none) the
-    factor of each expert's padded buffer.
+    factor of each expert's padded buffer.  `context` chips share the tokens of each sequence (ring attention).
     """
 
     tensor: int = 1
@@ -63,9 +66,10 @@ class Parallelism:
     expert: int = 1
     imbalance: float = 1.0
     capacity: float = 0.0
+    context: int = 1
 
     def __post_init__(self) -> None:
-        _check(self, "tensor", "pipeline", "data", "interleave", "expert")
+        _check(self, "tensor", "pipeline", "data", "interleave", "expert", "context")
         problems = self._expert_problems()
         if isinstance(self.zero, bool) or self.zero not in (0, 1, 2, 3):
             problems.append(Problem("must be 0, 1, 2 or 3", key="zero", value=self.zero))
@@ -78,10 +82,10 @@ class Parallelism:
                     fix="Give tensor=2 or more with it.",
                 )
             )
-        if self.zero and self.data == 1:
+        if self.zero and self.copies == 1:
             problems.append(
                 Problem(
-                    "states are sharded over the copies of data parallelism; there is one",
+                    "states are sharded over the copies of data and context parallelism; there is one",
                     key="zero",
                     value=self.zero,
                     fix="Give data=2 or more with it.",
@@ -96,10 +100,10 @@ class Parallelism:
                     fix="Give pipeline=2 or more with it.",
                 )
             )
-        if self.overlap and self.data == 1:
+        if self.overlap and self.copies == 1:
             problems.append(
                 Problem(
-                    "gradients are reduced over the copies of data parallelism; there is one",
+                    "gradients are reduced over the copies of data and context parallelism; there is one",
                     key="overlap",
                     value=self.overlap,
                     fix="Give data=2 or more with it.",
@@ -131,7 +135,12 @@ class Parallelism:
     @property
     def chips(self) -> int:
         """Chips in all."""
-        return self.tensor * self.pipeline * self.data
+        return self.tensor * self.pipeline * self.copies
+
+    @property
+    def copies(self) -> int:
+        """Chips that have the same weights: the copies of `data`, each of `context` chips."""
+        return self.data * self.context
 
     @property
     def parts(self) -> int:

@@ -90,12 +90,12 @@ def quantized(task: Task, model: Model) -> Task:
     plan: PrecisionPlan = resolved_precision(task)
     if bits(plan.weights) < 16:
         return task
-    wide = plan.weights
+    wide, own = plan.weights, model.matrix_formats
     made = replace(
         plan,
         weights=model.weights_format,
-        embedding_weights=plan.embedding_weights or wide,
-        head_weights=plan.head_weights or wide,
+        embedding_weights=plan.embedding_weights or (own.embedding if own else "") or wide,
+        head_weights=plan.head_weights or (own.head if own else "") or wide,
         matmul_inputs=plan.matmul_inputs or model.inputs_format or None,
     )
     return replace(task, precision=made)

@@ -104,6 +104,7 @@ def without(model: Model, *, attention: str = "", ffn: str = "", layers: str = "
     return replace(
         model,
         layers=len(left),
+        matrix_formats=None if model.matrix_formats is None else model.matrix_formats.kept(left),
         dense_layers=renumbered(set(model.dense_layers)),
         without_attention=renumbered(skipped["attention"]),
         without_ffn=renumbered(skipped["ffn"]),

@@ -36,30 +36,30 @@ def reduction_blocks(
         return max(sum(kept_numbers(w, copies) * group[w.block] for w in chosen) for group in groups)
 
     before, after = [], []
-    partial = largest([w for w in learned if w.partial], split.data if split.zero > 1 else 1)
+    partial = largest([w for w in learned if w.partial], split.copies if split.zero > 1 else 1)
     form = plan.weight_gradients
     if partial:
         made = gradient_reduction("gradients.partial", partial, form, split.tensor, copies=False)
         before.append(Block("gradients", 1, (made,), BlockKind.GRADIENTS))
-    if learned and split.data > 1 and split.zero < 2 and not split.overlap:
-        number = largest(learned, split.data) * split.data if split.zero else largest(learned, 1)
-        made = gradient_reduction("gradients", number, form, split.data, copies=True, scattered=split.zero == 1)
+    if learned and split.copies > 1 and split.zero < 2 and not split.overlap:
+        number = largest(learned, split.copies) * split.copies if split.zero else largest(learned, 1)
+        made = gradient_reduction("gradients", number, form, split.copies, copies=True, scattered=split.zero == 1)
         name = "gradients.copies" if before else "gradients"
         before.append(Block(name, 1, (made,), BlockKind.GRADIENTS))
     tied = _tied(weights, memory, split)
     for w, number in tied:
-        kept = kept_numbers(w, split.data if split.zero > 1 else 1)
+        kept = kept_numbers(w, split.copies if split.zero > 1 else 1)
         made = gradient_reduction(f"gradients.{w.name}", kept, form, number, copies=False, weight=w.name)
         before.append(Block(f"gradients.{w.name}", 1, (made,), BlockKind.GRADIENTS))
-    if spread and split.data > spread[0].spread:  # each expert stands on some of the copies
+    if spread and split.copies > spread[0].spread:  # each expert stands on some of the copies
         made = gradient_reduction(
-            "gradients.experts", largest(spread, 1), form, split.data // spread[0].spread, copies=True
+            "gradients.experts", largest(spread, 1), form, split.copies // spread[0].spread, copies=True
         )
         before.append(Block("gradients.experts" if before else "gradients", 1, (made,), BlockKind.GRADIENTS))
     if split.zero in (1, 2):
-        most = max(groups, key=lambda group: sum(kept_numbers(w, split.data) * group[w.block] for w in learned))
+        most = max(groups, key=lambda group: sum(kept_numbers(w, split.copies) * group[w.block] for w in learned))
         own = [replace(w, groups=w.groups * most[w.block]) for w in learned if most[w.block]]
-        after.append(Block("weights", 1, gathers_of(own, split.data, Phase.UPDATE), BlockKind.GRADIENTS))
+        after.append(Block("weights", 1, gathers_of(own, split.copies, Phase.UPDATE), BlockKind.GRADIENTS))
     return tuple(before), tuple(after)
 
 

@@ -234,17 +234,20 @@ def _wanted(tape: Tape, fused: bool) -> dict[int, Value]:
         for value in step.saved:
             core = step.operator.attention if step.operator else None
             if value.scores and core is not None:
-                end = ends[core]
-                wanted.setdefault(id(end.output.memory), end.output.memory)
+                end = tape.merged.get(core.number, ends[core].output).memory
+                wanted.setdefault(id(end), end)
             else:
                 wanted.setdefault(id(value.memory), value.memory)
     return wanted
 
 
 def log_sum_exp_B(tape: Tape) -> int:
-    """Bytes of one fp32 number for each row of scores of every core that needs a backward pass."""
+    """Bytes of one fp32 number for each row of scores of every core that needs a backward pass.
+
+    Cores whose results are merged have one number for each row together.
+    """
     rows = {
-        step.operator.attention: prod(step.output.shape[:-1])
+        id(tape.merged.get(step.operator.attention.number, step)): prod(step.output.shape[:-1])
         for step in tape.steps
         if step.operator and step.operator.attention and step.operator.kind is Kind.SOFTMAX and step.saved
     }

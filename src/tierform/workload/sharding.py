@@ -44,7 +44,7 @@ def with_gathers(block: Block, weights: Iterable[Weight], split: Parallelism, ph
     if split.zero < 3 or (phase is Phase.BACKWARD and block.kind is not BlockKind.LAYER):
         return block
     own = [w for w in weights if w.block == block.name]
-    gathers = tuple(replace(made, ahead=True) for made in gathers_of(own, split.data, phase))
+    gathers = tuple(replace(made, ahead=True) for made in gathers_of(own, split.copies, phase))
     if not gathers or not block.operators:
         return block
     more = len(gathers)
@@ -81,11 +81,11 @@ def with_scatter(
     own = [w for w in weights if w.block == block.name and w.trainable]
     if split.zero < 2 or not own or not block.operators:
         return block
-    number = sum(kept_numbers(w, split.data) for w in own)
-    whole = Operand("gradients", (number * split.data,), plan.weight_gradients, Role.GRADIENT, trainable=True)
+    number = sum(kept_numbers(w, split.copies) for w in own)
+    whole = Operand("gradients", (number * split.copies,), plan.weight_gradients, Role.GRADIENT, trainable=True)
     part = Operand("gradients.shard", (number,), plan.weight_gradients, Role.GRADIENT, trainable=True)
     waits = _makers(block)
-    scatter = _collective("gradients", "reduce_scatter", (whole,), (part,), Phase.BACKWARD, split.data, after=waits)
+    scatter = _collective("gradients", "reduce_scatter", (whole,), (part,), Phase.BACKWARD, split.copies, after=waits)
     added: tuple[Operator, ...] = (scatter,)
     if accumulate:
         total = replace(part, name="gradients.sum")
@@ -109,11 +109,11 @@ def with_reduction(block: Block, weights: Iterable[Weight], plan: PrecisionPlan,
     own = [w for w in weights if w.block == block.name and w.trainable]
     if not split.overlap or split.zero > 1 or not own or not block.operators:
         return block
-    copies = split.data if split.zero else 1
+    copies = split.copies if split.zero else 1
     number = sum(kept_numbers(w, copies) for w in own)
     whole = Operand("gradients", (number * copies,), plan.weight_gradients, Role.GRADIENT, trainable=True)
     kind, kept = ("reduce_scatter", replace(whole, shape=(number,))) if split.zero else ("all_reduce", whole)
-    made = _collective("gradients", kind, (whole,), (kept,), Phase.BACKWARD, split.data, after=_makers(block))
+    made = _collective("gradients", kind, (whole,), (kept,), Phase.BACKWARD, split.copies, after=_makers(block))
     return replace(block, operators=(*block.operators, made), output=block.output % len(block.operators))
 
 
@@ -170,12 +170,16 @@ def _collective(
 
 def gathered_B(weights: Iterable[Weight], split: Parallelism) -> int:
     """Bytes of one layer's weights while they are whole."""
-    return sum(_bytes(kept_numbers(w, split.data) * split.data, w.precision) for w in weights) if split.zero == 3 else 0
+    return (
+        sum(_bytes(kept_numbers(w, split.copies) * split.copies, w.precision) for w in weights)
+        if split.zero == 3
+        else 0
+    )
 
 
 def unscattered_B(weights: Iterable[Weight], plan: PrecisionPlan, split: Parallelism) -> int:
     """Bytes of one layer's gradients before they are scattered."""
-    numbers = sum(kept_numbers(w, split.data) for w in weights if w.trainable) * split.data
+    numbers = sum(kept_numbers(w, split.copies) for w in weights if w.trainable) * split.copies
     return _bytes(numbers, plan.weight_gradients) if split.zero >= 2 else 0
 
 

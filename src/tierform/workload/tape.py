@@ -193,6 +193,7 @@ class Tape:
     training: bool = False
     tensor: int = 1
     sequence: bool = False
+    context: int = 1  # chips that share the tokens of each sequence
     spread: Spread = ONE_CHIP
     left_out: frozenset[str] = frozenset()  # sublayers (attention, ffn) that this layer does not have
     operators: list[Operator] = field(default_factory=list)
@@ -204,6 +205,7 @@ class Tape:
     low: dict[tuple[str, str], Value] = field(default_factory=dict)  # (fused target, input) -> A's result
     narrowed: dict[str, Value] = field(default_factory=dict)  # input of products -> it in their format
     cores: int = 0
+    merged: dict[int, Value] = field(default_factory=dict)  # number of a core -> of what its result is a part
     _group: int = 0
     _groups: int = 0
     _core: Attention | None = None

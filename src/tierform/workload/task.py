@@ -115,7 +115,19 @@ class Inference:
     def __post_init__(self) -> None:
         _check_positive(self, "batch", "sequence")
         _check_positive(self, "decode", minimum=0)
-        _raise(offload_problems(self.offload, OF_INFERENCE))
+        _raise([*offload_problems(self.offload, OF_INFERENCE), *_offloaded_twice(self)])
+
+
+def _offloaded_twice(task: Inference) -> list[Problem]:
+    """What a task sends away whole and in part."""
+    fix, problems = "Give one of the two.", []
+    if task.kv is not None and task.kv.offload and "kv-cache" in task.offload:
+        what = "the whole cache is offloaded, and a share of it, too"
+        problems.append(Problem(what, key="offload", value=task.kv.offload, fix=fix))
+    if task.experts is not None and task.experts.cached < 1 and "weights" in task.offload:
+        what = "all weights are offloaded, and a share of the experts is kept near, too"
+        problems.append(Problem(what, key="cached", value=task.experts.cached, fix=fix))
+    return problems
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
       <h1 class="sentence">{fast.id === lean.id
         ? `${fast.result.chip} is fastest and takes the least energy`
         : `${fast.result.chip} is fastest, ${lean.result.chip} takes the least energy`}</h1>
+      <p class="soft">Changes are against {base.result.chip}. {training(base.result.task) ? 'Each chip runs at its best number of micro-batches.' : ''}</p>
       <div class="scroll" tabIndex={0} role="region" aria-label="Side by side"><table class="grid side">
-        <caption>Changes are against {base.result.chip}. {training(base.result.task) ? 'Each chip runs at its best number of micro-batches.' : ''}</caption>
         <thead><tr><th scope="col" />{runs.map((run) => <th scope="col" class="n"><button type="button" class="link" onClick={() => go('chip', { run: run.id })}>{run.name}</button></th>)}</tr></thead>
         <tbody>
           {rows.map(([name, value, text]) => <tr><th scope="row">{name}</th>{runs.map((run) => { const x = value(run); return <td class="n"><b>{text(x)}</b>{run.id !== base.id && <small>{compared(x, value(base))}</small>}</td> })}</tr>)}

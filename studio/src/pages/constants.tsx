@@ -24,9 +24,9 @@ export function ConstantsPage({ run }: { run: Run }) {
       {influence.size > 0 && <section><h3>What 1 % more changes</h3>
         <div class="scroll" tabIndex={0} role="region" aria-label="Influence"><table class="grid"><thead><tr><th scope="col">Constant</th><th scope="col">Kind</th><th scope="col" class="n">Time</th><th scope="col" class="n">Energy</th></tr></thead>
           <tbody>{[...influence.values()].map((one) => <tr><th scope="row">{one.constant}</th><td>{one.kind}</td><td class="n">{signed(one.latency)}</td><td class="n">{signed(one.energy)}</td></tr>)}</tbody></table></div></section>}
-      <div class="scroll" tabIndex={0} role="region" aria-label="Constants"><table class="grid">
+      <div class="scroll" tabIndex={0} role="region" aria-label="Constants"><table class="grid stacked">
         <thead><tr><th scope="col">Constant</th><th scope="col">Value</th><th scope="col">Kind</th><th scope="col">Source</th><th scope="col">Note</th></tr></thead>
-        <tbody>{shown.map((one) => <tr><th scope="row">{one.subject}</th><td class="keep">{one.value}</td><td><span class={`kind ${one.kind}`}>{one.kind}</span></td><td>{one.source}</td><td>{one.note}</td></tr>)}</tbody>
+        <tbody>{shown.map((one) => <tr><th scope="row">{one.subject}</th><td class={one.value.length < 24 ? 'keep' : ''}>{one.value}</td><td><span class={`kind ${one.kind}`}>{one.kind}</span></td><td>{one.source}</td><td>{one.note}</td></tr>)}</tbody>
       </table></div>
       {!shown.length && <p class="soft">No constant like this.</p>}
       <h2>Sources<span>{run.result.citations.length}</span></h2>

@@ -7,11 +7,11 @@ export function FiguresPage({ run }: { run: Run }) {
       {run.result.notes.length > 0 && <section><h2>Notes</h2><ul class="notes">{run.result.notes.map((note) => <li>{note}</li>)}</ul></section>}
       <div class="tables">
         {run.tables.map((table) => (
-          <section key={table.title}>
+          <section key={table.title} class={(table.rows[0]?.length ?? 0) > 4 ? 'wide' : ''}>
             <h2>{table.title}</h2>
             <div class="scroll" tabIndex={0} role="region" aria-label={table.title}><table class="grid">
               {table.head.some(Boolean) && <thead><tr>{table.head.map((cell, i) => <th scope="col" class={i ? 'n' : ''}>{cell}</th>)}</tr></thead>}
-              <tbody>{table.rows.map((row) => <tr>{row.map((cell, i) => (i ? <td class="n">{cell}</td> : <th scope="row">{cell}</th>))}</tr>)}</tbody>
+              <tbody>{table.rows.map((row) => <tr>{row.map((cell, i) => (i ? <td class={row.length === 2 ? 'n told' : 'n'}>{cell}</td> : <th scope="row">{cell}</th>))}</tr>)}</tbody>
             </table></div>
           </section>
         ))}

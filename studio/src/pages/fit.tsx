@@ -3,7 +3,7 @@ import { useEffect, useState } from 'preact/hooks'
 import { kinds, type Mode } from '../colour'
 import { ask } from '../data'
 import { count, percent, si, title } from '../format'
-import { start, type FitRow } from '../jobs'
+import { start, type FitRow, type SplitRow } from '../jobs'
 import { Field, Problems } from '../parts'
 import { change, useRoute } from '../route'
 import type { Problem, Run } from '../types'
@@ -21,6 +21,7 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
   const value = (name: keyof typeof usual) => params.get(name) ?? usual[name]
   const [library, setLibrary] = useState<{ models: string[]; chips: string[] }>({ models: [], chips: [] })
   const [rows, setRows] = useState<FitRow[]>([])
+  const [splits, setSplits] = useState<SplitRow[]>([])
   const [state, setState] = useState('')
   const [problems, setProblems] = useState<Problem[]>([])
   useEffect(() => { void ask('api/library').then((answer) => answer.json()).then(setLibrary).catch(() => {}) }, [])
@@ -33,12 +34,12 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
       else task.decode = 64
       const chips = Number(value('chips'))
       const asked: Record<string, unknown> = { schema: 'tierform.job/1', model: value('model'), chip: value('chip'), task, thermal: 'none' }
-      if (chips > 1) asked.parallelism = { tensor: chips }
-      setRows([]); setProblems([]); setState('Running')
-      stop = start({ kind: 'fit', job: asked }, (event) => {
+      setRows([]); setSplits([]); setProblems([]); setState('Running')
+      stop = start({ kind: 'fit', job: asked, chips }, (event) => {
+        if (event.event === 'split') setSplits((known) => [...known, event])
         if (event.event === 'fit') setRows((known) => [...known, event])
         if (event.event === 'problem') setProblems(event.problems)
-        if (event.event === 'progress') setState(`Running, ${event.text}`)
+        if (event.event === 'progress') setState(`Running, ${event.done} of ${event.total}: ${event.text}`)
         if (event.event === 'end' || event.event === 'problem' || event.event === 'stopped') setState('')
       })
     }, 150)
@@ -46,7 +47,7 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
     return () => { clearTimeout(timer); stop() }
   }, [key])
   const capacity = rows[0]?.capacity_B ?? 0
-  const needed = (row: FitRow) => PARTS.reduce((sum, [name]) => sum + (row.parts_B[name] ?? 0), 0)
+  const needed = (row: Pick<FitRow, 'parts_B'>) => PARTS.reduce((sum, [name]) => sum + (row.parts_B[name] ?? 0), 0)
   const most = Math.max(capacity * 1.05, ...rows.map(needed), 1)
   const fit = rows.filter((row) => row.latency_s !== undefined)
   const cheapest = fit.filter((row) => row.J_per_token).sort((a, b) => a.J_per_token! - b.J_per_token!)[0]
@@ -56,7 +57,7 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
     <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h1 class="sentence">{rows.length === 0 ? (problems.length ? 'Nothing to tell' : `Does ${value('model')} fit ${value('chip')}?`)
         : fit.length === 0 ? `${value('model')} does not fit ${value('chips') === '1' ? 'one' : value('chips')} ${value('chip')}: ${si(Math.min(...rows.map(needed).filter((x) => x > 0)) - capacity, 'B')} too many at best`
-        : cheapest ? `${title(cheapest.name)} is cheapest: ${si(cheapest.J_per_token!, 'J')} a token` : `${fit.length} of ${rows.length} ways fit`}</h1>
+        : cheapest ? `${title(cheapest.name)} is cheapest: ${si(cheapest.J_per_token!, 'J')} a token${cheapest.split ? `, split ${cheapest.split}` : ''}` : `${fit.length} of ${rows.length} ways fit`}</h1>
       <div class="filters">
         <label>Model <Field type="text" list="models" value={value('model')} onValue={(to) => set('model', to)} /></label><datalist id="models">{library.models.map((name) => <option value={name} />)}</datalist>
         <label>Chip <Field type="text" list="chips" value={value('chip')} onValue={(to) => set('chip', to)} /></label><datalist id="chips">{library.chips.map((name) => <option value={name} />)}</datalist>
@@ -82,9 +83,25 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
       </section>}
       {rows.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label="Ways"><table class="grid">
         <thead><tr><th scope="col">Way</th><th scope="col" class="n">Needs</th><th scope="col" class="n">Largest batch</th><th scope="col" class="n">Time</th><th scope="col" class="n">Tokens</th><th scope="col" class="n">Energy a token</th><th scope="col" class="n">Hours for 1 G tokens</th></tr></thead>
-        <tbody>{[...fit, ...rows.filter((row) => !fit.includes(row))].map((row) => <tr><th scope="row">{title(row.name)}{row.problem && <small>{row.problem}</small>}</th><td class="n">{si(needed(row), 'B')}</td><td class="n">{row.most_batch ? count(row.most_batch) : 'none'}</td>
+        <tbody>{[...fit, ...rows.filter((row) => !fit.includes(row))].map((row) => <tr><th scope="row">{title(row.name)}{row.split && <small>{row.split}</small>}{row.problem && !needed(row) && <small>{row.problem}</small>}</th><td class="n">{si(needed(row), 'B')}</td><td class="n">{row.most_batch ? count(row.most_batch) : 'none'}</td>
           <td class="n">{row.latency_s !== undefined ? si(row.latency_s, 's') : 'does not fit'}</td><td class="n">{row.tokens_per_s ? si(row.tokens_per_s, 'token/s') : ''}</td><td class="n">{row.J_per_token ? si(row.J_per_token, 'J') : ''}</td><td class="n">{row.tokens_per_s ? Number((1e9 / row.tokens_per_s / 3600).toPrecision(3)).toLocaleString('en') : ''}</td></tr>)}</tbody>
       </table></div>}
+      {splits.length > 0 && <SplitTable splits={splits} capacity={capacity || null} needed={needed} />}
     </div>
+  )
+}
+/** How the chips may share the work: what fits by time, then what does not, with the bytes that are missing. */
+function SplitTable({ splits, capacity, needed }: { splits: SplitRow[]; capacity: number | null; needed: (row: SplitRow) => number }) {
+  const order = (row: SplitRow) => (row.latency_s !== undefined ? row.latency_s : needed(row) ? 1e9 + needed(row) : Infinity)
+  const ordered = [...splits].sort((a, b) => order(a) - order(b))
+  const fit = splits.filter((row) => row.latency_s !== undefined).length
+  return (
+    <section><h2>Ways to share the work<span>{count(fit)} of {count(splits.length)} fit; nothing recomputed or offloaded</span></h2>
+      <div class="scroll" tabIndex={0} role="region" aria-label="Splits"><table class="grid">
+        <thead><tr><th scope="col">Way</th><th scope="col" class="n">Data</th><th scope="col" class="n">Tensor</th><th scope="col" class="n">Pipeline</th><th scope="col" class="n">ZeRO</th><th scope="col" class="n">Micro-batches</th><th scope="col" class="n">A chip needs</th><th scope="col" class="n">Time</th><th scope="col" class="n">Tokens</th><th scope="col" class="n">Energy a token</th></tr></thead>
+        <tbody>{ordered.map((row) => <tr key={`${row.name} ${row.data} ${row.tensor} ${row.pipeline} ${row.zero}`}><th scope="row">{title(row.name)}{row.problem && !needed(row) && <small>{row.problem}</small>}</th><td class="n">{row.data}</td><td class="n">{row.tensor}</td><td class="n">{row.pipeline}</td><td class="n">{row.zero || ''}</td><td class="n">{row.micro_batches ?? ''}</td><td class="n">{needed(row) ? si(needed(row), 'B') : ''}</td>
+          <td class={row.latency_s !== undefined ? 'n' : 'n bad'}>{row.latency_s !== undefined ? si(row.latency_s, 's') : needed(row) ? `${capacity ? si(needed(row) - capacity, 'B') : 'bytes'} missing` : 'cannot be'}</td><td class="n">{row.tokens_per_s ? si(row.tokens_per_s, 'token/s') : ''}</td><td class="n">{row.J_per_token ? si(row.J_per_token, 'J') : ''}</td></tr>)}</tbody>
+      </table></div>
+    </section>
   )
 }

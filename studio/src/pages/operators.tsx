@@ -1,5 +1,5 @@
 // Operators: which operation costs most?
-import { useMemo, useState } from 'preact/hooks'
+import { useEffect, useMemo, useState } from 'preact/hooks'
 import type { Mode } from '../colour'
 import { count, percent, si, title } from '../format'
 import { Choice } from '../parts'
@@ -12,12 +12,20 @@ interface Row { key: string; stage: string; block: string; name: string; kind: s
 const plain = (text: string) => text.replace(/\[.*/, '')
 
 /** Blocks, classes and components as a flow; each band is as wide as its share. */
+/** Whether the window is a phone's. */
+function useNarrow(): boolean {
+  const query = useMemo(() => matchMedia('(max-width: 600px)'), [])
+  const [narrow, setNarrow] = useState(query.matches)
+  useEffect(() => { const listener = () => setNarrow(query.matches); query.addEventListener('change', listener); return () => query.removeEventListener('change', listener) }, [])
+  return narrow
+}
 function Flow({ rows, by, mode, all }: { rows: Row[]; by: By; mode: Mode; all: boolean }) {
   const value = (row: Row) => (by === 'time' ? row.busy_s : row.energy_J)
   const columns: ((row: Row) => string)[] = [(row) => (all ? row.stage : plain(row.block)), (row) => row.kind, (row) => row.component]
   const total = rows.reduce((sum, row) => sum + value(row), 0)
+  const wide = useNarrow() ? 340 : 900
   if (!total) return null
-  const high = 260, wide = 900, gap = 6, bar = 10
+  const high = 260, gap = 6, bar = 10
   const nodes = columns.map((of) => {
     const sums = new Map<string, number>()
     for (const row of rows) sums.set(of(row), (sums.get(of(row)) ?? 0) + value(row))
@@ -110,6 +118,9 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
     ['busy_s', 'Busy time', (row) => si(row.busy_s, 's')], ['energy_J', 'Energy', (row) => si(row.energy_J, 'J')],
     ['memory_B', 'From memory', (row) => si(row.memory_B, 'B')], ['network_B', 'Over the network', (row) => si(row.network_B, 'B')],
   ]
+  const measure = by === 'time' ? 'busy_s' : 'energy_J'
+  const greatest = Math.max(0, ...shown.map((row) => row[measure]))
+  const first = shown.filter((row) => row[measure] > 0.995 * greatest)
   const near = find && !shown.length ? rows.map((row) => row.name).filter((name) => [...find.toLowerCase()].filter((c) => name.includes(c)).length >= find.length - 1)[0] : ''
   const csv = () => {
     const lines = [['stage', 'block', 'operator', 'kind', 'component', 'times', 'busy_s', 'energy_J', 'memory_B', 'network_B'].join(','), ...ordered.map((row) => [row.stage, row.block, row.name, row.kind, row.component, row.times, row.busy_s, row.energy_J, row.memory_B, row.network_B].map((cell) => (/[",\n]|^[=+@-]/.test(String(cell)) && typeof cell === 'string' ? `"${cell.replaceAll('"', '""')}"` : cell)).join(','))]
@@ -126,6 +137,7 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
         <label>Find <input type="search" value={find} onInput={(event) => change({ find: event.currentTarget.value || null })} /></label>
         <button type="button" class="act" onClick={csv}>Save as CSV</button>
       </div>
+      {greatest > 0 && <h2 class="lead">{first.length === 1 ? `${first[0]!.name} costs most: ${percent(greatest / total[measure])}` : `${first[0]!.name} and ${first.length - 1} other${first.length > 2 ? 's' : ''} cost most: ${percent(greatest / total[measure])} each`} of the {by === 'time' ? 'busy time' : 'energy'}{stage && ` of ${title(stage).toLowerCase()}`}</h2>}
       <Flow rows={shown} by={by} mode={mode} all={!stage && stages.length > 1} />
       {!shown.length && <p>No operator called “{find}”. {near && <>Near: <button type="button" class="link" onClick={() => change({ find: near })}>{near}</button></>}</p>}
       {shown.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label="Operators"><table class="grid">

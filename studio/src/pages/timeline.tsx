@@ -26,16 +26,25 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
   const [width, setWidth] = useState(900)
   const [at, setAt] = useState<{ piece: number; row: number } | null>(null)
   const [marked, setMarked] = useState<Span | null>(null)
-  const rows = useMemo(() => told.rows.map((row) => {
-    const text = atob(row.share)
-    const share = Float32Array.from(text, (letter) => letter.charCodeAt(0) / 255)
+  const all = useMemo(() => told.rows.map((row) => {
+    const share = shares(row.share)
     const what = new Int16Array(told.pieces)
     let place = 0
     for (let i = 0; i < row.operator.length; i += 2) { what.fill(row.operator[i]!, place, place + row.operator[i + 1]!); place += row.operator[i + 1]! }
     return { ...row, share, what }
   }), [told])
-  const owners = [...new Set(rows.map((row) => row.resource.replace(/:.*/, '')))]
-  const any = useMemo(() => { const found = new Float32Array(told.pieces); for (const row of rows) for (let i = 0; i < told.pieces; i++) found[i] = Math.max(found[i]!, row.share[i]!); return found }, [rows])
+  const names = (name: string) => (params.get(name) ?? '').split('~').filter(Boolean)
+  const hidden = names('hide'), pinned = names('pin')
+  const rows = useMemo(() => [...all.filter((row) => pinned.includes(row.resource)), ...all.filter((row) => !pinned.includes(row.resource) && !hidden.includes(row.resource))], [all, params.get('hide'), params.get('pin')])
+  const turn = (name: 'hide' | 'pin', resource: string) => { const now = names(name), next = now.includes(resource) ? now.filter((one) => one !== resource) : [...now, resource]; change({ [name]: next.join('~') || null }) }
+  // Where each piece of the critical path is spent, as a row of all.
+  const critical = useMemo(() => {
+    const found = new Int16Array(told.pieces).fill(-1), runs = told.critical ?? []
+    for (let i = 0, place = 0; i < runs.length; i += 2) { found.fill(runs[i]!, place, place + runs[i + 1]!); place += runs[i + 1]! }
+    return found
+  }, [told])
+  const owners = [...new Set(all.map((row) => row.resource.replace(/:.*/, '')))]
+  const any = useMemo(() => { if (told.any) return shares(told.any); const found = new Float32Array(told.pieces); for (const row of all) for (let i = 0; i < told.pieces; i++) found[i] = Math.max(found[i]!, row.share[i]!); return found }, [all])
   const show = (next: Span) => {
     const wide = Math.max(0.005, Math.min(1, next.to - next.from))
     const from = Math.max(0, Math.min(1 - wide, next.from))
@@ -78,7 +87,8 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
       for (let i = first; i < last; i += columns) {
         let most = 0
         for (let k = i; k < Math.min(last, i + columns); k++) most = Math.max(most, share[k]!)
-        if (most > 0) { const tall = Math.max(1, most * (ROW - 10)); pen.fillRect(LEFT + (i / told.pieces - span.from) * told.pieces * each, y + ROW - 4 - tall, Math.max(1, each * columns - (each > 4 ? 1 : 0)), tall) }
+        const at = (k: number) => Math.round(LEFT + (k / told.pieces - span.from) * told.pieces * each)
+        if (most > 0) { const tall = Math.max(1, most * (ROW - 10)); pen.fillRect(at(i), y + ROW - 4 - tall, Math.max(1, at(i + columns) - at(i) - (each > 4 ? 1 : 0)), tall) }
       }
     }
     draw(any, TOP, soft)
@@ -89,8 +99,23 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
       pen.fillStyle = ink; pen.fillText(title(row.resource).slice(0, 26), 0, y + 16)
       pen.fillStyle = soft; pen.fillText(`${percent(mean(row.share, first, last))} busy`, 0, y + 30)
     })
+    // The critical path as a line along the foot of the row that each piece is spent on.
+    pen.strokeStyle = pen.fillStyle = style.getPropertyValue('--accent')
+    const place = new Map(rows.map((row, k) => [all.indexOf(row), TOP + ROW * (k + 1) + ROW - 4]))
+    let before: number | undefined
+    for (let i = first; i < last; ) {
+      let next = i + 1
+      while (next < last && critical[next] === critical[i]) next++
+      const y = place.get(critical[i]!), from = LEFT + (i / told.pieces - span.from) * told.pieces * each
+      if (y !== undefined) {
+        pen.fillRect(Math.max(LEFT, from), y - 1, Math.max(1, (next - i) * each), 3)
+        if (before !== undefined && before !== y) { pen.globalAlpha = 0.35; pen.fillRect(Math.max(LEFT, from), Math.min(y, before), 1, Math.abs(y - before)); pen.globalAlpha = 1 }
+        before = y
+      }
+      i = next
+    }
     if (marked) { pen.fillStyle = style.getPropertyValue('--accent'); pen.globalAlpha = 0.18; pen.fillRect(x(marked.from), 18, x(marked.to) - x(marked.from), high); pen.globalAlpha = 1 }
-  }, [rows, width, span.from, span.to, mode, marked])
+  }, [rows, critical, width, span.from, span.to, mode, marked])
   const time = (event: { clientX: number }) => span.from + ((event.clientX - canvas.current!.getBoundingClientRect().left - LEFT) / (width - LEFT - 8)) * (span.to - span.from)
   const keys = (event: KeyboardEvent) => {
     const wide = span.to - span.from
@@ -129,18 +154,21 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
           setAt(t >= 0 && t < 1 && row >= 0 && row < rows.length ? { piece: Math.floor(t * told.pieces), row } : null)
         }}
         onPointerUp={() => { drag.current = null }} onPointerLeave={() => setAt(null)} />
-      <p class="soft small">The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.</p>
+      <p class="soft small">The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.{told.critical && <> The <span class="path">line</span> is the critical path: what each moment waited for.</>}</p>
     </div>
     <aside tabIndex={0} aria-label="The selection">
+      {path.length > 0 && <section><h2>Critical path<span>what the time was spent on</span></h2><table class="bars"><tbody>{path.map(([name, seconds]) => <tr style={{ '--w': `${(100 * seconds) / run.result.latency_s}%` }}><th scope="row">{title(name)}</th><td class="n">{si(seconds, 's')}</td><td class="n soft">{percent(seconds / run.result.latency_s)}</td></tr>)}</tbody></table></section>}
       <section><h2>{marked ? 'Marked span' : 'Shown span'}<span>{si(over.from * end, 's')} to {si(over.to * end, 's')}</span></h2><p class="big">{si((over.to - over.from) * end, 's')}</p>
         {at && <p>{title(rows[at.row]!.resource)}: {percent(rows[at.row]!.share[at.piece]!)} busy at {si((at.piece / told.pieces) * end, 's')}{rows[at.row]!.what[at.piece]! >= 0 && `, mostly ${told.names[rows[at.row]!.what[at.piece]!]}`}</p>}
-        <table class="grid"><thead><tr><th scope="col">Busy</th><th scope="col" class="n">Mean</th><th scope="col" class="n">Most</th><th scope="col" class="n">Sum</th></tr></thead><tbody>
-          {rows.map((row) => <tr><th scope="row">{title(row.resource)}</th><td class="n">{percent(mean(row.share, first, last))}</td><td class="n">{percent(largest(row.share, first, last))}</td><td class="n">{si(mean(row.share, first, last) * (over.to - over.from) * end, 's')}</td></tr>)}</tbody></table></section>
-      {path.length > 0 && <section><h2>Critical path<span>of the whole run</span></h2><table class="bars"><tbody>{path.map(([name, seconds]) => <tr style={{ '--w': `${(100 * seconds) / run.result.latency_s}%` }}><th scope="row">{title(name)}</th><td class="n">{si(seconds, 's')}</td><td class="n soft">{percent(seconds / run.result.latency_s)}</td></tr>)}</tbody></table></section>}
+        <table class="grid"><thead><tr><th scope="col">Busy</th><th scope="col" class="n">Mean</th><th scope="col" class="n">Least</th><th scope="col" class="n">Most</th><th scope="col" class="n">Sum</th></tr></thead><tbody>
+          {rows.map((row) => <tr><th scope="row">{title(row.resource)}<div class="soft small"><button type="button" class="link" aria-pressed={pinned.includes(row.resource)} aria-label={`Pin ${title(row.resource)}`} onClick={() => turn('pin', row.resource)}>{pinned.includes(row.resource) ? 'Unpin' : 'Pin'}</button> · <button type="button" class="link" aria-label={`Hide ${title(row.resource)}`} onClick={() => { if (pinned.includes(row.resource)) turn('pin', row.resource); turn('hide', row.resource) }}>Hide</button></div></th><td class="n">{percent(mean(row.share, first, last))}</td><td class="n">{percent(smallest(row.share, first, last))}</td><td class="n">{percent(largest(row.share, first, last))}</td><td class="n">{si(mean(row.share, first, last) * (over.to - over.from) * end, 's')}</td></tr>)}</tbody></table>
+        {hidden.length > 0 && <p><button type="button" class="link" onClick={() => change({ hide: null })}>Show the hidden {hidden.length === 1 ? 'row' : `${hidden.length} rows`} again</button></p>}</section>
       <section><p class="soft small">Every step on its own: <code>tierform simulate … --trace trace.json</code>, then drop the file in Perfetto. Nothing is sent out.</p></section>
     </aside></div>
   )
 }
 const mean = (values: Float32Array, from: number, to: number) => { let sum = 0; for (let i = from; i < to; i++) sum += values[i]!; return to > from ? sum / (to - from) : 0 }
 const largest = (values: Float32Array, from: number, to: number) => { let most = 0; for (let i = from; i < to; i++) most = Math.max(most, values[i]!); return most }
+const shares = (text: string) => Float32Array.from(atob(text), (letter) => letter.charCodeAt(0) / 255)
+const smallest = (values: Float32Array, from: number, to: number) => { let least = to > from ? 1 : 0; for (let i = from; i < to; i++) least = Math.min(least, values[i]!); return least }
 const nice = (x: number) => { const base = 10 ** Math.floor(Math.log10(x)); return [1, 2, 5, 10].map((f) => f * base).find((f) => f >= x) ?? x }

@@ -1,8 +1,9 @@
 // What-if: what happens if I change this?
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { Answer } from '../answer'
 import { kindOf, type Mode } from '../colour'
 import { area, celsius, change as compared, measure, parts, si } from '../format'
-import { start, type Constant } from '../jobs'
+import { start, type Constant, type Moved } from '../jobs'
 import { Choice, Field, Problems, Unit } from '../parts'
 import { change, useRoute } from '../route'
 import type { Content, Influence, Problem, Run } from '../types'
@@ -18,14 +19,22 @@ const text = (x: number) => String(Number(x.toPrecision(6)))
 /** A value as a chip's file has it: a number with its unit, and no prefix. */
 const written = (value: string, unit: string): string | number => (unit ? `${value} ${unit}` : Number(value))
 
+/** The run with what a move changed; the rest of its view stays that of the run. */
+const moved = (run: Run, { dies, thermal, ...figures }: Moved): Run => ({
+  ...run, live: true,
+  result: { ...run.result, ...figures, thermal: thermal && { hottest_tile: { number: -1 }, within_limits: true, ...run.result.thermal, ...thermal }, view: { ...run.result.view!, dies, limits: null } },
+})
+
 export function WhatIfPage({ run, content, mode }: { run: Run; content: Content; mode: Mode }) {
+  const { params } = useRoute()
   const view = run.result.view!
   if (content.exported || view.job_lacks.length) {
     return (
-      <div class="page" tabIndex={0} role="region" aria-label="The page"><h2>What 1 % more of each constant changes</h2>
-        {view.influence.length ? <Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
-          <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
-      </div>
+      <><Answer run={run} against={null} route={params} />
+        <div class="page" tabIndex={0} role="region" aria-label="The page">
+          {view.influence.length ? <><h2 class="lead">{most(view.influence)}</h2><Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /></> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
+            <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
+        </div></>
     )
   }
   return <Live key={run.id} run={run} mode={mode} />
@@ -69,33 +78,49 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   }
   useEffect(() => { if (!influence.length) search(); return () => searching.current?.() }, [])
 
-  // A move acts on release or Enter; at most one job runs, and the last one asked for waits.
-  const busy = useRef<(() => void) | null>(null), next = useRef(false)
+  // A move acts on release or Enter; at most one job runs, and the last one asked for waits.  What limits is asked for
+  // when nothing moves any more, since that takes longer than a move.
+  const busy = useRef<(() => void) | null>(null), next = useRef(false), rest = useRef(0)
+  const given_ = () => {
+    const units = Object.fromEntries(constants.map((one) => [one.constant, one.unit]))
+    return { job: latest.current.task, vary: Object.fromEntries(Object.entries(latest.current.vary).map(([path, value]) => [path, written(value, units[path] ?? '')])) }
+  }
   const send = () => {
+    clearTimeout(rest.current)
     if (busy.current) { next.current = true; return }
     next.current = false
     const begin = performance.now()
     setRunning(true)
-    const units = Object.fromEntries(constants.map((one) => [one.constant, one.unit]))
-    busy.current = start({ kind: 'simulate', job: latest.current.task, vary: Object.fromEntries(Object.entries(latest.current.vary).map(([path, value]) => [path, written(value, units[path] ?? '')])) }, (event) => {
-      if (event.event === 'result') { setNow(event.run); setProblems([]); setSeconds((performance.now() - begin) / 1000); performance.measure('whatif', { start: begin, end: performance.now() }) }
-      if (event.event === 'limits') setNow((known) => known && { ...known, result: { ...known.result, view: { ...known.result.view!, limits: event.limits } } })
+    busy.current = start({ kind: 'simulate', ...given_() }, (event) => {
+      if (event.event === 'figures') { setNow(moved(run, event.figures)); setProblems([]); setSeconds((performance.now() - begin) / 1000); setRunning(false); performance.measure('whatif', { start: begin, end: performance.now() }) }
       if (event.event === 'problem') setProblems(event.problems)
       if (event.event === 'end' || event.event === 'problem' || event.event === 'stopped') {
         busy.current = null
         setRunning(false)
         if (next.current) send()
+        else if (event.event === 'end') rest.current = window.setTimeout(limits, 300)
       }
     })
   }
-  const latest = useRef({ task, vary })
-  latest.current = { task, vary }
-  useEffect(() => {
+  const looking = useRef(false)
+  const limits = () => {
+    if (looking.current) { rest.current = window.setTimeout(limits, 300); return }
+    looking.current = true
+    const of_ = latest.current.key
+    start({ kind: 'limits', ...given_() }, (event) => {
+      if (event.event === 'limits' && latest.current.key === of_) setNow((known) => known && { ...known, result: { ...known.result, view: { ...known.result.view!, limits: event.limits } } })
+      if (['end', 'problem', 'stopped'].includes(event.event)) looking.current = false
+    })
+  }
+  const latest = useRef({ task, vary, key })
+  latest.current = { task, vary, key }
+  // Before the page is painted: a move waits for no frame.
+  useLayoutEffect(() => {
     if (!changed) { setNow(null); setProblems([]); return }
     if (!constants.length) return
     send()
   }, [key, constants.length > 0])
-  useEffect(() => () => busy.current?.(), [])
+  useEffect(() => () => { busy.current?.(); clearTimeout(rest.current) }, [])
   const stop = () => { next.current = false; busy.current?.(); busy.current = null; setRunning(false) }
   const set = (path: string, value: string | null) => change({ [`v:${path}`]: value })
   const shown = now ?? run
@@ -113,6 +138,8 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   })
   const first = influence.length ? influence.reduce((a, b) => (Math.abs(b[of]) > Math.abs(a[of]) ? b : a)) : null
   const hot = cooled(after) && cooled(before)
+  // Drawn again only where it changes: a move must not wait for a hundred rows.
+  const bars = useMemo(() => <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />, [influence, of, constants, key])
   const follows = changed ? after.notes.filter((note) => !before.notes.includes(note)) : []
   return (
     <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
@@ -122,7 +149,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
         <dl>{rows.map(([name, x, y, a, b]) => <div><dt>{name}</dt><dd>{x}{changed && <small>{a === b ? 'the same' : `${compared(a, b)}, before ${y}`}</small>}</dd></div>)}
           {hot && <div><dt>Hottest</dt><dd>{celsius(after.thermal!.peak_K)}{changed && <small>{(after.thermal!.peak_K - before.thermal!.peak_K >= 0 ? '+' : '−') + Math.abs(after.thermal!.peak_K - before.thermal!.peak_K).toFixed(1)} K</small>}</dd></div>}</dl>
       </div>
-      <p class="soft state" role="status">{running ? <>Running <button type="button" class="link" onClick={stop}>Stop</button></> : changed ? (now ? `${after.view?.limits ? limited(after) : ''} ${seconds ? `Took ${si(seconds, 's', 2)}.` : ''}` : '') : <>Nothing changed yet. Open a bar and move its slider{first && <>, or try: <button type="button" class="link" onClick={() => set(first.constant, text(first.value / 2))}>half the {first.constant}</button></>}.</>}</p>
+      <p class="soft state" role="status">{running ? <>Running <button type="button" class="link" onClick={stop}>Stop</button></> : changed ? (now ? `${after.view?.limits ? limited(after) : 'What limits is looked up.'} ${seconds ? `Took ${si(seconds, 's', 2)}.` : ''}` : '') : <>Nothing changed yet. Open a bar and move its slider{first && <>, or try: <button type="button" class="link" onClick={() => set(first.constant, text(first.value / 2))}>half the {first.constant}</button></>}.</>}</p>
       {problems.length > 0 && <Problems title="Refused" lines={problems.map((problem) => <>{told(problem)}{problem.near && <> Near: {problem.near}.</>}{problem.fix && <div class="soft">{problem.fix}</div>}</>)} />}
       <div class="filters">
         {shape.map(([name, label]) => { const usual = String(run.result.task[name as 'batch'] ?? ''); return <label>{label} <Field type="number" min="1" step="1" value={asked_[name] ?? usual} onValue={(to) => change({ [`q:${name}`]: to === usual || !to ? null : to })} /></label> })}
@@ -131,7 +158,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
         {changed && <button type="button" class="act" onClick={reset}>Reset all</button>}
         {Object.keys(vary).length > 0 && <button type="button" class="act" onClick={write}>Write this chip as YAML</button>}
       </div>
-      <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />
+      {bars}
     </div>
     <aside tabIndex={0} aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
       {follows.length > 0 && <section><h2>What follows<span>by scaling laws</span></h2><ul class="notes">{follows.map((note) => <li key={note}>{note}</li>)}</ul></section>}
@@ -139,6 +166,12 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
         <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(job.chip)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
   )
+}
+
+/** The constant that moves the time most, as a sentence. */
+function most(found: Influence[]): string {
+  const first = found.reduce((a, b) => (Math.abs(b.latency) > Math.abs(a.latency) ? b : a))
+  return `${first.constant} moves the time most: 1 % more of it makes ${Math.abs(first.latency).toFixed(2)} % ${first.latency < 0 ? 'less' : 'more'}`
 }
 
 /** Every constant with the influence of 1 % of it as a bar that opens into its control. */
@@ -195,11 +228,11 @@ function Control({ one, value, onChange }: { one: Constant; value: string | unde
 function Small({ before, after, mode }: { before: Run; after: Run; mode: Mode }) {
   const a = before.result.view!, b = after.result.view!
   if (a.tiles.die.length === 1) return <p class="soft">One tile: this chip has no floor plan.</p>
-  const same = a.tiles.die.length === b.tiles.die.length
-  const power = (view: typeof a) => view.dies.map((_, k) => view.tiles.die.reduce((sum, die, i) => (die === k ? sum + view.tiles.power_W.dynamic[i]! + view.tiles.power_W.leakage[i]! : sum), 0))
+  const same = a.dies.length === b.dies.length
+  const power = (view: typeof a) => view.dies.map((die) => die.power_W ?? NaN)
   const [pa, pb] = [power(a), power(b)]
   return (
     <table class="kv"><thead><tr><th scope="col">Die</th><th scope="col" class="n">Power</th><th scope="col" class="n">Peak</th></tr></thead><tbody>{b.dies.slice().reverse().map((die) => { const k = b.dies.indexOf(die), kind = kindOf(b.components[die.holds[0]?.[0] ?? '']?.type ?? ''); return (
-      <tr><th scope="row"><i class="swatch" style={{ background: kind[mode] }} aria-hidden="true" />{die.name}</th><td>{si(pb[k]!, 'W')}<div class="soft small">{same && pa[k] !== pb[k] ? compared(pb[k]!, pa[k]!) : ''}</div></td><td>{die.peak_K !== null ? celsius(die.peak_K) : '–'}<div class="soft small">{same && die.peak_K !== null && a.dies[k]!.peak_K !== null && Math.abs(die.peak_K - a.dies[k]!.peak_K!) > 0.05 ? `${die.peak_K > a.dies[k]!.peak_K! ? '+' : '−'}${Math.abs(die.peak_K - a.dies[k]!.peak_K!).toFixed(1)} K` : ''}</div></td></tr>) })}</tbody></table>
+      <tr><th scope="row"><i class="swatch" style={{ background: kind[mode] }} aria-hidden="true" />{die.name}</th><td>{si(pb[k]!, 'W')}<div class="soft small">{same && Number.isFinite(pa[k]!) && pa[k] !== pb[k] ? compared(pb[k]!, pa[k]!) : ''}</div></td><td>{die.peak_K !== null ? celsius(die.peak_K) : '–'}<div class="soft small">{same && die.peak_K !== null && a.dies[k]!.peak_K !== null && Math.abs(die.peak_K - a.dies[k]!.peak_K!) > 0.05 ? `${die.peak_K > a.dies[k]!.peak_K! ? '+' : '−'}${Math.abs(die.peak_K - a.dies[k]!.peak_K!).toFixed(1)} K` : ''}</div></td></tr>) })}</tbody></table>
   )
 }

@@ -2,18 +2,20 @@
 
 The result is a component of type ``gpu`` (a CPU is described in the same terms: its threads stand for multiprocessors,
 its last-level cache for the L2).  Attention is left to separate products and softmax: its fused kernels are not
-measured here.  Energies are not measured: they follow from a board power that the user gives or that is assumed.
+measured here.  Energies come from a file of ``benchmarks/device.py`` that has them; else they follow from a board power
+that the user gives or that is assumed.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from tierform.chip.gpu.device_file import Energies
 from tierform.chip.gpu.fit import Fit, fit_products
 from tierform.chip.gpu.gemm import FITTED
 from tierform.chip.gpu.measure import FEW_ROWS, WIDTH, Device
@@ -66,6 +68,7 @@ class Calibration:
     fitted_rows: int
     held_out_rows: int
     held_out_shapes: tuple[tuple[int, ...], ...] = ()
+    energies: Energies | None = None
 
     def evidence(self, parameter: str) -> str:
         """Kind and source of a parameter, as a file says them."""
@@ -101,8 +104,20 @@ class Calibration:
         return f"Do not rely on this calibration: {what}{told}. Measure again on an idle machine, with --threads 1."
 
 
-def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Calibration:
-    """Fit the product model to the device's samples; TierformError when they are too few."""
+def calibrate(
+    device: Device,
+    samples: Sequence[Sample],
+    *,
+    seed: int = 0,
+    weights_in_turn: float | None = None,
+    energies: Energies | None = None,
+) -> Calibration:
+    """Fit the product model to the device's samples; TierformError when they are too few.
+
+    `weights_in_turn`: with how many the samples were timed; one on a GPU, more than caches hold on a processor when
+    left out.
+    """
+    turning = weights_in_turn or (1.0 if device.kind == "cuda" else MANY)
     if len(samples) < LEAST_ROWS:
         fail(
             f"{len(samples)} measured products are too few to calibrate a device",
@@ -117,12 +132,13 @@ def calibrate(device: Device, samples: Sequence[Sample], *, seed: int = 0) -> Ca
         START,
         TILES if device.kind == "cuda" else SMALL_TILES + TILES,
         None,
-        copies=1.0 if device.kind == "cuda" else MANY,
+        copies=turning,
         input_B=WIDTH.get(device.format, 2.0),
         starts=2,
         seed=seed,
     )
-    return Calibration(device, fit, len(fit_rows), len(held), tuple(row.shape for row in held))
+    shapes = tuple(row.shape for row in held)
+    return Calibration(device, fit, len(fit_rows), len(held), held_out_shapes=shapes, energies=energies)
 
 
 def write_files(
@@ -143,16 +159,9 @@ def write_files(
 def component_text(calibration: Calibration, board_power_W: float | None = None, in_step: float | None = None) -> str:
     """The component file's text."""
     device, form = calibration.device, calibration.device.format
-    power = board_power_W or (300.0 if device.kind == "cuda" else 65.0)
-    evidence = "given by the user" if board_power_W else "not measured; typical of the class"
     parameters = {name: calibration.fit.parameters[name] for name in FITTED}
     tiles = TILES if device.kind == "cuda" else SMALL_TILES + TILES
-    spent = 0.8 * power / device.peak_per_s
     told = f'kind: assumed, note: "as the system reports for {device.kind}"'
-
-    def measured(value: str) -> str:
-        return f"{{value: {value}, kind: measured, source: calibration}}"
-
     lines = [
         f"# {_plain(device.name)}, calibrated: {calibration.fitted_rows} products fitted, "
         f"{calibration.held_out_rows} held out.",
@@ -162,49 +171,89 @@ def component_text(calibration: Calibration, board_power_W: float | None = None,
         f'description: "{_plain(device.name)}, calibrated with {form} products"',
         f"multiprocessors: {{value: {device.threads}, {told}}}",
         f"clock: {{value: {device.clock_Hz / 1e9:.4g} GHz, {told}}}",
-        "peak_rate:",
-        f"  {form}: {measured(f'{device.peak_per_s / 1e9:.6g} GFLOP/s')}",
-    ]
-    if form == "fp32":  # narrower formats are widened on a device without units for them
-        lines += [
-            f'  {wide}: {{value: {device.peak_per_s / 1e9:.6g} GFLOP/s, kind: assumed, note: "as fp32"}}'
-            for wide in ("bf16", "fp16", "int8")
-        ]
-    lines += [
-        f"vector_rate: {{value: {device.peak_per_s / (1e9 if form == 'fp32' else 8e9):.6g} GFLOP/s, kind: assumed, "
-        'note: "not measured; as products in fp32, an eighth of products in 16 bits"}',
-        f"memory_bandwidth: {measured(f'{device.bandwidth_B_per_s / 1e9:.5g} GB/s')}",
+        *_peaks(calibration),
+        f"memory_bandwidth: {_measured(f'{device.bandwidth_B_per_s / 1e9:.5g} GB/s')}",
         f"memory_capacity: {{value: {device.memory_B / 1e9:.5g} GB, {told}}}",
         f"l2_capacity: {{value: {device.cache_B / 1e6:.5g} MB, {told}}}",
         'l2_partitions: {value: 1, kind: assumed, note: "one cache"}',
         'compute_efficiency: {value: 0.8, kind: assumed, note: "vector kernels; not measured"}',
         'memory_efficiency: {value: 1, kind: assumed, note: "the bandwidth is a measured one"}',
-        f"launch: {measured(f'{0 if device.issue_s else device.launch_s * 1e6:.4g} us')}",
-        *_own_kernels(device, measured),
-        *([] if in_step is None else [f"in_step_time: {measured(f'{in_step:.5g}')}"]),
-        "operation_energy:",
-        f'  fp32: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}',
-        f'  bf16: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}',
-        'memory_energy: {value: 10 pJ/bit, kind: assumed, note: "not measured"}',
-        f'idle_power: {{value: {0.15 * power:.4g} W, kind: assumed, note: "not measured"}}',
-        f'board_power: {{value: {power:.4g} W, kind: assumed, note: "{evidence}"}}',
+        f"launch: {_measured(f'{0 if device.issue_s else device.launch_s * 1e6:.4g} us')}",
+        *_own_kernels(device),
+        *([] if in_step is None else [f"in_step_time: {_measured(f'{in_step:.5g}')}"]),
+        *_powers(calibration, board_power_W),
         'die_area: {value: 400 mm^2, kind: assumed, note: "not known"}',
         "products:",
         *(f"  {name}: {{value: {value:.6g}, {calibration.evidence(name)}}}" for name, value in parameters.items()),
         f"  tiles: [{', '.join(f'[{rows}, {columns}]' for rows, columns in tiles)}]",
         "held_out_error:",
-        f"  product_median: {{value: {calibration.held_out_median:.5g}, kind: measured, source: calibration}}",
-        f"  product_90: {{value: {calibration.held_out_percentile_90:.5g}, kind: measured, source: calibration}}",
+        f"  product_median: {_measured(f'{calibration.held_out_median:.5g}')}",
+        f"  product_90: {_measured(f'{calibration.held_out_percentile_90:.5g}')}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _own_kernels(device: Device, measured: Callable[[str], str]) -> list[str]:
+def _measured(value: str) -> str:
+    return f"{{value: {value}, kind: measured, source: calibration}}"
+
+
+def _peaks(calibration: Calibration) -> list[str]:
+    """Rates of products by format and of vector units; formats that were not measured run as the main one."""
+    device, form = calibration.device, calibration.device.format
+    rates = dict(calibration.energies.rates) if calibration.energies is not None else {}
+    rates[form] = device.peak_per_s
+    lines = ["peak_rate:", *(f"  {name}: {_measured(f'{rate / 1e9:.6g} GFLOP/s')}" for name, rate in rates.items())]
+    if form == "fp32":  # narrower formats are widened on a device without units for them
+        lines += [
+            f'  {wide}: {{value: {device.peak_per_s / 1e9:.6g} GFLOP/s, kind: assumed, note: "as fp32"}}'
+            for wide in ("bf16", "fp16", "int8")
+            if wide not in rates
+        ]
+    if "fp32" in rates:
+        vector = f'{{value: {rates["fp32"] / 1e9:.6g} GFLOP/s, kind: assumed, note: "as products in fp32"}}'
+    else:
+        note = "not measured; as products in fp32, an eighth of products in 16 bits"
+        vector = f'{{value: {device.peak_per_s / 8e9:.6g} GFLOP/s, kind: assumed, note: "{note}"}}'
+    return [*lines, f"vector_rate: {vector}"]
+
+
+def _powers(calibration: Calibration, board_power_W: float | None) -> list[str]:
+    """Energies of operations and bytes, idle power, floor and limit: measured where the device's file has them."""
+    device, found = calibration.device, calibration.energies or Energies()
+    power = board_power_W or found.limit_W or (300.0 if device.kind == "cuda" else 65.0)
+    evidence = "given by the user" if board_power_W else "not measured; typical of the class"
+    spent = 0.8 * power / device.peak_per_s
+    fitted = 'kind: fitted, source: calibration, note: "powers of kernels, least squares"'
+    lines = ["operation_energy:"]
+    given = dict(found.operation_J)
+    for form in dict.fromkeys(("fp32", "bf16", *given)):
+        if given.get(form):
+            lines.append(f"  {form}: {{value: {given[form] * 1e12:.4g} pJ, {fitted}}}")
+        else:
+            lines.append(
+                f'  {form}: {{value: {spent * 1e12:.4g} pJ, kind: assumed, note: "power at the peak rate: {evidence}"}}'
+            )
+    if found.byte_J:
+        lines.append(f"memory_energy: {{value: {found.byte_J * 1e12:.4g} pJ/B, {fitted}}}")
+    else:
+        lines.append('memory_energy: {value: 10 pJ/bit, kind: assumed, note: "not measured"}')
+    if found.idle_W is not None:
+        lines.append(f"idle_power: {_measured(f'{found.idle_W:.4g} W')}")
+    else:
+        lines.append(f'idle_power: {{value: {0.15 * power:.4g} W, kind: assumed, note: "not measured"}}')
+    if found.floor_W is not None:
+        lines.append(f"active_power: {{value: {found.floor_W:.4g} W, {fitted}}}")
+    if found.limit_W and not board_power_W:
+        return [*lines, f"board_power: {_measured(f'{found.limit_W:.4g} W')}"]
+    return [*lines, f'board_power: {{value: {power:.4g} W, kind: assumed, note: "{evidence}"}}']
+
+
+def _own_kernels(device: Device) -> list[str]:
     """What a processor that issues its own kernels has: time of the host, times of light kernels, nothing fused."""
     if not device.issue_s:
         return []
-    lines = ["fusion: false", f"issue: {measured(f'{device.issue_s * 1e6:.4g} us')}", "light_time:"]
-    return lines + [f"  {name}: {measured(f'{seconds * 1e9:.4g} ns')}" for name, seconds in device.light_s]
+    lines = ["fusion: false", f"issue: {_measured(f'{device.issue_s * 1e6:.4g} us')}", "light_time:"]
+    return lines + [f"  {name}: {_measured(f'{seconds * 1e9:.4g} ns')}" for name, seconds in device.light_s]
 
 
 def _chip_text(calibration: Calibration, name: str, component: str) -> str:

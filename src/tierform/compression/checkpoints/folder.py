@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
@@ -84,15 +86,44 @@ def model_folder(model: Path | str) -> Path:
 
 def _converted(path: Path) -> Path:
     from tierform.compression.checkpoints.gguf_model import convert_gguf
-    from tierform.files import cache_folder
 
     stat = path.stat()
-    shelf = cache_folder("models")
-    name = f"{path.stem}-{stat.st_size:x}-{int(stat.st_mtime):x}"
-    if shelf is None:
-        shelf = Path(tempfile.gettempdir()) / f"tierform-models-{os.getuid() if hasattr(os, 'getuid') else 0}"
-    folder = shelf / "gguf" / name
+    folder = _shelf() / "gguf" / f"{path.stem}-{stat.st_size:x}-{int(stat.st_mtime):x}"
     return folder if (folder / WEIGHTS).is_file() else convert_gguf(path, folder)
+
+
+def _shelf() -> Path:
+    """Where converted twins lie: the cache, or this user's temporary folder where it is switched off."""
+    from tierform.files import cache_folder
+
+    shelf = cache_folder("models")
+    if shelf is not None:
+        return shelf
+    return Path(tempfile.gettempdir()) / f"tierform-models-{os.getuid() if hasattr(os, 'getuid') else 0}"
+
+
+def plain_folder(folder: Path) -> Path:
+    """A quantized folder's twin in the cache, with the float32 weights that its integers stand for; others as given."""
+    from tierform.compression.checkpoints.quantized import METHODS, plain_tensors, quantization_of
+
+    settings = quantization_of(folder)
+    if settings is None or settings.get("quant_method") not in METHODS:
+        return folder
+    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
+    marks = "".join(f"{one.name}{one.stat().st_size}{one.stat().st_mtime_ns}" for one in files)
+    name = f"{folder.resolve().name}-{hashlib.sha256(marks.encode()).hexdigest()[:12]}"
+    twin = _shelf() / "plain" / name
+    if (twin / WEIGHTS).is_file():
+        return twin
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in sorted(folder.iterdir())
+        if path.suffix in (".json", ".txt", ".jinja") and not path.name.endswith(".index.json")
+    }
+    config = json.loads(texts["config.json"])
+    del config["quantization_config"]
+    texts["config.json"] = json.dumps({**config, "dtype": "float32"}, indent=1)
+    return write_folder(twin, plain_tensors(folder), texts)
 
 
 def _load(model: Path | str, kind: str) -> object:

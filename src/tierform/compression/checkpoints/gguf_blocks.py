@@ -85,6 +85,9 @@ def decode(content: Any, name: str, block_B: int, shape: tuple[int, ...]) -> Sin
     if name in ("F32", "F16"):
         plain: Singles = np.frombuffer(content, "<f4" if name == "F32" else "<f2").astype(np.float32).reshape(shape)
         return plain
+    if name == "BF16":
+        wide: Singles = (np.frombuffer(content, "<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
+        return wide
     if name not in _DECODERS:
         fail("this block format is not decoded", value=name, choices=_DECODERS)
     rows = np.frombuffer(content, np.uint8).reshape(-1, block_B)

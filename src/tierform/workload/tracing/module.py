@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from tierform.errors import MissingDependency, TierformError, fail
+from tierform.errors import MissingDependency, Problem, TierformError, fail
 from tierform.workload.footprint import peak_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
 from tierform.workload.layout import read_by, weight_of, with_rest, written_by
@@ -100,7 +100,11 @@ def trace(
         task = make(batch=batch * parallelism.data, sequence=sequence, precision=precision)
     plan, training = resolved_precision(task), isinstance(task, FineTuning)
     passes = task.gradient_accumulation if isinstance(task, FineTuning) else 1
-    if problems := split_problems(training, passes, parallelism):
+    problems = split_problems(training, passes, parallelism)
+    if parallelism.context > 1:
+        what = "a traced module's attention is not laid out for chips that share a sequence"
+        problems.append(Problem(what, key="context", value=parallelism.context, fix="Leave context out."))
+    if problems:
         raise TierformError(problems)
     translation = Translation(program, module, plan, training)
     runs = _runs(translation, parallelism)
