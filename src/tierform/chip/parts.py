@@ -76,7 +76,7 @@ def digest_of(content: object) -> str:
 
 
 _encoded = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
-_quoted: Callable[[str], str] = json.encoder.encode_basestring  # type: ignore[attr-defined]
+_quoted: Callable[[str], str] = json.encoder.encode_basestring
 _PLAIN = {True: "true", False: "false", None: "null"}
 
 
