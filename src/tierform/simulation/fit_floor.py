@@ -21,6 +21,7 @@ from tierform.workload import Model, expand
 from tierform.workload.graph import Workload
 from tierform.workload.offloaded import OFFLOADS, PAGED
 from tierform.workload.parallel import MicroBatches
+from tierform.workload.quantization_config import quantized
 from tierform.workload.task import FineTuning, Inference
 
 _OPTIMIZER = OFFLOADS[PAGED]
@@ -39,7 +40,7 @@ def expanded(job: Job) -> Workload:
     assert isinstance(job.model, Model) and isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
     assert isinstance(job.task, FineTuning | Inference)
     number = job.micro_batches if isinstance(job.micro_batches, int) else 1
-    task = task_on(job.task, job.chip)
+    task = quantized(task_on(job.task, job.chip), job.model)
     assert isinstance(task, FineTuning | Inference)
     workload = expand(  # what is offloaded changes no operator: ways that differ in it share the expansion
         job.model,
