@@ -12,16 +12,13 @@ from dataclasses import replace
 
 from tierform.chip.description import Chip
 from tierform.simulation.aside import aside_of
-from tierform.simulation.choose import task_on
+from tierform.simulation.choose import workload_of
 from tierform.simulation.job import Job
 from tierform.simulation.offload import Host, host_of
-from tierform.simulation.runtime import Runtime
 from tierform.simulation.traffic import MemoryBehind
-from tierform.workload import Model, expand
 from tierform.workload.graph import Workload
 from tierform.workload.offloaded import OFFLOADS, PAGED
 from tierform.workload.parallel import MicroBatches
-from tierform.workload.quantization_config import quantized
 from tierform.workload.task import FineTuning, Inference
 
 _OPTIMIZER = OFFLOADS[PAGED]
@@ -37,20 +34,12 @@ def require_room(job: Job) -> None:
 
 def expanded(job: Job) -> Workload:
     """The job's workload with layers shared evenly."""
-    assert isinstance(job.model, Model) and isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
     assert isinstance(job.task, FineTuning | Inference)
     number = job.micro_batches if isinstance(job.micro_batches, int) else 1
-    task = quantized(task_on(job.task, job.chip), job.model)
-    assert isinstance(task, FineTuning | Inference)
-    workload = expand(  # what is offloaded changes no operator: ways that differ in it share the expansion
-        job.model,
-        replace(task, offload=()),
-        MicroBatches(number, number, number),
-        parallelism=job.parallelism,
-        attention=job.runtime.attention_on(job.chip),
-        in_turn=job.runtime.admission == "in-turn",
-    )
-    return replace(workload, task=task)
+    # What is offloaded changes no operator: ways that differ in it share the expansion.
+    workload = workload_of(replace(job, task=replace(job.task, offload=())), MicroBatches(number, number, number))
+    assert isinstance(workload.task, FineTuning | Inference)
+    return replace(workload, task=replace(workload.task, offload=job.task.offload))
 
 
 def link_s(workload: Workload, away: tuple[str, ...], host: Host, capacity_B: float) -> tuple[float, float]:
