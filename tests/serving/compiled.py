@@ -6,7 +6,7 @@ import numpy as np
 from plain_scheduler import PlainEngine, PlainRequest
 
 from tierform.serving import state
-from tierform.serving.engine import Engine
+from tierform.serving.engine import Engine, Speculation
 from tierform.serving.oracle import FormulaOracle
 from tierform.serving.requests import Requests, TokenIds
 from tierform.serving.run import Machine, Pool, machine
@@ -27,7 +27,16 @@ def engine_of(plain: PlainEngine) -> Engine:
         scheduler_reserve_full_isl=plain.scheduler_reserve_full_isl,
         async_scheduling=plain.async_scheduling,
         scheduling_policy="priority" if plain.policy == "priority" else "fcfs",
+        speculative_config=_drafts_of(plain),
     )
+
+
+def _drafts_of(plain: PlainEngine) -> Speculation | None:
+    if not plain.drafts:
+        return None
+    if plain.lookahead:
+        return Speculation(plain.drafts, plain.acceptance, "draft_model", "llama-3.2-1b")
+    return Speculation(plain.drafts, plain.acceptance, "ngram")
 
 
 def requests_of(plain: list[PlainRequest]) -> Requests:
@@ -44,8 +53,10 @@ def requests_of(plain: list[PlainRequest]) -> Requests:
     )
 
 
-def run_compiled(requests: Requests, engine: Engine, oracle: FormulaOracle = REFERENCE) -> Machine:
-    made = machine(requests, [Pool(1, engine, oracle.packed())], record=True)
+def run_compiled(
+    requests: Requests, engine: Engine, oracle: FormulaOracle = REFERENCE, seed: int = 0, stages: int = 1
+) -> Machine:
+    made = machine(requests, [Pool(1, engine, oracle.packed(), stages=stages)], record=True, seed=seed)
     made.go()
     return made
 

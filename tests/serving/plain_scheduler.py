@@ -23,6 +23,25 @@ class PlainEngine:
     scheduler_reserve_full_isl: bool = True
     async_scheduling: bool = False
     policy: str = "fcfs"
+    drafts: int = 0
+    acceptance: float = 0.5
+    lookahead: int = 0
+    seed: int = 0
+    stages: int = 1
+
+
+def accepted_drafts(engine: PlainEngine, request: int, tokens: int, drafts: int) -> int:
+    """Drafts before the first rejected one; each has a number of its own, made by SplitMix64."""
+    word = (1 << 64) - 1
+    start = engine.seed * 0x9E3779B97F4A7C15 + request * 0xD1B54A32D192ED03
+    for place in range(drafts):
+        mixed = (start + (tokens + place + 1) * 0x9E3779B97F4A7C15) & word
+        mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & word
+        mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & word
+        mixed ^= mixed >> 31
+        if (mixed >> 11) / 2**53 >= engine.acceptance:
+            return place
+    return drafts
 
 
 @dataclass(eq=False)
@@ -34,6 +53,8 @@ class PlainRequest:
     priority: int = 0
     computed: int = 0
     placeholders: int = 0
+    drafts: int = 0
+    flying: int = 0
     generated: int = 0
     owned: list[int] = field(default_factory=list)
     cached: int = 0
@@ -57,6 +78,7 @@ class PlainStep:
     start_ns: int
     duration_ns: int
     entries: list[tuple[int, int, int]]  # request, new, computed
+    checked: dict[int, int]  # drafts that are verified, by request
     preempted: list[int]
     free: int
     running: int
@@ -142,14 +164,14 @@ class PlainScheduler:
         if self.engine.policy == "priority":
             self.waiting = deque(sorted(self.waiting, key=lambda r: (r.priority, r.arrival_ns, r.number)))
 
-    def _allocate(self, request: PlainRequest, new: int, hits: list[int], whole: bool) -> bool:
+    def _allocate(self, request: PlainRequest, new: int, hits: list[int], whole: bool, ahead: int = 0) -> bool:
         size, pool = self.engine.block_size, self.pool
         past = request.computed + len(hits) * size
         evictable = sum(1 for block in hits if pool.uses[block] == 0)
         held = len(hits) + len(request.owned)
         if whole and max(-(-request.tokens // size) - held, 0) + evictable > len(pool.free):
             return False
-        need = max(-(-min(past + new, self.engine.max_model_len) // size) - held, 0)
+        need = max(-(-min(past + new + ahead, self.engine.max_model_len) // size) - held, 0)
         if need + evictable > len(pool.free):
             return False
         pool.touch(hits)
@@ -162,6 +184,7 @@ class PlainScheduler:
     def _preempt(self, request: PlainRequest) -> None:
         self.pool.give_back(request)
         request.computed = 0
+        request.drafts = 0
         request.preemptions += 1
         request.state = "preempted"
         self.waiting.appendleft(request)
@@ -178,7 +201,7 @@ class PlainScheduler:
             if request.placeholders > 0 and done:
                 place += 1
                 continue
-            new = request.tokens + request.placeholders - request.computed
+            new = request.tokens + request.drafts + request.placeholders - request.computed
             if 0 < engine.long_prefill_token_threshold < new:
                 new = engine.long_prefill_token_threshold
             new = min(new, budget, engine.max_model_len - 1 - request.computed)
@@ -186,7 +209,7 @@ class PlainScheduler:
                 place += 1
                 continue
             fits = True
-            while not self._allocate(request, new, [], False):
+            while not self._allocate(request, new, [], False, engine.lookahead):
                 if engine.policy == "priority":
                     victim = max(self.running, key=lambda r: (r.priority, r.arrival_ns))
                     self.running.remove(victim)
@@ -207,6 +230,8 @@ class PlainScheduler:
             place += 1
         while not preempted and self.waiting and budget > 0 and len(self.running) < engine.max_num_seqs:
             request = self.waiting[0]
+            if engine.stages > 1 and request.flying:
+                break
             hits = self.pool.hits(request)
             past = len(hits) * engine.block_size
             new = request.tokens - past
@@ -224,27 +249,40 @@ class PlainScheduler:
                 request.hit, request.scheduled_ns = past, now
             chosen[request] = (new, past)
             budget -= new
-        entries = []
+        entries, checked = [], {}
         for request, (new, past) in chosen.items():
             entries.append((request.number, new, past))
             request.computed += new
-            if engine.async_scheduling and request.computed == request.tokens + request.placeholders:
-                request.placeholders += 1
-        return PlainStep(now, 0, entries, preempted, len(self.pool.free), len(self.running), len(self.waiting))
+            drafts = request.computed - request.tokens - request.placeholders
+            if drafts >= 0:
+                checked[request.number] = drafts
+                request.flying += 1
+                request.drafts = 0
+            if engine.async_scheduling and drafts >= 0:
+                request.placeholders += 1 + drafts
+                request.drafts = engine.drafts
+        return PlainStep(now, 0, entries, checked, preempted, len(self.pool.free), len(self.running), len(self.waiting))
 
     def finish(self, step: PlainStep, requests: list[PlainRequest], now: int) -> list[PlainRequest]:
         """The tokens of a step return; gives the requests that ended."""
         ended = []
-        for number, new, past in step.entries:
+        for number, _, _ in step.entries:
             request = requests[number]
-            if request.state == "finished" or past + new < request.tokens:
+            if request.state == "finished" or number not in step.checked:
                 continue
-            request.generated += 1
+            drafts = step.checked[number]
+            request.flying -= 1
+            kept = accepted_drafts(self.engine, number, request.tokens, drafts)
+            request.generated = min(request.generated + 1 + kept, request.output)
+            if request.state == "running":
+                request.computed -= drafts - kept
             request.last_ns = now
             if request.first_ns < 0:
                 request.first_ns = now
             if self.engine.async_scheduling:
-                request.placeholders -= 1
+                request.placeholders -= 1 + drafts
+            elif request.state == "running":
+                request.drafts = self.engine.drafts
             if request.generated >= request.output:
                 if request.state == "running":
                     self.running.remove(request)
@@ -272,7 +310,8 @@ def run_plain(
     """Serve all requests on one replica; gives every step."""
     scheduler, steps, now, coming = PlainScheduler(engine), [], 0, 0
     in_flight: deque[tuple[PlainStep, int]] = deque()
-    device_free = 0
+    stage_free = [0] * engine.stages
+    depth = 2 if engine.async_scheduling else engine.stages
     while coming < len(requests) or scheduler.waiting or scheduler.running or in_flight:
         while coming < len(requests) and requests[coming].arrival_ns <= now:
             scheduler.add(requests[coming])
@@ -282,12 +321,15 @@ def run_plain(
             continue
         step = scheduler.schedule(now)
         if step.entries:
-            step.start_ns = max(now, device_free)
-            step.duration_ns = seconds(step)
-            device_free = step.start_ns + step.duration_ns
+            step.start_ns = max(now, stage_free[0])
+            share = max(1, seconds(step) // engine.stages)
+            end = now
+            for stage in range(engine.stages):
+                end = stage_free[stage] = max(end, stage_free[stage]) + share
+            step.duration_ns = end - step.start_ns
             steps.append(step)
-            in_flight.append((step, device_free))
-        if in_flight and (not engine.async_scheduling or len(in_flight) == 2 or not step.entries):
+            in_flight.append((step, end))
+        if in_flight and (len(in_flight) == depth or not step.entries):
             step, now = in_flight.popleft()
             scheduler.finish(step, requests, now)
     return steps

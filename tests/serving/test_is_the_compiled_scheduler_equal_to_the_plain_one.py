@@ -53,7 +53,7 @@ def cases(draw: st.DrawFn, **fixed: object) -> tuple[PlainEngine, list[PlainRequ
 
 
 def _hold(engine: PlainEngine, requests: list[PlainRequest]) -> None:
-    made = run_compiled(requests_of(requests), engine_of(engine))
+    made = run_compiled(requests_of(requests), engine_of(engine), seed=engine.seed, stages=engine.stages)
     plain = copy.deepcopy(requests)
     steps = [
         (
@@ -92,6 +92,32 @@ def test_is_every_step_equal(case: tuple[PlainEngine, list[PlainRequest]]) -> No
 @given(cases(enable_prefix_caching=True, async_scheduling=True, block_size=1, blocks=30))
 def test_is_every_step_equal_with_a_cache_that_is_always_full(case: tuple[PlainEngine, list[PlainRequest]]) -> None:
     _hold(*case)
+
+
+@settings(max_examples=120)
+@given(cases(async_scheduling=False), st.integers(2, 5))
+def test_is_every_step_equal_in_a_pipeline(case: tuple[PlainEngine, list[PlainRequest]], stages: int) -> None:
+    """Each stage has a step in flight; a request waits for its own token, a prompt's next chunk does not."""
+    engine, requests = case
+    engine.stages = stages
+    _hold(engine, requests)
+
+
+@settings(max_examples=150)
+@given(cases(blocks=40), st.integers(1, 5), st.sampled_from([0.0, 0.3, 0.8, 1.0]), st.booleans(), st.integers(0, 9))
+def test_is_every_step_equal_where_drafts_are_verified(
+    case: tuple[PlainEngine, list[PlainRequest]], drafts: int, acceptance: float, ahead: bool, seed: int
+) -> None:
+    """With places kept for drafts (a draft model) and without (looked up); prompts and answers that always fit."""
+    engine, requests = case
+    engine.drafts, engine.acceptance, engine.seed = drafts, acceptance, seed
+    engine.lookahead = drafts if ahead else 0
+    engine.stages = 1 if engine.async_scheduling else 1 + seed % 3
+    usable = (engine.blocks - 1) * engine.block_size
+    kept = [one for one in requests if len(one.prompt) + one.output - 1 + 4 * drafts <= usable]
+    for number, one in enumerate(kept):
+        one.number = number
+    _hold(engine, kept or [PlainRequest(0, 0, [1], 1)])
 
 
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])

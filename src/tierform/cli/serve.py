@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
 
@@ -48,9 +48,14 @@ TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in t
 @click.option("--load", type=float, default=1.0, show_default=True, help="Replay the trace this much faster.")
 @click.option("--first", type=int, help="Only the first requests of the trace.")
 @click.option("--engine", type=InputPath(), help="An engine file with the names that vLLM uses (docs/serving.md).")
+@click.option("--draft", help="Who drafts tokens that a step verifies: model:NAME, or lookup.")
+@click.option("--draft-tokens", type=int, default=4, show_default=True, help="Tokens drafted in a step, with --draft.")
+@click.option("--acceptance", type=float, default=0.8, show_default=True, help="Chance that a draft is accepted.")
 @click.option("--replicas", default="1", show_default=True, help="Copies of the model; a number for each chip.")
 @click.option("--router", default="least-loaded", show_default=True, help="Which copy gets a request.")
 @click.option("--tensor", default="1", show_default=True, help="Chips of a replica; with --find cheapest a list.")
+@click.option("--pipeline", type=int, default=1, show_default=True, help="Stages of a replica, each of --tensor chips.")
+@click.option("--expert-parallel", is_flag=True, help="The chips of --tensor share experts whole, not each expert.")
 @click.option("--runtime", help="What the software adds.  [default: vllm on a GPU, else ideal]")
 @click.option("--tables", type=InputPath(), help="Measured tables instead of simulated ones (a folder).")
 @click.option("--slo", help="The most a request may take, as ttft=0.5s,tpot=50ms,e2e=20s.")
@@ -173,9 +178,20 @@ def _adapted(requests: Requests, given: dict[str, Any]) -> Requests:
 
 
 def _engine(given: dict[str, Any]) -> Engine:
-    from tierform.serving.engine import Engine, load_engine
+    from dataclasses import replace
 
-    return load_engine(given["engine"]) if given["engine"] is not None else Engine()
+    from tierform.serving.engine import Engine, Speculation, load_engine
+
+    engine = load_engine(given["engine"]) if given["engine"] is not None else Engine()
+    if given["draft"] is None:
+        return engine
+    kind, _, name = given["draft"].partition(":")
+    if (kind, bool(name)) not in (("model", True), ("lookup", False)):
+        fail("is not known", key="--draft", value=given["draft"], fix="Write model:llama-3.2-1b, or lookup.")
+    method: Literal["draft_model", "ngram"] = "draft_model" if name else "ngram"
+    return replace(
+        engine, speculative_config=Speculation(given["draft_tokens"], given["acceptance"], method, name or None)
+    )
 
 
 def _runner(model: str, given: dict[str, Any], bar: Any) -> _Run:
@@ -207,7 +223,9 @@ def _runner(model: str, given: dict[str, Any], bar: Any) -> _Run:
             engine=engine if sequences is None else replace(engine, max_num_seqs=sequences),
             replicas=replicas,
             router=given["router"],
-            parallelism=Parallelism(tensor=tensor),
+            parallelism=Parallelism(
+                tensor=tensor, pipeline=given["pipeline"], expert=tensor if given["expert_parallel"] else 1
+            ),
             runtime=given["runtime"],
             oracle=oracle,
             slo=slo,
@@ -251,6 +269,10 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
     if not names or not given["slo"]:
         missing = [key for key, value in (("--chips", names), ("--slo", given["slo"])) if not value]
         raise TierformError([Problem("is missing", key=key, fix="The search needs it.") for key in missing])
+    if given["pipeline"] != 1:
+        fail(
+            "the search counts chips of --tensor alone", key="--pipeline", value=given["pipeline"], fix="Leave it out."
+        )
     prices = _prices(given["price"], names)
     requests = _requests(given)
     if given["most"] < 1:

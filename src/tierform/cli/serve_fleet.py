@@ -163,6 +163,8 @@ def show_fleet(made: Service) -> None:
             console().print(f"{pool['replicas']} x {pool['chip']}: {told}")
     if "swapped_kv_tokens" in more:
         console().print(f"KV of {more['swapped_kv_tokens']:,} tokens went to the host")
+    if "drafted_tokens" in more:
+        console().print(f"{more['drafted_tokens']:,} tokens drafted, {more['accepted_share']:.1%} of them accepted")
     if "adapters_loaded" in more:
         console().print(f"{more['adapters_loaded']:,} adapters loaded")
     if "lifetime_s" in more:

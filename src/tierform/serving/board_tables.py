@@ -36,12 +36,15 @@ from tierform.simulation.run import Run
 from tierform.simulation.software import joined
 from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Operand, Operator
+from tierform.workload.precision import bits
+from tierform.workload.task import resolved_precision
 
 Floats = NDArray[np.float64]
 Group = tuple[int, int, int]  # sequences, new tokens, past
 NUMBERS = 4
 LEARNED, CHECKED = (16, 17), (1, 2, 256)  # tokens of the passes that tell how products grow, and of those that check
 SAME = 1e-6  # share by which a product may differ from the simulated one
+ROWS = (16, 64, 65, 128, 129, 256, 257, 512, 1024, 2048, 4096)  # through the head
 AT_ONCE = 64  # groups of a step that is expanded to see their attention
 SHARES = (0.05, 0.5, 0.75)  # of the work, done after the head, what goes by tokens, and decodes
 
@@ -214,13 +217,16 @@ class BoardTables:
     """Builds the tables of a board.
 
     `first` is a pass on the board as it is; `simulated` gives the pass of a group, and `asked` the job of several, on
-    one whose memory holds them all.  `told` hears how much is done.
+    one whose memory holds them all.  `told` hears how much is done.  `verified`: new tokens of a sequence whose drafts
+    are verified; 0: there are none.  `stages` of a pipeline hand on what a layer gives for every token.
     """
 
     first: Result
     simulated: Callable[[Group], Result]
     asked: Callable[[Sequence[Group]], Job]
     told: Callable[[float], None]
+    verified: int = 0
+    stages: int = 1
     kernels: BoardKernels = field(init=False)
 
     def __post_init__(self) -> None:
@@ -228,11 +234,12 @@ class BoardTables:
 
     def pack(self, grid: Grid) -> Floats:
         """The packed tables."""
-        most = grid.sequences[-1]
-        rows = sorted({1, most, *(one for one in (16, 64, 65, 128, 129, 256, 257) if one < most)})
+        most = grid.sequences[-1] * max(1, self.verified)
+        rows = sorted({1, most, *(one for one in ROWS if one < most)})
         heads = [self.kernels.parts(self.simulated((one, 1, 1)))[1] for one in rows]
         self.told(SHARES[0])
         tokens, by_tokens = self.tokens(grid.tokens)
+        by_tokens = by_tokens + np.stack([self._sent(number) for number in tokens])
         self.told(SHARES[1])
 
         def tokens_s(number: int) -> float:
@@ -241,6 +248,12 @@ class BoardTables:
         decode = self._plane(lambda n, context: (n, 1, context - 1), tokens_s).build(grid.sequences, grid.contexts)
         self.told(SHARES[2])
         prefill = self._plane(lambda chunk, past: (1, chunk, past), tokens_s).build(grid.chunks, grid.pasts)
+        verified = np.zeros(1)
+        if self.verified:
+            new = self.verified
+            contexts = [one for one in grid.contexts if one > new]
+            plane = self._plane(lambda n, c: (n, new, c - new), lambda n: tokens_s(n * new))
+            verified = plane.build(grid.sequences, contexts).packed()
         self.told(1.0)
         return np.concatenate(
             [
@@ -249,6 +262,7 @@ class BoardTables:
                 line(rows, np.stack(heads)),
                 decode.packed(),
                 prefill.packed(),
+                verified,
             ]
         )
 
@@ -263,6 +277,15 @@ class BoardTables:
         sampling_W = (board.active_W + board.headroom_W * runtime.sampling_power_of(split.tensor)) * run.scale
         host = [runtime.step_s, run.scale, prompt.timed[0].issue_s, run.timed[0].issue_s]
         return [board.headroom_W, floor_W, static_W, sampling_s, sampling_W, *host]
+
+    def _sent(self, tokens: int) -> Floats:
+        """What handing on takes between the stages of a pipeline: on a link, so it does not follow the clock."""
+        if self.stages == 1:
+            return np.zeros(NUMBERS)
+        run = self.kernels.run
+        hidden_B = tokens * run.workload.model.hidden_size * bits(resolved_precision(run.workload.task).activations) / 8
+        link_s, latency_s, joules = self.kernels.costing.interconnect.send(hidden_B, run.workload.parallelism.tensor)
+        return (self.stages - 1) * np.array([link_s + latency_s, 0.0, 0.0, joules])
 
     def _plane(self, group: Callable[[int, int], Group], tokens_s: Callable[[int], float]) -> RefinedPlane:
         def made(places: list[Place]) -> dict[Place, Floats]:

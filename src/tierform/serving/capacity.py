@@ -52,7 +52,7 @@ class Capacity:
         parts = [
             ("memory of a chip", self.memory_B),
             ("that the engine may use", self.usable_B),
-            ("weights (and adapters)", self.weights_B),
+            ("weights (adapters, a draft)", self.weights_B),
             ("a step's tensors and the choice of tokens", self.step_B),
             ("captured graphs", self.graphs_B),
             ("driver and libraries", self.context_B),
@@ -87,23 +87,31 @@ def capacity(
     runtime: Runtime,
     precision: PrecisionPlan | None = None,
     adapter_B: float = 0.0,
+    draft: Model | None = None,
 ) -> Capacity:
-    """The KV blocks of a replica, whose adapters take `adapter_B` each; TierformError where nothing is left."""
+    """The KV blocks of a replica, whose adapters take `adapter_B` each; TierformError where nothing is left.
+
+    A `draft` model has its weights there, and its keys and values in the same blocks.
+    """
     board = len(chip.can.boards) == 1
 
-    def passed(tokens: int) -> Run:
+    def passed(tokens: int, of: Model = model) -> Run:
         task = Step((SequenceGroup(1, tokens, 0),), precision=precision)
-        run = Job(model, task, chip, parallelism, runtime, thermal="none", mapping="plain").simulate()._run
+        run = Job(of, task, chip, parallelism, runtime, thermal="none", mapping="plain").simulate()._run
         assert run is not None
         return run
 
     size = engine.block_size
     one, more = passed(size), passed(2 * size)
     block_B = more.footprint["kv_cache"] - one.footprint["kv_cache"]
+    drafts_B = 0.0
+    if draft is not None:
+        held, held_more = passed(size, draft), passed(2 * size, draft)
+        block_B += held_more.footprint["kv_cache"] - held.footprint["kv_cache"]
+        drafts_B = _weights_B(held)
     step = passed(min(engine.max_num_batched_tokens, engine.max_model_len)).footprint
     memory_B = float(sum(device.capacity_B for device in one.memory.tiers)) * (BINARY * VISIBLE.value if board else 1.0)
-    shares = one.placement.shares.get("weights", ()) if one.placement is not None else ()
-    weights_B = float(sum(share.size_B for share in shares))
+    weights_B = _weights_B(one) + drafts_B
     rows_B = SAMPLER.value * engine.max_num_seqs * model.vocabulary / parallelism.tensor
     step_B = max(float(step["activations"]), rows_B if board else 0.0)
     graphs_B, context_B = (GRAPHS.value, CONTEXT.value) if board else (0.0, 0.0)
@@ -128,3 +136,9 @@ def capacity(
         block_B=block_B,
         blocks=blocks,
     )
+
+
+def _weights_B(run: Run) -> float:
+    """Bytes of the weights in memory."""
+    shares = run.placement.shares.get("weights", ()) if run.placement is not None else ()
+    return float(sum(share.size_B for share in shares))

@@ -18,15 +18,27 @@ from pydantic import Field
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document, read_yaml
 from tierform.schema import FileModel, Share, validate
-from tierform.serving.state import FCFS, ORCA, PRIORITY, SARATHI, SHORTEST, VLLM
+from tierform.serving.state import FCFS, ORCA, PRIORITY, SARATHI, SHORTEST, SURE, VLLM
 
 SCHEMA = "tierform.engine/1"
 Policy = Literal["fcfs", "priority", "sjf"]
 Scheduler = Literal["vllm", "sarathi", "orca"]
+DraftMethod = Literal["draft_model", "ngram"]
 _POLICIES = {"fcfs": FCFS, "priority": PRIORITY, "sjf": SHORTEST}
 _SCHEDULERS = {"vllm": VLLM, "sarathi": SARATHI, "orca": ORCA}
 SARATHI_WATERMARK = 0.01  # of all blocks, kept free at admission (the scheduler's published code)
 MOST_BLOCKS = 2**30
+
+
+class SpeculationFile(FileModel):
+    """How tokens are drafted, in an engine file."""
+
+    method: DraftMethod = Field("draft_model", description="Who drafts: draft_model, or ngram (looked up, for nothing)")
+    model: str | None = Field(None, description="The draft model: a name of the library, a folder or a Hub id")
+    num_speculative_tokens: int = Field(
+        strict=True, ge=1, le=64, description="Drafted tokens that a step of a request verifies"
+    )
+    acceptance_rate: Share = Field(description="Chance that a draft is accepted when all before it were")
 
 
 class EngineFile(FileModel):
@@ -78,6 +90,41 @@ class EngineFile(FileModel):
         "auto",
         description="Whose defaults choose tokens: the model's (auto: logits are sorted for top-p), or vllm's (none)",
     )
+    speculative_config: SpeculationFile | None = Field(
+        None, description="How tokens are drafted that the next step verifies; none are if left out"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Speculation:
+    """How tokens are drafted; see :class:`SpeculationFile` for what each means."""
+
+    num_speculative_tokens: int
+    acceptance_rate: float
+    method: DraftMethod = "draft_model"
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.method not in get_args(DraftMethod):
+            choices = get_args(DraftMethod)
+            close = nearest(str(self.method), choices)
+            problems.append(Problem("not a known choice", key="method", value=self.method, nearest=close))
+        if isinstance(self.num_speculative_tokens, bool) or not 1 <= self.num_speculative_tokens <= 64:
+            what = "must be a whole number from 1 to 64"
+            problems.append(Problem(what, key="num_speculative_tokens", value=self.num_speculative_tokens))
+        if not 0 <= self.acceptance_rate <= 1:
+            problems.append(Problem("must be a share", key="acceptance_rate", value=self.acceptance_rate))
+        if (self.method == "draft_model") != (self.model is not None):
+            what = "a draft model has a name, and nothing else has one"
+            problems.append(Problem(what, key="model", value=self.model, fix="Name it, or take method: ngram."))
+        if problems:
+            raise TierformError(problems)
+
+    @property
+    def lookahead(self) -> int:
+        """Places for keys and values that are kept for tokens that will be drafted."""
+        return self.num_speculative_tokens if self.model is not None else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +153,7 @@ class Engine:
     lora_targets: str = "q,v"
     kv_offloading_size: float = 0.0
     host: str = "pcie4-dram"
+    speculative_config: Speculation | None = None
 
     def __post_init__(self) -> None:
         problems = [
@@ -136,6 +184,8 @@ class Engine:
             what = "must be a share above 0"
             problems.append(Problem(what, key="gpu_memory_utilization", value=self.gpu_memory_utilization))
         if self.scheduler != "vllm":
+            if self.speculative_config is not None:
+                problems.append(Problem(f"the scheduler {self.scheduler} verifies no drafts", key="speculative_config"))
             problems += [
                 Problem(f"the scheduler {self.scheduler} has none", key=name, value=True, fix=f"Set {name} to false.")
                 for name in ("enable_prefix_caching", "async_scheduling")
@@ -155,6 +205,7 @@ class Engine:
         share = self.watermark
         if share is None:
             share = SARATHI_WATERMARK if self.scheduler == "sarathi" else 0.0
+        spec = self.speculative_config
         return np.array(
             [
                 self.num_gpu_blocks,
@@ -172,6 +223,9 @@ class Engine:
                 int(share * self.num_gpu_blocks),
                 round(self.first_step_s * 1e9),
                 self.max_loras if self.enable_lora else 0,
+                spec.num_speculative_tokens if spec is not None else 0,
+                spec.lookahead if spec is not None else 0,
+                round(spec.acceptance_rate * SURE) if spec is not None else 0,
             ],
             np.int64,
         )
@@ -200,8 +254,10 @@ def load_engine(path: str | Path) -> Engine:
             )
         content = {key: value for key, value in content.items() if key != "schema"}
     given = validate(EngineFile, Document(content, document.file, document.lines))
+    drafts = given.speculative_config
     try:
-        return Engine(**{item.name: getattr(given, item.name) for item in fields(Engine)})
+        settings = {item.name: getattr(given, item.name) for item in fields(Engine)}
+        return Engine(**{**settings, "speculative_config": Speculation(**drafts.model_dump()) if drafts else None})
     except TierformError as error:
         raise TierformError(
             replace(p, file=document.file, line=document.line_of((p.key or "",))) for p in error.problems

@@ -14,13 +14,13 @@ from pathlib import Path
 from numba import njit
 
 from tierform.serving.kernel_blocks import give_back, keep
+from tierform.serving.kernel_drafts import come_back, draft_ns
 from tierform.serving.kernel_heap import set_event
+from tierform.serving.kernel_log import record
 from tierform.serving.kernel_move import arrive, come_later, follow_up, mark, move_on, take_later
 from tierform.serving.kernel_oracle import (
-    F_CONTEXTS,
     F_PREFILLS,
     F_SEQUENCES,
-    F_SINGLES,
     F_TOKENS,
     H_KIND,
     OUTSIDE,
@@ -64,10 +64,14 @@ from tierform.serving.state import (
     E_BLOCKS,
     E_BUDGET,
     E_CACHING,
+    E_DEPTH,
+    E_DRAFT_ORACLE,
+    E_DRAFTS,
     E_FIRST_NS,
     E_HOST_TOKEN_PS,
     E_LORA_NS,
     E_SEQUENCES,
+    E_STAGES,
     EVENT_AT,
     FINISHED,
     FIRST_SLOT,
@@ -76,18 +80,6 @@ from tierform.serving.state import (
     GROW_PIECES,
     HOST_TOKENS,
     IN_FLIGHT,
-    L_CONTEXTS,
-    L_DURATION,
-    L_ENTRIES,
-    L_FREE,
-    L_PLANNED,
-    L_PREEMPTED,
-    L_REPLICA,
-    L_RUNNING,
-    L_SINGLES,
-    L_START,
-    L_TOKENS,
-    L_WAITING,
     LATER,
     LOAD_TOKENS,
     LOADING,
@@ -110,7 +102,6 @@ from tierform.serving.state import (
     STEPS,
     TOKENS,
     TOKENS_DONE,
-    UNTIL_0,
     WINDOW,
 )
 
@@ -127,15 +118,20 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
     ended, got = 0, 0
     for place in range(replicas.n_sampled[replica, slot]):
         request = replicas.sampled[replica, slot, place]
+        if rows[request, STATE] == FINISHED:  # with drafts of a step before this one
+            continue
         tokens, end = rows[request, TOKENS], rows[request, PROMPT] + rows[request, OUTPUT]
         if tokens < end:
             if tokens == rows[request, PROMPT]:
                 requests.first[request] = now
-            tokens += 1
+            more = 1 if engine[E_DRAFTS] == 0 else come_back(run, requests, engine, slot, request, end)
+            tokens += more
             rows[request, TOKENS] = tokens
-            got += 1
+            got += more
         if waits:
             rows[request, AWAITED] -= 1
+        if engine[E_STAGES] > 1:
+            requests.flying[request] -= 1
         if tokens >= end:
             if rows[request, STATE] == RUNNING:
                 settle(requests, replicas, replica, request, False)
@@ -166,11 +162,11 @@ def _finish(run, requests, replicas, blocks, lists, replica, now):  # type: igno
                 running[kept] = running[place]
                 kept += 1
         row[N_RUNNING] = kept
+    replicas.n_sampled[replica, slot] = 0
     row[IN_FLIGHT] -= 1
-    row[FIRST_SLOT] = 1 - slot
-    set_event(
-        replicas.rows, lists.heap, lists.place, replica, row[UNTIL_0 + row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER
-    )
+    row[FIRST_SLOT] = (slot + 1) % engine[E_DEPTH]
+    ends = replicas.until[replica, row[FIRST_SLOT]] if row[IN_FLIGHT] > 0 else LATER
+    set_event(replicas.rows, lists.heap, lists.place, replica, ends)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -194,32 +190,16 @@ def _room(run, replicas, lists, logs, replica):  # type: ignore[no-untyped-def]
     return DONE
 
 
-@njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
-def _record(run, replicas, logs, replica, start, duration):  # type: ignore[no-untyped-def]
-    counters, row, features = run.counters, replicas.rows[replica], logs.features
-    line = logs.steps[counters[C_STEPS_LOGGED]]
-    counters[C_STEPS_LOGGED] += 1
-    line[L_REPLICA] = replica
-    line[L_START] = start
-    line[L_DURATION] = duration
-    line[L_TOKENS] = features[F_TOKENS]
-    line[L_SINGLES] = features[F_SINGLES]
-    line[L_CONTEXTS] = features[F_CONTEXTS]
-    line[L_FREE] = row[FREE]
-    line[L_RUNNING] = row[N_RUNNING]
-    line[L_WAITING] = row[N_WAITING]
-    line[L_PLANNED] = counters[C_NOW]
-    for entry in range(features[F_PREFILLS]):
-        for column in range(3):
-            logs.entries[counters[C_ENTRIES_LOGGED], column] = logs.chunk[entry, column]
-        counters[C_ENTRIES_LOGGED] += 1
-    for place in range(counters[C_OUT]):
-        logs.preempted[counters[C_PREEMPTED_LOGGED]] = logs.out[place]
-        counters[C_PREEMPTED_LOGGED] += 1
-    line[L_ENTRIES] = counters[C_ENTRIES_LOGGED]
-    line[L_PREEMPTED] = counters[C_PREEMPTED_LOGGED]
-    for column in range(len(logs.cost) - 1):
-        logs.joules[counters[C_STEPS_LOGGED] - 1, column] = logs.cost[1 + column]
+@njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
+def _piped(free, now, duration, stages):  # type: ignore[no-untyped-def]
+    """(start, duration, time of a stage) of a step that goes through equal stages, each when the one before is done."""
+    share = max(1, duration // stages)
+    end = now
+    start = max(now, free[0])
+    for stage in range(stages):
+        end = max(end, free[stage]) + share
+        free[stage] = end
+    return start, end - start, share
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -227,7 +207,7 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
     """The planned step goes to the chip: its time, its energy, shared by its tokens."""
     rows, row, counters, features = requests.rows, replicas.rows[replica], run.counters, logs.features
     engine = run.engines[row[POOL]]
-    slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) & 1
+    slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) % engine[E_DEPTH]
     start = max(counters[C_NOW], row[CHIP_FREE])
     if replicas.stretch[replica] != 1.0:
         duration = max(1, int(duration * replicas.stretch[replica] + 0.5))
@@ -240,10 +220,13 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
             logs.cost[last] += row[CROSSING] * run.host_J[row[POOL], 0] + row[LOADING] * run.host_J[row[POOL], 1]
         row[CROSSING] = 0
         row[LOADING] = 0
+    busy = duration
+    if engine[E_STAGES] > 1:
+        start, duration, busy = _piped(replicas.stage_free[replica], counters[C_NOW], duration, engine[E_STAGES])
     row[CHIP_FREE] = start + duration
-    row[UNTIL_0 + slot] = start + duration
+    replicas.until[replica, slot] = start + duration
     row[IN_FLIGHT] += 1
-    row[BUSY_NS] += duration
+    row[BUSY_NS] += busy
     row[STEPS] += 1
     counters[C_STEPS] += 1
     counters[C_END] = max(counters[C_END], start + duration)
@@ -266,7 +249,7 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
                     requests.energy[replicas.running[replica, place]] -= share
         replicas.share[replica] += share
     if counters[C_RECORD] != 0:
-        _record(run, replicas, logs, replica, start, duration)
+        record(run, replicas, logs, replica, start, duration)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
@@ -275,11 +258,11 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
     row, counters = replicas.rows[replica], run.counters
     engine = run.engines[row[POOL]]
     at = run.oracle_at[row[ORACLE]]
-    while row[IN_FLIGHT] < (2 if engine[E_ASYNC] != 0 else 1):
+    while row[IN_FLIGHT] < engine[E_DEPTH]:
         reason = _room(run, replicas, lists, logs, replica)
         if reason != DONE:
             return reason
-        slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) & 1
+        slot = (row[FIRST_SLOT] + row[IN_FLIGHT]) % engine[E_DEPTH]
         now = counters[C_NOW]
         out = plan(run, requests, replicas, blocks, lists, logs, replica, row[POOL], slot, logs.features, now)
         counters[C_OUT] = out
@@ -290,6 +273,8 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
         if run.oracle[at + H_KIND] == OUTSIDE:
             return ASK_ORACLE
         duration = step_cost(run.oracle, at, logs.features, logs.chunk, logs.part, logs.cost)
+        if engine[E_DRAFTS] > 0 and engine[E_DRAFT_ORACLE] >= 0:
+            duration += draft_ns(run, requests, replicas, logs, replica, engine, slot)
         _book(run, requests, replicas, lists, logs, replica, duration)
     return DONE
 

@@ -38,8 +38,12 @@ from tierform.serving.state import (
     E_BLOCK_SIZE,
     E_BLOCKS,
     E_CACHING,
+    E_DEPTH,
+    E_DRAFTS,
     E_LENGTH,
+    E_LOOKAHEAD,
     E_SCHEDULER,
+    E_STAGES,
     E_WATERMARK,
     GROUPS_FREE,
     HEAD,
@@ -134,6 +138,9 @@ def refusal(engine, prompt, output):  # type: ignore[no-untyped-def]
     if prompt + output > engine[E_LENGTH]:
         return REFUSED_LENGTH
     tokens = prompt + max(output - 1, 0)
+    if engine[E_DRAFTS] > 0 and output > 1:  # places for drafts of the steps in flight
+        tokens += engine[E_LOOKAHEAD] + engine[E_DEPTH] * engine[E_DRAFTS]
+        tokens = min(tokens, engine[E_LENGTH])
     usable = engine[E_BLOCKS] - (1 if engine[E_SCHEDULER] == VLLM else 0)
     if engine[E_SCHEDULER] == ORCA:
         tokens = engine[E_LENGTH]
@@ -231,8 +238,13 @@ def abandon(run, requests, replicas, blocks, lists, replica, now):  # type: igno
     for slot in range(replicas.adapters.shape[1]):
         replicas.adapters[replica, slot, 0] = NONE
     lists.load[replica] = 0
-    replicas.n_sampled[replica, 0] = 0
-    replicas.n_sampled[replica, 1] = 0
+    for slot in range(replicas.n_sampled.shape[1]):
+        for place in range(replicas.n_sampled[replica, slot]):
+            if engine[E_STAGES] > 1:
+                requests.flying[replicas.sampled[replica, slot, place]] = 0
+        replicas.n_sampled[replica, slot] = 0
+    for stage in range(replicas.stage_free.shape[1]):
+        replicas.stage_free[replica, stage] = min(replicas.stage_free[replica, stage], now)
     set_event(replicas.rows, lists.heap, lists.place, replica, LATER)
     if caching:
         forget_all(blocks, row, replica)

@@ -133,11 +133,17 @@ def _board(data, at, features, chunk, part, out):  # type: ignore[no-untyped-def
     if singles > 0:
         _ragged(data, at, float(singles), features[F_CONTEXTS] / singles, 4, part)
     at += int(data[at])
+    verify, verified, contexts = at + int(data[at]), 0, 0
     for entry in range(features[F_PREFILLS]):
-        if chunk[entry, 1] > 1:
+        if chunk[entry, 3] > 0 and data[verify] > 0.0:
+            verified += 1
+            contexts += chunk[entry, 1] + chunk[entry, 2]
+        elif chunk[entry, 1] > 1:
             _ragged(data, at, float(chunk[entry, 1]), float(chunk[entry, 2]), 4, part)
             if chunk[entry, 2] == 0:  # a pass with a new prompt is not the captured one
                 issue_s = prompts_issue_s
+    if verified > 0:
+        _ragged(data, verify, float(verified), contexts / verified, 4, part)
     clock = _clock(part[0], part[1], part[2], part[3], headroom_W)
     joules = clock * clock * part[2] + part[3]
     seconds = part[0] + part[1] * (1 / clock - 1)
@@ -202,6 +208,9 @@ def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-unty
     heads = at + 1 + int(data[at]) * (2 + width + names)
     decodes = heads + 1 + int(data[heads]) * (1 + width)
     prefills = decodes + int(data[decodes])
+    beside = prefills + int(data[prefills])
+    verify = beside + (int(data[beside]) if pipelined else 0)
+    verified, checked, contexts = 0, 0, 0  # sequences whose drafts are verified, their tokens and contexts
     tokens, singles = float(features[F_TOKENS]), features[F_SINGLES]
     prompts, seconds = 0.0, 0.0
     context = features[F_CONTEXTS] / singles if singles > 0 else 0.0
@@ -210,7 +219,11 @@ def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-unty
         if pipelined:
             seconds = whole
     for entry in range(features[F_PREFILLS]):
-        if chunk[entry, 1] > 1:
+        if chunk[entry, 3] > 0 and data[verify] > 0.0:
+            verified += 1
+            checked += chunk[entry, 1]
+            contexts += chunk[entry, 1] + chunk[entry, 2]
+        elif chunk[entry, 1] > 1:
             if prompts == 0.0:
                 seconds = 0.0
             new, past = float(chunk[entry, 1]), float(chunk[entry, 2])
@@ -218,9 +231,17 @@ def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-unty
             prompts += new
             if pipelined and past > 0.0:
                 seconds += whole - _pass_s(data, prefills, new, 0.0, row, own)
+    if verified > 0:
+        if prompts == 0.0:
+            seconds = 0.0
+        new = float(checked)
+        whole = _group(data, verify, float(verified), contexts / verified, new / tokens, busy, names, part)
+        prompts += new
+        if pipelined:
+            seconds += whole - _pass_s(data, prefills, new, 0.0, row, own)
     if pipelined and prompts > 0.0 and singles > 0:
         own[0] = own[1] = own[2] = 0.0
-        _ragged(data, prefills + int(data[prefills]), float(singles), context, 3, own)
+        _ragged(data, beside, float(singles), context, 3, own)
         share = min(1.0, max(0.0, (prompts - small) / (large - small)))
         seconds += own[1] + share * (own[2] - own[1])
     attention = part[longest]

@@ -45,12 +45,15 @@ from tierform.serving.state import (
     E_BUDGET,
     E_CACHING,
     E_CHUNKED,
+    E_DRAFTS,
     E_HOST_TOKENS,
     E_LENGTH,
+    E_LOOKAHEAD,
     E_LORAS,
     E_POLICY,
     E_SCHEDULER,
     E_SEQUENCES,
+    E_STAGES,
     E_THRESHOLD,
     E_WATERMARK,
     E_WHOLE,
@@ -81,9 +84,12 @@ from tierform.serving.state import (
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False, inline="always")
-def _choose(rows, request, new, features, chunk, sampled, n_sampled, slot, waits):  # type: ignore[no-untyped-def]
+def _choose(requests, request, new, features, chunk, sampled, n_sampled, slot, engine):  # type: ignore[no-untyped-def]
     """`new` tokens of the request are part of the step."""
+    rows = requests.rows
     past = rows[request, COMPUTED]
+    due = rows[request, TOKENS] + rows[request, AWAITED] - past
+    drafts = max(0, new - due)
     rows[request, NEXT] = new
     features[F_TOKENS] += new
     features[F_SEQUENCES] += 1
@@ -98,19 +104,28 @@ def _choose(rows, request, new, features, chunk, sampled, n_sampled, slot, waits
         chunk[entry, 0] = request
         chunk[entry, 1] = new
         chunk[entry, 2] = past
+        chunk[entry, 3] = drafts
         features[F_PREFILLS] = entry + 1
     rows[request, COMPUTED] = past + new
-    if past + new == rows[request, TOKENS] + rows[request, AWAITED]:
+    if new >= due:
         sampled[slot, n_sampled[slot]] = request
         n_sampled[slot] += 1
-        features[F_SAMPLED] += 1
-        if waits:
-            rows[request, AWAITED] += 1
+        features[F_SAMPLED] += 1 + drafts
+        if engine[E_DRAFTS] > 0:
+            requests.checked[request, slot] = drafts
+            requests.drafts[request] = 0
+        if engine[E_STAGES] > 1:
+            requests.flying[request] += 1
+        if engine[E_ASYNC] != 0:
+            rows[request, AWAITED] += 1 + drafts
+            if engine[E_DRAFTS] > 0:
+                requests.drafts[request] = engine[E_DRAFTS]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def _unchoose(rows, request, features, chunk, sampled, n_sampled, slot):  # type: ignore[no-untyped-def]
+def _unchoose(requests, request, features, chunk, sampled, n_sampled, slot, engine):  # type: ignore[no-untyped-def]
     """A request that was part of the step is preempted after all (under a priority policy); gives its tokens back."""
+    rows = requests.rows
     new = rows[request, NEXT]
     past = rows[request, COMPUTED] - new
     features[F_TOKENS] -= new
@@ -123,7 +138,7 @@ def _unchoose(rows, request, features, chunk, sampled, n_sampled, slot):  # type
     found = 0
     for entry in range(features[F_PREFILLS]):
         if chunk[entry, 0] != request:
-            for column in range(3):
+            for column in range(4):
                 chunk[found, column] = chunk[entry, column]
             found += 1
     features[F_PREFILLS] = found
@@ -133,8 +148,11 @@ def _unchoose(rows, request, features, chunk, sampled, n_sampled, slot):  # type
             sampled[slot, kept] = sampled[slot, place]
             kept += 1
     if kept < n_sampled[slot]:
-        features[F_SAMPLED] -= 1
-        rows[request, AWAITED] = max(0, rows[request, AWAITED] - 1)
+        gone = 1 + (requests.checked[request, slot] if engine[E_DRAFTS] > 0 else 0)
+        features[F_SAMPLED] -= gone
+        if engine[E_STAGES] > 1:
+            requests.flying[request] -= 1
+        rows[request, AWAITED] = max(0, rows[request, AWAITED] - gone)
     n_sampled[slot] = kept
     return new
 
@@ -181,6 +199,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
     ranked = engine[E_POLICY] == PRIORITY  # then a request may have to leave a step again
     size, caching, waits = engine[E_BLOCK_SIZE], engine[E_CACHING] != 0, engine[E_ASYNC] != 0
     budget, threshold, policy = engine[E_BUDGET], engine[E_THRESHOLD], engine[E_POLICY]
+    speculates = engine[E_DRAFTS] > 0
     for feature in range(FEATURES):
         features[feature] = 0
     n_sampled[slot] = 0
@@ -200,8 +219,11 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 continue
             computed, awaited = rows[request, COMPUTED], rows[request, AWAITED]
             new = rows[request, TOKENS] + awaited - computed
+            if speculates:
+                new += requests.drafts[request]
             if (
                 new == 1
+                and not speculates
                 and computed < rows[request, BLOCKS] * size
                 and (not caching or min(computed + 1, rows[request, TOKENS]) < (rows[request, CACHED] + 1) * size)
                 and (
@@ -234,7 +256,8 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 place += 1
                 continue
             n_sampled[slot] = sampled_here
-            need = (computed + new + size - 1) // size - rows[request, BLOCKS]
+            held = min(computed + new + engine[E_LOOKAHEAD], max(engine[E_LENGTH], computed + new))
+            need = (held + size - 1) // size - rows[request, BLOCKS]
             while need > row[FREE]:
                 at = _victim(order, requests.arrival, running, row[N_RUNNING], policy)
                 victim = running[at]
@@ -243,7 +266,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                     running[later] = running[later + 1]
                 if at < place and rows[victim, NEXT] > 0:  # one that was passed over does not move the place (as vLLM)
                     place -= 1
-                    budget += _unchoose(rows, victim, features, chunk, sampled, n_sampled, slot)
+                    budget += _unchoose(requests, victim, features, chunk, sampled, n_sampled, slot, engine)
                 if caching:
                     keep_own(counters, requests, lists, blocks, row, replica, victim)
                 give_back(counters, rows, lists, blocks, row, replica, victim, caching)
@@ -272,7 +295,7 @@ def plan(run, requests, replicas, blocks, lists, logs, replica, pool, slot, feat
                 full = min(computed + new, rows[request, TOKENS]) // size
                 if full > rows[request, CACHED]:
                     keep(counters, requests, lists, blocks, row, replica, request, full)
-            _choose(rows, request, new, features, chunk, sampled, n_sampled, slot, waits)
+            _choose(requests, request, new, features, chunk, sampled, n_sampled, slot, engine)
             sampled_here = n_sampled[slot]
             budget -= new
             place += 1
@@ -302,6 +325,8 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
         request = row[HEAD]
         if row[BLOCKED_RELEASES] == row[RELEASES] and row[BLOCKED_INSERTIONS] == row[INSERTIONS]:
             break  # it did not fit before, and nothing that could help it happened since
+        if engine[E_STAGES] > 1 and requests.flying[request] > 0:
+            break  # it was preempted, and a step in flight still gives it a token
         tokens = rows[request, TOKENS]
         hits, unused = 0, 0
         swapped = max(0, -requests.given[request])
@@ -367,15 +392,8 @@ def _admit(run, requests, replicas, blocks, lists, logs, replica, pool, slot, fe
             full = min(past + new, tokens) // size
             if full > hits:
                 keep(counters, requests, lists, blocks, row, replica, request, full)
-        _choose(
-            rows,
-            request,
-            new,
-            features,
-            logs.chunk,
-            replicas.sampled[replica],
-            replicas.n_sampled[replica],
-            slot,
-            engine[E_ASYNC] != 0,
-        )
+        if engine[E_DRAFTS] > 0:
+            requests.drafts[request] = 0
+        sampled, n_sampled = replicas.sampled[replica], replicas.n_sampled[replica]
+        _choose(requests, request, new, features, logs.chunk, sampled, n_sampled, slot, engine)
         budget -= new

@@ -39,16 +39,20 @@ class StepShape:
     """What a step computes.
 
     `prefills`: (new tokens, tokens computed before) of each entry with several new tokens.  `contexts`: of each entry
-    with one new token, its context with that token.  `sampled` rows go through the head; by default every entry's.
+    with one new token, its context with that token.  `checked`: (new tokens, tokens computed before) of each entry
+    whose new tokens but the first are drafts to be verified.  `sampled` rows go through the head; by default every
+    entry's, and each draft's.
     """
 
     prefills: tuple[tuple[int, int], ...] = ()
     contexts: tuple[int, ...] = ()
     sampled: int | None = None
+    checked: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
-        small = [new for new, past in self.prefills if new < 2 or past < 0]
-        if small or any(context < 1 for context in self.contexts) or not (self.prefills or self.contexts):
+        several = (*self.prefills, *self.checked)
+        small = [new for new, past in several if new < 2 or past < 0]
+        if small or any(context < 1 for context in self.contexts) or not (several or self.contexts):
             raise TierformError(
                 [Problem("a prefill has two new tokens or more, a context one; a step has an entry", key="step")]
             )
@@ -56,20 +60,23 @@ class StepShape:
     @property
     def tokens(self) -> int:
         """New tokens of the step."""
-        return sum(new for new, _ in self.prefills) + len(self.contexts)
+        return sum(new for new, _ in (*self.prefills, *self.checked)) + len(self.contexts)
 
     def features(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """The step as the compiled loop sees it."""
         found = np.zeros(FEATURES, np.int64)
-        entries = len(self.prefills) + len(self.contexts)
+        several = [(new, past, 0) for new, past in self.prefills]
+        several += [(new, past, new - 1) for new, past in self.checked]
+        entries = len(several) + len(self.contexts)
         found[F_TOKENS], found[F_SINGLES], found[F_CONTEXTS] = self.tokens, len(self.contexts), sum(self.contexts)
-        found[F_PAIRS] = sum(new * past + new * (new + 1) // 2 for new, past in self.prefills)
-        found[F_SAMPLED] = entries if self.sampled is None else self.sampled
+        found[F_PAIRS] = sum(new * past + new * (new + 1) // 2 for new, past, _ in several)
+        rows = entries + sum(drafts for _, _, drafts in several)
+        found[F_SAMPLED] = rows if self.sampled is None else self.sampled
         found[F_SEQUENCES] = entries
-        found[F_LONGEST], found[F_PREFILLS] = max(self.contexts, default=0), len(self.prefills)
-        chunk = np.zeros((max(1, len(self.prefills)), 4), np.int32)
-        for place, (new, past) in enumerate(self.prefills):
-            chunk[place, 1:3] = new, past
+        found[F_LONGEST], found[F_PREFILLS] = max(self.contexts, default=0), len(several)
+        chunk = np.zeros((max(1, len(several)), 4), np.int32)
+        for place, numbers in enumerate(several):
+            chunk[place, 1:4] = numbers
         return found, chunk
 
 

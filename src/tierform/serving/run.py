@@ -65,17 +65,24 @@ HOST = "host link"  # the component whose energy that is
 
 @dataclass(frozen=True)
 class Pool:
-    """Replicas of one kind: how many, their engine, the numbers of their oracle, and their link to the host."""
+    """Replicas of one kind: how many, their engine, the numbers of their oracle, and their link to the host.
+
+    `draft`: the numbers of the oracle of a draft model.  `stages` of a pipeline have a step each in flight.
+    """
 
     replicas: int
     engine: Engine
     packed: NDArray[np.float64]
     host: HostLink = NO_HOST
+    draft: NDArray[np.float64] | None = None
+    stages: int = 1
 
     def numbers(self) -> Ints:
         """The engine's settings with those of the host, as the compiled scheduler reads them."""
         host = self.host
-        return np.concatenate([self.engine.numbers(), [host.tokens, host.token_ps, host.adapter_ns]]).astype(np.int64)
+        depth = 2 if self.engine.async_scheduling else self.stages
+        numbers = [host.tokens, host.token_ps, host.adapter_ns, NONE, self.stages, depth]
+        return np.concatenate([self.engine.numbers(), numbers]).astype(np.int64)
 
 
 @dataclass
@@ -188,7 +195,12 @@ def machine(
     counters = np.zeros(COUNTERS, np.int64)
     counters[state.C_RECORD], counters[state.C_ROUTER], counters[state.C_RANDOM] = record, router, seed
     counters[state.C_PAUSE_AFTER], counters[state.C_PAUSE_AT] = STEPS_BETWEEN_PAUSES, LATER
+    counters[state.C_SEED] = seed
     oracles = [*(pool.packed for pool in pools), *more]
+    for engine, pool in zip(engines, pools, strict=True):
+        if pool.draft is not None:
+            engine[state.E_DRAFT_ORACLE] = len(oracles)
+            oracles.append(pool.draft)
     starts = np.cumsum([0, *(len(packed) for packed in oracles)])[:-1]
     host_J = np.array([[pool.host.token_J, pool.host.adapter_J] for pool in pools])
     run = Run_(counters, engines, host_J, np.concatenate(oracles).astype(np.float64), starts)
@@ -196,7 +208,7 @@ def machine(
     size = pools[0].engine.block_size
     longest = int((requests.prompt + requests.output).max()) if len(requests) else 1
     counters[state.C_MOST_PIECES] = -(-longest // (size * CELLS)) + 1
-    made = _requests(requests, rows, pools[0].engine, counters)
+    made = _requests(requests, rows, pools[0].engine, counters, engines)
     blocks = _blocks(number, int(engines[:, state.E_BLOCKS].max()) if caching else 0, counters)
     return Machine(
         run=run,
@@ -216,8 +228,10 @@ def _request_rows(requests: Requests) -> Small:
     return rows
 
 
-def _requests(requests: Requests, rows: Small, engine: Engine, counters: Ints) -> Requests_:
+def _requests(requests: Requests, rows: Small, engine: Engine, counters: Ints, engines: Ints) -> Requests_:
     number = len(requests)
+    drafting = bool((engines[:, state.E_DRAFTS] > 0).any())
+    depth, stages = int(engines[:, state.E_DEPTH].max()), int(engines[:, state.E_STAGES].max())
     shortest = engine.scheduling_policy == "sjf"
     keys = (
         requests.block_keys(engine.block_size)
@@ -238,6 +252,9 @@ def _requests(requests: Requests, rows: Small, engine: Engine, counters: Ints) -
         energy=np.zeros(number),
         given=np.zeros(number, np.int32),
         adapter=requests.adapter.astype(np.int32),
+        drafts=np.zeros(number if drafting else 1, np.int32),
+        checked=np.zeros((number, depth) if drafting else (1, 1), np.int32),
+        flying=np.zeros(number if stages > 1 else 1, np.int32),
         follow=follow,
         think=requests.think_ns,
         shared=keys.shared,
@@ -253,7 +270,7 @@ def _nothing(number: int) -> Requests:
 
 def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int, loras: int) -> Replicas_:
     number = len(pool_of)
-    rows = np.zeros((number, REPLICA_COLUMNS), np.int64)
+    rows, depth = np.zeros((number, REPLICA_COLUMNS), np.int64), int(engines[:, state.E_DEPTH].max())
     rows[:, state.HEAD] = rows[:, state.TAIL] = NONE
     rows[:, state.BLOCKED_RELEASES] = NONE
     rows[:, state.EVENT_AT] = LATER
@@ -265,8 +282,10 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int, lor
     return Replicas_(
         rows=rows,
         running=np.zeros((number, sequences), np.int32),
-        sampled=np.zeros((number, 2, sequences), np.int32),
-        n_sampled=np.zeros((number, 2), np.int32),
+        sampled=np.zeros((number, depth, sequences), np.int32),
+        n_sampled=np.zeros((number, depth), np.int32),
+        until=np.zeros((number, depth), np.int64),
+        stage_free=np.zeros((number, int(engines[:, state.E_STAGES].max())), np.int64),
         share=np.zeros(number),
         stretch=np.ones(number),
         energy=np.zeros((number, components)),
@@ -327,5 +346,7 @@ def _logs(record: bool, sequences: int, components: int, most_blocks: int) -> Lo
         features=np.zeros(FEATURES, np.int64),
         cost=np.zeros(1 + components),
         part=np.zeros(SCRATCH),
+        draft_features=np.zeros(FEATURES, np.int64),
+        draft_cost=np.zeros(1 + components),
         found=np.zeros(most_blocks, np.int32),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from math import fsum
 from pathlib import Path
 
@@ -12,21 +12,22 @@ import numpy as np
 from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
 from tierform.serving import state
-from tierform.serving.capacity import Capacity, capacity, kv_token_B
+from tierform.serving.capacity import capacity, kv_token_B
 from tierform.serving.engine import Engine, load_engine
 from tierform.serving.fleet import Fleet, FleetRun
 from tierform.serving.grid import grid_for
 from tierform.serving.host import adapter_B, adapters_of, host_link
 from tierform.serving.kernel_oracle import OUTSIDE
-from tierform.serving.oracle import StepOracle, StepShape, numbers_of
+from tierform.serving.oracle import PackedOracle, StepOracle, StepShape, numbers_of
+from tierform.serving.outcome import ReplicaKind, outcome
 from tierform.serving.requests import Requests
 from tierform.serving.routers import Router, RouterView, number_of
-from tierform.serving.run import HOST, NO_HOST, HostLink, Machine, Pool, machine
-from tierform.serving.service import Figure, Service, Steps
+from tierform.serving.run import Machine, machine
+from tierform.serving.service import Service
 from tierform.serving.simulated import SimulatedOracle
 from tierform.serving.slo import Slo
 from tierform.serving.traces import load_trace
-from tierform.serving.wear import WearRate, wear_rate
+from tierform.serving.wear import wear_rate
 from tierform.simulation.runtime import Runtime, load_runtime
 from tierform.workload import Model, load_model
 from tierform.workload.parallel import Parallelism
@@ -34,25 +35,6 @@ from tierform.workload.precision import PrecisionPlan
 
 ALONE = Parallelism()
 MOST_REPLICAS = 100_000
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Replicas of one kind: on which chip, how many, their engine and what their steps take."""
-
-    chip: Chip
-    replicas: int
-    settings: Engine
-    software: Runtime
-    oracle: StepOracle
-    room: Capacity | None
-    host: HostLink
-    wear: WearRate | None
-
-    @property
-    def pool(self) -> Pool:
-        """As the compiled loop sees it."""
-        return Pool(self.replicas, self.settings, numbers_of(self.oracle), self.host)
 
 
 def serve(
@@ -93,40 +75,53 @@ def serve(
     if (trace.adapter >= 0).any() and not settings.enable_lora:
         what = "requests ask for adapters, and the engine knows none"
         problems.append(Problem(what, key="enable_lora", value=False, fix="Set it to true."))
+    if parallelism.pipeline > 1 and settings.speculative_config is not None and settings.speculative_config.model:
+        what = "a draft model beside a pipeline is not there"
+        problems.append(Problem(what, key="pipeline", value=parallelism.pipeline, fix="Use method: ngram, or tensor."))
     if problems:
         raise TierformError(problems)
+    if parallelism.pipeline > 1:  # each stage has a step in flight, and the next is planned when the oldest is done
+        settings = replace(settings, async_scheduling=False)
     if found.positions == "learned":
         settings = replace(settings, max_model_len=min(settings.max_model_len, found.max_positions))
     longest = int(min(settings.max_model_len, max(2, int((trace.prompt + trace.output).max()))))
 
-    def tables(on: Chip, own: Engine, software: Runtime, plan: PrecisionPlan | None) -> StepOracle:
+    drafts = settings.speculative_config
+    draft = load_model(drafts.model) if drafts is not None and drafts.model is not None else None
+    verified = 1 + drafts.num_speculative_tokens if drafts is not None else 0
+
+    def tables(
+        on: Chip, own: Engine, software: Runtime, plan: PrecisionPlan | None, of: Model = found
+    ) -> SimulatedOracle:
         budget = own.max_num_batched_tokens if own.scheduler != "orca" else longest * own.max_num_seqs
         return SimulatedOracle(
-            model=found,
+            model=of,
             chip=on,
             runtime=software,
             grid=grid_for(min(budget, 2**14), own.max_num_seqs, max(longest, 32)),
             parallelism=parallelism,
             precision=plan,
-            adapters=adapters_of(own),
+            adapters=adapters_of(own) if of is found else None,
+            verified=verified,
             progress=(lambda share: progress(_tables(on, chips), share)) if progress is not None else None,
         )
 
-    def kind(on: Chip, count: int) -> _Kind:
+    def kind(on: Chip, count: int) -> ReplicaKind:
         software = runtime if isinstance(runtime, Runtime) else load_runtime(runtime or _usual(on))
         if settings.generation_config == "vllm":
             software = replace(software, sampling_s=0.0)
         own, room = settings, None
         if own.num_gpu_blocks is None:
             size_B = adapter_B(found, on, own, parallelism, software, precision)
-            room = capacity(found, on, own, parallelism, software, precision, size_B)
+            room = capacity(found, on, own, parallelism, software, precision, size_B, draft)
             own = replace(own, num_gpu_blocks=room.blocks)
         asked = oracle
         if asked is None:
             asked = tables(on, own, software, plans[0] if plans else precision)
+        drafting = _drafting(tables(on, own, software, precision, draft), asked) if draft is not None else None
         host = host_link(found, on, own, parallelism, software, precision)
         wear = wear_rate(found, on, parallelism, software, precision) if oracle is None else None
-        return _Kind(
+        return ReplicaKind(
             chip=on,
             replicas=count,
             settings=own,
@@ -135,6 +130,8 @@ def serve(
             room=room,
             host=host,
             wear=wear,
+            draft=drafting,
+            stages=parallelism.pipeline,
         )
 
     usual = precision or chips[0].precision or PrecisionPlan(master_weights=None)
@@ -155,7 +152,7 @@ def serve(
 
     asker = _ask_oracle(first.oracle) if pools[0].packed[0] == OUTSIDE else None
     made.go(_ask_router(ask) if ask is not None else None, asker, pause, window)
-    return _service(
+    return outcome(
         made,
         trace,
         run,
@@ -209,11 +206,20 @@ def _problems(
     return problems if problems else fleet.problems(sum(numbers), chips[0])
 
 
+def _drafting(drafting: SimulatedOracle, asked: StepOracle) -> StepOracle:
+    """What the draft model takes, without the host's time of a step and with its most likely tokens."""
+    quiet = replace(drafting, runtime=replace(drafting.runtime, step_s=0.0, sampling_s=0.0))
+    if not isinstance(asked, PackedOracle) or len(asked.components) not in (0, len(quiet.components)):
+        what = "the oracle of the steps tells other components than the draft model's"
+        raise TierformError([Problem(what, key="speculative_config", fix="Use method: ngram, or no oracle.")])
+    return quiet
+
+
 def _tables(on: Chip, chips: Sequence[Chip]) -> str:
     return "tables of the oracle" if len(chips) == 1 else f"tables of {on.name}"
 
 
-def _capacity_lines(kinds: Sequence[_Kind]) -> list[tuple[str, str]]:
+def _capacity_lines(kinds: Sequence[ReplicaKind]) -> list[tuple[str, str]]:
     """Where memory goes, of every kind whose blocks were derived."""
     return [
         (name if len(kinds) == 1 else f"{one.chip.name}: {name}", value)
@@ -266,126 +272,3 @@ def _ask_oracle(oracle: StepOracle) -> Callable[[Machine], int]:
         return max(1, round(cost.seconds * 1e9))
 
     return ask
-
-
-def _service(made: Machine, trace: Requests, run: FleetRun, kinds: Sequence[_Kind], empty: Service) -> Service:
-    rows, of = made.requests.rows, made.requests
-    arrival = of.arrival * 1e-9
-
-    def seconds(values: state.Ints) -> state.Floats:
-        return np.where(values >= 0, values * 1e-9, np.nan)
-
-    first, last, scheduled = seconds(of.first), seconds(of.last), seconds(of.scheduled)
-    generated = np.maximum(rows[:, state.TOKENS] - rows[:, state.PROMPT], 0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        tpot = np.where(generated > 1, (last - first) / np.maximum(generated - 1, 1), np.nan)
-    table = made.replicas.rows
-    end_s = float(np.nanmax(last)) if np.isfinite(last).any() else 0.0
-    steps = None
-    counters = made.run.counters
-    if counters[state.C_RECORD]:
-        steps = Steps(
-            made.logs.steps[: counters[state.C_STEPS_LOGGED]],
-            made.logs.entries[: counters[state.C_ENTRIES_LOGGED]],
-            made.logs.preempted[: counters[state.C_PREEMPTED_LOGGED]],
-            made.logs.joules[: counters[state.C_STEPS_LOGGED]],
-        )
-    return replace(
-        empty,
-        columns={
-            "arrival_s": arrival,
-            "prompt": trace.prompt,
-            "output": trace.output,
-            "priority": trace.priority,
-            "state": rows[:, state.STATE].astype(np.int64),
-            "replica": rows[:, state.REPLICA].astype(np.int64),
-            "scheduled_s": scheduled,
-            "first_token_s": first,
-            "last_token_s": last,
-            "queue_s": scheduled - arrival,
-            "ttft_s": first - arrival,
-            "tpot_s": tpot,
-            "e2e_s": last - arrival,
-            "generated": generated.astype(np.int64),
-            "prefix_hit_tokens": np.maximum(rows[:, state.HIT], 0).astype(np.int64),
-            "preemptions": rows[:, state.PREEMPTIONS].astype(np.int64),
-            "energy_J": of.energy.copy(),
-        },
-        replicas={
-            "busy_s": table[:, state.BUSY_NS] * 1e-9,
-            "steps": table[:, state.STEPS].copy(),
-            "tokens": table[:, state.TOKENS_DONE].copy(),
-            "most_running": table[:, state.PEAK_RUNNING].copy(),
-            "most_blocks": table[:, state.PEAK_BLOCKS].copy(),
-            "free_blocks_at_end": table[:, state.FREE].copy(),
-            "on_s": run.on_s(made, end_s),
-            "pool": table[:, state.POOL].copy(),
-            **empty.replicas,
-        },
-        energy_J_by_component=_energy(made, kinds),
-        steps=steps,
-        lookup_tokens=int(counters[state.C_LOOKED_UP]),
-        hit_tokens=int(counters[state.C_HITS]),
-        over_time=run.heat.to_dict() if run.heat is not None else {},
-        more={**_pools(made, kinds), **_hosts(made, kinds), **_wear(made, kinds, end_s), **run.figures(made)},
-    )
-
-
-def _energy(made: Machine, kinds: Sequence[_Kind]) -> dict[str, float]:
-    """Joules by component; of several kinds of chip, each with its chip's name before it."""
-    found: dict[str, float] = {}
-    for place, one in enumerate(kinds):
-        joules = made.replicas.energy[made.replicas.rows[:, state.POOL] == place].sum(axis=0)
-        for column, name in enumerate(one.oracle.components):
-            key = name if len(kinds) == 1 else f"{one.chip.name}: {name}"
-            found[key] = found.get(key, 0.0) + float(joules[column])
-        if one.host != NO_HOST and len(joules):
-            found[HOST] = found.get(HOST, 0.0) + float(joules[-1])
-    return found
-
-
-def _hosts(made: Machine, kinds: Sequence[_Kind]) -> dict[str, Figure]:
-    """What went to hosts and came from them."""
-    found: dict[str, Figure] = {}
-    if any(one.host.tokens for one in kinds):
-        found["swapped_kv_tokens"] = int(made.run.counters[state.C_SWAPPED])
-    if any(one.settings.enable_lora for one in kinds):
-        found["adapters_loaded"] = int(made.run.counters[state.C_LOADED])
-    return found
-
-
-def _wear(made: Machine, kinds: Sequence[_Kind], end_s: float) -> dict[str, Figure]:
-    """Writes and lifetime of the cells that wear out first."""
-    rows, of = made.replicas.rows, made.requests.rows
-    done = of[made.finished]
-    computed = done[:, state.TOKENS] - np.maximum(done[:, state.HIT], 0)
-    tokens = np.bincount(done[:, state.REPLICA], weights=computed, minlength=len(rows))
-    worn: dict[float, dict[str, Figure]] = {}
-    for place, one in enumerate(kinds):
-        own = rows[:, state.POOL] == place
-        if one.wear is not None:
-            figures = one.wear.figures(rows[own, state.STEPS].astype(float), tokens[own], end_s)
-            if figures["lifetime_s"] is not None:
-                worn[figures["lifetime_s"]] = {**figures}
-    return worn[min(worn)] if worn else {}
-
-
-def _pools(made: Machine, kinds: Sequence[_Kind]) -> dict[str, Figure]:
-    """What each kind of replica did, where there are several."""
-    if len(kinds) == 1:
-        return {}
-    rows = made.replicas.rows
-    found: list[Figure] = []
-    for place, one in enumerate(kinds):
-        own = rows[:, state.POOL] == place
-        found.append(
-            {
-                "chip": one.chip.name,
-                "replicas": one.replicas,
-                "num_gpu_blocks": one.settings.num_gpu_blocks,
-                "requests": int(own[made.requests.rows[made.finished, state.REPLICA]].sum()),
-                "tokens": int(rows[own, state.TOKENS_DONE].sum()),
-                "energy_J": float(made.replicas.energy[own].sum()),
-            }
-        )
-    return {"pools": found}

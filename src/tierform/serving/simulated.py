@@ -6,8 +6,9 @@ limit acts on the sum, as in `tierform.simulation.power_cap`.  On other chips a 
 off whole passes (:mod:`tierform.serving.tables_parts`).
 
 Decodes of a step are one kernel at their mean context (``simulate`` of groups of unequal contexts would be a kernel for
-each).  Tables are kept in the cache folder.  Limits: no pipeline parallelism, tokens of experts as ``simulate`` spreads
-them; contexts beyond the memory are extended linearly.
+each).  Of a pipeline the table holds a step's way through all stages, with what these send.  Tables are kept in the
+cache folder.  Limits: pipelines on boards alone; tokens of experts as ``simulate`` spreads them; contexts beyond the
+memory are extended linearly.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from tierform.workload.task import SequenceGroup, Step
 
 Floats = NDArray[np.float64]
 T = TypeVar("T")
-VERSION = 9  # of the tables: raise it when what they hold changes
+VERSION = 10  # of the tables: raise it when what they hold changes
 ROOMY = "1000 TB"
 
 
@@ -47,7 +48,8 @@ ROOMY = "1000 TB"
 class SimulatedOracle:
     """Step times and energies of a model on a chip; see the module's text.
 
-    `grid` says where passes are simulated; `components` are known once the tables are built.
+    `grid` says where passes are simulated; `components` are known once the tables are built.  `verified`: new tokens of
+    a sequence whose drafts are verified, if any are.
     """
 
     model: Model
@@ -57,13 +59,20 @@ class SimulatedOracle:
     parallelism: Parallelism = field(default_factory=Parallelism)
     precision: PrecisionPlan | None = None
     adapters: AdapterBatch | None = None
+    verified: int = 0
     progress: Callable[[float], None] | None = None
     _packed: dict[str, Floats] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.parallelism.pipeline > 1:
-            what = "serving knows no pipeline parallelism inside a replica yet"
-            raise TierformError([Problem(what, key="pipeline", value=self.parallelism.pipeline, fix="Use tensor.")])
+        problems = []
+        if self.parallelism.pipeline > 1 and not self._on_board:
+            what = "pipelines inside a replica are for boards; this chip has several components"
+            problems.append(Problem(what, key="pipeline", value=self.parallelism.pipeline, fix="Use tensor."))
+        if self.parallelism.data > 1:
+            what = "copies of the model plan steps of their own: they are replicas"
+            problems.append(Problem(what, key="data", value=self.parallelism.data, fix="Use replicas."))
+        if problems:
+            raise TierformError(problems)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -96,7 +105,8 @@ class SimulatedOracle:
     def key(self) -> str:
         """A hash of all that the tables depend on."""
         job = self._job((SequenceGroup(1, 1, 1),))
-        return hashlib.sha256(json.dumps([VERSION, job.key, repr(self.grid)]).encode()).hexdigest()[:32]
+        asked = [VERSION, job.key, repr(self.grid), self.verified, self.parallelism.pipeline]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:32]
 
     def cost(self, step: StepShape) -> StepCost:
         """Seconds and joules of a step."""
@@ -114,7 +124,7 @@ class SimulatedOracle:
             model=model,
             task=Step(asked, precision=self.precision, adapters=adapters),
             chip=self.chip,
-            parallelism=self.parallelism,
+            parallelism=replace(self.parallelism, pipeline=1),  # a step goes through all stages, one after the other
             runtime=self.runtime,
             thermal="none",
             mapping="plain",
@@ -126,10 +136,12 @@ class SimulatedOracle:
     def _board_tables(self) -> Floats:
         roomy = self._roomy()
         return BoardTables(
-            self._result([SequenceGroup(1, 1, 1)]),
+            (self if self.parallelism.pipeline == 1 else roomy)._result([SequenceGroup(1, 1, 1)]),
             lambda group: roomy._result([SequenceGroup(*group)]),
             lambda groups: roomy._job(SequenceGroup(*group) for group in groups),
             self.progress or (lambda _: None),
+            self.verified,
+            self.parallelism.pipeline,
         ).pack(self.grid)
 
     def _roomy(self) -> SimulatedOracle:
@@ -152,9 +164,9 @@ class SimulatedOracle:
         pasts = sorted({*grid.pasts[::3], grid.pasts[-1]})
         passes = 2 * len(tokens) + 2 * len(sequences) * len(contexts) + 2 * len(chunks) * len(pasts)
         done = _Progress(passes, self.progress)
-        return PartsTables(lambda groups: self._result([SequenceGroup(*one) for one in groups]), done).pack(
-            PassGrid(tokens, sequences, contexts, chunks, pasts)
-        )
+        return PartsTables(
+            lambda groups: self._result([SequenceGroup(*one) for one in groups]), done, self.verified
+        ).pack(PassGrid(tokens, sequences, contexts, chunks, pasts))
 
 
 class _Progress:

@@ -42,7 +42,7 @@ STATES = (
 # -- a replica's columns ----------------------------------------------------------------------------------------------
 N_RUNNING, N_WAITING, HEAD, TAIL, FREE, IN_FLIGHT, FIRST_SLOT, CHIP_FREE = range(8)
 RELEASES, INSERTIONS, BLOCKED_RELEASES, BLOCKED_INSERTIONS, EVENT_AT, POOL, PLANNED, STEPS = range(8, 16)
-UNTIL_0, UNTIL_1, ALIVE, LOAD_TOKENS, BUSY_NS, PEAK_RUNNING, PEAK_BLOCKS, TOKENS_DONE = range(16, 24)
+ALIVE, LOAD_TOKENS, BUSY_NS, PEAK_RUNNING, PEAK_BLOCKS, TOKENS_DONE = range(18, 24)
 GROUPS_FREE, ROLE, ORACLE, LINK_FREE = range(24, 28)
 # Tokens whose keys and values wait in the host; those that cross with the next step; adapters that come with it.
 HOST_TOKENS, CROSSING, LOADING, ADAPTER_CLOCK = range(28, 32)
@@ -66,11 +66,18 @@ BOTH, PREFILLS, DECODES = range(3)  # what a replica does
     E_WATERMARK,
     E_FIRST_NS,
     E_LORAS,
+    E_DRAFTS,
+    E_LOOKAHEAD,
+    E_ACCEPTANCE,
     E_HOST_TOKENS,
     E_HOST_TOKEN_PS,
     E_LORA_NS,
-) = range(18)
-ENGINE_COLUMNS = 18
+    E_DRAFT_ORACLE,
+    E_STAGES,
+    E_DEPTH,
+) = range(24)
+ENGINE_COLUMNS = 24
+SURE = 1 << 53  # E_ACCEPTANCE of drafts that are always accepted
 FCFS, PRIORITY, SHORTEST = range(3)
 VLLM, SARATHI, ORCA = range(3)
 
@@ -111,6 +118,9 @@ class Requests_(NamedTuple):
     shared: Small  # (n,) blocks whose content other requests may have, too
     given: Small  # (n,) tokens whose KV comes with it from another replica; below 0: so many wait in the host
     adapter: Small  # (n,) the adapter that it asks for, or NONE
+    drafts: Small  # (n,) drafted tokens that its next step verifies; (1,) where nothing is drafted
+    checked: Small  # (n, steps in flight) drafts that are verified in them; (1, 1) where nothing is drafted
+    flying: Small  # (n,) steps in flight of a pipeline that give it a token; (1,) where there is none
     follow: Ints  # (n,) the request that comes once this one is done, or NONE
     think: Ints  # (n,) ns between the two, of the later one
     key_at: Ints  # (n,) where the keys of a request's groups of blocks begin
@@ -122,8 +132,10 @@ class Replicas_(NamedTuple):
 
     rows: Ints  # (r, 32)
     running: Small  # (r, max_num_seqs)
-    sampled: Small  # (r, 2, max_num_seqs)
-    n_sampled: Small  # (r, 2)
+    sampled: Small  # (r, steps in flight, max_num_seqs)
+    n_sampled: Small  # (r, steps in flight)
+    until: Ints  # (r, steps in flight) when each ends
+    stage_free: Ints  # (r, stages) when each stage of its pipeline is free
     share: Floats  # (r,) joules a token of all steps so far
     stretch: Floats  # (r,) a step's time over that of the oracle (a chip that is too hot runs slower)
     energy: Floats  # (r, components) J
@@ -169,11 +181,13 @@ class Logs_(NamedTuple):
     joules: Floats  # (steps, components)
     entries: Ints  # (entries, 3): request, new, computed
     preempted: Small
-    chunk: Small  # (sequences, 4): request, new, computed, whether it is listed as a prefill
+    chunk: Small  # (sequences, 4): request, new, computed, how many of the new ones are drafts
     out: Small  # (sequences,) preempted in this step
     features: Ints  # (8,) of the step being planned
     cost: Floats  # (1 + components,) its seconds and joules
     part: Floats  # (4,) scratch
+    draft_features: Ints  # (8,) of a pass of the draft model
+    draft_cost: Floats  # (1 + components,) its seconds and joules
     found: Small  # blocks of the head of a queue that hold its content
 
 
@@ -181,7 +195,7 @@ class Run_(NamedTuple):
     """Numbers of the loop: one row of counters, see C_... below."""
 
     counters: Ints
-    engines: Ints  # (pools, 18)
+    engines: Ints  # (pools, 24)
     host_J: Floats  # (pools, 2) joules of a token's keys and values, and of an adapter, that cross to or from the host
     oracle: Floats
     oracle_at: Ints  # (oracles,) where an oracle's numbers begin
@@ -225,5 +239,8 @@ class Run_(NamedTuple):
     C_MOVES,
     C_SWAPPED,
     C_LOADED,
-) = range(37)
-COUNTERS = 37
+    C_DRAFTED,
+    C_ACCEPTED,
+    C_SEED,
+) = range(40)
+COUNTERS = 40

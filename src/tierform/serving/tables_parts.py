@@ -170,10 +170,14 @@ class PartsOf:
 
 @dataclass
 class PartsTables:
-    """Builds the tables; `simulated` gives the pass of groups of (sequences, new tokens, past)."""
+    """Builds the tables; `simulated` gives the pass of groups of (sequences, new tokens, past).
+
+    `verified`: new tokens of a sequence whose drafts are verified; 0: there are none.
+    """
 
     simulated: Simulated
     told: Callable[[Result], Result]
+    verified: int = 0
     parts: PartsOf = field(init=False)
 
     def __post_init__(self) -> None:
@@ -186,7 +190,8 @@ class PartsTables:
         by_tokens = by_tokens[:, 2:]
         left_over = slice(3 * columns, 3 * columns + 1 + len(parts.names))
         lefts = by_tokens[:, left_over]
-        rows = sorted({1, grid.sequences[-1]} | {one for one in (4, 16, 64, 65, 128, 256) if one < grid.sequences[-1]})
+        most = grid.sequences[-1] * max(1, self.verified)
+        rows = sorted({1, most} | {one for one in (4, 16, 64, 65, 128, 256, 512, 1024, 2048) if one < most})
         head = slice(2 + HEAD * columns, 2 + (HEAD + 1) * columns)
         heads = np.stack([self._row(((one, 1, 1),))[head] for one in rows])
 
@@ -201,6 +206,11 @@ class PartsTables:
         decode = self._plane(grid.sequences, grid.contexts, lambda n, context: group(((n, 1, context - 1),)))
         prefill = self._plane(grid.chunks, grid.pasts, lambda chunk, past: group(((1, chunk, past),)))
         planes = [decode, prefill]
+        verified: Floats = np.zeros(1)
+        if self.verified:
+            new = self.verified
+            contexts = [one for one in grid.contexts if one > new]
+            verified = self._plane(grid.sequences, contexts, lambda n, c: group(((n, new, c - new),))).packed()
         if parts.run.chip.pipelined:
             alone = [self.simulated(((1, chunk, 0),)).latency_s for chunk in BESIDE]
 
@@ -212,18 +222,12 @@ class PartsTables:
             planes.append(self._plane(grid.sequences, grid.contexts, beside, 1))
         return np.concatenate(
             [
-                [
-                    PARTS,
-                    len(parts.names),
-                    len(parts.busy),
-                    float(parts.run.chip.pipelined),
-                    *BESIDE,
-                    float(parts.in_turn),
-                ],
+                [PARTS, len(parts.names), len(parts.busy), parts.run.chip.pipelined, *BESIDE, parts.in_turn],
                 parts.static_W,
                 line(tokens, np.hstack([by_tokens[:, :columns], lefts])),
                 line(rows, heads),
                 *(plane.packed() for plane in planes),
+                verified,
             ]
         )
 
