@@ -98,6 +98,11 @@ def fail(
     raise TierformError([Problem(what=what, file=file, line=line, key=key, value=value, nearest=close, fix=fix)])
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or what it is called where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def nearest(name: str, choices: Iterable[str]) -> str | None:
     """The choice most like `name`, or None when nothing is close."""
     valid = list(choices)

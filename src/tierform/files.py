@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tierform.errors import fail
+from tierform.errors import fail, first_line
 from tierform.folders import make_folder, no_folder
+from tierform.kept_documents import keep, kept
 from tierform.part_files import lock, new_part, remove_stale
 from tierform.units import whole_number
 from tierform.yaml_words import plain_reader
@@ -89,7 +90,12 @@ def read_text(path: Path | str, max_bytes: int = MAX_BYTES) -> str:
 
 def read_yaml(path: Path | str) -> Document:
     """A YAML file as plain data with line numbers; every refusal is a TierformError with its line."""
-    return parse_yaml(read_text(path), str(path))
+    text, folder = read_text(path), cache_folder("documents")
+    if (before := kept(folder, Path(path), text)) is not None:
+        return Document(before[0], str(path), before[1])
+    document = parse_yaml(text, str(path))
+    keep(folder, Path(path), text, (document.content, document.lines))
+    return document
 
 
 def parse_yaml(text: str, file: str) -> Document:
@@ -106,7 +112,7 @@ def parse_yaml(text: str, file: str) -> Document:
         mark = error.problem_mark or error.context_mark
         fail(str(error.problem or error.context or "malformed YAML"), file=file, line=mark.line + 1 if mark else None)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise_from = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise_from = first_line(error)
         fail(f"malformed YAML: {raise_from}", file=file)
     return Document(content, file, lines)
 

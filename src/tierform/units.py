@@ -86,6 +86,7 @@ def whole_number(text: str) -> int | None:
     return int(text) if len(text) <= 18 and text.isascii() and text.isdigit() else None
 
 
+@lru_cache(maxsize=512)
 def unit_scale(unit: str) -> tuple[float, Dimension] | None:
     """Scale to SI and dimension of a unit expression such as ``pJ/bit`` or ``W/(m*K)``; None if unknown."""
     if len(unit) > LONGEST:

@@ -1,3 +1,4 @@
+import hashlib
 import itertools
 import math
 import os
@@ -12,6 +13,7 @@ import torch
 from small_network import Small, mse, small_batch
 
 from tierform.errors import TierformError
+from tierform.tuning.checkpoint import MAGIC
 from tierform.tuning.intrinsic import intrinsic_dimension
 from tierform.tuning.lowrank import LowRank, merged
 from tierform.tuning.meter import TensorMemory, step_peak_B, step_shares
@@ -156,10 +158,12 @@ def test_a_corrupted_or_foreign_checkpoint_is_refused(tmp_path):
     (tmp_path / "spoilt.tft").write_bytes(spoilt)
     (tmp_path / "short.tft").write_bytes(path.read_bytes()[:-10])
     (tmp_path / "other.tft").write_text("hello")
+    (tmp_path / "empty.tft").write_bytes(MAGIC + hashlib.sha256(b"").hexdigest().encode() + b"\n")
     for name, words in (
         ("spoilt", "damaged"),
         ("short", "damaged"),
         ("other", "not a checkpoint"),
+        ("empty", "cannot be read"),
         ("none", "No such"),
     ):
         with pytest.raises(TierformError, match=words):

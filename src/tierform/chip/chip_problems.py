@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from pydantic import BaseModel
+
 from tierform.chip.chip_file import MAX_TILES, PLACES, ChipFile, neighbours
 from tierform.chip.link_problems import link_problems
-from tierform.chip.parameters import constants, source_problems
+from tierform.chip.parameters import source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document, key_steps
+from tierform.provenance import Constant
 from tierform.workload.precision import PrecisionPlan
 
 
@@ -276,25 +279,42 @@ def _constant_problems(chip: ChipFile, document: Document) -> list[Problem]:
     return problems
 
 
-_MOST_KNOWN = 512
-_known: dict[int, object] = {}  # sections, by identity, whose sources are all known
+_MOST_KNOWN = 4096
+_LEAVES = (str, int, float, bool, type(None))
+_known: dict[int, object] = {}  # sections and their parts, by identity, whose sources are all known
 
 
 def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
     """Sources that the library does not know, in every section but the components, which are checked for themselves."""
     problems: list[Problem] = []
     for name in type(chip).model_fields:
-        section = getattr(chip, name)
-        if name == "components" or isinstance(section, (str, bool)) or _known.get(id(section)) is section:
-            continue
-        found: list[Problem] = []
-        for key, constant in constants(section, name):
-            if constant.source:
-                steps = key_steps(key)
-                found += source_problems(constant.source, key, document.file, document.line_of(steps))
-        if not found and section is not None:
-            _known[id(section)] = section
-            while len(_known) > _MOST_KNOWN:
-                del _known[next(iter(_known))]
-        problems += found
+        if name != "components":
+            problems += _unknown_sources(getattr(chip, name), name, document)
     return problems
+
+
+def _unknown_sources(value: object, name: str, document: Document) -> list[Problem]:
+    if isinstance(value, Constant):
+        if not value.source:
+            return []
+        return source_problems(value.source, name, document.file, document.line_of(key_steps(name)))
+    inner: Iterable[tuple[object, object]]
+    if isinstance(value, BaseModel):
+        inner = ((key, getattr(value, key)) for key in type(value).model_fields)
+    elif isinstance(value, dict):
+        inner = value.items()
+    elif isinstance(value, (list, tuple)):
+        inner = enumerate(value)
+    else:
+        return []
+    if _known.get(id(value)) is value:
+        return []
+    found: list[Problem] = []
+    for key, item in inner:
+        if type(item) not in _LEAVES:
+            found += _unknown_sources(item, f"{name}.{key}", document)
+    if not found:
+        _known[id(value)] = value
+        while len(_known) > _MOST_KNOWN:
+            del _known[next(iter(_known))]
+    return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,13 +75,27 @@ def digest_of(content: object) -> str:
     return hashlib.sha256(_text_of(content).encode()).hexdigest()
 
 
+_encoded = json.JSONEncoder(sort_keys=True, ensure_ascii=False).encode
+_quoted: Callable[[str], str] = json.encoder.encode_basestring
+_PLAIN = {True: "true", False: "false", None: "null"}
+
+
 def _text_of(content: object) -> str:
     """The content as JSON with sorted keys; texts of what varied content has in common are written once."""
-    if not (isinstance(content, dict) and content and all(isinstance(key, str) for key in content)):
-        return json.dumps(content, sort_keys=True, ensure_ascii=False)
+    kind = type(content)
+    if kind is str:
+        return _quoted(str(content))
+    if kind is int:
+        return repr(content)
+    if kind is bool or content is None:
+        return _PLAIN[content]  # type: ignore[index]
+    if not isinstance(content, dict) or not content:
+        return _encoded(content)
     kept = _texts.get(id(content))
     if kept is None or kept[0] is not content:
-        inner = (f"{json.dumps(key, ensure_ascii=False)}: {_text_of(content[key])}" for key in sorted(content))
+        if not all(isinstance(key, str) for key in content):
+            return _encoded(content)
+        inner = [f"{_quoted(key)}: {_text_of(content[key])}" for key in sorted(content)]
         kept = (content, "{" + ", ".join(inner) + "}")
         _keep(_texts, id(content), kept, 16 * _MOST)
     return kept[1]

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tierform.errors import MissingDependency, Problem, TierformError, fail
+from tierform.errors import MissingDependency, Problem, TierformError, fail, first_line
 from tierform.files import read_text
 from tierform.numerics.tasks import TaskSet
 
@@ -58,7 +58,7 @@ def load_rows(source: str, split: str) -> list[Row]:
     try:
         found = load_dataset(name, config, split=split) if known and config else load_dataset(source, split=split)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise TierformError(
             [
                 Problem(
@@ -108,7 +108,7 @@ def load_model_and_task(model_name: str, data: str, test: str = "", *, context: 
         head = getattr(transformers, heads[kind])
         model = head.from_pretrained(model_name, ignore_mismatched_sizes=True, **options)
     except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         fail(
             "the model could not be loaded",
             key="MODEL",

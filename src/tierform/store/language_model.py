@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from tierform.errors import fail
+from tierform.errors import fail, first_line
 from tierform.store.importance import Group
 from tierform.store.precision import RowBits
 from tierform.store.reader import Store
@@ -62,7 +62,7 @@ def load_published(name: str, train: str, test: str, context: int = 512) -> Text
         model = transformers.AutoModelForCausalLM.from_pretrained(name, dtype=torch.float16, use_safetensors=True)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
-        fail(f"the model cannot be loaded: {str(error).splitlines()[0]}", key="model", value=name)
+        fail(f"the model cannot be loaded: {first_line(error)}", key="model", value=name)
     ids = [torch.tensor(tokenizer(text)["input_ids"]) for text in (train, test)]
     size = min(context, config.max_position_embeddings)
     return TextModel(rounded(model), ids[0], ids[1], size, "token")

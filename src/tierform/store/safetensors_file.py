@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tierform.errors import TierformError, fail
+from tierform.errors import TierformError, fail, first_line
 from tierform.store.elements import BY_SAFETENSORS, Element
 from tierform.store.links import followed
 
@@ -74,7 +74,7 @@ def parse_header(content: bytes, base: int, size: int, file: str) -> tuple[dict[
     try:
         header = json.loads(content.decode("utf-8"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
-        fail(f"the safetensors header is not valid JSON: {str(error).splitlines()[0]}", file=file)
+        fail(f"the safetensors header is not valid JSON: {first_line(error)}", file=file)
     if not isinstance(header, dict):
         fail("the safetensors header is not a table of tensors", file=file)
     metadata = header.pop("__metadata__", {})

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
+from math import fsum
 
 from tierform.chip.crossbar import CrossbarParameters, CrossbarTiles
 from tierform.chip.crossbar.readout import needed_adc_bits, read
-from tierform.chip.crossbar.tile import area_by_part, peak
+from tierform.chip.crossbar.tile import area_by_part, peak, power_by_part
 from tierform.chip.description import load_component
 from tierform.studies.study import Check, Picture, StudyOptions, StudyResult, Table
 
@@ -27,7 +28,10 @@ SETTINGS = ("sizes",)
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """A tile: its choice, bits of a converter, input bytes a second over the published tile's, GOPS/mm2 and GOPS/W."""
+    """A tile: its choice, bits of a converter, input bytes a second over the published tile's, GOPS/mm2 and GOPS/W.
+
+    GOPS/W at full load, as the authors count, and as an operation is charged here.
+    """
 
     size: int
     arrays: int
@@ -36,6 +40,7 @@ class Design:
     adc_bits: int
     traffic: float
     density: float
+    full_load: float
     efficiency: float
 
     @property
@@ -71,7 +76,8 @@ def designs(sizes: tuple[int, ...]) -> Iterator[Design]:
             macros=macros,
             adc_bits=bits,
             traffic=_inputs_B_per_s(tile) / fed,
-            density=found.operations_per_s / 1e9 / (sum(area_by_part(tile).values()) * 1e6),
+            density=found.operations_per_s / 1e9 / (fsum(area_by_part(tile).values()) * 1e6),
+            full_load=found.operations_per_s / 1e9 / fsum(power_by_part(tile).values()),
             efficiency=found.operations_per_J / 1e9,
         )
 
@@ -98,6 +104,7 @@ def run(options: StudyOptions) -> StudyResult:
     published = next(one for one in inside if one.choice == PUBLISHED)
     best = inside[0]
     behind = 1 - published.density / best.density
+    coolest = max(inside, key=lambda design: design.full_load)
     by_size = {size: max((one.density for one in inside if one.size == size), default=None) for size in sizes}
     ratio = {
         share: max(one.density for one in inside if one.size == 128 and one.converters == one.arrays * share)
@@ -108,6 +115,11 @@ def run(options: StudyOptions) -> StudyResult:
             "the published tile is within 5 % of the best of the sweep",
             behind <= NEAR,
             f"{published.density:.0f} of {best.density:.0f} GOPS/mm2",
+        ),
+        Check(
+            "the published tile is within 5 % of the best of the sweep in operations a joule at full load",
+            published.full_load >= (1 - NEAR) * coolest.full_load,
+            f"{published.full_load:.0f} of {coolest.full_load:.0f} GOPS/W",
         ),
         Check("the best arrays are 128 x 128", best.size == PUBLISHED[0], f"{best.size} x {best.size}"),
         Check(
@@ -124,10 +136,15 @@ def run(options: StudyOptions) -> StudyResult:
             tuple((size, density) for size, density in by_size.items()),
             "Converters of at most 8 bits, inputs that the published buffer and bus carry; empty: none fits.",
         ),
+        _table(
+            "Most efficient tiles within the authors' limits",
+            sorted(inside, key=lambda design: (-design.full_load, design.choice != PUBLISHED))[:10],
+        ),
         _table("Best tiles beyond the limits", every[:10]),
     )
     remarks = (
-        "Published: 479 GOPS/mm2 and 364 GOPS/W, everything at full load.  Here an operation is charged what it takes.",
+        "Published: 479 GOPS/mm2 and 364 GOPS/W of a chip with its links (479 GOPS/mm2 on 85.4 mm2 at 65.8 W would be "
+        "622).  Here it is the tile alone, and 'GOPS/W' charges an operation what it takes.",
         "With converters of 9 and 10 bits at the published points, and buffers that need not carry more, larger arrays "
         "would be denser: the authors' optimum is that of their converter.  Larger arrays also lose accuracy in wires.",
     )
@@ -154,8 +171,9 @@ def _table(title: str, rows: list[Design]) -> Table:
         "ADC bits",
         "inputs",
         "GOPS/mm2",
+        "GOPS/W at full load",
         "GOPS/W",
     )
     note = f"{BITS} x {BITS} bits; inputs: bytes a second over those of the published tile."
-    cells = tuple((*one.choice, one.adc_bits, one.traffic, one.density, one.efficiency) for one in rows)
+    cells = tuple((*one.choice, one.adc_bits, one.traffic, one.density, one.full_load, one.efficiency) for one in rows)
     return Table(title, head, cells, note)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tierform.errors import Problem, TierformError, fail
+from tierform.errors import Problem, TierformError, fail, first_line
 from tierform.files import atomic_path
 
 MAGIC = b"tierform.tuning/2 "
@@ -52,7 +52,7 @@ def read(path: Path | str) -> dict[str, Any]:
     try:
         content: dict[str, object] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:
-        fail(f"the checkpoint cannot be read: {str(error).splitlines()[0]}", file=str(path))
+        fail(f"the checkpoint cannot be read: {first_line(error)}", file=str(path))
     if not isinstance(content, dict):
         fail("the checkpoint does not hold a run", file=str(path))
     return content
