@@ -8,7 +8,6 @@ import type { Mode } from './colour'
 import { content } from './data'
 import { ALONE, Bar, Keys, pagesOf } from './frame'
 import { openFile } from './jobs'
-import { Start } from './pages/start'
 import { script } from './parts'
 import { change, go, useRoute } from './route'
 import type { Content, Run } from './types'
@@ -106,7 +105,7 @@ function App({ given: opened }: { given: Content }) {
       <Bar given={given} page={shown} run={run} against={against} mode={mode} params={params} onHelp={() => setHelp(true)} />
       <main id="main" tabIndex={run || ALONE.includes(shown) ? -1 : 0} class={run || ALONE.includes(shown) ? '' : 'bare'}>
         {run && !OWN.includes(shown) && <Answer run={run} against={against} route={params} />}
-        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} add={add} /> : ALONE.includes(shown) ? <More page={shown} run={undefined} runs={[]} mode={mode} given={given} add={add} /> : <Start given={given} add={add} />}
+        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} add={add} /> : <More page={shown} run={undefined} runs={[]} mode={mode} given={given} add={add} />}
       </main>
       {help && <Keys pages={pages} onClose={() => setHelp(false)} />}
       <p class="said" role="status">{said}</p>
