@@ -1,7 +1,7 @@
 """Decoding of SmolLM2-135M with drafts and cache policies on this machine's processor, one thread, processor time.
 
     tierform models get smollm2-135m
-    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|speed|policies|skips] [--json FILE]
+    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|steps|speed|policies|skips] [--json FILE]
 
 TEXT is a text of at least 20,000 tokens (WikiText-2's test text was used).  Prompts are windows of it.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from scipy.stats import chisquare
 
-from tierform.compression.checkpoints.folder import load_language_model
+from tierform.compression.checkpoints.folder import load_language_model, model_folder
 from tierform.compression.quality import window_losses
 from tierform.compression.sites import anatomy
 from tierform.compression.skipping import choose_skips
@@ -27,7 +27,9 @@ from tierform.decoding.acceptance import draw, verify
 from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
 from tierform.decoding.loop import Draft, Sampling, generate
 from tierform.decoding.measure import best_count, pass_times, predicted_acceptance, tokens_per_s
-from tierform.decoding.policies import NarrowCache, perplexities
+from tierform.decoding.policies import NarrowCache, choose_heads, perplexities
+from tierform.simulation import simulate
+from tierform.workload import SequenceGroup, Step
 from tierform.workload.kv_policy import KVPolicy
 
 MODEL = "smollm2-135m"
@@ -179,7 +181,19 @@ def speed(
         }
 
 
-def policies(model: Any, windows: torch.Tensor, out: dict[str, Any]) -> None:
+def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path) -> None:
+    """A step over one to eight tokens on this processor, against a chip that `tierform calibrate` wrote here."""
+    found = pass_times(model, None, prompt, Sampling(), most=7)
+    rows = {}
+    for tokens, measured in enumerate(found.verify_s, 1):
+        task = Step((SequenceGroup(1, tokens, len(prompt)),), logits="all")
+        predicted = simulate(str(model_folder(MODEL)), task, chip, thermal="none").latency_s
+        rows[tokens] = {"measured_s": measured, "predicted_s": predicted, "error": predicted / measured - 1}
+        print(tokens, rows[tokens], flush=True)
+    out["steps"] = rows
+
+
+def policies(model: Any, windows: torch.Tensor, out: dict[str, Any], learn: torch.Tensor | None, alone: bool) -> None:
     """Perplexity with half the cache, and with four bits."""
     half = windows.shape[1] // 2
     cases: dict[str, dict[str, Any]] = {
@@ -190,6 +204,13 @@ def policies(model: Any, windows: torch.Tensor, out: dict[str, Any]) -> None:
         "int4, keys by channel, groups of 32": {"narrow": NarrowCache(4, 32)},
         "int4, keys by token": {"narrow": NarrowCache(4, 64, by_channel=False)},
     }
+    if learn is not None:  # half of the cache as 13/30 of the heads whole, and a tenth of the tokens in the others
+        policy = KVPolicy(window=windows.shape[1] // 10, sinks=4, whole=13 / 30)
+        heads = choose_heads(model, learn, policy)
+        print("whole heads by layer", heads.sum(-1).tolist(), flush=True)
+        cases["13/30 of the heads whole, half"] = {"policy": policy, "whole": heads}
+    if alone:
+        cases = {name: given for name, given in cases.items() if "half" in name or not given}
     for name, given in cases.items():
         each = [perplexities(model, one[None], **given) for one in windows]
         out[f"perplexity {name}"] = float(np.exp(np.log(each).mean()))
@@ -217,14 +238,17 @@ def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
-    parser.add_argument("--part", action="append", choices=["exact", "sampling", "speed", "policies", "skips"])
+    parser.add_argument("--part", action="append", choices=["exact", "sampling", "steps", "speed", "policies", "skips"])
     parser.add_argument("--draft", action="append", help="Drafts to try (default: lookup, nine planes, five skipped).")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--length", type=int, default=512)
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--counts", default="1,2,3,4,5,6")
-    parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss"])
+    parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss", "exchange"])
+    parser.add_argument("--learn", type=Path, help="policies: another text, on which heads are chosen.")
+    parser.add_argument("--half", action="store_true", help="policies: of half the cache alone.")
+    parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -235,7 +259,8 @@ def main() -> None:
     drafts = tuple(given.draft or DRAFTS)
     windows = windows_of(given.text, tokenizer, 2 * given.windows, given.length)
     if "policies" in parts:
-        policies(model, windows[: given.windows], out)
+        learn = windows_of(given.learn, tokenizer, 2, given.length) if given.learn else None
+        policies(model, windows[: given.windows], out, learn, given.half)
     if "skips" in parts:
         half = windows[:, : given.length // 2]
         skips(model, half[given.windows :], half[: given.windows], out, given.skip_by)
@@ -244,6 +269,9 @@ def main() -> None:
     if "sampling" in parts:
         (prompt,) = prompts_of(given.text, tokenizer, 1, 256)
         sampling(model, prompt, out, drafts)
+    if "steps" in parts and given.chip:
+        (prompt,) = prompts_of(given.text, tokenizer, 1, 64)
+        steps(model, prompt, out, given.chip)
     if "speed" in parts:
         prompts = prompts_of(given.text, tokenizer, min(given.prompts, 6))
         speed(model, prompts, out, given.new, [int(one) for one in given.counts.split(",")], drafts)

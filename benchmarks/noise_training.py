@@ -1,10 +1,10 @@
 """What noise in the training of adapters gains on a real model: SmolLM2-135M on Atleus' noisy crossbars.
 
 LoRA (rank 8, every layer, the adapters digital) is trained on next tokens twice from the same start, on the same
-batches: once with a new noisy chip in every step, once on exact cells.  Both are then measured on chips that no
+batches: once with a new noisy chip in every second step, once on exact cells.  Both are then measured on chips that no
 training saw, and on a chip without noise.  Three trainings each; intervals are Student's t at 95 % over trainings
 (each the mean of its chips), so that the chips of one training do not count as trainings.  Every run is written when
-it ends, and a run that is there already is not repeated.
+it ends, and a run that is there already is not repeated.  Products multiply bf16 factors, where the processor can.
 
     tierform models get smollm2-135m
     python benchmarks/noise_training.py TRAIN.txt TEST.txt RESULTS.json [STEPS]
@@ -28,12 +28,12 @@ from tierform.numerics.digital import DigitalShare
 from tierform.numerics.emulation import crossbar_layers, describe, emulate, new_chip_instance
 
 NOISE, RANK, RATE, LENGTH, BATCH = "programming-2pct", 8, 1e-3, 128, 2
-TRAININGS, CHIPS, WINDOWS, WINDOW = 3, 3, 4, 256
+TRAININGS, CHIPS, WINDOWS, WINDOW, NEW_CHIP_EVERY = 3, 3, 4, 256, 2
 # name: (what shares a scale, digital channels of each layer, share of single weights that are digital)
 CASES = {
     "a scale by column": ("column", 0, 0.0),
-    "a scale by column, 8 channels and 0.5 % of the weights digital": ("column", 8, 0.005),
     "a scale by crossbar": ("crossbar", 0, 0.0),
+    "a scale by column, 8 channels and 0.5 % of the weights digital": ("column", 8, 0.005),
 }
 
 
@@ -121,7 +121,7 @@ def run(train: str, test: str, file: Path, steps: int) -> dict[str, Any]:
                     [{"input_ids": batch, "labels": batch} for batch in text[training]],
                     steps=steps,
                     learning_rate=RATE,
-                    resample_every=1,
+                    resample_every=NEW_CHIP_EVERY,
                     noisy=noisy,
                     fidelity="weights",
                     seed=training,
@@ -166,4 +166,5 @@ def table(found: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    table(run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 20))
+    torch.set_float32_matmul_precision("medium")
+    table(run(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]) if len(sys.argv) > 4 else 40))

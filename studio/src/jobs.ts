@@ -23,7 +23,7 @@ export type Told =
 export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string; low?: number; high?: number; law?: string }
 
 /** What a moved value changes. */
-export type Moved = Pick<Result, 'chip' | 'task' | 'latency_s' | 'energy_J' | 'average_power_W' | 'area_m2' | 'notes'> & { thermal: { peak_K: number } | null; dies: Die[] }
+export type Moved = Pick<Result, 'model' | 'chip' | 'chips' | 'task' | 'latency_s' | 'energy_J' | 'average_power_W' | 'area_m2' | 'notes'> & { thermal: { peak_K: number } | null; dies: Die[] }
 
 /** Runs a task; each event goes to `tell`.  Returns what stops it. */
 export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number; chips?: number }, tell: (told: Told) => void): () => void {

@@ -2,7 +2,7 @@
 import { celsius, count, percent, title } from './format'
 import type { Problem, Result, Run, Task } from './types'
 
-const METHODS: Record<string, string> = { lora: 'LoRA', full: 'full', qlora: 'QLoRA', adapters: 'adapters' }
+export const METHODS: Record<string, string> = { lora: 'LoRA', full: 'full', qlora: 'QLoRA', adapters: 'adapters' }
 
 export function asked(result: Result): string[] {
   const { task } = result

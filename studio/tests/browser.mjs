@@ -240,7 +240,23 @@ await check('pictures in time, and none when nothing changes', async () => {
     }))
     found[`draw_calls_${kind}`] = await one.page.evaluate(() => window.tierformScene.renderer.info.render.calls)
     hold(found[`draw_calls_${kind}`] <= 5, 'at most five draw calls')
+    // From another colour asked for to its frame drawn, and from a point to the tile under it.
+    Object.assign(found, Object.fromEntries(Object.entries(await one.page.evaluate(async () => {
+      const scene = window.tierformScene, took = []
+      const pixel = new Uint8Array(4)
+      for (const by of ['power', 'traffic', 'kind', 'temperature', 'power']) {
+        const frames = scene.frames, start = performance.now()
+        location.hash = `#/chip?by=${by}`
+        while (scene.frames === frames) await new Promise((done) => setTimeout(done, 0))
+        scene.renderer.getContext().readPixels(0, 0, 1, 1, 6408, 5121, pixel)
+        took.push(performance.now() - start)
+      }
+      const start = performance.now()
+      for (let i = 0; i < 100; i++) scene.pick((i % 10) / 10 - 0.5, Math.floor(i / 10) / 10 - 0.5)
+      return { recolour: took.sort((a, b) => a - b)[2], pick: (performance.now() - start) / 100 }
+    })).map(([name, value]) => [`${name}_${kind}_ms`, value])))
     const slack = found[`slack_${kind}`] = await slackOf(one.page)
+    hold(found[`recolour_${kind}_ms`] <= 150 * slack && found[`pick_${kind}_ms`] <= 2 * slack, `recolouring and picking: ${JSON.stringify(found)}`)
     hold(found[`first_picture_${kind}_s`] < slack * most, `first picture after ${found[`first_picture_${kind}_s`]} s`)
     hold(found[`frames_per_s_${kind}`] > (kind === '256' ? 10 : 7) / slack, `${found[`frames_per_s_${kind}`]} frames a second`)
     one.quiet()
@@ -306,6 +322,15 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
   await one.page.keyboard.press('Enter')
   await one.page.waitForSelector('.problems', { timeout: 30000 }).catch(async () => { throw new Error(`not refused: ${await one.page.evaluate(() => location.hash)} ${await one.page.innerText('.state')} ${await one.page.inputValue('.control input[type=text]')}`) })
   same(await one.page.innerText('.now h1'), after, 'a refused value leaves the answer')
+  await one.to('#/whatif?q%3Achip=hetrax&q%3Amethod=qlora')
+  await one.page.waitForFunction(() => /QLoRA rank 32.*hetrax/.test(document.querySelector('.what').innerText) && !document.querySelector('.now.dimmed'), null, { timeout: 60000 })
+  await one.page.waitForSelector('.influences .bar')
+  hold(/hetrax/.test(await one.page.innerText('aside h2')), 'another chip')
+  await one.sound()
+  await audit(one.page)
+  await one.to('#/whatif?q%3Achip=hetra')
+  await one.page.waitForSelector('.problems')
+  hold(/hetrax/.test(await one.page.innerText('.problems')), 'the nearest chip')
   await audit(one.page)
   one.quiet()
   await one.close()

@@ -71,6 +71,7 @@ BASES: dict[str, dict[str, Any]] = {
         "issue": given("5 us"),
         "in_step_time": given("1.2"),
         "light_time": {"softmax": given("1 ns"), "activation": given("1 ns")},
+        "few_rows": {"most": 4, **{key: given("2 ps") for key in ("start", "first", "stream", "row")}},
     },
 }
 # Keys that move no figure of a component, and why.
@@ -95,7 +96,7 @@ def operators() -> list[Operator]:
     found = [o for o in samples() if o.kind is not Kind.COLLECTIVE]
     found += [product(m, n, k, precision="bf16") for m, n, k in ((1, 8192, 8192), (4096, 8192, 8192), (64, 512, 16384))]
     found += [product(m, n, k, precision="bf16") for m, n, k in ((17, 64, 256), (300, 300, 300), (20, 8, 4096))]
-    found += [product(8192, 8192, 8192, precision="bf16")]
+    found += [product(8192, 8192, 8192, precision="bf16"), product(3, 64, 64, precision="bf16")]
     found += [product(4096, 4096, 4096, precision="bf16", weight_precision="bf16@2:4")]
     found += [product(4096, 16384, 256, precision="bf16"), product(8192, 128, 8192, precision="bf16")]
     found += [product(300, 200, 200, held=False, precision=f, batch=40, count=2) for f in ("int8", "fp32", "fp16")]

@@ -12,11 +12,14 @@ from hypothesis import strategies as st
 
 from tierform.chip.description import load_chip
 from tierform.chip.gpu import Gpu
-from tierform.chip.gpu.calibration import START, TILES, calibrate, write_files
+from tierform.chip.gpu.calibration import FIT_LIMIT, SMALL_TILES, START, TILES, calibrate, write_files
+from tierform.chip.gpu.few_rows import FewRows, fit_few_rows
+from tierform.chip.gpu.fit import fit_products
 from tierform.chip.gpu.gemm import FITTED, ProductModel
 from tierform.chip.gpu.measure import Device, chosen_shapes, measure_device
 from tierform.chip.gpu.parameters import Sheet
 from tierform.chip.gpu.samples import Sample, kept_apart, read_samples
+from tierform.chip.sample_operators import product
 from tierform.errors import TierformError
 from tierform.validation.gpu import ledger
 
@@ -48,6 +51,58 @@ def test_are_known_parameters_found_again(tmp_path: Path) -> None:
     again = part.products.seconds(*np.array([row.shape for row in rows], dtype=float).T, copies=1.0, input_B=4.0)
     errors = np.abs(again / np.array([row.seconds for row in rows]) - 1)
     assert np.median(errors) < 0.05
+
+
+def with_few_rows(count: int, few: FewRows) -> list[Sample]:
+    """Made-up products of which those of one to eight rows take what `few` says."""
+
+    def of(row: Sample) -> Sample:
+        m, n, k = row.shape
+        return replace(row, seconds=float(few.seconds(m, n * k))) if m <= 8 else row
+
+    return [of(row) for row in made_up(count, tensor_efficiency=0.7)]
+
+
+def test_are_products_of_few_rows_foretold_by_a_term_of_their_own(tmp_path: Path) -> None:
+    # A vector kernel of 11 GB/s for one row; 2 and more rows are packed, and each costs as much again as half of it.
+    true = FewRows(3e-6, 3.6e-10, 1.2e-10, 0.8e-10)
+    draw = np.random.default_rng(1)
+    rows = [
+        replace(row, seconds=row.seconds * float(np.exp(0.02 * draw.standard_normal())))
+        for row in with_few_rows(90, true)
+    ]
+    result = calibrate(DEVICE, rows)
+    found = result.few_rows
+    assert found is not None and result.few_rows_median is not None and result.few_rows_median < 0.05
+    assert [found.first_s, found.stream_s, found.row_s] == pytest.approx([3.6e-10, 1.2e-10, 0.8e-10], rel=0.15)
+    write_files(result, "few", tmp_path)
+    gpu = load_chip(tmp_path / "few.yaml").components["gpu"]
+    # A step of k tokens: products of a model's sizes, as the chip charges them, within 10 % of what made the rows.
+    sizes = [(576, 576), (192, 576), (192, 576), (576, 576), (1536, 576), (1536, 576), (576, 1536), (49152, 576)]
+    for m in range(1, 9):
+        ours = sum(gpu.cost(product(m, n, k, precision="fp32")).latency_s for n, k in sizes)
+        assert ours == pytest.approx(sum(float(true.seconds(m, n * k)) for n, k in sizes), rel=0.1), m
+    nine = gpu.cost(product(9, 576, 576, precision="fp32")).latency_s
+    part = gpu.products.seconds(9, 576, 576, input_B=4.0)  # type: ignore[attr-defined]
+    assert nine == pytest.approx(float(part[0]))
+    # The general model alone misses them by more.
+    assert np.median(np.abs(fit_general(rows))) > 2 * result.few_rows_median
+
+
+def fit_general(rows: list[Sample]) -> np.ndarray:
+    """Errors of held-out products of few rows under the general model, fitted on all rows."""
+    fit, held = kept_apart(rows, FIT_LIMIT)
+    sheet = Sheet(DEVICE.threads, DEVICE.clock_Hz, DEVICE.peak_per_s, DEVICE.bandwidth_B_per_s, DEVICE.cache_B)
+    found = fit_products(sheet, fit, held, START, SMALL_TILES + TILES, None, copies=1e6, input_B=4.0)
+    return found.held_out_errors[[row.shape[0] <= 8 for row in held]]
+
+
+def test_is_a_product_of_few_rows_what_its_figures_say() -> None:
+    # 1,000 weights: 5 + 1000 x 2 = 2,005 with one row, 5 + 1000 x (3 + 4 x 0.5) = 5,005 with four.
+    few = FewRows(5.0, 2.0, 3.0, 0.5)
+    assert few.seconds([1, 4], [1000, 1000]).tolist() == [2005.0, 5005.0]
+    with_one = [Sample("d", "product", "fp32", (1, 64, 64), 1.0)] * 9
+    assert fit_few_rows(with_one) is None and fit_few_rows(with_few_rows(40, few)[:6]) is None
 
 
 def test_has_half_of_the_products_the_rows_of_decoding() -> None:

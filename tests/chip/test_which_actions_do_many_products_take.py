@@ -273,7 +273,7 @@ def test_how_do_boards_share_groups_and_rows() -> None:
     operations = 3 * 2 * 512 * 4096 * 4096
     read_B, write_B = 3 * 2 * (512 * 4096 + 4096 * 4096), 3 * 2 * 512 * 4096
     assert (cost.operations, cost.memory_read_B, cost.memory_write_B) == (operations, read_B, write_B)
-    assert cost.energy_J == pytest.approx({"arithmetic": operations * 0.79e-12, "memory": (read_B + write_B) * 99e-12})
+    assert cost.energy_J == pytest.approx({"arithmetic": operations * 0.79e-12, "memory": (read_B + write_B) * 100e-12})
     assert cost.utilization == pytest.approx(operations / (2 * 312e12 * cost.occupancy_s))
 
 

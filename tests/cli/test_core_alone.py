@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
+import zipfile
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from tierform.cli.main import COMMANDS
 from tierform.errors import EXTRAS
 from tierform.store.safetensors_file import build_header
 
+ROOT = Path(__file__).parents[2]
 CORE = ("numpy", "scipy", "numba", "pydantic", "ruamel.yaml", "ruamel.yaml.clib", "click", "rich")
 TUNE = "model: wind\ndata: {synthetic: 16}\nsteps: 2\nrule: {kind: never}\noutput: out\n"
 BOOKSIM = "topology = mesh; k = 2; n = 2; routing_function = dor; traffic = uniform; injection_rate = 0.05;\n"
@@ -164,3 +167,72 @@ def test_is_an_engine_without_its_library_skipped_with_a_note(core: Path) -> Non
         assert "pip install 'tierform[store]'" in done.stdout
         assert "pim: passes at 4 points" in done.stdout
     assert [one["passed"] for one in json.loads((core / "v.json").read_text())] == [True, None]
+
+
+# -- the wheel -----------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def installed(core: Path) -> Path:
+    """The wheel, unpacked outside the checkout beside the core's packages."""
+    pytest.importorskip("hatchling")
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(core / "wheel")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (file,) = (core / "wheel").glob("*.whl")
+    with zipfile.ZipFile(file) as wheel:
+        wheel.extractall(core / "installed")
+    return core / "installed"
+
+
+def outside(core: Path, installed: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "HOME": str(core), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = os.pathsep.join((str(installed), str(core / "site")))
+    command = [sys.executable, "-S", *words]
+    return subprocess.run(command, capture_output=True, text=True, cwd=core, env=environment, check=False, timeout=600)
+
+
+@pytest.mark.slow
+def test_does_the_wheel_hold_every_file_of_the_package(installed: Path) -> None:
+    def files(folder: Path) -> dict[str, bytes]:
+        held = (file for file in folder.rglob("*") if file.is_file() and file.parent.name != "__pycache__")
+        return {str(file.relative_to(folder)): file.read_bytes() for file in held}
+
+    mine, theirs = files(ROOT / "src" / "tierform"), files(installed / "tierform")
+    assert {name for name in mine if "studio/static" in name} and mine == theirs
+    assert {file.name for file in installed.iterdir() if "dist-info" not in file.name} == {"tierform"}
+
+
+@pytest.mark.slow
+def test_does_the_wheel_write_pages_outside_the_checkout(core: Path, installed: Path) -> None:
+    job = "simulate bert-base --chip atleus --batch 1 --sequence 16 --json run.json --report page.html"
+    done = outside(core, installed, "-m", "tierform", *job.split())
+    assert done.returncode == 0, done.stderr
+    done = outside(core, installed, "-m", "tierform", "studio", "run.json", "--export", "again.html")
+    assert done.returncode == 0, done.stderr
+    for name in ("page.html", "again.html"):
+        assert 500_000 < (core / name).stat().st_size <= 1_000_000
+    done = outside(core, installed, "-c", "import tierform; print(tierform.__file__)")
+    assert done.stdout.strip().startswith(str(core))
+
+
+@pytest.mark.slow
+def test_is_the_core_small(core: Path, installed: Path) -> None:
+    """Bytes of the package and all that it brings, with what Python compiles of them."""
+    tops = [*(top.resolve() for top in (core / "site").iterdir()), installed]
+    files = {file for top in tops for file in (top.rglob("*") if top.is_dir() else [top]) if file.is_file()}
+    assert sum(file.stat().st_size for file in files) < 500e6
+
+
+@pytest.mark.slow
+def test_does_the_help_page_come_at_once(core: Path, installed: Path) -> None:
+    """80 ms of CPU, where the interpreter alone takes at most 12 ms; on a slower or busier machine in proportion."""
+
+    def cpu_ms(*words: str) -> float:
+        found = []
+        for _ in range(9):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            assert outside(core, installed, *words).returncode == 0
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            found.append(after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
+        return 1e3 * min(found)
+
+    bare, helped = cpu_ms("-c", "pass"), cpu_ms("-m", "tierform", "--help")
+    assert helped <= 80 * max(1.0, bare / 12), (helped, bare)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import tierform
-from tierform import FineTuning, Full, Inference, LoRA
+from tierform import FineTuning, Full, Inference, LoRA, Training, library
 from tierform.cli import output
 from tierform.cli.simulate import show
 from tierform.report.answer import answer
@@ -58,6 +58,38 @@ def test_is_no_character_lost_at_any_width(
         assert "".join(f"{label}:{told}".split()) in words
     for note in result.notes:
         assert "".join(note.split()) in words
+
+
+TASKS = {
+    "inference": ("gpt2", Inference(batch=2, sequence=32, decode=24)),
+    "finetune": ("bert-base", FineTuning(LoRA(8), batch=2, sequence=32)),
+    "training": ("gpt2", Training(batch=1, sequence=32)),
+}
+# Of a chip that cannot hold a weight of the models above.
+OTHERS = {
+    ("x-former", "inference"): ("bert-base", Inference(batch=2, sequence=32)),
+    ("x-former", "training"): ("bert-base", Training(batch=1, sequence=32)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("chip", library.names("chips"))
+def test_does_every_shipped_chip_answer_on_one_screen(
+    chip: str, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, what = OTHERS.get((chip, task), TASKS[task])
+    made = tierform.simulate(model, what, chip)
+    found = answer(made)
+    cells = [*(cell for pair in found.figures for cell in pair), *(f"{label}:{told}" for label, told in found.shares)]
+    for width in (60, 80, 200):
+        for detail in (False, True):
+            text = _printed(made, width, monkeypatch, capsys, detail=detail)
+            assert max(map(len, text.splitlines())) <= width
+            assert len(text.splitlines()) <= 24 or detail or width < 80
+            words = "".join(text.split())
+            assert [cell for cell in cells if "".join(cell.split()) not in words] == []
+            assert [note for note in made.notes if detail and "".join(note.split()) not in words] == []
 
 
 def test_do_the_limits_name_what_saves_time(result: Result) -> None:

@@ -147,6 +147,23 @@ def test_are_parts_experts_and_missing_tensors_refused(tmp_path: Path) -> None:
         load_model(path)
 
 
+def test_are_damaged_files_refused_by_load_model_without_a_traceback(tmp_path: Path) -> None:
+    path, draw = tmp_path / "x.gguf", np.random.default_rng(0)
+    mixed_gguf(path, {"attn_v": ["Q6_K"] * LAYERS})
+    content, refused = path.read_bytes(), 0
+    for number in range(200):
+        at = int(draw.integers(4, 2600))
+        damaged = bytearray(content[:at] if number % 10 == 0 else content)
+        if number % 10:
+            damaged[at] = int(draw.integers(0, 256))
+        path.write_bytes(damaged)
+        try:
+            load_model(path)
+        except TierformError as error:
+            refused += "x.gguf" in str(error)
+    assert refused > 50
+
+
 def _plan(model: Path, matrices: dict[str, str], skipped: list[str], method: str = "gptq") -> None:
     shapes = {name[: -len(".weight")]: list(one.shape) for name, one in small_decoder().state_dict().items()}
     content = {

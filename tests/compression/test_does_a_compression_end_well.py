@@ -26,7 +26,7 @@ from tierform.compression.formats import WeightFormat  # noqa: E402
 from tierform.compression.plan import read_plan, write_plan  # noqa: E402
 from tierform.compression.quality import Estimate, _compare, measure, neighbours_right  # noqa: E402
 from tierform.compression.sites import anatomy, skip_sublayers  # noqa: E402
-from tierform.compression.skipping import choose_skips, cosines  # noqa: E402
+from tierform.compression.skipping import _Without, choose_skips, cosines, exchange  # noqa: E402
 from tierform.compression.structured import prune_structure  # noqa: E402
 from tierform.compression.text import windows_of  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
@@ -127,6 +127,21 @@ def test_is_the_sublayer_that_does_least_left_out_first(decoder, windows):
     before = measure(decoder, windows).losses
     choose_skips(decoder, windows, 2, by="loss")
     assert measure(decoder, windows).losses == before  # choosing changes nothing
+
+
+def test_does_an_exchange_find_what_a_bad_start_missed(decoder, windows):
+    names = list(anatomy(decoder).sublayers)
+    losses = {}
+    for name in names:
+        without = copy.deepcopy(decoder)
+        skip_sublayers(without, [name])
+        losses[name] = sum(measure(without, windows).losses)
+    left = _Without(decoder)
+    left.left_out.add(max(losses, key=losses.__getitem__))
+    exchange(decoder, windows, names, left.left_out)
+    left.close()
+    assert left.left_out == {min(losses, key=losses.__getitem__)}  # of three layers' six sublayers all are tried
+    assert len(choose_skips(decoder, windows, 2, by="exchange")) == 2
 
 
 def test_is_a_thinned_model_a_smaller_one_of_its_kind(tmp_path, decoder, windows):

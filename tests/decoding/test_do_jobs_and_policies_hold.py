@@ -9,10 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tierform.decoding.drafts import read_draft  # noqa: E402
+from tierform.decoding.heads import attention_dropped  # noqa: E402
 from tierform.decoding.jobs import DecodeJob, run_decode  # noqa: E402
 from tierform.decoding.loop import Sampling, generate  # noqa: E402
 from tierform.decoding.measure import PassTimes, best_count, pass_times, predicted_acceptance, tokens_per_s  # noqa: E402
-from tierform.decoding.policies import NarrowCache, mask_of, perplexities, rounded  # noqa: E402
+from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities, rounded  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
 from tierform.workload.kv_policy import KVPolicy  # noqa: E402
 
@@ -161,3 +162,58 @@ def test_is_a_draft_with_another_tokenizer_refused(folder, tmp_path):
         run_decode(DecodeJob(str(folder), f"model:{twin}", prompts=prompts, new=4))
     same = run_decode(DecodeJob(str(folder), f"model:{folder}", tokens=2, prompts=prompts, new=6))
     assert same.equal is True and same.counted == [1.0, 1.0]
+
+
+# -- heads that keep every token -------------------------------------------------------------------------------------
+def test_do_whole_heads_see_every_token_and_the_others_their_window(target):
+    windows, policy = (
+        torch.randint(0, 24, (2, 40), generator=torch.Generator().manual_seed(0)),
+        KVPolicy(8, 2, whole=0.5),
+    )
+    whole, narrow = perplexities(target, windows), perplexities(target, windows, KVPolicy(8, 2))
+    every = torch.ones(3, 2, dtype=torch.bool)
+    assert perplexities(target, windows, policy, whole=every) == pytest.approx(whole, rel=1e-5)
+    assert perplexities(target, windows, policy, whole=~every) == pytest.approx(narrow, rel=1e-5)
+    some = every.clone()
+    some[1:, 1] = False
+    mixed = perplexities(target, windows, policy, whole=some)
+    assert mixed != pytest.approx(whole, rel=1e-6) and mixed != pytest.approx(narrow, rel=1e-6)
+    assert perplexities(target, windows) == pytest.approx(whole)  # nothing is left behind on the model
+
+
+def test_are_the_heads_chosen_that_look_at_what_would_be_dropped(target):
+    windows, policy = (
+        torch.randint(0, 24, (1, 24), generator=torch.Generator().manual_seed(1)),
+        KVPolicy(6, 2, whole=0.5),
+    )
+    seen = mask_of(24, policy, torch.float32)[0, 0] == 0
+    dropped = attention_dropped(target, windows, seen)
+    # By hand from the model's own probabilities: two heads of queries share a head of keys.
+    target.set_attn_implementation("eager")
+    with torch.inference_mode():
+        chances = target(input_ids=windows, output_attentions=True).attentions
+    target.set_attn_implementation("sdpa")
+    far = torch.ones(24, 24).tril().bool() & ~seen
+    for layer in range(3):
+        for head in range(2):
+            both = chances[layer][0, 2 * head : 2 * head + 2]
+            expected = sum(float((one * far)[far.any(-1)].sum(-1).mean()) for one in both)
+            assert float(dropped[layer, head]) == pytest.approx(expected, rel=1e-4)
+    chosen = choose_heads(target, windows, policy)
+    assert int(chosen.sum()) == 3 and float(dropped[chosen].min()) >= float(dropped[~chosen].max())
+
+
+def test_what_do_whole_heads_keep_and_need(run, folder, tmp_path):
+    # Half of the heads keep 100 tokens, the others 10: 55 in the mean.
+    assert KVPolicy(8, 2, whole=0.5).kept(100) == 55 and KVPolicy(8, 2, whole=0.5).kept(10) == 10
+    text = tmp_path / "text.txt"
+    text.write_text("abcdefgh" * 40)
+    words = ("decode", folder, "--test", text, "--windows", 1, "--length", 64, "--policy", "window:8+sinks:2+whole:0.5")
+    code, told = run(*words)
+    assert code == 2 and "--learn" in told
+    code, told = run(*words, "--learn", text)
+    assert code == 0 and "policy" in told, told
+    code, told = run(*words[:-1], "window:8+whole:2.5")
+    assert code == 2 and "share" in told
+    with pytest.raises(TierformError, match="window"):
+        KVPolicy(whole=0.5)

@@ -6,7 +6,7 @@ import pytest
 
 import tierform
 from tierform.errors import TierformError
-from tierform.simulation.fit import NEEDLESS, NO_GAIN, NO_ROOM
+from tierform.simulation.fit import NEEDLESS, NO_FASTER, NO_GAIN, NO_LINK, NO_ROOM
 from tierform.simulation.fit_answer import FitAnswer, Objective
 from tierform.simulation.fit_ways import FitWay, micro_batches_of, offloads_of, recomputations_of, splits_of
 from tierform.workload.parallel import Parallelism
@@ -78,7 +78,7 @@ def test_is_the_best_that_of_every_way_simulated(capacity: str) -> None:
         assert found.best is not None and found.best.cost(objective) == cost
         assert found.ways == len(ways) and added_up(found)
         assert len(found.timed) < len(costs), "nothing was pruned"
-        assert set(found.pruned) <= {NEEDLESS, NO_GAIN, NO_ROOM}
+        assert set(found.pruned) <= {NEEDLESS, NO_FASTER, NO_GAIN, NO_LINK, NO_ROOM}
         assert (NO_ROOM in found.pruned) == (len(costs) < len(ways)) == (capacity == "1.1 GB")
 
 

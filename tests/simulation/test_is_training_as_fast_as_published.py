@@ -1,8 +1,9 @@
 """Do training steps on many GPUs take as long as published, with the whole split said, and fit as they did?
 
-Korthikanti et al. (2022), table 5, on DGX A100 (eight GPUs a node): seconds of one step.  No constant was fitted to
-these rows: the runtime's factors are those of another code of 2023.  Sends between nodes carry a whole result for every
-chip where tokens are not shared; Megatron-LM sends an eighth and gathers it in the node, which is not modelled.
+Korthikanti et al. (2022), table 5, on DGX A100 (eight GPUs a node): seconds of one step.  The runtime's factor on
+products was fitted to the two rows of 22 billion; those of 175 billion are held out.  Sends between nodes carry a whole
+result for every chip where tokens are not shared; Megatron-LM sends an eighth and gathers it in the node, which is not
+modelled.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,7 @@ from tierform.chip.component import Cost
 from tierform.mapping.plan import INTERCONNECT
 from tierform.simulation.booking import GAPS, SAMPLING, _book_gaps, _book_refreshes, _book_rewriting, _book_sampling
 from tierform.simulation.ledger import ACTIVE, LINKS, Ledger
+from tierform.simulation.runtime import IDEAL
 from tierform.simulation.traffic import Traffic
 from tierform.workload.operator import Kind
 from tierform.workload.task import FineTuning, Inference
@@ -136,7 +138,7 @@ def chip(**boards: Any) -> Any:
             can=SimpleNamespace(boards=boards, holders={"cells": holder}, wearing={"cells": holder}),
         ),
         fabric=SimpleNamespace(place=lambda tiles, units=None: SimpleNamespace(where=LEFT)),
-        runtime=SimpleNamespace(sampling_power=0.5),
+        runtime=replace(IDEAL, sampling_power=0.5, sampling_power_others=0.25),
     )
 
 
@@ -183,13 +185,13 @@ def test_what_do_cells_that_forget_take(task: Any, steps: int, times: int) -> No
 
 
 def test_what_do_boards_draw_while_tokens_are_chosen_and_while_they_wait() -> None:
-    """4 s: 3 W of being at work; half of a headroom of 20 W, by one of two chips of the tensor group."""
+    """4 s: 3 W of being at work; of a headroom of 20 W one chip of the tensor group takes half, the other a quarter."""
     board = SimpleNamespace(headroom_W=20.0, active_W=3.0)
     ledger = Ledger(3, 0)
     _book_sampling(ledger, chip(gpu=board), 4.0, 2)
-    assert dict(ledger.energy) == {("gpu", SAMPLING, ACTIVE): 12.0, ("gpu", SAMPLING, SAMPLING): 20.0}
+    assert dict(ledger.energy) == {("gpu", SAMPLING, ACTIVE): 12.0, ("gpu", SAMPLING, SAMPLING): 30.0}
     assert dict(ledger.busy_s) == {"gpu": 4.0}
     _book_gaps(ledger, chip(gpu=board), 5.0)
     assert ledger.energy["gpu", GAPS, ACTIVE] == 15.0 and dict(ledger.busy_s) == {"gpu": 4.0}
     ledger.end_stage(STAGE, 1.0)  # type: ignore[arg-type]
-    assert ledger.stages[0].tile_J.tolist() == [47.0, 0.0, 0.0]
+    assert ledger.stages[0].tile_J.tolist() == [57.0, 0.0, 0.0]

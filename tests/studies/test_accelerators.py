@@ -39,6 +39,38 @@ def test_published_figures_stand_beside_reproduced_ones_with_their_ratio(quick, 
     json.dumps(quick[name].to_dict())
 
 
+def test_every_published_figure_has_a_verdict(quick) -> None:
+    for name in ("atleus", "hetrax"):
+        for row in rows(quick[name], "Published and reproduced"):
+            assert bool(row["verdict"]) == (row["published"] is not None), row
+    assert [sweep.verdict(10.0, here) for here in (8.0, 12.5, 5.0, 30.0, None)] == [
+        "agrees",
+        "agrees",
+        "2 times short",
+        "3 times beyond",
+        "not run",
+    ]
+    assert [sweep.verdict("> 1", 1.0, holds) for holds in (True, False)] == ["holds", "does not hold"]
+
+
+@pytest.mark.parametrize(("name", "own"), [("atleus", "atleus"), ("hetrax", "hetrax")])
+def test_both_sides_are_searched_and_none_gets_slower(quick, name: str, own: str) -> None:
+    title = next(table.title for table in quick[name].tables if table.title.startswith("With what a search finds"))
+    found = rows(quick[name], title)
+    chips = {row["chip"] for row in found}
+    assert own in chips and len(chips) >= 3
+    for row in found:
+        if row["chip"] == own:
+            mine = row
+        assert row["time ratio, found"] == pytest.approx(row["found (ms)"] / mine["found (ms)"])
+        assert row["energy ratio, given"] == pytest.approx(row["given (mJ)"] / mine["given (mJ)"])
+        assert bool(row["changes"] != "none") == (row["found (ms)"] != row["given (ms)"])
+    # Judged with parts of tokens charged, which may cost a little by the formula; here it costs nothing.
+    assert all(row["found (ms)"] <= row["given (ms)"] * (1 + 1e-9) for row in found)
+    head = rows(quick[name], "Published and reproduced")
+    assert any("both searched" in row["figure"] for row in head)
+
+
 def test_the_ratios_are_those_of_the_simulations(quick) -> None:
     task = sweep.task_of("fine-tuning", 1, 128)
     slow, fast = simulate("roberta-base", task, "haima"), simulate("roberta-base", task, "atleus")

@@ -173,7 +173,7 @@ def checks(tmp_path_factory: pytest.TempPathFactory, servers: dict[str, str]) ->
     config = folder / "config.json"
     config.write_text(json.dumps({"chromium": CHROMIUM, "files": kinds(folder), "servers": servers}))
     told = subprocess.run(
-        [str(NODE), str(WEB / "tests" / "browser.mjs"), str(config)], capture_output=True, text=True, timeout=900
+        [str(NODE), str(WEB / "tests" / "browser.mjs"), str(config)], capture_output=True, text=True, timeout=1800
     )
     found = [json.loads(line) for line in told.stdout.splitlines() if line.startswith("{")]
     assert found, told.stderr

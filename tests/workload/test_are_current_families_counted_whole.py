@@ -105,6 +105,52 @@ TRACED: dict[str, dict[str, Any]] = {
 }
 
 
+SIZES = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 128}
+COUNTED: dict[str, dict[str, Any]] = {
+    "albert": {**SIZES, "embedding_size": 32, "vocab_size": 512},
+    "bart": {
+        "d_model": 64,
+        "encoder_layers": 2,
+        "decoder_layers": 2,
+        "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 128,
+        "decoder_ffn_dim": 128,
+        "vocab_size": 512,
+    },
+    "beit": SIZES,
+    "clip_vision_model": SIZES,
+    "distilbert": {"n_layers": 2, "dim": 64, "n_heads": 4, "hidden_dim": 128, "vocab_size": 512},
+    "falcon": {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512},
+    "gptj": {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 512, "rotary_dim": 8},
+    "mamba2": {
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_heads": 8,
+        "head_dim": 16,
+        "vocab_size": 512,
+        "state_size": 16,
+        "n_groups": 1,
+    },
+    "modernbert": {**SIZES, "vocab_size": 512, "pad_token_id": 0},
+    "mpt": {"n_layers": 2, "d_model": 64, "n_heads": 4, "vocab_size": 512},
+    "siglip_vision_model": SIZES,
+}
+
+
+@pytest.mark.parametrize("family", COUNTED)
+def test_a_traced_pass_has_every_parameter_of_its_module(family: str, tmp_path: Path) -> None:
+    """With those of the test below sixteen families that are traced: attention, convolutions, states, two stacks."""
+    config = transformers.AutoConfig.for_model(family, **COUNTED[family])
+    with torch.device("meta"):
+        module = transformers.AutoModel.from_config(config)
+    count = sum(parameter.numel() for parameter in module.parameters())
+    model = load_model(folder(tmp_path / family, config.to_dict()))
+    assert model.folder and model.parameters == count
+    traced = expand(model, Inference(batch=1, sequence=16, decode=0))
+    assert traced.parameters == count and any(operator.macs for _, _, operator, _ in traced.occurrences())
+
+
 @pytest.mark.parametrize("family", TRACED)
 def test_any_other_model_is_traced(family: str, tmp_path: Path) -> None:
     config = transformers.AutoConfig.for_model(family, **TRACED[family])

@@ -5,6 +5,8 @@ Llama 3.2 1B by hand: 16 layers, width 2048, keys and values 512 wide, feed-forw
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from tierform import (
@@ -23,7 +25,7 @@ from tierform import (
     VeRA,
 )
 from tierform.workload import Workload, expand, load_model
-from tierform.workload.task import Method
+from tierform.workload.task import METHODS, RANKED, Method
 
 MODEL = load_model("llama-3.2-1b")
 LAYERS, WIDTH, KEYS, HIDDEN = 16, 2048, 512, 8192
@@ -123,3 +125,14 @@ def test_galore_needs_whole_gradients() -> None:
 def test_fewer_loaded_than_used_is_refused() -> None:
     with pytest.raises(TierformError, match="fewer are loaded"):
         AdapterBatch(used=4, loaded=2)
+
+
+def test_does_every_method_say_whether_it_has_a_rank() -> None:
+    assert {name for name, kind in METHODS.items() if any(item.name == "rank" for item in fields(kind))} == RANKED
+
+
+def test_galore_scales_its_step_by_a_number() -> None:
+    assert GaLore().scale == 0.25
+    for wrong in (0, -1, True, "half", float("nan")):
+        with pytest.raises(TierformError, match="above 0"):
+            GaLore(scale=wrong)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from tierform.workload import (
     Inference,
     PrecisionPlan,
     SequenceGroup,
+    Stage,
     StageKind,
     Step,
     expand,
@@ -85,7 +86,40 @@ def test_do_drafts_of_the_same_weights_add_none_and_a_model_its_own() -> None:
             assert (found.weights, found.kv_cache) == (plain.weights, plain.kv_cache)
         elif decoding.draft == "eagle":
             layer = 4096 * (4096 + 2 * 1024 + 4096) + 3 * 4096 * 14336
-            assert found.weights - plain.weights == 2 * layer
+            assert found.weights - plain.weights == 2 * (layer + 2 * 4096 * 4096)  # and the joining matrix
+        elif decoding.draft == "mtp":
+            layer = 4096 * (4096 + 2 * 1024 + 4096) + 3 * 4096 * 14336
+            assert found.weights - plain.weights == 2 * 2 * (layer + 2 * 4096 * 4096)  # two of each, with their caches
+            assert found.kv_cache - plain.kv_cache == 2 * plain.kv_cache // 32
+        elif decoding.draft == "medusa":
+            assert found.weights - plain.weights == 2 * 2 * 4096 * (4096 + 128256)  # two heads
+
+
+def _macs(stage: Stage) -> int:
+    """Multiply-accumulates of products with weights in one pass."""
+    products = ((o, b.count) for w in stage.waves for b in w.blocks for o in b.operators if o.weight and o.macs)
+    return sum(o.macs * times for o, times in products)
+
+
+def test_which_products_does_a_step_take() -> None:
+    """By hand for Llama 3.1 8B: a layer has 218,103,808 weights, the head 4096 x 128,256."""
+    layer, head = 4096 * (4096 + 2 * 1024 + 4096) + 3 * 4096 * 14336, 4096 * 128256
+    drafted = {
+        "medusa": 2 * (4096 * 4096 + head),  # the two heads once, on the last token
+        "eagle": 3 * (layer + 2 * 4096 * 4096 + head),  # each of three passes: a third of the tree's ten tokens
+        "mtp": layer + 2 * 4096 * 4096 + head,  # each of two passes
+        "skip": 32 * layer - 11 * 4096 * (4096 + 2 * 1024 + 4096) + head,
+        "planes": 32 * layer + head,
+        "early-exit": 24 * layer + head,
+    }
+    for decoding in DRAFTS:
+        work = expand(LLAMA, _task(decoding=decoding))
+        stages = {kind: next((s for s in work.stages if s.kind is kind), None) for kind in StageKind}
+        draft, verify = stages[StageKind.DRAFT], stages[StageKind.VERIFY]
+        if decoding.draft in drafted:
+            assert draft is not None and _macs(draft) == drafted[decoding.draft], decoding.draft
+        rows = 1 if decoding.draft == "early-exit" else decoding.nodes + 1
+        assert verify is not None and _macs(verify) == rows * (32 * layer + head)
 
 
 def test_is_a_step_the_pass_that_it_is() -> None:
@@ -158,6 +192,20 @@ def test_does_a_policy_bound_cache_and_keys() -> None:
     assert {o.attention.keys for o in scores if o.attention} == {256}
     longer = expand(LLAMA, _task(kv=KVPolicy(budget=100, block=16))).footprint.kv_cache
     assert longer == 32 * 112 * 2 * 8 * 128 * 2  # seven pages of 16
+
+
+def test_what_does_scoring_heavy_hitters_read_and_write() -> None:
+    # Each layer and step: probabilities of 32 heads on 256 keys in 16 bits, fp32 scores of 8 heads of keys; the scores
+    # are written.  An addition and a comparison for each probability.
+    work = expand(LLAMA, _task(kv=KVPolicy(window=128, heavy=128)))
+    step = next(s for s in work.stages if s.kind is StageKind.DECODE)
+    found = [(o, b.count) for b in step.blocks for o in b.operators if o.name.endswith(".heavy")]
+    assert sum(count for _, count in found) == 32
+    for operator, _ in found:
+        assert (operator.input_B, operator.output_B) == (32 * 256 * 2 + 8 * 256 * 4, 8 * 256 * 4)
+        assert operator.operations == 2 * 32 * 256
+    prompt = next(s for s in work.stages if s.kind is StageKind.PREFILL)
+    assert not [o for b in prompt.blocks for o in b.operators if o.name.endswith(".heavy")]
 
 
 def test_do_heavy_hitters_pay_for_their_scores() -> None:

@@ -124,7 +124,7 @@ def test_what_does_each_kernel_of_galore_read_and_write() -> None:
 
     AdamW's 14 operations on 2 x 10 numbers, and 2 on each weight.
     """
-    found = made(galore_name(2, 4))
+    found = made(galore_name(2, 4, 1.0))
     assert list(found) == ["decompose", "project", "moments", "unproject", "update"]
     products = [sizes(found[name]) for name in ("decompose", "project", "unproject")]
     assert products == [(6, 7, 10, 3), (2, 10, 6, 3), (6, 10, 2, 3)]
@@ -134,10 +134,12 @@ def test_what_does_each_kernel_of_galore_read_and_write() -> None:
     assert found["moments"].operations == pytest.approx(3 * 20 * 14)
     assert (found["unproject"].input_B, found["unproject"].output_B) == (3 * (48 + 40), 3 * 120)
     assert found["update"].operations == pytest.approx(3 * 60 * 2)
-    assert made(galore_name(2, 4), replace(PLAN, master_weights=None))["update"].operations == pytest.approx(360)
+    assert made(galore_name(2, 4, 1.0), replace(PLAN, master_weights=None))["update"].operations == pytest.approx(360)
+    # With a scale each of the 180 numbers of the step is multiplied once more.
+    assert made(galore_name(2, 4, 0.25), replace(PLAN, master_weights=None))["update"].operations == pytest.approx(540)
     assert (found["update"].input_B, found["update"].output_B) == (3 * 60 * (2 + 4), 3 * 60 * (2 + 4))
     # A rank as large as the short side is no projection: AdamW on the whole matrix.
-    assert list(made(galore_name(6, 4))) == ["update"] and next(iter(made(galore_name(5, 4)))) == "decompose"
+    assert list(made(galore_name(6, 4, 1.0))) == ["update"] and next(iter(made(galore_name(5, 4, 1.0)))) == "decompose"
 
 
 def test_what_does_a_copy_update_of_what_is_shared() -> None:

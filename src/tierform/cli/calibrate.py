@@ -26,6 +26,7 @@ _HEAD = "device,dtype,m,n,k,latency_ms"
 @click.option("--format", "form", default="", help="Format of products: fp32, bf16 or fp16 (GPU bf16, CPU fp32).")
 @click.option("--threads", type=click.IntRange(min=1), help="Threads of the CPU; one is timed by processor time.")
 @click.option("--quick", is_flag=True, help="Fewer and smaller products: about half a minute on a CPU.")
+@click.option("--planes", is_flag=True, help="Products straight from planes on one thread (as stores are read).")
 @click.option("--points", type=click.IntRange(1, 2000), help="How many products (default 160, quick 64).")
 @click.option("--samples", type=InputPath(), help="Fit to this CSV of products instead of measuring.")
 @click.option("--from", "figures", type=InputPath(), help="Fit to a file of benchmarks/device.py, of any machine.")
@@ -39,6 +40,7 @@ def command(
     form: str,
     threads: int | None,
     quick: bool,
+    planes: bool,
     points: int | None,
     samples: Path | None,
     figures: Path | None,
@@ -52,6 +54,9 @@ def command(
     from tierform.chip.gpu.samples import read_samples
 
     make_folder(out)
+    if planes:
+        _calibrate_planes(name, out, json_file)
+        return
     if figures is not None:
         if samples is not None or form or threads:
             given = "--samples" if samples is not None else "--format" if form else "--threads"
@@ -87,6 +92,28 @@ def command(
     _show(result, files, ratio)
     if json_file:
         write_json(json_file, _figures(result, files))
+
+
+def _calibrate_planes(name: str, out: Path, json_file: Path | None) -> None:
+    from dataclasses import asdict
+
+    from tierform.store.plane_speed import calibrate_planes, write_chip
+
+    with progress() as shown:
+        shown.add_task("measuring products from planes", total=None)
+        found = calibrate_planes()
+    files = write_chip(found, name, out)
+    figures = [
+        ["a product without bytes", f"{found.launch_s * 1e6:.3g} us"],
+        ["bytes of planes", f"{found.bandwidth_B_per_s / 1e9:.3g} GB/s"],
+        ["held out, median |error|", f"{100 * found.held_out_error:.1f} %"],
+        ["load", f"{found.load:.1f}"],
+    ]
+    print_table("products straight from planes, one thread", ["figure", "value"], figures)
+    for file in files:
+        console().print(f"wrote {file}", highlight=False, markup=False)
+    if json_file:
+        write_json(json_file, {"schema": "tierform.plane-calibration/1", **asdict(found), "files": [*map(str, files)]})
 
 
 def _from_file(file: Path, name: str, out: Path, board_power: float | None, seed: int, json_file: Path | None) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @click.option("--policy", help="What the KV cache keeps, measured on --test: window:1024+sinks:4, budget:512.")
 @click.option("--cache-bits", default=0, type=click.IntRange(0, 8), help="A cache of so many bits, keys by channel.")
 @click.option("--test", type=InputPath(), help="Text on which policy and cache are measured as perplexity.")
+@click.option("--learn", type=InputPath(), help="Text on which heads that keep every token (whole:0.4) are chosen.")
 @click.option("--windows", default=4, show_default=True, type=click.IntRange(1), help="Windows of that text.")
 @click.option("--length", default=512, show_default=True, type=click.IntRange(8), help="Tokens of a window.")
 @json_option
@@ -43,6 +44,7 @@ def command(
     policy: str | None,
     cache_bits: int,
     test: Path | None,
+    learn: Path | None,
     windows: int,
     length: int,
     json_file: Path | None,
@@ -79,6 +81,7 @@ def command(
         policy=kept,
         cache_bits=cache_bits,
         test=test,
+        learn=learn,
         windows=windows,
         length=length,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -180,9 +179,8 @@ def _task(given: dict[str, Any], chip: Any) -> Task:
 
 def _methods(given: dict[str, Any]) -> list[Any] | None:
     """The methods that are named, each with the rank where it has one."""
-    from dataclasses import fields
-
     from tierform.workload.task import METHODS as KINDS
+    from tierform.workload.task import RANKED
 
     if given["method"] is None and (given["rank"] is None or given["task"] == "train"):
         if given["rank"] is not None:
@@ -195,7 +193,7 @@ def _methods(given: dict[str, Any]) -> list[Any] | None:
         for name in names
         if name not in METHODS
     ]
-    ranked = [name for name in names if name in METHODS and "rank" in {item.name for item in fields(KINDS[name])}]
+    ranked = [name for name in names if name in RANKED]
     if given["rank"] is not None and not ranked and not problems:
         problems.append(Problem("none of these methods has a rank", key="--rank", value=given["rank"]))
     if not names:
@@ -348,10 +346,9 @@ def _command(found: FitFound, given: dict[str, Any]) -> str:
     words = ["tierform", "simulate", given["model"], "--chip", given["chip"], "--task", given["task"]]
     words += ["--batch", str(way.task.batch), "--sequence", str(given["sequence"]), "--thermal", "none"]
     words += ["--weights", given["weights"] or way.method] if given["task"] == "inference" else ["--method", way.method]
-    from tierform.workload.task import FineTuning
+    from tierform.workload.task import RANKED, FineTuning
 
-    method = way.task.method if isinstance(way.task, FineTuning) else None
-    ranked = method is not None and any(field.name == "rank" for field in fields(method))
+    ranked = isinstance(way.task, FineTuning) and way.method in RANKED
     for name in _GIVEN:
         if given[name] is not None and (name != "rank" or ranked):
             words += [_option(name), str(given[name])]

@@ -9,7 +9,7 @@ import click
 from tierform.cli.output import OutputFolder, console, json_option, print_table, progress
 from tierform.errors import fail
 from tierform.files import make_folder, write_json
-from tierform.studies import STUDIES, StudyOptions, StudyResult
+from tierform.studies import ABOUT, STUDIES, StudyOptions, StudyResult
 
 MOST_SHOWN = 40
 
@@ -31,8 +31,7 @@ def command(
 ) -> int:
     """Re-derive a published result; without STUDY, list them.  Exit 1 when a claim that the study tests fails."""
     if study is None:
-        for name in STUDIES.names():
-            console().print(name, highlight=False)
+        print_table("", ["", ""], [[name, ABOUT.get(name, "")] for name in STUDIES.names()])
         return 0
     chosen: dict[str, str] = {}
     for text in settings:
@@ -48,7 +47,7 @@ def command(
         result: StudyResult = run(StudyOptions(quick, seed, chosen, lambda text: bar.update(task, description=text)))
     console().print(f"{result.title}\n", style="bold", highlight=False, markup=False)
     for table in result.tables:
-        print_table(table.title, table.head, [[_cell(value) for value in row] for row in table.rows])
+        print_table(table.title, table.head, [[_cell(value, table.digits) for value in row] for row in table.rows])
         if table.note:
             console().print(f"{table.note}\n", highlight=False, markup=False)
     for check in result.checks:
@@ -78,9 +77,9 @@ def command(
     return 0 if result.holds else 1
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, digits: int) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

@@ -66,7 +66,8 @@ def command(
 ) -> None:
     """What MODEL's task costs on a chip: time, energy, area, memory, wear.
 
-    MODEL is a name of the library (`tierform list models`), a folder with a Hugging Face config.json, or a Hub id.
+    MODEL is a name of the library (`tierform list models`), a folder with a Hugging Face config.json, a GGUF file, or
+    a Hub id.
     """
     one_thread()
     job = _job(model, chip, job_file, traced, given)

@@ -192,18 +192,18 @@ def _policy(given: dict[str, Any]) -> Any:
 
 def read_policy(text: str) -> dict[str, Any]:
     """``window:1024+sinks:4`` as keys; TierformError with everything that is none."""
-    known = ("window", "sinks", "heavy", "budget", "block")
+    known = ("window", "sinks", "heavy", "budget", "block", "whole")
     problems: list[Problem] = []
     found: dict[str, Any] = {}
     for part in text.split("+"):
-        match = re.fullmatch(r"\s*([a-z]+):([0-9]{1,15})\s*", part)
+        match = re.fullmatch(r"\s*([a-z]+):([0-9]{1,15}|(?<=whole:)[0-9]{0,3}\.[0-9]{1,9})\s*", part)
         name = match[1] if match else part.partition(":")[0]
         if match is None or name not in known:
             fix = f"Write for example window:1024+sinks:4; known: {', '.join(known)}."
             near = nearest(name, known)
             problems.append(Problem("no such part of a policy", key="--policy", value=part, nearest=near, fix=fix))
             continue
-        found[name] = int(match[2])
+        found[name] = float(match[2]) if name == "whole" else int(match[2])
     if problems:
         raise TierformError(problems)
     return found

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from tierform.compression.formats import DENSE, FLOAT, Density, WeightFormat
-from tierform.compression.methods import Wanted, check_method
+from tierform.compression.methods import METHODS, MethodEntry, Wanted, check_method
 from tierform.compression.plan import FILE_NAME, MatrixPlan, Plan
-from tierform.compression.sites import Anatomy, anatomy, skip_sublayers
-from tierform.compression.walk import begin
+from tierform.compression.sensitivity import head_site, head_statistics
+from tierform.compression.sites import Anatomy, Site, anatomy, skip_sublayers
+from tierform.compression.walk import InputStatistics, begin
 from tierform.errors import fail
 from tierform.files import read_json, write_json
 
@@ -32,13 +33,21 @@ INPUT_BITS = 8
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is asked for: a method, a format, a density, matrices left as they are (name patterns), a seed."""
+    """What is asked for: a method, a format, a density, matrices left as they are (name patterns), a seed.
+
+    `formats` are those of single matrices, by name, in the place of `format`; only there the head may stand.
+    """
 
     method: str
     format: WeightFormat = FLOAT
     density: Density = DENSE
     exact: tuple[str, ...] = ()
     seed: int = 0
+    formats: Mapping[str, WeightFormat] = field(default_factory=dict)
+
+    def of(self, name: str) -> WeightFormat:
+        """The format of one matrix."""
+        return self.formats.get(name, self.format)
 
     def describe(self) -> dict[str, Any]:
         """As texts, for files."""
@@ -48,6 +57,7 @@ class Recipe:
             "density": str(self.density),
             "exact": list(self.exact),
             "seed": self.seed,
+            **({"formats": sorted({str(one) for one in self.formats.values()})} if self.formats else {}),
         }
 
 
@@ -133,8 +143,10 @@ def compress_model(
     `skipped` sublayers are left out first.  TierformError before anything changes when the method cannot make what is
     asked for, a weight is not finite, or a group does not fit.
     """
-    wanted = Wanted(recipe.format, recipe.density, recipe.seed)
-    method = check_method(recipe.method, wanted)
+    narrow = [form for form in dict.fromkeys(recipe.formats.values()) if form.kind != "float"]
+    for form in narrow if recipe.formats else [recipe.format]:
+        check_method(recipe.method, Wanted(form, recipe.density, recipe.seed))
+    method = METHODS[recipe.method]
     parts = anatomy(model)
     chosen = _chosen(parts, recipe)
     before = sum(parameter.numel() for parameter in model.parameters())
@@ -151,23 +163,21 @@ def compress_model(
         if not any(site.name in chosen for site in parts.of_layer(layer)) or journal.load(layer, parts.layers[layer]):
             continue
         for found in walk.statistics():
-            sites = [site for site in found.sites if site.name in chosen]
-            found.sites = sites
-            if not sites:
-                continue
-            for site, values in zip(sites, method.run(found, wanted), strict=True):
-                if not bool(torch.isfinite(values).all()):
-                    fail("the method gave values that are not finite", key=site.name, value=recipe.method)
-                site.set_matrix(values)
+            _replace(found, [site for site in found.sites if site.name in chosen], method, recipe)
         journal.save(layer, parts.layers[layer])
     if progress is not None:
         progress("compressing", len(parts.layers), len(parts.layers))
     left_out = {parts.sublayers[name].name for name in skipped}
     matrices = {
-        site.name: MatrixPlan(site.shape, recipe.format, recipe.density)
+        site.name: MatrixPlan(site.shape, recipe.of(site.name), recipe.density)
         for site in parts.sites
         if site.name in chosen and site.name not in left_out
     }
+    head = head_site(model)
+    if head is not None and head.name in recipe.formats:
+        if recipe.of(head.name).kind != "float":
+            _replace(head_statistics(model, head, windows), [head], method, recipe)
+        matrices[head.name] = MatrixPlan(head.shape, recipe.of(head.name))
     held = sum(one.shape[0] * one.shape[1] for one in matrices.values())
     return Plan(
         model=type(model).__name__,
@@ -179,12 +189,21 @@ def compress_model(
     )
 
 
+def _replace(found: InputStatistics, sites: list[Site], method: MethodEntry, recipe: Recipe) -> None:
+    """Compress the matrices of one input, those of a format together."""
+    for form in dict.fromkeys(recipe.of(site.name) for site in sites):
+        if form.kind == "float" and recipe.density.dense:
+            continue
+        found.sites = [site for site in sites if recipe.of(site.name) == form]
+        for site, values in zip(found.sites, method.run(found, Wanted(form, recipe.density, recipe.seed)), strict=True):
+            if not bool(torch.isfinite(values).all()):
+                fail("the method gave values that are not finite", key=site.name, value=recipe.method)
+            site.set_matrix(values)
+
+
 def _chosen(parts: Anatomy, recipe: Recipe) -> set[str]:
     names = [site.name for site in parts.sites]
-    for pattern in recipe.exact:
-        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
-            fail("no matrix has a name like this", key="--exact", value=pattern, choices=names)
-    left = {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in recipe.exact)}
+    left = left_exact(names, recipe.exact)
     for site in parts.sites:
         inputs = site.shape[1]
         if site.name not in left and recipe.density.of and inputs % recipe.density.of:
@@ -195,6 +214,14 @@ def _chosen(parts: Anatomy, recipe: Recipe) -> set[str]:
                 fix=f"Leave it exact: --exact '{site.name}'.",
             )
     return set(names) - left
+
+
+def left_exact(names: list[str], patterns: tuple[str, ...]) -> set[str]:
+    """The matrices that patterns leave as they are; TierformError for a pattern that fits none."""
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            fail("no matrix has a name like this", key="--exact", value=pattern, choices=names)
+    return {name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)}
 
 
 def round_inputs(model: nn.Module, bits: int = INPUT_BITS) -> list[Any]:

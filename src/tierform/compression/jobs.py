@@ -161,13 +161,13 @@ def run_job(job: CompressionJob, progress: Progress | None = None) -> Compressio
 
     say = progress or (lambda _what, _done, _total: None)
     source = model_folder(job.model)
-    _check_output(job, source)
+    check_output(job, source)
     tokenizer = load_tokenizer(job.model)
     windows = windows_of(job.text, tokenizer, job.windows, job.length)
     tested = None
     if job.test is not None:
         tested = windows_of(job.test, tokenizer, job.test_windows, job.length, key="--test")
-    work.check_memory(_needed(source, job, tested is not None), work.available_B())
+    work.check_memory(needed_for(source, job, tested is not None), work.available_B())
     model, _ = load_language_model(job.model)
     if getattr(model.config, "max_position_embeddings", job.length) < job.length:
         fail("the model has fewer positions", key="--length", value=job.length)
@@ -202,7 +202,8 @@ def run_job(job: CompressionJob, progress: Progress | None = None) -> Compressio
     return CompressionReport(job, plan, lines, before_B, folder)
 
 
-def _check_output(job: CompressionJob, source: Path) -> None:
+def check_output(job: CompressionJob, source: Path) -> None:
+    """TierformError where the result cannot be a folder of its own."""
     if job.output is None:
         return
     if job.output.exists() and job.output.resolve() == source.resolve():
@@ -211,7 +212,7 @@ def _check_output(job: CompressionJob, source: Path) -> None:
         fail("a folder is needed, this is a file", key="-o", value=str(job.output))
 
 
-def _needed(source: Path, job: CompressionJob, measured: bool) -> int:
+def needed_for(source: Path, job: CompressionJob, measured: bool) -> int:
     """Bytes that the job will take, from the sizes in the model's files."""
     import json
 

@@ -2,7 +2,8 @@
 
 ``cosine`` ranks sublayers by how little they turn the residual stream: the cosine between what enters and what leaves,
 mean over tokens; the rank is taken anew after each choice.  ``loss`` takes the most promising by cosine and keeps, one
-after another, the one whose loss is least.
+after another, the one whose loss is least.  ``exchange`` goes on from there: one that is left out comes back for one of
+the most promising others, as long as that lowers the loss.
 Sources: Men et al., ShortGPT (2024), for the cosine; He et al., What Matters in Transformers? (2024), for sublayers.
 Limit: residual streams that a sublayer's last matrix is added to directly.
 """
@@ -19,7 +20,8 @@ from tierform.compression.quality import window_losses
 from tierform.compression.sites import anatomy
 from tierform.errors import fail
 
-RULES = ("cosine", "loss")
+RULES = ("cosine", "loss", "exchange")
+EXCHANGED = 6  # of the others that are tried in the place of one
 Say = Callable[[str], None]
 
 
@@ -76,6 +78,25 @@ class _Without:
             handle.remove()
 
 
+def exchange(model: nn.Module, windows: Tensor, names: list[str], left_out: set[str], say: Say | None = None) -> None:
+    """Exchange sublayers in `left_out` (of a model that leaves these out) one by one while the loss falls."""
+    least, improved = float(window_losses(model, windows).mean()), True
+    while improved:
+        improved = False
+        turned = cosines(model, windows)
+        for back in sorted(left_out, key=lambda name: turned[name]):
+            others = sorted((name for name in names if name not in left_out), key=lambda name: -turned[name])
+            for name in others[:EXCHANGED]:
+                left_out ^= {back, name}
+                loss = float(window_losses(model, windows).mean())
+                if loss < least:
+                    least, improved = loss, True
+                    if say is not None:
+                        say(f"leaving out {name} instead of {back}")
+                    break
+                left_out ^= {back, name}
+
+
 def choose_skips(
     model: nn.Module,
     windows: Tensor,
@@ -97,7 +118,7 @@ def choose_skips(
             found = cosines(model, windows)
             left = sorted((name for name in names if name not in without.left_out), key=lambda name: -found[name])
             chosen = left[0]
-            if by == "loss":
+            if by != "cosine":
                 tried = {}
                 for name in left[: max(4, 2 * (count - number))]:
                     without.left_out.add(name)
@@ -107,6 +128,8 @@ def choose_skips(
             without.left_out.add(chosen)
             if say is not None:
                 say(f"leaving out {number + 1} of {count}: {chosen}")
+        if by == "exchange":
+            exchange(model, windows, names, without.left_out, say)
         return tuple(name for name in names if name in without.left_out)
     finally:
         without.close()

@@ -10,13 +10,18 @@
 Drafts by planes and by skipping need no second copy of the weights: a store has every precision in one.  On a CPU in
 plain torch planes are unpacked into whole numbers, so they draft no faster than the target; what they would gain where
 the narrower read is faster is predicted.
+Decoders of any family: the attention that is skipped is the smallest module of a layer that holds its attention's
+matrices; experts that are stacked in one parameter are read at planes, too.
+Limit: a layer whose attention and FFN are one module can be drafted at planes alone.
 Source of lookup: Saxena, Prompt Lookup Decoding (2023).
 """
 
 from __future__ import annotations
 
 import copy
+import inspect
 from dataclasses import dataclass, field
+from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +30,7 @@ import torch
 from torch import nn
 
 from tierform.compression.checkpoints.folder import load_language_model, load_tokenizer
-from tierform.compression.sites import anatomy
+from tierform.compression.sites import Anatomy, anatomy
 from tierform.decoding.acceptance import Probabilities, draw
 from tierform.decoding.loop import Draft, Sampling, Stepper
 from tierform.errors import Problem, TierformError, fail, nearest
@@ -146,30 +151,86 @@ def _other_model(what: str, target: Any, name: str | Path) -> Any:
 
 
 class _NoAttention(nn.Module):
-    """In the place of an attention sublayer that is left out."""
+    """In the place of an attention sublayer that is left out: nothing is added to the residual stream.
 
-    def forward(self, hidden_states: torch.Tensor, *given: object, **named: object) -> tuple[torch.Tensor, None]:
-        """Nothing is added to the residual stream."""
-        return torch.zeros_like(hidden_states), None
+    It gives as many results as the sublayer did (`results`; 0 is a tensor alone).  Where the sublayer itself adds the
+    `residual` that it is given (at this place of its arguments), that is its result.
+    """
+
+    def __init__(self, results: int, residual: int) -> None:
+        super().__init__()
+        self.results, self.residual = results, residual
+
+    def forward(self, *given: torch.Tensor, **named: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor | None, ...]:
+        """The first argument's zeros, or the residual stream as it came."""
+        hidden = given[0] if given else named["hidden_states"]
+        if self.residual < 0:
+            passed = torch.zeros_like(hidden)
+        else:
+            passed = given[self.residual] if self.residual < len(given) else named["residual"]
+        return (passed, *[None] * (self.results - 1)) if self.results else passed
 
 
 def without_attention(model: Any, layers: str) -> Any:
     """The model without attention in these layers; all weights are the same tensors."""
     parts = anatomy(model)
     chosen = numbers_of(layers, len(parts.layers), "--draft skip")
+    places = attention_places(parts)
     problem = ""
-    if any("self_attn" not in dict(layer.named_children()) for layer in parts.layers):
-        problem = "layers of this model have no attention of their own to skip (those of Llama and its kin have)"
+    if any(number not in places for number in range(len(parts.layers))):
+        problem = "not every layer of this model has an attention of its own to skip"
     elif 0 in chosen:
         problem = "the first layer's attention counts the cached tokens and stays"
     if problem:
         raise TierformError([Problem(problem, key="--draft", value=f"skip:{layers}")])
+    results = _results(model, [parts.layers[number].get_submodule(places[number]) for number in sorted(chosen)])
     shared: dict[int, Any] = {id(one): one for one in (*model.parameters(), *model.buffers())}
     made = copy.deepcopy(model, shared)
     own = anatomy(made).layers
-    for number in sorted(chosen):
-        own[number].self_attn = _NoAttention()
+    for number, count in zip(sorted(chosen), results, strict=True):
+        parent, _, name = places[number].rpartition(".")
+        holder = own[number].get_submodule(parent)
+        setattr(holder, name, _NoAttention(count, _residual_place(getattr(holder, name))))
     return made.eval()
+
+
+def attention_places(parts: Anatomy) -> dict[int, str]:
+    """By layer, the path in it of the smallest module that holds all of its attention's matrices."""
+    found = {}
+    for number in range(len(parts.layers)):
+        begin = f"{parts.prefix}.{number}."
+        names = [
+            site.name.removeprefix(begin).split(".")[:-1]
+            for site in parts.of_layer(number)
+            if site.sublayer == "attention"
+        ]
+        shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, zip(*names, strict=False))]
+        if shared:
+            found[number] = ".".join(shared)
+    return found
+
+
+def _results(model: Any, modules: list[nn.Module]) -> list[int]:
+    """How many results each module gives in a pass over two tokens; 0 where it gives a tensor alone."""
+    found: dict[int, int] = {}
+
+    def hook(module: nn.Module, _: object, out: object) -> None:
+        found[id(module)] = len(out) if isinstance(out, tuple) else 0
+
+    handles = [module.register_forward_hook(hook) for module in modules]
+    try:
+        with torch.inference_mode():
+            model(input_ids=torch.tensor([[0, 1]]), use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [found[id(module)] for module in modules]
+
+
+def _residual_place(module: nn.Module) -> int:
+    """The place among its arguments of the residual stream that an attention adds itself; -1 where it adds none."""
+    known = list(inspect.signature(module.forward).parameters)
+    return known.index("residual") if "residual" in known else -1
 
 
 def at_planes(model: Any, what: str) -> Any:
@@ -185,11 +246,28 @@ def read_from_store(model: Any, planes: int) -> int:
 
     from tierform.store import Store, pack_tensors
 
-    sites = anatomy(model).sites
+    parts = anatomy(model)
+    sites = {site.name: site for site in parts.sites}
+    stacks = {
+        name: one
+        for name, one in parts.layers.named_parameters()
+        if one.dim() == 3  # experts, one above the other
+    }
     with TemporaryDirectory(prefix="tierform-planes-") as folder:
         path = Path(folder) / "weights.tfs"
-        pack_tensors(((site.name, site.matrix.half().numpy()) for site in sites), path)
+        whole = chain(
+            ((name, site.matrix.half().numpy()) for name, site in sites.items()),
+            ((name, one.detach().flatten(0, 1).half().numpy()) for name, one in stacks.items()),
+        )
+        pack_tensors(whole, path)
         with Store(path) as store:
-            for site in sites:
-                site.set_matrix(torch.from_numpy(store.read(site.name, planes).astype(np.float32)))
+
+            def read(name: str) -> torch.Tensor:
+                return torch.from_numpy(store.read(name, planes).astype(np.float32))
+
+            for name, site in sites.items():
+                site.set_matrix(read(name))
+            with torch.no_grad():
+                for name, one in stacks.items():
+                    one.copy_(read(name).view(one.shape))
             return int(store.count.planes_B)

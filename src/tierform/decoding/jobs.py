@@ -19,6 +19,7 @@ from tierform.workload.kv_policy import KVPolicy
 
 Say = Callable[[str, int, int], None]
 MAX_PROMPTS_B = 16 * 2**20
+LEARNED = 2  # windows of text on which heads are chosen
 LEARNING = 3  # prompts whose answers give the predicted acceptance
 
 
@@ -27,7 +28,8 @@ class DecodeJob:
     """What is decoded.
 
     `prompts` is a text file of prompts, one on a line; `new` tokens are generated for each.  `policy` and `cache_bits`
-    are measured as perplexity on `test`, `windows` windows of `length` tokens.
+    are measured as perplexity on `test`, `windows` windows of `length` tokens; heads that keep every token are chosen
+    on `learn`.
     """
 
     model: str
@@ -41,6 +43,7 @@ class DecodeJob:
     policy: KVPolicy | None = None
     cache_bits: int = 0
     test: Path | None = None
+    learn: Path | None = None
     windows: int = 4
     length: int = 512
 
@@ -56,6 +59,15 @@ class DecodeJob:
         measured = self.policy is not None or self.cache_bits
         if measured and self.test is None:
             found.append(Problem("a policy is measured on a text", key="--test", fix="Give --test FILE."))
+        if self.policy is not None and self.policy.whole and self.learn is None:
+            what, fix = (
+                "heads that keep every token are chosen on a text",
+                "Give --learn FILE, another text than --test.",
+            )
+            found.append(Problem(what, key="--learn", fix=fix))
+        if self.learn is not None and not (self.policy is not None and self.policy.whole):
+            what = "is used by a policy with heads that keep every token (whole:0.4)"
+            found.append(Problem(what, key="--learn", value=str(self.learn)))
         if self.test is not None and not measured:
             found.append(Problem("is used by --policy and --cache-bits", key="--test", value=str(self.test)))
         if self.tokens is not None and not self.draft:
@@ -118,7 +130,7 @@ def run_decode(job: DecodeJob, say: Say | None = None) -> DecodeReport:
 
 def _policies(job: DecodeJob, model: Any, tokenizer: Any, report: DecodeReport, tell: Say) -> None:
     from tierform.compression.text import windows_of
-    from tierform.decoding.policies import NarrowCache, perplexities
+    from tierform.decoding.policies import NarrowCache, choose_heads, perplexities
 
     assert job.test is not None
     windows = windows_of(job.test, tokenizer, job.windows, job.length, key="--test")
@@ -127,6 +139,10 @@ def _policies(job: DecodeJob, model: Any, tokenizer: Any, report: DecodeReport, 
     cases: dict[str, dict[str, Any]] = {"whole cache": {}}
     if job.policy is not None:
         cases["policy"] = {"policy": job.policy}
+        if job.policy.whole and job.learn is not None:
+            tell("choosing heads", 0, 0)
+            learned = windows_of(job.learn, tokenizer, min(LEARNED, job.windows), job.length, key="--learn")
+            cases["policy"]["whole"] = choose_heads(model, learned, job.policy)
     if job.cache_bits:
         cases[f"int{job.cache_bits} cache"] = {"narrow": NarrowCache(job.cache_bits)}
     for name, given in cases.items():

@@ -1,7 +1,8 @@
 """What a cache policy costs in quality: perplexity of a text with the keys and values that the policy keeps.
 
 A window with sinks is run as attention that sees the first tokens and the last ones, which is what remains in the
-cache (positions stay those of the text; Xiao et al., 2024).  A narrow cache rounds keys by channel over groups of
+cache (positions stay those of the text; Xiao et al., 2024).  Some heads may keep every token, chosen on calibration
+text (:mod:`tierform.decoding.heads`).  A narrow cache rounds keys by channel over groups of
 tokens and values by token over groups of channels, with a scale and a zero point each (KIVI: Liu et al., 2024); all
 tokens are rounded, the newest, too.
 Limits: models whose attention takes a mask of four dimensions, as transformers' decoders with eager or SDPA attention.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, DynamicLayer
 
+from tierform.decoding.heads import attention_dropped, masks_by_head, whole_heads
 from tierform.decoding.loop import cache_name
 from tierform.errors import fail
 from tierform.workload.kv_policy import KVPolicy
@@ -38,11 +41,18 @@ def perplexities(
     policy: KVPolicy | None = None,
     narrow: NarrowCache | None = None,
     *,
+    whole: Tensor | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> float:
-    """The perplexity of windows (count, tokens) of text under a policy and with a narrow cache; None: everything."""
+    """The perplexity of windows (count, tokens) of text under a policy and with a narrow cache; None: everything.
+
+    Heads of keys (layers, heads) that are `whole` see every token, whatever the policy.
+    """
     losses = []
-    with torch.inference_mode():
+    by_head: AbstractContextManager[None] = nullcontext()
+    if policy is not None and whole is not None:
+        by_head = masks_by_head(model, whole, _seen(windows.shape[1], policy))
+    with torch.inference_mode(), by_head:
         for number, ids in enumerate(windows):
             given: dict[str, Any] = {}
             if policy is not None:
@@ -60,14 +70,24 @@ def mask_of(tokens: int, policy: KVPolicy, dtype: torch.dtype) -> Tensor:
     """(1, 1, tokens, tokens): 0 where a token sees another, the least number elsewhere."""
     if policy.heavy:
         fail("heavy hitters depend on attention itself and are not run as a mask", key="--policy", value="heavy")
+    mask = torch.full((tokens, tokens), torch.finfo(dtype).min, dtype=dtype)
+    return mask.masked_fill(_seen(tokens, policy), 0.0)[None, None]
+
+
+def choose_heads(model: Any, windows: Tensor, policy: KVPolicy) -> Tensor:
+    """Which heads of keys (layers, heads) keep every token, as many as the policy says, chosen on windows of text."""
+    return whole_heads(attention_dropped(model, windows, _seen(windows.shape[1], policy)), policy.whole)
+
+
+def _seen(tokens: int, policy: KVPolicy) -> Tensor:
+    """Which tokens (tokens, tokens) each sees."""
     window = policy.window or policy.budget
     at = torch.arange(tokens)
     distance = at[:, None] - at[None, :]
     seen = distance >= 0
     if window:
         seen &= (distance < window) | (at[None, :] < policy.sinks)
-    mask = torch.full((tokens, tokens), torch.finfo(dtype).min, dtype=dtype)
-    return mask.masked_fill(seen, 0.0)[None, None]
+    return seen
 
 
 def rounded(values: Tensor, bits: int, group: int, dimension: int) -> Tensor:

@@ -18,7 +18,7 @@ from tierform.errors import TierformError
 from tierform.exploration.space import Space, Value, Values
 from tierform.files import Document
 from tierform.memory.hierarchy import DoesNotFit
-from tierform.simulation.fit import require_room
+from tierform.simulation.fit_floor import require_room
 from tierform.simulation.job import Job
 from tierform.simulation.job_file import job_of
 from tierform.simulation.result import Result

@@ -298,6 +298,12 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
 _FUNCTIONS: dict[str, Callable[..., Any]] = {"min": min, "max": max, "round": round, "ceil": ceil, "floor": floor}
 
 
+@lru_cache(maxsize=512)
+def _parsed(formula: str) -> ast.Expression:
+    """A formula as a tree; every point of a space has the same ones."""
+    return ast.parse(formula, mode="eval")
+
+
 def evaluate(formula: str, values: Mapping[str, Value]) -> Value:
     """The value of an arithmetic formula over parameter names; TierformError for anything else."""
 
@@ -327,7 +333,7 @@ def evaluate(formula: str, values: Mapping[str, Value]) -> Value:
     if len(formula) > MOST_LETTERS:
         fail(f"a formula has at most {MOST_LETTERS} letters", key="derived", value=formula[:40])
     try:
-        made = of(ast.parse(formula, mode="eval"))
+        made = of(_parsed(formula))
         unbounded = isinstance(made, int | float) and not abs(made) <= LARGEST
     except (SyntaxError, TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         fail(f"this formula has no value: {error}", key="derived", value=formula)

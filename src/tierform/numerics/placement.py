@@ -32,14 +32,15 @@ _NAMES: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (r"(key|k_proj|k_lin|k_linear|\.k|wk)$", "attention", ("k",)),
     (r"(value|v_proj|v_lin|v_linear|\.v|wv)$", "attention", ("v",)),
     (
-        r"(attention\.output\.dense|attn\.c_proj|attn\.proj|attention\.dense|o_proj|out_proj|out_lin|out_linear|"
+        r"(attention\.output\.dense|attn\.c_proj|attn\.proj|attention\.dense|self_attn\.dense|o_proj|out_proj|out_lin|out_linear|"
         r"attention\.o|SelfAttention\.o|EncDecAttention\.o|wo_attn)$",
         "attention",
         ("o",),
     ),
+    (r"(q_a_proj|q_b_proj|kv_a_proj_with_mqa|kv_b_proj)$", "attention", ()),  # latent attention
     (r"(gate_proj|wi_0)$", "ffn", ("gate",)),
-    (r"(intermediate\.dense|c_fc|up_proj|fc1|lin1|wi|wi_1|dense_h_to_4h|linear1)$", "ffn", ("up",)),
-    (r"(output\.dense|mlp\.c_proj|down_proj|fc2|lin2|wo|dense_4h_to_h|linear2)$", "ffn", ("down",)),
+    (r"(intermediate\.dense|c_fc|up_proj|fc1|lin1|wi|wi_1|dense_h_to_4h|linear1|fc_in)$", "ffn", ("up",)),
+    (r"(output\.dense|mlp\.c_proj|down_proj|fc2|lin2|wo|dense_4h_to_h|linear2|fc_out)$", "ffn", ("down",)),
 )
 ROLES = ("attention", "ffn", "head", "other")
 

@@ -58,12 +58,12 @@ def _figures(result: Result) -> tuple[tuple[str, str], ...]:
         found.append(("crossbars", f"{result.crossbars['used'] / result.crossbars['available']:.1%} full"))
         share = sum(value for name, value in result.operation_share.items() if name == holder(result))
         found.append(("work in them", f"{share:.1%}"))
-    if result.thermal:
-        dies = result.thermal["dies"]
+    # A temperature is told only where a limit is known: the cooling of most GPU boards is not described.
+    limited = [die for die in (result.thermal or {}).get("dies", ()) if die["limit_K"] is not None]
+    if result.thermal and limited:
         found.append(("hottest tile", format_quantity(result.thermal["peak_K"], "K")))
-        if any(die["limit_K"] is not None for die in dies):
-            room = min(die["limit_K"] - die["peak_K"] for die in dies if die["limit_K"] is not None)
-            found.append(("below limit", f"{room:.1f} K" if room >= 0 else f"OVER by {-room:.1f} K"))
+        room = min(die["limit_K"] - die["peak_K"] for die in limited)
+        found.append(("below limit", f"{room:.1f} K" if room >= 0 else f"OVER by {-room:.1f} K"))
     if result.wear.cell_writes:
         lifetime_s = result.wear.lifetime_s or 0.0
         days = f"{lifetime_s / 86400:.3g} days" if lifetime_s >= 86400 else format_quantity(lifetime_s, "s")

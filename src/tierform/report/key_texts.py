@@ -59,7 +59,7 @@ _TUNING = {
 
 RECORDS: dict[type, dict[str, str]] = {
     Job: {
-        "model": "A model of the library, a folder with a config.json, or a Hub id.",
+        "model": "A model of the library, a folder with a config.json, a GGUF file, or a Hub id.",
         "task": "What is done with the model: `kind` inference, step, finetuning or training, with its own keys.",
         "chip": "A chip of the library, or a path to a chip file.",
         "parallelism": "How several chips share the task.",
@@ -124,6 +124,7 @@ RECORDS: dict[type, dict[str, str]] = {
     GaLore: {
         "rank": "Rank of the subspace in which the optimizer sees the gradients of matrices.",
         "every": "Steps after which the subspace is found anew by a singular value decomposition.",
+        "scale": "By what the step is multiplied on its way back to the weight; 1 takes no operation.",
     },
     AdapterBatch: {
         "rank": _RANK,
@@ -176,6 +177,7 @@ RECORDS: dict[type, dict[str, str]] = {
         "heavy": "Tokens with the most attention that it keeps beside the window; each step scores them.",
         "budget": "Most tokens that it keeps, whatever chooses them; 0: all.",
         "block": "Tokens of a page; a sequence keeps whole pages.",
+        "whole": "Share of the heads of keys that keep every token, beside others with window and sinks.",
         "offload": "Share of the cache that waits in the memory behind the chip's own and is read for each step.",
     },
     ExpertStore: {

@@ -38,7 +38,7 @@ def render(result: StudyResult) -> str:
     text: str = environment.get_template("study.html.j2").render(
         title=result.title,
         tables=[
-            (table, [[_text(cell) for cell in row] for row in table.rows], figures.get(table.title, []))
+            (table, [[_text(cell, table.digits) for cell in row] for row in table.rows], figures.get(table.title, []))
             for table in result.tables
         ],
         checks=result.checks,
@@ -71,6 +71,8 @@ def _draw(picture: Picture, table: Table) -> Any:
 
     go = graph_objects()
     figure = go.Figure()
+    if picture.kind == "tornado":
+        return _tornado(figure, picture, table)
     lines = series(picture, table)
     for index, (name, (xs, ys)) in enumerate(lines.items()):
         color = PALETTE[index % len(PALETTE)]
@@ -91,9 +93,43 @@ def _draw(picture: Picture, table: Table) -> Any:
     return figure
 
 
-def _text(cell: Cell) -> str:
+def _tornado(figure: Any, picture: Picture, table: Table) -> Any:
+    """Horizontal bars from what is to what either end of an assumption makes of it, the longest on top."""
+    from tierform.report.pictures import LAYOUT, PALETTE
+
+    lines = series(picture, table)
+    first, last, now = (lines[column] for column in picture.y)
+    names = [_text(name) for name in first[0]]
+    begin = now[1][0] if now[1] else None
+    for index, (column, (_, values)) in enumerate(zip(picture.y[:2], (first, last), strict=True)):
+        lengths = [None if v is None or begin is None else v - begin for v in values]
+        figure.add_bar(
+            y=names,
+            x=lengths,
+            base=begin,
+            orientation="h",
+            name=column,
+            marker_color=PALETTE[index],
+            customdata=values,
+            hovertemplate="%{y}: %{customdata:.4g}",
+        )
+    ends = [names[0], names[-1]] if names else []
+    for name, value in (("as shipped", begin), *picture.marks):
+        dash = "solid" if name == "as shipped" else "dot"
+        figure.add_scatter(
+            y=ends, x=[value] * len(ends), name=name, mode="lines+markers", line={"dash": dash}, line_color="#000000"
+        )
+    figure.update_layout(
+        **LAYOUT, title=picture.title or table.title, height=200 + 34 * len(names), barmode="overlay", showlegend=True
+    )
+    figure.update_yaxes(autorange="reversed", automargin=True)
+    figure.update_xaxes(title=picture.unit, type="log" if picture.log else "linear")
+    return figure
+
+
+def _text(cell: Cell, digits: int = 4) -> str:
     if cell is None:
         return ""
     if isinstance(cell, bool):
         return "yes" if cell else "no"
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.{digits}g}" if isinstance(cell, float) else str(cell)

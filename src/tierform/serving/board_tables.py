@@ -260,7 +260,7 @@ class BoardTables:
         floor_W = max(booked.execution.floor_W for booked in run.ledger.booked)
         static_W = fsum(run.static_J.values()) / run.pass_s * run.scale
         sampling_s = runtime.sampling_s * run.workload.model.vocabulary / split.data
-        sampling_W = (board.active_W + board.headroom_W * runtime.sampling_power / split.tensor) * run.scale
+        sampling_W = (board.active_W + board.headroom_W * runtime.sampling_power_of(split.tensor)) * run.scale
         host = [runtime.step_s, run.scale, prompt.timed[0].issue_s, run.timed[0].issue_s]
         return [board.headroom_W, floor_W, static_W, sampling_s, sampling_W, *host]
 

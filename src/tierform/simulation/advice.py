@@ -15,6 +15,7 @@ from tierform.memory.hierarchy import DoesNotFit
 from tierform.simulation.job import Job
 from tierform.units import format_quantity
 from tierform.workload import Model, Task, expand
+from tierform.workload.autograd import NONE, Habits
 from tierform.workload.expand import AttentionMemory
 from tierform.workload.parallel import MicroBatches, Parallelism
 from tierform.workload.recomputation import RECOMPUTATIONS
@@ -23,7 +24,7 @@ from tierform.workload.task import FineTuning, Full, Inference, LoRA, QLoRA, res
 MOST = 6  # changes that are told
 
 
-def advice(job: Job, task: Task | None, error: DoesNotFit, attention: AttentionMemory) -> str:
+def advice(job: Job, task: Task | None, error: DoesNotFit, attention: AttentionMemory, habits: Habits = NONE) -> str:
     """One sentence for people; empty where no single change is smaller.  `task` is the job's in the chip's formats."""
     if not isinstance(job.model, Model) or task is None or not isinstance(job.chip, Chip):
         return ""
@@ -32,7 +33,7 @@ def advice(job: Job, task: Task | None, error: DoesNotFit, attention: AttentionM
     found: list[tuple[bool, str]] = []
     for text, changed, parallelism in changes(task, job.parallelism, job.chip):
         try:
-            needed = _needed_B(job.model, changed, parts, parallelism, attention)
+            needed = _needed_B(job.model, changed, parts, parallelism, attention, habits)
         except TierformError:
             continue  # the model cannot be shared so, or the task has another mistake
         if needed >= error.needed_B:
@@ -47,11 +48,16 @@ def advice(job: Job, task: Task | None, error: DoesNotFit, attention: AttentionM
 
 
 def _needed_B(
-    model: Model, task: Task, parts: MicroBatches, parallelism: Parallelism, attention: AttentionMemory
+    model: Model,
+    task: Task,
+    parts: MicroBatches,
+    parallelism: Parallelism,
+    attention: AttentionMemory,
+    habits: Habits,
 ) -> int:
     batch = task.batch // parallelism.data
     few = MicroBatches(*(min(number, batch) for number in (parts.prefill, parts.decode, parts.training)))
-    return expand(model, task, few, parallelism=parallelism, attention=attention).footprint.total
+    return expand(model, task, few, parallelism=parallelism, attention=attention, habits=habits).footprint.total
 
 
 def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, Task, Parallelism]]:
@@ -91,5 +97,3 @@ def changes(task: Task, split: Parallelism, chip: Chip) -> Iterator[tuple[str, T
         elif isinstance(task.method, LoRA):
             targets = task.method.targets
             yield "method=qlora", replace(task, method=QLoRA(task.method.rank, targets)), split
-        if chip.cluster is not None:
-            yield f"context={split.context * 2}", task, replace(split, context=split.context * 2)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from tierform.workload import Inference, Step, Workload
-from tierform.workload.expert_store import ExpertStore
+from tierform.workload.expert_store import ExpertStore, store_of
 from tierform.workload.operator import Kind, Operator
 
 
@@ -95,13 +95,14 @@ def aside_of(workload: Workload) -> Aside:
     if not isinstance(task, (Inference, Step)) or not keeps_aside(task):
         return NONE_ASIDE
     shares = {"kv_cache": task.kv.offload} if task.kv is not None and task.kv.offload else {}
-    if task.experts is None or task.experts.cached >= 1 or not workload.model.experts:
+    store = store_of(task.experts, workload.model)
+    if store is None or store.cached >= 1 or not workload.model.experts:
         return Aside(shares)
     held = [weight for weight in workload.weights if weight.groups > 1]
     model, size_B = workload.model, sum(weight.size_B for weight in held)
     names = frozenset(weight.name for weight in held)
     chips = workload.parallelism.expert
-    made = ExpertsAside(names, size_B, model.experts, model.experts_per_token, task.experts, chips)
+    made = ExpertsAside(names, size_B, model.experts, model.experts_per_token, store, chips)
     total = workload.footprint.weights
     shares["weights"] = made.away * size_B / total if total else 0.0
     return Aside(shares, made)

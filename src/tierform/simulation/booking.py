@@ -69,10 +69,10 @@ def _book_stage(ledger: Ledger, costing: Costing, stages: Stages, made: Timed) -
 
 
 def _book_sampling(ledger: Ledger, costing: Costing, seconds: float, tensor: int) -> None:
-    """One chip of a tensor group chooses the tokens and draws power for it; the boards of all are at work."""
+    """What the boards of a tensor group draw while tokens are chosen; all are at work."""
     for name, board in costing.chip.can.boards.items():
         where = costing.fabric.place((costing.chip.tiles_of(name),), units=costing.chip.units_at(name)).where
-        power_W = float(board.headroom_W) * costing.runtime.sampling_power / tensor
+        power_W = float(board.headroom_W) * costing.runtime.sampling_power_of(tensor)
         ledger.busy_s[name] += seconds
         ledger.add(name, SAMPLING, ACTIVE, float(board.active_W) * seconds, where)
         ledger.add(name, SAMPLING, SAMPLING, power_W * seconds, where)

@@ -90,7 +90,8 @@ def choose(job: Job, *, timeline: bool = False, gains: bool = True) -> Trial:
         return with_gain(job, trial, choose) if gains and drafts(job) is not None else trial
     except DoesNotFit as error:
         task = None if job.task is None else task_on(job.task, choice.chip)
-        fix = advice(job, task, error, choice.runtime.attention_on(choice.chip))
+        runtime = choice.runtime
+        fix = advice(job, task, error, runtime.attention_on(choice.chip), runtime.keeps)
         raise (error.with_fix(fix) if fix else error) from None
 
 
@@ -320,6 +321,8 @@ def workload_of(job: Job, split: MicroBatches = ONE_PART) -> Workload:
         parallelism=job.parallelism,
         attention=job.runtime.attention_on(job.chip),
         in_turn=job.runtime.admission == "in-turn",
+        length_spread=job.runtime.length_spread,
+        habits=job.runtime.keeps,
     )
 
 

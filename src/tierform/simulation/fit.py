@@ -4,9 +4,15 @@ Each way is a Job; its cost is what ``simulate`` says.  Not all need be timed.  
 components hold their own memory (a GPU), where what is recomputed is work beside the same work and what is offloaded a
 transfer beside the same pass:
 
-- with equal method, split and micro-batches no way is cheaper than the one that offloads nothing and recomputes least;
-- that one, timed as if memory had no end, is a floor under all others: where the floor is no cheaper than the best way
-  of its method that was found, none of them is timed.
+- with equal method, split and micro-batches no way is cheaper than one that offloads a part of the same and recomputes
+  no more: what fits makes those needless (pages of a paged optimizer are more the less room there is: no way with them
+  makes another needless);
+- one that offloads nothing, timed as if memory had no end, is a floor under all that recompute as much or more: where
+  the floor is no cheaper than the best way of its method that was found, none of them is timed;
+- sharded states and reductions that overlap add communication to the same passes: where the passes of the split without
+  them take as long as the best way of its method, none with them is timed (for the least time);
+- a stage takes as long as what is offloaded takes on the host's link (:mod:`tierform.simulation.fit_floor`): where that
+  makes a way no faster than the best of its method, it is not timed (for the least time).
 
 Tests hold the best way against all ways, timed one by one.  One case bends the rules: the energy of a pipeline, where
 a transfer that slows a pass may save up to 3.3 % (2 groups of Llama 3.2 1B, a runtime with slow launches).  There the
@@ -21,15 +27,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import fsum
 from pathlib import Path
 
 from tierform.chip.description import Chip
 from tierform.errors import Problem, TierformError, nearest
 from tierform.memory.hierarchy import DoesNotFit
-from tierform.simulation.aside import aside_of
 from tierform.simulation.choose import task_on
 from tierform.simulation.collectives import require_cluster
 from tierform.simulation.fit_answer import OBJECTIVES, FitAnswer, FitFound, Objective
+from tierform.simulation.fit_floor import expanded, link_s, require_room
 from tierform.simulation.fit_ways import (
     FitWay,
     Offload,
@@ -40,19 +48,23 @@ from tierform.simulation.fit_ways import (
     tasks_of,
 )
 from tierform.simulation.job import Job
-from tierform.simulation.offload import host_of, load_host
+from tierform.simulation.offload import load_host
 from tierform.simulation.result import Result
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.simulate import run_job
 from tierform.simulation.traffic import MemoryBehind
 from tierform.simulation.ways import RATES, largest_batch
-from tierform.workload import Model, Task, expand
-from tierform.workload.parallel import MicroBatches, Parallelism
+from tierform.workload import Model, Task
+from tierform.workload.graph import StageKind
+from tierform.workload.offloaded import PAGED
+from tierform.workload.parallel import Parallelism
 from tierform.workload.task import FineTuning, Inference, Method, resolved_precision
 
 NO_ROOM = "does not fit in memory"
 NEEDLESS = "offloads or recomputes more, though it fits with less"
 NO_GAIN = "is no cheaper than the best of its method, even if memory had no end"
+NO_LINK = "moves more over the host's link than the best of its method takes"
+NO_FASTER = "shares states in passes that take as long as the best of its method"
 _ENDLESS = "1e9 GB"
 SLACK = 0.05  # of the energy of a pipeline: more than an offload was seen to save
 Tell = Callable[[int, int], None]
@@ -129,26 +141,83 @@ class _Search:
     why: dict[str, str] = field(default_factory=dict)
     closest: tuple[FitWay, dict[str, int], int] | None = None
     _endless: Chip | None = None
+    _passes_s: dict[tuple[str, Parallelism, int | None], float] = field(default_factory=dict)
+    _floors: dict[tuple[FitWay, str], tuple[float, float]] = field(default_factory=dict)
+    _done: dict[tuple[FitWay, str], bool] = field(default_factory=dict)  # ways that offload nothing: whether they fit
 
     def run(self, groups: list[FitWay]) -> None:
         """Try all groups; those whose plainest way does not fit last, lowest floor first."""
         self.total = len(groups) * len(self.kinds) * len(self.away)
         self._endless = self._without_end()
-        left: list[tuple[tuple[float, float], int, FitWay, str]] = []
-        for group in groups:
-            plainest = group.changed(self.kinds[0], ())
-            if self._endless is None:
+        if self._endless is None:
+            for group in groups:
                 self._each(group)
-                continue
-            found = self._tried(plainest) if () in self.away else None
-            if found is not None and not self._slack(group):
-                self._prune(NEEDLESS, self._size - 1)
-            elif (free := found or self._free(plainest)) is not None:
-                first, second = free.cost(self.objective)
-                floor = (first * (1 - self._slack(group)), second)
-                left.append((floor, len(left), group, NEEDLESS if found else NO_GAIN))
-        for floor, _, group, reason in sorted(left, key=lambda one: one[:2]):
+            return
+        left: list[tuple[tuple[float, float], int, FitWay, str]] = []
+        for group in (one for one in groups if _base(one.parallelism) == one.parallelism):
+            self._plainest(group, left)
+        sharing = [(self._under(one), one) for one in groups if _base(one.parallelism) != one.parallelism]
+        for passes_s, group in sorted(sharing, key=lambda one: one[0]):
+            best = self.best.get(group.method)
+            if self.objective == "time" and best is not None and passes_s >= best.latency_s:
+                self._prune(NO_FASTER, self._size)
+            else:
+                self._plainest(group, left)
+        left.sort(key=lambda one: one[:2])
+        if () in self.away:  # first what offloads nothing, of all groups: it finds good ways soon
+            for floor, _, group, reason in left:
+                if not self._slack(group):
+                    self._recomputing(group, floor, reason)
+        if self.objective == "time" and isinstance(self.job.task, FineTuning):
+            self._lowest_first([(group, floor) for floor, _, group, _ in left])
+            return
+        for floor, _, group, reason in left:
             self._each(group, floor, reason)
+
+    def _lowest_first(self, groups: list[tuple[FitWay, tuple[float, float]]]) -> None:
+        """The ways of these groups that were not tried, those with the lowest floor first."""
+        ways: list[tuple[float, int, int, FitWay, str, Offload]] = []
+        for number, (group, floor) in enumerate(groups):
+            for place, kind in enumerate(self.kinds):
+                floor = self._floors.get((group, kind), floor)
+                for away in self.away:
+                    if away or not (place == 0 or (group, kind) in self._done):
+                        least_s = max(floor[0], self._link_s(group, kind, away))
+                        ways.append((least_s, number, place, group, kind, away))
+        fitting: dict[int, list[tuple[int, frozenset[str]]]] = {
+            number: [(self.kinds.index(kind), frozenset()) for kind in self.kinds if self._done.get((group, kind))]
+            for number, (group, _) in enumerate(groups)
+        }
+        for least_s, number, place, group, kind, away in sorted(ways, key=lambda one: one[:3]):
+            best = self.best.get(group.method)
+            if any(before <= place and less <= frozenset(away) for before, less in fitting[number]):
+                self._prune(NEEDLESS)
+            elif best is not None and least_s >= best.latency_s:
+                self._prune(NO_LINK if groups[number][1][0] < best.latency_s else NO_GAIN)
+            elif self._tried(group.changed(kind, away)) is not None and PAGED not in away:
+                fitting[number].append((place, frozenset(away)))
+
+    def _plainest(self, group: FitWay, left: list[tuple[tuple[float, float], int, FitWay, str]]) -> None:
+        """Try the way of a group that offloads nothing and recomputes least; where it is not the answer, keep it."""
+        plainest = group.changed(self.kinds[0], ())
+        found = self._tried(plainest) if () in self.away else None
+        under = self._under(group) if self.objective == "time" else 0.0
+        if found is None and under and () in self.away:  # how long its passes are is known
+            left.append(((under, 0.0), len(left), group, NO_GAIN))
+            return
+        free = found or self._free(plainest)
+        if free is not None:
+            self._passes_s[group.method, group.parallelism, group.micro_batches] = free.passes_s
+        if found is not None and not self._slack(group):
+            self._prune(NEEDLESS, self._size - 1)
+        elif free is not None:
+            first, second = free.cost(self.objective)
+            floor = (first * (1 - self._slack(group)), second)
+            left.append((floor, len(left), group, NEEDLESS if found else NO_GAIN))
+
+    def _under(self, group: FitWay) -> float:
+        """Seconds that no way of a group which shares states takes less than; 0 where nothing is known."""
+        return self._passes_s.get((group.method, _base(group.parallelism), group.micro_batches), 0.0)
 
     def _slack(self, group: FitWay) -> float:
         return SLACK if self.objective == "energy" and group.parallelism.pipeline > 1 else 0.0
@@ -163,21 +232,58 @@ class _Search:
         if self.tell:
             self.tell(len(self.timed) + self.pruned.total(), self.total)
 
+    def _recomputing(self, group: FitWay, floor: tuple[float, float], reason: str) -> None:
+        """The ways of a group that offload nothing, least recomputation first, until one fits."""
+        for kind in self.kinds[1:]:
+            if self._no_gain(group, floor):
+                return
+            way = group.changed(kind, ())
+            found = self._tried(way)
+            self._done[group, kind] = found is not None
+            if found is not None:
+                return
+            if group.method in self.best and (free := self._free(way)) is not None:
+                self._floors[group, kind] = floor = free.cost(self.objective)
+
+    def _no_gain(self, group: FitWay, floor: tuple[float, float] | None) -> bool:
+        best = self.best.get(group.method)
+        return floor is not None and best is not None and floor >= best.cost(self.objective)
+
+    def _link_s(self, group: FitWay, kind: str, away: Offload) -> float:
+        """Seconds that a way takes at least, by what it offloads; 0 where nothing is known."""
+        assert isinstance(group.task, FineTuning)
+        key = (group.method, group.parallelism, group.micro_batches)
+        passes_s = self._passes_s.get(key) or self._under(group)
+        try:
+            workload = expanded(group.changed(kind, ()).job(self.job))
+        except TierformError:
+            return 0.0
+        over_s, update_s = link_s(workload, away, load_host(group.task.host), self._capacity_B)
+        return max(passes_s, over_s) + update_s
+
+    @cached_property
+    def _capacity_B(self) -> int:
+        assert isinstance(self.job.chip, Chip)
+        return sum(tier.capacity_B for tier in MemoryBehind(self.job.chip).tiers)
+
     def _each(self, group: FitWay, floor: tuple[float, float] | None = None, reason: str = "") -> None:
         """Every way of a group; with a floor under them the rules prune, for this reason."""
-        needless = False
+        fitting: list[frozenset[str]] = []  # what was offloaded in ways that fit
         for kind in self.kinds:
+            floor = self._floors.get((group, kind), floor) if floor is not None else None
             for away in self.away:
-                best = self.best.get(group.method)
                 if floor is not None and kind == self.kinds[0] and away == ():
                     continue  # it was tried before
-                if needless:
+                if floor is not None and away == () and (group, kind) in self._done:
+                    fitting += [frozenset()] * self._done[group, kind]
+                elif any(less <= frozenset(away) for less in fitting):
                     self._prune(NEEDLESS)
-                elif floor is not None and best is not None and floor >= best.cost(self.objective):
+                elif self._no_gain(group, floor):
                     self._prune(reason)
                 else:
                     found = self._tried(group.changed(kind, away))
-                    needless = found is not None and floor is not None and away == () and not self._slack(group)
+                    if found is not None and floor is not None and PAGED not in away and not self._slack(group):
+                        fitting.append(frozenset(away))
 
     def _tried(self, way: FitWay) -> FitFound | None:
         """Time a way; None where it cannot be or does not fit, which is counted."""
@@ -238,7 +344,7 @@ class _Search:
             gpus=gpus,
             runtime=self.job.runtime.name,
             objective=self.objective,
-            capacity_B=sum(tier.capacity_B for tier in MemoryBehind(self.job.chip).tiers),
+            capacity_B=self._capacity_B,
             ways=self.total,
             timed=tuple(sorted(self.timed, key=lambda found: found.cost(self.objective))),
             methods=tuple(replace(found, most_batch=_most_batch(found.way, self.job)) for found in best),
@@ -248,21 +354,9 @@ class _Search:
         )
 
 
-def require_room(job: Job) -> None:
-    """DoesNotFit where the bytes of one chip, layers shared evenly, find no place; nothing is timed."""
-    assert isinstance(job.model, Model) and isinstance(job.chip, Chip) and isinstance(job.runtime, Runtime)
-    assert isinstance(job.task, FineTuning | Inference)
-    number = job.micro_batches if isinstance(job.micro_batches, int) else 1
-    workload = expand(
-        job.model,
-        task_on(job.task, job.chip),
-        MicroBatches(number, number, number),
-        parallelism=job.parallelism,
-        attention=job.runtime.attention_on(job.chip),
-        in_turn=job.runtime.admission == "in-turn",
-    )
-    host = host_of(job.task, job.chip)
-    MemoryBehind(job.chip, host=host).place(workload, workload.footprint, 0, aside_of(workload))
+def _base(split: Parallelism) -> Parallelism:
+    """The split with states on every copy, reduced before the update."""
+    return replace(split, zero=0, overlap=False)
 
 
 def _found(way: FitWay, result: Result) -> FitFound:
@@ -275,6 +369,7 @@ def _found(way: FitWay, result: Result) -> FitFound:
         latency_s=result.latency_s,
         energy_J=result.energy_J,
         tokens_per_s=next((result.throughput[key] for key in RATES if result.throughput.get(key)), None),
+        passes_s=fsum(stage.latency_s for stage in result.stages if stage.kind != StageKind.UPDATE),
     )
 
 

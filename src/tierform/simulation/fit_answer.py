@@ -23,6 +23,7 @@ class FitFound:
     energy_J: float
     tokens_per_s: float | None
     most_batch: int | None = None
+    passes_s: float = 0.0  # forward and backward passes, without the update
 
     def cost(self, objective: Objective) -> tuple[float, float]:
         """What is made least: the objective, and the other one where ways are equal."""

@@ -23,12 +23,14 @@ from tierform.files import Document, read_yaml
 from tierform.provenance import Assumption, Constant
 from tierform.schema import FileModel, quantity, validate
 from tierform.units import format_quantity
+from tierform.workload.autograd import NONE, Habit, Habits
 
 SCHEMA = "tierform.runtime/1"
 _Factor = Annotated[Constant, quantity("1", above=0)]
 _Time = Annotated[Constant, quantity("s", minimum=0)]
 _ONE = Constant(1.0, "", "assumed", note="adds nothing")
 _NO_POWER = Constant(0.0, "", "assumed", note="adds nothing")
+_NO_SPREAD = Constant(0.0, "", "assumed", note="all are equally long")
 _NO_TIME = Constant(0.0, "s", "assumed", note="adds nothing")
 
 
@@ -55,6 +57,12 @@ class RuntimeFile(FileModel):
         description="Factor on the time of products whose weights are narrower than their inputs, by the weights' "
         "plain format (int4, int8, fp8, nf4); such a product has no other factor",
     )
+    experts_time: _Factor = Field(
+        _ONE, description="Factor on the time of products of many experts at once, beside product_time"
+    )
+    keeps: list[Habit] = Field(
+        [], description="What training keeps beside the tensors that gradients need (docs/runtimes.md has each)"
+    )
     light_time: _Factor = Field(_ONE, description="Factor on the time of all kernels that are no products")
     attention_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, forward")
     attention_backward_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, backward")
@@ -78,6 +86,11 @@ class RuntimeFile(FileModel):
         description="How prompts start: all of a batch together, or in turn, each in a step of those that decode "
         "(a server under steady load)",
     )
+    length_spread: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        _NO_SPREAD,
+        description="Standard deviation of the generations' lengths over their mean, where prompts start in turn: a "
+        "step meets long ones more often",
+    )
     dequantized_time: _Time = Field(
         _NO_TIME, description="Host time that a product with quantized weights takes on top of kernel_time"
     )
@@ -88,7 +101,10 @@ class RuntimeFile(FileModel):
     sampling_power: Annotated[Constant, quantity("1", minimum=0)] = Field(
         _NO_POWER,
         description="Share of the board's power limit, less what a working board draws in any case, that this takes; "
-        "one chip of a tensor group does it",
+        "of one chip of a tensor group",
+    )
+    sampling_power_others: Annotated[Constant, quantity("1", minimum=0)] = Field(
+        _NO_POWER, description="The same of each other chip of a tensor group"
     )
 
 
@@ -103,6 +119,8 @@ class Runtime:
     merges_projections: tuple[str, ...] = ()
     product_time: tuple[tuple[str, float], ...] = ()
     weight_only_time: tuple[tuple[str, float], ...] = ()
+    keeps: Habits = NONE
+    experts_time: float = 1.0
     light_time: float = 1.0
     attention_time: float = 1.0
     attention_backward_time: float = 1.0
@@ -113,10 +131,16 @@ class Runtime:
     kernel_s: float = 0.0
     captured: tuple[str, ...] = ()
     admission: Literal["together", "in-turn"] = "together"
+    length_spread: float = 0.0
     dequantized_s: float = 0.0
     sampling_s: float = 0.0
     sampling_power: float = 0.0
+    sampling_power_others: float = 0.0
     evidence: tuple[Assumption, ...] = field(default=(), compare=False)
+
+    def sampling_power_of(self, tensor: int) -> float:
+        """Share of the boards' headroom that choosing tokens takes, in the mean of a tensor group."""
+        return (self.sampling_power + (tensor - 1) * self.sampling_power_others) / tensor
 
     def attention_on(self, chip: Chip) -> Literal["fused", "tiled", "eager"]:
         """How attention's scores are held on this chip: never whole, whole only for backward, or whole."""
@@ -190,6 +214,8 @@ def _loaded(given: RuntimeFile) -> Runtime:
         merges_projections=tuple(sorted(set(given.merges_projections))),
         product_time=tuple(sorted((form, factor.value) for form, factor in given.product_time.items())),
         weight_only_time=tuple(sorted((form, factor.value) for form, factor in given.weight_only_time.items())),
+        keeps=frozenset(given.keeps),
+        experts_time=given.experts_time.value,
         light_time=given.light_time.value,
         attention_time=given.attention_time.value,
         attention_backward_time=given.attention_backward_time.value,
@@ -200,9 +226,11 @@ def _loaded(given: RuntimeFile) -> Runtime:
         kernel_s=given.kernel_time.value,
         captured=tuple(sorted(set(given.captured))),
         admission=given.admission,
+        length_spread=given.length_spread.value,
         dequantized_s=given.dequantized_time.value,
         sampling_s=given.sampling_time.value,
         sampling_power=given.sampling_power.value,
+        sampling_power_others=given.sampling_power_others.value,
         evidence=tuple(_evidence(given)),
     )
 

@@ -50,7 +50,7 @@ class Software:
         self.runtime = runtime
         self._products, self._weight_only = dict(runtime.product_time), dict(runtime.weight_only_time)
         factors = (*self._products.values(), *self._weight_only.values())
-        times = (runtime.light_time, runtime.optimizer_time, runtime.collective_time, *factors)
+        times = (runtime.light_time, runtime.experts_time, runtime.optimizer_time, runtime.collective_time, *factors)
         self._plain = all(time == 1.0 for time in times)
 
     # -- kernels ----------------------------------------------------------------------------------------------
@@ -61,24 +61,32 @@ class Software:
     def fused(self, members: Sequence[Operator], costs: Sequence[Cost]) -> list[Cost]:
         """The costs of the members of a fused kernel."""
         cores = [member for member in members if member.attention is not None]
-        factor = self._attention_factor(cores) if cores else self.runtime.light_time
-        return [_slower(cost, factor) for cost in costs]
+        if not cores:
+            return [_slower(cost, self.runtime.light_time) for cost in costs]
+        again = self._read_again(cores)
+        factor = self._attention_factor(cores) * again
+        return [_slower(_with_reads(cost, again), factor) for cost in costs]
 
     def _attention_factor(self, cores: Sequence[Operator]) -> float:
-        if any(member.phase is Phase.BACKWARD for member in cores):
-            return self.runtime.attention_backward_time
+        backward = any(member.phase is Phase.BACKWARD for member in cores)
+        return self.runtime.attention_backward_time if backward else self.runtime.attention_time
+
+    def _read_again(self, cores: Sequence[Operator]) -> float:
+        """How often an old kernel reads each key that several heads of one new token share."""
         record = cores[0].attention
         assert record is not None
         grouped = record.queries == 1 and record.heads > record.kv_heads
-        return self.runtime.attention_time * (self.runtime.grouped_decode_time if grouped else 1.0)
+        backward = any(member.phase is Phase.BACKWARD for member in cores)
+        return self.runtime.grouped_decode_time if grouped and not backward else 1.0
 
     def _factor(self, operator: Operator) -> float:
         if operator.kind is Kind.MATMUL:
+            experts = self.runtime.experts_time if operator.count > 1 and operator.weight_B else 1.0
             if self._weight_only and operator.weight_B:
                 first, second = operator.inputs[0], operator.inputs[1]
                 if bits(second.precision) < bits(first.precision):
-                    return self._weight_only.get(element(second.precision), 1.0)
-            return self._products.get(operator.widest, 1.0) if self._products else 1.0
+                    return experts * self._weight_only.get(element(second.precision), 1.0)
+            return experts * self._products.get(operator.widest, 1.0) if self._products else experts
         if operator.kind is Kind.COLLECTIVE:
             return self.runtime.collective_time
         return self.runtime.optimizer_time if operator.kind is Kind.OPTIMIZER else self.runtime.light_time
@@ -175,6 +183,15 @@ def _part(cost: Cost, share: float) -> Cost:
         operations=cost.operations * share,
         memory_read_B=cost.memory_read_B * share,
         memory_write_B=cost.memory_write_B * share,
+    )
+
+
+def _with_reads(cost: Cost, again: float) -> Cost:
+    """The cost with the energy of its bytes for so many readings; the memory's traffic stays (caches hold most)."""
+    if again == 1.0:
+        return cost
+    return replace(
+        cost, energy_J={part: energy * (again if part == "memory" else 1.0) for part, energy in cost.energy_J.items()}
     )
 
 

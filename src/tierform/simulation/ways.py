@@ -102,7 +102,9 @@ def _parts(job: Job) -> dict[str, int]:
     attention = job.runtime.attention_on(job.chip)
     split = job.micro_batches
     parts = split if isinstance(split, MicroBatches) else MicroBatches(split or 1, split or 1, split or 1)
-    return expand(job.model, task, parts, parallelism=job.parallelism, attention=attention).footprint.parts()
+    return expand(
+        job.model, task, parts, parallelism=job.parallelism, attention=attention, habits=job.runtime.keeps
+    ).footprint.parts()
 
 
 def _most_batch(job: Job, capacity_B: int, spared_B: int) -> int:

@@ -1,5 +1,5 @@
 """Published results as runnable studies: each re-derives one, and sets the published figures beside its own."""
 
-from tierform.studies.study import STUDIES, Picture, StudyOptions, StudyResult, Table
+from tierform.studies.study import ABOUT, STUDIES, Picture, StudyOptions, StudyResult, Table
 
-__all__ = ["STUDIES", "Picture", "StudyOptions", "StudyResult", "Table"]
+__all__ = ["ABOUT", "STUDIES", "Picture", "StudyOptions", "StudyResult", "Table"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import fsum
 from typing import Any
 
 from tierform.chip.description import Chip, load_chip
@@ -18,6 +19,7 @@ from tierform.studies.sweep import (
     mean,
     run_point,
     slope,
+    slower_software,
     task_of,
     what_if,
 )
@@ -55,21 +57,8 @@ def stage_table(sequences: tuple[int, ...], arrays: int) -> tuple[Table, float]:
     balanced = 0.0
     for sequence in sequences:
         result = simulate("gpt2-medium", task_of("fine-tuning", 1, sequence), ATLEUS, thermal="none")
-        busy = {
-            o.name: o.busy_s / o.times for o in result.operators if o.stage == "forward" and o.block.startswith("layer")
-        }
-
-        def longest(*names: str, of: dict[str, float] = busy) -> float:
-            return max(of[name] for name in names)
-
-        attention = sum(busy[f"attention.{name}"] for name in ("scores", "softmax", "context"))
-        stages = (
-            longest("attention.q", "attention.k", "attention.v"),
-            attention,
-            busy["attention.o"],
-            longest("ffn.up", "ffn.down"),
-        )
-        balanced = arrays * attention / stages[0]
+        stages = stage_times(result)
+        balanced = arrays * stages[1] / stages[0]
         rows.append((sequence, *(1e6 * one for one in stages), max(stages) / min(stages), balanced))
     head = (
         "tokens",
@@ -82,6 +71,23 @@ def stage_table(sequences: tuple[int, ...], arrays: int) -> tuple[Table, float]:
     )
     note = f"GPT-2 Medium, one sequence, {arrays} arrays of 128 x 32 with their vector units at 1 GHz (assumed)."
     return Table("Balance of the four-stage pipeline", head, tuple(rows), note), balanced
+
+
+def stage_times(result: Result) -> tuple[float, float, float, float]:
+    """Seconds of the four stages of a layer's pipeline: projections, attention, its output, feed-forward."""
+    busy = {
+        o.name: o.busy_s / o.times for o in result.operators if o.stage == "forward" and o.block.startswith("layer")
+    }
+
+    def longest(*names: str) -> float:
+        return max(busy[name] for name in names)
+
+    return (
+        longest("attention.q", "attention.k", "attention.v"),
+        fsum(busy[f"attention.{name}"] for name in ("scores", "softmax", "context")),
+        busy["attention.o"],
+        longest("ffn.up", "ffn.down"),
+    )
 
 
 def bits_table(gpu: Chip, batch: int, sequence: int) -> tuple[Table, dict[str, tuple[float, float]]]:
@@ -131,22 +137,15 @@ def gpu_table(gpu: Chip, point: tuple[str, str, int, int]) -> Table:
     atleus = run_point(*point, (load_chip(ATLEUS),)).results[ATLEUS]
     peak = p.peak_rate["bf16"].value
 
-    def slower(seconds: float) -> Chip:
-        launch: dict[str, Any] = {"launch": what_if(p.launch.value + seconds, "s"), "fusion": False}
-        if p.products is not None:
-            cycles = what_if(p.products.launch.value + seconds * p.clock.value, "1")
-            launch["products"] = p.products.model_copy(update={"launch": cycles})
-        return changed(gpu, name, **launch)
-
     assert gpu.precision is not None
     narrow = replace(gpu.precision, weights="int8", activations="int8")
     cases: list[tuple[str, Callable[[], Chip]]] = [
         ("library kernels in int8, as wide as on Atleus", lambda: replace(gpu, precision=narrow)),
         ("library kernels, fused where libraries fuse", lambda: gpu),
-        ("one kernel an operator", lambda: changed(gpu, name, fusion=False)),
-        ("one kernel an operator, 10 us more each", lambda: slower(10e-6)),
-        ("one kernel an operator, 30 us more each", lambda: slower(30e-6)),
-        ("one kernel an operator, 100 us more each", lambda: slower(100e-6)),
+        ("one kernel an operator", lambda: slower_software(gpu, 0.0)),
+        ("one kernel an operator, 10 us more each", lambda: slower_software(gpu, 10e-6)),
+        ("one kernel an operator, 30 us more each", lambda: slower_software(gpu, 30e-6)),
+        ("one kernel an operator, 100 us more each", lambda: slower_software(gpu, 100e-6)),
     ]
     rows: list[tuple[Cell, ...]] = []
     for text, make in cases:

@@ -19,14 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from tierform.chip.component import WeightHolder
+from tierform.chip.description import Chip
 from tierform.errors import fail
 from tierform.files import read_json
 from tierform.provenance import Assumption
+from tierform.simulation.result import Result
 from tierform.studies.study import Check, StudyOptions, StudyResult, Table
 
 TIME_PUBLISHED, ENERGY_PUBLISHED = 11.9, 12.05
 SETTINGS = ("chip", "gpu", "ends", "link", "link_energy", "gpu_step", "log", "application")
 RANK = 8
+LINK_B_PER_S, LINK_J_PER_BIT = 32e9, 5e-12  # PCIe 4.0 x16, one direction; a serial link of this class
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,18 +79,8 @@ def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[An
     low = simulate(model, low_task, chip)
     scale = _number(options, "gpu_step", 0.0) / full.latency_s or 1.0
     move_B = model.parameters * 2
-    link, link_J = _number(options, "link", 32e9), _number(options, "link_energy", 5e-12)
-    move_s, move_J = move_B / link, 8 * move_B * link_J
-    reprogrammed = 0
-    for component_name, component in chip.components.items():
-        count = sum(
-            p.total_crossbars
-            for p in (low.mapping.placements if low.mapping else ())
-            if p.resident and p.component == component_name
-        )
-        if count and isinstance(component, WeightHolder):
-            one = component.programming_cost(count)
-            move_s, move_J, reprogrammed = move_s + one.latency_s, move_J + one.total_energy_J, reprogrammed + count
+    link, link_J = _number(options, "link", LINK_B_PER_S), _number(options, "link_energy", LINK_J_PER_BIT)
+    move_s, move_J, reprogrammed = moving(low, chip, move_B, link, link_J)
     costs = StepCosts(
         PhaseCost.of(full).scaled(scale), PhaseCost.of(trial).scaled(scale), PhaseCost.of(low), move_s, move_J
     )
@@ -102,6 +95,18 @@ def _costs(name: str, case: Case, options: StudyOptions, ends: bool) -> tuple[An
         "operations": full.operations,
     }
     return costs, more, [*full.assumptions, *low.assumptions]
+
+
+def moving(low: Result, chip: Chip, size_B: float, link: float, link_J: float) -> tuple[float, float, int]:
+    """Seconds and joules of moving the weights to the chip and writing its crossbars once, and how many there are."""
+    move_s, move_J, written = size_B / link, 8 * size_B * link_J, 0
+    placements = low.mapping.placements if low.mapping else ()
+    for name, component in chip.components.items():
+        count = sum(p.total_crossbars for p in placements if p.resident and p.component == name)
+        if count and isinstance(component, WeightHolder):
+            one = component.programming_cost(count)
+            move_s, move_J, written = move_s + one.latency_s, move_J + one.total_energy_J, written + count
+    return move_s, move_J, written
 
 
 def _number(options: StudyOptions, key: str, default: float) -> float:

@@ -34,8 +34,25 @@ STUDIES = Registry(
         "survey": "tierform.studies.survey:run",
         "smartquant-serving": "tierform.studies.smartquant_serving:run",
         "serving-chips": "tierform.studies.serving_chips:run",
+        "must-hold": "tierform.studies.must_hold:run",
     },
 )
+
+# What each is about, in a line.
+ABOUT = {
+    "atleus": "transformers on ReRAM tiers over a systolic tier, against GPUs, a 3D-TPU and HAIMA",
+    "hetrax": "multiprocessors over a ReRAM tier, against HAIMA and TransPIM",
+    "hpt": "training on a GPU that goes on at low rank on a ReRAM stack",
+    "isaac": "the tile that ISAAC's authors chose, found again",
+    "smartquant": "weights behind a CXL controller, fewer bit planes where they matter less",
+    "tyukin": "layers of attention left out of inference",
+    "speculative": "decoding with drafts: when it pays, on which chip",
+    "small-cores": "one model over many small cores",
+    "survey": "architectures with computation in memory, side by side",
+    "smartquant-serving": "fewer planes under load",
+    "serving-chips": "four kinds of chip that serve the same conversations",
+    "must-hold": "which published figures of Atleus, HeTraX and HpT can hold at once, and what they need",
+}
 
 
 def _silent(_: str) -> None:
@@ -83,12 +100,16 @@ class StudyOptions:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of plain numbers: `rows` as long as `head`; `note` says what must be known to read it."""
+    """A table of plain numbers: `rows` as long as `head`; `note` says what must be known to read it.
+
+    Numbers are shown with so many significant `digits`; files have them whole.
+    """
 
     title: str
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+    digits: int = 4
 
     def to_dict(self) -> dict[str, object]:
         """For JSON: each row as a table from column to value."""
@@ -100,14 +121,15 @@ class Table:
 class Picture:
     """What to draw from a table: columns `y` over column `x`, one line or bar for each, or for each value of `by`.
 
-    `marks` are published values, drawn as horizontal lines.  The numbers are the table's.
+    Of a tornado the three columns `y` are both ends of a bar and where it begins, the longest bar on top.  `marks` are
+    published values, drawn as lines.  The numbers are the table's.
     """
 
     table: str
     x: str
     y: tuple[str, ...]
     by: str = ""
-    kind: Literal["bar", "line"] = "bar"
+    kind: Literal["bar", "line", "tornado"] = "bar"
     title: str = ""
     unit: str = ""
     log: bool = False

@@ -51,6 +51,8 @@ TECHNIQUES = (
         real="perplexity +5.4 % (512 tokens), +1.6 % (2,048)",
         published="quality kept (StreamingLLM)",
     ),
+    Technique("heavy hitters, half the cache", kv=KVPolicy(window=128, heavy=128), published="quality kept (H2O)"),
+    Technique("half of the cache behind the memory", kv=KVPolicy(offload=0.5)),
     Technique(
         "five of 16 attention sublayers left out",
         reduction=Reduction(attention="11-15"),

@@ -46,6 +46,19 @@ def changed(chip: Chip, component: str, units: int | None = None, **values: Any)
     return replace(chip, components={**chip.components, component: built})
 
 
+def slower_software(gpu: Chip, seconds: float, *, fused: bool = False) -> Chip:
+    """A GPU whose software spends so much more time on each kernel, and fuses operators or runs each as a kernel."""
+    name = next(iter(gpu.components))
+    p: Any = getattr(gpu.components[name], "parameters")
+    launch: dict[str, Any] = {"launch": what_if(p.launch.value + seconds, "s")}
+    if not fused:
+        launch["fusion"] = False
+    if p.products is not None:
+        cycles = what_if(p.products.launch.value + seconds * p.clock.value, "1")
+        launch["products"] = p.products.model_copy(update={"launch": cycles})
+    return changed(gpu, name, **launch)
+
+
 @dataclass(frozen=True, slots=True)
 class Point:
     """One model, task and size on several chips: results by chip, or why there is none."""
@@ -107,6 +120,20 @@ def _figures(result: Result) -> tuple[float, ...]:
 def peak_C(result: Result) -> float:
     """The hottest tile in degrees Celsius."""
     return float(result.thermal["peak_K"]) - 273.15 if result.thermal else math.nan
+
+
+def verdict(published: Cell, here: float | None, holds: bool | None = None) -> str:
+    """What a figure says of the published one: a number agrees within a quarter of it; a claim `holds` or does not."""
+    if published is None:
+        return ""
+    if here is None:
+        return "not run"
+    if not isinstance(published, float):
+        return "" if holds is None else "holds" if holds else "does not hold"
+    ratio = here / published
+    if 1 / 1.25 <= ratio <= 1.25:
+        return "agrees"
+    return f"{1 / ratio:.3g} times short" if ratio < 1 else f"{ratio:.3g} times beyond"
 
 
 def best(points: Iterable[Point], chip: str, reference: str, figure: str) -> tuple[float, str] | None:

@@ -28,7 +28,9 @@ def run_content(result: Result, number: int, *, file: str = "", live: bool = Fal
 def moved_content(result: Result) -> Content:
     """What a moved value changes on the What-if page: its figures, and what each die takes and reaches."""
     return {
+        "model": result.model,
         "chip": result.chip,
+        "chips": result.chips,
         "task": result.task,
         "latency_s": result.latency_s,
         "energy_J": result.energy_J,

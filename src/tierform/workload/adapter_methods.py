@@ -8,7 +8,8 @@
   one.
 - Prompt tuning (Lester et al., EMNLP 2021): learned vectors in front of every sequence's embeddings.
 - GaLore (Zhao et al., ICML 2024): every parameter learns; the optimizer sees the gradients of matrices in a subspace of
-  rank r, which is found anew by a singular value decomposition every so many steps.
+  rank r, which is found anew by a singular value decomposition every so many steps.  Of a matrix of m by n (m <= n)
+  it keeps n r for each of two moments and m r for the subspace, where AdamW keeps 2 m n.
 - A batch of inference whose sequences use adapters of their own (Punica: Chen et al., MLSys 2024; S-LoRA: Sheng et al.,
   MLSys 2024).
 """
@@ -16,6 +17,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tierform.errors import Problem, TierformError
 from tierform.workload.targets import house_targets
@@ -35,6 +37,8 @@ def _positive(owner: object, *names: str) -> None:
 class DoRA:
     """LoRA with a learned magnitude of every output  (Liu et al., ICML 2024)."""
 
+    has_rank: ClassVar[bool] = True
+
     rank: int = 8
     targets: tuple[str, ...] = ("q", "v")
 
@@ -46,6 +50,8 @@ class DoRA:
 @dataclass(frozen=True, slots=True)
 class LoRAFA:
     """LoRA whose first matrix does not learn  (Zhang et al., 2023)."""
+
+    has_rank: ClassVar[bool] = True
 
     rank: int = 8
     targets: tuple[str, ...] = ("q", "v")
@@ -59,6 +65,8 @@ class LoRAFA:
 class VeRA:
     """Learned vectors around one frozen pair of matrices for all layers  (Kopiczko et al., ICLR 2024)."""
 
+    has_rank: ClassVar[bool] = True
+
     rank: int = 256
     targets: tuple[str, ...] = ("q", "v")
 
@@ -71,6 +79,8 @@ class VeRA:
 class IA3:
     """Learned factors of keys, values and the down projection's input  (Liu et al., NeurIPS 2022)."""
 
+    has_rank: ClassVar[bool] = False
+
     targets: tuple[str, ...] = ("k", "v", "down")
 
     def __post_init__(self) -> None:
@@ -81,6 +91,8 @@ class IA3:
 class PromptTuning:
     """`tokens` learned vectors in front of each sequence  (Lester et al., EMNLP 2021)."""
 
+    has_rank: ClassVar[bool] = False
+
     tokens: int = 20
 
     def __post_init__(self) -> None:
@@ -89,13 +101,22 @@ class PromptTuning:
 
 @dataclass(frozen=True, slots=True)
 class GaLore:
-    """All parameters, by an optimizer in a subspace of `rank`, found anew every `every` steps  (Zhao et al., 2024)."""
+    """All parameters, by an optimizer in a subspace of `rank`, found anew every `every` steps  (Zhao et al., 2024).
+
+    `scale` is the paper's alpha, by which the step is multiplied on its way back to the weight.
+    """
+
+    has_rank: ClassVar[bool] = True
 
     rank: int = 128
     every: int = 200
+    scale: float = 0.25
 
     def __post_init__(self) -> None:
         _positive(self, "rank", "every")
+        if isinstance(self.scale, bool) or not isinstance(self.scale, int | float) or not 0 < self.scale <= 1000:
+            what = "must be a number above 0, at most 1000"
+            raise TierformError([Problem(what, key="scale", value=self.scale, fix="Leave it at 0.25, as published.")])
 
 
 @dataclass(frozen=True, slots=True)

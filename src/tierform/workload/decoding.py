@@ -7,8 +7,8 @@
 | `skip` | the same model without some attention sublayers | k of its passes, a verification |
 | `lookup` | earlier text with the same last words (on the host) | a verification |
 | `medusa` | a head for each position on the last hidden state | the heads once, a verification of the tree |
-| `eagle` | one more layer, a pass for each depth of the tree | those passes, a verification of the tree |
-| `mtp` | a layer for each position (multi-token prediction) | each of them once, a verification |
+| `eagle` | a layer and a joining matrix, a pass for each depth | those passes, a verification of the tree |
+| `mtp` | a layer and a joining matrix for each position (multi-token prediction) | each of them once, a verification |
 | `early-exit` | the first layers and the head: such a token is final | a part of the layers for the share that exits |
 
 The acceptance is a number, or one for each position: the probability that a token is accepted if those before it were.

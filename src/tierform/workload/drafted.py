@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from tierform.errors import fail
 from tierform.workload.decoding import Decoding
-from tierform.workload.drafts import draft_model, heads_section
+from tierform.workload.drafts import draft_model, heads_section, joining_section
 from tierform.workload.formats import format_of
 from tierform.workload.graph import Stage, StageKind, Wave, Weight
 from tierform.workload.layers import Pass
@@ -28,6 +28,8 @@ Laid = tuple[Stage, list[list[EqualLayers]]]
 OWN = ("planes", "skip", "early-exit")
 # Drafts that read the prompt into a cache of their own.
 READING = ("model", "eagle", "mtp")
+# Drafts that join the target's hidden state with the embedding of a token.
+JOINING = ("eagle", "mtp")
 
 
 @dataclass
@@ -62,8 +64,14 @@ class Drafted:
         if self.decoding.draft == "medusa":
             segments = self._heads()
             return [(Stage("draft.prefill", StageKind.PREFILL, (_wave(segments, 0),)), [segments])]
-        segments = _named(lay_out(self.plan, self.pass_))
+        segments = self._layers(self.pass_)
         return [(Stage("draft.prefill", StageKind.PREFILL, (_wave(segments, 0),)), [segments])]
+
+    def _layers(self, p: Pass) -> list[EqualLayers]:
+        """A pass through what drafts."""
+        joined = [joining_section(self.plan.model, p)] if self.decoding.draft in JOINING else []
+        before = lay_out_sections(self.plan, p, tuple(joined)) if joined else []
+        return _named([*before, *lay_out(self.plan, p)])
 
     def _heads(self) -> list[EqualLayers]:
         section = heads_section(self.plan.model, self.pass_, self.decoding.positions)
@@ -101,8 +109,8 @@ class Drafted:
                 return self._heads(), 1
             case "eagle":
                 widest = max(1, self.decoding.nodes // self.decoding.positions)
-                return _named(lay_out(self.plan, self._pass(widest, past, every=True))), self.decoding.positions
-        return _named(lay_out(self.plan, self._pass(1, past, every=False))), self.decoding.positions
+                return self._layers(self._pass(widest, past, every=True)), self.decoding.positions
+        return self._layers(self._pass(1, past, every=False)), self.decoding.positions
 
     def _exits(self, past: int, count: int, label: str) -> list[Laid]:
         """Tokens that leave early, and those that take every layer."""
@@ -122,11 +130,19 @@ class Drafted:
 
     def weights(self, found: tuple[Weight, ...]) -> tuple[Weight, ...]:
         """Of the weights of the draft's blocks those that are not the target's: embedding and head may be shared."""
-        if self.decoding.draft not in ("eagle", "mtp"):
+        if self.decoding.draft not in JOINING:
             return found
         times = self.decoding.positions if self.decoding.draft == "mtp" else 1
         return tuple(
             replace(w, layers=w.layers * times) for w in found if w.part not in ("embedding", "head", "normalization")
+        )
+
+    def memory(self, blocks: tuple[BlockMemory, ...]) -> tuple[BlockMemory, ...]:
+        """What the draft's blocks keep: multi-token prediction has them once for each position."""
+        times = self.decoding.positions if self.decoding.draft == "mtp" else 1
+        return tuple(
+            replace(b, states=Footprint(**{part: times * size_B for part, size_B in b.states.parts().items()}))
+            for b in blocks
         )
 
     def workspace(self, segments: Sequence[EqualLayers], known: Sequence[BlockMemory]) -> tuple[BlockMemory, ...]:

@@ -67,3 +67,17 @@ def heads_section(model: Model, p: Pass, heads: int) -> Section:
         return {"logits": logits}
 
     return Section("heads", heads, build, 0)
+
+
+def joining_section(model: Model, p: Pass) -> Section:
+    """What EAGLE's layer and a layer of multi-token prediction begin with: two hidden states of a token become one.
+
+    The last state of the target and the embedding of the drafted token, side by side, times a matrix (hidden, 2 hidden)
+    (Li et al., EAGLE, 2024; DeepSeek-V3, 2024).
+    """
+
+    def build(tape: Tape, streams: Streams) -> Streams:
+        both = tape.value("joined", (p.tokens, 2 * model.hidden_size))
+        return {"x": linear(tape, both, "joining", model.hidden_size, "other", quantizable=False)}
+
+    return Section("joining", 1, build, 0)

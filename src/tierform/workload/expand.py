@@ -18,9 +18,11 @@ from typing import Literal
 
 from tierform.errors import fail
 from tierform.workload.adapter_methods import PromptTuning
-from tierform.workload.admission import admitted
+from tierform.workload.admission import Steady
+from tierform.workload.autograd import NONE, Habits, with_main_gradients
 from tierform.workload.checks import check_task
 from tierform.workload.drafted import Drafted
+from tierform.workload.expert_store import store_of
 from tierform.workload.experts import shares
 from tierform.workload.footprint import kv_layer_B, states_of
 from tierform.workload.graph import Block, Stage, StageKind, Wave, Weight, Workload
@@ -61,19 +63,23 @@ def expand(
     eager: bool = False,
     attention: AttentionMemory = "tiled",
     in_turn: bool = False,
+    length_spread: float = 0.0,
+    habits: Habits = NONE,
 ) -> Workload:
     """The operators of `task` on `model`, as one of the chips of one copy runs them.
 
     `micro_batches` cuts the batch (of one copy) of each phase into parts.  `attention` says what attention keeps in
     memory: ``tiled`` makes scores block by block and keeps the probabilities for backward, ``fused`` (FlashAttention)
     keeps neither, ``eager`` holds whole scores.  `in_turn`: prompts join the steps of those that decode
-    (:mod:`tierform.workload.admission`).  Raises TierformError, with every problem, where parts or chips do not
-    divide the task, the sequence does not fit the model, or nothing would learn.  Equal arguments give the same
-    object: it is remembered.
+    (:mod:`tierform.workload.admission`), and `length_spread` is the spread of generations over their mean.  `habits`
+    say what a framework keeps beside (:mod:`tierform.workload.autograd`).  Raises TierformError, with every problem,
+    where parts or chips do not divide the task, the sequence does not fit the model, or nothing would learn.  Equal
+    arguments give the same object: it is remembered.
     """
     if attention not in ATTENTIONS:
         fail("not a way to do attention", key="attention", value=attention, choices=ATTENTIONS)
-    return _expand(model, task, micro_batches, parallelism, eager, attention, in_turn)
+    steady = Steady(length_spread) if in_turn else None
+    return _expand(model, task, micro_batches, parallelism, eager, attention, steady, habits)
 
 
 @lru_cache(maxsize=REMEMBERED)
@@ -84,19 +90,21 @@ def _expand(
     parallelism: Parallelism,
     eager: bool,
     attention: str,
-    in_turn: bool,
+    steady: Steady | None,
+    habits: Habits,
 ) -> Workload:
     if model.folder:
         from tierform.workload.tracing.folder import load_traced
 
         return load_traced(model.folder, task, parallelism=parallelism)
     check_task(model, task, micro_batches, parallelism)
-    plan = Plan(model, task, resolved_precision(task), parallelism, attention)
+    plan = Plan(model, task, resolved_precision(task), parallelism, attention, habits=habits)
     if isinstance(task, FineTuning):
+        plan = replace(plan, precision=with_main_gradients(plan.precision, habits))
         return _training(plan, task, micro_batches.training, eager)
     if isinstance(task, Step):
         return _step(plan, task, micro_batches, eager)
-    return _inference(plan, task, micro_batches, eager, in_turn)
+    return _inference(plan, task, micro_batches, eager, steady)
 
 
 def count_parameters(model: Model) -> tuple[int, int]:
@@ -109,7 +117,7 @@ def count_parameters(model: Model) -> tuple[int, int]:
 
 # -- inference ---------------------------------------------------------------------------------------------------
 def _inference(
-    plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool, in_turn: bool = False
+    plan: Plan, task: Inference, micro_batches: MicroBatches, eager: bool, steady: Steady | None = None
 ) -> Workload:
     model = plan.model
     batch = task.batch // plan.parallelism.data
@@ -121,12 +129,12 @@ def _inference(
         cached=model.generative,
         eager=eager,
         kv=task.kv,
-        experts=task.experts,
+        experts=store_of(task.experts, model),
     )
-    first_pass, times, alone = prompt, 1, task.decode
-    if in_turn and task.prefill and task.decode and task.decoding is None and not two and not eager:
-        first_pass, times = admitted(prompt, sequence, task.decode)
-        alone -= times
+    first_pass, times, alone, stretch = prompt, 1, task.decode, 1.0
+    if steady is not None and task.prefill and task.decode and task.decoding is None and not two and not eager:
+        first_pass, times = steady.admitted(prompt, sequence, task.decode)
+        alone, stretch = alone - times, steady.stretch
     fixed = sequence if first_pass is prompt else 0
     parts = micro_batches.prefill if task.prefill else 1
     found = [_run(plan, first_pass, "prefill", StageKind.PREFILL, times, parts, fixed)]
@@ -134,7 +142,8 @@ def _inference(
     if task.decoding is not None and task.decode:
         return _drafted(plan, task, prompt, found, eager)
     for first, count in _decode_runs(start + 1, alone, model.sliding_window if not eager else 0):
-        p = replace(prompt, groups=(SequenceGroup(batch, 1, first + count // 2 - 1),))
+        past = sequence + int(stretch * (first + count // 2 - 1 - sequence)) if stretch > 1 else first + count // 2 - 1
+        p = replace(prompt, groups=(SequenceGroup(batch, 1, past),))
         name = f"decode[{first}..{first + count - 1}]" if count > 1 else f"decode[{first}]"
         found.append(_run(plan, p, name, StageKind.DECODE, count, micro_batches.decode))
     used = found if task.prefill else found[1:]
@@ -156,7 +165,7 @@ def _drafted(
         stages += steps.stages(first, count)
     drafting = steps.weights(weights_of(beside)) if beside else ()
     if beside:
-        memory += _memory(steps.plan, [waves for _, waves in own], beside, drafting, eager)
+        memory += steps.memory(_memory(steps.plan, [waves for _, waves in own], beside, drafting, eager))
     weights = (*weights_of(target), *drafting)
     memory += steps.workspace([segment for _, waves in stages for wave in waves for segment in wave], memory)
     return _workload(plan, [stage for stage, _ in stages], weights, memory, eager)
@@ -167,7 +176,9 @@ def _step(plan: Plan, task: Step, micro_batches: MicroBatches, eager: bool) -> W
     groups = tuple(replace(group, sequences=group.sequences // data) for group in task.groups)
     every = task.logits == "all"
     cached = plan.model.generative
-    p = Pass(groups, cached=cached, every_logit=every, eager=eager, kv=task.kv, experts=task.experts)
+    p = Pass(
+        groups, cached=cached, every_logit=every, eager=eager, kv=task.kv, experts=store_of(task.experts, plan.model)
+    )
     kind = StageKind.DECODE if p.continues else StageKind.PREFILL
     parts = micro_batches.decode if p.continues else micro_batches.prefill
     stage, waves = _run(plan, p, "step", kind, 1, parts)
@@ -375,7 +386,8 @@ def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
         notes.append(f"{model.name} fixes its sequence at {model.fixed_tokens} tokens")
     store = task.experts if isinstance(task, (Inference, Step)) else None
     if model.experts:
-        routing = "the given" if store is not None and store.routing else "uniform"
+        uneven = "the family's published" if model.expert_decay else "uniform"
+        routing = "the given" if store is not None and store.routing else uneven
         notes.append(f"experts touched: expected number under {routing} independent routing")
     last = isinstance(task, Inference) or (isinstance(task, Step) and task.logits == "last")
     if last and model.generative and not eager:

@@ -4,6 +4,8 @@
   the same window.
 - `heavy`: tokens that got the most attention so far (H2O: Zhang et al., 2023).  Each step adds its probabilities to a
   score of every token and takes the least one out: a kernel of its own over heads and tokens.
+- `whole`: the share of heads of keys that keep every token, beside others that keep `window` and `sinks` alone
+  (DuoAttention: Xiao et al., 2024).  Tokens kept are the mean over heads, in bytes and in the keys that are read.
 - `budget`: no more tokens than this, by any rule that costs nothing (SnapKV-like eviction after the prompt).
 - `block`: tokens of a page; a sequence keeps whole pages (PagedAttention: Kwon et al., 2023).
 - `offload`: the share of the cache that waits in the tier behind the chip's memory and is read for every step.
@@ -26,7 +28,7 @@ class KVPolicy:
     """What the cache keeps: 0 is no limit.
 
     `window` last tokens, `sinks` first ones, `heavy` hitters, at most `budget` tokens; in pages of `block` tokens;
-    `offload` is the share that waits behind the chip's memory.
+    `offload` is the share that waits behind the chip's memory, `whole` the share of heads that keep every token.
     """
 
     window: int = 0
@@ -35,6 +37,7 @@ class KVPolicy:
     budget: int = 0
     block: int = 1
     offload: float = 0.0
+    whole: float = 0.0
 
     def __post_init__(self) -> None:
         problems = []
@@ -48,15 +51,22 @@ class KVPolicy:
         if not problems and self.budget and self.window and self.budget < self.window + self.sinks + self.heavy:
             what = "the budget is smaller than window, sinks and heavy hitters together"
             problems.append(Problem(what, key="budget", value=self.budget))
-        if not 0 <= self.offload <= 1:
-            problems.append(Problem("a share from 0 to 1 is needed", key="offload", value=self.offload))
+        problems += [
+            Problem("a share from 0 to 1 is needed", key=key, value=getattr(self, key))
+            for key in ("offload", "whole")
+            if not 0 <= getattr(self, key) <= 1
+        ]
+        if not problems and self.whole and not self.window:
+            what, fix = "heads that keep every token stand beside others with a window", "Give window, at least 1."
+            problems.append(Problem(what, key="window", value=self.window, fix=fix))
         if problems:
             raise TierformError(problems)
 
     def kept(self, tokens: int) -> int:
         """Tokens that stay of so many."""
         limit = self.window + self.sinks + self.heavy if self.window else self.budget
-        return min(tokens, limit) if limit else tokens
+        few = min(tokens, limit) if limit else tokens
+        return few + round(self.whole * (tokens - few))
 
     def held(self, tokens: int) -> int:
         """Places for tokens in whole pages."""

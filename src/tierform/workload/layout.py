@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from tierform.workload.autograd import NONE, Habits, kept_besides_B
 from tierform.workload.families import FAMILIES
 from tierform.workload.footprint import peak_B
 from tierform.workload.graph import Block, Weight
@@ -38,6 +39,7 @@ class Plan:
     parallelism: Parallelism = ALONE
     attention: str = "tiled"
     accumulate: bool = False
+    habits: Habits = NONE
 
     @property
     def recomputation(self) -> str:
@@ -215,6 +217,7 @@ def _layout(plan: Plan, section: Section, streams: Streams, tape: Tape, p: Pass)
         layout.saved_B = sum(value.operand().size_B for value in layout.kept.values())
         if plan.attention == "fused":
             layout.saved_B += log_sum_exp_B(tape)
+        layout.saved_B += kept_besides_B(tape, layout.kept, layout.recompute, plan.habits, plan.model.norm)
     names = frozenset((*layout.kept_names, *layout.through))
     layout.forward_B = peak_B(tape.operators, tape.together, kept=names, hidden=hidden) + _pieces_B(plan, tape)
     return layout

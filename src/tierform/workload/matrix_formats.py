@@ -60,12 +60,13 @@ class MatrixFormats:
 
     def most_common(self) -> str:
         """The format of most matrices that are narrower than 16 bits or sparse; "" where none is."""
-        count = Counter(name for layer in self.layers for _, name in layer if bits(name) < 16 or "@" in name)
+        every = [name for layer in self.layers for _, name in layer] + [self.embedding, self.head]
+        count = Counter(name for name in every if name and (bits(name) < 16 or "@" in name))
         return max(sorted(count), key=lambda name: count[name], default="")
 
 
 def with_formats(model: Model, formats: MatrixFormats, inputs: str = "") -> Model:
-    """The model in these formats; the model itself where no matrix of a layer is narrower than 16 bits."""
+    """The model in these formats; the model itself where no matrix is narrower than 16 bits."""
     common = formats.most_common()
     if not common:
         return model

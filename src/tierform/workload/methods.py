@@ -29,7 +29,7 @@ NEW_HEADS = ("sequence-classification", "token-classification", "question-answer
 def optimizer_of(task: FineTuning) -> str:
     """The optimizer as the update knows it: GaLore's is AdamW in a subspace."""
     method = task.method
-    return galore_name(method.rank, method.every) if isinstance(method, GaLore) else task.optimizer
+    return galore_name(method.rank, method.every, method.scale) if isinstance(method, GaLore) else task.optimizer
 
 
 def learning(task: Task, model: Model, part: int | str, layers: int) -> Learning:

@@ -42,7 +42,8 @@ class Model:
     `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
     fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts, `local_layers` those
     that alone have the sliding window (all have it where none is listed); `weights_format` and `inputs_format` are of a
-    quantized checkpoint, `matrix_formats` of each of its matrices where they differ.  A model with a `folder` is
+    quantized checkpoint, `matrix_formats` of each of its matrices where they differ.  `expert_decay` says how
+    unevenly its router uses its experts (0: alike; see `tierform.workload.expert_store`).  A model with a `folder` is
     traced.  The dropouts act in training only.  What a reduced model lacks: `tierform.workload.reduced`.
     """
 
@@ -72,6 +73,7 @@ class Model:
     experts_per_token: int = 0
     shared_experts: int = 0
     expert_ffn_size: int = 0
+    expert_decay: float = 0.0
     shared_ffn_size: int = 0
     shared_gate: bool = False
     dense_layers: tuple[int, ...] = ()

@@ -9,7 +9,7 @@ is one optimizer step; `steps` scales totals and lifetime.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, is_dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from tierform.errors import Problem, TierformError, nearest
 from tierform.workload.adapter_methods import IA3, AdapterBatch, DoRA, GaLore, LoRAFA, PromptTuning, VeRA
@@ -30,6 +30,8 @@ HOST = "pcie5-dram"
 class Full:
     """Every parameter learns."""
 
+    has_rank: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, slots=True)
 class LoRA:
@@ -39,6 +41,8 @@ class LoRA:
     the house's names (:mod:`tierform.workload.targets`).  `modules_to_save` names parts that learn fully beside the
     adapters: embedding, head, normalization.
     """
+
+    has_rank: ClassVar[bool] = True
 
     rank: int = 8
     targets: tuple[str, ...] = ("q", "v")
@@ -55,6 +59,8 @@ class LoRA:
 class QLoRA:
     """LoRA beside weights quantized to `weights`, dequantized for each product  (Dettmers et al., 2023)."""
 
+    has_rank: ClassVar[bool] = True
+
     rank: int = 8
     targets: tuple[str, ...] = ("q", "v")
     weights: str = "nf4"
@@ -68,6 +74,8 @@ class QLoRA:
 class Adapters:
     """Two bottleneck layers in every block, after attention and after the FFN  (Houlsby et al., 2019)."""
 
+    has_rank: ClassVar[bool] = False
+
     bottleneck: int = 64
 
     def __post_init__(self) -> None:
@@ -78,10 +86,14 @@ class Adapters:
 class BitFit:
     """Only biases (and normalization shifts) learn  (Ben Zaken et al., 2021)."""
 
+    has_rank: ClassVar[bool] = False
+
 
 @dataclass(frozen=True, slots=True)
 class LastLayers:
     """Only the last `layers` blocks and the head learn; nothing propagates below them."""
+
+    has_rank: ClassVar[bool] = False
 
     layers: int = 2
 
@@ -248,7 +260,7 @@ _LATER: dict[str, object] = {
 # The names that files and commands use.
 TASKS: dict[str, type] = {"inference": Inference, "step": Step, "finetuning": FineTuning, "training": Training}
 TASKS["distillation"] = Distillation
-METHODS: dict[str, type] = {
+_METHODS: dict[str, type[Method]] = {
     "full": Full,
     "lora": LoRA,
     "qlora": QLoRA,
@@ -262,6 +274,8 @@ METHODS: dict[str, type] = {
     "bitfit": BitFit,
     "last-layers": LastLayers,
 }
+METHODS: dict[str, type] = {**_METHODS}
+RANKED = frozenset(name for name, method in _METHODS.items() if method.has_rank)
 
 
 def is_training(task: Task) -> bool:

@@ -258,13 +258,13 @@ function Design({ study, points, at, pinned, exported, add, onPin }: { study: St
           {Object.keys(view.units).filter((name) => Number.isFinite(points.figures[name]![at]!)).map((name) => <tr><th scope="row">{titled(name)}</th><td class="n">{figure(name, points.figures[name]![at]!, view.units[name]!)}</td><td class="n soft">{against === null ? '' : /_K$|kelvin/.test(name) ? `${(points.figures[name]![at]! - points.figures[name]![against]! >= 0 ? '+' : '−') + Math.abs(points.figures[name]![at]! - points.figures[name]![against]!).toFixed(1)} K` : compared(points.figures[name]![at]!, points.figures[name]![against]!)}</td></tr>)}</tbody></table></section>
       <section><h2>What was chosen<span>{against === null ? '' : `where it differs from ${points.number[against]}`}</span></h2><table class="kv"><tbody>
         {view.parameters.map((one) => { const [mine, other] = [chosen(one, points.chosen[one.name]![at]!), against === null ? null : chosen(one, points.chosen[one.name]![against]!)]; return <tr><th scope="row" title={one.path}>{one.name}</th><td>{other !== null && other !== mine ? <><b>{mine}</b> <span class="soft">({other})</span></> : mine}</td></tr> })}</tbody></table></section>
-      <section class="filters">
+      {(held || !exported || at !== pinned) && <section class="filters">
         {held ? <button type="button" class="act main" onClick={() => go('chip', { run: held.id })}>Open in Chip</button> : !exported && <button type="button" class="act main" disabled={!!state} onClick={() => job('design', 'Simulating the design')}>Open in Chip</button>}
         {!exported && <button type="button" class="act" disabled={!!state} onClick={() => job('design_chip', 'Writing the chip')}>Write its chip as YAML</button>}
         {at !== pinned && <button type="button" class="act" onClick={() => onPin(at)}>Compare with this</button>}
         <span role="status">{state}</span>
         {problems.length > 0 && <Problems title="Refused" lines={problems.map((problem) => <>{told(problem)}</>)} />}
-      </section>
+      </section>}
       <section><p class="soft small">Chip, mapping and job of every design of the front: <code>tierform explore show {view.file} --winners FOLDER</code></p></section>
     </>
   )

@@ -7,8 +7,9 @@ import { start, type Constant, type Moved } from '../jobs'
 import { Choice, Field, Problems, Unit } from '../parts'
 import { change, useRoute } from '../route'
 import type { Content, Influence, Problem, Run } from '../types'
-import { asked, cooled, headline, limited, told, training } from '../words'
+import { asked, cooled, headline, limited, METHODS, told, training } from '../words'
 import { download } from '../chip/save'
+import { ask } from '../data'
 
 type Of = 'latency' | 'energy'
 /** Values of the address: constants by path under "v:", parts of the task under "q:". */
@@ -42,7 +43,9 @@ export function WhatIfPage({ run, content, mode }: { run: Run; content: Content;
 
 function Live({ run, mode }: { run: Run; mode: Mode }) {
   const { params } = useRoute()
-  const job = run.result.view!.job as { task: Record<string, unknown>; chip: string; model: string }
+  const job = run.result.view!.job as { task: Record<string, unknown> & { method?: { kind: string; rank?: number } }; chip: unknown; model: string }
+  const [library, setLibrary] = useState<{ models: string[]; chips: string[] }>({ models: [], chips: [] })
+  useEffect(() => { void ask('api/library').then((answer) => answer.json()).then(setLibrary).catch(() => {}) }, [])
   const [constants, setConstants] = useState<Constant[]>([])
   const [influence, setInfluence] = useState<Influence[]>(run.result.view!.influence)
   const [progress, setProgress] = useState('')
@@ -57,19 +60,24 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   const base = { ...job, thermal: 'steady' }
   const task = useMemo(() => {
     const made: Record<string, unknown> = { ...job.task }
-    for (const [name, value] of Object.entries(asked_)) if (!['chip', 'model'].includes(name)) made[name] = Number(value)
-    return { ...base, task: made }
+    const { chip, model, method, ...shape } = asked_
+    for (const [name, value] of Object.entries(shape)) made[name] = Number(value)
+    if (method) made.method = { kind: method, ...(method !== 'full' && job.task.method?.rank ? { rank: job.task.method.rank } : {}) }
+    return { ...base, ...(chip ? { chip } : {}), ...(model ? { model } : {}), task: made }
   }, [key])
 
+  const first_ = useRef(true)
   useEffect(() => {
-    const stops = [start({ kind: 'constants', job }, (event) => { if (event.event === 'constants') setConstants(event.constants); else if (event.event === 'problem') setProblems(event.problems) })]
+    if (!first_.current) { setConstants([]); setInfluence([]) } // those of another chip
+    first_.current = false
+    const stops = [start({ kind: 'constants', job: asked_.chip ? { ...job, chip: asked_.chip } : job }, (event) => { if (event.event === 'constants') setConstants(event.constants); else if (event.event === 'problem') setProblems(event.problems) })]
     return () => { for (const stop of stops) stop() }
-  }, [run.id])
+  }, [run.id, asked_.chip])
   const searching = useRef<(() => void) | null>(null)
   const search = () => {
     if (searching.current) { searching.current(); searching.current = null; setProgress(''); return }
     setInfluence([])
-    searching.current = start({ kind: 'influence', job: base }, (event) => {
+    searching.current = start({ kind: 'influence', job: latest.current.task }, (event) => {
       if (event.event === 'progress') setProgress(`${event.done} of ${event.total}`)
       else if (event.event === 'influence') setInfluence((found) => [...found, ...event.found])
       else if (event.event === 'end' || event.event === 'stopped' || event.event === 'problem') { searching.current = null; setProgress('') }
@@ -114,12 +122,12 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   }
   const latest = useRef({ task, vary, key })
   latest.current = { task, vary, key }
-  // Before the page is painted: a move waits for no frame.
+  // Values are sent with the units of their constants.  Before the page is painted: a move waits for no frame.
+  const ready = constants.length > 0 || !Object.keys(vary).length
   useLayoutEffect(() => {
     if (!changed) { setNow(null); setProblems([]); return }
-    if (!constants.length) return
-    send()
-  }, [key, constants.length > 0])
+    if (ready) send()
+  }, [key, ready])
   useEffect(() => () => { busy.current?.(); clearTimeout(rest.current) }, [])
   const stop = () => { next.current = false; busy.current?.(); busy.current = null; setRunning(false) }
   const set = (path: string, value: string | null) => change({ [`v:${path}`]: value })
@@ -131,6 +139,9 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
     ['Area', area(after.area_m2), area(before.area_m2), after.area_m2, before.area_m2],
   ]
   const shape: [string, string][] = training(before.task) ? [['batch', 'Batch'], ['sequence', 'Sequence']] : [['batch', 'Batch'], ['sequence', 'Sequence'], ['decode', 'Tokens generated']]
+  const named = typeof job.chip === 'string' ? job.chip : run.result.chip
+  // Another chip has other constants: what was moved on this one is left.
+  const other = (name: string, to: string, usual: string) => change({ [`q:${name}`]: to === usual || !to ? null : to, ...(name === 'chip' ? Object.fromEntries(Object.keys(vary).map((path) => [`v:${path}`, null])) : {}) }, true)
   const reset = () => change(Object.fromEntries([...params.keys()].filter((name) => /^[vq]:/.test(name)).map((name) => [name, null])), true)
   const write = () => start({ kind: 'chip', job: latest.current.task, vary: Object.fromEntries(Object.entries(vary).map(([path, value]) => [path, written(value, constants.find((one) => one.constant === path)?.unit ?? '')])) }, (event) => {
     if (event.event === 'text') download(event.name, new Blob([event.text], { type: 'application/yaml' }))
@@ -140,30 +151,33 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   const hot = cooled(after) && cooled(before)
   // Drawn again only where it changes: a move must not wait for a hundred rows.
   const bars = useMemo(() => <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />, [influence, of, constants, key])
-  const follows = changed ? after.notes.filter((note) => !before.notes.includes(note)) : []
+  const follows = now ? after.notes.filter((note) => !before.notes.includes(note)) : []
   return (
     <div class="split"><div class="page" tabIndex={0} role="region" aria-label="The page">
-      <p class="what">{asked(before).join(' · ')}</p>
+      <p class="what">{asked(after).join(' · ')}</p>
       <div class={running ? 'now dimmed' : 'now'} aria-live="polite">
-        <h1><Unit of={parts(headline(after)[0], 's')} /> <small>{changed ? `${compared(headline(after)[0], headline(before)[0])} · before ${si(headline(before)[0], 's')}` : headline(before)[1]}</small></h1>
-        <dl>{rows.map(([name, x, y, a, b]) => <div><dt>{name}</dt><dd>{x}{changed && <small>{a === b ? 'the same' : `${compared(a, b)}, before ${y}`}</small>}</dd></div>)}
-          {hot && <div><dt>Hottest</dt><dd>{celsius(after.thermal!.peak_K)}{changed && <small>{(after.thermal!.peak_K - before.thermal!.peak_K >= 0 ? '+' : '−') + Math.abs(after.thermal!.peak_K - before.thermal!.peak_K).toFixed(1)} K</small>}</dd></div>}</dl>
+        <h1><Unit of={parts(headline(after)[0], 's')} /> <small>{now ? `${compared(headline(after)[0], headline(before)[0])} · before ${si(headline(before)[0], 's')}` : headline(before)[1]}</small></h1>
+        <dl>{rows.map(([name, x, y, a, b]) => <div><dt>{name}</dt><dd>{x}{now && <small>{a === b ? 'the same' : `${compared(a, b)}, before ${y}`}</small>}</dd></div>)}
+          {hot && <div><dt>Hottest</dt><dd>{celsius(after.thermal!.peak_K)}{now && <small>{(after.thermal!.peak_K - before.thermal!.peak_K >= 0 ? '+' : '−') + Math.abs(after.thermal!.peak_K - before.thermal!.peak_K).toFixed(1)} K</small>}</dd></div>}</dl>
       </div>
       <p class="soft state" role="status">{running ? <>Running <button type="button" class="link" onClick={stop}>Stop</button></> : changed ? (now ? `${after.view?.limits ? limited(after) : 'What limits is looked up.'} ${seconds ? `Took ${si(seconds, 's', 2)}.` : ''}` : '') : <>Nothing changed yet. Open a bar and move its slider{first && <>, or try: <button type="button" class="link" onClick={() => set(first.constant, text(first.value / 2))}>half the {first.constant}</button></>}.</>}</p>
       {problems.length > 0 && <Problems title="Refused" lines={problems.map((problem) => <>{told(problem)}{problem.near && <> Near: {problem.near}.</>}{problem.fix && <div class="soft">{problem.fix}</div>}</>)} />}
       <div class="filters">
+        <label>Chip <Field type="text" list="chips" value={asked_.chip ?? named} onValue={(to) => other('chip', to, named)} /></label><datalist id="chips">{library.chips.map((name) => <option value={name} />)}</datalist>
+        <label>Model <Field type="text" list="models" value={asked_.model ?? job.model} onValue={(to) => other('model', to, job.model)} /></label><datalist id="models">{library.models.map((name) => <option value={name} />)}</datalist>
+        {job.task.method && <label>Method <select value={asked_.method ?? job.task.method.kind} onChange={(event) => other('method', event.currentTarget.value, job.task.method!.kind)}>{[...new Set([job.task.method.kind, 'full', 'lora', 'qlora'])].map((name) => <option value={name}>{METHODS[name] ?? name}</option>)}</select></label>}
         {shape.map(([name, label]) => { const usual = String(run.result.task[name as 'batch'] ?? ''); return <label>{label} <Field type="number" min="1" step="1" value={asked_[name] ?? usual} onValue={(to) => change({ [`q:${name}`]: to === usual || !to ? null : to })} /></label> })}
         <Choice label="Bars show" options={[['latency', 'Time'], ['energy', 'Energy']]} value={of} onChange={(to) => change({ of: to === 'latency' ? null : to })} />
-        <button type="button" class="act" onClick={search}>{searching.current ? `Stop at ${progress}` : influence.length ? 'Measure the influence again' : 'Measure the influence of each'}</button>
+        <button type="button" class="act" onClick={search}>{searching.current ? (progress ? `Stop at ${progress}` : 'Stop measuring') : influence.length ? 'Measure the influence again' : 'Measure the influence of each'}</button>
         {changed && <button type="button" class="act" onClick={reset}>Reset all</button>}
         {Object.keys(vary).length > 0 && <button type="button" class="act" onClick={write}>Write this chip as YAML</button>}
       </div>
       {bars}
     </div>
     <aside tabIndex={0} aria-label="What changed"><section><h2>{after.chip}<span>{changed ? 'what changed' : 'as saved'}</span></h2><Small before={run} after={shown} mode={mode} /></section>
-      {follows.length > 0 && <section><h2>What follows<span>by scaling laws</span></h2><ul class="notes">{follows.map((note) => <li key={note}>{note}</li>)}</ul></section>}
+      {follows.length > 0 && <section><h2>What follows</h2><ul class="notes">{follows.map((note) => <li key={note}>{note}</li>)}</ul></section>}
       {Object.keys(vary).length > 0 && <section><h2>Changes</h2><ul class="plainlist">{Object.entries(vary).map(([path, value]) => { const one = constants.find((c) => c.constant === path); return <li><span class="soft">{path}</span><span class="right">{one ? measure(Number(value), one.unit) : value}</span></li> })}</ul>
-        <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(job.chip)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
+        <h3>The same in Python</h3><pre class="code" tabIndex={0}>{`chip = tierform.load_chip(${JSON.stringify(asked_.chip ?? named)}).vary({\n${Object.entries(vary).map(([path, value]) => `    ${JSON.stringify(path)}: ${JSON.stringify(written(value, constants.find((c) => c.constant === path)?.unit ?? ''))},`).join('\n')}\n})`}</pre></section>}
     </aside></div>
   )
 }
@@ -227,7 +241,7 @@ function Control({ one, value, onChange }: { one: Constant; value: string | unde
 /** The dies in small, by how much each got hotter or cooler. */
 function Small({ before, after, mode }: { before: Run; after: Run; mode: Mode }) {
   const a = before.result.view!, b = after.result.view!
-  if (a.tiles.die.length === 1) return <p class="soft">One tile: this chip has no floor plan.</p>
+  if (b.dies.length === 1 && b.dies[0]!.grid[0] * b.dies[0]!.grid[1] === 1) return <p class="soft">One tile: this chip has no floor plan.</p>
   const same = a.dies.length === b.dies.length
   const power = (view: typeof a) => view.dies.map((die) => die.power_W ?? NaN)
   const [pa, pb] = [power(a), power(b)]

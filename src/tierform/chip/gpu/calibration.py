@@ -1,24 +1,26 @@
 """From measured products to a chip file: fit on part, hold the rest out, write both files with the held-out error.
 
 The result is a component of type ``gpu`` (a CPU is described in the same terms: its threads stand for multiprocessors,
-its last-level cache for the L2).  Attention is left to separate products and softmax: its fused kernels are not
-measured here.  Energies come from a file of ``benchmarks/device.py`` that has them; else they follow from a board power
-that the user gives or that is assumed.
+its last-level cache for the L2).  A processor's products of few rows have a term of their own
+(:mod:`tierform.chip.gpu.few_rows`); where there are enough of both, the general model is fitted on the others.
+Attention is left to separate products and softmax: its fused kernels are not measured here.  Energies come from a file
+of ``benchmarks/device.py`` that has them; else they follow from a board power that the user gives or that is assumed.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tierform.chip.gpu.device_file import Energies
-from tierform.chip.gpu.fit import Fit, fit_products
+from tierform.chip.gpu.few_rows import MOST_ROWS, FewRows, fit_few_rows
+from tierform.chip.gpu.fit import Array, Fit, fit_products
 from tierform.chip.gpu.gemm import FITTED
-from tierform.chip.gpu.measure import FEW_ROWS, WIDTH, Device
+from tierform.chip.gpu.measure import WIDTH, Device
 from tierform.chip.gpu.parameters import Sheet
 from tierform.chip.gpu.samples import Sample, kept_apart
 from tierform.errors import fail
@@ -26,6 +28,7 @@ from tierform.files import write_text
 
 FIT_LIMIT = 650  # rows in a thousand that are fitted
 LEAST_ROWS = 32
+LEAST_GENERAL = 20  # rows to fit the general model apart from few rows
 MANY = 1e6  # operands in turn
 SMALL_TILES = [(1, 16), (1, 64), (2, 32), (4, 32), (8, 32)]  # a processor's kernels for few rows
 TILES = [(16, 32), (16, 128), (32, 64), (32, 128), (64, 64), (64, 128), (128, 128), (128, 256), (256, 128)]
@@ -61,7 +64,7 @@ LEAST_TRUST = 0.5  # held-out 90th percentile above which a calibration is not t
 
 @dataclass(frozen=True)
 class Calibration:
-    """A device, its fitted parameters and the rows behind them."""
+    """A device, its fitted parameters and the rows behind them; `few_rows` where these have a term of their own."""
 
     device: Device
     fit: Fit
@@ -69,6 +72,7 @@ class Calibration:
     held_out_rows: int
     held_out_shapes: tuple[tuple[int, ...], ...] = ()
     energies: Energies | None = None
+    few_rows: FewRows | None = None
 
     def evidence(self, parameter: str) -> str:
         """Kind and source of a parameter, as a file says them."""
@@ -89,7 +93,7 @@ class Calibration:
     @property
     def few_rows_median(self) -> float | None:
         """Median |relative error| over held-out products of one to eight rows; None where there are none."""
-        few = np.array([shape[0] <= FEW_ROWS for shape in self.held_out_shapes], bool)
+        few = np.array([shape[0] <= MOST_ROWS for shape in self.held_out_shapes], bool)
         return float(np.median(np.abs(self.fit.held_out_errors[few]))) if few.any() else None
 
     @property
@@ -124,11 +128,15 @@ def calibrate(
             fix=f"At least {LEAST_ROWS} shapes are needed, spread over small and large ones.",
         )
     fit_rows, held = kept_apart(samples, FIT_LIMIT)
+    few = fit_few_rows(fit_rows) if device.kind != "cuda" else None
+    many, many_held = ([row for row in rows if few is None or row.shape[0] > MOST_ROWS] for rows in (fit_rows, held))
+    if len(many) < LEAST_GENERAL or len(many_held) < 4:
+        many, many_held = list(fit_rows), list(held)
     sheet = Sheet(device.threads, device.clock_Hz, device.peak_per_s, device.bandwidth_B_per_s, device.cache_B)
     fit = fit_products(
         sheet,
-        fit_rows,
-        held,
+        many,
+        many_held,
         START,
         TILES if device.kind == "cuda" else SMALL_TILES + TILES,
         None,
@@ -137,8 +145,24 @@ def calibrate(
         starts=2,
         seed=seed,
     )
+    if few is not None:
+        fitted_errors = _with_few(few, fit_rows, many, fit.fitted_errors)
+        held_errors = _with_few(few, held, many_held, fit.held_out_errors)
+        fit = replace(fit, fitted_errors=fitted_errors, held_out_errors=held_errors)
     shapes = tuple(row.shape for row in held)
-    return Calibration(device, fit, len(fit_rows), len(held), held_out_shapes=shapes, energies=energies)
+    return Calibration(device, fit, len(fit_rows), len(held), held_out_shapes=shapes, energies=energies, few_rows=few)
+
+
+def _with_few(few: FewRows, rows: Sequence[Sample], general: Sequence[Sample], errors: Array) -> Array:
+    """Relative errors of all rows in order: of few rows by their own term, of the others by the general model."""
+    known = {row.shape: error for row, error in zip(general, errors.tolist(), strict=True)}
+    own = few.seconds([row.shape[0] for row in rows], [row.shape[1] * row.shape[2] for row in rows])
+    return np.array(
+        [
+            float(time) / row.seconds - 1 if row.shape[0] <= MOST_ROWS else known[row.shape]
+            for row, time in zip(rows, own, strict=True)
+        ]
+    )
 
 
 def write_files(
@@ -186,11 +210,24 @@ def component_text(calibration: Calibration, board_power_W: float | None = None,
         "products:",
         *(f"  {name}: {{value: {value:.6g}, {calibration.evidence(name)}}}" for name, value in parameters.items()),
         f"  tiles: [{', '.join(f'[{rows}, {columns}]' for rows, columns in tiles)}]",
+        *_few_rows(calibration.few_rows),
         "held_out_error:",
         f"  product_median: {_measured(f'{calibration.held_out_median:.5g}')}",
         f"  product_90: {_measured(f'{calibration.held_out_percentile_90:.5g}')}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _few_rows(found: FewRows | None) -> list[str]:
+    """The section of products of few rows."""
+    if found is None:
+        return []
+    times = {"start": found.start_s, "first": found.first_s, "stream": found.stream_s, "row": found.row_s}
+    lines = [
+        f"  {name}: {{value: {1e12 * value:.6g} ps, kind: fitted, source: calibration}}"
+        for name, value in times.items()
+    ]
+    return ["few_rows:", f"  most: {MOST_ROWS}", *lines]
 
 
 def _measured(value: str) -> str:

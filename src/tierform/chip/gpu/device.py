@@ -23,9 +23,10 @@ from pydantic import BaseModel
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
 from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
+from tierform.chip.gpu.few_rows import FewRows
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
-from tierform.chip.gpu.parameters import GpuParameters, Sheet
+from tierform.chip.gpu.parameters import FewRowsParameters, GpuParameters, Sheet
 from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import fail
@@ -134,6 +135,9 @@ class Gpu:
 
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters
+        few = p.few_rows
+        if operator.kind is Kind.MATMUL and few is not None and operator.weight_B and operator.m <= few.most:
+            return operator.count * self._few_rows_s(operator, few)
         if operator.kind is Kind.MATMUL and self.products is not None:
             return self.beside_fitted(lambda gpu: gpu._product_s(operator, gpu.products) if gpu.products else 0.0)
         size_B = read_B + operator.output_B
@@ -211,6 +215,11 @@ class Gpu:
             for batch, m in shares
             for width in widths
         )
+
+    def _few_rows_s(self, operator: Operator, found: FewRowsParameters) -> float:
+        """A product of few rows with a weight; the units share its columns."""
+        times = FewRows(found.start.value, found.first.value, found.stream.value, found.row.value)
+        return float(times.seconds(operator.m, operator.n * operator.k / self.units))
 
     def memory_s(self, size_B: float) -> float:
         """How long so many bytes take to or from memory, streamed."""

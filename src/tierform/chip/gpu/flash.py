@@ -112,6 +112,8 @@ def kernel(gpu: Gpu, operators: Sequence[Operator], readers: Sequence[Sequence[i
     energy = [gpu.arithmetic_J(member) * visible for member in members]
     if core.kind is Class.BACKWARD and not core.again:
         energy = _with_scores_again(gpu, core.record, members, energy, visible)
+    elif core.record.queries == 1:
+        energy = _whole_tiles(gpu, core.record, members, energy)
     traffic = _traffic(operators, readers, core)
     needed_s = [_at_peak_s(gpu, member) * visible for member in members]
     products_s = math.fsum(s for s, member in zip(needed_s, members, strict=True) if member.kind is Kind.MATMUL)
@@ -171,6 +173,18 @@ def _with_scores_again(
     again = 2.0 * pairs * record.head_dim / all_operations if all_operations else 0.0
     return [
         joules + gpu.arithmetic_J(member) * visible * again if member.kind is Kind.MATMUL else joules
+        for member, joules in zip(members, energy, strict=True)
+    ]
+
+
+def _whole_tiles(gpu: Gpu, record: Attention, members: Sequence[Operator], energy: Sequence[float]) -> list[float]:
+    """One new token: products compute whole tiles of queries, of which heads that share keys fill a part."""
+    attention = gpu.parameters.attention
+    assert attention is not None
+    rows, together = attention.tile[0], max(1, record.heads // record.kv_heads)
+    computed = math.ceil(together / rows) * rows / together
+    return [
+        joules * computed if member.kind is Kind.MATMUL else joules
         for member, joules in zip(members, energy, strict=True)
     ]
 

@@ -22,10 +22,10 @@ from typing import Any
 
 import numpy as np
 
+from tierform.chip.gpu.few_rows import MOST_ROWS
 from tierform.chip.gpu.samples import Sample
 from tierform.errors import MissingDependency, fail, nearest
 
-FEW_ROWS = 8
 WIDTH = {"fp32": 4.0, "bf16": 2.0, "fp16": 2.0}
 _FORMATS = ("fp32", "bf16", "fp16")
 _M = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
@@ -208,7 +208,7 @@ def chosen_shapes(device: Device, count: int, *, quick: bool = False, seed: int 
     longest_s = _QUICK_S if quick else _FULL_S
     draw = np.random.default_rng(seed)
     picked = []
-    for rows, wanted in ((tuple(range(1, FEW_ROWS + 1)), count // 2), (_M, count - count // 2)):
+    for rows, wanted in ((tuple(range(1, MOST_ROWS + 1)), count // 2), (_M, count - count // 2)):
         shapes = [
             (m, n, k)
             for m in rows

@@ -63,6 +63,19 @@ class ProductParameters(FileModel):
     )
 
 
+_PerWeight = Annotated[Constant, quantity("s", minimum=0)]
+
+
+class FewRowsParameters(FileModel):
+    """Products of one to a few rows on a processor; see `tierform.chip.gpu.few_rows`."""
+
+    most: Count = Field(description="Rows up to which these figures hold instead of those of `products`")
+    start: _PerWeight = Field(description="Time of starting a product")
+    first: _PerWeight = Field(description="Time of each weight with one row")
+    stream: _PerWeight = Field(description="Time of each weight with several rows, whatever their number")
+    row: _PerWeight = Field(description="Time of each weight and row beside it")
+
+
 class PrefillParameters(FileModel):
     """Kernel parameters of fused attention over many queries; see `tierform.chip.gpu.attention`."""
 
@@ -211,6 +224,9 @@ class GpuParameters(FileModel):
         None,
         description="Where the kernels were fitted, if not here: more multiprocessors or clock make none slower, fewer "
         "none faster; set by what `set` and `vary` change",
+    )
+    few_rows: FewRowsParameters | None = Field(
+        None, description="Products of a processor with a few rows; by `products` when left out"
     )
     held_out_error: dict[str, _Count] = Field(
         {}, description="Errors of the fit on rows held out, for people; changes no figure"

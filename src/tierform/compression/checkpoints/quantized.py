@@ -81,7 +81,9 @@ def _spread(values: Tensor, shape: tuple[int, int], groups: Tensor | None) -> Te
     if columns > 1:
         index = groups if groups is not None else torch.arange(inputs) // -(-inputs // columns)
         values = values[:, index]
-    return values.repeat_interleave(-(-outputs // rows), 0)[:outputs] if 1 < rows < outputs else values
+    if 1 < rows < outputs:
+        values = values.repeat_interleave(-(-outputs // rows), 0)[:outputs]
+    return values
 
 
 def from_compressed(parts: dict[str, Tensor], bits: int) -> Tensor:
@@ -116,8 +118,8 @@ def from_gptq(parts: dict[str, Tensor], bits: int, *, plus_one: bool = True) -> 
     zeros = ((unpack(parts["qzeros"], bits)[:, : scales.shape[1]] + plus_one) % 2**bits).float()
     inputs = integers.shape[1]
     group = parts["g_idx"].long() if "g_idx" in parts else torch.arange(inputs) // -(-inputs // len(scales))
-    found: Tensor = (integers - zeros[group].T) * scales[group].T
-    return found
+    values: Tensor = (integers - zeros[group].T) * scales[group].T
+    return values
 
 
 def from_awq(parts: dict[str, Tensor], bits: int) -> Tensor:

@@ -3,7 +3,7 @@
 For a matrix G of short and long side with r below the short one, and P (short, r):
 
     R = P' G        (r, long)       moments and step of AdamW on R
-    G~ = P N        (short, long)   added to the weight
+    G~ = a P N      (short, long)   added to the weight; a = 1 multiplies nothing
 
 P comes from a singular value decomposition of G every `every` steps: about 4 short^2 long + 8 short^3 operations (Golub
 and Van Loan, Matrix Computations, section 8.6), charged in every step at its share.  Kept are two moments of R and P:
@@ -25,15 +25,15 @@ from tierform.workload.precision import PrecisionPlan
 PREFIX = "galore:"
 
 
-def galore_name(rank: int, every: int) -> str:
+def galore_name(rank: int, every: int, scale: float) -> str:
     """How the optimizer is called inside."""
-    return f"{PREFIX}{rank}:{every}"
+    return f"{PREFIX}{rank}:{every}:{scale!r}"
 
 
-def settings(optimizer: str) -> tuple[int, int]:
-    """(rank, steps between decompositions) of an optimizer's name."""
-    _, rank, every = optimizer.split(":")
-    return int(rank), int(every)
+def settings(optimizer: str) -> tuple[int, int, float]:
+    """(rank, steps between decompositions, scale) of an optimizer's name."""
+    _, rank, every, scale = optimizer.split(":")
+    return int(rank), int(every), float(scale)
 
 
 def projected(weight: Weight, optimizer: str) -> bool:
@@ -50,7 +50,7 @@ def _sides(weight: Weight) -> tuple[int, int]:
 
 def galore_numbers(weight: Weight, optimizer: str) -> tuple[int, int, int]:
     """Numbers of both moments and of the projection."""
-    (short, long), (rank, _) = _sides(weight), settings(optimizer)
+    (short, long), (rank, _, _) = _sides(weight), settings(optimizer)
     return rank * long, rank * long, rank * short
 
 
@@ -58,7 +58,7 @@ def galore_update(
     weight: Weight, optimizer: str, plan: PrecisionPlan, own: Operand, copies: tuple[Operand, ...]
 ) -> list[Operator]:
     """Projection, decomposition at its share, AdamW in the subspace, and the way back."""
-    (short, long), (rank, every) = _sides(weight), settings(optimizer)
+    (short, long), (rank, every, scale) = _sides(weight), settings(optimizer)
     name, form = weight.name, plan.gradients
     gradient = Operand(f"{name}.gradient", (short, long), plan.weight_gradients, Role.GRADIENT, trainable=True)
     moments = [Operand(f"{name}.state{i}", (rank, long), plan.optimizer_states, Role.OPTIMIZER_STATE) for i in (0, 1)]
@@ -104,11 +104,12 @@ def galore_update(
             origin=Origin.UPDATE,
         )
 
+    back_cost = 2.0 + (scale != 1.0)  # step size and subtraction, for each number of the weight; and the scale
     share = OPTIMIZER["adamw"] / 3.0  # over the numbers written: step and both moments; the weight and its copy below
     return [
         product("decompose", gradient, replace(low, shape=(columns, long)), base, (short, columns, long)),
         product("project", base, gradient, low, (rank, long, short), "decompose"),
         light("moments", (low, *moments), (step, *moments), share, "project"),
         product("unproject", base, step, back, (short, long, rank), "moments"),
-        light("update", (back, *(copies or (own,))), (own, *copies), 2.0 / (1 + len(copies)), "unproject"),
+        light("update", (back, *(copies or (own,))), (own, *copies), back_cost / (1 + len(copies)), "unproject"),
     ]
