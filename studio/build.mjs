@@ -12,7 +12,7 @@ mkdirSync(out, { recursive: true })
 
 // What `more` takes from `pages`, so that both have one address, one Preact, one set of words.
 const shared = { preact: 'preact', 'preact/hooks': 'hooks', 'preact/jsx-runtime': 'jsx' }
-for (const name of ['answer', 'colour', 'data', 'format', 'parts', 'route', 'words']) shared[name] = name
+for (const name of ['answer', 'colour', 'data', 'format', 'jobs', 'parts', 'route', 'words']) shared[name] = name
 const nameOf = (id) => shared[id] ?? shared[/studio\/src\/(\w+)(\.tsx?)?$/.exec(id)?.[1] ?? '']
 const parts = [
   ['pages', 'src/main.tsx', 'tierformPages'],

@@ -26,7 +26,7 @@ export interface Constant { constant: string; value: number; unit: string; kind:
 export type Moved = Pick<Result, 'model' | 'chip' | 'chips' | 'task' | 'latency_s' | 'energy_J' | 'average_power_W' | 'area_m2' | 'notes'> & { thermal: { peak_K: number } | null; dies: Die[] }
 
 /** Runs a task; each event goes to `tell`.  Returns what stops it. */
-export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number; chips?: number }, tell: (told: Told) => void): () => void {
+export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number; chips?: number; content?: unknown; name?: string }, tell: (told: Told) => void): () => void {
   const control = new AbortController()
   let id = '', over = false
   const done = (told: Told) => { over = over || told.event === 'end' || told.event === 'problem' || told.event === 'stopped'; tell(told) }
@@ -63,4 +63,16 @@ export function start(task: { kind: string; job?: unknown; vary?: unknown; serve
     control.abort()
     if (id && !over) void ask(`api/jobs/${id}`, { method: 'DELETE' }).catch(() => {})
   }
+}
+
+export const MOST_B = 1e6
+/** Opens a result's file that the reader gave; what is wrong with it comes back as problems. */
+export async function openFile(file: File, opened: (run: Run) => void, wrong: (problems: Problem[]) => void): Promise<void> {
+  if (file.size > 0.98 * MOST_B) return wrong([{ file: file.name, message: 'is larger than 1 MB', fix: `Open it when the studio starts: tierform studio ${file.name}` }])
+  let content: unknown
+  try { content = JSON.parse(await file.text()) } catch { return wrong([{ file: file.name, message: 'is no JSON', fix: 'Write one: tierform simulate … --json run.json' }]) }
+  start({ kind: 'open', name: file.name, content }, (event) => {
+    if (event.event === 'result') opened(event.run)
+    if (event.event === 'problem') wrong(event.problems)
+  })
 }

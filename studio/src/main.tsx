@@ -7,11 +7,11 @@ import { ChipPage } from './chip/page'
 import type { Mode } from './colour'
 import { content } from './data'
 import { ALONE, Bar, Keys, pagesOf } from './frame'
-import { Start } from './pages/start'
+import { openFile } from './jobs'
 import { script } from './parts'
 import { change, go, useRoute } from './route'
 import type { Content, Run } from './types'
-import { command } from './words'
+import { command, told } from './words'
 
 function useMode(asked: string | null): Mode {
   const query = matchMedia('(prefers-color-scheme: dark)')
@@ -85,6 +85,19 @@ function App({ given: opened }: { given: Content }) {
     addEventListener('keydown', listener)
     return () => removeEventListener('keydown', listener)
   })
+  // A result's file can be dropped on any page.
+  useEffect(() => {
+    if (opened.exported) return
+    const over = (event: DragEvent) => event.preventDefault()
+    const drop = (event: DragEvent) => {
+      event.preventDefault()
+      const file = event.dataTransfer?.files[0]
+      if (file) void openFile(file, (run) => { add(run); go('chip', { run: run.id }) }, (problems) => setSaid(problems.slice(0, 2).map((one) => `${told(one)}${one.fix ? `. ${one.fix}` : ''}`).join(' ')))
+    }
+    addEventListener('dragover', over)
+    addEventListener('drop', drop)
+    return () => { removeEventListener('dragover', over); removeEventListener('drop', drop) }
+  }, [])
   useEffect(() => { if (!said) return; const timer = setTimeout(() => setSaid(''), 4000); return () => clearTimeout(timer) }, [said])
   return (
     <>
@@ -92,7 +105,7 @@ function App({ given: opened }: { given: Content }) {
       <Bar given={given} page={shown} run={run} against={against} mode={mode} params={params} onHelp={() => setHelp(true)} />
       <main id="main" tabIndex={run || ALONE.includes(shown) ? -1 : 0} class={run || ALONE.includes(shown) ? '' : 'bare'}>
         {run && !OWN.includes(shown) && <Answer run={run} against={against} route={params} />}
-        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} add={add} /> : ALONE.includes(shown) ? <More page={shown} run={undefined} runs={[]} mode={mode} given={given} add={add} /> : <Start given={given} />}
+        {run ? <Page page={shown} run={run} runs={runs} mode={mode} given={given} add={add} /> : <More page={shown} run={undefined} runs={[]} mode={mode} given={given} add={add} />}
       </main>
       {help && <Keys pages={pages} onClose={() => setHelp(false)} />}
       <p class="said" role="status">{said}</p>
@@ -114,6 +127,7 @@ export * as answer from './answer'
 export * as colour from './colour'
 export * as data from './data'
 export * as format from './format'
+export * as jobs from './jobs'
 export * as parts from './parts'
 export * as route from './route'
 export * as words from './words'

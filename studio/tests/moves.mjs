@@ -13,13 +13,14 @@ export async function openMoves(page) {
     window.moves = []
     let begun = 0
     addEventListener('keydown', (event) => { if (event.key === 'Enter') begun = event.timeStamp }, true)
-    new MutationObserver(() => {
-      if (!begun) return
+    // The page marks each answer when it takes it; the next frame shows it, whether or not a rounded figure changed.
+    new PerformanceObserver((list) => {
+      if (!begun || !list.getEntriesByName('whatif').length) return
       const from = begun
       begun = 0
       // A message posted from a frame is read after that frame is painted.
       requestAnimationFrame(() => { const after = new MessageChannel(); after.port1.onmessage = () => window.moves.push(performance.now() - from); after.port2.postMessage(0) })
-    }).observe(document.querySelector('.now'), { subtree: true, childList: true, characterData: true })
+    }).observe({ entryTypes: ['measure'] })
   })
 }
 /** Types one value after another for a constant; milliseconds of each. */

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 import tierform
@@ -47,6 +49,21 @@ def test_are_bytes_of_inference_those_of_a_hand() -> None:
     assert plain.placed_B["weights"] == {"gpu": 2 * P}
     assert added_up(found) and found.ways == 3 * 4  # formats, sets of weights and cache to offload
     assert found.pruned == {NEEDLESS: 9}
+
+
+def test_has_a_quantized_checkpoint_its_own_formats() -> None:
+    """int4 in groups of 128 with a 16-bit scale: 4.125 bits; words and vectors stay in 16 bits."""
+    model = replace(tierform.load_model("llama-3.2-1b"), weights_format="int4-g128")
+    found = tierform.fit(model, tierform.Inference(batch=1, sequence=64), "h100", offloads=[()])
+    (only,) = found.methods
+    assert only.way.method == "int4-g128" and found.ways == 1
+    words, matrices = 128_256 * 2_048, 16 * (60_821_504 - 2 * 2_048)
+    expected = 2 * (words + P - words - matrices) + matrices * (4 + 16 / 128) / 8
+    assert only.placed_B["weights"]["gpu"] == pytest.approx(expected, rel=1e-3)
+    simulated = tierform.simulate(model, tierform.Inference(batch=1, sequence=64), "h100", thermal="none")
+    assert simulated.latency_s == only.latency_s and simulated.memory_footprint_B["weights"] == sum(
+        only.placed_B["weights"].values()
+    )
 
 
 @pytest.mark.parametrize("capacity", ["1.1 GB", "100 GB"])

@@ -161,6 +161,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         started.append(one)
         assert one.stdout is not None
         found[name] = one.stdout.readline().split()[-1]
+    found["run"] = str(folder / "runs" / "run.json")
     yield found
     for one in started:
         one.terminate()
@@ -186,7 +187,7 @@ def test_do_all_pages_hold_in_the_browser(checks: dict[str, dict[str, Any]]) -> 
     for one in checks.values():
         print({key: value for key, value in one.items() if value})
     assert {name: one["error"] for name, one in checks.items() if one["error"]} == {}
-    assert len(checks) == 13 + 9 + 1 + 5 + 12
+    assert len(checks) == 13 + 9 + 1 + 5 + 13
 
 
 @needs_build

@@ -219,6 +219,19 @@ def test_does_a_changed_constant_act_as_in_python(port: int) -> None:
     assert limits[1]["limits"] == mine.view()["limits"]
 
 
+def test_is_a_file_opened_as_it_was_written_and_a_broken_one_told(port: int, tmp_path: Path) -> None:
+    tierform.simulate("bert-base", TASK, "atleus").save(tmp_path / "run.json")
+    content = json.loads((tmp_path / "run.json").read_text())
+    opened = run(port, {"kind": "open", "name": "run.json", "content": content})[1]["run"]
+    made = run(port, {"kind": "run", "job": JOB})[1]["run"]
+    assert opened["file"] == "run.json" and opened["id"].startswith("file-") and made["id"].startswith("live-")
+    for one in (opened, made):
+        assert one["result"]["latency_s"] == content["latency_s"] and one["result"]["view"]["dies"]
+    for broken in ({"schema": "tierform.result/1", "model": 3}, {"x": 1}, [], None, "text"):
+        told = run(port, {"kind": "open", "name": "broken.json", "content": broken})[-1]
+        assert told["event"] == "problem" and told["problems"][0]["file"] == "broken.json"
+
+
 def test_does_one_request_ask_and_follow(port: int) -> None:
     body = json.dumps({"kind": "constants", "job": JOB}).encode()
     status, headers, told = ask(port, "/api/jobs", "POST", body, accept="text/event-stream")

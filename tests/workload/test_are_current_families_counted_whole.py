@@ -140,7 +140,7 @@ COUNTED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("family", COUNTED)
 def test_a_traced_pass_has_every_parameter_of_its_module(family: str, tmp_path: Path) -> None:
-    """With those of the test below sixteen families that are traced: attention, convolutions, states, two stacks."""
+    """With those of the test below sixteen traced families: attention, convolutions, state spaces, two stacks."""
     config = transformers.AutoConfig.for_model(family, **COUNTED[family])
     with torch.device("meta"):
         module = transformers.AutoModel.from_config(config)

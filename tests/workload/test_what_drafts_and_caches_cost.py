@@ -381,3 +381,18 @@ def test_how_many_tokens_does_a_cache_keep() -> None:
         with pytest.raises(TierformError):
             KVPolicy(**given)  # type: ignore[arg-type]
     KVPolicy(sinks=1, budget=8)
+
+
+def test_are_the_options_of_experts_and_policies_read_as_they_are_written() -> None:
+    from tierform.cli.technique_options import read_techniques
+
+    given = {"experts_cached": 0.5, "experts_ahead": 0.8, "routing": "2,1,1", "policy": "window:8+sinks:2+whole:0.25"}
+    found = read_techniques(given)
+    assert found["experts"] == ExpertStore(0.5, (2.0, 1.0, 1.0), 0.8)
+    assert found["kv"] == KVPolicy(window=8, sinks=2, whole=0.25)
+    for text in ("window:8+sinks:0.5", "whole:0.2.5+window:8"):
+        with pytest.raises(TierformError, match="policy"):
+            read_techniques({"policy": text})
+    with pytest.raises(TierformError) as caught:
+        read_techniques({"experts_cached": 2.0, "policy": "sinks:4+whole:0.5"})
+    assert {"cached", "window"} <= {problem.key for problem in caught.value.problems}

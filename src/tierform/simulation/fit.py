@@ -58,6 +58,7 @@ from tierform.workload import Model, Task
 from tierform.workload.graph import StageKind
 from tierform.workload.offloaded import PAGED
 from tierform.workload.parallel import Parallelism
+from tierform.workload.quantization_config import quantized
 from tierform.workload.task import FineTuning, Inference, Method, resolved_precision
 
 NO_ROOM = "does not fit in memory"
@@ -113,7 +114,9 @@ def fit(
     splits = [parallelism] if parallelism is not None else list(splits_of(job.model, task, gpus))
     kinds = tuple(recomputations_of(task) if recomputations is None else recomputations)
     away = tuple(offloads_of(task) if offloads is None else offloads)
-    named_tasks = tasks_of(task, methods, resolved_precision(task_on(task, job.chip)))
+    own = task_on(task, job.chip)
+    asked = quantized(own, job.model)  # a quantized checkpoint has its formats: no others are tried
+    named_tasks = tasks_of(task if asked is own else asked, methods, resolved_precision(own))
     search = _Search(job, objective, kinds, away, tell)
     groups = [
         FitWay(name, changed, split, number)

@@ -14,6 +14,8 @@ Content = dict[str, Any]
 def run_content(result: Result, number: int, *, file: str = "", live: bool = False) -> Content:
     """A run as the pages take it."""
     content = result.content()
+    if content["thermal"] is not None:
+        content["thermal"] = {key: value for key, value in content["thermal"].items() if key not in _IN_THE_VIEW}
     shown = [*tables.all_tables(result), tables.operators(result, OPERATORS)]
     return {
         "id": str(number),
@@ -44,3 +46,5 @@ def moved_content(result: Result) -> Content:
 
 # Figures of a result that no page reads: the view has them by tile and by link, and by operator.
 _UNUSED = ("operators", "link_bytes", "energy_J_by_tile", "limits")
+# What a view says of every tile and die, too.
+_IN_THE_VIEW = ("tile_temperature_K", "tile_power_W", "dies")

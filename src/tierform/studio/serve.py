@@ -33,7 +33,8 @@ FILES = {
     "series.js": "text/javascript; charset=utf-8",
     "inter.woff2": "font/woff2",
 }
-KINDS = ("simulate", "limits", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
+KINDS = ("simulate", "limits", "run", "open", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
+GIVEN = ("kind", "job", "vary", "serve", "point", "chips", "content", "name")  # what a task may bring
 # What takes long has a process of its own, so that a move need not wait, and more time.
 LONG = ("influence", "limits", "serve", "fit")
 LONGER = 5.0
@@ -111,7 +112,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             return refused(400, "the body is no JSON")
         if not isinstance(task, dict) or task.get("kind") not in KINDS:
             return refused(400, f"a task needs its kind: {', '.join(KINDS)}")
-        asked = {key: task[key] for key in ("kind", "job", "vary", "serve", "point", "chips") if key in task}
+        asked = {key: task[key] for key in GIVEN if key in task}
         if task["kind"] in ("design", "design_chip"):
             file, point = study_file(task.get("study")), task.get("point")
             if file is None or isinstance(point, bool) or not isinstance(point, int):

@@ -84,6 +84,30 @@ def _simulated(task: Content, roots: tuple[str, ...]) -> Any:
     return result
 
 
+def _run(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """A job as a whole run, as if its file had been opened."""
+    tell({"event": "result", "run": _added(_simulated(task, roots), live=True)})
+
+
+def _open(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """The content of a result's file that was dropped on a page."""
+    from tierform.simulation.result import SCHEMA, Result
+
+    content, name = task.get("content"), str(task.get("name") or "the file")[:200]
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        fix = "Write one: tierform simulate ... --json run.json"
+        raise TierformError([Problem("is no result of a simulation", file=name, fix=fix)])
+    tell({"event": "result", "run": _added(Result.from_content(content, name), file=name)})
+
+
+def _added(result: Any, *, file: str = "", live: bool = False) -> Content:
+    """A run that a page adds to those that were opened, with an id of its own."""
+    from tierform.studio.runs import run_content
+
+    given = "live" if live else "file"
+    return {**run_content(result, 0, file=file, live=live), "id": f"{given}-{result.versions['inputs_sha256'][:12]}"}
+
+
 def _influence(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """What 1 % more of each constant changes, one by one as they are found."""
     from tierform.simulation.elasticity import elasticities
@@ -159,6 +183,8 @@ def _design_chip(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
 KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "simulate": _simulate,
     "limits": _limits,
+    "run": _run,
+    "open": _open,
     "influence": _influence,
     "constants": _listed,
     "chip": _written,

@@ -1,5 +1,5 @@
 // Fit: does it fit, and what is cheapest?
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useState } from 'preact/hooks'
 import { kinds, type Mode } from '../colour'
 import { ask } from '../data'
 import { count, percent, si, title } from '../format'
@@ -26,7 +26,9 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
   const [problems, setProblems] = useState<Problem[]>([])
   useEffect(() => { void ask('api/library').then((answer) => answer.json()).then(setLibrary).catch(() => {}) }, [])
   const key = (Object.keys(usual) as (keyof typeof usual)[]).map(value).join('|')
-  useEffect(() => {
+  // What stood there was of another question: it goes before the page is painted with the new one.
+  useLayoutEffect(() => {
+    setRows([]); setSplits([]); setProblems([]); setState('Running')
     const timer = setTimeout(() => {
       const kind = value('kind') === 'inference' ? 'inference' : 'finetuning'
       const task: Record<string, unknown> = { kind, batch: Number(value('batch')), sequence: Number(value('sequence')) }
@@ -34,7 +36,6 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
       else task.decode = 64
       const chips = Number(value('chips'))
       const asked: Record<string, unknown> = { schema: 'tierform.job/1', model: value('model'), chip: value('chip'), task, thermal: 'none' }
-      setRows([]); setSplits([]); setProblems([]); setState('Running')
       stop = start({ kind: 'fit', job: asked, chips }, (event) => {
         if (event.event === 'split') setSplits((known) => [...known, event])
         if (event.event === 'fit') setRows((known) => [...known, event])
