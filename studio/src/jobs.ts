@@ -18,6 +18,7 @@ export type Told =
   | { event: 'constants'; constants: Constant[] }
   | { event: 'service'; service: Service }
   | { event: 'text'; name: string; text: string }
+  | { event: 'packed'; name: string; deflated: string }
   | ({ event: 'fit' } & FitRow)
   | ({ event: 'split' } & SplitRow)
 export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string; low?: number; high?: number; law?: string }

@@ -114,6 +114,11 @@ await check('words of each state', async () => {
   hold(/^[\d.]+\u00a0[MG]op$/.test(row[5]) && row[8] === 'Compute', `operations and what bounds: ${row}`)
   await one.page.click('[aria-label=Operators] tbody .link >> nth=0')
   hold(/Bound by compute: its unit works longest/.test(await one.page.innerText('aside')), 'what bounds in words')
+  for (const [by, wanted] of [['kind', 'Matmul'], ['operator', 'fetch'], ['stage', 'Backward']]) {
+    await one.to(`#/timeline?colour=${by}`)
+    hold((await one.page.innerText('[aria-label=Colours]')).toLowerCase().includes(wanted.toLowerCase()), `colours by ${by} name ${wanted}`)
+  }
+  hold(/tierform simulate bert-base --chip atleus --task finetune .* --trace trace\.json/.test(await one.page.innerText('aside pre')), 'the command that writes the trace')
   await one.to('#/nowhere')
   hold(/No such page/.test(await one.page.innerText('main')), 'a wrong page says so')
   await one.close()
@@ -378,6 +383,28 @@ await check('a move takes no longer than a reader waits for', async () => {
     hold(found.median_ms <= 150 * found.slack && found.p95_ms <= 300 * found.slack, `a move takes ${JSON.stringify(found)}`)
     return found
   } finally { await plain.close() }
+})
+await check('the trace of a run is saved, and one that cannot be made is refused', async () => {
+  const one = await open(live, config.servers.runs)
+  await one.to('#/timeline')
+  hold(/This run has no timeline/.test(await one.page.innerText('main')), 'the empty state')
+  const saved = one.page.waitForEvent('download', { timeout: 120000 })
+  await one.page.click('button:text("Save the trace for Perfetto")')
+  const file = await saved
+  same(file.suggestedFilename(), 'bert-large-atleus-trace.json', 'the name')
+  const trace = JSON.parse(readFileSync(await file.path(), 'utf8'))
+  hold(trace.traceEvents.length > 10000 && trace.otherData.chip === 'atleus', `${trace.traceEvents.length} events`)
+  await one.page.waitForFunction(() => /Saved as/.test(document.querySelector('main').innerText))
+  await audit(one.page)
+  await one.page.setViewportSize({ width: 390, height: 844 })
+  await one.sound()
+  await one.page.route('**/api/jobs', (route) => route.fulfill({ status: 202, contentType: 'text/event-stream', body: 'data: {"event": "problem", "problems": [{"message": "no such thing"}]}\n\n' }))
+  await one.page.click('button:text("Save the trace for Perfetto")')
+  await one.page.waitForSelector('.problems')
+  hold(/No trace[\s\S]*no such thing/.test(await one.page.innerText('.problems')), 'what is wrong is said in place')
+  await audit(one.page)
+  one.quiet()
+  await one.close()
 })
 await check('fit tells what fits, what does not, and the nearest name', async () => {
   const one = await open(live, config.servers.runs)

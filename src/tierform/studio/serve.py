@@ -33,10 +33,11 @@ FILES = {
     "series.js": "text/javascript; charset=utf-8",
     "inter.woff2": "font/woff2",
 }
-KINDS = ("simulate", "limits", "run", "open", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
+KINDS = ("simulate", "limits", "run", "open", "influence", "constants", "chip", "trace", "fit", "serve", "design")
+KINDS += ("design_chip",)
 GIVEN = ("kind", "job", "vary", "serve", "point", "chips", "content", "name")  # what a task may bring
 # What takes long has a process of its own, so that a move need not wait, and more time.
-LONG = ("influence", "limits", "serve", "fit")
+LONG = ("influence", "limits", "serve", "fit", "trace")
 LONGER = 5.0
 EVENTS = "text/event-stream"
 

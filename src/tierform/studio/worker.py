@@ -140,6 +140,22 @@ def _written(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
         tell({"event": "text", "name": f"{chip.name}-changed.yaml", "text": file.read_text(encoding="utf-8")})
 
 
+def _traced(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """The job's timeline as a file for Perfetto, deflated: tens of megabytes become two."""
+    import base64
+    import re
+    import tempfile
+    import zlib
+
+    result = _job(task, roots).simulate(timeline=True)
+    with tempfile.TemporaryDirectory(prefix="tierform-") as folder:
+        file = Path(folder) / "trace.json"
+        result.trace(file)
+        packed = base64.b64encode(zlib.compress(file.read_bytes(), 6)).decode("ascii")
+    name = re.sub(r"[^\w.-]+", "-", f"{result.model}-{result.chip}-trace.json")
+    tell({"event": "packed", "name": name, "deflated": packed})
+
+
 def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """Every way to do a task on a number of chips, and how the chips may share it."""
     from tierform.simulation.fit_splits import fits_on
@@ -188,6 +204,7 @@ KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "influence": _influence,
     "constants": _listed,
     "chip": _written,
+    "trace": _traced,
     "fit": _fit,
     "serve": _serve,
     "design": _design,
