@@ -175,7 +175,7 @@ function Drawn({ run, mode, exported }: { run: Run; mode: Mode; exported: boolea
           setAt(t >= 0 && t < 1 && row >= 0 && row < rows.length ? { piece: Math.floor(t * told.pieces), row } : null)
         }}
         onPointerUp={() => { drag.current = null }} onPointerLeave={() => setAt(null)} />
-      {coloured && <ul class="kinds" aria-label="Colours">{coloured.first.map((name) => <li><i style={{ background: coloured.shade(name) }} />{title(name)}</li>)}{coloured.rest > 0 && <li><i style={{ background: 'var(--bar)' }} />{coloured.rest} others</li>}</ul>}
+      {coloured && <ul class="kinds" aria-label="Colours">{coloured.first.map((name) => <li><i style={{ background: coloured.shade(name) }} />{title(name)}</li>)}{coloured.rest > 0 && <li><i style={{ background: 'var(--bar)' }} />{coloured.rest} {coloured.rest === 1 ? 'other' : 'others'}</li>}</ul>}
       <p class="soft small">{coloured && by !== 'stage' && <>A piece has the colour of what works most in it. </>}The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.{told.critical && <> The <span class="path">line</span> is the critical path: what each moment waited for.</>}</p>
     </div>
     <aside tabIndex={0} aria-label="The selection">
