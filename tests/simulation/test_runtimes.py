@@ -24,6 +24,7 @@ from tierform import (
 from tierform.simulation.runtime import IDEAL, Runtime, RuntimeFile
 from tierform.workload import expand, load_model
 from tierform.workload.parallel import Parallelism
+from tierform.workload.task import SequenceGroup, Step
 
 MODEL = "llama-3.2-1b"
 LAYERS = 16
@@ -146,6 +147,21 @@ def test_an_eager_pass_is_no_shorter_than_the_host_needs() -> None:
     around = len(operators) - in_layers
     assert run(eager).latency_s == pytest.approx(3 * 10e-3 * (LAYERS * in_layers + around), rel=1e-6)
     assert run(replace(eager, kernel_s=1e-12)).latency_s == pytest.approx(run(replace(eager, kernel_s=0.0)).latency_s)
+
+
+@pytest.mark.parametrize("groups", [1, 2, 3])
+def test_one_kernel_of_attention_serves_all_groups_of_a_step(groups: int) -> None:
+    """At 10 ms a kernel a step takes as many as with one group: attention of the others is not issued."""
+    eager = replace(IDEAL, fuses_operators=False, fuses_attention=False, kernel_s=10e-3)
+    step = Step(groups=tuple(SequenceGroup(1, 1, 64 * (number + 1)) for number in range(groups)))
+    workload = expand(load_model("llama-3.2-1b"), step)
+    kernels = {
+        block.name: sum(o.attention is None or o.attention.number == 1 for o in block.operators)
+        for block in workload.stages[0].blocks
+    }
+    assert kernels["layer"] == 18
+    around = sum(number for name, number in kernels.items() if name != "layer")
+    assert run(eager, step).latency_s == pytest.approx(10e-3 * (LAYERS * 18 + around), rel=1e-6)
 
 
 def test_a_captured_pass_is_issued_at_once() -> None:

@@ -75,6 +75,9 @@ def serve(
     if (trace.adapter >= 0).any() and not settings.enable_lora:
         what = "requests ask for adapters, and the engine knows none"
         problems.append(Problem(what, key="enable_lora", value=False, fix="Set it to true."))
+    if parallelism.pipeline > 1 and not all(len(one.can.boards) == 1 == len(one.components) for one in chips):
+        what = "pipelines inside a replica are for boards; a chip of several components is none"
+        problems.append(Problem(what, key="pipeline", value=parallelism.pipeline, fix="Use tensor."))
     if parallelism.pipeline > 1 and settings.speculative_config is not None and settings.speculative_config.model:
         what = "a draft model beside a pipeline is not there"
         problems.append(Problem(what, key="pipeline", value=parallelism.pipeline, fix="Use method: ngram, or tensor."))

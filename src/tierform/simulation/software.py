@@ -126,11 +126,13 @@ class Software:
         """The host's time for these operators; `together`: one attention kernel serves all sequence groups."""
         runtime, before = self.runtime, ""
         seconds = 0.0
+        cores = [item.operator.attention.number for item in executions if item.operator.attention is not None]
+        served = min(cores, default=0)
         for item in executions:
             operator = item.operator
             if operator.kind is Kind.COLLECTIVE:  # its own time has the launch in it
                 continue
-            if together and operator.attention is not None and operator.attention.number:
+            if together and operator.attention is not None and operator.attention.number != served:
                 continue
             if not item.kernel or item.kernel != before:
                 seconds += runtime.kernel_s
