@@ -361,7 +361,7 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
     await one.page.waitForFunction((wanted) => new RegExp(wanted).test(document.querySelector('.now').innerText.replace(/\s+/g, ' ')), wanted, { timeout: 60000 }).catch(async () => { throw new Error(`${wanted}: ${await one.page.innerText('.now')}`) })
   }
   await says('v%3Acomponents.reram.adc_bits=7', 'Area 289 mm² ?8.4 % less, before 316 mm² Hottest [0-9.]+ °C ?in systolic, −1.0 K, before 70.9 °C The ReRAM dies stay 1[0-9.]+ °C under')
-  await says('v%3Acomponents.reram.parts.adc.energy=2e-11', 'Too hot: reram-1 is [0-9.]+ °C over its limit')
+  await says('v%3Acomponents.reram.parts.adc.energy=5e-12', 'Too hot: reram-1 is [0-9.]+ °C over its limit')
   await one.sound()
   await audit(one.page)
   await one.to('#/whatif?q%3Achip=hetrax&q%3Amethod=qlora')
