@@ -277,7 +277,8 @@ def test_is_a_task_without_room_a_number_of_bytes() -> None:
 def test_are_executions_ranked_as_another_model_ranks_them() -> None:
     """GPT-3 175B on 64 A100: the 138 executions that calculon (Isaev et al., SC 2023) finds room for, and its seconds.
 
-    Two models of their own: they need not agree on a time or on what fits, but on which execution is faster.
+    Two models of their own: they need not agree on a time or on what fits (with Megatron's main gradients in fp32, two
+    more bytes a parameter, 77 find room here), but on which execution is faster.
     """
     space = load_space(Path(__file__).parent / "tables" / "gpt3_64gpu.yaml")
     with (Path(__file__).parent / "tables" / "calculon_gpt3_64gpu.csv").open() as file:
@@ -290,7 +291,7 @@ def test_are_executions_ranked_as_another_model_ranks_them() -> None:
         for (key, seconds), outcome in zip(known.items(), outcomes, strict=True)
         if outcome.violation <= 0
     ]
-    assert len(both) >= 100
+    assert len(both) >= 75
     ours, its = (np.argsort(np.argsort([row[column] for row in both])) for column in (0, 1))
     assert np.corrcoef(ours, its)[0, 1] >= 0.95
     best_five = [key for _, _, key in sorted(both)[:5]]

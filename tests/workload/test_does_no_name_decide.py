@@ -123,8 +123,16 @@ def test_a_block_knows_the_operator_whose_result_goes_on() -> None:
 
 # -- the source --------------------------------------------------------------------------------------------------
 LOOKS = {"startswith", "endswith", "removesuffix", "removeprefix", "partition", "rpartition", "split", "rsplit", "find"}
-# A configuration's class names, module paths and ATen's operators are foreign words: reading them is these files' task.
-FOREIGN = {"config.py", "models.py", "tracing/reader.py", "tracing/translate.py", "tracing/trace.py"}
+# A configuration's class names, module paths, plans' too, and ATen's operators are foreign words: reading them is these
+# files' task.
+FOREIGN = {
+    "config.py",
+    "matrix_formats.py",
+    "models.py",
+    "tracing/reader.py",
+    "tracing/translate.py",
+    "tracing/trace.py",
+}
 
 
 def is_name(node: ast.expr) -> bool:

@@ -60,9 +60,9 @@ class MatrixFormats:
 
     def most_common(self) -> str:
         """The format of most matrices that are narrower than 16 bits or sparse; "" where none is."""
-        every = [name for layer in self.layers for _, name in layer] + [self.embedding, self.head]
-        count = Counter(name for name in every if name and (bits(name) < 16 or "@" in name))
-        return max(sorted(count), key=lambda name: count[name], default="")
+        every = [form for layer in self.layers for _, form in layer] + [self.embedding, self.head]
+        count = Counter(form for form in every if form and (bits(form) < 16 or "@" in form))
+        return max(sorted(count), key=lambda form: count[form], default="")
 
 
 def with_formats(model: Model, formats: MatrixFormats, inputs: str = "") -> Model:
