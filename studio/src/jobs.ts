@@ -4,7 +4,7 @@ import type { Die, Influence, Problem, Result, Run, Service, View } from './type
 
 export interface FitRow {
   name: string; capacity_B: number; parts_B: Record<string, number>; most_batch?: number; problem?: string
-  latency_s?: number; energy_J?: number; tokens_per_s?: number | null; J_per_token?: number | null; split?: string
+  latency_s?: number; energy_J?: number; tokens_per_s?: number | null; J_per_token?: number | null; split?: string; recomputation?: string
 }
 export interface SplitRow extends Omit<FitRow, 'capacity_B' | 'most_batch' | 'split'> { data: number; tensor: number; pipeline: number; zero: number; micro_batches: number | null }
 export type Told =
@@ -18,6 +18,7 @@ export type Told =
   | { event: 'constants'; constants: Constant[] }
   | { event: 'service'; service: Service }
   | { event: 'text'; name: string; text: string }
+  | { event: 'packed'; name: string; deflated: string }
   | ({ event: 'fit' } & FitRow)
   | ({ event: 'split' } & SplitRow)
 export interface Constant { constant: string; value: number; unit: string; kind: string; source: string; note: string; low?: number; high?: number; law?: string }
@@ -26,7 +27,7 @@ export interface Constant { constant: string; value: number; unit: string; kind:
 export type Moved = Pick<Result, 'model' | 'chip' | 'chips' | 'task' | 'latency_s' | 'energy_J' | 'average_power_W' | 'area_m2' | 'notes'> & { thermal: { peak_K: number } | null; dies: Die[] }
 
 /** Runs a task; each event goes to `tell`.  Returns what stops it. */
-export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; study?: string; point?: number; chips?: number; content?: unknown; name?: string }, tell: (told: Told) => void): () => void {
+export function start(task: { kind: string; job?: unknown; vary?: unknown; serve?: unknown; fit?: unknown; study?: string; point?: number; chips?: number; content?: unknown; name?: string }, tell: (told: Told) => void): () => void {
   const control = new AbortController()
   let id = '', over = false
   const done = (told: Told) => { over = over || told.event === 'end' || told.event === 'problem' || told.event === 'stopped'; tell(told) }

@@ -22,7 +22,7 @@ export function Pages({ page, run, runs, mode, given, add }: Shown) {
   if (page === 'constants') return <ConstantsPage run={run} />
   if (page === 'figures') return <FiguresPage run={run} />
   if (run.result.view && page === 'operators') return <OperatorsPage key={run.id} run={run} mode={mode} />
-  if (run.result.view && page === 'timeline') return <TimelinePage key={run.id} run={run} mode={mode} />
+  if (run.result.view && page === 'timeline') return <TimelinePage key={run.id} run={run} mode={mode} exported={given.exported} />
   if (run.result.view && page === 'whatif') return <WhatIfPage run={run} content={given} mode={mode} />
   return <div class="page"><section class="empty"><h2>No such page</h2><p>Nothing is called “{page}” here{!run.result.view ? ', or this file has no view: simulate again' : ''}.</p></section></div>
 }

@@ -65,7 +65,7 @@ export function script<T>(name: string, global: string): Promise<T> {
 export const Unit = ({ of: [value, unit] }: { of: [string, string] }) => <>{value}{unit && <span class="unit">{'\u00a0'}{unit}</span>}</>
 
 /** An input that tells its value on Enter or when it is left; what is being typed stays when something else changes. */
-export function Field({ value, onValue, ...rest }: { value: string; onValue: (value: string) => void; type?: string; min?: string; max?: string; step?: string; inputMode?: 'decimal'; list?: string }) {
+export function Field({ value, onValue, ...rest }: { value: string; onValue: (value: string) => void; type?: string; min?: string; max?: string; step?: string; inputMode?: 'decimal'; list?: string; placeholder?: string }) {
   const ref = useRef<HTMLInputElement>(null)
   useEffect(() => { if (ref.current) ref.current.value = value }, [value])
   return <input {...(rest as object)} ref={ref} onChange={(event) => onValue(event.currentTarget.value)} />

@@ -40,8 +40,10 @@ export interface Operator {
   times: number
   busy_s: number
   energy_J: number
+  operations?: number
   memory_B: number
   network_B: number
+  bound_by?: string
   kernel: string
 }
 export interface Limit { stage: string; seconds: number; bound_by: string; gains_s: Record<string, number> }

@@ -101,7 +101,7 @@ def test_are_operators_those_of_the_result(run: tuple[Result, View]) -> None:
     assert len(view["operators"]) == len(result.operators)
     for shown, row in zip(view["operators"], result.operators, strict=True):
         assert (shown["name"], shown["stage"], shown["component"]) == (row.name, row.stage, row.component)
-        for what in ("times", "busy_s", "energy_J", "memory_B", "network_B"):  # of one chip, which is all
+        for what in ("times", "busy_s", "energy_J", "operations", "memory_B", "network_B"):  # of one chip, which is all
             assert shown[what] == pytest.approx(getattr(row, what)), what
         if row.component in view["components"]:
             held = [[name for name, _ in view["tiles"]["holds"][tile]] for tile in shown["tiles"]]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import socket
 import threading
 import time
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -281,6 +283,19 @@ def test_are_constants_listed_and_a_varied_chip_written(port: int, tmp_path: Pat
     (tmp_path / "mine.yaml").write_text(text)
     written = tierform.load_chip(tmp_path / "mine.yaml")
     assert written.network is not None and written.network.width.value == 64
+
+
+def test_is_the_trace_that_of_the_command_line(port: int, tmp_path: Path) -> None:
+    told = next(one for one in run(port, {"kind": "trace", "job": JOB}) if one["event"] == "packed")
+    text = zlib.decompress(base64.b64decode(told["deflated"])).decode()
+    assert told["name"] == f"{JOB['model']}-{JOB['chip']}-trace.json"
+    from tierform.simulation.job_file import load_job
+
+    (tmp_path / "job.yaml").write_text(json.dumps(JOB))
+    load_job(tmp_path / "job.yaml").simulate(timeline=True).trace(tmp_path / "trace.json")
+    assert text == (tmp_path / "trace.json").read_text()
+    told = run(port, {"kind": "trace", "job": {**JOB, "chip": "atleuss"}})[-1]
+    assert told["event"] == "problem" and told["problems"][0]["near"] == "atleus"
 
 
 def test_are_more_jobs_than_the_queue_holds_refused(port: int) -> None:

@@ -292,10 +292,14 @@ class CollectiveTimer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Roof:
-    """What bounds every operator of a component: peak operations a second by format, bytes a second of its memory."""
+    """What bounds every operator of a component: peak operations a second by format, bytes a second of its memory.
+
+    What is no product of matrices has the rate of the vector units, where the component tells one.
+    """
 
     peak_per_s: dict[str, float]
     bandwidth_B_per_s: float
+    vector_per_s: float | None = None
 
     def peak_of(self, precision: str) -> float | None:
         """The peak in a format: its own, or that of the narrowest wider one."""

@@ -8,18 +8,17 @@ is not a figure of the run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import fsum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tierform.chip.dies import held_by
-from tierform.simulation.fabric import Place
 from tierform.simulation.heat import leakage_by_tile, stack_of
 from tierform.simulation.job_file import job_view
 from tierform.simulation.package_network import ports_of, shown_port
 from tierform.simulation.page_heat import heat_over_time
 from tierform.simulation.page_limits import limits_view
+from tierform.simulation.page_operators import operators_view
 from tierform.simulation.page_timeline import timeline_view
 from tierform.simulation.run import STATIC_TEMPERATURE_K, Run
 from tierform.simulation.views import latency_s
@@ -56,7 +55,7 @@ def view(run: Run, influence: Sequence[Elasticity] = ()) -> View:
         "tiles": _tiles(run),
         "links": _links(run),
         "weights": _weights(run),
-        "operators": _operators(run),
+        "operators": operators_view(run),
         "heat": heat_over_time(run),
         "timeline": timeline_view(run),
         "limits": limits_view(run),
@@ -229,38 +228,6 @@ def _weights(run: Run) -> View:
             }
         )
     return {"matrices": matrices, "tile": tile, "matrix": matrix, "layer": layer, "crossbars": crossbars}
-
-
-def _operators(run: Run) -> list[View]:
-    """Every distinct operator: where it runs, how long it works there, and what it takes in all."""
-    share = run.steps / run.pipeline
-    found = []
-    for number, booked in enumerate(run.ledger.booked):
-        item = booked.execution
-        found.append(
-            {
-                "id": number,
-                "stage": booked.stage.name,
-                "block": booked.block.name,
-                "name": item.operator.name,
-                "kind": item.operator.kind.value,
-                "component": item.component,
-                "tiles": _tiles_of(item.place),
-                "times": booked.times * share,
-                "busy_s": item.cost.occupancy_s * booked.times * share,
-                "energy_J": (item.cost.total_energy_J + item.floor_J) * booked.times * share,
-                "memory_B": (item.traffic.total_B + item.cost.memory_read_B + item.cost.memory_write_B)
-                * booked.times
-                * share,
-                "network_B": fsum(move.size_B for move in item.moves) * booked.times * share,
-                "kernel": item.kernel,
-            }
-        )
-    return found
-
-
-def _tiles_of(place: Place) -> list[int]:
-    return sorted({tile for sample in place.samples for tile in sample})
 
 
 def _labels(run: Run) -> View:

@@ -6,7 +6,7 @@ other: bytes, time and energy are those that ``tierform simulate`` would answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,15 +26,15 @@ FORMATS = ("bf16", "int8", "int4")
 Content = dict[str, Any]
 
 
-def fits(job: Job) -> Iterator[Content]:
-    """The ways one by one, each as an event of a job."""
+def fits(job: Job, recomputations: Sequence[str] = ()) -> Iterator[Content]:
+    """The ways one by one, each as an event of a job; of `recomputations`, least first, the first that fits."""
     ways = ways_of(job)
     assert isinstance(job.chip, Chip)
     capacity = capacity_B(job.chip)
     for number, (name, way) in enumerate(ways):
         yield {"event": "progress", "done": number, "total": len(ways), "text": name}
-        asked = replace(job, task=way)
-        told = with_most_batch(asked, timed(asked), capacity)
+        asked, content = least(replace(job, task=way), recomputations)
+        told = with_most_batch(asked, content, capacity, recomputations)
         yield {"event": "fit", "name": name, "capacity_B": capacity, **told}
 
 
@@ -64,6 +64,18 @@ def _ways(task: Task) -> Iterator[tuple[str, Task]]:
         yield "as asked", task
 
 
+def least(job: Job, recomputations: Sequence[str]) -> tuple[Job, Content]:
+    """The job with the first of `recomputations` that fits, else the last; as it is, where it is none of training."""
+    if not recomputations or not isinstance(job.task, FineTuning):
+        return job, timed(job)
+    for recomputation in recomputations:
+        asked = replace(job, task=replace(job.task, recomputation=recomputation))
+        content = {"recomputation": recomputation, **timed(asked)}
+        if "latency_s" in content:
+            break
+    return asked, content
+
+
 def timed(job: Job) -> Content:
     """One way: its bytes by part as they wait in memory, and its cost where it fits."""
     try:
@@ -83,12 +95,14 @@ def timed(job: Job) -> Content:
     }
 
 
-def with_most_batch(job: Job, content: Content, capacity: int) -> Content:
-    """The way with its largest batch, where its bytes are known."""
+def with_most_batch(job: Job, content: Content, capacity: int, recomputations: Sequence[str] = ()) -> Content:
+    """The way with its largest batch, where its bytes are known; with the most that may be recomputed."""
     if not content["parts_B"]:
         return content
-    before = sum(_parts(job).values())
-    return {**content, "most_batch": _most_batch(job, capacity, before - sum(content["parts_B"].values()))}
+    spared = sum(_parts(job).values()) - sum(content["parts_B"].values())
+    if recomputations and isinstance(job.task, FineTuning):
+        job = replace(job, task=replace(job.task, recomputation=recomputations[-1]))
+    return {**content, "most_batch": _most_batch(job, capacity, spared)}
 
 
 RATES = ("training_tokens_per_s", "decode_tokens_per_s", "prefill_tokens_per_s")
@@ -110,15 +124,18 @@ def _parts(job: Job) -> dict[str, int]:
 def _most_batch(job: Job, capacity_B: int, spared_B: int) -> int:
     """The largest batch whose memory fits; 0 where not even one of each copy does.
 
-    `spared_B` need not wait in memory, whatever the batch: weights that stay in crossbars.
+    `spared_B` need not wait in memory, whatever the batch: weights that stay in crossbars.  A batch that has fewer
+    sequences than micro-batches comes in as many as it has.
     """
-    copies = job.parallelism.data
+    copies, split = job.parallelism.data, job.micro_batches
 
     def fits(batch: int) -> bool:
         assert job.task is not None
         try:
             changed = replace(job.task, batch=batch)  # type: ignore[arg-type]
-            return sum(_parts(replace(job, task=changed)).values()) - spared_B <= capacity_B
+            micro = min(split, max(1, batch // copies)) if isinstance(split, int) else split
+            asked = replace(job, task=changed, micro_batches=micro)
+            return sum(_parts(asked).values()) - spared_B <= capacity_B
         except TierformError:
             return False
 

@@ -33,10 +33,13 @@ FILES = {
     "series.js": "text/javascript; charset=utf-8",
     "inter.woff2": "font/woff2",
 }
-KINDS = ("simulate", "limits", "run", "open", "influence", "constants", "chip", "fit", "serve", "design", "design_chip")
-GIVEN = ("kind", "job", "vary", "serve", "point", "chips", "content", "name")  # what a task may bring
+KINDS = (
+    *("simulate", "limits", "run", "open", "influence", "constants", "chip", "trace", "fit", "serve"),
+    *("design", "design_chip"),
+)
+GIVEN = ("kind", "job", "vary", "serve", "fit", "point", "chips", "content", "name")  # what a task may bring
 # What takes long has a process of its own, so that a move need not wait, and more time.
-LONG = ("influence", "limits", "serve", "fit")
+LONG = ("influence", "limits", "serve", "fit", "trace")
 LONGER = 5.0
 EVENTS = "text/event-stream"
 
@@ -102,8 +105,11 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
 
     async def names(_: Request) -> Response:
         from tierform import library
+        from tierform.workload.formats import EXAMPLES
+        from tierform.workload.precision import PRECISIONS
 
-        return JSONResponse({shelf: list(library.names(shelf)) for shelf in ("models", "chips", "runtimes")})
+        shelves = {shelf: list(library.names(shelf)) for shelf in ("models", "chips", "runtimes")}
+        return JSONResponse({**shelves, "formats": [*PRECISIONS, *EXAMPLES]})
 
     async def add(request: Request) -> Response:
         try:

@@ -17,7 +17,6 @@ from tierform.errors import Problem, TierformError
 
 Content = dict[str, Any]
 Tell = Callable[[Content], None]
-MOST_CHIPS = 64  # over which Fit splits a task
 _PATHS = ("model", "chip", "runtime", "mapping")
 
 
@@ -140,16 +139,30 @@ def _written(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
         tell({"event": "text", "name": f"{chip.name}-changed.yaml", "text": file.read_text(encoding="utf-8")})
 
 
+def _traced(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """The job's timeline as a file for Perfetto, deflated: tens of megabytes become two."""
+    import base64
+    import re
+    import tempfile
+    import zlib
+
+    result = _job(task, roots).simulate(timeline=True)
+    with tempfile.TemporaryDirectory(prefix="tierform-") as folder:
+        file = Path(folder) / "trace.json"
+        result.trace(file)
+        packed = base64.b64encode(zlib.compress(file.read_bytes(), 6)).decode("ascii")
+    name = re.sub(r"[^\w.-]+", "-", f"{result.model}-{result.chip}-trace.json")
+    tell({"event": "packed", "name": name, "deflated": packed})
+
+
 def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """Every way to do a task on a number of chips, and how the chips may share it."""
-    from tierform.simulation.fit_splits import fits_on
+    from tierform.studio.fitted import fit_asked
 
-    chips = task.get("chips", 1)
-    if isinstance(chips, bool) or not isinstance(chips, int) or not 1 <= chips <= MOST_CHIPS:
-        what = f"must be a whole number from 1 to {MOST_CHIPS}"
-        raise TierformError([Problem(what, key="chips", value=chips)])
-    for found in fits_on(_job(task, roots), chips):
-        tell(found)
+    asked = task.get("fit", {})
+    if not isinstance(asked, dict):
+        raise TierformError([Problem("keys with values are needed here", key="fit")])
+    fit_asked(_job(task, roots), {"chips": task.get("chips", 1), **asked}, tell)
 
 
 def _serve(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
@@ -188,6 +201,7 @@ KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "influence": _influence,
     "constants": _listed,
     "chip": _written,
+    "trace": _traced,
     "fit": _fit,
     "serve": _serve,
     "design": _design,

@@ -8,10 +8,14 @@ import type { Operator, Run } from '../types'
 import { colourOf } from './compare'
 
 type By = 'time' | 'energy'
-interface Row { key: string; stage: string; block: string; name: string; kind: string; component: string; times: number; busy_s: number; energy_J: number; memory_B: number; network_B: number; tiles: number[]; one: Operator }
+interface Row { key: string; stage: string; block: string; name: string; kind: string; component: string; times: number; busy_s: number; energy_J: number; operations: number; memory_B: number; network_B: number; tiles: number[]; bound: string; bounds: Record<string, number>; one: Operator }
 const plain = (text: string) => text.replace(/\[.*/, '')
 
-/** Blocks, classes and components as a flow; each band is as wide as its share. */
+/** What bounds an operator by itself, in a sentence. */
+const BOUNDS: Record<string, string> = {
+  compute: 'its unit works longest', memory: 'its bytes from and to memory take longest', network: 'its bytes over the network take longest',
+  'writing weights': 'writing its weights takes longest', neither: 'arithmetic and bytes at their peaks each take less than half of its time; the rest is launches and units that are not full',
+}
 /** Whether the window is a phone's. */
 function useNarrow(): boolean {
   const query = useMemo(() => matchMedia('(max-width: 600px)'), [])
@@ -19,6 +23,7 @@ function useNarrow(): boolean {
   useEffect(() => { const listener = () => setNarrow(query.matches); query.addEventListener('change', listener); return () => query.removeEventListener('change', listener) }, [])
   return narrow
 }
+/** Blocks, classes and components as a flow; each band is as wide as its share. */
 function Flow({ rows, by, mode, all }: { rows: Row[]; by: By; mode: Mode; all: boolean }) {
   const value = (row: Row) => (by === 'time' ? row.busy_s : row.energy_J)
   const columns: ((row: Row) => string)[] = [(row) => (all ? row.stage : plain(row.block)), (row) => row.kind, (row) => row.component]
@@ -104,11 +109,13 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
     for (const one of view.operators) {
       const key = [plain(one.stage), one.block, one.name, one.component].join('\n')
       const known = merged.get(key)
-      if (!known) merged.set(key, { ...one, key, stage: plain(one.stage), one })
-      else { known.times += one.times; known.busy_s += one.busy_s; known.energy_J += one.energy_J; known.memory_B += one.memory_B; known.network_B += one.network_B }
+      if (!known) merged.set(key, { ...one, operations: one.operations ?? 0, key, stage: plain(one.stage), bound: '', bounds: { [one.bound_by ?? '']: one.busy_s }, one })
+      else { known.bounds[one.bound_by ?? ''] = (known.bounds[one.bound_by ?? ''] ?? 0) + one.busy_s; known.operations += one.operations ?? 0; known.times += one.times; known.busy_s += one.busy_s; known.energy_J += one.energy_J; known.memory_B += one.memory_B; known.network_B += one.network_B }
     }
+    for (const row of merged.values()) row.bound = Object.entries(row.bounds).reduce((a, b) => (b[1] > a[1] ? b : a))[0]
     return [...merged.values()]
   }, [view])
+  const told = view.operators.some((one) => one.bound_by) // files of before have neither
   const shown = rows.filter((row) => (!stage || row.stage === stage) && (!find || row.name.toLowerCase().includes(find.toLowerCase())))
   const ordered = [...shown].sort((a, b) => (typeof a[sort] === 'number' ? (b[sort] as number) - (a[sort] as number) : String(a[sort]).localeCompare(String(b[sort]))))
   const chosen = rows.find((row) => row.key === params.get('op'))
@@ -116,14 +123,17 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
   const columns: [keyof Row, string, (row: Row) => string][] = [
     ['component', 'Runs on', (row) => title(row.component)], ['times', 'Times', (row) => count(row.times)],
     ['busy_s', 'Busy time', (row) => si(row.busy_s, 's')], ['energy_J', 'Energy', (row) => si(row.energy_J, 'J')],
+    ...(told ? [['operations', 'Operations', (row: Row) => si(row.operations, 'op')]] as [keyof Row, string, (row: Row) => string][] : []),
     ['memory_B', 'From memory', (row) => si(row.memory_B, 'B')], ['network_B', 'Over the network', (row) => si(row.network_B, 'B')],
+    ...(told ? [['bound', 'Bound by', (row: Row) => title(row.bound)]] as [keyof Row, string, (row: Row) => string][] : []),
   ]
+  const wordy = (key: keyof Row) => key === 'component' || key === 'bound'
   const measure = by === 'time' ? 'busy_s' : 'energy_J'
   const greatest = Math.max(0, ...shown.map((row) => row[measure]))
   const first = shown.filter((row) => row[measure] > 0.995 * greatest)
   const near = find && !shown.length ? rows.map((row) => row.name).filter((name) => [...find.toLowerCase()].filter((c) => name.includes(c)).length >= find.length - 1)[0] : ''
   const csv = () => {
-    const lines = [['stage', 'block', 'operator', 'kind', 'component', 'times', 'busy_s', 'energy_J', 'memory_B', 'network_B'].join(','), ...ordered.map((row) => [row.stage, row.block, row.name, row.kind, row.component, row.times, row.busy_s, row.energy_J, row.memory_B, row.network_B].map((cell) => (/[",\n]|^[=+@-]/.test(String(cell)) && typeof cell === 'string' ? `"${cell.replaceAll('"', '""')}"` : cell)).join(','))]
+    const lines = [['stage', 'block', 'operator', 'kind', 'component', 'times', 'busy_s', 'energy_J', 'operations', 'memory_B', 'network_B', 'bound_by'].join(','), ...ordered.map((row) => [row.stage, row.block, row.name, row.kind, row.component, row.times, row.busy_s, row.energy_J, told ? row.operations : '', row.memory_B, row.network_B, row.bound].map((cell) => (/[",\n]|^[=+@-]/.test(String(cell)) && typeof cell === 'string' ? `"${cell.replaceAll('"', '""')}"` : cell)).join(','))]
     const link = document.createElement('a')
     link.href = URL.createObjectURL(new Blob([lines.join('\n')], { type: 'text/csv' }))
     link.download = `${run.result.model}-${run.result.chip}-operators.csv`.replace(/[^\w.-]+/g, '-')
@@ -142,14 +152,14 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
       {!shown.length && <p>No operator called “{find}”. {near && <>Near: <button type="button" class="link" onClick={() => change({ find: near })}>{near}</button></>}</p>}
       {shown.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label="Operators"><table class="grid">
         <caption>{shown.length} operators; {by === 'time' ? 'busy time of the units that run them: those of different units overlap' : 'energy without leakage'}</caption>
-        <thead><tr><th scope="col"><button type="button" onClick={() => setSort('name')}>Operator</button></th>{columns.map(([key, name], i) => <th scope="col" class={i ? 'n' : ''} aria-sort={sort === key ? (i ? 'descending' : 'ascending') : 'none'}><button type="button" onClick={() => setSort(key)}>{name}</button></th>)}</tr></thead>
+        <thead><tr><th scope="col"><button type="button" onClick={() => setSort('name')}>Operator</button></th>{columns.map(([key, name]) => <th scope="col" class={wordy(key) ? '' : 'n'} aria-sort={sort === key ? (wordy(key) ? 'ascending' : 'descending') : 'none'}><button type="button" onClick={() => setSort(key)}>{name}</button></th>)}</tr></thead>
         <tbody>{ordered.slice(0, 200).map((row) => <tr key={row.key} class={row === chosen ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={row === chosen ? 'true' : undefined} onClick={() => change({ op: row.key })}>{row.name}</button><small>{row.stage}, {row.block}{row.one.kernel && `, in ${row.one.kernel}`}</small></th>
-          {columns.map(([key, , text], i) => <td class={i ? 'n' : ''}>{text(row)}{(key === 'busy_s' || key === 'energy_J') && <small>{percent((row[key] as number) / (total[key] || 1))}</small>}</td>)}</tr>)}</tbody>
+          {columns.map(([key, , text]) => <td class={wordy(key) ? '' : 'n'} title={key === 'bound' ? BOUNDS[row.bound] : undefined}>{text(row)}{key === 'bound' && Object.keys(row.bounds).length > 1 && <small>in {percent(row.bounds[row.bound]! / (row.busy_s || 1))} of its time</small>}{(key === 'busy_s' || key === 'energy_J') && <small>{percent((row[key] as number) / (total[key] || 1))}</small>}</td>)}</tr>)}</tbody>
       </table></div>}
     </div>
     <aside tabIndex={0} aria-label="The selection">{chosen ? <>
       <section><h2>{chosen.name}<span>{chosen.stage}</span></h2><p class="big">{by === 'time' ? si(chosen.busy_s, 's') : si(chosen.energy_J, 'J')}</p>
-        <table class="kv"><tbody><tr><th scope="row">Kind</th><td>{title(chosen.kind)}</td></tr><tr><th scope="row">Runs on</th><td>{title(chosen.component)}</td></tr><tr><th scope="row">Tiles</th><td>{chosen.tiles.length || 'none'}{chosen.tiles.length > 0 && view.tiles.die.length > 1 && <> <button type="button" class="link" onClick={() => go('chip', { tile: String(chosen.tiles[0]) })}>show the first</button></>}</td></tr><tr><th scope="row">Times</th><td>{count(chosen.times)}</td></tr><tr><th scope="row">Each time</th><td>{si(chosen.busy_s / Math.max(1, chosen.times), 's')}, {si(chosen.energy_J / Math.max(1, chosen.times), 'J')}</td></tr></tbody></table></section>
+        <table class="kv"><tbody><tr><th scope="row">Kind</th><td>{title(chosen.kind)}</td></tr><tr><th scope="row">Runs on</th><td>{title(chosen.component)}</td></tr><tr><th scope="row">Tiles</th><td>{chosen.tiles.length || 'none'}{chosen.tiles.length > 0 && view.tiles.die.length > 1 && <> <button type="button" class="link" onClick={() => go('chip', { tile: String(chosen.tiles[0]) })}>show the first</button></>}</td></tr><tr><th scope="row">Times</th><td>{count(chosen.times)}</td></tr><tr><th scope="row">Each time</th><td>{si(chosen.busy_s / Math.max(1, chosen.times), 's')}, {si(chosen.energy_J / Math.max(1, chosen.times), 'J')}</td></tr>{told && <><tr><th scope="row">Operations</th><td>{si(chosen.operations, 'op')}{chosen.busy_s > 0 && `, ${si(chosen.operations / chosen.busy_s, 'op/s')} while it works`}</td></tr><tr><th scope="row">Bound by</th><td>{title(chosen.bound)}</td></tr></>}</tbody></table>{told && <p class="soft small">Bound by {chosen.bound}: {BOUNDS[chosen.bound] ?? 'as the result says'}. What runs beside it is not counted.</p>}</section>
       <section><h2>Under its roof</h2><Roof run={run} row={chosen} /></section></> : <section><h2>Nothing is selected</h2><p class="soft">Select an operator to see where it runs and what it takes each time.</p></section>}
       <section><h2>What limits each stage<span>time that would go away</span></h2>
         {view.limits ? view.limits.stages.slice(0, 6).map((limit) => <table class="bars"><caption class="soft">{limit.stage}, {si(limit.seconds, 's')}</caption><tbody>{Object.entries(limit.gains_s).filter(([, s]) => s > 0.005 * limit.seconds).slice(0, 4).map(([name, seconds]) => <tr style={{ '--w': `${(100 * seconds) / limit.seconds}%` }}><th scope="row">{title(name)}</th><td class="n">{si(seconds, 's')}</td><td class="n soft">{percent(seconds / limit.seconds)}</td></tr>)}</tbody></table>) : <p class="soft">Several groups of chips: no one schedule.</p>}</section>

@@ -2,21 +2,25 @@
 import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
 import type { Mode } from '../colour'
 import { percent, si, title } from '../format'
+import { Choice } from '../parts'
 import { change, useRoute } from '../route'
 import type { Run } from '../types'
 import { colourOf } from './compare'
+import { Trace } from './trace'
 
 const ROW = 36, LEFT = 168, TOP = 40
 interface Span { from: number; to: number }
+type By = 'unit' | 'kind' | 'operator' | 'stage'
+const CLASSES = 7 // that have a colour of their own
 
-export function TimelinePage({ run, mode }: { run: Run; mode: Mode }) {
+export function TimelinePage({ run, mode, exported }: { run: Run; mode: Mode; exported: boolean }) {
   const told = run.result.view!.timeline
   if (!told) {
-    return <div class="page" tabIndex={0} role="region" aria-label="The page"><section class="empty"><h2>This run has no timeline</h2><p>Record it: <code>tierform simulate … --trace trace.json --json run.json</code> keeps it in the run, and writes the whole of it for Perfetto.</p></section></div>
+    return <div class="page" tabIndex={0} role="region" aria-label="The page"><section class="empty"><h2>This run has no timeline</h2><p>Record it: <code>tierform simulate … --trace trace.json --json run.json</code> keeps it in the run, and writes the whole of it for Perfetto.</p><Trace run={run} exported={exported} /></section></div>
   }
-  return <Drawn run={run} mode={mode} />
+  return <Drawn run={run} mode={mode} exported={exported} />
 }
-function Drawn({ run, mode }: { run: Run; mode: Mode }) {
+function Drawn({ run, mode, exported }: { run: Run; mode: Mode; exported: boolean }) {
   const told = run.result.view!.timeline!
   const { params } = useRoute()
   const end = told.end_s
@@ -44,6 +48,20 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
     return found
   }, [told])
   const owners = [...new Set(all.map((row) => row.resource.replace(/:.*/, '')))]
+  // What each piece is coloured by: its unit, or a class of its own, the largest with colours of their own.
+  const by: By = (['kind', 'operator', 'stage'] as By[]).find((one) => one === params.get('colour')) ?? 'unit'
+  const coloured = useMemo(() => {
+    if (by === 'unit') return null
+    const kind = new Map(run.result.view!.operators.map((one) => [one.name, one.kind]))
+    const stage = Array.from({ length: told.pieces }, (_, i) => told.stages.findLast((one) => one.start_s <= ((i + 0.5) / told.pieces) * end)?.name.replace(/\[.*/, '') ?? '')
+    const of = (name: number, piece: number) => (by === 'stage' ? stage[piece]! : name < 0 ? '' : by === 'kind' ? kind.get(told.names[name]!) ?? told.names[name]! : told.names[name]!)
+    const sums = new Map<string, number>()
+    for (const row of all) for (let i = 0; i < told.pieces; i++) if (row.share[i]! > 0) { const name = of(row.what[i]!, i); sums.set(name, (sums.get(name) ?? 0) + row.share[i]!) }
+    const order = [...sums].sort((a, b) => b[1] - a[1]).map(([name]) => name).filter(Boolean)
+    const first = order.length > CLASSES ? order.slice(0, CLASSES) : order
+    const shade = (name: string) => { const k = first.indexOf(name); return k < 0 ? '' : k < 5 ? colourOf('', k, mode) : colourOf('', k - 5, mode === 'dark' ? 'light' : 'dark') }
+    return { of, shade, first, rest: order.length - first.length }
+  }, [by, all, mode])
   const any = useMemo(() => { if (told.any) return shares(told.any); const found = new Float32Array(told.pieces); for (const row of all) for (let i = 0; i < told.pieces; i++) found[i] = Math.max(found[i]!, row.share[i]!); return found }, [all])
   const show = (next: Span) => {
     const wide = Math.max(0.005, Math.min(1, next.to - next.from))
@@ -80,13 +98,15 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
       if (b - a > pen.measureText(name).width + 8) pen.fillText(name, Math.max(LEFT, a) + 5, 31)
     }
     const first = Math.floor(span.from * told.pieces), last = Math.ceil(span.to * told.pieces), each = room / ((span.to - span.from) * told.pieces)
-    const draw = (share: Float32Array, y: number, colour: string) => {
+    const grey = style.getPropertyValue('--bar')
+    const draw = (share: Float32Array, y: number, colour: string, what?: Int16Array) => {
       pen.fillStyle = line; pen.fillRect(LEFT, y + ROW - 4, room, 1)
       pen.fillStyle = colour
       const columns = Math.max(1, Math.ceil(1 / Math.max(each, 1e-9)))
       for (let i = first; i < last; i += columns) {
-        let most = 0
-        for (let k = i; k < Math.min(last, i + columns); k++) most = Math.max(most, share[k]!)
+        let most = 0, where = i
+        for (let k = i; k < Math.min(last, i + columns); k++) if (share[k]! > most) { most = share[k]!; where = k }
+        if (what && coloured) pen.fillStyle = coloured.shade(coloured.of(what[where]!, where)) || grey
         const at = (k: number) => Math.round(LEFT + (k / told.pieces - span.from) * told.pieces * each)
         if (most > 0) { const tall = Math.max(1, most * (ROW - 10)); pen.fillRect(at(i), y + ROW - 4 - tall, Math.max(1, at(i + columns) - at(i) - (each > 4 ? 1 : 0)), tall) }
       }
@@ -95,7 +115,7 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
     pen.fillStyle = ink; pen.fillText('Anything', 0, TOP + 16); pen.fillStyle = soft; pen.fillText(`${percent(mean(any, first, last))} busy`, 0, TOP + 30)
     rows.forEach((row, k) => {
       const y = TOP + ROW * (k + 1), owner = row.resource.replace(/:.*/, '')
-      draw(row.share, y, colourOf(owner, owners.indexOf(owner), mode))
+      draw(row.share, y, colourOf(owner, owners.indexOf(owner), mode), row.what)
       pen.fillStyle = ink; pen.fillText(title(row.resource).slice(0, 26), 0, y + 16)
       pen.fillStyle = soft; pen.fillText(`${percent(mean(row.share, first, last))} busy`, 0, y + 30)
     })
@@ -115,7 +135,7 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
       i = next
     }
     if (marked) { pen.fillStyle = style.getPropertyValue('--accent'); pen.globalAlpha = 0.18; pen.fillRect(x(marked.from), 18, x(marked.to) - x(marked.from), high); pen.globalAlpha = 1 }
-  }, [rows, critical, width, span.from, span.to, mode, marked])
+  }, [rows, critical, coloured, width, span.from, span.to, mode, marked])
   const time = (event: { clientX: number }) => span.from + ((event.clientX - canvas.current!.getBoundingClientRect().left - LEFT) / (width - LEFT - 8)) * (span.to - span.from)
   const keys = (event: KeyboardEvent) => {
     const wide = span.to - span.from
@@ -144,6 +164,7 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
       <div class="filters">
         <button type="button" class="act" onClick={() => zoom(0.7)}>Zoom in</button><button type="button" class="act" onClick={() => zoom(1.4)}>Zoom out</button>
         <button type="button" class="act" onClick={() => { setMarked(null); change({ span: null }) }}>Show all</button><button type="button" class="act" onClick={gap}>Skip to the next gap over 1 %</button>
+        <Choice label="Colours by" options={[['unit', 'Unit'], ['kind', 'Class'], ['operator', 'Operator'], ['stage', 'Stage']]} value={by} onChange={(to) => change({ colour: to === 'unit' ? null : to })} />
         <span role="status">{said}</span>
       </div>
       <canvas class="time" ref={canvas} style={{ height: `${high}px` }} tabIndex={0} role="application" aria-label={`Timeline of ${rows.length} resources over ${si(end, 's')}. W and S zoom, A and D move, F fits. The table below has the shares.`} onKeyDown={keys}
@@ -154,16 +175,17 @@ function Drawn({ run, mode }: { run: Run; mode: Mode }) {
           setAt(t >= 0 && t < 1 && row >= 0 && row < rows.length ? { piece: Math.floor(t * told.pieces), row } : null)
         }}
         onPointerUp={() => { drag.current = null }} onPointerLeave={() => setAt(null)} />
-      <p class="soft small">The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.{told.critical && <> The <span class="path">line</span> is the critical path: what each moment waited for.</>}</p>
+      {coloured && <ul class="kinds" aria-label="Colours">{coloured.first.map((name) => <li><i style={{ background: coloured.shade(name) }} />{title(name)}</li>)}{coloured.rest > 0 && <li><i style={{ background: 'var(--bar)' }} />{coloured.rest} {coloured.rest === 1 ? 'other' : 'others'}</li>}</ul>}
+      <p class="soft small">{coloured && by !== 'stage' && <>A piece has the colour of what works most in it. </>}The height of a piece is the share of its {si(end / told.pieces, 's')} in which the resource works. The crossbars of a weight are one resource of each layer: their row is the mean over the layers.{told.critical && <> The <span class="path">line</span> is the critical path: what each moment waited for.</>}</p>
     </div>
     <aside tabIndex={0} aria-label="The selection">
       {path.length > 0 && <section><h2>Critical path<span>what the time was spent on</span></h2><table class="bars"><tbody>{path.map(([name, seconds]) => <tr style={{ '--w': `${(100 * seconds) / run.result.latency_s}%` }}><th scope="row">{title(name)}</th><td class="n">{si(seconds, 's')}</td><td class="n soft">{percent(seconds / run.result.latency_s)}</td></tr>)}</tbody></table></section>}
+      <Trace run={run} exported={exported} />
       <section><h2>{marked ? 'Marked span' : 'Shown span'}<span>{si(over.from * end, 's')} to {si(over.to * end, 's')}</span></h2><p class="big">{si((over.to - over.from) * end, 's')}</p>
         {at && <p>{title(rows[at.row]!.resource)}: {percent(rows[at.row]!.share[at.piece]!)} busy at {si((at.piece / told.pieces) * end, 's')}{rows[at.row]!.what[at.piece]! >= 0 && `, mostly ${told.names[rows[at.row]!.what[at.piece]!]}`}</p>}
         <table class="grid"><thead><tr><th scope="col">Busy</th><th scope="col" class="n">Mean</th><th scope="col" class="n">Least</th><th scope="col" class="n">Most</th><th scope="col" class="n">Sum</th></tr></thead><tbody>
           {rows.map((row) => <tr><th scope="row">{title(row.resource)}<div class="soft small"><button type="button" class="link" aria-pressed={pinned.includes(row.resource)} aria-label={`Pin ${title(row.resource)}`} onClick={() => turn('pin', row.resource)}>{pinned.includes(row.resource) ? 'Unpin' : 'Pin'}</button> · <button type="button" class="link" aria-label={`Hide ${title(row.resource)}`} onClick={() => { if (pinned.includes(row.resource)) turn('pin', row.resource); turn('hide', row.resource) }}>Hide</button></div></th><td class="n">{percent(mean(row.share, first, last))}</td><td class="n">{percent(smallest(row.share, first, last))}</td><td class="n">{percent(largest(row.share, first, last))}</td><td class="n">{si(mean(row.share, first, last) * (over.to - over.from) * end, 's')}</td></tr>)}</tbody></table>
         {hidden.length > 0 && <p><button type="button" class="link" onClick={() => change({ hide: null })}>Show the hidden {hidden.length === 1 ? 'row' : `${hidden.length} rows`} again</button></p>}</section>
-      <section><p class="soft small">Every step on its own: <code>tierform simulate … --trace trace.json</code>, then drop the file in Perfetto. Nothing is sent out.</p></section>
     </aside></div>
   )
 }

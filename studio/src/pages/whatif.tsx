@@ -7,7 +7,7 @@ import { start, type Constant, type Moved } from '../jobs'
 import { Choice, Field, Problems, Unit } from '../parts'
 import { change, useRoute } from '../route'
 import type { Content, Influence, Problem, Run } from '../types'
-import { asked, cooled, headline, limited, METHODS, told, training } from '../words'
+import { asked, cooled, headline, limited, METHODS, safety, told, training } from '../words'
 import { download } from '../chip/save'
 import { ask } from '../data'
 
@@ -149,6 +149,8 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   })
   const first = influence.length ? influence.reduce((a, b) => (Math.abs(b[of]) > Math.abs(a[of]) ? b : a)) : null
   const hot = cooled(after) && cooled(before)
+  const safe = hot ? safety(after) : null
+  const hottest = after.view!.dies.reduce((a, b) => ((b.peak_K ?? 0) > (a.peak_K ?? 0) ? b : a))
   // Drawn again only where it changes: a move must not wait for a hundred rows.
   const bars = useMemo(() => <Influences found={influence} of={of} constants={constants} changed={vary} onChange={set} />, [influence, of, constants, key])
   const follows = now ? after.notes.filter((note) => !before.notes.includes(note)) : []
@@ -158,7 +160,8 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       <div class={running ? 'now dimmed' : 'now'} aria-live="polite">
         <h1><Unit of={parts(headline(after)[0], 's')} /> <small>{now ? `${compared(headline(after)[0], headline(before)[0])} · before ${si(headline(before)[0], 's')}` : headline(before)[1]}</small></h1>
         <dl>{rows.map(([name, x, y, a, b]) => <div><dt>{name}</dt><dd>{x}{now && <small>{a === b ? 'the same' : `${compared(a, b)}, before ${y}`}</small>}</dd></div>)}
-          {hot && <div><dt>Hottest</dt><dd>{celsius(after.thermal!.peak_K)}{now && <small>{(after.thermal!.peak_K - before.thermal!.peak_K >= 0 ? '+' : '−') + Math.abs(after.thermal!.peak_K - before.thermal!.peak_K).toFixed(1)} K</small>}</dd></div>}</dl>
+          {hot && <div><dt>Hottest</dt><dd>{celsius(after.thermal!.peak_K)}{now && <small>{after.view!.dies.length > 1 && `in ${hottest.name}, `}{(after.thermal!.peak_K - before.thermal!.peak_K >= 0 ? '+' : '−') + Math.abs(after.thermal!.peak_K - before.thermal!.peak_K).toFixed(1)} K, before {celsius(before.thermal!.peak_K)}</small>}</dd></div>}</dl>
+        {now && safe && <p class={safe.over ? 'bad' : 'soft'}>{safe.text}</p>}
       </div>
       <p class="soft state" role="status">{running ? <>Running <button type="button" class="link" onClick={stop}>Stop</button></> : changed ? (now ? `${after.view?.limits ? limited(after) : 'What limits is looked up.'} ${seconds ? `Took ${si(seconds, 's', 2)}.` : ''}` : '') : <>Nothing changed yet. Open a bar and move its slider{first && <>, or try: <button type="button" class="link" onClick={() => set(first.constant, text(first.value / 2))}>half the {first.constant}</button></>}.</>}</p>
       {problems.length > 0 && <Problems title="Refused" lines={problems.map((problem) => <>{told(problem)}{problem.near && <> Near: {problem.near}.</>}{problem.fix && <div class="soft">{problem.fix}</div>}</>)} />}

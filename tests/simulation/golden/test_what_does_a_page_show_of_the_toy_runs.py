@@ -13,16 +13,60 @@ from test_what_does_inference_cost_on_one_gpu import PREFILL, decoding
 from toy import HERE, INFERENCE, LORA, MODEL, TRAINING, run
 
 import tierform
+from tierform.chip.component import Cost, Roof
 from tierform.simulation.page_heat import heat_over_time
 from tierform.simulation.page_limits import _sentence
+from tierform.simulation.page_operators import bound_by
 from tierform.simulation.page_timeline import PIECES, _row, _runs, _Work, covered, union
 from tierform.simulation.page_view import _writes
+from tierform.simulation.traffic import Traffic
+from tierform.workload.operator import Kind
 from tierform.workload.parallel import Parallelism
 
 
 def view(task: Any, chip: str, **options: Any) -> dict[str, Any]:
     given = {"thermal": "none", "mapping": "plain", "micro_batches": 1, **options}
     return tierform.simulate(MODEL, task, HERE / f"{chip}.yaml", **given).view()
+
+
+# -- operators ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("changed", "bound"),
+    [
+        ({}, "compute"),  # its unit 4 s
+        ({"read_B": 50.0}, "memory"),  # 5 s of 10 bytes a second
+        ({"sent_B": 45.0}, "network"),  # 4.5 s of 0.1 s a byte
+        ({"written_s": 6.0}, "writing weights"),
+        ({"component": "interconnect"}, "network"),
+        (
+            {"component": "gpu", "operations": 300.0, "own_B": 20.0},
+            "compute",
+        ),  # 3 s, 2 s
+        ({"component": "gpu", "operations": 100.0, "own_B": 20.0}, "memory"),  # 1 s, 2 s: half of its time
+        ({"component": "gpu", "operations": 190.0, "own_B": 19.0}, "neither"),  # 1.9 s each, of 4
+        (
+            {"component": "gpu", "operations": 30.0, "own_B": 20.0, "kind": Kind.SOFTMAX},
+            "compute",
+        ),  # 3 s of 10 a second
+    ],
+)
+def test_what_bounds_an_operator(changed: dict[str, Any], bound: str) -> None:
+    given = {"component": "cells", "read_B": 0.0, "sent_B": 0.0, "written_s": 0.0, "operations": 0.0, "own_B": 0.0}
+    given |= {"kind": Kind.MATMUL, **changed}
+    roof = SimpleNamespace(roof=lambda: Roof({"bf16": 100.0}, 10.0, 10.0))
+    made: Any = SimpleNamespace(
+        chip=SimpleNamespace(can=SimpleNamespace(roofed={"gpu": roof})),
+        memory=SimpleNamespace(busy_s=lambda moved: moved.total_B / 10.0),
+    )
+    item: Any = SimpleNamespace(
+        component=given["component"],
+        operator=SimpleNamespace(widest="bf16", kind=given["kind"]),
+        cost=Cost(4.0, 4.0, operations=given["operations"], memory_read_B=given["own_B"]),
+        traffic=Traffic(given["read_B"]),
+        moves=[SimpleNamespace(size_B=given["sent_B"], route=SimpleNamespace(seconds_per_B=0.1))],
+        programming=Cost(given["written_s"], given["written_s"]),
+    )
+    assert bound_by(made, item) == bound
 
 
 # -- places and power -----------------------------------------------------------------------------------------------
@@ -114,6 +158,12 @@ def test_what_do_operators_of_a_page_take() -> None:
             assert found["busy_s"] * 1e12 == pytest.approx(row.times * row.ps)
             assert found["energy_J"] * 1e12 == pytest.approx(row.times * row.pJ)
             assert (found["component"], found["tiles"], found["network_B"], found["kernel"]) == ("gpu", [0], 0, "")
+            assert found["operations"] == row.times * row.operations
+            arithmetic_ps = row.operations * (1 if row.product else 10)
+            bound = "compute" if arithmetic_ps > 10 * (row.read_B + row.write_B) else "memory"
+            assert found["bound_by"] == bound, name
+    # 384 operations of a norm take 3,840 ps, its 224 bytes 2,240.
+    assert shown["prefill", "layer/attention_norm"]["bound_by"] == "compute"
     # Of two groups of chips it is the mean, of three steps the sum.
     two = view(INFERENCE, "toy-gpu", parallelism=Parallelism(pipeline=2))
     alone = sum(row["energy_J"] for row in page["operators"])

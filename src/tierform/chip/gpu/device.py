@@ -298,7 +298,7 @@ class Gpu:
         """Data-sheet peaks and memory bandwidth of all GPUs."""
         p = self.parameters
         rates = {name: self.units * constant.value for name, constant in p.peak_rate.items()}
-        return Roof(rates, self.units * p.memory_bandwidth.value)
+        return Roof(rates, self.units * p.memory_bandwidth.value, self.units * p.vector_rate.value)
 
     @property
     def memory_capacity_B(self) -> int:
