@@ -130,11 +130,12 @@ def _run_target(job: CompressionJob, given: dict[str, Any]) -> TargetReport:
 
 def _measure(report: TargetReport) -> dict[str, object]:
     """Time the products of the models in integers on this machine, beside what was predicted of them."""
+    from tierform.chip.gpu.measure import load_of_machine
     from tierform.store.nested import PLANES
-    from tierform.store.plane_speed import GROUP, PlaneProduct, load, products_s
+    from tierform.store.plane_speed import GROUP, PlaneProduct, products_s
 
     rows, found = [], {}
-    before = load()
+    before = load_of_machine()
     for one in report.models[1:]:
         forms = [(matrix.shape, matrix.format) for matrix in one.plan.matrices.values()]
         if any(form.kind != "int" or form.bits > PLANES for _, form in forms):

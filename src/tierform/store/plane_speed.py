@@ -12,7 +12,6 @@ depend on values: matrices of random planes are multiplied.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from tierform.arrays import Floats
+from tierform.chip.gpu.measure import load_of_machine
 from tierform.errors import fail
 from tierform.store.matvec import multiply
 from tierform.store.nested import LEAST_WORDS, PLANES, WORD, ChannelPlanes
@@ -62,11 +62,6 @@ class PlaneChip:
     def seconds(self, product: PlaneProduct) -> float:
         """The fitted time."""
         return self.launch_s + product.size_B / self.bandwidth_B_per_s
-
-
-def load() -> float:
-    """Processes that wanted to run in the last minute."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
 
 
 def random_planes(product: PlaneProduct, random: np.random.Generator) -> ChannelPlanes:
@@ -111,7 +106,7 @@ def fit_planes(products: Sequence[PlaneProduct], seconds: Floats) -> PlaneChip:
     if launch <= 0 or per_byte <= 0:
         fail("these times are no launch and no bandwidth", value=(float(launch), float(per_byte)), fix="Measure again.")
     errors = np.abs((launch + per_byte * sizes[held]) / seconds[held] - 1)
-    return PlaneChip(float(launch), float(1 / per_byte), float(np.median(errors)), len(products), load())
+    return PlaneChip(float(launch), float(1 / per_byte), float(np.median(errors)), len(products), load_of_machine())
 
 
 def calibrate_planes(repeats: int = REPEATS) -> PlaneChip:

@@ -38,10 +38,10 @@ from tierform.simulation.runtime import Runtime
 from tierform.validation.kernels import attention_of, product_of
 from tierform.validation.ledger import EngineLedger, Point
 from tierform.workload import Full, Inference, LoRA, Model, PrecisionPlan, Task, Training
+from tierform.workload.graph import StageKind
 from tierform.workload.models import model_from_config
 
 _ALL = ("q", "k", "v", "o", "gate", "up", "down")
-_CORE = ("attention.scores", "attention.softmax", "attention.context")
 _EAGER = Runtime("eager, attention and optimizer fused", fuses_operators=False, fuses_attention=True)
 _TEMPERATURE_K = 318.15  # of the board whose idle power is asked for: it does not depend on it
 
@@ -180,8 +180,13 @@ def _backward_s(row: AttentionRow, chip: Chip) -> float:
     }
     task = Training(batch=row.batch, sequence=row.queries, precision=_plan(row.format))
     result = simulate(model_from_config(config, "one-layer"), task, chip, thermal="none")
-    rows = (item for item in result.operators if item.stage == "backward" and item.name.startswith(_CORE))
-    return fsum(item.busy_s for item in rows)
+    run = result._run
+    assert run is not None
+    return fsum(
+        booked.execution.cost.occupancy_s * booked.times
+        for booked in run.ledger.booked
+        if booked.stage.kind is StageKind.BACKWARD and booked.execution.operator.attention is not None
+    )
 
 
 def _plan(form: str) -> PrecisionPlan:

@@ -72,7 +72,7 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
     if form and form not in _FORMATS:
         near = nearest(form, _FORMATS)
         fail("products are measured in fp32, bf16 or fp16", key="--format", value=form, choices=[near or "fp32"])
-    load, cores = _load(), os.cpu_count() or 1
+    load, cores = load_of_machine(), os.cpu_count() or 1
     if threads is not None:
         torch.set_num_threads(threads)
     if kind == "auto":
@@ -126,7 +126,7 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
     )
 
 
-def _load() -> float:
+def load_of_machine() -> float:
     """Processes that wanted to run in the last minute; 0 where the system does not tell."""
     try:
         return os.getloadavg()[0]
