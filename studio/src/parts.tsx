@@ -1,6 +1,6 @@
 // Small parts that pages share.
 import type { ComponentChildren } from 'preact'
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef } from 'preact/hooks'
 import { percent, si } from './format'
 
 export function Bars({ rows, unit, total, most = 5, of, help }: { rows: [string, number][]; unit: string; total: number; most?: number; of?: string; help?: (name: string) => string }) {
@@ -67,6 +67,6 @@ export const Unit = ({ of: [value, unit] }: { of: [string, string] }) => <>{valu
 /** An input that tells its value on Enter or when it is left; what is being typed stays when something else changes. */
 export function Field({ value, onValue, ...rest }: { value: string; onValue: (value: string) => void; type?: string; min?: string; max?: string; step?: string; inputMode?: 'decimal'; list?: string; placeholder?: string }) {
   const ref = useRef<HTMLInputElement>(null)
-  useEffect(() => { if (ref.current) ref.current.value = value }, [value])
+  useLayoutEffect(() => { if (ref.current) ref.current.value = value }, [value])
   return <input {...(rest as object)} ref={ref} onChange={(event) => onValue(event.currentTarget.value)} />
 }
