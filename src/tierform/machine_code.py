@@ -136,7 +136,10 @@ def _compile(loop: Callable[..., int], signature: str, path: Path | None) -> int
         symbol, library = result.fndesc.llvm_cfunc_wrapper_name, result.library
         library.enable_object_caching()
         address = int(library.get_pointer_to_function(symbol))
-        _, kind, content = library.serialize_using_object_code()
+        try:
+            _, kind, content = library.serialize_using_object_code()
+        except RuntimeError:  # a signal came while the code was handed over: it runs and is not kept
+            kind, content = "", (b"",)
     _kept.append(function)
     _kept.append(library)
     if path is not None and kind == "object":

@@ -28,6 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from fuzz_mutations import mutated
 
 LONGEST_S, MOST_GROWTH_B = 2.0, 300 * 2**20
+# Processor time of a target's right inputs, which compile what they need; elapsed time may be this many times more.
+WARM_UP_S, BUSY = 300.0, 10.0
 
 
 class Watch:
@@ -89,9 +91,10 @@ class Watch:
         (self.out / f"{self.name}-{digest}").write_bytes(content)
         self.faults[kind] = f"{what}  ({self.name}-{digest})"
 
-    def report(self) -> None:
+    def report(self, done: bool = False) -> None:
         """One line of JSON on standard output."""
-        print(json.dumps({"target": self.name, **self.counts, "faults": list(self.faults.values())}), flush=True)
+        found = {"target": self.name, **self.counts, "faults": list(self.faults.values()), "done": done}
+        print(json.dumps(found), flush=True)
 
 
 class _Hang(BaseException):
@@ -112,7 +115,7 @@ def _seeded(watch: Watch, runs: int, seconds: float, seed: int) -> None:
             told = time.monotonic()
             watch.report()
         watch.one(watch.target.repair(mutated(rng.choice(watch.seeds), watch.seeds, rng)))
-    watch.report()
+    watch.report(done=True)
 
 
 def _guided(name: str, folder: Path, out: Path, seconds: float, seed: int) -> None:
@@ -144,6 +147,13 @@ def _guided(name: str, folder: Path, out: Path, seconds: float, seed: int) -> No
     atheris.Fuzz()
 
 
+def _bound(seconds: float) -> None:
+    """End this process where the next target takes much more processor time: compiled code hears no signal."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    limit = int(used.ru_utime + used.ru_stime + seconds + WARM_UP_S)
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
 def run(names: list[str], *, runs: int, seconds: float, seed: int, out: Path, guided: bool = False) -> list[dict]:
     """Run targets one after the other in one process; a report each, and a dead process is a fault of its target."""
     # In memory where there is such a folder: a disk takes longer than most parsers.
@@ -152,24 +162,34 @@ def run(names: list[str], *, runs: int, seconds: float, seed: int, out: Path, gu
         words = ["--worker", folder, "--runs", str(runs), "--seconds", str(seconds), "--seed", str(seed)]
         words += ["--out", str(out)] + (["--guided"] if guided else [])
         environment = os.environ | {"OMP_NUM_THREADS": "1", "TIERFORM_CACHE": "off", "TMPDIR": folder}
-        command, limit_s = [sys.executable, __file__, *names, *words], (seconds + 120) * len(names)
+        command, limit_s = [sys.executable, __file__, *names, *words], (seconds + WARM_UP_S) * BUSY * len(names)
+        died = ""
         try:
             done = subprocess.run(
                 command, capture_output=True, text=True, timeout=limit_s, env=environment, check=False
             )
-            text, died = done.stdout, f"the process ended with {done.returncode}: {done.stderr[-300:]}"
+            text = done.stdout
+            if done.returncode:
+                died = f"the process ended with {done.returncode}: {done.stderr[-300:]}"
         except subprocess.TimeoutExpired as error:
             text, died = (error.stdout or b"").decode(), "the process did not end"
-        lines = [json.loads(line) for line in text.splitlines() if line.startswith('{"target"')]
-        reports = list({one["target"]: one for one in lines}.values())
-        if len(reports) < len(names):
-            name = names[len(reports)]
+        reports = last_reports(text)
+        # Who is at work when the process dies is the first that has not told its end.
+        at_work = next((name for name in names if not reports.get(name, {}).get("done")), names[-1])
+        if died:
             out.mkdir(parents=True, exist_ok=True)
             for file in Path(folder).iterdir():
                 if file.is_file():
-                    (out / f"{name}-died-{file.name}").write_bytes(file.read_bytes())
-            reports.append({"target": name, "inputs": 0, "accepted": 0, "refused": 0, "faults": [died]})
-    return reports
+                    (out / f"{at_work}-died-{file.name}").write_bytes(file.read_bytes())
+            nothing = {"target": at_work, "inputs": 0, "accepted": 0, "refused": 0, "faults": [], "done": False}
+            reports.setdefault(at_work, nothing)["faults"].append(died)
+    return list(reports.values())
+
+
+def last_reports(text: str) -> dict[str, dict]:
+    """The last word of each target in what a worker printed."""
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith('{"target"')]
+    return {one["target"]: one for one in lines}
 
 
 def main() -> int:
@@ -185,6 +205,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.worker:
         for name in given.targets:
+            _bound(given.seconds)
             if given.guided:
                 _guided(name, given.worker, given.out, given.seconds, given.seed)
             else:

@@ -54,6 +54,7 @@ RAMULATOR_TRACE = [b"R 0,0,0,0,5,1\nW 0,0,1,0,5,1\n", b"LD 0x1f40\nST 0x2f80\n",
 SCALESIM_TOPOLOGY = [
     b"Layer name, IFMAP Height, IFMAP Width, Filter Height, Filter Width, Channels, Num Filter, Strides,\n"
     b"Conv1, 27, 27, 11, 11, 3, 9, 4,\nConv2DP, 17, 17, 5, 5, 9, 25, 1,\nFC, 1, 1, 1, 1, 92, 10, 1,\n",
+    b"Layer, a, b, c, d, e, f, g,\nWide, 27, 270, 11, 11, 3, 9, 4,\n",  # more than a buffer holds
     b"Layer,M,N,K,\nG1, 128, 64, 256,\nG2, 10, 100, 512, 2:4,\n",
 ]
 BOOKSIM = [
