@@ -41,7 +41,12 @@ def equal(content: object, old: object) -> bool:
     if type(content) is not type(old):
         return False
     if isinstance(content, dict) and isinstance(old, dict):
-        return content.keys() == old.keys() and all(equal(value, old[key]) for key, value in content.items())
+        if content.keys() != old.keys():
+            return False
+        for key, value in content.items():  # noqa: SIM110 (a generator takes longer than what it looks at)
+            if value is not old[key] and not equal(value, old[key]):
+                return False
+        return True
     if isinstance(content, list) and isinstance(old, list):
         return len(content) == len(old) and all(map(equal, content, old))
     return content == old

@@ -11,6 +11,7 @@ from tierform.chip.link_problems import link_problems
 from tierform.chip.parameters import source_problems
 from tierform.errors import Problem, TierformError, nearest
 from tierform.files import Document, key_steps
+from tierform.library import has_source
 from tierform.provenance import Constant
 from tierform.workload.precision import PrecisionPlan
 
@@ -69,13 +70,14 @@ def _die_problems(chip: ChipFile, document: Document, components: set[str]) -> l
 
 def _holds_problems(held: Mapping[str, int], at: str, document: Document, components: set[str]) -> list[Problem]:
     problems = []
-    steps = key_steps(at)
     for name, count in held.items():
-        line, key = document.line_of((*steps, name)), f"{at}.{name}"
+        if name in components and count >= 1:
+            continue
+        line, key = document.line_of((*key_steps(at), name)), f"{at}.{name}"
         if name not in components:
             close = nearest(name, components)
             problems.append(Problem("no component of this name", document.file, line, key, None, close))
-        elif count < 1:
+        else:
             problems.append(Problem("a tile holds at least one unit", document.file, line, key, count))
     return problems
 
@@ -194,6 +196,8 @@ def _precision_problems(chip: ChipFile, document: Document) -> list[Problem]:
 def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
     problems = []
     for key, component in chip.place.items():
+        if key in PLACES and component in chip.components:
+            continue
         line = document.line_of(("place", key))
         if key not in PLACES:
             fix = f"Known here: {', '.join(PLACES)}."
@@ -208,7 +212,7 @@ def _place_problems(chip: ChipFile, document: Document) -> list[Problem]:
                     fix=fix,
                 )
             )
-        elif component not in chip.components:
+        else:
             close = nearest(component, chip.components)
             problems.append(Problem("no component of this name", document.file, line, f"place.{key}", component, close))
     return problems
@@ -295,7 +299,7 @@ def _source_problems(chip: ChipFile, document: Document) -> list[Problem]:
 
 def _unknown_sources(value: object, name: str, document: Document) -> list[Problem]:
     if isinstance(value, Constant):
-        if not value.source:
+        if not value.source or has_source(value.source):
             return []
         return source_problems(value.source, name, document.file, document.line_of(key_steps(name)))
     inner: Iterable[tuple[object, object]]

@@ -14,7 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from tierform import library
 from tierform.chip.changes import equal, merged, nested, places_of, spot_of, with_checked
@@ -93,7 +93,7 @@ def _text_of(content: object) -> str:
         return _encoded(content)
     kept = _texts.get(id(content))
     if kept is None or kept[0] is not content:
-        if not all(isinstance(key, str) for key in content):
+        if any(type(key) is not str for key in content):
             return _encoded(content)
         inner = [f"{_quoted(key)}: {_text_of(content[key])}" for key in sorted(content)]
         kept = (content, "{" + ", ".join(inner) + "}")
@@ -158,7 +158,7 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
     if scaled.parameters is not parameters:  # what the data file gives decides, too
         digest = digest_of([plain, _given[id(document)][2], changes])
     made = kind.build(name, units, scaled.parameters)
-    remarks = made.remarks if isinstance(made, Remarker) else ()
+    remarks = made.remarks if _remarks(made) else ()
     return Part(
         type=type_name,
         document=document,
@@ -171,6 +171,17 @@ def _made(name: str, units: int, document: Document, changes: dict[str, object],
         component=made,
         remarks=(*remarks, *(f"{name}: {text}" for text in scaled.remarks)),
     )
+
+
+_remarking: dict[type, bool] = {}  # types of components: whether they have remarks
+
+
+def _remarks(made: Component) -> TypeGuard[Remarker]:
+    """Whether a component has remarks, asked once for each type: to ask an object computes them."""
+    kind = type(made)
+    if kind not in _remarking:
+        _remarking[kind] = isinstance(made, Remarker)
+    return _remarking[kind]
 
 
 @lru_cache(maxsize=64)
