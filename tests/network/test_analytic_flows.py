@@ -26,16 +26,7 @@ from tierform.network import (
     torus,
 )
 from tierform.network.analytic import PORT_CYCLES
-from tierform.network.queueing import (
-    NEAREST,
-    NODE_LIMIT,
-    NODE_POLE,
-    POLE_BASE,
-    POLE_MOST,
-    POLE_SHARE,
-    SWITCH_CONFLICT,
-    limit_over_pole,
-)
+from tierform.network.queueing import ALONE_POLE, INPUT_LOSS, NEAREST, SWITCH_CONFLICT, ring_share
 from tierform.network.routing import Routing, path
 
 NETWORKS = [
@@ -209,28 +200,35 @@ def test_mistakes_are_named(build, words):
 def _walked_estimate(network, matrix, rate, flits):
     """The queueing model written out: every pair's route walked, then whole arrays."""
     topology = network.topology
-    load, zero = np.zeros(topology.links), 0.0
-    inputs = np.zeros((topology.links, topology.links + 1))
+    links, nodes = topology.links, topology.nodes
+    load, zero = np.zeros(links), 0.0
+    # What each channel gets from each input: links, then nodes; channels are links, then routers' ports to nodes.
+    fed = np.zeros((links + topology.routers, links + nodes))
     for a, b in np.argwhere(matrix):
         for route, weight in _routes(network, a, b):
-            load[route] += weight * matrix[a, b]
-            inputs[route, [topology.links, *route[:-1]][: len(route)]] += weight * matrix[a, b]
+            amount = weight * matrix[a, b]
+            load[route] += amount
+            fed[[*route, links + topology.exits[b]], [links + a, *route]] += amount
             cycles = (len(route) + 1) * network.router.pipeline_cycles + topology.link_latency_cycles[route].sum()
-            zero += weight * matrix[a, b] * (cycles + PORT_CYCLES + flits - 1)
-    shares = inputs / np.where(load > 0, load, 1)[:, None]
+            zero += amount * (cycles + PORT_CYCLES + flits - 1)
     sent, received = matrix.sum(axis=1), matrix.sum(axis=0)
+    whole = fed.sum(axis=1)
+    shares = fed / np.where(whole > 0, whole, 1)[:, None]
+    same, inputs = (shares**2).sum(axis=1), shares @ np.concatenate([load * network.link_cycles, sent])
 
-    def wait(busy, others, pole):
-        return busy * (flits / 2 * others + SWITCH_CONFLICT) / (1 - np.minimum(busy / pole, NEAREST))
+    def wait(busy, channel):
+        lost = busy / ALONE_POLE + INPUT_LOSS * (1 - same[channel]) * rate * inputs[channel]
+        first = flits / 2 * (1 - same[channel]) + SWITCH_CONFLICT
+        return busy * first / np.maximum(1 - lost, NEAREST), lost / rate / ring_share(network)
 
     busy = rate * load * network.link_cycles
-    same = (shares**2).sum(axis=1)
-    poles = np.minimum(POLE_BASE + POLE_SHARE * same, POLE_MOST)
-    waits = wait(busy, 1 - same, poles) * network.link_cycles
-    inner = zero + load @ waits + received @ wait(rate * received, 1.0, NODE_POLE)
+    waits, filled = wait(busy, np.arange(links))
+    at_ports, ports = wait(rate * received, links + topology.exits)
+    waits = waits * network.link_cycles
+    inner = zero + load @ waits + received @ at_ports
     outer = inner + sent @ (rate * sent * flits / (2 * (1 - rate * sent)))
-    full = load * network.link_cycles / np.minimum(limit_over_pole(network) * poles, 1.0)
-    limit = min(1 / max(full.max(initial=0), received.max() / NODE_LIMIT), 1.0)
+    busiest = [filled, ports, busy / rate, received, [1.0]]
+    limit = 1 / max(float(np.max(one, initial=0)) for one in busiest)
     return outer / matrix.sum(), inner / matrix.sum(), load.sum() / matrix.sum(), busy, waits, limit
 
 

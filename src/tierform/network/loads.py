@@ -31,7 +31,7 @@ def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArra
     total = np.zeros(routing.topology.links)
     if routing.via == "quadrant" or (routing.via and isinstance(routing.topology.structure, Lines)):
         everyone = np.arange(routing.topology.routers, dtype=np.int32)
-        by_way = traffic_by_way(routing, sources[:, None] * destinations[None, :])
+        by_way = np.add(*traffic_by_way(routing, sources[:, None] * destinations[None, :]))
         return table_loads(routing, by_way, everyone)[0]
     if routing.via:
         even = routing.topology.nodes_per_router / routing.topology.nodes
@@ -50,7 +50,7 @@ def product_loads(routing: Routing, sources: FloatArray, destinations: FloatArra
     return total
 
 
-def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
+def traffic_by_way(routing: Routing, between: FloatArray) -> tuple[FloatArray, FloatArray]:
     """(routers, routers) traffic as it is sent: to the routers by way of which packets go, and on from them."""
     topology = routing.topology
     if routing.via == "any" and isinstance(topology.structure, Lines) and topology.routers <= SMALL:
@@ -58,12 +58,9 @@ def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
     if routing.via == "any":
         # From each source to any node, then from any node to each destination.
         even = topology.nodes_per_router / topology.nodes
-        legs: FloatArray = between.sum(axis=1)[:, None] * even + even[:, None] * between.sum(axis=0)
-        return legs
-    if routing.via != "quadrant":
-        return between
+        return between.sum(axis=1)[:, None] * even, even[:, None] * between.sum(axis=0)
+    assert routing.via == "quadrant" and topology.grid is not None
     # A place between source and destination on every axis, all alike: one axis at a time.
-    assert topology.grid is not None
     shape = topology.grid.shape[::-1]
     axes = len(shape)
     first: FloatArray = between.reshape(shape + shape)
@@ -78,18 +75,18 @@ def traffic_by_way(routing: Routing, between: FloatArray) -> FloatArray:
         first = np.moveaxis(np.einsum("ab...,abi->ai...", moved, chance), [0, 1], pair)
         moved = np.moveaxis(second, pair, [0, 1])
         second = np.moveaxis(np.einsum("ab...,abi->ib...", moved, chance), [0, 1], pair)
-    both: FloatArray = first.reshape(between.shape) + second.reshape(between.shape)
-    return both
+    return first.reshape(between.shape), second.reshape(between.shape)
 
 
-def _stopped_at_home(routing: Routing, between: FloatArray) -> FloatArray:
+def _stopped_at_home(routing: Routing, between: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The same where a packet that comes through its own goal on the way to another router stops there."""
     topology = routing.topology
     count = topology.routers
     everyone = np.arange(count, dtype=np.int32)
     table = routing.next_links(everyone)
     even = topology.nodes_per_router / topology.nodes
-    legs: FloatArray = np.zeros((count, count))
+    out: FloatArray = np.zeros((count, count))
+    on: FloatArray = np.zeros((count, count))
     # (source, way): where a packet is after each link, and whether it has come through the goal.
     for goal in everyone:
         here = np.repeat(everyone[:, None], count, axis=1)
@@ -99,9 +96,10 @@ def _stopped_at_home(routing: Routing, between: FloatArray) -> FloatArray:
             here = np.where(link >= 0, topology.link_target[link], here)
             stopped |= here == goal
         sent = between[:, goal][:, None] * even[None, :]
-        legs += np.where(stopped, 0.0, sent)
-        legs[:, goal] += np.where(stopped, 0.0, sent).sum(axis=0) + np.where(stopped, sent, 0.0).sum(axis=1)
-    return legs
+        out += np.where(stopped, 0.0, sent)
+        out[:, goal] += np.where(stopped, sent, 0.0).sum(axis=1)
+        on[:, goal] += np.where(stopped, 0.0, sent).sum(axis=0)
+    return out, on
 
 
 def table_loads(

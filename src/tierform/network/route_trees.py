@@ -36,12 +36,15 @@ class RouteTrees:
     link: IntArray  # (steps,) the link that it takes
     feed: IntArray  # (steps,) by which feed its traffic goes on behind that link
     fed: IntArray  # (feeds,) the link that each feed enters
+    came: IntArray  # (feeds,) the link over which it comes; `links` where it comes from nodes
     target: IntArray  # (links + 1,) where each link ends; the last stands for no link
     split: FloatArray  # (steps, 2) where several links lead on: shares of what passes, to the link and to the feed
     by_node: bool
+    table: IntArray  # (trees, routers) the first link to take, -1 at the destination
+    ways: IntArray | None  # (destinations, routers) how many links lead on, where several may
 
-    def carry(self, traffic: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """(links,) loads of (routers, routers) `traffic`, and (links,) sums of squares of what the inputs feed.
+    def carry(self, traffic: FloatArray) -> FloatArray:
+        """(feeds,) what each feed carries of (routers, routers) `traffic`.
 
         Where routes depend on the goal's place at its router, `traffic` is (routers, places, routers).
         """
@@ -50,12 +53,24 @@ class RouteTrees:
         goal = np.arange(len(self.goal), dtype=np.uint32) if self.by_node else self.goal
         share = np.ones(len(goal)) if self.by_node else self.share
         steps = (self.first, self.router, self.link, self.feed, self.fed, self.target)
-        loads: tuple[FloatArray, FloatArray]
+        flow: FloatArray
         if len(self.split):
-            loads = _carry_split(to_each, goal, share, *steps, self.split)
+            flow = _carry_split(to_each, goal, share, *steps, self.split)
         else:
-            loads = _carry(to_each, goal, share, *steps)
-        return loads
+            flow = _carry(to_each, goal, share, *steps)
+        return flow
+
+    def entering(self, sent: FloatArray, entry: IntArray, each: FloatArray) -> tuple[FloatArray, ...]:
+        """(links,) what nodes send over a link first, the sum of squares of it by node, and its sum times `each`.
+
+        `sent` is (nodes, routers) traffic (or places and routers in turn), `each` (nodes,) a figure of every node.
+        """
+        found: tuple[FloatArray, ...]
+        share = np.ones(len(self.goal)) if self.by_node else self.share
+        goal = np.arange(len(self.goal), dtype=np.uint32) if self.by_node else self.goal
+        ways = self.ways if self.ways is not None else np.zeros((0, 0), np.int32)
+        found = _entering(np.ascontiguousarray(sent), entry, each, goal, share, self.table, ways, len(self.target) - 1)
+        return found
 
 
 def route_trees(routing: Routing) -> RouteTrees:
@@ -81,12 +96,13 @@ def _write(routing: Routing) -> RouteTrees:
     base = np.cumsum(follow) - follow
     pairs = int(follow.sum())
     fed = np.arange(links + 1 + pairs, dtype=np.uint32)
+    came = np.full(links + 1 + pairs, links, np.uint32)
     target = topology.link_target.astype(np.uint32)
     shares = np.repeat([share for _, share in routing.parts], routers)
     goals = np.tile(everyone.astype(np.uint32), len(parts))
     ways = routing.ways(everyone)
     if ways is not None:
-        begin, router, link, feed, entered, split = _grow_split(
+        begin, router, link, feed, entered, over, split = _grow_split(
             tables, np.ascontiguousarray(ways.T), target, base, place
         )
         ends = np.append(target, routers).astype(np.uint32)
@@ -98,9 +114,12 @@ def _write(routing: Routing) -> RouteTrees:
             link=link,
             feed=feed,
             fed=entered,
+            came=over,
             target=ends,
             split=split,
             by_node=False,
+            table=tables,
+            ways=np.ascontiguousarray(ways.T, np.int32),
         )
     first = np.zeros(len(tables) + 1, np.uint32)
     router, link, feed = (np.empty(int((tables >= 0).sum()), np.uint32) for _ in range(3))
@@ -116,11 +135,12 @@ def _write(routing: Routing) -> RouteTrees:
         link,
         feed,
         fed,
+        came,
     )
     if feeds < 0:
         fail("the routing goes in circles and never reaches some destination", key=routing.name)
     ends = np.append(target, routers).astype(np.uint32)
-    fed = fed[:feeds].copy()
+    fed, came = fed[:feeds].copy(), came[:feeds].copy()
     return RouteTrees(
         goal=goals,
         share=shares,
@@ -129,9 +149,12 @@ def _write(routing: Routing) -> RouteTrees:
         link=link,
         feed=feed,
         fed=fed,
+        came=came,
         target=ends,
         split=np.zeros((0, 2)),
         by_node=routing.by_node,
+        table=tables,
+        ways=None,
     )
 
 
@@ -148,6 +171,7 @@ def _grow(
     link: IntArray,
     feed: IntArray,
     fed: IntArray,
+    came: IntArray,
 ) -> int:
     """Write the trees of `tables` (trees, routers: the link to take or -1); the number of feeds, -1 for a circle.
 
@@ -177,7 +201,7 @@ def _grow(
             if after >= 0:
                 pair = base[taken] + place[after]
                 if number[pair] == 0:
-                    number[pair], fed[feeds] = feeds, after
+                    number[pair], fed[feeds], came[feeds] = feeds, after, taken
                     feeds += 1
                 feed[at] = number[pair]
                 if awaited[onward] == 0:
@@ -201,7 +225,7 @@ def _carry(
     feed: IntArray,
     fed: IntArray,
     target: IntArray,
-) -> tuple[FloatArray, FloatArray]:
+) -> FloatArray:
     flow = np.zeros(len(fed))
     own, passing = np.empty(to_each.shape[1]), np.empty(to_each.shape[1])
     for tree in range(len(goal)):
@@ -214,27 +238,53 @@ def _carry(
             flow[taken] += own[here]
             flow[feed[step]] += amount
             passing[target[taken]] += amount
-    return _sums(flow, fed, len(target))
+    return flow
 
 
 @njit(cache=True, error_model="numpy")
-def _sums(flow: FloatArray, fed: IntArray, ends: int) -> tuple[FloatArray, FloatArray]:
-    load, squares = np.zeros(ends), np.zeros(ends)
-    for number in range(len(fed)):
-        load[fed[number]] += flow[number]
-        squares[fed[number]] += flow[number] ** 2
-    return load[:-1], squares[:-1]
+def _entering(
+    sent: FloatArray,
+    entry: IntArray,
+    each: FloatArray,
+    goal: IntArray,
+    share: FloatArray,
+    table: IntArray,
+    ways: IntArray,
+    links: int,
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    flow, squares, weighted = np.zeros(links), np.zeros(links), np.zeros(links)
+    own = np.zeros(links)
+    for node in range(len(sent)):
+        here = entry[node]
+        for tree in range(len(goal)):
+            link = table[tree, here]
+            amount = share[tree] * sent[node, goal[tree]]
+            if link < 0 or amount == 0:
+                continue
+            number = ways[tree, here] if len(ways) else 1
+            for choice in range(number):
+                own[link + choice] += amount / number
+        for tree in range(len(goal)):
+            link = table[tree, here]
+            for one in range(link, link + (ways[tree, here] if len(ways) else 1)):
+                if one >= 0 and own[one] > 0:
+                    flow[one] += own[one]
+                    squares[one] += own[one] ** 2
+                    weighted[one] += own[one] * each[node]
+                    own[one] = 0.0
+    return flow, squares, weighted
 
 
 def _grow_split(
     tables: IntArray, ways: IntArray, target: IntArray, base: IntArray, place: IntArray
-) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray, FloatArray]:
+) -> tuple[IntArray, IntArray, IntArray, IntArray, IntArray, IntArray, FloatArray]:
     """The trees where several links in a row lead on: a step for each link and each link after it.
 
     The first step of a link also takes the router's own traffic; the others have no link of their own.
     """
     links = len(target)
     fed: list[int] = list(range(links + 1))
+    came: list[int] = [links] * (links + 1)
     number: dict[int, int] = {}
     rows: list[tuple[int, int, int, float, float]] = []
     first = [0]
@@ -256,6 +306,7 @@ def _grow_split(
                     if pair not in number:
                         number[pair] = len(fed)
                         fed.append(int(table[onward] + later))
+                        came.append(taken)
                     rows.append(
                         (
                             here,
@@ -271,7 +322,8 @@ def _grow_split(
     columns = list(zip(*rows, strict=True)) or [(), (), (), (), ()]
     router, link, feed = (np.array(column, np.uint32) for column in columns[:3])
     split = np.array([columns[3], columns[4]]).T.reshape(-1, 2)
-    return np.array(first, np.uint32), router, link, feed, np.array(fed, np.uint32), np.ascontiguousarray(split)
+    entered, over = np.array(fed, np.uint32), np.array(came, np.uint32)
+    return np.array(first, np.uint32), router, link, feed, entered, over, np.ascontiguousarray(split)
 
 
 @njit(cache=True, error_model="numpy")
@@ -286,7 +338,7 @@ def _carry_split(
     fed: IntArray,
     target: IntArray,
     split: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
+) -> FloatArray:
     flow = np.zeros(len(fed))
     own, passing = np.empty(to_each.shape[1] + 1), np.empty(to_each.shape[1] + 1)
     for tree in range(len(goal)):
@@ -298,4 +350,4 @@ def _carry_split(
             flow[taken] += own[here] * split[step, 0]
             flow[feed[step]] += passing[here] * split[step, 1]
             passing[target[taken]] += passing[here] * split[step, 0]
-    return _sums(flow, fed, len(target))
+    return flow
