@@ -19,6 +19,7 @@ import torch
 
 from tierform.errors import Problem, TierformError, fail, first_line
 from tierform.files import atomic_path
+from tierform.tuning.checkpoint_check import same
 
 MAGIC = b"tierform.tuning/2 "
 
@@ -82,18 +83,10 @@ def compare(found: Mapping[str, object], here: Mapping[str, object], file: str) 
             fix=f"Here it is {here.get(key)!r}; begin anew with --fresh, or set it back.",
         )
         for key in {**here, **{str(one): None for one in found}}
-        if not _equal(found.get(key), here.get(key))
+        if not same(found.get(key), here.get(key))
     ]
     if problems:
         raise TierformError(problems)
-
-
-def _equal(one: object, other: object) -> bool:
-    """Whether two plain values are the same; a tensor or another thing of a forged file never is."""
-    try:
-        return type(one) is type(other) and bool(one == other)
-    except (RuntimeError, ValueError, TypeError):
-        return False
 
 
 def random_state() -> dict[str, Any]:
