@@ -106,6 +106,29 @@ def test_does_the_schema_of_jobs_and_mappings_fit_what_is_written(tmp_path: Path
     assert not fits({**job, "task": {**tuned, "method": {"kind": "lora", "rnak": 8}}}, rule, rule)
 
 
+def test_which_keys_must_a_job_have() -> None:
+    """A task's kind, and what has no default: groups of a step, the draft of decoding with drafts; nothing else."""
+    found: dict[str, list[str]] = {}
+
+    def walk(rule: object, at: str) -> None:
+        if isinstance(rule, dict):
+            if "required" in rule and isinstance(rule["required"], list):
+                found[at] = rule["required"]
+            for key, item in rule.items():
+                walk(item, f"{at}/{key}")
+        elif isinstance(rule, list):
+            for index, item in enumerate(rule):
+                walk(item, f"{at}/{index}")
+
+    walk(schema_of("job"), "")
+    assert found.pop("") == ["model", "chip", "task"]
+    own = {at: keys for at, keys in found.items() if keys != ["kind"]}
+    assert sorted(own.values()) == [["draft"], ["kind", "groups"]]
+    kinds = [at for at, keys in found.items() if keys == ["kind"]]
+    assert sum(at.count("/") == 4 for at in kinds) == 4  # /properties/task/oneOf/N of the other four tasks
+    assert all("/method/anyOf/" in at for at in kinds if at.count("/") > 4)
+
+
 def test_does_every_start_run_as_it_is(tmp_path: Path) -> None:
     run(init, "chip", str(tmp_path / "mine.yaml"))
     chip = load_chip(tmp_path / "mine.yaml")

@@ -154,26 +154,20 @@ def run_job(job: CompressionJob, progress: Progress | None = None) -> Compressio
     """Compress, measure and write; TierformError before anything long begins where a mistake can be seen."""
     job.check()
     from tierform.compression import compress as work
-    from tierform.compression.checkpoints.folder import load_language_model, load_network, load_tokenizer, model_folder
+    from tierform.compression.checkpoints.folder import load_language_model, load_network, model_folder
     from tierform.compression.quality import measure
     from tierform.compression.sites import anatomy
-    from tierform.compression.text import windows_of
 
     say = progress or (lambda _what, _done, _total: None)
     source = model_folder(job.model)
     check_output(job, source)
-    tokenizer = load_tokenizer(job.model)
-    windows = windows_of(job.text, tokenizer, job.windows, job.length)
-    tested = None
-    if job.test is not None:
-        tested = windows_of(job.test, tokenizer, job.test_windows, job.length, key="--test")
-    work.check_memory(needed_for(source, job, tested is not None), work.available_B())
+    windows, tested = read_texts(job, source)
     model, _ = load_language_model(job.model)
     if getattr(model.config, "max_position_embeddings", job.length) < job.length:
         fail("the model has fewer positions", key="--length", value=job.length)
     parts = anatomy(model)
     before_B = 2 * sum(parameter.numel() for parameter in model.parameters())
-    skipped = _skips(job, model, windows, say)
+    skipped = skips_of(job, model, windows, say)
     if job.method in METHODS:
         recipe = work.Recipe(
             job.method, WeightFormat.parse(job.format), Density.parse(job.density), tuple(job.exact), job.seed
@@ -235,7 +229,23 @@ def needed_for(source: Path, job: CompressionJob, measured: bool) -> int:
     return needed_B(parameters, widest, job.windows, job.length, hidden, copies)
 
 
-def _skips(job: CompressionJob, model: Any, windows: Any, say: Progress) -> tuple[str, ...]:
+def read_texts(job: CompressionJob, source: Path) -> tuple[Any, Any]:
+    """Windows of the text and of the test text (None without one); TierformError where the job will not fit."""
+    from tierform.compression import compress as work
+    from tierform.compression.checkpoints.folder import load_tokenizer
+    from tierform.compression.text import windows_of
+
+    tokenizer = load_tokenizer(job.model)
+    windows = windows_of(job.text, tokenizer, job.windows, job.length)
+    tested = None
+    if job.test is not None:
+        tested = windows_of(job.test, tokenizer, job.test_windows, job.length, key="--test")
+    work.check_memory(needed_for(source, job, tested is not None), work.available_B())
+    return windows, tested
+
+
+def skips_of(job: CompressionJob, model: Any, windows: Any, say: Progress) -> tuple[str, ...]:
+    """The sublayers that the job leaves out, found on a few windows."""
     from tierform.compression.skipping import choose_skips
 
     if not job.skip:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tierform.compression.formats import FLOAT, WeightFormat
-from tierform.compression.jobs import CompressionJob, QualityLine, check_output, needed_for
+from tierform.compression.jobs import CompressionJob, QualityLine, check_output, read_texts, skips_of
 from tierform.compression.plan import MatrixPlan, Plan
 from tierform.compression.target import CANDIDATES, DecodeStep, Prediction, Target, expected_loss, plan_of, within
 from tierform.errors import Problem, TierformError, nearest
@@ -128,24 +128,18 @@ def run_target(asked: TargetJob, progress: Progress | None = None) -> TargetRepo
     """Choose, compress, measure and write; TierformError before anything long begins where a mistake can be seen."""
     asked.check()
     from tierform.compression import compress as work
-    from tierform.compression.checkpoints.folder import load_language_model, load_tokenizer, model_folder, plain_folder
+    from tierform.compression.checkpoints.folder import load_language_model, model_folder, plain_folder
     from tierform.compression.sensitivity import rises
-    from tierform.compression.text import windows_of
 
     job, say = asked.job, progress or (lambda _what, _done, _total: None)
     source = plain_folder(model_folder(job.model))
     check_output(job, source)
     step = DecodeStep.of(source, asked.chip, asked.runtime, asked.batch, asked.context)
-    tokenizer = load_tokenizer(job.model)
-    windows = windows_of(job.text, tokenizer, job.windows, job.length)
-    tested = None
-    if job.test is not None:
-        tested = windows_of(job.test, tokenizer, job.test_windows, job.length, key="--test")
-    work.check_memory(needed_for(source, job, tested is not None), work.available_B())
+    windows, tested = read_texts(job, source)
     model, _ = load_language_model(source)
     formats = [WeightFormat.parse(text) for text in dict.fromkeys(asked.formats)]
     beside = [WeightFormat.parse(text) for text in asked.against.split("/")] if asked.against else []
-    skipped = _skips(job, model, windows, say)
+    skipped = skips_of(job, model, windows, say)
     whole, kinds = _as_it_is(model, skipped)
     losses = rises(model, windows, list(dict.fromkeys([*formats, FLOAT, *beside])), progress=say)
     losses = {name: losses[name] for name in whole.matrices}
@@ -182,15 +176,6 @@ def run_target(asked: TargetJob, progress: Progress | None = None) -> TargetRepo
         journal.finish()
         del smaller
     return TargetReport(asked, (replace(models[0], line=reference), *made), folder)
-
-
-def _skips(job: CompressionJob, model: Any, windows: Any, say: Progress) -> tuple[str, ...]:
-    from tierform.compression.skipping import choose_skips
-
-    if not job.skip:
-        return ()
-    few = windows[: min(4, len(windows))]
-    return choose_skips(model, few, job.skip, by=job.skip_by, say=lambda text: say(text, 0, 0))
 
 
 def _as_it_is(model: Any, skipped: tuple[str, ...]) -> tuple[Plan, dict[str, str]]:

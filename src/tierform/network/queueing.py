@@ -43,7 +43,7 @@ from tierform.network.topology import FloatArray, IntArray
 if TYPE_CHECKING:
     from tierform.network.analytic import AnalyticNetwork
 
-# Fitted (least squares of relative errors) on 195 latencies below 1.4 times that at low load of 86 settings, 4 virtual
+# Fitted (least squares of relative errors) on 195 latencies below 1.4 times that at low load of some 85 settings, 4 virtual
 # channels of 8 flits: the switch's loss g, the load m at which one input's channel has no end of waiting, and what
 # inputs' loads take from a channel, c.
 SWITCH_CONFLICT = 0.421

@@ -17,6 +17,7 @@ from math import exp, fsum
 from typing import TYPE_CHECKING
 
 from tierform.errors import Problem, TierformError
+from tierform.workload.shares import share_problems
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
@@ -35,11 +36,7 @@ class ExpertStore:
     ahead: float = 0.0
 
     def __post_init__(self) -> None:
-        problems = [
-            Problem("a share from 0 to 1 is needed", key=key, value=getattr(self, key))
-            for key in ("cached", "ahead")
-            if not 0 <= getattr(self, key) <= 1
-        ]
+        problems = share_problems(self, "cached", "ahead")
         if not problems and self.ahead and self.cached == 1:
             what, fix = "nothing is fetched where all experts are near", "Say with cached how many of them are near."
             problems.append(Problem(what, key="ahead", value=self.ahead, fix=fix))

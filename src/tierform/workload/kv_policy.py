@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tierform.errors import Problem, TierformError
+from tierform.workload.shares import share_problems
 
 SCORE_OPERATIONS = 2.0  # add the probability, compare for the least
 
@@ -51,11 +52,7 @@ class KVPolicy:
         if not problems and self.budget and self.window and self.budget < self.window + self.sinks + self.heavy:
             what = "the budget is smaller than window, sinks and heavy hitters together"
             problems.append(Problem(what, key="budget", value=self.budget))
-        problems += [
-            Problem("a share from 0 to 1 is needed", key=key, value=getattr(self, key))
-            for key in ("offload", "whole")
-            if not 0 <= getattr(self, key) <= 1
-        ]
+        problems += share_problems(self, "offload", "whole")
         if not problems and self.whole and not self.window:
             what, fix = "heads that keep every token stand beside others with a window", "Give window, at least 1."
             problems.append(Problem(what, key="window", value=self.window, fix=fix))
