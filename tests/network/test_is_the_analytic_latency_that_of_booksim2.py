@@ -62,10 +62,10 @@ def test_does_what_goes_around_arrive(topology):
 
 
 def test_is_one_choice_of_ugal_that_counted_by_hand():
-    """Three routers on a line, router 0's traffic for 1 goes by way of 2 where 1 * n > 2 * m + 2 flits are behind ports.
+    """Three routers on a line: router 0 sends to 1, and by way of 2 where n > 2 m + 2 flits are behind the ports.
 
-    A flit counts for the router's 4 cycles, its credit's one, and the link's twice: at load rho a port holds Poisson's
-    number of so many times rho.  What goes around loads the port to 2, so the share is the one that gives itself.
+    A flit counts for the 4 cycles of a router, one of its credit, and twice those of the link: a port holds Poisson's
+    number of so many times its load.  What goes around loads the port to 2, so the share is the one that gives itself.
     """
     topology = flattened_butterfly(3, 1, 1)
     routing, router = choose_routing(topology, "ugal"), RouterParameters()

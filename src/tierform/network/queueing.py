@@ -43,9 +43,9 @@ from tierform.network.topology import FloatArray, IntArray
 if TYPE_CHECKING:
     from tierform.network.analytic import AnalyticNetwork
 
-# Fitted (least squares of relative errors) on 195 latencies below 1.4 times that at low load of some 85 settings, 4 virtual
-# channels of 8 flits: the switch's loss g, the load m at which one input's channel has no end of waiting, and what
-# inputs' loads take from a channel, c.
+# Fitted (least squares of relative errors) on 195 latencies below 1.4 times that at low load of some 85 settings, with
+# 4 virtual channels of 8 flits: the switch's loss g, the load m at which one input's channel has no end of waiting, and
+# what inputs' loads take from a channel, c.
 SWITCH_CONFLICT = 0.421
 ALONE_POLE = 1.446
 INPUT_LOSS = 1.15
