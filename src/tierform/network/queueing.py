@@ -69,7 +69,7 @@ class LatencyEstimate:
 
 
 @dataclass(frozen=True, eq=False)
-class Channels:
+class Carried:
     """What the channels of a network carry per unit of rate: links, and the ports to nodes.
 
     `share` is the sum of squares of the shares of a channel's inputs, `inputs` the load of the inputs weighted by their
@@ -134,7 +134,7 @@ def ring_share(network: AnalyticNetwork) -> float:
     return RING_SHARE if grid is not None and any(grid.wraps) else 1.0
 
 
-def channels(network: AnalyticNetwork, matrix: FloatArray, rate: float) -> Channels:
+def channels(network: AnalyticNetwork, matrix: FloatArray, rate: float) -> Carried:
     """What links and ports carry of a (nodes, nodes) matrix, per unit of rate; UGAL's detours are those at `rate`."""
     topology, routing = network.topology, network.routing
     nodes = topology.nodes
@@ -186,7 +186,15 @@ def channels(network: AnalyticNetwork, matrix: FloatArray, rate: float) -> Chann
     )
     at_home = np.diagonal(matrix) if network.one_node_each else _at_home(matrix, entry, exits)
     node_share, node_inputs = _ports(at_home, sent, entry, *arriving)
-    return Channels(sent, received, carried, share, inputs, node_share[exits], node_inputs[exits])
+    return Carried(
+        sent=sent,
+        received=received,
+        carried=carried,
+        share=share,
+        inputs=inputs,
+        node_share=node_share[exits],
+        node_inputs=node_inputs[exits],
+    )
 
 
 def _to_routers(matrix: FloatArray, exits: IntArray, routers: int) -> FloatArray:
