@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -89,6 +91,16 @@ def test_is_nonsense_in_a_result_found() -> None:
 
 def test_is_every_target_in_a_group() -> None:
     assert set().union(*GROUPS.values()) == set(TARGETS)
+
+
+def test_is_a_worker_that_died_after_its_first_word_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ({"target": "units", "inputs": 9, "done": True}, {"target": "yaml", "inputs": 5, "done": False})
+    text = "\n".join(json.dumps({**word, "accepted": 0, "refused": 0, "faults": []}) for word in words)
+    ended = subprocess.CompletedProcess([], -24, stdout=text, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    reports = run(["units", "yaml", "json"], runs=1, seconds=1, seed=0, out=tmp_path)
+    assert [(one["inputs"], len(one["faults"])) for one in reports] == [(9, 0), (5, 1)]
+    assert "ended with -24" in reports[1]["faults"][0]
 
 
 def test_is_an_unknown_target_told_with_the_nearest(
