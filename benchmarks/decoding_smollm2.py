@@ -219,11 +219,13 @@ def policies(model: Any, windows: torch.Tensor, out: dict[str, Any], learn: torc
         print(name, out[f"perplexity {name}"], "median ratio", float(np.median(ratios)), ratios.round(3), flush=True)
 
 
-def skips(model: Any, learn: torch.Tensor, test: torch.Tensor, out: dict[str, Any], by: str) -> None:
-    """Perplexity without five and ten attention sublayers: chosen by calibration, and the last ones."""
+def skips(model: Any, learn: torch.Tensor, test: torch.Tensor, out: dict[str, Any], by: str, counts: list[int]) -> None:
+    """Perplexity without some attention sublayers: chosen by calibration, and the last ones."""
     layers = len(anatomy(model).layers)
-    for count in (5, 10):
-        chosen = choose_skips(model, learn, count, by=by, kinds=("attention",))
+    for count in counts:
+        torch.set_float32_matmul_precision("medium")  # bf16 factors to choose by, where the processor can
+        chosen = choose_skips(model, learn, count, by=by, kinds=("attention",), say=print)
+        torch.set_float32_matmul_precision("highest")
         numbers = sorted(int(name.split(".")[-2]) for name in chosen)
         cases = {"chosen": numbers, "last": list(range(layers - count, layers))}
         found = {}
@@ -246,7 +248,8 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--counts", default="1,2,3,4,5,6")
     parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss", "exchange"])
-    parser.add_argument("--learn", type=Path, help="policies: another text, on which heads are chosen.")
+    parser.add_argument("--skip", default="5,10", help="skips: attention sublayers that are left out.")
+    parser.add_argument("--learn", type=Path, help="policies, skips: another text, on which is chosen.")
     parser.add_argument("--half", action="store_true", help="policies: of half the cache alone.")
     parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
     parser.add_argument("--json", type=Path)
@@ -263,7 +266,11 @@ def main() -> None:
         policies(model, windows[: given.windows], out, learn, given.half)
     if "skips" in parts:
         half = windows[:, : given.length // 2]
-        skips(model, half[given.windows :], half[: given.windows], out, given.skip_by)
+        learn = half[given.windows :]
+        if given.learn:
+            learn = windows_of(given.learn, tokenizer, given.windows, given.length // 2)
+        counts = [int(one) for one in given.skip.split(",")]
+        skips(model, learn, half[: given.windows], out, given.skip_by, counts)
     if "exact" in parts:
         exact(model, prompts_of(given.text, tokenizer, given.prompts), out, drafts, given.new)
     if "sampling" in parts:
