@@ -67,7 +67,9 @@ def emulated(
     trained = 1 if held else 0  # a column of zeros: what adapters would learn
     if held:
         if (key := f"{channels}, {single}, {rank}") not in known:
+            torch.set_float32_matmul_precision("medium")  # a search: bf16 factors, where the processor can
             known[key] = take_peaks(found, held)
+            torch.set_float32_matmul_precision("highest")
         found = attach_lora(found, rank=trained, targets=("all",), peaks=known[key])
     beside = sum(one["digital_products"] + (held + trained) * (one["outputs"] + one["inputs"]) for one in rows)
     return found, beside / sum(one["outputs"] * one["inputs"] for one in rows)
