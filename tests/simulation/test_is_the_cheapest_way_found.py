@@ -10,7 +10,9 @@ import tierform
 from tierform.errors import TierformError
 from tierform.simulation.fit import NEEDLESS, NO_FASTER, NO_GAIN, NO_LINK, NO_ROOM
 from tierform.simulation.fit_answer import FitAnswer, Objective
+from tierform.simulation.fit_floor import expanded, link_s
 from tierform.simulation.fit_ways import FitWay, micro_batches_of, offloads_of, recomputations_of, splits_of
+from tierform.simulation.offload import load_host
 from tierform.workload.parallel import Parallelism
 
 P = 1_235_814_400  # numbers of Llama 3.2 1B: 128,256 x 2,048 words, 16 layers of 60,821,504, and 2,048 at the end
@@ -143,3 +145,21 @@ def test_are_all_mistakes_told_at_once() -> None:
     with pytest.raises(TierformError, match="joins them"):
         alone = tierform.load_chip("h100").vary({"cluster": None})
         tierform.fit("gpt2", tierform.Inference(), alone, gpus=2)
+
+
+@pytest.mark.parametrize("split", [Parallelism(pipeline=2), Parallelism(data=2, zero=3), Parallelism(tensor=2)])
+def test_is_no_way_faster_than_its_bytes_on_the_link(split: Parallelism) -> None:
+    """A floor is under every way; weights that leave come again for every pass of every micro-batch."""
+    task = tierform.FineTuning(tierform.Full(), batch=8, sequence=256)
+    asked = tierform.Job("gpt2", task, "h100", thermal="none").loaded()
+    host = load_host(task.host)
+    for number in micro_batches_of(task, split):
+        for kind in ("none", "full"):
+            for away in [one for one in offloads_of(task) if len(one) < 3]:
+                way = FitWay("full", task, split, number).changed(kind, away)
+                least_s = link_s(expanded(way.changed(kind, ()).job(asked)), away, host, 85_500_000_000)
+                result = way.job(asked).simulate()
+                assert sum(least_s) <= result.latency_s * (1 + 1e-9), way
+                if away == ("weights",) and split.pipeline == 2:
+                    # Of 163 million weights (words twice) a half, in 2 B, over 50 GB/s, forward and backward; looked-up words less.
+                    assert least_s[0] == pytest.approx(number * 2 * 163e6 / 50e9, rel=0.35)
