@@ -161,5 +161,29 @@ def test_is_no_way_faster_than_its_bytes_on_the_link(split: Parallelism) -> None
                 result = way.job(asked).simulate()
                 assert sum(least_s) <= result.latency_s * (1 + 1e-9), way
                 if away == ("weights",) and split.pipeline == 2:
-                    # Of 163 million weights (words twice) a half, in 2 B, over 50 GB/s, forward and backward; looked-up words less.
+                    # Half of 163 million weights (words twice), 2 B each, over 50 GB/s, in both passes.
                     assert least_s[0] == pytest.approx(number * 2 * 163e6 / 50e9, rel=0.35)
+
+
+def test_do_chips_share_a_sequence_where_copies_cannot_share_the_batch() -> None:
+    task = tierform.FineTuning(tierform.Full(), batch=1, sequence=512)
+    model = tierform.load_model("gpt2")
+    asked = tierform.Job(model, task, "h100", thermal="none").loaded()
+    splits = list(splits_of(model, task, 2))
+    assert {split.context for split in splits} == {1, 2} and len(splits) == len(set(splits))
+    assert {s.zero for s in splits if s.context == 2} == {0, 1, 2, 3}
+    costs = {}
+    for split in splits:
+        for number in micro_batches_of(task, split):
+            way = FitWay("full", task, split, number)
+            try:
+                costs[way.job(asked).simulate().latency_s] = split
+            except TierformError as error:
+                assert "does not divide" in str(error) and split.data == 2
+    found = tierform.fit(model, task, "h100", gpus=2, methods=[tierform.Full()], recomputations=["none"], offloads=[()])
+    assert found.best is not None and found.best.latency_s == min(costs) and added_up(found)
+    assert any(one.way.parallelism.context == 2 for one in found.timed)
+    # Two sequences have two copies; a single token's step and an odd length have nothing to share.
+    for other in (replace(task, batch=2), replace(task, sequence=511)):
+        assert {split.context for split in splits_of(model, other, 2)} == {1}
+    assert {split.context for split in splits_of(model, tierform.Inference(batch=1, sequence=512, decode=4), 2)} == {1}
