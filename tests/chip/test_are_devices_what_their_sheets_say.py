@@ -46,6 +46,23 @@ def test_has_a_systolic_chip_its_published_rates(name: str) -> None:
     assert any("no measured kernel" in note for note in chip.notes)
 
 
+# Measured power of a chip in watts, least and most (Google Cloud documentation).
+POWER = {"tpu-v3": (123, 262), "tpu-v4": (90, 192)}
+
+
+@pytest.mark.parametrize("name", POWER)
+def test_draws_a_chip_what_was_measured(name: str) -> None:
+    """It waits at the least power, and under load stays below the most; the mean of real loads is 220 and 170 W."""
+    least, most = POWER[name]
+    chip = load_chip(name)
+    waiting = MemoryBehind(chip).background_J(1.0, 0.0) + sum(
+        float(part.leakage_W(300.0)) for part in chip.components.values()
+    )
+    assert waiting == pytest.approx(least, rel=0.005)
+    busy = simulate("bert-large", Inference(batch=64, sequence=512), chip, thermal="none")
+    assert 1.2 * least < busy.average_power_W < most
+
+
 @pytest.mark.parametrize("name", BOARDS)
 def test_has_a_board_its_published_rates(name: str) -> None:
     tflops, bandwidth, capacity = BOARDS[name]

@@ -12,6 +12,7 @@ import pytest
 from tierform import TierformError
 from tierform.validation import models
 from tierform.validation.ledger import EngineLedger
+from tierform.workload.split_text import read_parallel
 
 TABLE = Path(models.__file__).parent / "tables" / "models.csv"
 
@@ -104,3 +105,20 @@ def test_every_row_is_of_the_library_has_a_source_and_a_group() -> None:
     assert {
         name for name, group in groups.items() if group.bar is not None and not group.judged and not group.reason
     } == set()
+
+
+def test_a_published_run_is_split_as_its_source_says_where_a_table_cannot_say_it(tmp_path: Path) -> None:
+    """Sequence parallelism: 34 s b h / 8 of 48 layers are 10.27 GB; without it 13 s b h are 31.4 GB."""
+    row = of("memory-train", "22b activations selective")[0]
+    silent = {key: value for key, value in row.items() if key != "parallel"}
+    said, without = run(tmp_path, [silent]), run(tmp_path, [{**row, "parallel": ""}])
+    assert "1 rows are split as their source says" in " ".join(said.remarks)
+    assert said.points[0].ours == pytest.approx(10.27e9, rel=0.13)
+    assert without.points[0].ours == pytest.approx(31.4e9, rel=0.06)
+    other = run(tmp_path, [{**silent, "measured": "2e10"}])  # not a figure of that source
+    assert other.points[0].ours == without.points[0].ours
+
+
+def test_every_completed_split_can_be_read() -> None:
+    for row in models._table(TABLE.with_name("models_splits.csv")):
+        assert read_parallel(f"tensor={row['tensor']},pipeline={row['pipeline']},{row['parallel']}").tensor == 8

@@ -10,7 +10,9 @@ import tierform
 from tierform.errors import TierformError
 from tierform.simulation.fit import NEEDLESS, NO_FASTER, NO_GAIN, NO_LINK, NO_ROOM
 from tierform.simulation.fit_answer import FitAnswer, Objective
+from tierform.simulation.fit_floor import expanded, link_s
 from tierform.simulation.fit_ways import FitWay, micro_batches_of, offloads_of, recomputations_of, splits_of
+from tierform.simulation.offload import load_host
 from tierform.workload.parallel import Parallelism
 
 P = 1_235_814_400  # numbers of Llama 3.2 1B: 128,256 x 2,048 words, 16 layers of 60,821,504, and 2,048 at the end
@@ -143,3 +145,45 @@ def test_are_all_mistakes_told_at_once() -> None:
     with pytest.raises(TierformError, match="joins them"):
         alone = tierform.load_chip("h100").vary({"cluster": None})
         tierform.fit("gpt2", tierform.Inference(), alone, gpus=2)
+
+
+@pytest.mark.parametrize("split", [Parallelism(pipeline=2), Parallelism(data=2, zero=3), Parallelism(tensor=2)])
+def test_is_no_way_faster_than_its_bytes_on_the_link(split: Parallelism) -> None:
+    """A floor is under every way; weights that leave come again for every pass of every micro-batch."""
+    task = tierform.FineTuning(tierform.Full(), batch=8, sequence=256)
+    asked = tierform.Job("gpt2", task, "h100", thermal="none").loaded()
+    host = load_host(task.host)
+    for number in micro_batches_of(task, split):
+        for kind in ("none", "full"):
+            for away in [one for one in offloads_of(task) if len(one) < 3]:
+                way = FitWay("full", task, split, number).changed(kind, away)
+                least_s = link_s(expanded(way.changed(kind, ()).job(asked)), away, host, 85_500_000_000)
+                result = way.job(asked).simulate()
+                assert sum(least_s) <= result.latency_s * (1 + 1e-9), way
+                if away == ("weights",) and split.pipeline == 2:
+                    # Half of 163 million weights (words twice), 2 B each, over 50 GB/s, in both passes.
+                    assert least_s[0] == pytest.approx(number * 2 * 163e6 / 50e9, rel=0.35)
+
+
+def test_do_chips_share_a_sequence_where_copies_cannot_share_the_batch() -> None:
+    task = tierform.FineTuning(tierform.Full(), batch=1, sequence=512)
+    model = tierform.load_model("gpt2")
+    asked = tierform.Job(model, task, "h100", thermal="none").loaded()
+    splits = list(splits_of(model, task, 2))
+    assert {split.context for split in splits} == {1, 2} and len(splits) == len(set(splits))
+    assert {s.zero for s in splits if s.context == 2} == {0, 1, 2, 3}
+    costs = {}
+    for split in splits:
+        for number in micro_batches_of(task, split):
+            way = FitWay("full", task, split, number)
+            try:
+                costs[way.job(asked).simulate().latency_s] = split
+            except TierformError as error:
+                assert "does not divide" in str(error) and split.data == 2
+    found = tierform.fit(model, task, "h100", gpus=2, methods=[tierform.Full()], recomputations=["none"], offloads=[()])
+    assert found.best is not None and found.best.latency_s == min(costs) and added_up(found)
+    assert any(one.way.parallelism.context == 2 for one in found.timed)
+    # Two sequences have two copies; a single token's step and an odd length have nothing to share.
+    for other in (replace(task, batch=2), replace(task, sequence=511)):
+        assert {split.context for split in splits_of(model, other, 2)} == {1}
+    assert {split.context for split in splits_of(model, tierform.Inference(batch=1, sequence=512, decode=4), 2)} == {1}

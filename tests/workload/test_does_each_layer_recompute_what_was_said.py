@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tierform import FineTuning, LoRA, Parallelism, TierformError, Training
-from tierform.workload import MicroBatches, expand, load_model
+from tierform.workload import MicroBatches, expand, load_model, model_from_config
 from tierform.workload.recomputation import recomputation_of
 
 MODEL = load_model("llama-3.2-1b")  # 16 layers
@@ -76,3 +76,42 @@ def test_gradients_of_two_blocks_are_whole_at_once() -> None:
 def test_parts_of_a_gradient_cannot_be_used_at_once(task: Training, split: Parallelism, parts: int) -> None:
     with pytest.raises(TierformError, match="whole batch at once"):
         expand(MODEL, task, MicroBatches(training=parts), parallelism=split)
+
+
+def backward_of(recomputation: str, *, sequence: bool) -> dict[str, tuple[int, tuple[str, ...]]]:
+    """(place, what is waited for) of each operator of a layer's backward pass; attention in products."""
+    config = {"model_type": "gpt2", "n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 128, "n_positions": 64}
+    workload = expand(
+        model_from_config(config, "gpt"),
+        Training(batch=2, sequence=64, recomputation=recomputation),
+        parallelism=Parallelism(tensor=2, sequence=sequence),
+        attention="eager",
+    )
+    stage = next(stage for stage in workload.stages if stage.name == "backward")
+    layer = next(block for block in stage.waves[0].blocks if block.name == "layer")
+    return {operator.name: (place, operator.after) for place, operator in enumerate(layer.operators)}
+
+
+@pytest.mark.parametrize("sequence", [False, True])
+def test_attention_is_recomputed_when_its_gradient_has_come(sequence: bool) -> None:
+    found = backward_of("selective", sequence=sequence)
+    first, needs = found["attention.scores.recompute"], found["attention.context.grad_right"]
+    assert found["attention.o.grad_input"][0] < first[0] < needs[0]
+    assert first[1] == ("attention.o.grad_input",) and set(first[1]) <= set(needs[1])
+
+
+@pytest.mark.parametrize("recomputation", ["none", "selective"])
+def test_an_input_is_gathered_again_beside_its_gradient(recomputation: str) -> None:
+    found = backward_of(recomputation, sequence=True)
+    for gathered, beside, reader in (
+        ("ffn.all_gather.recompute", "ffn.up.grad_input", "ffn.up.grad_weight"),
+        ("attention.all_gather.recompute", "attention.v.grad_input", "attention.v.grad_weight"),
+    ):
+        assert found[gathered][0] == found[beside][0] - 1 == found[reader][0] - 2
+        assert found[gathered][1] == found[beside][1] and gathered in found[reader][1]
+
+
+def test_a_whole_layer_is_recomputed_from_its_start() -> None:
+    found = backward_of("full", sequence=True)
+    again = [name for name in found if name.endswith(".recompute")]
+    assert [found[name][0] for name in again] == list(range(len(again))) and found[again[0]][1] == ()

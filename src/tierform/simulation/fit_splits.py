@@ -59,7 +59,8 @@ def fits_on(
 def _plain(model: Model, task: Task, chips: int, zeros: Sequence[int]) -> Iterator[Parallelism]:
     """Splits by data, tensor and pipeline alone, with states on every chip or spread."""
     for split in splits_of(model, task, chips):
-        if not split.sequence and not split.overlap and split.expert == 1 and (split.zero in zeros or split.data == 1):
+        plain = not split.sequence and not split.overlap and split.expert == split.context == 1
+        if plain and (split.zero in zeros or split.data == 1):
             yield split
 
 

@@ -1,7 +1,8 @@
 """The ways to do a task on several chips: method, split of the work, micro-batches, recomputation and offload.
 
-Every combination is listed, none is left out here.  Interleaved pipelines, an even batch in several accumulated parts
-and fewer chips than there are cannot be said: all chips work, one optimizer step is one pass over the batch.
+Every combination is listed, but for chips that share a sequence where copies can share the batch.  Interleaved
+pipelines, an even batch in several accumulated parts and fewer chips than there are cannot be said: all chips work, one
+optimizer step is one pass over the batch.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from tierform.simulation.choose import CANDIDATES
 from tierform.simulation.job import Job
 from tierform.simulation.ways import FORMATS
 from tierform.workload import Inference, Model, Task
+from tierform.workload.context import context_problems
 from tierform.workload.offloaded import OF_INFERENCE
 from tierform.workload.parallel import Parallelism
 from tierform.workload.precision import PrecisionPlan
@@ -95,25 +97,43 @@ def offloads_of(task: Task) -> tuple[Offload, ...]:
 
 
 def splits_of(model: Model, task: Task, chips: int) -> Iterator[Parallelism]:
-    """Every split over all of the chips: their number as a product, and what may be said beside it."""
+    """Every split over all of the chips: their number as a product, and what may be said beside it.
+
+    Chips share the tokens of a sequence (`context`) where more copies could not share the batch: where they can, a copy
+    has as many tokens and as many pairs of query and key, and sends no keys and values.
+    """
     training = isinstance(task, FineTuning)
     for tensor in _divisors(chips):
         for pipeline in _divisors(chips // tensor):
-            data = chips // tensor // pipeline
-            experts = sorted({1, tensor, data}) if model.experts else [1]
-            for sequence in (False, True)[: 1 + (tensor > 1)]:
-                for zero in range(4 if training and data > 1 else 1):
-                    for overlap in (False, True)[: 1 + (training and data > 1 and pipeline == 1 and zero < 2)]:
-                        for expert in experts:
-                            yield Parallelism(
-                                tensor=tensor,
-                                pipeline=pipeline,
-                                data=data,
-                                sequence=sequence,
-                                zero=zero,
-                                overlap=overlap,
-                                expert=expert,
-                            )
+            for context in _contexts(model, task, chips // tensor // pipeline):
+                copies = chips // tensor // pipeline
+                data = copies // context
+                experts = sorted({1, tensor, data}) if model.experts and context == 1 else [1]
+                for sequence in (False, True)[: 1 + (tensor > 1)]:
+                    for zero in range(4 if training and copies > 1 else 1):
+                        for overlap in (False, True)[: 1 + (training and copies > 1 and pipeline == 1 and zero < 2)]:
+                            for expert in experts:
+                                yield Parallelism(
+                                    tensor=tensor,
+                                    pipeline=pipeline,
+                                    data=data,
+                                    sequence=sequence,
+                                    zero=zero,
+                                    overlap=overlap,
+                                    expert=expert,
+                                    context=context,
+                                )
+
+
+def _contexts(model: Model, task: Task, copies: int) -> Iterator[int]:
+    """How many of so many copies may share a sequence."""
+    yield 1
+    if not task.batch % copies:
+        return
+    for context in _divisors(copies)[1:]:
+        alone = task.batch % (copies // context)  # the batch does not divide among what remains
+        if not alone and not context_problems(model, task, Parallelism(context=context)):
+            yield context
 
 
 def micro_batches_of(task: Task, split: Parallelism) -> tuple[int | None, ...]:

@@ -275,7 +275,7 @@ class MemoryBehind:
             return found
         for operands, is_read in ((operator.inputs, True), (operator.outputs, False)):
             for operand in operands:
-                part = _part(operator, operand)
+                part = part_of(operator, operand)
                 if fetched is not None and part == "weights":
                     fractions = {tier: share * fetched.share for tier, share in self._behind.items()}
                 else:
@@ -324,7 +324,7 @@ def _stays(operand: Operand) -> bool:
     return operand.role is Role.KV_CACHE or _gradient_of_weight(operand)
 
 
-def _part(operator: Operator, operand: Operand) -> str:
+def part_of(operator: Operator, operand: Operand) -> str:
     """The part of the footprint that an operand belongs to; empty for what stays on the chip."""
     if operand.role is Role.WEIGHT:
         return "adapters" if operator.part == "adapter" else "weights"

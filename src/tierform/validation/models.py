@@ -3,8 +3,9 @@
 Built in are published measurements of models and chips of the library (``tables/models.csv``, one figure a row with its
 source); with a folder its ``cases.csv`` in the same columns, whose models and chips may be files of the folder.  Every
 row goes through `tierform.simulate` with the runtime that its group names (``tables/models_groups.csv``) or that its
-own column `runtime` does; a column `parallel` says of a split what tensor, pipeline and data do not.  Rows on which a
-constant was fitted (``tables/models_fitted.csv``) stand apart.
+own column `runtime` does; a column `parallel` says of a split what tensor, pipeline and data do not.  In tables without
+it, published runs are split as their source says (``tables/models_splits.csv``), and a remark tells how many.  Rows on
+which a constant was fitted (``tables/models_fitted.csv``) stand apart.
 
 Single rows are shown for information; what passes or fails is the median of |ours / measured - 1| of a group over all
 of its rows against its bar.  A group whose bar is not reached is shown with it, the remarks say why, and it is held to
@@ -130,7 +131,7 @@ def ledger(folder: Path | None = None) -> EngineLedger:
     if folder is not None and folder.suffix == ".json":
         return device_ledger(folder)
     path = _TABLES / "models.csv" if folder is None else folder / "cases.csv"
-    rows = _rows(path)
+    rows, completed = _completed(_rows(path))
     groups, fitted = _groups(), _fitted()
     known: dict[tuple[str, ...], Result | TierformError] = {}
     points: list[Point] = []
@@ -162,7 +163,9 @@ def ledger(folder: Path | None = None) -> EngineLedger:
         _verdict(groups[name], found, own_rows=folder is None) for name, found in errors.items() if name in groups
     ]
     return EngineLedger(
-        "models", [*points, *verdicts], (*_remarks(groups, errors), *(f"refused: {text}" for text in refused))
+        "models",
+        [*points, *verdicts],
+        (*_remarks(groups, errors), *completed, *(f"refused: {text}" for text in refused)),
     )
 
 
@@ -326,6 +329,22 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if problems:
         raise TierformError(problems)
     return rows
+
+
+def _completed(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows of a table that has no column `parallel` with what their source says of the split, and a remark."""
+    if "parallel" in rows[0]:
+        return rows, []
+    known = {_run_of(row): row["parallel"] for row in _table(_TABLES / "models_splits.csv")}
+    made = [{**row, "parallel": known.get(_run_of(row), "")} for row in rows]
+    number = sum(bool(row["parallel"]) for row in made)
+    said = f"{number} rows are split as their source says (sequence, interleave): the table has no column parallel"
+    return made, [said] if number else []
+
+
+def _run_of(row: dict[str, str]) -> tuple[str, ...]:
+    """By what a published run is known: its source, figure and degrees."""
+    return row["source"], f"{float(row['measured']):.4g}", row["unit"], row["tensor"], row["pipeline"]
 
 
 def _groups() -> dict[str, Group]:

@@ -50,7 +50,7 @@ ATTENTIONS = ("fused", "tiled", "eager")
 # Decode steps are grouped in runs: at most about so many, and none shorter than lengthens the context by so much.
 DECODE_RUNS = 16
 DECODE_GROWTH = 0.04
-REMEMBERED = 256  # workloads
+REMEMBERED = 1024  # workloads
 Memory = tuple[BlockMemory, ...]
 
 

@@ -7,7 +7,8 @@ needs no input gradient), so runs of equal layers become one segment with a coun
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from tierform.workload.autograd import NONE, Habits, kept_besides_B
 from tierform.workload.families import FAMILIES
@@ -154,8 +155,16 @@ def with_rest(saved: dict[int, int], total_B: int) -> tuple[tuple[int, int], ...
 
 
 def lay_out(plan: Plan, p: Pass) -> list[EqualLayers]:
-    """The model's sections as runs of equal layers, forward and backward."""
-    return lay_out_sections(plan, p, FAMILIES.get(plan.model.family).plan(plan.model, p))
+    """The model's sections as runs of equal layers, forward and backward; splits that cut layers alike share them."""
+    split = plan.parallelism
+    copies = split.data if split.expert > 1 else 1  # they matter to experts alone
+    alike = replace(split, data=copies, pipeline=1, interleave=1, zero=0, overlap=False)
+    return list(_laid_out(replace(plan, parallelism=alike), p))
+
+
+@lru_cache(maxsize=512)
+def _laid_out(plan: Plan, p: Pass) -> tuple[EqualLayers, ...]:
+    return tuple(lay_out_sections(plan, p, FAMILIES.get(plan.model.family).plan(plan.model, p)))
 
 
 def lay_out_sections(plan: Plan, p: Pass, sections: tuple[Section, ...]) -> list[EqualLayers]:

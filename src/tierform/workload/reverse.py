@@ -9,6 +9,7 @@ each row of scores, and rebuilds the rest inside (Dao, 2023): no operator is run
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 
@@ -163,6 +164,41 @@ class Reverse:
                 self._step, self._group = step.operator, step.together
                 step.backward(self, gradient)
         self._step, self._group = None, 0
+        self._recompute_when_needed()
+
+    def _recompute_when_needed(self) -> None:
+        """What is recomputed starts when the gradient that needs it has come, not when the pass begins.
+
+        That is when a checkpointed function's own backward pass starts (T. Chen et al., 2016; with full recomputation
+        the layer is the function).  An input that is gathered again for a weight's gradient comes beside the input's
+        gradient, which is computed before that (Korthikanti et al., 2022, section 4.2.2).
+        """
+        for chain in _chains(self.operators):
+            names = {made.name for made in chain}
+            readers = [at for at, made in enumerate(self.operators) if not names.isdisjoint(made.after)]
+            reader = next((at for at in readers if self.operators[at].name not in names), 0)
+            beside = max(0, reader - 1) if len(chain) == 1 and chain[0].collective else reader
+            given = tuple(name for name in self.operators[beside].after if name not in names)
+            if not given or self.operators[beside].origin is Origin.RECOMPUTED:
+                continue
+            items = list(zip(self.operators, self.together, strict=True))
+            before, after = ([i for i in part if i[0].name not in names] for part in (items[:beside], items[beside:]))
+            moved = [
+                (made if made.after else replace(made, after=given), group)
+                for made, group in items
+                if made.name in names
+            ]
+            self.operators, self.together = map(list, zip(*before, *moved, *after, strict=True))
+
+
+def _chains(operators: Sequence[Operator]) -> list[list[Operator]]:
+    """Recomputed operators that hang together."""
+    chains: list[list[Operator]] = []
+    for made in operators:
+        if made.origin is Origin.RECOMPUTED:
+            joined = [chain for chain in chains if any(other.name in made.after for other in chain)]
+            chains = [chain for chain in chains if chain not in joined] + [[*(o for c in joined for o in c), made]]
+    return chains
 
 
 def _operand(item: Value | tuple[Value, Shape]) -> Operand:
