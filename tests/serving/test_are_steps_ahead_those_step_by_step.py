@@ -92,7 +92,7 @@ def test_do_replicas_that_only_go_on_need_few_visits(ahead: bool) -> None:
     engine = Engine(num_gpu_blocks=9, block_size=1024, max_num_seqs=2, max_model_len=2048, async_scheduling=ahead)
     requests = Requests(np.zeros(1, int), np.full(1, 10), np.full(1, 1000))
     made = machine(requests, [Pool(1, engine, ORACLE.packed())])
-    made.run.counters[state.C_PAUSE_AFTER] = -1  # come back before each moment at which something happens
+    made.run.counters[state.C_PAUSE_AFTER] = 0  # come back before the next moment at which something happens
     visits = 0
 
     def seen(_: int) -> None:
