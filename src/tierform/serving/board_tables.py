@@ -330,11 +330,12 @@ class BoardTables:
         if not any(isinstance(made, ExpertProduct) for made in products):
             return _lined(grid, rest, np.arange(1, grid[-1] + 1))
         groups = np.array([len(self.kernels.experts(tokens)) for tokens in range(1, grid[-1] + 1)])
-        lines, seen = {}, set()
-        for number in np.unique(groups):
+        lines: dict[int, Callable[[int], Floats]] = {}
+        seen: set[int] = set()
+        for number in {*groups.tolist()}:
             places, lines[number] = _lined(grid, rest, 1 + np.flatnonzero(groups == number))
             seen |= {*places}
-        return sorted(seen), lambda tokens: lines[groups[tokens - 1]](tokens)
+        return sorted(seen), lambda tokens: lines[int(groups[tokens - 1])](tokens)
 
 
 def _lined(
