@@ -28,6 +28,7 @@ def engine_of(plain: PlainEngine) -> Engine:
         async_scheduling=plain.async_scheduling,
         scheduling_policy="priority" if plain.policy == "priority" else "fcfs",
         speculative_config=_drafts_of(plain),
+        first_step_s=plain.first_ns * 1e-9,
     )
 
 
@@ -54,9 +55,14 @@ def requests_of(plain: list[PlainRequest]) -> Requests:
 
 
 def run_compiled(
-    requests: Requests, engine: Engine, oracle: FormulaOracle = REFERENCE, seed: int = 0, stages: int = 1
+    requests: Requests,
+    engine: Engine,
+    oracle: FormulaOracle = REFERENCE,
+    seed: int = 0,
+    stages: int = 1,
+    record: bool = True,
 ) -> Machine:
-    made = machine(requests, [Pool(1, engine, oracle.packed(), stages=stages)], record=True, seed=seed)
+    made = machine(requests, [Pool(1, engine, oracle.packed(), stages=stages)], record=record, seed=seed)
     made.go()
     return made
 

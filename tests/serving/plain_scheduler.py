@@ -28,6 +28,7 @@ class PlainEngine:
     lookahead: int = 0
     seed: int = 0
     stages: int = 1
+    first_ns: int = 0
 
 
 def accepted_drafts(engine: PlainEngine, request: int, tokens: int, drafts: int) -> int:
@@ -310,7 +311,7 @@ def run_plain(
     """Serve all requests on one replica; gives every step."""
     scheduler, steps, now, coming = PlainScheduler(engine), [], 0, 0
     in_flight: deque[tuple[PlainStep, int]] = deque()
-    stage_free = [0] * engine.stages
+    stage_free, host_free = [0] * engine.stages, 0
     depth = 2 if engine.async_scheduling else engine.stages
     while coming < len(requests) or scheduler.waiting or scheduler.running or in_flight:
         while coming < len(requests) and requests[coming].arrival_ns <= now:
@@ -319,10 +320,15 @@ def run_plain(
         if not scheduler.waiting and not scheduler.running and not in_flight:
             now = requests[coming].arrival_ns
             continue
+        if now < host_free:  # it launches the first step, whose kernels it has to load
+            now = host_free
+            continue
         step = scheduler.schedule(now)
         if step.entries:
             step.start_ns = max(now, stage_free[0])
-            share = max(1, seconds(step) // engine.stages)
+            more = 0 if steps else engine.first_ns
+            host_free = max(host_free, now + more)
+            share = max(1, (seconds(step) + more) // engine.stages)
             end = now
             for stage in range(engine.stages):
                 end = stage_free[stage] = max(end, stage_free[stage]) + share

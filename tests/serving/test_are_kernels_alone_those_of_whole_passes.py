@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tierform.chip.description import load_chip
+from tierform.serving.board_products import ExpertProduct
 from tierform.serving.board_tables import BoardKernels, BoardTables, Group
 from tierform.serving.grid import grid_for
 from tierform.serving.simulated import SimulatedOracle
@@ -68,13 +69,26 @@ def test_are_products_at_any_tokens_those_of_a_pass_of_as_many() -> None:
         assert there[2:].sum() == pytest.approx(simulated[2:].sum(), rel=2e-3)
 
 
-def test_do_products_that_do_not_grow_evenly_stay_with_their_passes() -> None:
-    """Experts share tokens unevenly: only projections of attention and the router, which all tokens use, are alone."""
-    oracle = _oracle("mixtral-8x7b")
-    tables = _tables(oracle)
-    passes = {one: tables.simulated((1, one, 0)) for one in (1, 2, 16, 17, 256)}
-    found = [made.first for made in tables.kernels.growing(passes)]
-    assert len(found) == 3 and {one.count for one in found} == {1}
+@pytest.mark.parametrize(("model", "products"), [("mixtral-8x7b", 5), ("qwen3-30b-a3b", 5), ("deepseek-v2-lite", 12)])
+def test_are_products_of_experts_alone_those_of_their_passes(model: str, products: int) -> None:
+    """Projections of attention and the router grow evenly; gate with up, and down, go by experts and rows of each.
+
+    DeepSeek has a dense layer, too, and experts that all tokens use.
+    """
+    oracle, passes = _oracle(model), list[int]()
+    tables = _tables(oracle, passes)
+    known = {one: tables.simulated((1, one, 0)) for one in (1, 2, 16, 17, 256)}
+    found = tables.kernels.growing(known)
+    assert sum(isinstance(made, ExpertProduct) for made in found) == 2
+    assert len(found) == products
+    passes.clear()
+    tokens, values = tables.tokens(oracle.grid.tokens)
+    assert len(passes) < 100
+    for one in (3, 70, 131, 200, 255):
+        there = np.array([np.interp(one, tokens, column) for column in values.T])
+        simulated = tables.kernels.parts(oracle._result([SequenceGroup(1, one, 0)]))[0]
+        assert there[0] == pytest.approx(simulated[0], rel=2e-3)
+        assert there[2:].sum() == pytest.approx(simulated[2:].sum(), rel=2e-3)
 
 
 def test_does_the_builder_tell_how_far_it_is() -> None:

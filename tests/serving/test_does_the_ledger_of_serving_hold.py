@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from tierform.serving.measured import NO_SKEW, fitted_skew, load_tables
 from tierform.serving.oracle import StepShape
 from tierform.serving.serve import serve
 from tierform.validation import serving
+from tierform.validation.serving_prompts import prompts_of
 from tierform.validation.serving_runs import _Run, _with_blocks
 from tierform.workload import load_model
 
@@ -64,14 +66,52 @@ def test_is_an_empty_folder_refused(tmp_path: Path) -> None:
 
 
 def test_does_a_real_run_come_out_with_measured_tables() -> None:
-    """vLLM 0.19 on an RTX 4090, 300 ShareGPT requests: means within 1.5 %."""
+    """vLLM 0.19 on an RTX 4090, 300 ShareGPT requests: means within 1.5 %, nine of ten within 3, 4 and 2 %.
+
+    With all of the tables' points, of which a selection is built in, it is 2.0, 3.2 and 1.2 %.
+    """
     run = _Run(TABLES, "RTX4090__Llama-3.1-8B")
     model = load_model("llama-3.1-8b")
     oracle = load_tables(TABLES / "rtx4090-tables", model.layers)
     assert oracle.skew == (NO_SKEW, NO_SKEW)  # as its meta.yaml says
     made = serve(model, "rtx-4090", run.requests, engine=_with_blocks(run.engine, run.blocks), oracle=oracle)
-    for key in ("ttft_s", "tpot_s", "e2e_s"):
+    for key, most in (("ttft_s", 0.03), ("tpot_s", 0.04), ("e2e_s", 0.02)):
         assert np.nanmean(made.array(key)) == pytest.approx(run.times[key].mean(), rel=0.015), key
+        assert np.quantile(np.abs(made.array(key) / run.times[key] - 1), 0.9) <= most, key
+
+
+def test_are_the_steps_of_a_real_run_its_own() -> None:
+    """With its prompts, and a first step that holds the host for 0.387 s (request 1 is planned then), nothing is amiss.
+
+    Two events that the run has at one moment are two that ours has in one step, and the other way round: of all first
+    and last tokens of the first 250 requests.
+    """
+    run = _Run(TABLES, "RTX4090__Llama-3.1-8B")
+    model = load_model("llama-3.1-8b")
+    engine = replace(_with_blocks(run.engine, run.blocks), first_step_s=0.387)
+    oracle = load_tables(TABLES / "rtx4090-tables", model.layers)
+    made = serve(model, "rtx-4090", run.requests, engine=engine, oracle=oracle)
+    queued = made.array("arrival_s")
+    theirs = np.concatenate([queued + run.times["ttft_s"], queued + run.times["e2e_s"]]).reshape(2, -1)[:, :250].ravel()
+    ours = np.stack([made.array("first_token_s"), made.array("last_token_s")])[:, :250].ravel()
+    order = np.argsort(theirs, kind="stable")
+    apart = np.diff(theirs[order]) > 0.002
+    assert ((np.diff(ours[order]) > 1e-9) == apart).all()
+
+
+def test_do_columns_say_which_prompts_begin_alike(tmp_path: Path) -> None:
+    """The second prompt begins with 3 of the first one's 5 tokens; no earlier request, or too many, are refused."""
+    rows = [
+        {"request": "7", "prompt_tokens": "5", "same_as": "", "same_tokens": ""},
+        {"request": "8", "prompt_tokens": "4", "same_as": "7", "same_tokens": "3"},
+    ]
+    found = prompts_of(tmp_path, "run", rows, tmp_path / "run.requests.csv")
+    assert found is not None and found.at.tolist() == [0, 5, 9]
+    assert found.ids.tolist()[5:] == [0, 1, 2, 8]
+    for key, value in (("same_as", "8"), ("same_tokens", "5"), ("same_tokens", "some")):
+        wrong = [rows[0], {**rows[1], key: value}]
+        with pytest.raises(TierformError, match=key):
+            prompts_of(tmp_path, "run", wrong, tmp_path / "run.requests.csv")
 
 
 def test_does_the_skew_go_by_the_number_of_decodes(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def cases(draw: st.DrawFn, **fixed: object) -> tuple[PlainEngine, list[PlainRequ
         scheduler_reserve_full_isl=True,
         async_scheduling=draw(st.booleans()),
         policy=draw(st.sampled_from(["fcfs", "fcfs", "priority"])),
+        first_ns=draw(st.sampled_from([0, 0, 7_000_000, 40_000_000])),
     )
     for name, value in fixed.items():
         setattr(engine, name, value)
@@ -80,6 +81,11 @@ def _hold(engine: PlainEngine, requests: list[PlainRequest]) -> None:
         assert made.requests.first[one.number] == one.first_ns
         assert made.requests.last[one.number] == one.last_ns
     assert made.replicas.rows[0, state.FREE] == engine.blocks - 1
+    # What records nothing computes steps ahead.
+    other = run_compiled(requests_of(requests), engine_of(engine), seed=engine.seed, stages=engine.stages, record=False)
+    assert (other.requests.rows == rows).all()
+    for name in ("scheduled", "first", "last"):
+        assert (getattr(other.requests, name) == getattr(made.requests, name)).all(), name
 
 
 @settings(max_examples=120)

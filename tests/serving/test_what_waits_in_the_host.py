@@ -16,11 +16,11 @@ from tierform.serving.controls import Conductor, Failure, Failures, Level, Shedd
 from tierform.serving.engine import Engine
 from tierform.serving.fleet import Fleet
 from tierform.serving.host import adapter_B, host_link
-from tierform.serving.kernel_route import ADAPTER_AWARE
 from tierform.serving.oracle import FormulaOracle
 from tierform.serving.requests import Requests
 from tierform.serving.run import HostLink, Machine, Pool, machine
 from tierform.serving.serve import serve
+from tierform.serving.state import ADAPTER_AWARE
 from tierform.serving.wear import WearRate, wear_rate
 from tierform.simulation.runtime import load_runtime
 from tierform.workload import load_model

@@ -16,13 +16,14 @@ clock, those of them that follow the clock, joules of arithmetic, other joules.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.component import Cost
+from tierform.serving.board_products import LEARNED, ExpertProduct, GrowingProduct, as_one, grows
 from tierform.serving.grid import Grid
 from tierform.serving.kernel_oracle import BOARD
 from tierform.serving.oracle import line
@@ -34,61 +35,22 @@ from tierform.simulation.job import Job
 from tierform.simulation.power_cap import ARITHMETIC
 from tierform.simulation.result import Result
 from tierform.simulation.run import Run
-from tierform.simulation.software import joined
+from tierform.workload.expert_store import store_of
+from tierform.workload.experts import shares_of_chip
 from tierform.workload.memory import BlockKind
-from tierform.workload.operator import Kind, Operand, Operator
+from tierform.workload.operator import Kind, Operator
 from tierform.workload.precision import bits
+from tierform.workload.spread import Spread
 from tierform.workload.task import resolved_precision
 
 Floats = NDArray[np.float64]
 Group = tuple[int, int, int]  # sequences, new tokens, past
 NUMBERS = 4
-LEARNED, CHECKED = (16, 17), (1, 2, 256)  # tokens of the passes that tell how products grow, and of those that check
+CHECKED = (1, 2, 256)  # tokens of the passes that check how products grow
 SAME = 1e-6  # share by which a product may differ from the simulated one
 ROWS = (16, 64, 65, 128, 129, 256, 257, 512, 1024, 2048, 4096)  # through the head
 AT_ONCE = 64  # groups of a step that is expanded to see their attention
 SHARES = (0.05, 0.5, 0.75)  # of the work, done after the head, what goes by tokens, and decodes
-
-
-@dataclass(frozen=True)
-class GrowingProduct:
-    """A product, or several that run as one, whose sizes grow evenly with the tokens of a step.
-
-    `layer` is its place among the kinds of layers; `weights` are those of its members.
-    """
-
-    first: Operator
-    second: Operator
-    times: float
-    layer: int
-    weights: frozenset[str]
-
-    def at(self, tokens: int) -> Operator:
-        """The product in a step of so many tokens."""
-        beyond, (one, two) = tokens - LEARNED[0], (self.first, self.second)
-
-        def grown(here: Operand, there: Operand) -> Operand:
-            if here.shape == there.shape:
-                return here
-            shape = tuple(a + (b - a) * beyond for a, b in zip(here.shape, there.shape, strict=True))
-            return replace(here, shape=shape)
-
-        return replace(
-            one,
-            m=one.m + (two.m - one.m) * beyond,
-            inputs=tuple(map(grown, one.inputs, two.inputs)),
-            outputs=tuple(map(grown, one.outputs, two.outputs)),
-        )
-
-
-def _one(operators: Sequence[Operator]) -> Operator:
-    return joined(operators) if len(operators) > 1 else operators[0]
-
-
-def _grows(one: Operator, two: Operator) -> bool:
-    """Whether a product has other rows in a larger step, and is the same else."""
-    same = (one.n, one.k, one.batch, one.count) == (two.n, two.k, two.batch, two.count)
-    return same and one.m != two.m and len(one.inputs) == len(two.inputs)
 
 
 @dataclass
@@ -142,43 +104,65 @@ class BoardKernels:
         return self.numbers(item.cost, clock, item.component == self.name)
 
     # -- products -----------------------------------------------------------------------------------------------
-    def growing(self, passes: dict[int, Result]) -> list[GrowingProduct]:
+    def growing(self, passes: dict[int, Result]) -> list[GrowingProduct | ExpertProduct]:
         """The products that are the same at other numbers of tokens but for their rows, as `passes` show."""
-        found: list[GrowingProduct] = []
+        found: list[GrowingProduct | ExpertProduct] = []
         layers = [list(self.executions(passes[tokens])) for tokens in LEARNED]
         for layer, ((_, times, some, _), (_, _, others, _)) in enumerate(zip(*layers, strict=True)):
             here, there = self._products(some), self._products(others)
-            growing = {weight: one for weight, one in here.items() if weight in there and _grows(one, there[weight])}
-            weights, operators = list(growing), list(growing.values())
-            together = self.costing.software.merged(operators)
-            merged = {place for places in together for place in places}
-            for places in (*together, *((place,) for place in range(len(weights)) if place not in merged)):
-                members = [weights[place] for place in places]
-                first, second = (_one([ops[weight] for weight in members]) for ops in (here, there))
+            alike = {weight for weight in here.keys() & there.keys() if len(here[weight]) == len(there[weight]) == 1}
+            growing = {one for one in alike if grows(here[one][0], there[one][0])}
+            for members in self._together({weight: here[weight][0] for weight in here if weight in growing}):
+                first, second = (as_one([ops[weight][0] for weight in members]) for ops in (here, there))
                 found.append(GrowingProduct(first, second, times, layer, frozenset(members)))
+            if self.mixture:
+                for members in self._together(
+                    {weight: some[0] for weight, some in here.items() if weight not in alike}
+                ):
+                    product = as_one([here[weight][0] for weight in members])
+                    found.append(ExpertProduct(product, times, layer, frozenset(members), self.experts))
         return [made for made in found if all(self._holds(made, n, p) for n, p in passes.items())]
 
-    def _products(self, executions: Sequence[Execution]) -> dict[str, Operator]:
-        """The products of a layer with a weight that no other one of it has."""
+    def _together(self, products: dict[str, Operator]) -> list[list[str]]:
+        """Weights of the products that run as one, and of each other one."""
+        weights, together = list(products), self.costing.software.merged(list(products.values()))
+        merged = {place for places in together for place in places}
+        alone = [(place,) for place in range(len(weights)) if place not in merged]
+        return [[weights[place] for place in places] for places in (*together, *alone)]
+
+    def _products(self, executions: Sequence[Execution]) -> dict[str, list[Operator]]:
+        """The products of a layer by their weight, of which experts have several."""
         found: dict[str, list[Operator]] = {}
         for item in executions:
             operator = item.operator
             if operator.kind is Kind.MATMUL and operator.weight and item.component == self.name:
                 found.setdefault(operator.weight, []).append(operator)
-        return {weight: some[0] for weight, some in found.items() if len(some) == 1}
+        return found
 
-    def product(self, made: GrowingProduct, tokens: int) -> Floats:
+    @property
+    def mixture(self) -> bool:
+        """Whether the model has experts."""
+        return bool(self.run.workload.model.experts)
+
+    def experts(self, tokens: int) -> list[tuple[int, int]]:
+        """Groups of experts in a step of so many tokens: how many, and rows of each."""
+        workload = self.run.workload
+        store = store_of(workload.task.experts, workload.model)
+        return shares_of_chip(tokens, workload.model, Spread.of(workload.parallelism), store)
+
+    def product(self, made: GrowingProduct | ExpertProduct, tokens: int) -> Floats:
         """What a product takes in a step of so many tokens."""
-        operator = made.at(tokens)
-        cost = self.costing.software.alone(operator, self.run.chip.components[self.name].cost(operator))
-        return made.times * self.numbers(cost)
+        component, found = self.run.chip.components[self.name], np.zeros(NUMBERS)
+        for operator in made.at(tokens):
+            found += self.numbers(self.costing.software.alone(operator, component.cost(operator)))
+        return made.times * found
 
-    def _holds(self, made: GrowingProduct, tokens: int, result: Result) -> bool:
+    def _holds(self, made: GrowingProduct | ExpertProduct, tokens: int, result: Result) -> bool:
         """Whether the product takes what the pass of so many tokens says."""
         kind, times, executions, clock = list(self.executions(result))[made.layer]
         members = [item for item in executions if item.operator.weight in made.weights]
         products = [item for item in members if item.operator.kind is Kind.MATMUL]
-        if kind is BlockKind.HEAD or len(products) != len(made.weights):
+        if kind is BlockKind.HEAD or {item.operator.weight for item in products} != made.weights:
             return False
         booked = sum((times * self._of(item, clock) for item in products), np.zeros(NUMBERS))
         return bool(np.allclose(self.product(made, tokens), booked, rtol=SAME, atol=0.0))
@@ -330,12 +314,38 @@ class BoardTables:
             places, values = refined_line(grid, rest)
             return places, values[:, NUMBERS:]
         doubled = [1 << power for power in range(grid[-1].bit_length()) if 1 << power < grid[-1]]
-        light_at, light = refined_line([*doubled, grid[-1]], rest, beside=lambda found: found[NUMBERS])
-
-        def lighter(tokens: int) -> Floats:
-            return np.array([np.interp(tokens, light_at, column) for column in light[:, :NUMBERS].T])
-
+        light_at, lighter = self._light([*doubled, grid[-1]], rest, products)
         return refined_line(sorted({*grid, *light_at}), lambda one: product(one) + lighter(one))
 
+    def _light(
+        self,
+        grid: Sequence[int],
+        rest: Callable[[int], Floats],
+        products: Sequence[GrowingProduct | ExpertProduct],
+    ) -> tuple[list[int], Callable[[int], Floats]]:
+        """What goes by tokens beside products: where it was seen, and a line through it.
 
-__all__ = ["BoardKernels", "BoardTables", "GrowingProduct"]
+        Experts are one group or two, which is as many light kernels: each number of groups has a line of its own.
+        """
+        if not any(isinstance(made, ExpertProduct) for made in products):
+            return _lined(grid, rest, np.arange(1, grid[-1] + 1))
+        groups = np.array([len(self.kernels.experts(tokens)) for tokens in range(1, grid[-1] + 1)])
+        lines: dict[int, Callable[[int], Floats]] = {}
+        seen: set[int] = set()
+        for number in {*groups.tolist()}:
+            places, lines[number] = _lined(grid, rest, 1 + np.flatnonzero(groups == number))
+            seen |= {*places}
+        return sorted(seen), lambda tokens: lines[int(groups[tokens - 1])](tokens)
+
+
+def _lined(
+    grid: Sequence[int], rest: Callable[[int], Floats], known: NDArray[np.int64]
+) -> tuple[list[int], Callable[[int], Floats]]:
+    """Where a line through what light kernels take, at `known` numbers of tokens, got its points, and the line."""
+    first = sorted({int(np.abs(known - one).argmin()) for one in grid})
+    found, values = refined_line(first, lambda one: rest(int(known[one])), beside=lambda value: value[NUMBERS])
+    places, columns = known[found], values[:, :NUMBERS].T
+    return places.tolist(), lambda tokens: np.array([np.interp(tokens, places, column) for column in columns])
+
+
+__all__ = ["BoardKernels", "BoardTables"]

@@ -73,7 +73,9 @@ class EngineFile(FileModel):
     )
     gpu_memory_utilization: Share = Field(0.92, description="Share of the memory that the engine may use")
     first_step_s: float = Field(
-        0.0, ge=0, description="Seconds that a replica's first step takes longer: kernels are loaded at their first use"
+        0.0,
+        ge=0,
+        description="Seconds that a replica's first step takes longer, while the host loads kernels and plans nothing",
     )
     enable_lora: bool = Field(False, description="Whether requests may ask for low-rank adapters")
     max_loras: int = Field(1, strict=True, ge=1, le=4096, description="Adapters in memory at a time")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from numba import njit
 
+from tierform.serving.kernel_ahead import catch_up, look_ahead
 from tierform.serving.kernel_blocks import give_back, keep
 from tierform.serving.kernel_drafts import come_back, draft_ns
 from tierform.serving.kernel_heap import set_event
@@ -30,6 +31,7 @@ from tierform.serving.kernel_queue import remove
 from tierform.serving.kernel_route import route
 from tierform.serving.kernel_schedule import plan, settle
 from tierform.serving.state import (
+    AHEAD,
     ASK_ORACLE,
     ASK_ROUTER,
     AWAITED,
@@ -51,6 +53,7 @@ from tierform.serving.state import (
     C_PREEMPTED_LOGGED,
     C_RECORD,
     C_REQUEST,
+    C_ROUTER,
     C_STEPS,
     C_STEPS_LOGGED,
     CELLS,
@@ -78,6 +81,7 @@ from tierform.serving.state import (
     FREE,
     GROW_LOG,
     GROW_PIECES,
+    HOST_FREE,
     HOST_TOKENS,
     IN_FLIGHT,
     LATER,
@@ -89,6 +93,7 @@ from tierform.serving.state import (
     NONE,
     ORACLE,
     OUTPUT,
+    OUTSIDE_ROUTER,
     PAUSE,
     PEAK_BLOCKS,
     PEAK_RUNNING,
@@ -211,8 +216,9 @@ def _book(run, requests, replicas, lists, logs, replica, duration):  # type: ign
     start = max(counters[C_NOW], row[CHIP_FREE])
     if replicas.stretch[replica] != 1.0:
         duration = max(1, int(duration * replicas.stretch[replica] + 0.5))
-    if row[STEPS] == 0:
+    if row[STEPS] == 0:  # while kernels are loaded the host launches them, and plans nothing
         duration += engine[E_FIRST_NS]
+        row[HOST_FREE] = counters[C_NOW] + engine[E_FIRST_NS]
     if row[CROSSING] > 0 or row[LOADING] > 0:  # before the step, on the host's link
         duration += row[CROSSING] * engine[E_HOST_TOKEN_PS] // 1000 + row[LOADING] * engine[E_LORA_NS]
         last = len(logs.cost) - 1
@@ -258,7 +264,11 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
     row, counters = replicas.rows[replica], run.counters
     engine = run.engines[row[POOL]]
     at = run.oracle_at[row[ORACLE]]
+    alone = counters[C_RECORD] == 0 and counters[C_PAUSE_AT] == LATER and counters[C_ROUTER] != OUTSIDE_ROUTER
     while row[IN_FLIGHT] < engine[E_DEPTH]:
+        if row[HOST_FREE] > counters[C_NOW]:
+            set_event(replicas.rows, lists.heap, lists.place, replica, row[HOST_FREE])
+            break
         reason = _room(run, replicas, lists, logs, replica)
         if reason != DONE:
             return reason
@@ -276,6 +286,8 @@ def _fill(run, requests, replicas, blocks, lists, logs, replica):  # type: ignor
         if engine[E_DRAFTS] > 0 and engine[E_DRAFT_ORACLE] >= 0:
             duration += draft_ns(run, requests, replicas, logs, replica, engine, slot)
         _book(run, requests, replicas, lists, logs, replica, duration)
+        if alone and row[IN_FLIGHT] == engine[E_DEPTH]:
+            look_ahead(run, requests, replicas, lists, logs, replica)
     return DONE
 
 
@@ -308,7 +320,7 @@ def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ign
                         requests.arrival[request] = counters[C_NOW]
                     come_later(counters, lists, request, counters[C_PAUSE_AT] + 1)
                 else:
-                    arrive(run, requests, replicas, lists, request, replica, counters[C_NOW])
+                    arrive(run, requests, replicas, blocks, lists, request, replica, counters[C_NOW])
                 continue
             counters[C_PHASE] = PLANNING
         if counters[C_PHASE] == COSTED:
@@ -341,7 +353,14 @@ def _advance(run, requests, replicas, blocks, lists, logs, answer):  # type: ign
         counters[C_NOW] = now
         while replicas.rows[lists.heap[0], EVENT_AT] == now:
             replica = lists.heap[0]
-            _finish(run, requests, replicas, blocks, lists, replica, now)
+            row = replicas.rows[replica]
+            if row[AHEAD] > 0:
+                catch_up(run, requests, replicas, blocks, lists, replica, LATER)
+            ends = replicas.until[replica, row[FIRST_SLOT]]
+            if ends > now:  # the host is free to plan
+                set_event(replicas.rows, lists.heap, lists.place, replica, ends)
+            else:
+                _finish(run, requests, replicas, blocks, lists, replica, now)
             mark(run, replicas, lists, replica)
         counters[C_PHASE] = ARRIVALS
 

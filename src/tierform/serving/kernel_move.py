@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from numba import njit
 
+from tierform.serving.kernel_ahead import catch_up
 from tierform.serving.kernel_blocks import give_back
 from tierform.serving.kernel_heap import set_event
 from tierform.serving.kernel_queue import pop, put
 from tierform.serving.kernel_schedule import settle
 from tierform.serving.state import (
+    AHEAD,
     AWAITED,
     B_AFTER,
     B_BEFORE,
@@ -168,7 +170,7 @@ def refuse(run, requests, lists, request, reason, now):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)
-def arrive(run, requests, replicas, lists, request, replica, now):  # type: ignore[no-untyped-def]
+def arrive(run, requests, replicas, blocks, lists, request, replica, now):  # type: ignore[no-untyped-def]
     """A request reaches its replica, and waits there or is refused."""
     rows = requests.rows
     if requests.arrival[request] == LATER:
@@ -183,6 +185,8 @@ def arrive(run, requests, replicas, lists, request, replica, now):  # type: igno
     if reason != 0:
         refuse(run, requests, lists, request, reason, now)
         return
+    if row[AHEAD] > 0:
+        catch_up(run, requests, replicas, blocks, lists, replica, now)
     rows[request, STATE] = WAITING
     if rows[request, TOKENS] == 0:
         rows[request, TOKENS] = rows[request, PROMPT]

@@ -205,7 +205,7 @@ def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-unty
     row = width + 3 + names + TURNS
     for column in range(longest + 5):
         part[column] = 0.0
-    heads = at + 1 + int(data[at]) * (2 + width + names)
+    heads = at + 1 + int(data[at]) * (3 + width + names)
     decodes = heads + 1 + int(data[heads]) * (1 + width)
     prefills = decodes + int(data[decodes])
     beside = prefills + int(data[prefills])
@@ -249,7 +249,9 @@ def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-unty
         attention = max(attention, part[column])
     if in_turn:
         attention = max(attention, part[longest + 4], part[longest + 1] + part[longest + 3])
-    _line(data, at, tokens, width + 1 + names, part)
+    left, part[width] = part[width], 0.0  # of groups beyond as many tokens
+    part[longest] = 0.0  # from here on what the chain of as many tokens takes beyond its operators
+    _line(data, at, tokens, width + 2 + names, part)
     if features[F_SAMPLED] > 0:
         _line(data, heads, float(features[F_SAMPLED]), width, part)
     if pipelined:
@@ -257,7 +259,7 @@ def _parts(data, at, names, features, chunk, part, out):  # type: ignore[no-unty
             seconds += _pass_s(data, prefills, prompts, 0.0, row, own)
         seconds = max(seconds, part[1])
     else:
-        seconds = max(part[1], part[0] + attention) + part[width]
+        seconds = max(part[1] + part[width], part[0] + attention + part[longest]) + left
     out[0] = seconds
     for column in range(names):
         out[1 + column] = part[2 + busy + column] + part[width + 1 + column] + data[static + column] * seconds

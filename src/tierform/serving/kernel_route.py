@@ -6,18 +6,21 @@ from numba import njit
 
 from tierform.serving.kernel_blocks import look_up
 from tierform.serving.state import (
+    ADAPTER_AWARE,
     C_RANDOM,
     C_ROUND,
     C_ROUTER,
     CLOSED,
     E_BLOCK_SIZE,
     E_CACHING,
+    LEAST_LOADED,
     NONE,
     POOL,
+    PREFIX_AWARE,
     PROMPT,
+    ROUND_ROBIN,
+    TWO_CHOICES,
 )
-
-ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER, ADAPTER_AWARE = range(6)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", _nrt=False)

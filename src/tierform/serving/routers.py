@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.registry import Registry
-from tierform.serving.kernel_route import (
+from tierform.serving.state import (
     ADAPTER_AWARE,
     LEAST_LOADED,
     OUTSIDE_ROUTER,

@@ -289,6 +289,8 @@ def _replicas(pool_of: Ints, engines: Ints, sequences: int, components: int, lor
         share=np.zeros(number),
         stretch=np.ones(number),
         energy=np.zeros((number, components)),
+        ahead=np.zeros((number, state.MOST_AHEAD), np.int64),
+        ahead_J=np.zeros((number, state.MOST_AHEAD, components)),
         adapters=np.tile(np.array([NONE, 0, 0], np.int32), (number, loras, 1)),
     )
 

@@ -42,12 +42,16 @@ STATES = (
 # -- a replica's columns ----------------------------------------------------------------------------------------------
 N_RUNNING, N_WAITING, HEAD, TAIL, FREE, IN_FLIGHT, FIRST_SLOT, CHIP_FREE = range(8)
 RELEASES, INSERTIONS, BLOCKED_RELEASES, BLOCKED_INSERTIONS, EVENT_AT, POOL, PLANNED, STEPS = range(8, 16)
+# Steps that are computed ahead; when the host has launched the first step, and can plan the next.
+AHEAD, HOST_FREE = 16, 17
 ALIVE, LOAD_TOKENS, BUSY_NS, PEAK_RUNNING, PEAK_BLOCKS, TOKENS_DONE = range(18, 24)
 GROUPS_FREE, ROLE, ORACLE, LINK_FREE = range(24, 28)
 # Tokens whose keys and values wait in the host; those that cross with the next step; adapters that come with it.
 HOST_TOKENS, CROSSING, LOADING, ADAPTER_CLOCK = range(28, 32)
-REPLICA_COLUMNS = 32
+PIECES_AHEAD = 32  # pieces of block lists that are set aside for the steps ahead
+REPLICA_COLUMNS = 33
 BOTH, PREFILLS, DECODES = range(3)  # what a replica does
+MOST_AHEAD = 64  # steps that a replica computes ahead
 
 # -- an engine's numbers, in the order of their columns ---------------------------------------------------------------
 (
@@ -100,6 +104,8 @@ LOG_COLUMNS = 12
 
 # Why the loop came back.
 DONE, GROW_LOG, GROW_PIECES, ASK_ROUTER, ASK_ORACLE, PAUSE, WINDOW = range(7)
+# Who chooses replicas.
+ROUND_ROBIN, LEAST_LOADED, TWO_CHOICES, PREFIX_AWARE, OUTSIDE_ROUTER, ADAPTER_AWARE = range(6)
 CLOSED = -2  # a router's answer: no replica takes requests now
 
 CELLS = 32  # blocks of a request's list that stand together
@@ -130,7 +136,7 @@ class Requests_(NamedTuple):
 class Replicas_(NamedTuple):
     """Replicas: rows, batches, the sampled requests of steps in flight, energy."""
 
-    rows: Ints  # (r, 32)
+    rows: Ints  # (r, 33)
     running: Small  # (r, max_num_seqs)
     sampled: Small  # (r, steps in flight, max_num_seqs)
     n_sampled: Small  # (r, steps in flight)
@@ -139,6 +145,8 @@ class Replicas_(NamedTuple):
     share: Floats  # (r,) joules a token of all steps so far
     stretch: Floats  # (r,) a step's time over that of the oracle (a chip that is too hot runs slower)
     energy: Floats  # (r, components) J
+    ahead: Ints  # (r, MOST_AHEAD) times of the steps that are computed ahead; (r, 1) where none are
+    ahead_J: Floats  # (r, MOST_AHEAD, components) and their joules
     adapters: Small  # (r, max_loras, 3): an adapter in memory or NONE, requests of the batch that use it, when last
 
 

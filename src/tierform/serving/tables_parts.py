@@ -11,7 +11,9 @@ turn): groups work side by side on different components, so a group's products r
 runs on the GPU.  In turn means as the schedule does it where scores and weighted values are of one component and what
 is between them of another: the scores of all groups, what is between of all, the weighted values of all, each as soon
 as the group's own is there.  What is left over is what the simulated pass took beyond the longest path: that of as many
-tokens, and of each group what it has beyond it, by its share of the tokens.
+tokens, and of each group what it has beyond it, by its share of the tokens.  Where operators take longer than what is
+fetched beside them, the memory waits, and does other work in that time when a step reads more keys and values: then
+each path has a rest of its own, that of the memory as it is beside decodes.
 
 A chip that pipelines its layers works on several micro-batches at once, of which the first has a part of every group.
 There prompts take what one prompt of all their tokens does, with what attention of their pasts adds, and decodes beside
@@ -153,11 +155,14 @@ class PartsOf:
     def path_s(self, parts: Floats) -> float:
         """Seconds of the longest path of a pass of one group."""
         summed = parts.sum(axis=0)
-        busy = slice(2, 2 + len(self.busy))
         if self.run.chip.pipelined:
-            return float(max(summed[1], summed[busy].max()))
-        attention = max(parts[ATTENTION, 0], parts[ATTENTION, busy].max())
-        return float(max(parts[TOKENS, 0] + parts[HEAD, 0] + attention, summed[1]))
+            return float(max(summed[1], summed[2 : 2 + len(self.busy)].max()))
+        return max(self.paths_s(parts))
+
+    def paths_s(self, parts: Floats) -> tuple[float, float]:
+        """Seconds of the chain and of the memory of a pass of one group."""
+        attention = max(parts[ATTENTION, 0], parts[ATTENTION, 2 : 2 + len(self.busy)].max())
+        return float(parts[TOKENS, 0] + parts[HEAD, 0] + attention), float(parts.sum(axis=0)[1])
 
     def row(self, result: Result) -> Floats:
         """Seconds, joules, parts (3 times), what is left over of time and joules, and turns of a pass of one group."""
@@ -186,10 +191,10 @@ class PartsTables:
     def pack(self, grid: PassGrid) -> Floats:
         """The packed tables."""
         parts, columns = self.parts, self.parts.columns
-        tokens, by_tokens = refined_line(grid.tokens, lambda one: self._row(((1, one, 0),)), 2, COARSE)
+        tokens, by_tokens = refined_line(grid.tokens, lambda one: self._by_tokens(one, grid), 2, COARSE)
         by_tokens = by_tokens[:, 2:]
         left_over = slice(3 * columns, 3 * columns + 1 + len(parts.names))
-        lefts = by_tokens[:, left_over]
+        lefts, chains = by_tokens[:, left_over], by_tokens[:, -1:]
         most = grid.sequences[-1] * max(1, self.verified)
         rows = sorted({1, most} | {one for one in (4, 16, 64, 65, 128, 256, 512, 1024, 2048) if one < most})
         head = slice(2 + HEAD * columns, 2 + (HEAD + 1) * columns)
@@ -199,8 +204,12 @@ class PartsTables:
             """Of a pass of one group: seconds, joules, attention, what is left beyond that of as many tokens, turns."""
             row = self._row(groups)
             new = groups[0][0] * groups[0][1]
-            left = row[2:][left_over] - [np.interp(new, tokens, column) for column in lefts.T]
             attention = row[2 + ATTENTION * columns : 2 + (ATTENTION + 1) * columns]
+            left = row[2:][left_over] - [np.interp(new, tokens, column) for column in lefts.T]
+            if not parts.run.chip.pipelined:
+                chain_s, memory_s = parts.paths_s(row[2 : 2 + 3 * columns].reshape(3, columns))
+                left_s, beyond_s = (np.interp(new, tokens, column) for column in (lefts[:, 0], chains[:, 0]))
+                left[0] = row[0] - max(memory_s + left_s, chain_s + beyond_s)
             return np.concatenate([row[:2], attention, left, row[-2 * TURNS :]])
 
         decode = self._plane(grid.sequences, grid.contexts, lambda n, context: group(((n, 1, context - 1),)))
@@ -224,12 +233,31 @@ class PartsTables:
             [
                 [PARTS, len(parts.names), len(parts.busy), parts.run.chip.pipelined, *BESIDE, parts.in_turn],
                 parts.static_W,
-                line(tokens, np.hstack([by_tokens[:, :columns], lefts])),
+                line(tokens, np.hstack([by_tokens[:, :columns], lefts, chains])),
                 line(rows, heads),
                 *(plane.packed() for plane in planes),
                 verified,
             ]
         )
+
+    def _by_tokens(self, tokens: int, grid: PassGrid) -> Floats:
+        """The row of a prompt of so many tokens, with the memory's own rest, and after it that of the chain."""
+        row, columns, parts = self._row(((1, tokens, 0),)), self.parts.columns, self.parts
+        place, decodes = 2 + 3 * columns, min(grid.sequences[-1], tokens // 2)
+        beyond_s = row[place]
+        if not parts.run.chip.pipelined and row[place] > COARSE * row[0] and decodes:
+            for context in reversed(grid.contexts):
+                try:
+                    beside = self.simulated(((decodes, 1, context - 1), (1, tokens - decodes, 0)))
+                except TierformError:
+                    continue  # it does not fit the memory
+                chain_s, memory_s = parts.paths_s(parts.read(beside))
+                left_s = max(0.0, beside.latency_s - memory_s)
+                if memory_s > chain_s and left_s < row[place] * (1 - COARSE):
+                    beyond_s = row[0] - parts.paths_s(row[2:place].reshape(3, columns))[0]
+                    row[place] = left_s
+                break
+        return np.append(row, beyond_s)
 
     def _row(self, groups: Groups) -> Floats:
         return self.parts.row(self.told(self.simulated(groups)))

@@ -64,7 +64,10 @@ def run(options: StudyOptions) -> StudyResult:
     slo, within = parse_slo(given.get("slo", SLO)), _share(given.get("within"))
     number = options.whole_numbers("requests", (60 if options.quick else 300,))[0]
     (batch,) = options.whole_numbers("batch", (8 if options.quick else BATCH,))
-    requests = _requests(given.get("trace"), number)
+    asked = _requests(given.get("trace"), number)
+    requests = asked.take(np.flatnonzero(asked.prompt + asked.output <= LONGEST))
+    if not len(requests):
+        fail(f"no request has at most {LONGEST:,} tokens", key="trace", value=given.get("trace"))
     names = tuple(one.strip() for one in given["chips"].split(",")) if "chips" in given else CHIPS
     if options.quick and "chips" not in given:
         names = ("attacc-like", "tpu-3d", "h100")
@@ -82,6 +85,7 @@ def run(options: StudyOptions) -> StudyResult:
         remarks=(
             "Nothing here was published: the papers of these chips do not serve requests over time.",
             "GPUs run vLLM's software and, in a second row, the ideal software that the other chips are given.",
+            f"Requests of more than {LONGEST:,} tokens are left out: {len(asked) - len(requests)} of {len(asked)}.",
             *(f"{one.chip}: {one.why}" for one in found if one.why),
         ),
         assumptions=evidence([load_chip(name) for name in names]),

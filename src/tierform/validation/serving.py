@@ -8,8 +8,9 @@ that card; and steady serving on an H100 (the ML.ENERGY benchmark).  A folder is
   are not compared.  ``NAME.settings.json`` holds `engine` (keys of an engine file), `oracle` (numbers of a
   FormulaOracle) and, with a prefix cache, `content`: a trace file whose prompts these are.  A trace that has none takes
   the built-in one of its name.
-  Token ids of prompts may stand in a column ``token_ids`` or in ``NAME.tokens.jsonl``, a list a line.
-- ``NAME.meta.json`` and ``NAME.requests.csv``: a real run of vLLM, and the settings that it resolved to.
+  What prompts say may stand beside it (:mod:`tierform.validation.serving_prompts`).
+- ``NAME.meta.json`` and ``NAME.requests.csv``: a real run of vLLM, and the settings that it resolved to; a run of the
+  built-in one's data set has its prompts.
 - a folder with ``meta.yaml`` and tables: measured layers of the run's card and model.
 """
 
@@ -28,10 +29,11 @@ from tierform.files import read_text
 from tierform.serving import state
 from tierform.serving.engine import Engine
 from tierform.serving.oracle import FormulaOracle
-from tierform.serving.requests import Content, Requests, TokenIds
+from tierform.serving.requests import Content, Requests
 from tierform.serving.run import Machine, Pool, machine
 from tierform.serving.traces import load_trace
 from tierform.validation.ledger import EngineLedger, Point, Tolerance
+from tierform.validation.serving_prompts import prompts_of
 from tierform.validation.serving_runs import energy_points, run_points
 
 _TABLES = Path(__file__).parent / "tables" / "serving"
@@ -45,8 +47,8 @@ _REMARKS = (
     "The real run chose tokens greedily (its replay asks for temperature 0), so nothing is sorted for top-p.",
     "Its measured tables describe an eager engine and the run a compiled one, and the tables' profile turns its own "
     "skew of contexts off; with the skew that its file holds, the same run comes out 4 % slower.",
-    "Errors of single requests are shown only: which request is preempted hangs on milliseconds, and 90 % of them stay "
-    "within 3, 3 and 2 % of no setting that was tried.",
+    "Its prompts go on from earlier ones in 32 places, which its prefix cache finds; with them nearly every step is "
+    "the run's own, and single requests come out as the means do.",
 )
 
 
@@ -145,30 +147,10 @@ def _numbers(path: Path, rows: list[Row], column: str, unit: float = 1.0) -> np.
     return np.array(found, np.int64)
 
 
-def _token_ids(root: Path, name: str, rows: list[Row], path: Path) -> TokenIds | None:
-    """Token ids of prompts (and answers): a column ``token_ids``, or ``NAME.tokens.jsonl`` with a list a line."""
-    beside = root / f"{name}.tokens.jsonl"
-    try:
-        if "token_ids" in rows[0]:
-            lists = [[int(one) for one in row["token_ids"].split()] for row in rows]
-        elif beside.is_file():
-            path = beside
-            read = [json.loads(line) for line in read_text(beside, _MOST_BYTES).splitlines() if line.strip()]
-            lists = [[int(one) for one in (line["token_ids"] if isinstance(line, dict) else line)] for line in read]
-        else:
-            return None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        fail(f"lists of token ids are needed: {error}", file=str(path), key="token_ids")
-    if len(lists) != len(rows):
-        fail(f"{len(rows)} lists are needed, one a request", file=str(path), value=len(lists))
-    at = np.concatenate(([0], np.cumsum([len(one) for one in lists]))).astype(np.int64)
-    return TokenIds(at, np.array([token for one in lists for token in one], np.int64))
-
-
 def _requests(root: Path, name: str, settings: TraceSettings) -> Requests:
     path = root / f"{name}.requests.csv"
     rows = rows_of(path)
-    content: Content | None = _token_ids(root, name, rows, path)
+    content: Content | None = prompts_of(root, name, rows, path)
     if settings.content is not None:
         places = [root / settings.content, _TABLES / settings.content]
         found = next((one for one in places if one.is_file()), None)

@@ -21,6 +21,7 @@ from tierform.workload.tape import Tape, Value
 
 if TYPE_CHECKING:
     from tierform.workload.models import Model
+    from tierform.workload.spread import Spread
 
 
 def experts_touched(tokens: int, experts: int, per_token: int, store: ExpertStore | None = None) -> int:
@@ -45,6 +46,18 @@ def shares(
     return [(count, size) for count, size in ((touched - rest, rows), (rest, rows + 1)) if count and size]
 
 
+def shares_of_chip(
+    tokens: int, model: Model, spread: Spread, store: ExpertStore | None = None, split: bool = False
+) -> list[tuple[int, int]]:
+    """[(number of experts, rows for each)] of the busiest chip for `tokens` of one copy of the model."""
+    chosen = model.experts_per_token
+    if spread.chips == 1 and not spread.capacity:
+        return shares(tokens, model.experts, chosen, split, store)
+    seen = tokens * (spread.chips if spread.copies else 1)
+    touched = experts_touched(seen, model.experts, chosen, store)
+    return spread.shares(tokens, model.experts, chosen, touched, split)
+
+
 def mixture(tape: Tape, model: Model, p: Pass, x: Value) -> Value:
     """Routed experts and, where the model has them, shared ones beside."""
     inside = enter(tape, x, p.tokens, "ffn")
@@ -66,11 +79,7 @@ def _routed(tape: Tape, model: Model, p: Pass, x: Value, seen: Value) -> Value:
     logits = linear(tape, seen, "ffn.router", model.experts, "ffn", quantizable=False)
     gates = enter(tape, route(tape, logits, "ffn.routing", chosen), p.tokens, "ffn.gates")
     spread = tape.spread
-    groups = shares(p.tokens, model.experts, chosen, p.split_experts, p.experts)
-    if spread.chips > 1 or spread.capacity:
-        tokens = p.tokens * (spread.chips if spread.copies else 1)
-        touched = experts_touched(tokens, model.experts, chosen, p.experts)
-        groups = spread.shares(p.tokens, model.experts, chosen, touched, p.split_experts)
+    groups = shares_of_chip(p.tokens, model, spread, p.experts, p.split_experts)
     held = Experts(model.experts // spread.chips, chosen, chips=spread.chips, copies=spread.over_copies)
     whole = spread.chips > 1 and not spread.over_copies  # each chip of a tensor group has some of the experts, uncut
     suffixes = ["", *(f".rest{'' if index == 1 else index}" for index in range(1, len(groups)))]
