@@ -11,13 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components, floyd_warshall
 
 from tierform.exploration.link_search import search_links, search_routes
 from tierform.exploration.network_search import NetworkDesign, NetworkProblem, reference_of, search_places
+from tierform.exploration.shortest_links import FAR, Links, Plane, shortest_ways
 from tierform.exploration.throughput import carried_load
 from tierform.exploration.traffic_file import load_traffic
 from tierform.exploration.turn_models import turn_orders
-from tierform.network.deadlock import dependencies, find_cycle, virtual_channel_plan
+from tierform.network.deadlock import class_dependencies, dependencies, find_cycle, virtual_channel_plan
+from tierform.network.topology import RouteTable
 
 TABLE = Path(__file__).parent / "tables" / "hetrax_traffic.json"
 
@@ -78,7 +82,53 @@ def test_is_a_searched_table_free_of_deadlock(linked: list[NetworkDesign]) -> No
         routing = design.network.routing
         everyone = np.arange(design.topology.routers, dtype=np.int32)
         assert find_cycle(design.topology, dependencies(routing, everyone)) is None
-        assert virtual_channel_plan(routing, 1).layers == 1
+        assert virtual_channel_plan(routing, 1).layers == 1 == design.channels_needed
+
+
+def test_are_two_classes_free_of_deadlock_together(problem: NetworkProblem) -> None:
+    """Links and classes as one graph: no two of them reach each other, by SciPy's strong components."""
+    made = search_links(problem, rounds=20_000, classes=2)
+    assert min(design.ratios.latency for design in made) < 0.9
+    for design in made:
+        assert design.wire_m <= reference_of(problem).wire_m * (1 + 1e-6) and design.ports <= 7
+        count = design.topology.links * design.channels_needed
+        pairs = class_dependencies(design.topology, RouteTable(design.table, design.classes))
+        graph = csr_matrix((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+        strong, _ = connected_components(graph, directed=True, connection="strong")
+        assert design.channels_needed <= 2
+        assert strong == count and (pairs[:, 0] != pairs[:, 1]).all()
+        assert virtual_channel_plan(design.network.routing, 2).layers <= 2
+        loads, _ = _analytic(design)
+        np.testing.assert_allclose(design.loads, loads, rtol=1e-9, atol=1e-9 * loads.max())
+
+
+def test_are_the_ways_of_a_link_set_the_shortest() -> None:
+    """Against Floyd-Warshall of SciPy, on drawn links between two tiers of nine that pillars join."""
+    rng, n = np.random.default_rng(5), 18
+    weight = rng.uniform(1, 2, (n, n)).astype(np.float32)
+    weight = np.minimum(weight, weight.T)
+    joined = np.triu(rng.random((n, n)) < 0.2, 1)
+    joined |= joined.T
+    pillar = np.stack([np.arange(9), np.arange(9) + 9], axis=1).astype(np.int32)
+    standing = np.arange(9) % 2 == 0
+    plane = Plane(
+        weight=weight,
+        length=np.ones((n, n), np.float32),
+        other=np.full((n, n), FAR, np.float32),
+        pillar=pillar,
+        rise=np.full((9, 1), 0.5, np.float32),
+        total_m=1.0,
+        most_ports=8,
+        most_channels=100,
+    )
+    far = np.zeros((n, n), np.float32)
+    links = Links(joined, standing, np.zeros(n, np.int32), np.arange(n, dtype=np.int32))
+    shortest_ways(plane, links, far, np.zeros(n, np.float32))
+    plain = np.where(joined, weight, 0.0)
+    plain[pillar[standing, 0], pillar[standing, 1]] = plain[pillar[standing, 1], pillar[standing, 0]] = 0.5
+    by_scipy = floyd_warshall(csr_matrix(plain))
+    assert np.isfinite(by_scipy).all()
+    np.testing.assert_allclose(far, by_scipy, rtol=1e-6)
 
 
 def test_are_loads_and_energy_those_of_the_analytic_network(linked: list[NetworkDesign]) -> None:
@@ -100,10 +150,10 @@ def test_does_a_winner_carry_no_less_than_the_mesh_by_cycle(
     assert 0.1 < mesh <= carried_load(linked[0]) <= 1.0
 
 
-@pytest.mark.parametrize("name", ["up", "down"])
+@pytest.mark.parametrize("name", ["up +x", "down +x", "up -y", "down -y"])
 def test_is_any_set_of_links_acyclic_in_the_order_of_a_turn_model(problem: NetworkProblem, name: str) -> None:
     """Channels of one place in the order never follow each other: those after each other on a route really fall."""
-    order = turn_orders(problem.network.topology, problem.pitch_m)[name]
+    order = turn_orders(problem.network.topology, problem.pitch_m, every=True)[name]
     place = problem.network.topology.position_m
     plane = place[:, 2]
     # All channels that a search may build: any two routers of one tier, and neighbours of one pillar.

@@ -2,23 +2,24 @@
 
 The long search anneals links, ranks and places (:mod:`~tierform.exploration.ordered_search`), from the best turn model
 of several; a short one then takes single table entries (:mod:`~tierform.exploration.link_moves`) to relieve busy links.
+Large networks take two classes of virtual channels (:mod:`~tierform.exploration.shortest_search`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from tierform.errors import fail
+from tierform.exploration.link_costs import FoundLinks, LinkCosts, byte_weight, link_costs, relative_loads
 from tierform.exploration.link_moves import Annealing, LinkRules, anneal_links
 from tierform.exploration.network_search import (
     STARTS,
     Floats,
     NetworkDesign,
     NetworkProblem,
+    Ways,
     design_of,
     front,
     planar_links,
@@ -28,8 +29,8 @@ from tierform.exploration.network_search import (
 from tierform.exploration.ordered_routes import Budget, LinkSet, Ordered, empty_ordered, grow, line_up, scratch
 from tierform.exploration.ordered_search import Schedule, anneal_ordered
 from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
+from tierform.exploration.shortest_search import CLASSES, MOVES, found_of, shortest_designs
 from tierform.exploration.turn_models import turn_orders
-from tierform.network.topology import PLANAR
 
 # Moves of the long search for each router (with places so many times more), and the share of a trial of a turn model.
 MOVES_A_ROUTER, WITH_PLACES, TRIAL_SHARE = 6_500, 1.7, 0.04
@@ -41,61 +42,14 @@ FEW_ROUTERS, TWICE_SHARE = 40, 0.75
 BALANCES = (0.03, 0.12)
 
 
-class _Costs(NamedTuple):
-    """(routers, routers) cycles, J a byte, m of planar links between them; m or infinity where none may be."""
-
-    cycles: Floats
-    energy: Floats
-    apart: Floats
-    wire: Floats
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """What the long search leaves: channels without ends are not built."""
-
-    source: NDArray[np.int32]
-    target: NDArray[np.int32]
-    weight: Floats
-    table: NDArray[np.int32]
-    tile: NDArray[np.int32]  # at each router
-
-
-def _costs(problem: NetworkProblem, longest: int) -> _Costs:
-    topology = problem.network.topology
-    apart = np.abs(topology.position_m[:, None] - topology.position_m[None])[..., :2].sum(axis=2)
-    steps = np.ceil(apart / max(problem.pitch_m, 1e-12) - 1e-6)
-    cycle = float(topology.link_latency_cycles[topology.link_kind == PLANAR].min(initial=1))
-    energy = problem.network.energy
-    one_die = topology.chiplet[:, None] == topology.chiplet[None]
-    return _Costs(
-        problem.network.router.pipeline_cycles + steps * cycle,
-        8 * (energy.router_J_per_bit + energy.wire_J_per_bit_m * apart),
-        apart,
-        np.where(one_die & (apart > 0) & (steps <= longest), apart, np.inf),
-    )
-
-
-def _relative(problem: NetworkProblem) -> Floats:
-    rate = np.minimum(problem.network.topology.link_width_bits, problem.network.router.flit_bits)
-    relative: Floats = 8 / rate / problem.network.clock_Hz / problem.reference[2]
-    return relative
-
-
-def _weight(problem: NetworkProblem, cycles: Floats, energy: Floats) -> Floats:
-    late, spent, _ = problem.reference
-    weight: Floats = (cycles / late + energy / spent) / float(problem.flow.sum())
-    return weight
-
-
-def _route_state(problem: NetworkProblem, found: _Found, relative: Floats | None = None) -> RouteState | None:
+def _route_state(problem: NetworkProblem, found: FoundLinks, relative: Floats | None = None) -> RouteState | None:
     """The routes of a link set, to be changed entry by entry; None where they have a cycle."""
     state = empty_state(len(problem.kind), len(found.source))
     for link in np.flatnonzero(found.source >= 0):
         build_channel(state, int(link), int(found.source[link]), int(found.target[link]))
     state.next_channel[:] = found.table
     state.weight[:] = found.weight
-    state.relative[:] = _relative(problem) if relative is None else relative
+    state.relative[:] = relative_loads(problem) if relative is None else relative
     place = np.argsort(found.tile)
     moved = np.zeros_like(problem.flow)
     moved[np.ix_(place, place)] = problem.flow
@@ -107,9 +61,9 @@ def route_state_of(design: NetworkDesign) -> RouteState | None:
     """The routes of a design, to be changed entry by entry; None where they have a cycle."""
     topology = design.topology
     source, target = (np.asarray(ends, np.int32) for ends in (topology.link_source, topology.link_target))
-    weight = _weight(design.problem, design.cycles, design.energy)
+    weight = byte_weight(design.problem, design.cycles, design.energy)
     tile = np.argsort(design.place).astype(np.int32)
-    return _route_state(design.problem, _Found(source, target, weight, design.table, tile), _relative_of(design))
+    return _route_state(design.problem, FoundLinks(source, target, weight, design.table, tile), _relative_of(design))
 
 
 def _relative_of(design: NetworkDesign) -> Floats:
@@ -125,34 +79,43 @@ def _begin(problem: NetworkProblem, start: str) -> RouteState | None:
         return None
     topology = problem.network.topology
     source, target = (np.asarray(ends, np.int32) for ends in (topology.link_source, topology.link_target))
-    weight = _weight(problem, problem.cycles, problem.energy)
-    return _route_state(problem, _Found(source, target, weight, table, np.arange(len(problem.kind), dtype=np.int32)))
+    weight = byte_weight(problem, problem.cycles, problem.energy)
+    return _route_state(
+        problem, FoundLinks(source, target, weight, table, np.arange(len(problem.kind), dtype=np.int32))
+    )
 
 
 def _ordered(problem: NetworkProblem, natural: Floats) -> Ordered | None:
     """The reference's links with the routes of a turn model; None where it leaves a tile without a way."""
     topology = problem.network.topology
     n, channels = topology.routers, topology.links
-    made = empty_ordered(n, channels)
+    classes = len(natural)
+    made = empty_ordered(n, channels, classes)
     for to, values in (
         (made.source, topology.link_source),
         (made.target, topology.link_target),
-        (made.weight, _weight(problem, problem.cycles, problem.energy)),
-        (made.relative, _relative(problem)),
+        (made.weight, byte_weight(problem, problem.cycles, problem.energy)),
+        (made.relative, relative_loads(problem)),
         (made.traffic, problem.flow.T),
     ):
         to[:] = values
-    made.order[:] = np.argsort(natural[made.source, made.target], kind="stable")
-    made.rank[made.order] = np.arange(channels, dtype=np.int32)
-    room = scratch(n, channels)
+    for kind in range(classes):
+        first = kind * channels
+        made.order[first : first + channels] = first + np.argsort(
+            natural[kind, made.source, made.target], kind="stable"
+        )
+    made.rank[made.order] = np.arange(channels * classes, dtype=np.int32)
+    room = scratch(n, channels * classes)
     count = line_up(made, room)
     return made if all(grow(made, room, count, goal) for goal in range(n)) else None
 
 
-def _anneal(problem: NetworkProblem, natural: Floats, costs: _Costs, how: Schedule) -> tuple[float, _Found] | None:
+def _anneal(
+    problem: NetworkProblem, natural: Floats, costs: LinkCosts, how: Schedule
+) -> tuple[float, FoundLinks] | None:
     topology, n = problem.network.topology, len(problem.kind)
     links = planar_links(topology)
-    state, best = _ordered(problem, natural), empty_ordered(n, topology.links)
+    state, best = _ordered(problem, natural), empty_ordered(n, topology.links, len(natural))
     if state is None:
         return None
     length = costs.wire[topology.link_source[links[:, 0]], topology.link_target[links[:, 0]]].copy()
@@ -161,17 +124,19 @@ def _anneal(problem: NetworkProblem, natural: Floats, costs: _Costs, how: Schedu
     budget = Budget(
         links=links,
         wire=costs.wire,
-        weight=_weight(problem, costs.cycles, costs.energy),
+        weight=byte_weight(problem, costs.cycles, costs.energy),
         total_m=float(length.sum()),
         most_ports=problem.most_ports - 1,
         natural=natural,
     )
     wires = LinkSet(length, np.bincount(topology.link_source, minlength=n).astype(np.int32), joined)
     value = anneal_ordered(state, best, budget, how, problem.kind.astype(np.int32), wires)
-    return value, _Found(best.source, best.target, best.weight, np.ascontiguousarray(best.chosen.T), best.tile)
+    return value, found_of(best)
 
 
-def _balanced(problem: NetworkProblem, found: _Found, costs: _Costs, how: Annealing, note: str) -> NetworkDesign | None:
+def _balanced(
+    problem: NetworkProblem, found: FoundLinks, costs: LinkCosts, how: Annealing, note: str
+) -> NetworkDesign | None:
     """The design of a link set, its routes changed entry by entry."""
     state = _route_state(problem, found)
     if state is None:
@@ -183,12 +148,18 @@ def _balanced(problem: NetworkProblem, found: _Found, costs: _Costs, how: Anneal
     rules = LinkRules(
         planar_links(problem.network.topology),
         costs.wire,
-        _weight(problem, costs.cycles, costs.energy),
+        byte_weight(problem, costs.cycles, costs.energy),
         0.0,
         problem.most_ports - 1,
     )
     anneal_links(state, kept, best, rules, how, problem.flow, problem.kind.astype(np.int32), at, best_at)
-    return design_of(problem, best, best_at, (costs.cycles, costs.energy, costs.apart), note)
+    return design_of(
+        problem,
+        Ways(best.source, best.target, best.next_channel),
+        best_at,
+        (costs.cycles, costs.energy, costs.apart),
+        note,
+    )
 
 
 def search_links(
@@ -199,20 +170,33 @@ def search_links(
     rounds: int = 0,
     peak_weight: float = 0.15,
     longest: int = 6,
+    classes: int | None = None,
 ) -> list[NetworkDesign]:
     """The front of link sets with routes that cannot deadlock, at no more wire than the reference; best product first.
 
     With `places` tiles of one kind move as well.  `longest` is the longest link in pitches; `rounds` 0 is a number that
-    grows with the routers.  Every turn model is tried for a short time, and the best goes on.
+    grows with the routers.  In two classes of virtual channels the shortest ways of a link set come first, and then how
+    to take them without deadlock.  In one class links and an order of the channels are annealed together: every turn
+    model is tried for a short time, and the best goes on.  Left out, there is one class up to :data:`FEW_ROUTERS`
+    routers, where that search finds no less, and above as many as the routers have virtual channels, at most two.
     """
-    costs, routers = _costs(problem, longest), len(problem.kind)
+    costs, routers = link_costs(problem, longest), len(problem.kind)
+    if classes is None:
+        classes = 1 if routers <= FEW_ROUTERS else min(CLASSES, problem.network.router.virtual_channels)
+    if classes not in (1, CLASSES):
+        fail("links are searched in one class of virtual channels or in two", key="classes", value=classes)
+    if classes == CLASSES:
+        share = rounds / (MOVES * routers) if rounds else WITH_PLACES if places else 1.0
+        made = shortest_designs(problem, costs, places=places, seed=seed, share=share)
+        if made:
+            return front([reference_of(problem), *made])
     rounds = rounds or int(MOVES_A_ROUTER * routers * (WITH_PLACES if places else 1.0))
     tried = []
     for number, (name, natural) in enumerate(turn_orders(problem.network.topology, problem.pitch_m).items()):
         trial = _schedule(max(int(rounds * TRIAL_SHARE), 100), peak_weight, places, 10 * seed + number, routers)
-        made = _anneal(problem, natural, costs, trial)
-        if made is not None:
-            tried.append((made[0], number, name, natural))
+        short = _anneal(problem, natural[None], costs, trial)
+        if short is not None:
+            tried.append((short[0], number, name, natural))
     found = [reference_of(problem)]
     if not tried:
         return found
@@ -220,12 +204,14 @@ def search_links(
     moves = int(rounds * TWICE_SHARE) if twice else rounds
     runs = []
     for number, (_, _, name, natural) in enumerate(sorted(tried, key=lambda one: one[:2])[: 1 + twice]):
-        long = _anneal(problem, natural, costs, _schedule(moves, peak_weight, places, 10 * seed + number, routers))
+        long = _anneal(
+            problem, natural[None], costs, _schedule(moves, peak_weight, places, 10 * seed + number, routers)
+        )
         assert long is not None
         runs.append((long[0], number, name, long[1]))
     _, _, name, links = min(runs, key=lambda one: one[:2])
     for balance in BALANCES:
-        how = Annealing(
+        balancing = Annealing(
             rounds=25 * len(problem.kind),
             routes_a_round=20,
             place_share=0.0,
@@ -235,7 +221,7 @@ def search_links(
             peak_weight=balance,
             seed=seed,
         )
-        design = _balanced(problem, links, costs, how, f"links, from turn model {name!r}")
+        design = _balanced(problem, links, costs, balancing, f"links, from turn model {name!r}")
         found += [design] if design is not None else []
     return front(found)
 
@@ -262,7 +248,7 @@ def search_routes(
     starts: Sequence[str] = STARTS,
 ) -> list[NetworkDesign]:
     """The front of routes that cannot deadlock on the links and places as they are; best product first."""
-    costs = _costs(problem, 1)
+    costs = link_costs(problem, 1)
     found = [reference_of(problem)]
     for number, start in enumerate(starts):
         begun = _begin(problem, start)
@@ -278,7 +264,7 @@ def search_routes(
             peak_weight=peak_weight,
             seed=seed * len(STARTS) + number,
         )
-        same = _Found(
+        same = FoundLinks(
             begun.source, begun.target, begun.weight, begun.next_channel, np.arange(len(problem.kind), dtype=np.int32)
         )
         design = _balanced(problem, same, costs, how, f"routes from {start!r}")

@@ -15,13 +15,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.exploration.placement_moves import Fixed, Weights, anneal_places, ordered_table, route_lists
-from tierform.exploration.route_state import RouteState
 from tierform.network import AnalyticNetwork, Topology, choose_routing
 from tierform.network.topology import PLANAR, VERTICAL, IntArray, RouteTable
 
@@ -115,6 +115,7 @@ class NetworkDesign:
     place: NDArray[np.int64]
     cycles: Floats = field(repr=False)
     energy: Floats = field(repr=False)
+    classes: NDArray[np.int32] | None = field(default=None, repr=False)
     note: str = ""
 
     @cached_property
@@ -159,11 +160,16 @@ class NetworkDesign:
         """Product of the three ratios: by what designs are ranked."""
         return float(np.prod(self.ratios.values))
 
+    @property
+    def channels_needed(self) -> int:
+        """Virtual channels without which the routes could deadlock."""
+        return 1 if self.classes is None else int(self.classes.max()) + 1
+
     @cached_property
     def network(self) -> AnalyticNetwork:
         """The network with these links and routes (nodes at their routers; `place` says which tile is where)."""
         reference = self.problem.network
-        topology = replace(self.topology, grid=None, structure=RouteTable(self.table))
+        topology = replace(self.topology, grid=None, structure=RouteTable(self.table, self.classes))
         return AnalyticNetwork(
             topology, choose_routing(topology), reference.router, reference.clock_Hz, reference.energy
         )
@@ -281,15 +287,24 @@ def _table_of(problem: NetworkProblem, order: NDArray[np.int32]) -> NDArray[np.i
     return None if missing else table
 
 
+class Ways(NamedTuple):
+    """Channels (source -1: not built), routes over them, and their classes of virtual channels, if several."""
+
+    source: NDArray[np.int32]
+    target: NDArray[np.int32]
+    table: NDArray[np.int32]
+    classes: NDArray[np.int32] | None = None
+
+
 def design_of(
-    problem: NetworkProblem, state: RouteState, at: NDArray[np.int32], tables: tuple[Floats, Floats, Floats], note: str
+    problem: NetworkProblem, ways: Ways, at: NDArray[np.int32], tables: tuple[Floats, Floats, Floats], note: str
 ) -> NetworkDesign:
-    """The design of a state: channels that are not built are left out."""
+    """The design of channels and routes: what is not built is left out."""
     old = problem.network.topology
-    built = np.flatnonzero(state.source >= 0)
+    built = np.flatnonzero(ways.source >= 0)
     number = np.full(old.links, -1, np.int32)
     number[built] = np.arange(len(built), dtype=np.int32)
-    source, target = state.source[built], state.target[built]
+    source, target = ways.source[built], ways.target[built]
     planar = old.link_kind[built] == PLANAR
     cycles, energy, apart = (np.where(planar, whole[source, target], 0.0) for whole in tables)
     late = np.where(planar, cycles, problem.cycles[built])
@@ -304,10 +319,17 @@ def design_of(
         link_kind=old.link_kind[built],
         grid=None,
     )
-    table = np.where(state.next_channel >= 0, number[state.next_channel], -1).astype(np.int32)
+    table = np.where(ways.table >= 0, number[ways.table], -1).astype(np.int32)
     spent = np.where(planar, energy, problem.energy[built])
     return NetworkDesign(
-        problem=problem, topology=topology, table=table, place=at.astype(np.int64), cycles=late, energy=spent, note=note
+        problem=problem,
+        topology=topology,
+        table=table,
+        place=at.astype(np.int64),
+        cycles=late,
+        energy=spent,
+        classes=ways.classes,
+        note=note,
     )
 
 

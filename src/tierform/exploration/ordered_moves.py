@@ -15,31 +15,33 @@ NATURAL, FOLLOWS = 0.9, 0.96
 @compiled
 def _users(s: Ordered, channel: int, touched: Marks) -> None:
     """Mark the destinations with a way over a channel."""
-    source = s.source[channel]
+    source, channels = s.source[channel], s.source.size
     for goal in range(touched.size):
-        if s.chosen[goal, source] == channel:
+        if s.chosen[goal, source] % channels == channel:
             touched[goal] = BROKEN
 
 
 @compiled
-def upset(s: Ordered, channel: int, entering: IntVector, touched: Marks) -> None:
-    """Mark destinations whose ways a channel's new rank breaks, or which it would shorten."""
-    source, target, rank = s.source[channel], s.target[channel], s.rank[channel]
+def upset(s: Ordered, virtual: int, entering: IntVector, touched: Marks) -> None:
+    """Mark destinations whose ways a virtual channel's new rank breaks, or which it would shorten."""
+    channels = s.source.size
+    channel, rank = virtual % channels, s.rank[virtual]
+    source, target = s.source[channel], s.target[channel]
     count = 0
-    for other in range(s.source.size):
+    for other in range(channels):
         if s.source[other] >= 0 and s.target[other] == source:
             entering[count] = other
             count += 1
     for goal in range(touched.size):
         if touched[goal] != 0 or goal == source:
             continue
-        used = s.chosen[goal, source] == channel
+        used = s.chosen[goal, source] == virtual
         if not used and s.far[goal, target] + s.weight[channel] >= s.far[goal, source] * (1 - 1e-12):
             continue
         fits = goal == target or s.rank[s.chosen[goal, target]] < rank
         for index in range(count):
-            other = entering[index]
-            if s.chosen[goal, s.source[other]] == other and s.rank[other] < rank:
+            other = s.chosen[goal, s.source[entering[index]]]
+            if other >= 0 and other % channels == entering[index] and s.rank[other] < rank:
                 fits = False
         if fits != used:
             touched[goal] = BROKEN if used else SHORTER
@@ -87,25 +89,26 @@ def _make_room(s: Ordered, wires: LinkSet, budget: Budget, kept: int, router: in
 
 
 @compiled
-def _new_rank(s: Ordered, channel: int, natural: Floats) -> None:
-    """A rank for a new channel: that of the turn model, right behind what follows it on some way, or any."""
-    draw, to = uniform(), below(s.order.size)
+def _new_rank(s: Ordered, virtual: int, natural: Floats) -> None:
+    """A rank for a new virtual channel: its turn model's, right behind what follows it on some way, or any."""
+    draw, to, channels = uniform(), below(s.order.size), s.source.size
+    channel, kind = virtual % channels, virtual // channels
     if draw < NATURAL:
-        mine, ahead = natural[s.source[channel], s.target[channel]], 0
-        for other in range(s.source.size):
+        mine, ahead = natural[kind, s.source[channel], s.target[channel]], 0
+        for other in range(channels):
             built = s.source[other] >= 0 and other != channel
-            ahead += built and natural[s.source[other], s.target[other]] < mine
+            ahead += built and natural[kind, s.source[other], s.target[other]] < mine
         at = 0
         while at < s.order.size - 1 and ahead > 0:
             other = s.order[at]
-            ahead -= s.source[other] >= 0 and other != channel
+            ahead -= other // channels == kind and s.source[other % channels] >= 0 and other != virtual
             at += 1
-        to = at - 1 if s.rank[channel] < at else at
+        to = at - 1 if s.rank[virtual] < at else at
     elif draw < FOLLOWS:
         following = s.chosen[below(s.far.shape[0]), s.target[channel]]
         if following >= 0:
-            to = s.rank[following] + (1 if s.rank[channel] > s.rank[following] else 0)
-    shift(s, channel, to)
+            to = s.rank[following] + (1 if s.rank[virtual] > s.rank[following] else 0)
+    shift(s, virtual, to)
 
 
 @compiled
@@ -144,21 +147,24 @@ def relink(s: Ordered, wires: LinkSet, budget: Budget, moved: IntVector, touched
             used -= wires.length[index]
             _unbuild(s, wires, budget, index, touched)
     _build(s, wires, budget, link, new, far)
-    _new_rank(s, go, budget.natural)
-    _new_rank(s, back, budget.natural)
-    moved[0], moved[1] = go, back
-    return 2
+    number = 0
+    for virtual in range(0, s.order.size, s.source.size):
+        for channel in (go, back):
+            moved[number] = virtual + channel
+            _new_rank(s, moved[number], budget.natural)
+            number += 1
+    return number
 
 
 @compiled
 def rerank(s: Ordered, moved: IntVector) -> int:
-    """Give a channel another rank: one that some destination would use if it could, or any."""
-    channels = s.order.size
-    channel = below(channels)
+    """Give a virtual channel another rank: one that some destination would use if it could, or any."""
+    virtual, channels = below(s.order.size), s.source.size
+    channel = virtual % channels
     if s.source[channel] < 0:
         return -1
-    source, target, rank = s.source[channel], s.target[channel], s.rank[channel]
-    to = below(channels)
+    source, target, rank = s.source[channel], s.target[channel], s.rank[virtual]
+    to = below(s.order.size)
     draw = uniform()
     if draw < 0.6:
         goal, wanted = 0, False
@@ -174,14 +180,14 @@ def rerank(s: Ordered, moved: IntVector) -> int:
             if uniform() < 0.5:
                 to = s.rank[following]
             else:
-                channel, to = following, rank
+                virtual, to = following, rank
         else:
             to = rank - 1 - below(20)
     elif draw < 0.8:
         to = rank + below(41) - 20
-    to = min(max(to, 0), channels - 1)
-    if to == s.rank[channel]:
+    to = min(max(to, 0), s.order.size - 1)
+    if to == s.rank[virtual]:
         return -1
-    shift(s, channel, to)
-    moved[0] = channel
+    shift(s, virtual, to)
+    moved[0] = virtual
     return 1

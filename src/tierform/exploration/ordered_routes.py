@@ -23,15 +23,18 @@ BROKEN, SHORTER = 1, 2
 
 
 class Ordered(NamedTuple):
-    """n routers, m channels (source -1: not built).  Rows of (n, ...) arrays are destinations."""
+    """n routers, m channels (source -1: not built), v virtual ones: number c of class k is c + k m.
+
+    Rows of (n, ...) arrays are destinations.
+    """
 
     source: IntVector  # (m,)
     target: IntVector  # (m,)
     weight: Floats  # (m,) objective for a byte on the channel
     relative: Floats  # (m,) load of a byte in units of the reference's busiest channel
-    order: IntVector  # (m,) channel of each rank; a route's ranks fall
-    rank: IntVector  # (m,)
-    chosen: IntMatrix  # (n, n) channel that a router takes towards the destination
+    order: IntVector  # (v,) virtual channel of each rank; a route's ranks fall
+    rank: IntVector  # (v,)
+    chosen: IntMatrix  # (n, n) virtual channel that a router takes towards the destination
     far: Floats  # (n, n) weight of a router's way to the destination
     traffic: Floats  # (n, n) bytes from a router to the destination
     load_of: Floats  # (n, m) bytes towards the destination on each channel
@@ -56,13 +59,14 @@ class Budget(NamedTuple):
     weight: Floats  # (n, n) objective for a byte on such a link
     total_m: float
     most_ports: int
-    natural: Floats  # (n, n) place of a channel in the order of a turn model: where a new one begins
+    natural: Floats  # (classes, n, n) place of a channel in the order of a turn model: where a new one begins
 
 
 class Scratch(NamedTuple):
-    """Room for one pass: alive channels by rank, and what a destination's pass needs."""
+    """Room for one pass: alive virtual channels by rank, and what a destination's pass needs."""
 
     line: IntVector
+    channel: IntVector
     start: IntVector
     end: IntVector
     cost: Floats
@@ -72,15 +76,15 @@ class Scratch(NamedTuple):
     through: Floats
 
 
-def empty_ordered(routers: int, channels: int) -> Ordered:
+def empty_ordered(routers: int, channels: int, classes: int) -> Ordered:
     """A state of this size with nothing built."""
     return Ordered(
         source=np.full(channels, -1, np.int32),
         target=np.full(channels, -1, np.int32),
         weight=np.zeros(channels),
         relative=np.zeros(channels),
-        order=np.arange(channels, dtype=np.int32),
-        rank=np.arange(channels, dtype=np.int32),
+        order=np.arange(channels * classes, dtype=np.int32),
+        rank=np.arange(channels * classes, dtype=np.int32),
         chosen=np.full((routers, routers), -1, np.int32),
         far=np.zeros((routers, routers)),
         traffic=np.zeros((routers, routers)),
@@ -93,8 +97,9 @@ def empty_ordered(routers: int, channels: int) -> Ordered:
 
 @compiled
 def scratch(routers: int, channels: int) -> Scratch:
-    """Empty room."""
+    """Empty room; `channels` are virtual ones."""
     return Scratch(
+        np.zeros(channels, np.int32),
         np.zeros(channels, np.int32),
         np.zeros(channels, np.int32),
         np.zeros(channels, np.int32),
@@ -108,12 +113,13 @@ def scratch(routers: int, channels: int) -> Scratch:
 
 @compiled
 def line_up(s: Ordered, room: Scratch) -> int:
-    """The built channels by rank; how many."""
-    count = 0
+    """The built virtual channels by rank; how many."""
+    count, channels = 0, s.source.size
     for rank in range(s.order.size):
-        channel = s.order[rank]
+        channel = s.order[rank] % channels
         if s.source[channel] >= 0:
-            room.line[count] = channel
+            room.line[count] = s.order[rank]
+            room.channel[count] = channel
             room.start[count] = s.source[channel]
             room.end[count] = s.target[channel]
             room.cost[count] = s.weight[channel]
@@ -124,7 +130,7 @@ def line_up(s: Ordered, room: Scratch) -> int:
 @compiled
 def grow(s: Ordered, room: Scratch, count: int, goal: int) -> bool:
     """The ways of all routers to a destination, and their loads; False where one has no way."""
-    routers = s.far.shape[0]
+    routers, channels = s.far.shape[0], s.source.size
     far, chosen, traffic, loads = s.far[goal], s.chosen[goal], s.traffic[goal], s.load_of[goal]
     for router in range(routers):
         far[router] = np.inf
@@ -142,7 +148,7 @@ def grow(s: Ordered, room: Scratch, count: int, goal: int) -> bool:
         way = far[room.end[index]] + room.cost[index]
         if way < far[router]:
             if chosen[router] >= 0:
-                room.behind[s.target[chosen[router]]] -= 1
+                room.behind[s.target[chosen[router] % channels]] -= 1
             chosen[router] = room.line[index]
             far[router] = way
             room.behind[room.end[index]] += 1
@@ -162,8 +168,8 @@ def grow(s: Ordered, room: Scratch, count: int, goal: int) -> bool:
         index = room.event[event]
         router = room.start[index]
         if room.at[router] == index and room.through[router] != 0.0:
-            loads[room.line[index]] = room.through[router]
-            s.load[room.line[index]] += room.through[router]
+            loads[room.channel[index]] = room.through[router]
+            s.load[room.channel[index]] += room.through[router]
             room.through[room.end[index]] += room.through[router]
     return True
 
@@ -197,7 +203,7 @@ def value_of(s: Ordered, peak_weight: float) -> float:
 
 @compiled
 def shift(s: Ordered, channel: int, to: int) -> None:
-    """Give a channel another rank; those between move by one."""
+    """Give a virtual channel another rank; those between move by one."""
     at = s.rank[channel]
     step = 1 if to > at else -1
     while at != to:

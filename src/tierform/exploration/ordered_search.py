@@ -45,8 +45,9 @@ class Schedule(NamedTuple):
 @compiled
 def _along(s: Ordered, goal: int, router: int, amount: float) -> None:
     """Add bytes on a router's way to a destination."""
+    channels = s.source.size
     while router != goal:
-        channel = s.chosen[goal, router]
+        channel = s.chosen[goal, router] % channels
         s.load_of[goal, channel] += amount
         s.load[channel] += amount
         router = s.target[channel]
@@ -56,8 +57,9 @@ def _along(s: Ordered, goal: int, router: int, amount: float) -> None:
 def _add(s: Ordered, goal: int, router: int, amount: float) -> float:
     """As `_along`; the change of the sum of 16th powers."""
     change = 0.0
+    channels = s.source.size
     while router != goal:
-        channel = s.chosen[goal, router]
+        channel = s.chosen[goal, router] % channels
         change -= power16(s.load[channel] * s.relative[channel])
         s.load_of[goal, channel] += amount
         s.load[channel] += amount
@@ -68,19 +70,21 @@ def _add(s: Ordered, goal: int, router: int, amount: float) -> float:
 
 @compiled
 def divert(
-    s: Ordered, entering: IntMatrix, goal: int, channel: int, powers: float, peak_weight: float, most: float
+    s: Ordered, entering: IntMatrix, goal: int, virtual: int, powers: float, peak_weight: float, most: float
 ) -> float:
-    """Send what passes a channel's source towards a destination over it, where the ranks allow.
+    """Send what passes a channel's source towards a destination over a virtual one, where the ranks allow.
 
     The new sum of 16th powers, or -1 where the objective would change by more than `most` and nothing was done.
     """
+    channels = s.source.size
+    channel = virtual % channels
     router, after = s.source[channel], s.target[channel]
     if router < 0 or router == goal:
         return -1.0
     old = s.chosen[goal, router]
-    if old == channel or (after != goal and s.rank[s.chosen[goal, after]] > s.rank[channel]):
+    if old == virtual or (after != goal and s.rank[s.chosen[goal, after]] > s.rank[virtual]):
         return -1.0
-    amount = s.load_of[goal, old]
+    amount = s.load_of[goal, old % channels]
     way = s.far[goal, after] + s.weight[channel]
     change = way - s.far[goal, router]
     peak = smooth_peak(powers)
@@ -88,10 +92,13 @@ def divert(
         return -1.0
     for port in range(entering.shape[1]):
         other = entering[router, port]
-        if other >= 0 and s.rank[other] < s.rank[channel] and s.chosen[goal, s.source[other]] == other:
+        if other < 0 or s.source[other] == goal:
+            continue
+        before = s.chosen[goal, s.source[other]]
+        if before % channels == other and s.rank[before] < s.rank[virtual]:
             return -1.0
     after_powers = powers + _add(s, goal, router, -amount)
-    s.chosen[goal, router] = channel
+    s.chosen[goal, router] = virtual
     after_powers += _add(s, goal, router, amount)
     if amount * change + peak_weight * (smooth_peak(after_powers) - peak) > most:
         _along(s, goal, router, -amount)
@@ -103,7 +110,7 @@ def divert(
         for start in range(s.far.shape[0]):
             here = start
             while here != goal and here != router:
-                here = s.target[s.chosen[goal, here]]
+                here = s.target[s.chosen[goal, here] % channels]
             if here == router:
                 s.far[goal, start] += change
     return after_powers
@@ -200,7 +207,7 @@ def anneal_ordered(s: Ordered, best: Ordered, budget: Budget, how: Schedule, kin
     start_draws(how.seed)
     routers, channels = s.far.shape[0], s.order.size
     room = scratch(routers, channels)
-    moved, entering = np.zeros(2, np.int32), np.zeros(channels, np.int32)
+    moved, entering = np.zeros(2 * channels // s.source.size, np.int32), np.zeros(channels, np.int32)
     touched = np.zeros(routers, np.int8)
     old = Ordered(
         s.source.copy(),

@@ -9,6 +9,8 @@ between tiers belong to the two phases as well, upwards to the one and downwards
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,13 +21,20 @@ Floats = NDArray[np.float64]
 STACKED = ("up", "down")
 
 
-def turn_orders(topology: Topology, pitch_m: float) -> dict[str, Floats]:
-    """(routers, routers) place in the order of a channel between two routers; on a route it falls."""
+def turn_orders(topology: Topology, pitch_m: float, *, every: bool = False) -> dict[str, Floats]:
+    """(routers, routers) place in the order of a channel between two routers; on a route it falls.
+
+    With tiers the side that is made first is +x, unless `every` side is asked for.
+    """
     levels = np.unique(np.round(topology.position_m[:, 2], 9))
     scale = np.array([pitch_m, pitch_m, float(np.diff(levels).min(initial=1.0))])
     place = np.round(topology.position_m / np.where(scale > 0, scale, 1.0), 4)
     if (topology.link_kind == VERTICAL).any():
-        return {way: _order(place, 0, 1.0, way) for way in STACKED}
+        return {
+            f"{way} {sign}{'xy'[axis]}": _order(place, axis, -1.0 if sign == "-" else 1.0, way)
+            for way in STACKED
+            for axis, sign in (product((0, 1), "+-") if every else ((0, "+"),))
+        }
     return {
         f"{sign}{'xy'[axis]}": _order(place, axis, -1.0 if sign == "-" else 1.0, "up")
         for axis in (0, 1)

@@ -6,7 +6,8 @@ channels' graph has none (Duato 1993).  :func:`virtual_channel_plan` builds the 
 and refuses a routing that fails.  Tables that fail with one class are split: destinations are dealt to layers of
 virtual channels, each layer acyclic (after Skeie, Lysne and Theiss 2002), if there are enough channels; the channels
 left over are shared: each layer's own channel is an escape that a packet, once in it, does not leave (Duato's
-condition, kept when buffers hold several packets).
+condition, kept when buffers hold several packets).  A table may bring layers of its own, hop by hop
+(:attr:`RouteTable.classes`): the graph of links and layers together is then what must have no cycle.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tierform.errors import fail
 from tierform.network.cycle import modes
 from tierform.network.loads import table_loads
 from tierform.network.routing import Routing, ring_step
-from tierform.network.topology import Groups, IntArray, Topology
+from tierform.network.topology import Groups, IntArray, RouteTable, Topology
 
 # Above this many routers a grid is routed from coordinates, not from a table.
 LARGE_GRID = 256
@@ -33,9 +34,9 @@ TABLE_RINGS = 1024
 class VirtualChannelPlan:
     """How the cycle engine routes: a mode, link tables (parts, routers, routers), and layers.
 
-    With more than one layer, destinations of layer i may use virtual channel i (their escape) and those from `layers`
-    on (shared by all, until the packet has taken its escape) on links that lie on a dependency cycle or between two,
-    and all virtual channels on other links.
+    `layer_of` is (routers, routers): that of a router's packets to each destination.  With more than one layer, those
+    of layer i may use virtual channel i (their escape) and those from `layers` on (shared by all, until the packet has
+    taken its escape) on links that lie on a dependency cycle or between two, and all virtual channels on other links.
     """
 
     mode: int
@@ -78,7 +79,7 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int) -> VirtualChan
     grid = topology.grid
     rings = grid is not None and any(grid.wraps) and routing.parts[0][0] == "dimension_order"
     none = np.zeros((1, 1, 1), np.int32)
-    one = (np.zeros(topology.routers, np.int32), 1, np.zeros(topology.links, bool))
+    one = (np.zeros((1, 1), np.int32), 1, np.zeros(topology.links, bool))
     needed = _CLASSES.get(routing.name, 1) * (2 if rings else 1)
     if isinstance(topology.structure, Groups) and routing.parts[0][0] == "between_groups":
         needed = 3 if routing.name == "ugal" else 2
@@ -118,7 +119,11 @@ def virtual_channel_plan(routing: Routing, virtual_channels: int) -> VirtualChan
         if routing.parts[0][0] == "dimension_order" and topology.routers > LARGE_GRID:
             return VirtualChannelPlan(modes.GRID, none, *one)
         return VirtualChannelPlan(mode, tables, *one)
-    layer_of = _layers(routing, virtual_channels)
+    structure = topology.structure
+    if isinstance(structure, RouteTable) and structure.classes is not None:
+        layer_of = _given_layers(topology, structure, virtual_channels)
+    else:
+        layer_of = np.tile(_layers(routing, virtual_channels), (topology.routers, 1))
     return VirtualChannelPlan(mode, tables, layer_of, int(layer_of.max()) + 1, _on_cycles(topology, pairs))
 
 
@@ -181,8 +186,36 @@ def dependencies(routing: Routing, destinations: IntArray, part: int = 0) -> Int
 
 def find_cycle(topology: Topology, pairs: IntArray) -> list[int] | None:
     """The links of one dependency cycle, or None when the graph is acyclic."""
+    return _cycle(topology.links, pairs)
+
+
+def _given_layers(topology: Topology, table: RouteTable, limit: int) -> IntArray:
+    """The layers that a table brings with it, proved to be free of deadlock."""
+    assert table.classes is not None
+    layers = int(table.classes.max()) + 1
+    if layers > limit:
+        fail("these routes need a virtual channel for each of their classes", key="virtual_channels", value=limit)
+    if _cycle(topology.links * layers, class_dependencies(topology, table)) is not None:
+        fail("these routes can deadlock in their classes of virtual channels", key="routing", value="given")
+    return table.classes
+
+
+def class_dependencies(topology: Topology, table: RouteTable) -> IntArray:
+    """(pairs, 2) links and classes (link times classes plus class) that some packet holds one after the other."""
+    link, kind = table.next_link, np.zeros_like(table.next_link) if table.classes is None else table.classes
+    here, goal = np.nonzero(link >= 0)
+    first = link[here, goal]
+    ahead = topology.link_target[first]
+    goes_on = ahead != goal
+    first, here, goal, ahead = (each[goes_on] for each in (first, here, goal, ahead))
+    count = int(kind.max()) + 1
+    pairs = np.stack([first * count + kind[here, goal], link[ahead, goal] * count + kind[ahead, goal]], axis=1)
+    return np.unique(pairs, axis=0).astype(np.int32)
+
+
+def _cycle(nodes: int, pairs: IntArray) -> list[int] | None:
     after: dict[int, list[int]] = {}
-    entering = np.bincount(pairs[:, 1], minlength=topology.links)
+    entering = np.bincount(pairs[:, 1], minlength=nodes)
     for first, second in pairs.tolist():
         after.setdefault(first, []).append(second)
     ready = [link for link in after if entering[link] == 0]

@@ -116,9 +116,14 @@ class ExpressGrid:
 
 @dataclass(frozen=True, eq=False)
 class RouteTable:
-    """Routes that were found for this network: `next_link[router, destination]`, -1 at the destination."""
+    """Routes that were found for this network: `next_link[router, destination]`, -1 at the destination.
+
+    `classes` (of the same shape) is the class of virtual channels that a packet takes on that link: routes that would
+    deadlock in one class may be free of it in two.  None: one class.
+    """
 
     next_link: IntArray
+    classes: IntArray | None = None
 
 
 Structure = Tree | Lines | Groups | ExpressGrid | RouteTable

@@ -121,7 +121,6 @@ def build(
         s.AT_POINTERS: 2 * sides,
         s.AT_HISTOGRAM: settings.histogram_bins,
         s.AT_SHAPE: axes,
-        s.AT_LAYER_OF: count,
         s.AT_LISTS: 3 * channels,
         s.AT_ASKS: ask_horizon * (1 + channels),
         s.AT_ASKING: 2 + ports,
@@ -209,7 +208,7 @@ def build(
     records.fill_ports(memory, wires, routers, plug, interval, cyclic)
     records.fill_channels(memory, wires, routers, plug)
     records.fill_out_channels(memory, wires, routers, plug)
-    records.fill_tables(memory, wires, plug, np.tile(plan.layer_of, subnets))
+    records.fill_tables(memory, wires, plug)
     records.fill_queues(memory, settings.class_priorities)
     return memory
 
@@ -237,12 +236,14 @@ def _port_table(topology: Topology, wires: Wires, plan: VirtualChannelPlan, plug
         return _turns(topology, wires)
     if not links or tables.shape[1] != count:
         return np.zeros((1, 1, 1), np.int16)
-    extra = 1 if plan.ways is not None else 0
+    extra = 1 if plan.ways is not None or plan.layers > 1 else 0
     result = np.zeros((len(tables) + extra, routers, routers), np.int16)
     for copy in range(routers // count):
         here = slice(copy * count, (copy + 1) * count)
         port = plug.link_out[copy * links + np.maximum(tables, 0)] - plug.out_base[:-1][here][:, None]
         result[: len(tables), here, here] = np.where(tables >= 0, port, 0)
+        if plan.layers > 1:
+            result[-1, here, here] = plan.layer_of
         if plan.ways is not None:
             ways = plan.ways
             if plan.mode == modes.SPREAD_ANY:

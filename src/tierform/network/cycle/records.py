@@ -163,7 +163,7 @@ def fill_out_channels(memory: Memory, wires: Wires, routers: Sequence[RouterPara
     node[:, s.N_CREDIT_DELAY] = 2 + np.array([router.credit_delay for router in routers])[wires.exits]
 
 
-def fill_tables(memory: Memory, wires: Wires, plug: Ports, layer_of: IntArray) -> None:
+def fill_tables(memory: Memory, wires: Wires, plug: Ports) -> None:
     """Free packets, places, axes and what requests are looked up by."""
     words, count = memory.words, wires.routers
     axes, vcs = int(words[s.AXES]), int(words[s.VCS])
@@ -174,7 +174,6 @@ def fill_tables(memory: Memory, wires: Wires, plug: Ports, layer_of: IntArray) -
     widest = int(np.diff(plug.in_base).max())
     tables: tuple[tuple[int, IntArray | FloatArray], ...] = (
         (s.AT_FREE, np.arange(pool)[::-1]),
-        (s.AT_LAYER_OF, layer_of),
         (s.AT_SHAPE, shape),
         (s.AT_PLACE, place),
         (s.AT_INPUT_OF, np.repeat(np.arange(widest), vcs)),

@@ -45,10 +45,10 @@ def route(m: Words, c: Ints, table: Shorts, channel: int, packet: int) -> None:
             if layers == 1 or m[U(port + s.O_CYCLIC)] == 0:
                 set_route(m, channel, 0, port, 0, top, 0)
             else:
-                # The channels that all layers share, if one has room, and the escape of the destination's own layer.
+                # The channels that all layers share, if one has room, and the escape of the packet's own layer.
                 # A packet of several flits takes the escape only when it must, and then stays in it: what holds an
                 # escape waits for escapes alone.  A packet of one flit holds nothing behind it and may come back.
-                layer = m[U(m[s.AT_LAYER_OF] + home)]
+                layer = np.int64(table[U(1), U(router), U(home)])
                 escaping = m[U(m[U(channel + s.C_PORT)] + s.I_CYCLIC)] != 0 and m[U(channel + s.C_VC)] < layers
                 if top < layers or (escaping and m[s.COMMIT] != 0):
                     set_route(m, channel, 0, port, layer, layer, ESCAPE)

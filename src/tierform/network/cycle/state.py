@@ -124,7 +124,6 @@ CLASS_COUNTERS = 12
     AT_SCRATCH,
     AT_HISTOGRAM,
     AT_SHAPE,
-    AT_LAYER_OF,
     AT_LISTS,
     AT_GRANTED,
     AT_BEST,
@@ -146,7 +145,7 @@ CLASS_COUNTERS = 12
     AT_QUEUES,
     AT_LAST_VC,
     AT_CLASS_PRIORITY,
-) = range(42, 80)
+) = range(42, 79)
 HEADER = 80
 
 # Router.
