@@ -114,7 +114,7 @@ await check('words of each state', async () => {
   hold(/^[\d.]+\u00a0[MG]op$/.test(row[5]) && row[8] === 'Compute', `operations and what bounds: ${row}`)
   await one.page.click('[aria-label=Operators] tbody .link >> nth=0')
   hold(/Bound by compute: its unit works longest/.test(await one.page.innerText('aside')), 'what bounds in words')
-  for (const [by, wanted] of [['kind', 'Matmul'], ['operator', 'fetch'], ['stage', 'Backward']]) {
+  for (const [by, wanted] of [['kind', 'Matmul'], ['operator', 'fetch'], ['stage', 'Backward'], ['layer', 'Layers 0 to 11'], ['micro', 'Micro-batches 0 to']]) {
     await one.to(`#/timeline?colour=${by}`)
     hold((await one.page.innerText('[aria-label=Colours]')).toLowerCase().includes(wanted.toLowerCase()), `colours by ${by} name ${wanted}`)
   }
@@ -360,6 +360,11 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
     await one.to(`#/whatif?${values}`)
     await one.page.waitForFunction((wanted) => new RegExp(wanted).test(document.querySelector('.now').innerText.replace(/\s+/g, ' ')), wanted, { timeout: 60000 }).catch(async () => { throw new Error(`${wanted}: ${await one.page.innerText('.now')}`) })
   }
+  await one.page.waitForFunction(() => [...document.querySelectorAll('[aria-label="Bars show"] [role=radio]')].map((x) => x.innerText).join() === 'Time,Energy,Area,Heat')
+  for (const [of, wanted] of [['area', 'components.reram.parts.adc.area\\s+\\+0.28 %'], ['heat', 'cooling.sink_resistance\\s+\\+\\d+ mK']]) {
+    await one.to(`#/whatif?of=${of}`)
+    await one.page.waitForFunction((wanted) => new RegExp(wanted).test(document.querySelector('.influences').innerText), wanted, { timeout: 120000 }).catch(async () => { throw new Error(`${wanted}: ${(await one.page.innerText('.influences')).slice(0, 400)}`) })
+  }
   await says('v%3Acomponents.reram.adc_bits=7', 'Area 289 mm² ?8.4 % less, before 316 mm² Hottest [0-9.]+ °C ?in systolic, −1.0 K, before 70.9 °C The ReRAM dies stay 1[0-9.]+ °C under')
   await says('v%3Acomponents.reram.parts.adc.energy=5e-12', 'Too hot: reram-1 is [0-9.]+ °C over its limit')
   await one.sound()
@@ -411,6 +416,25 @@ await check('the trace of a run is saved, and one that cannot be made is refused
   await one.page.waitForSelector('.problems')
   hold(/No trace[\s\S]*no such thing/.test(await one.page.innerText('.problems')), 'what is wrong is said in place')
   await audit(one.page)
+  one.quiet()
+  await one.close()
+})
+await check('a run without a timeline is recorded from its page', async () => {
+  const one = await open(live, config.servers.runs)
+  await one.to('#/timeline')
+  await one.page.click('button:text("Record it now")')
+  await one.page.click('main button:text("Stop")')
+  await one.page.click('button:text("Record it now")')
+  await one.page.waitForSelector('canvas.time', { timeout: 120000 })
+  await one.to('#/timeline?colour=layer')
+  hold(/Layers 0 to 23/.test(await one.page.innerText('[aria-label=Colours]')), 'its layers')
+  await one.page.hover('canvas.time', { position: { x: 500, y: 330 } })
+  await one.page.waitForFunction(() => /busy at .*, mostly .* of layer \d+/.test(document.querySelector('aside').innerText))
+  await one.sound()
+  await audit(one.page)
+  await one.page.click('nav a:text("Chip")')
+  await one.page.click('nav a:text("Timeline")')
+  await one.page.waitForSelector('canvas.time')
   one.quiet()
   await one.close()
 })

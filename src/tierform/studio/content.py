@@ -17,7 +17,7 @@ from tierform.report.service_view import LOAD_SCHEMA
 from tierform.serving.service import SCHEMA as SERVICE
 from tierform.simulation.result import SCHEMA as RESULT
 from tierform.simulation.result import Result
-from tierform.studio.runs import Content, run_content
+from tierform.studio.runs import Content, run_content, without_timeline
 
 SCHEMA = "tierform.pages/1"
 COMPARISON = "tierform.comparison/1"
@@ -44,13 +44,14 @@ class Opened:
 
 
 def pages(opened: Opened, *, exported: bool) -> Content:
-    """Everything that the pages are given."""
+    """Everything that the pages are given; a studio sends the timelines of its runs when their page asks for them."""
+    runs = opened.runs if exported else [without_timeline(run) for run in opened.runs]
     return {
         "schema": SCHEMA,
         "version": __version__,
         "exported": exported,
         "folder": opened.folder,
-        "runs": _named(opened.runs),
+        "runs": _named(runs),
         "others": list(opened.others),
         "problems": [problem_content(problem) for problem in opened.problems],
         "ledger": list(opened.ledger),
