@@ -206,10 +206,10 @@ def _engines(content: object) -> list[Content]:
     """The engines of a ledger, as ``tierform validate --json FILE`` writes them; empty for any other file."""
     engines = content if isinstance(content, list) else []
     ours = all(isinstance(one, dict) and one.get("schema") == LEDGER for one in engines)
-    return [_slim(one) for one in engines if "points" in one] if ours else []
+    return [engine_content(one) for one in engines if "points" in one] if ours else []
 
 
-def _slim(engine: Content) -> Content:
+def engine_content(engine: Content) -> Content:
     """The points of an engine as columns: most of them share their source and their evidence."""
     points = engine["points"]
     sources = list(dict.fromkeys((point["source"], point["evidence"]) for point in points))

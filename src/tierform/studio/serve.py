@@ -35,11 +35,11 @@ FILES = {
 }
 KINDS = (
     *("simulate", "limits", "run", "open", "influence", "constants", "chip", "trace", "timeline"),
-    *("fit", "serve", "design", "design_chip"),
+    *("ledger", "fit", "serve", "design", "design_chip"),
 )
 GIVEN = ("kind", "job", "vary", "serve", "fit", "point", "chips", "content", "name")  # what a task may bring
 # What takes long has a process of its own, so that a move need not wait, and more time.
-LONG = ("influence", "limits", "serve", "fit", "trace", "timeline")
+LONG = ("influence", "limits", "serve", "fit", "trace", "timeline", "ledger")
 LONGER = 5.0
 EVENTS = "text/event-stream"
 

@@ -170,6 +170,23 @@ def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     fit_asked(_job(task, roots), {"chips": task.get("chips", 1), **asked}, tell)
 
 
+def _ledger(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """Every engine held against its references, one after the other; one whose library is missing is told."""
+    from tierform.errors import MissingDependency
+    from tierform.studio.content import engine_content
+    from tierform.validation import ENGINES
+
+    names = list(ENGINES.names())
+    for number, name in enumerate(names):
+        tell({"event": "progress", "done": number, "total": len(names), "text": name})
+        try:
+            held = ENGINES.get(name)(None)
+        except (MissingDependency, ImportError) as error:
+            tell({"event": "skipped", "engine": name, "why": " ".join(str(error).split())})
+            continue
+        tell({"event": "engine", "engine": engine_content(held.to_dict())})
+
+
 def _serve(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """Requests over time, as the Serving page asks for them."""
     from tierform.studio.served import serve_asked
@@ -208,6 +225,7 @@ KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "chip": _written,
     "trace": _traced,
     "timeline": _timeline,
+    "ledger": _ledger,
     "fit": _fit,
     "serve": _serve,
     "design": _design,
