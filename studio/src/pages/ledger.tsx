@@ -77,7 +77,7 @@ const short = (x: number) => (Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e
 function square(into: HTMLElement, points: Point[]): void {
   const canvas = document.createElement('canvas'), size = Math.min(into.clientWidth || 420, 420), ratio = Math.min(2, devicePixelRatio)
   Object.assign(canvas, { width: size * ratio, height: size * ratio })
-  canvas.style.width = canvas.style.height = `${size}px`
+  Object.assign(canvas.style, { width: `${size}px`, maxWidth: '100%' })
   into.append(canvas)
   const pen = canvas.getContext('2d')!
   pen.scale(ratio, ratio)
