@@ -1,7 +1,7 @@
 """Decoding of SmolLM2-135M with drafts and cache policies on this machine's processor, one thread, processor time.
 
     tierform models get smollm2-135m
-    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|steps|speed|policies|skips] [--json FILE]
+    python benchmarks/decoding_smollm2.py TEXT [--part exact|sampling|steps|speed|policies|context|skips] [--json FILE]
 
 TEXT is a text of at least 20,000 tokens (WikiText-2's test text was used).  Prompts are windows of it.
 """
@@ -27,12 +27,13 @@ from tierform.decoding.acceptance import draw, verify
 from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
 from tierform.decoding.loop import Draft, Sampling, generate
 from tierform.decoding.measure import best_count, pass_times, predicted_acceptance, tokens_per_s
-from tierform.decoding.policies import NarrowCache, choose_heads, perplexities
+from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities
 from tierform.simulation import simulate
 from tierform.workload import SequenceGroup, Step
 from tierform.workload.kv_policy import KVPolicy
 
 MODEL = "smollm2-135m"
+PARTS = ("exact", "sampling", "steps", "speed", "policies", "context", "skips")
 DRAFTS = ("lookup", "planes:9", "skip:24-28")
 SAMPLES, FIRST, WORDS = 20_000, 24, 1000
 
@@ -219,11 +220,53 @@ def policies(model: Any, windows: torch.Tensor, out: dict[str, Any], learn: torc
         print(name, out[f"perplexity {name}"], "median ratio", float(np.median(ratios)), ratios.round(3), flush=True)
 
 
-def skips(model: Any, learn: torch.Tensor, test: torch.Tensor, out: dict[str, Any], by: str) -> None:
-    """Perplexity without five and ten attention sublayers: chosen by calibration, and the last ones."""
+def context(model: Any, windows: torch.Tensor, out: dict[str, Any], step: int = 32) -> None:
+    """What the farther half of the context is worth to the tokens of each window's second half, in nats a token.
+
+    They are read with everything before them, through a window with sinks of half the cache, and from a text that
+    begins anew half a window before (`step` tokens at a time, which see up to as many tokens less).
+    """
+    half = windows.shape[1] // 2
+    mask = mask_of(2 * half, KVPolicy(window=half - 4, sinks=4), model.dtype)
+    rows = []
+    torch.set_float32_matmul_precision("medium")
+    with torch.inference_mode():
+        for ids in windows:
+            whole, kept = (model(input_ids=ids[None], **given).logits[0] for given in ({}, {"attention_mask": mask}))
+            fresh = [
+                model(input_ids=ids[None, end - half : end]).logits[0, -step - 1 : -1]
+                for end in range(half + step, 2 * half + 1, step)
+            ]
+            answers = ids[half:]
+            rows.append(
+                [
+                    float(torch.nn.functional.cross_entropy(logits.float(), answers))
+                    for logits in (whole[half - 1 : -1], kept[half - 1 : -1], torch.cat(fresh))
+                ]
+            )
+    torch.set_float32_matmul_precision("highest")
+    found = np.array(rows)
+    out["context"] = {"whole": rows, "mean": found.mean(0).tolist()}
+    print("second halves: whole, window and sinks, begun anew", found.mean(0), flush=True)
+    lost = found[:, 1:] - found[:, :1]
+    print("lost by window", lost.round(3).tolist(), "correlation", np.corrcoef(lost.T)[0, 1], flush=True)
+
+
+def skips(
+    model: Any,
+    learn: torch.Tensor,
+    test: torch.Tensor,
+    out: dict[str, Any],
+    by: str,
+    counts: list[int],
+    begin: list[str],
+) -> None:
+    """Perplexity without some attention sublayers: chosen by calibration, and the last ones."""
     layers = len(anatomy(model).layers)
-    for count in (5, 10):
-        chosen = choose_skips(model, learn, count, by=by, kinds=("attention",))
+    for count in counts:
+        torch.set_float32_matmul_precision("medium")  # bf16 factors to choose by, where the processor can
+        chosen = choose_skips(model, learn, count, by=by, kinds=("attention",), begin=tuple(begin), say=print)
+        torch.set_float32_matmul_precision("highest")
         numbers = sorted(int(name.split(".")[-2]) for name in chosen)
         cases = {"chosen": numbers, "last": list(range(layers - count, layers))}
         found = {}
@@ -238,7 +281,7 @@ def main() -> None:
     """Run the parts that are asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("text", type=Path)
-    parser.add_argument("--part", action="append", choices=["exact", "sampling", "steps", "speed", "policies", "skips"])
+    parser.add_argument("--part", action="append", choices=PARTS)
     parser.add_argument("--draft", action="append", help="Drafts to try (default: lookup, nine planes, five skipped).")
     parser.add_argument("--prompts", type=int, default=100)
     parser.add_argument("--windows", type=int, default=4)
@@ -246,7 +289,9 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=24)
     parser.add_argument("--counts", default="1,2,3,4,5,6")
     parser.add_argument("--skip-by", default="cosine", choices=["cosine", "loss", "exchange"])
-    parser.add_argument("--learn", type=Path, help="policies: another text, on which heads are chosen.")
+    parser.add_argument("--skip", default="5,10", help="skips: attention sublayers that are left out.")
+    parser.add_argument("--begin", default="", help="skips: layers whose attention is taken before any is chosen.")
+    parser.add_argument("--learn", type=Path, help="policies, skips: another text, on which is chosen.")
     parser.add_argument("--half", action="store_true", help="policies: of half the cache alone.")
     parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
     parser.add_argument("--json", type=Path)
@@ -261,9 +306,16 @@ def main() -> None:
     if "policies" in parts:
         learn = windows_of(given.learn, tokenizer, 2, given.length) if given.learn else None
         policies(model, windows[: given.windows], out, learn, given.half)
+    if "context" in parts:
+        context(model, windows[: given.windows], out)
     if "skips" in parts:
         half = windows[:, : given.length // 2]
-        skips(model, half[given.windows :], half[: given.windows], out, given.skip_by)
+        learn = half[given.windows :]
+        if given.learn:
+            learn = windows_of(given.learn, tokenizer, given.windows, given.length // 2)
+        counts = [int(one) for one in given.skip.split(",")]
+        begin = [f"model.layers.{one}.attention" for one in given.begin.split(",") if one]
+        skips(model, learn, half[: given.windows], out, given.skip_by, counts, begin)
     if "exact" in parts:
         exact(model, prompts_of(given.text, tokenizer, given.prompts), out, drafts, given.new)
     if "sampling" in parts:

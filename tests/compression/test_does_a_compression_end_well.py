@@ -142,6 +142,12 @@ def test_does_an_exchange_find_what_a_bad_start_missed(decoder, windows):
     left.close()
     assert left.left_out == {min(losses, key=losses.__getitem__)}  # of three layers' six sublayers all are tried
     assert len(choose_skips(decoder, windows, 2, by="exchange")) == 2
+    worst, best = max(losses, key=losses.__getitem__), min(losses, key=losses.__getitem__)
+    assert worst in choose_skips(decoder, windows, 2, begin=(worst,))
+    assert choose_skips(decoder, windows, 1, by="exchange", begin=(worst,)) == (best,)
+    for begun in ((worst, best), ("model.layers.9.ffn",)):
+        with pytest.raises(TierformError, match="taken first"):
+            choose_skips(decoder, windows, 1, begin=begun)
 
 
 def test_is_a_thinned_model_a_smaller_one_of_its_kind(tmp_path, decoder, windows):

@@ -8,6 +8,7 @@ from torch import nn
 
 from tierform.errors import TierformError
 from tierform.numerics import crossbar_layers, emulate, new_chip_instance, take_peaks
+from tierform.numerics.digital import DigitalShare
 from tierform.numerics.placement import role_of
 from tierform.numerics.remainder import block_peaks, smallest_range
 
@@ -119,6 +120,36 @@ def test_adapters_that_took_over_give_the_same_answers_with_smaller_errors(which
         return total
 
     assert error(8) < 0.5 * error(0)
+
+
+def test_channels_that_are_digital_anyway_take_no_part_of_the_rank():
+    torch.manual_seed(0)
+    linear = nn.Linear(256, 64)
+    with torch.no_grad():
+        linear.weight.copy_(low_rank(64, 256, 3, 0.2))
+        linear.weight[:, 5] *= 20.0  # one channel of large weights and massive inputs
+    inputs = torch.randn(32, 256)
+    inputs[:, 5] *= 30.0
+
+    def chip():
+        return emulate(
+            nn.Sequential(linear),
+            "atleus",
+            scale="column",
+            digital=DigitalShare(1),
+            calibration=lambda network: network(inputs),
+        )
+
+    (layer,) = crossbar_layers(chip())
+    assert layer.part.channels.tolist() == [5]
+
+    def left(peaks):
+        rest = layer.matrix - peaks.product
+        rest[:, 5] = 0
+        return scales(rest, 1, layer.form.rows)
+
+    unaware = smallest_range(layer.matrix, 3, 1, layer.form.rows, energy=layer.energy)
+    assert left(take_peaks(chip(), 3)["0"]) < 0.8 * left(unaware)
 
 
 def test_what_holds_the_large_weights_stays_while_the_rest_learns():

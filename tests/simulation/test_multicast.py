@@ -9,8 +9,7 @@ import pytest
 
 from tierform import FineTuning, Inference, LoRA, load_chip, simulate
 from tierform.network import flows as cycle_flows
-from tierform.simulation import costing
-from tierform.simulation.fabric import Fabric, Place, receivers
+from tierform.simulation.fabric import Fabric, Place, Route, receivers
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +89,10 @@ def test_q_k_and_v_get_their_input_together(chip: str, monkeypatch: pytest.Monke
     assert together.operations == apart.operations
 
 
-def _one_by_one(fabric: Fabric, route: Any, source: Place, targets: Any) -> costing.Route:
+def _one_by_one(fabric: Fabric, route: Any, source: Place, targets: Any) -> Route:
     routes = [route(fabric, source, (target,)) for target in targets]
     shares = sum(each.link_share for each in routes) / len(routes)
-    return costing.Route(
+    return Route(
         name=routes[0].name,
         targets=tuple(targets),
         head_s=routes[0].head_s,

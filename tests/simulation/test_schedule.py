@@ -34,8 +34,8 @@ def pieces_of(layer: Layer) -> tuple[list[Piece], list[int]]:
                     sent[key] = len(pieces)
                     pieces.append((edge.path, edge.own, edge.transfer_s, edge.head_s, False, [(source, False)]))
                 source = sent[key]
-            if (source, edge.whole) not in waits:
-                waits.append((source, edge.whole))
+            if (source, edge.whole or step.once) not in waits:
+                waits.append((source, edge.whole or step.once))
         needed = list(waits)
         if step.fetch:
             giver = waits[0][0]
@@ -43,7 +43,7 @@ def pieces_of(layer: Layer) -> tuple[list[Piece], list[int]]:
             pieces.append((step.fetch, False, step.fetch_s, 0.0, True, before))
             needed.append((len(pieces) - 1, False))
         place.append(len(pieces))
-        pieces.append((step.resource, step.own, step.occupancy_s, step.tail_s, False, needed))
+        pieces.append((step.resource, step.own, step.occupancy_s, step.tail_s, step.once, needed))
     return pieces, place
 
 
@@ -83,6 +83,8 @@ def plain_makespan(runs: list[tuple[Layer, int]], micro_batches: int, chunks: in
                     wanted, when = layers[at][0][wanted][5][0][0], 0
                     if wanted < 0:
                         continue
+                if layers[at][0][wanted][4]:
+                    when = 0
             elif layers[index][0][source][4]:
                 when = 0
             ready = max(ready, done[micro, at, wanted, when])
@@ -117,6 +119,7 @@ def layers(draw: st.DrawFn) -> Layer:
                 after=tuple(edges),
                 fetch=fetch,
                 fetch_s=draw(_times) if fetch else 0.0,
+                once=draw(st.sampled_from([False, False, True])),
             )
         )
     return Layer("layer", tuple(steps), draw(st.integers(0, len(steps) - 1)))
@@ -220,6 +223,21 @@ def test_does_a_chain_on_one_resource_take_its_sum() -> None:
     steps = (ScheduledOperator("one", "gpu", 2.0), ScheduledOperator("two", "gpu", 3.0, 0.5, after=(Edge(0),)))
     # Three layers of 2 + 3 s on the one resource; the next layer waits for the tail of 0.5 s, too: 3 * 5.5.
     assert made([(Layer("layer", steps), 3)]) == pytest.approx(16.5)
+
+
+def test_does_a_step_that_works_once_take_all_chunks_together() -> None:
+    """Two chunks through a (2 s), b (3 s) and c (2 s).  In parts: b ends at 1 + 3 s, c a half later, at 5 s.  Where b
+    takes both together it begins at 2 s, and c waits for its end: 2 + 3 + 2 s."""
+    steps = (
+        ScheduledOperator("a", "a", 2.0),
+        ScheduledOperator("b", "b", 3.0, after=(Edge(0),)),
+        ScheduledOperator("c", "c", 2.0, after=(Edge(1),)),
+    )
+    assert made([(Layer("layer", steps), 1)], chunks=2) == pytest.approx(5.0)
+    together = (steps[0], replace(steps[1], once=True), steps[2])
+    assert made([(Layer("layer", together), 1)], chunks=2) == pytest.approx(7.0)
+    # As the last step of a layer it is what the next one waits for: 2 + 3 s, and again.
+    assert made([(Layer("layer", together[:2]), 2)], chunks=2) == pytest.approx(10.0)
 
 
 def test_does_a_whole_edge_wait_for_the_last_chunk() -> None:

@@ -79,12 +79,16 @@ class Cost:
 class Share:
     """What of a component an operator may use: `units` of it (0: all), and `replicas` copies of its static weight.
 
-    `second_copy` says that a transposed copy of the weight is held for the backward pass.
+    `second_copy` says that a transposed copy of the weight is held for the backward pass.  `parts`: the tokens of a
+    product come in so many parts, with other work between them; what takes tokens one by one need not care.  A product
+    of two activations has operands of its own for each of its `sequences`.
     """
 
     units: int = 0
     replicas: int = 1
     second_copy: bool = False
+    parts: int = 1
+    sequences: int = 1
 
 
 WHOLE = Share()

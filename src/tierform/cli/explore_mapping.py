@@ -82,14 +82,9 @@ def _tell(found: MappingSearch) -> None:
     rest = [one for one in found.alone if one.change != taken][:SHOWN]
     if rest:
         print_table("Other changes, each alone", _HEAD, [_row(one, own) for one in rest])
-    console().print(
-        "parts charged: time and energy with what systolic arrays take more for tokens in parts, which the simulation "
-        "leaves out",
-        soft_wrap=True,
-    )
 
 
-_HEAD = ["change", "time", "", "energy", "", "parts charged"]
+_HEAD = ["change", "time", "", "energy", ""]
 
 
 def _row(one: Mapped, own: Mapped) -> list[str]:
@@ -97,14 +92,12 @@ def _row(one: Mapped, own: Mapped) -> list[str]:
         return "" if one is own else f"{100 * (mine / its - 1):+.1f} %"
 
     time, energy = one.result.latency_s, one.result.energy_J
-    charged = change(one.charged.latency_s, own.charged.latency_s)
     return [
         one.change,
         format_quantity(time, "s"),
         change(time, own.result.latency_s),
         format_quantity(energy, "J"),
         change(energy, own.result.energy_J),
-        f"{charged} / {change(one.charged.energy_J, own.charged.energy_J)}" if charged else "",
     ]
 
 
@@ -113,7 +106,5 @@ def _figures(one: Mapped) -> dict[str, object]:
         "change": one.change,
         "latency_s": one.result.latency_s,
         "energy_J": one.result.energy_J,
-        "charged_latency_s": one.charged.latency_s,
-        "charged_energy_J": one.charged.energy_J,
         "kelvin_over": one.over_K,
     }

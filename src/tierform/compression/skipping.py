@@ -104,17 +104,24 @@ def choose_skips(
     *,
     by: str = "cosine",
     kinds: tuple[str, ...] = (),
+    begin: tuple[str, ...] = (),
     say: Say | None = None,
 ) -> tuple[str, ...]:
-    """The names of `count` sublayers to leave out, in the order chosen; `kinds` limits them to attention or ffn."""
+    """The names of `count` sublayers to leave out, in the order chosen; `kinds` limits them to attention or ffn.
+
+    `begin` are taken before any is chosen.
+    """
     if by not in RULES:
         fail("unknown rule", key="--skip-by", value=by, choices=RULES, fix=f"Known: {', '.join(RULES)}.")
     names = [name for name in anatomy(model).sublayers if not kinds or name.rpartition(".")[2] in kinds]
     if not 0 < count < len(names):
         fail(f"1 to {len(names) - 1} of the {len(names)} sublayers can be left out", key="--skip", value=count)
+    if len(begin) > count or not set(begin) <= set(names):
+        fail(f"at most {count} sublayers of the model can be taken first", key="begin", value=begin, choices=names)
     without = _Without(model)
+    without.left_out |= set(begin)
     try:
-        for number in range(count):
+        for number in range(len(begin), count):
             found = cosines(model, windows)
             left = sorted((name for name in names if name not in without.left_out), key=lambda name: -found[name])
             chosen = left[0]

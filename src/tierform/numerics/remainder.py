@@ -65,7 +65,8 @@ def take_peaks(
     """For every emulated layer with one of the parts `targets`, by its name, what adapters of this rank take over.
 
     `energies` has the mean square of each layer's inputs, by which blocks are weighed (by default the layer's own,
-    where the model was emulated with a calibration).  Layers with a scale by column have blocks of one output.
+    where the model was emulated with a calibration).  Layers with a scale by column have blocks of one output.  What
+    of a layer is digital anyway (channels, single weights) does not count.
     TierformError when the model has no crossbars, whose blocks decide what is large.
     """
     layers = {layer.layer_name: layer for layer in crossbar_layers(model)}
@@ -79,17 +80,18 @@ def take_peaks(
     if rank < 1:
         fail("what holds the large weights has a rank of at least 1", key="peak_rank", value=rank)
     wanted = set(targets)
-    return {
-        name: smallest_range(
-            layer.matrix.float(),
-            rank,
-            1 if layer.quantizer.granularity == "column" else layer.form.weights_per_row,
-            layer.form.rows,
-            energy=layer.energy if energies is None else energies.get(name),
-        )
-        for name, layer in layers.items()
-        if "all" in wanted or role_of(name)[1] & wanted
-    }
+    found = {}
+    for name, layer in layers.items():
+        if "all" not in wanted and not role_of(name)[1] & wanted:
+            continue
+        rest, energy = layer.matrix.float(), layer.energy if energies is None else energies.get(name)
+        if layer.part is not None:
+            rest = rest - layer.part.dense((layer.out_features, layer.in_features)).to(rest.device)
+            if energy is not None:  # digital channels drive no cell
+                energy = energy.index_fill(0, layer.part.channels.to(energy.device), 0.0)
+        outputs = 1 if layer.quantizer.granularity == "column" else layer.form.weights_per_row
+        found[name] = smallest_range(rest, rank, outputs, layer.form.rows, energy=energy)
+    return found
 
 
 def block_peaks(matrix: Tensor, outputs: int, inputs: int) -> Tensor:

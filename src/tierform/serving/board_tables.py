@@ -28,7 +28,8 @@ from tierform.serving.kernel_oracle import BOARD
 from tierform.serving.oracle import line
 from tierform.serving.refining import Place, RefinedPlane, refined_line
 from tierform.simulation.choose import workload_of
-from tierform.simulation.costing import Costing, Execution
+from tierform.simulation.costing import Costing
+from tierform.simulation.execution import Execution
 from tierform.simulation.job import Job
 from tierform.simulation.power_cap import ARITHMETIC
 from tierform.simulation.result import Result

@@ -33,7 +33,7 @@ from tierform.errors import Problem, TierformError
 from tierform.serving.kernel_oracle import MOST_BUSY, PARTS
 from tierform.serving.oracle import line
 from tierform.serving.refining import Place, RefinedPlane, refined_line
-from tierform.simulation.costing import Execution
+from tierform.simulation.execution import Execution
 from tierform.simulation.ledger import LINKS, NETWORK, OFF_CHIP
 from tierform.simulation.result import Result
 from tierform.simulation.run import Run

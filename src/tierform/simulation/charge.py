@@ -34,5 +34,5 @@ def charge(chip: Chip, operators: Sequence[Operator], *, runtime: Runtime = IDEA
         runtime=runtime,
         split=Parallelism(),
     )
-    (segment,) = costing.segments(stage, (block,))
+    (segment,) = costing.segments(stage, stage.waves[0])
     return tuple(execution.cost for execution in segment.executions)

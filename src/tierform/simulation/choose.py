@@ -27,7 +27,7 @@ from tierform.simulation.job import Job
 from tierform.simulation.offload import host_of
 from tierform.simulation.remember import Bounded
 from tierform.simulation.runtime import Runtime
-from tierform.simulation.stages import Stages, Timed, held_B
+from tierform.simulation.stages import WORTHWHILE, Stages, Timed, held_B
 from tierform.simulation.traffic import MemoryBehind
 from tierform.units import format_quantity
 from tierform.workload import Model, Task, Workload, expand, is_training
@@ -38,8 +38,8 @@ from tierform.workload.quantization_config import quantized
 from tierform.workload.task import FineTuning
 
 CANDIDATES = (1, 2, 4, 8, 16, 32, 64)
-# A number of micro-batches, or a mapping, is preferred to a simpler one only when it gains more than this share.
-WORTHWHILE = 1e-3
+# Fewer parts of tokens are tried where more than this share of the time is paid for them.
+PAID_FOR_PARTS = 0.05
 PHASES = {
     StageKind.PREFILL: "prefill",
     StageKind.DECODE: "decode",
@@ -70,6 +70,11 @@ class Trial:
     def seconds(self, phase: str) -> float:
         """Time of all stages of a phase."""
         return fsum(made.seconds * made.stage.repeat for made in self.timed if PHASES[made.stage.kind] == phase)
+
+    @property
+    def parted_s(self) -> float:
+        """What components take more since tokens come to them in parts, of all stages."""
+        return fsum(made.parted_s * made.stage.repeat for made in self.timed)
 
     @property
     def total_s(self) -> float:
@@ -104,6 +109,7 @@ class _Choice:
         self.cycle = job.fidelity == "cycle"
         self.fabric = fabric_of(self.chip)
         self.model = job.reduced_model
+        self.apart: set[StageKind] = set()  # where tokens in parts are faster than all of them together
         self.beside: frozenset[tuple[str, str]] = frozenset()  # weights that other components read from memory
 
     def workload(self, split: MicroBatches) -> Workload:
@@ -131,6 +137,8 @@ class _Choice:
             trial = self._beside_crossbars(trial, numbers if split is None else [], notes)
         if not plain and any(p.replicas > 1 for p in trial.mapping.placements):
             trial = self._without_replicas(trial, notes)
+        if not plain:
+            trial = self._in_fewer_parts(trial, numbers if split is None else [], notes)
         if timeline:
             trial = self._trial(trial.workload, trial.mapping, True)
         trial.notes = tuple(notes)
@@ -189,7 +197,7 @@ class _Choice:
             split=workload.parallelism,
             cycle=self.cycle,
         )
-        stages = Stages(costing, workload, mapping, record=timeline)
+        stages = Stages(costing, workload, mapping, record=timeline, apart=self.apart)
         timed = stages.all()
         footprint = workload.footprint
         if stages.bounds:
@@ -235,6 +243,28 @@ class _Choice:
             return trials[next(iter(chosen.values()))]
         split = MicroBatches(**{**dict.fromkeys(("prefill", "decode", "training"), 1), **chosen})
         return self._again(first.mapping, split)
+
+    def _in_fewer_parts(self, trial: Trial, numbers: list[int], notes: list[str]) -> Trial:
+        """The same with tokens in half as many parts, and again, where components pay for parts and it is faster.
+
+        Fewer parts save no more than what is paid for them.  Where they are about as fast, they have their own numbers
+        of micro-batches.
+        """
+        best, told = trial, [f"{trial.mapping.chunks}: {format_quantity(trial.total_s, 's')}"]
+        while best.mapping.chunks > 1 and best.parted_s > PAID_FOR_PARTS * best.total_s:
+            own: list[str] = []
+            fewer = replace(best.mapping, chunks=best.mapping.chunks // 2)
+            other = self._trial(best.workload, fewer)
+            if len(numbers) > 1 and other.total_s < best.total_s * (1 + PAID_FOR_PARTS):
+                first = other if fewer.micro_batches == _even(numbers[-1]) else self._again(fewer, _even(numbers[-1]))
+                other = self._over_micro_batches(first, numbers, own)
+            told.append(f"{fewer.chunks}: {format_quantity(other.total_s, 's')}")
+            if other.total_s >= best.total_s * (1 - WORTHWHILE):
+                break
+            best, notes[:] = other, own or notes
+        if best is not trial:
+            notes.append(f"tokens in {best.mapping.chunks} parts, the best of those tried ({', '.join(told)})")
+        return best
 
     def _again(self, mapping: Mapping, split: MicroBatches) -> Trial:
         """The same mapping for other micro-batches."""

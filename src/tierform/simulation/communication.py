@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tierform.mapping.plan import INTERCONNECT
-from tierform.simulation.costing import Execution, Segment
+from tierform.simulation.execution import Execution, Segment
 
 if TYPE_CHECKING:
     from tierform.simulation.stages import Stages, Timed

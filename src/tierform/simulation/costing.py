@@ -7,7 +7,7 @@ operator without a weight of its own runs where its input was made, if that is o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
 from math import fsum
 
 import numpy as np
@@ -18,7 +18,8 @@ from tierform.chip.description import Chip
 from tierform.mapping.plan import INTERCONNECT, Mapping, WeightPlacement
 from tierform.simulation.collectives import Interconnect
 from tierform.simulation.cycle_fidelity import with_measured_transfers
-from tierform.simulation.fabric import Fabric, Place, Route
+from tierform.simulation.execution import Execution, Move, Segment
+from tierform.simulation.fabric import Fabric, Place
 from tierform.simulation.facts import BLOCK_INPUT, Facts, facts_of
 from tierform.simulation.package_network import ports_of
 from tierform.simulation.prefetch import freed_by, pieces
@@ -26,10 +27,11 @@ from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.schedule_layers import Edge, Layer, ScheduledOperator
 from tierform.simulation.software import Software, joined, shares_of
+from tierform.simulation.token_parts import ALL_AT_ONCE, TokenParts
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
-from tierform.workload.graph import Block, Stage, StageKind
+from tierform.workload.graph import Block, Stage, StageKind, Wave
 from tierform.workload.memory import BlockKind
-from tierform.workload.operator import Kind, Operator
+from tierform.workload.operator import Kind
 from tierform.workload.parallel import Parallelism
 
 Floats = NDArray[np.float64]
@@ -42,58 +44,6 @@ ONE_STEP: tuple[int | None, int] = (None, 1)
 _costs = Remembered()  # component -> {(operator, share): cost}
 _refetches = Remembered()  # component -> {operator: refetch}
 _fused: Bounded = Bounded(4096)  # (component, operators) -> (kernels, component, operators)
-
-
-@dataclass(frozen=True, slots=True)
-class Move:
-    """Bytes over a route, per execution of the layer."""
-
-    route: Route
-    size_B: float
-
-
-@dataclass(slots=True)
-class Execution:
-    """An operator on its component in one run of layers: its cost, traffic, and how its weight sits.
-
-    `arriving` holds the move from each operator from which it takes, `moves` all bytes that it brings over the network
-    (those that nothing before it has brought to its place, and its traffic with memory).  `kernel` names the fused
-    kernel of which it is a part.  `floor_W` is the power of a working board on top of idling; during a collective its
-    boards work, too, unless it runs `beside` computation.
-    """
-
-    operator: Operator
-    component: str
-    cost: Cost
-    place: Place
-    traffic: Traffic = NOTHING
-    placement: WeightPlacement | None = None
-    programming: Cost | None = None
-    moves: list[Move] = field(default_factory=list)
-    arriving: dict[int, Move] = field(default_factory=dict)
-    kernel: str = ""
-    floor_W: float = 0.0
-    beside: bool = False
-
-    @property
-    def floor_J(self) -> float:
-        """Energy that the board draws in its time whatever it does."""
-        return self.floor_W * self.cost.occupancy_s
-
-    @property
-    def where(self) -> Floats | None:
-        """(tiles,) where its energy is spent; None between chips."""
-        return None if self.component == INTERCONNECT else self.place.where
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """`count` layers that cost the same: the schedule's layer and the executions."""
-
-    block: Block
-    count: int
-    layer: Layer
-    executions: tuple[Execution, ...]
 
 
 class Costing:
@@ -144,37 +94,44 @@ class Costing:
         ports = ports_of(chip, chip.memory[0].attached) if chip.memory and memory.nearest is not None else ()
         self.ports = fabric.place((ports,)) if ports else None
 
-    def cost(self, component: str, facts: Facts, replicas: int = 1) -> Cost:
-        """The cost of an operator on a component, computed once for each distinct shape."""
+    def cost(self, component: str, facts: Facts, replicas: int = 1, come: tuple[int, int] = ALL_AT_ONCE) -> Cost:
+        """The cost of an operator on a component whose tokens come so, computed once for each distinct shape."""
         known = self._known[component]
-        key = (facts.key, replicas, self._second_copy)
+        key = (facts.key, replicas, self._second_copy, come)
         found = known.get(key)
         if found is None:
-            share = Share(0, replicas, self._second_copy)
+            share = Share(0, replicas, self._second_copy, *come)
             found = known[key] = self.chip.components[component].cost(facts.operator, share)
         return found
 
     # -- layers -------------------------------------------------------------------------------------------------
-    def segments(self, stage: Stage, blocks: Sequence[Block]) -> list[Segment]:
-        """The layers of one wave: a block whose weights are partly streamed becomes two segments."""
+    def segments(self, stage: Stage, wave: Wave, whole: AbstractSet[str] = frozenset()) -> list[Segment]:
+        """The layers of one wave: a block whose weights are partly streamed becomes two segments.
+
+        The components `whole` take all tokens of a micro-batch together.
+        """
         result: list[Segment] = []
         entry: Place | None = None
-        for block in blocks:
+        update = stage.kind is StageKind.UPDATE
+        coming = TokenParts(1 if update else self.mapping.chunks, wave.tokens, whole)
+        for block in wave.blocks:
             if not block.operators:
                 continue
             away = min(self._streamed_layers.get(block.name, 0), block.count)
             for count, streamed in ((block.count - away, False), (away, True)):
                 if count:
-                    segment = self._segment(stage, block, count, streamed, entry)
+                    segment = self._segment(stage, block, count, streamed, entry, coming)
                     entry = segment.executions[segment.layer.output].place
                     result.append(segment)
         return result
 
-    def _segment(self, stage: Stage, block: Block, count: int, streamed: bool, entry: Place | None) -> Segment:
+    def _segment(
+        self, stage: Stage, block: Block, count: int, streamed: bool, entry: Place | None, coming: TokenParts
+    ) -> Segment:
         facts = facts_of(block)
         executions: list[Execution] = []
         for fact in facts:
-            executions.append(self._execute(stage, block, fact, streamed, executions))
+            executions.append(self._execute(stage, block, fact, streamed, executions, coming))
         if stage.kind in (StageKind.FORWARD, StageKind.BACKWARD):
             for index, size_B in block.saved:
                 item = executions[max(index, 0)]
@@ -192,7 +149,9 @@ class Costing:
             steps = with_measured_transfers(self.fabric, executions, steps, entry)
         return Segment(block, count, Layer(block.name, steps, output), tuple(executions))
 
-    def _execute(self, stage: Stage, block: Block, facts: Facts, streamed: bool, before: list[Execution]) -> Execution:
+    def _execute(
+        self, stage: Stage, block: Block, facts: Facts, streamed: bool, before: list[Execution], coming: TokenParts
+    ) -> Execution:
         operator = facts.operator
         name = self.mapping.component(stage, block, operator)
         if name == INTERCONNECT:
@@ -217,14 +176,24 @@ class Costing:
             on_chip = facts.adapter and self.adapters_on_chip
             refetch = self._refetch(name, facts)
             traffic = self.memory.of_operator(operator, held=in_cells, on_chip=on_chip, refetch=refetch)
+        replicas = placement.replicas if placement is not None else 1
+        cost, parted_s, once = self.cost(name, facts, replicas), 0.0, False
+        come = coming.of(facts)
+        if come[0] > 1:
+            once = name in coming.whole
+            if not once:
+                whole_s, cost = cost.occupancy_s, self.cost(name, facts, replicas, come)
+                parted_s = cost.occupancy_s - whole_s
         made = Execution(
             operator,
             name,
-            self.software.alone(operator, self.cost(name, facts, placement.replicas if placement is not None else 1)),
+            self.software.alone(operator, cost),
             place,
             traffic,
             placement,
             floor_W=self._floors.get(name, 0.0),
+            once=once,
+            parted_s=parted_s,
         )
         if placement is not None and not placement.resident:
             made.programming = self.chip.can.holders[name].programming_cost(placement.crossbars * placement.copies)
@@ -383,4 +352,5 @@ class Costing:
             fetch_s=fetch[1],
             freed_by=ahead[0],
             pieces=ahead[1],
+            once=item.once,
         )

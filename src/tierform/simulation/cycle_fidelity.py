@@ -20,7 +20,7 @@ from tierform.simulation.schedule_layers import Edge, ScheduledOperator
 
 if TYPE_CHECKING:
     from tierform.network import Flow
-    from tierform.simulation.costing import Execution, Move
+    from tierform.simulation.execution import Execution, Move
 
 STREAM_REQUESTS = 20_000
 PLAYED = 3

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.mapping.plan import INTERCONNECT
-from tierform.simulation.costing import Execution
+from tierform.simulation.execution import Execution
 from tierform.simulation.traffic import Traffic
 from tierform.workload.graph import Block, Stage
 

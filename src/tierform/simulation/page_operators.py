@@ -6,7 +6,8 @@ from math import fsum
 from typing import Any
 
 from tierform.mapping.plan import INTERCONNECT
-from tierform.simulation.costing import MEMORY, Execution
+from tierform.simulation.costing import MEMORY
+from tierform.simulation.execution import Execution
 from tierform.simulation.fabric import Place
 from tierform.simulation.limits import NETWORK, WRITING
 from tierform.simulation.run import Run

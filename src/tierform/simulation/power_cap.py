@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from tierform.chip.component import Cost, PoweredBoard
 
 if TYPE_CHECKING:
-    from tierform.simulation.costing import Execution
+    from tierform.simulation.execution import Execution
     from tierform.simulation.stages import Timed
 
 LOWEST_CLOCK = 0.2

@@ -72,7 +72,7 @@ def layer_plan(layer: Layer, chunks: int) -> LayerPlan:
     """The plan of a layer; those of layers that differ in times alone are one."""
     steps = [
         (
-            *(step.name, step.resource, step.own, step.fetch, step.freed_by, step.pieces > 1),
+            *(step.name, step.resource, step.own, step.fetch, step.freed_by, step.pieces > 1, step.once),
             *[(edge.source, edge.whole, edge.path, edge.own) for edge in step.after],
         )
         for step in layer.steps
@@ -103,7 +103,7 @@ def numbers_of(layer: Layer, chunks: int) -> list[float]:
         found += (step.occupancy_s, step.tail_s)
         if step.fetch:
             first_s = step.fetch_s / step.pieces
-            piece_s = step.occupancy_s / max(step.pieces, chunks) + step.tail_s
+            piece_s = step.occupancy_s / max(step.pieces, 1 if step.once else chunks) + step.tail_s
             found += (first_s, step.fetch_s - first_s, piece_s)
         for edge in step.after:
             if edge.path:
@@ -195,7 +195,7 @@ class LayerPlan:
                         sent[key] = add(edge.path, edge.own, ((source, False),), at_number, at_number + 1)
                     source = sent[key]
                     at_number += 2
-                edges.append((source, edge.whole))
+                edges.append((source, edge.whole or step.once))
             waits = tuple(dict.fromkeys(edges))
             needed = waits
             if step.fetch:
@@ -209,7 +209,7 @@ class LayerPlan:
                     last = add(step.fetch, False, ((fetch, False),), rest, once=True)
                     self.order[last] = fetch
                 needed = (*waits, (fetch, False))
-            at = add(step.resource, step.own, needed, work, tail)
+            at = add(step.resource, step.own, needed, work, tail, step.once)
             self.names[-1] = (step.resource, step.name)
             self.shown.append(at)
             if step.fetch and step.pieces > 1:  # no time of its own: the last piece is worked on when it is there

@@ -32,6 +32,7 @@ class ScheduledOperator:
     `tail_s` what the result needs beyond that.  `fetch_s` of the resource `fetch` (memory) is spent first, prefetched
     while the step that feeds it waits for its turn or works, or already from the end of the step `freed_by` on.  The
     step begins with the first of `pieces` of its operands, ends after the last (:mod:`tierform.simulation.prefetch`).
+    `once`: it takes all chunks together, when the last one is there.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ScheduledOperator:
     fetch_s: float = 0.0
     freed_by: int | None = None
     pieces: int = 1
+    once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,8 @@ def order(
             elif source <= PREVIOUS_INPUT:  # or EARLY_INPUT
                 if layer > 1:
                     giver = output[kinds[layer - 2]]
-                    found = place[((micro * layers + layer - 2) * most + giver) * chunks + c]
+                    when = 0 if step_once[step_at[kinds[layer - 2]] + giver] else c
+                    found = place[((micro * layers + layer - 2) * most + giver) * chunks + when]
             elif layer > 0:
                 giver = output[kinds[layer - 1]]
                 back = 1
@@ -101,6 +102,8 @@ def order(
                     if giver < 0 and layer > 1:  # the layer before begins with its output
                         back, giver = 2, output[kinds[layer - 2]]
                 if giver >= 0:
+                    if step_once[step_at[kinds[layer - back]] + giver]:
+                        when = 0
                     found = place[((micro * layers + layer - back) * most + giver) * chunks + when]
             if found >= 0:
                 waits[at] = found

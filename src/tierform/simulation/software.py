@@ -26,7 +26,7 @@ from tierform.workload.precision import bits
 from tierform.workload.task import Step
 
 if TYPE_CHECKING:
-    from tierform.simulation.costing import Execution, Segment
+    from tierform.simulation.execution import Execution, Segment
 
 
 @dataclass(frozen=True, slots=True)

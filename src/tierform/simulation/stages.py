@@ -7,14 +7,17 @@ a tier beyond it, it takes that long.  Experts that are fetched once the router 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import pairwise
+from math import fsum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.mapping import Mapping
-from tierform.simulation.costing import Costing, Segment
+from tierform.simulation.costing import Costing
+from tierform.simulation.execution import Segment
 from tierform.simulation.pipeline import (
     Bounds,
     Run,
@@ -33,11 +36,16 @@ from tierform.workload.operator import Kind
 from tierform.workload.sharding import kept_numbers
 
 Floats = NDArray[np.float64]
+# Micro-batches, a mapping or a schedule are preferred to simpler ones only when they gain more than this share.
+WORTHWHILE = 1e-3
 
 
 @dataclass(slots=True)
 class Timed:
-    """One pass of a stage: its waves of segments, its schedule, its traffic by pass, and its time."""
+    """One pass of a stage: its waves of segments, its schedule, its traffic by pass, and its time.
+
+    `parted_s`: what components take more, all together, since tokens come to them in parts.
+    """
 
     stage: Stage
     waves: list[list[Segment]]
@@ -58,13 +66,28 @@ class Timed:
     link_s: float = 0.0
     spill_s: float = 0.0
     fetch_s: float = 0.0
+    parted_s: float = 0.0
 
 
 class Stages:
     """The stages of a workload on a mapped chip."""
 
-    def __init__(self, costing: Costing, workload: Workload, mapping: Mapping, *, record: bool = False) -> None:
+    def __init__(
+        self,
+        costing: Costing,
+        workload: Workload,
+        mapping: Mapping,
+        *,
+        record: bool = False,
+        apart: set[StageKind] | None = None,
+    ) -> None:
+        """`apart` gathers the kinds of stages in which parts of tokens were faster than all of them together.
+
+        Larger parts make that no other, so that it is asked once for the trials of a job, the first of which has the
+        smallest parts.
+        """
         self.costing, self.workload, self.mapping, self.record = costing, workload, mapping, record
+        self.apart = set() if apart is None else apart
         self.groups = workload.parallelism.pipeline
         self.bounds: Bounds = ()
         self.overlaps = costing.chip.pipelined
@@ -74,10 +97,33 @@ class Stages:
         segmented = [self._segments(stage) for stage in self.workload.stages]
         if self.groups > 1:
             self.bounds = self._cut(segmented)
-        return [self._timed(stage, waves) for stage, waves in zip(self.workload.stages, segmented, strict=True)]
+        return [self._best(stage, waves) for stage, waves in zip(self.workload.stages, segmented, strict=True)]
 
-    def _segments(self, stage: Stage) -> list[list[Segment]]:
-        return [self.costing.segments(stage, wave.blocks) for wave in stage.waves]
+    def _segments(self, stage: Stage, whole: AbstractSet[str] = frozenset()) -> list[list[Segment]]:
+        return [self.costing.segments(stage, wave, whole) for wave in stage.waves]
+
+    def _best(self, stage: Stage, waves: list[list[Segment]]) -> Timed:
+        """A stage with tokens in parts; where components pay for the parts, they take them together if that is faster.
+
+        No schedule gets shorter by more than its steps do, so that little of it is not tried.
+        """
+        made = self._timed(stage, waves)
+        paid: dict[str, float] = {}
+        for wave, segments in zip(stage.waves, waves, strict=True):
+            for segment in segments:
+                for item in segment.executions:
+                    if item.parted_s > 0:
+                        more_s = item.parted_s * segment.count * wave.micro_batches
+                        paid[item.component] = paid.get(item.component, 0.0) + more_s
+        made.parted_s = fsum(paid.values())
+        if made.parted_s <= WORTHWHILE * made.seconds or stage.kind in self.apart:
+            return made
+        together = self._timed(stage, self._segments(stage, paid.keys()))
+        together.parted_s = made.parted_s
+        if made.seconds <= together.seconds:
+            self.apart.add(stage.kind)
+            return made
+        return together
 
     @property
     def cut(self) -> tuple[tuple[tuple[str, int], ...], ...]:

@@ -57,8 +57,20 @@ def mechanisms(options: StudyOptions, chip: str) -> tuple[Table | None, str]:
     return regained(model, windows[:2], windows[2:], chip, chips=3, say=options.say), "No training is in these figures."
 
 
-def regained(model: Any, calibration: Any, windows: Any, chip: str, *, chips: int, say: Any) -> Table:
-    """The table of a language model: `calibration` and `windows` are (count, length) token numbers."""
+def regained(
+    model: Any,
+    calibration: Any,
+    windows: Any,
+    chip: str,
+    *,
+    chips: int,
+    say: Any,
+    steps: tuple[tuple[str, str, int, float], ...] = STEPS,
+) -> Table:
+    """The table of a language model: `calibration` and `windows` are (count, length) token numbers.
+
+    What `steps` regain is counted against the first of them.
+    """
     import torch
 
     from tierform.numerics.accuracy import interval
@@ -74,7 +86,7 @@ def regained(model: Any, calibration: Any, windows: Any, chip: str, *, chips: in
     exact = score(model)
     rows: list[tuple[Cell, ...]] = [("as it is", float(np.exp(exact[0])), 100 * exact[1], 0.0, 0.0, None, None, 0.0)]
     worst: Any = None
-    for name, scale, channels, single in STEPS:
+    for name, scale, channels, single in steps:
         emulated = emulate(
             model,
             chip,

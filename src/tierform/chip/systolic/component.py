@@ -14,7 +14,7 @@ from it (:mod:`tierform.chip.systolic.refetch`).
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Literal
 
@@ -36,6 +36,7 @@ from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.chip.systolic.cores import Cut, best_cut
 from tierform.chip.systolic.folds import DATAFLOWS, DENSE, Overlap, Sparsity, accesses, fold_count
+from tierform.chip.systolic.token_parts import cost_of_parts
 from tierform.errors import fail
 from tierform.provenance import Assumption, Constant
 from tierform.schema import Bits, Count, FileModel, quantity
@@ -200,10 +201,16 @@ class SystolicArrays:
         return Sparsity(given.kept, given.block)
 
     def cost(self, operator: Operator, share: Share = WHOLE) -> Cost:
-        """Cycles of the best (or the given) dataflow on the arrays of the share; energy of MACs and SRAM."""
+        """Cycles of the best (or the given) dataflow on the arrays of the share; energy of MACs and SRAM.
+
+        Tokens that come in parts are computed part by part.
+        """
         return remember(self._costs, operator, share, self._cost)
 
     def _cost(self, operator: Operator, share: Share) -> Cost:
+        if share.parts > 1:
+            whole = replace(share, parts=1, sequences=1)
+            return cost_of_parts(operator, share, self.cost(operator, whole), lambda one: self.cost(one, whole))
         mac_energy = self._mac_energy_J(operator) if operator.kind is Kind.MATMUL else None
         if mac_energy is None:
             fail(f"the component {self.name!r} cannot run this operator", value=operator.name)
