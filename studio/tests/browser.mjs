@@ -312,7 +312,7 @@ await check('an example, a chosen file and a broken one from the empty page', as
   const one = await open(live, config.servers.empty)
   await one.page.click('button:has-text("Fine-tune BERT-large")')
   await one.page.waitForFunction(() => location.hash.startsWith('#/chip'), null, { timeout: 120000 })
-  hold(/53\.\d\u00a0ms/.test(await one.page.innerText('.answer h1')), await one.page.innerText('.answer h1'))
+  hold(/54\.\d\u00a0ms/.test(await one.page.innerText('.answer h1')), await one.page.innerText('.answer h1'))
   await one.sound()
   await one.page.reload()
   await one.page.waitForSelector('.start')
