@@ -369,6 +369,7 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
   }
   await says('v%3Acomponents.reram.adc_bits=7', 'Area 289 mm² ?8.4 % less, before 316 mm² Hottest [0-9.]+ °C ?in systolic, −1.0 K, before 70.9 °C The ReRAM dies stay 1[0-9.]+ °C under')
   await says('v%3Acomponents.reram.parts.adc.energy=5e-12', 'Too hot: reram-1 is [0-9.]+ °C over its limit')
+  await one.page.waitForSelector('.now:not(.dimmed)')
   await one.sound()
   await audit(one.page)
   await one.to('#/whatif?q%3Achip=hetrax&q%3Amethod=qlora')
@@ -379,6 +380,7 @@ await check('a what-if moves the answer, and the address keeps it', async () => 
   await audit(one.page)
   await one.to('#/whatif?q%3Achip=hetra')
   await one.page.waitForSelector('.problems')
+  await one.page.waitForSelector('.now:not(.dimmed)')
   hold(/hetrax/.test(await one.page.innerText('.problems')), 'the nearest chip')
   await audit(one.page)
   one.quiet()
