@@ -1,7 +1,7 @@
 // Numbers for people: three significant digits, a narrow space, the unit by its prefix.
 const THIN = '\u00a0'
 const PREFIXES: [number, string][] = [
-  [1e15, 'P'], [1e12, 'T'], [1e9, 'G'], [1e6, 'M'], [1e3, 'k'], [1, ''], [1e-3, 'm'], [1e-6, 'µ'], [1e-9, 'n'], [1e-12, 'p'],
+  [1e15, 'P'], [1e12, 'T'], [1e9, 'G'], [1e6, 'M'], [1e3, 'k'], [1, ''], [1e-3, 'm'], [1e-6, 'µ'], [1e-9, 'n'], [1e-12, 'p'], [1e-15, 'f'], [1e-18, 'a'],
 ]
 
 /** The value and its unit apart, for large figures. */
@@ -22,7 +22,7 @@ export const si = (x: number, unit: string, digits = 3): string => {
 }
 /** A constant by its unit of files: areas by squared prefixes, rates as such, counts whole. */
 export const measure = (x: number, unit: string): string => {
-  if (unit === '') return x.toLocaleString('en', { maximumSignificantDigits: 4 })
+  if (unit === '' || unit === '1') return x.toLocaleString('en', { maximumSignificantDigits: 4 })
   if (unit === 'bit' && Number.isInteger(x) && x < 1e4) return `${x}${THIN}bit`
   if (unit === 'm^2' || unit === 'm2') {
     const [factor, name] = Math.abs(x) >= 1e-7 ? [1e6, 'mm²'] : [1e12, 'µm²']

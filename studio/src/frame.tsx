@@ -1,5 +1,5 @@
 // The bar: wordmark, pages, the run; and the list of keys.
-import { useEffect, useRef } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useRef } from 'preact/hooks'
 import type { Mode } from './colour'
 import { address, change, go } from './route'
 import type { Content, Run } from './types'
@@ -20,11 +20,14 @@ export function pagesOf(given: Content): [string, string][] {
 }
 export function Bar({ given, page, run, against, mode, params, onHelp }: { given: Content; page: string; run: Run | undefined; against: Run | null; mode: Mode; params: URLSearchParams; onHelp: () => void }) {
   const kept = new URLSearchParams([...params].filter(([name]) => ['run', 'against', 'theme'].includes(name)))
+  const nav = useRef<HTMLElement>(null)
+  // Where the pages do not all fit beside each other, the present one is in sight.
+  useLayoutEffect(() => { const bar = nav.current!, here = bar.querySelector<HTMLElement>('[aria-current]'); if (here) bar.scrollLeft = here.offsetLeft - bar.offsetLeft - (bar.clientWidth - here.offsetWidth) / 2 }, [page])
   const ofRun = ALONE.includes(page) ? undefined : run
   return (
     <header>
       <a class="mark" href={address('', kept)} onClick={(event) => { event.preventDefault(); go('') }}>Tierform</a>
-      <nav aria-label="Pages">
+      <nav ref={nav} aria-label="Pages">
         {pagesOf(given).map(([name, title]) => <a key={name} href={address(name, kept)} aria-current={name === page ? 'page' : undefined} onClick={(event) => { if (!event.ctrlKey && !event.metaKey) { event.preventDefault(); go(name) } }}>{title}</a>)}
       </nav>
       <div class="run">

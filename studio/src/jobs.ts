@@ -1,6 +1,6 @@
 // Jobs of the server: ask, read what it tells as it comes, stop.
 import { ask } from './data'
-import type { Die, Influence, Problem, Result, Run, Service, View } from './types'
+import type { Die, Engine, Influence, Problem, Result, Run, Service, Timeline, View } from './types'
 
 export interface FitRow {
   name: string; capacity_B: number; parts_B: Record<string, number>; most_batch?: number; problem?: string
@@ -17,6 +17,9 @@ export type Told =
   | { event: 'influence'; found: Influence[] }
   | { event: 'constants'; constants: Constant[] }
   | { event: 'service'; service: Service }
+  | { event: 'timeline'; timeline: Timeline | null }
+  | { event: 'engine'; engine: Engine }
+  | { event: 'skipped'; engine: string; why: string }
   | { event: 'text'; name: string; text: string }
   | { event: 'packed'; name: string; deflated: string }
   | ({ event: 'fit' } & FitRow)

@@ -1,7 +1,7 @@
 import './style.css'
 import 'uplot/dist/uPlot.min.css'
 import { render, type JSX } from 'preact'
-import { useEffect, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useState } from 'preact/hooks'
 import { Answer } from './answer'
 import { ChipPage } from './chip/page'
 import type { Mode } from './colour'
@@ -66,7 +66,7 @@ function App({ given: opened }: { given: Content }) {
     const name = pages.find(([one]) => one === shown)?.[1] ?? shown.charAt(0).toUpperCase() + shown.slice(1)
     document.title = `${name} · Tierform`
   }, [shown])
-  useEffect(() => {
+  useLayoutEffect(() => {
     const listener = (event: KeyboardEvent) => {
       const target = event.target as HTMLElement
       if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(target.tagName)) return

@@ -13,7 +13,7 @@ import { TimelinePage } from './pages/timeline'
 import { WhatIfPage } from './pages/whatif'
 
 export function Pages({ page, run, runs, mode, given, add }: Shown) {
-  if (page === 'ledger') return <LedgerPage engines={given.ledger} />
+  if (page === 'ledger') return <LedgerPage engines={given.ledger} exported={given.exported} />
   if (page === 'fit' && !given.exported) return <FitPage run={run} mode={mode} />
   if (page === 'serving') return <ServingPage given={given} run={run} mode={mode} />
   if (page === 'exploration') return <ExplorationPage given={given} mode={mode} add={add} />

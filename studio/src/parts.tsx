@@ -29,8 +29,7 @@ export function Choice<T extends string>({ label, options, value, onChange, off 
     const next = open[(at + way + open.length) % open.length]
     if (!next) return
     onChange(next[0])
-    const group = event.currentTarget as HTMLElement
-    requestAnimationFrame(() => group.querySelector<HTMLElement>('[aria-checked=true]')?.focus())
+    ;(event.currentTarget as HTMLElement).querySelectorAll<HTMLElement>('[role=radio]')[options.indexOf(next)]?.focus()
   }
   return (
     <div class="seg" role="radiogroup" aria-label={label} onKeyDown={step}>
@@ -50,22 +49,27 @@ export function Drawn({ draw, on, class: name, label }: { draw: (into: HTMLEleme
   useEffect(() => { const into = ref.current!; into.replaceChildren(); return draw(into) }, on)
   return <div ref={ref} class={name} role="img" aria-label={label} />
 }
+const asked = new Map<string, Promise<unknown>>()
 /** Loads a script of ours once; an exported file has it already. */
 export function script<T>(name: string, global: string): Promise<T> {
   const known = (globalThis as Record<string, unknown>)[global]
   if (known) return Promise.resolve(known as T)
-  return new Promise((done, failed) => {
+  const before = asked.get(name)
+  if (before) return before as Promise<T>
+  const loaded = new Promise<T>((done, failed) => {
     const tag = document.createElement('script')
     tag.src = `${name}.js`
     tag.onload = () => done((globalThis as Record<string, unknown>)[global] as T)
-    tag.onerror = () => failed(new Error(`${name}.js did not load`))
+    tag.onerror = () => { asked.delete(name); failed(new Error(`${name}.js did not load`)) }
     document.head.append(tag)
   })
+  asked.set(name, loaded)
+  return loaded
 }
 export const Unit = ({ of: [value, unit] }: { of: [string, string] }) => <>{value}{unit && <span class="unit">{'\u00a0'}{unit}</span>}</>
 
-/** An input that tells its value on Enter or when it is left; what is being typed stays when something else changes. */
-export function Field({ value, onValue, ...rest }: { value: string; onValue: (value: string) => void; type?: string; min?: string; max?: string; step?: string; inputMode?: 'decimal'; list?: string; placeholder?: string }) {
+/** An input or a slider that tells its value on Enter, when it is left or let go; what is typed or dragged stays when something else changes. */
+export function Field({ value, onValue, ...rest }: { value: string; onValue: (value: string) => void; type?: string; min?: string; max?: string; step?: string; inputMode?: 'decimal'; list?: string; placeholder?: string; 'aria-valuetext'?: string }) {
   const ref = useRef<HTMLInputElement>(null)
   useLayoutEffect(() => { if (ref.current) ref.current.value = value }, [value])
   return <input {...(rest as object)} ref={ref} onChange={(event) => onValue(event.currentTarget.value)} />

@@ -1,5 +1,5 @@
 // The address holds all: page, run, selection, colour and every value of a what-if.  It works in a file, too.
-import { useEffect, useState } from 'preact/hooks'
+import { useLayoutEffect, useState } from 'preact/hooks'
 
 export interface Route { page: string; params: URLSearchParams }
 
@@ -42,10 +42,12 @@ function write(page: string, params: URLSearchParams, changes: Record<string, st
   tell()
 }
 export function useRoute(): Route {
-  const [, again] = useState(0)
-  useEffect(() => {
+  const [, again] = useState(0), seen = current
+  // Before the page is seen: what a reader does at once is not lost.
+  useLayoutEffect(() => {
     const listener = () => again((n) => n + 1)
     listeners.add(listener)
+    if (seen !== current) listener()
     return () => void listeners.delete(listener)
   }, [])
   return current

@@ -55,6 +55,8 @@ export interface Influence {
   source: string
   latency: number
   energy: number
+  area?: number // files of before have neither
+  heat_K?: number | null
 }
 export interface Heat {
   time_s: number[]
@@ -80,7 +82,7 @@ export interface View {
   weights: { matrices: Matrix[]; tile: number[]; matrix: number[]; layer: number[]; crossbars: number[] }
   operators: Operator[]
   heat: Heat | null
-  timeline: Timeline | null
+  timeline: Timeline | 'later' | null // later: the studio sends it when the page asks
   limits: { critical_path_s: Record<string, number>; stages: Limit[]; sentence: string } | null
   influence: Influence[]
   labels: Record<string, { title: string; help: string }>
@@ -109,6 +111,7 @@ export interface Result {
   average_power_W: number
   area_m2: number
   chips: number
+  parallelism?: { pipeline: number }
   energy_J_by_part: Record<string, number>
   energy_J_by_component: Record<string, number>
   energy_J_by_operator: Record<string, number>
@@ -141,8 +144,9 @@ export interface Timeline {
   end_s: number
   pieces: number
   names: string[]
+  layers?: (string | number)[]
   stages: { name: string; start_s: number; end_s: number; repeat: number }[]
-  rows: { resource: string; lanes: number; busy_s: number; share: string; operator: number[] }[]
+  rows: { resource: string; lanes: number; busy_s: number; share: string; operator: number[]; layer?: number[]; micro_batch?: number[] }[]
   any?: string
   critical?: number[]
 }

@@ -24,6 +24,8 @@ describe('numbers', () => {
     expect(plain(measure(2.5e-11, 'm^2'))).toBe('25 µm²')
     expect(plain(measure(6, 'bit'))).toBe('6 bit')
     expect(plain(measure(1.28e9, '1/s'))).toBe('1.28 G/s')
+    expect([132, 0.8].map((x) => plain(measure(x, '1')))).toEqual(['132', '0.8'])
+    expect(plain(measure(9.77e-16, 'J'))).toBe('977 aJ')
   })
 })
 

@@ -268,6 +268,29 @@ def test_does_something_work_all_the_time() -> None:
     assert share.mean() / 255 > 0.97 > np.max(rows, axis=0).mean() / 255
 
 
+def by_piece(runs: list[int]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    return np.repeat(runs[::2], runs[1::2])
+
+
+def test_do_layers_follow_the_model_and_back() -> None:
+    """GPT-2, one pass on one GPU: embedding, layers 0 to 11, head, one after the other.  Training goes back again."""
+    told = simulate("gpt2", tierform.Inference(batch=1, sequence=64), "h100", timeline=True).view()["timeline"]
+    (row,) = [row for row in told["rows"] if row["resource"] == "gpu"]
+    met = list(dict.fromkeys(told["layers"][one] for one in row["layer"][::2] if one >= 0))
+    assert met == ["embedding", *range(12), "head"]
+    assert set(row["micro_batch"][::2]) <= {-1, 0}
+    told = simulate("bert-base", TUNE, "atleus", timeline=True).view()["timeline"]
+    assert sorted(one for one in told["layers"] if isinstance(one, int)) == list(range(12))
+    start = {stage["name"]: stage["start_s"] / told["end_s"] * PIECES for stage in told["stages"]}
+    (row,) = [row for row in told["rows"] if row["resource"] == "systolic"]
+    numbers = np.array([one if isinstance(one, int) else -1 for one in told["layers"]] + [-1])[by_piece(row["layer"])]
+    forward, backward = numbers[: int(start["backward"])], numbers[int(start["backward"]) + 1 : int(start["update"])]
+    first = [np.flatnonzero(part == k)[0] for part in (forward, backward[::-1]) for k in range(12)]
+    assert first[:12] == sorted(first[:12]) and first[12:] == sorted(first[12:])
+    micro = by_piece(row["micro_batch"])
+    assert len(micro) == len(numbers) == PIECES and {0, 1} <= set(micro.tolist()) <= {-1, 0, 1}
+
+
 # -- the schema -----------------------------------------------------------------------------------------------------
 def shape_of(value: Any) -> Any:
     """Keys and kinds of values; of lists and of objects by name only the first entry."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import pytest
 
@@ -13,13 +14,13 @@ from tierform.simulation.job import Job
 TASK = Inference(batch=1, sequence=64)
 
 
-def job(chip: str) -> Job:
-    return Job(model="bert-base", task=TASK, chip=chip, thermal="none")
+def job(chip: str, thermal: Literal["none", "steady"] = "none") -> Job:
+    return Job(model="bert-base", task=TASK, chip=chip, thermal=thermal)
 
 
 def test_do_elasticities_equal_brute_force_runs() -> None:
     paths = ["components.systolic.clock", "components.reram.parts.adc.energy", "network.width"]
-    found = {one.path: one for one in elasticities(job("atleus"), paths)}
+    found = {one.path: one for one in elasticities(job("atleus", "steady"), paths)}
     chip = load_chip("atleus")
     for path, text, grown in (
         ("components.systolic.clock", "707 MHz", 1.01),
@@ -31,10 +32,12 @@ def test_do_elasticities_equal_brute_force_runs() -> None:
             text = f"{was.value * 1.01!r} Hz"
         elif text is None:
             text = f"{chip.components['reram'].parameters.parts['adc'].energy.value * 1.01!r} J"  # type: ignore[attr-defined]
-        first = simulate("bert-base", TASK, chip, thermal="none")
-        other = simulate("bert-base", TASK, chip.vary({path: text}), thermal="none", mapping=first.mapping)
-        for name in ("latency", "energy"):
-            figure = {"latency": "latency_s", "energy": "energy_J"}[name]
+        first = simulate("bert-base", TASK, chip)
+        other = simulate("bert-base", TASK, chip.vary({path: text}), mapping=first.mapping)
+        assert first.thermal is not None and other.thermal is not None
+        hotter_K = (other.thermal["peak_K"] - first.thermal["peak_K"]) * math.log(1.01) / math.log(grown)
+        assert found[path].heat_K == pytest.approx(hotter_K, rel=0.01, abs=1e-6)
+        for name, figure in (("latency", "latency_s"), ("energy", "energy_J"), ("area", "area_m2")):
             change = math.log(getattr(other, figure) / getattr(first, figure)) / math.log(grown)
             assert getattr(found[path], name) == pytest.approx(change, rel=0.01, abs=1e-9)
 
@@ -47,6 +50,26 @@ def test_does_an_energy_move_no_time_and_its_share_of_the_energy() -> None:
     assert found.latency == 0
     # Energy is linear in the constant: the elasticity is the part's share, but for the curvature of 1 %.
     assert found.energy == pytest.approx(share, rel=0.01)
+
+
+def test_do_areas_together_make_the_silicon() -> None:
+    # Silicon is linear in the areas of its parts: their elasticities are their shares, and sum to 1 at most (routers).
+    found = elasticities(job("atleus"))
+    areas = [one for one in found if one.path.endswith(".area") or one.path.endswith("_area")]
+    assert len(areas) >= 5 and all(one.area >= 0 and one.latency == 0 for one in areas)
+    assert 0.8 < math.fsum(one.area for one in areas) <= 1 + 1e-6
+    assert all(one.heat_K is None for one in found) and not any(one.path.startswith("cooling") for one in found)
+
+
+def test_is_a_sink_of_more_resistance_hotter_by_its_share() -> None:
+    """The sink adds its resistance times the power to each tile, and leakage follows: 1 % of both at least."""
+    asked = job("atleus", "steady")
+    (found,) = elasticities(asked, ["cooling.sink_resistance"])
+    result = asked.simulate()
+    added_K = 0.01 * found.constant.value * result.average_power_W
+    assert found.area == found.latency == 0 and found.heat_K is not None
+    assert added_K <= found.heat_K < 1.5 * added_K
+    assert found.energy > 0  # hotter silicon leaks more
 
 
 def test_do_all_clocks_together_take_the_time() -> None:

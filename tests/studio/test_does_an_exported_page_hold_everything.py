@@ -7,6 +7,7 @@ import html.parser
 import json
 import re
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import pytest
 
 import tierform
 from tierform import Result, TierformError
-from tierform.errors import Problem
+from tierform.errors import MissingDependency, Problem
 from tierform.simulation.page_timeline import PIECES, covered, union
 from tierform.studio import export
-from tierform.studio.content import open_paths, pages, problem_content
+from tierform.studio.content import engine_content, open_paths, pages, problem_content
+from tierform.studio.worker import KINDS
+from tierform.validation.ledger import EngineLedger, Point, Tolerance
 
 TUNE = tierform.FineTuning(tierform.LoRA(8), batch=2, sequence=64)
 
@@ -119,8 +122,6 @@ def test_does_a_problem_stay_a_record() -> None:
 
 
 def test_is_a_ledger_shown_by_its_points(tmp_path: Path) -> None:
-    from tierform.validation.ledger import EngineLedger, Point, Tolerance
-
     points = tuple(
         Point(case, "time", "s", 2.0, ours, Tolerance(0.1), "a source", "silicon")
         for case, ours in (("a", 2.1), ("b", 3.0))
@@ -221,3 +222,34 @@ def test_is_a_study_opened_and_another_database_left_alone(tmp_path: Path) -> No
     assert sorted(opened.others) == ["other.db", "text.db"] and not opened.problems
     assert (tmp_path / "other.db").read_bytes() == before
     assert str(tmp_path) not in json.dumps(opened.studies[0]), "a page has no path of this machine"
+
+
+# -- the ledger, held from its page ----------------------------------------------------------------------------------
+def test_are_engines_told_one_by_one_and_a_missing_library_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = Point(
+        case="a",
+        quantity="time",
+        unit="s",
+        reference=1.0,
+        ours=1.1,
+        tolerance=Tolerance(0.2),
+        source="a source",
+        evidence="measured",
+    )
+    ledger = EngineLedger("laws", [point])
+
+    class Registry:
+        def names(self) -> list[str]:
+            return ["laws", "models"]
+
+        def get(self, name: str) -> Callable[[None], EngineLedger]:
+            if name == "models":
+                raise MissingDependency("torch", "the engine 'models'", "train")
+            return lambda data: ledger
+
+    monkeypatch.setattr("tierform.validation.ENGINES", Registry())
+    told: list[dict[str, Any]] = []
+    KINDS["ledger"]({}, told.append, ())
+    assert [one["event"] for one in told] == ["progress", "engine", "progress", "skipped"]
+    assert told[1]["engine"] == engine_content(ledger.to_dict())
+    assert told[1]["engine"]["relative_error"] == pytest.approx([0.1]) and "torch" in told[3]["why"]

@@ -38,6 +38,7 @@ def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
     folder = tmp_path_factory.mktemp("runs")
     tierform.simulate("bert-base", TASK, "atleus").save(folder / "run.json")
+    tierform.simulate("bert-base", TASK, "atleus", timeline=True).save(folder / "timed.json")
     (folder / "other.json").write_text("{}")
     taken = listening(0)
     number: int = taken.getsockname()[1]
@@ -121,6 +122,7 @@ def test_is_a_missing_or_wrong_token_refused(port: int, token: str | None) -> No
     for method, path in (
         ("GET", "/api/content"),
         ("GET", "/api/library"),
+        ("GET", "/api/runs/1/timeline"),
         ("POST", "/api/jobs"),
         ("DELETE", "/api/jobs/x"),
     ):
@@ -190,7 +192,10 @@ def test_do_many_requests_at_once_all_get_an_answer(port: int) -> None:
 
 def test_does_the_content_say_what_was_read(port: int) -> None:
     content = json.loads(ask(port, "/api/content")[2])
-    assert [one["name"] for one in content["runs"]] == ["bert-base on atleus"]
+    assert [one["name"] for one in content["runs"]] == [
+        "bert-base on atleus (run.json)",
+        "bert-base on atleus (timed.json)",
+    ]
     assert content["others"] == ["other.json"] and content["problems"] == []
 
 
@@ -296,6 +301,19 @@ def test_is_the_trace_that_of_the_command_line(port: int, tmp_path: Path) -> Non
     assert text == (tmp_path / "trace.json").read_text()
     told = run(port, {"kind": "trace", "job": {**JOB, "chip": "atleuss"}})[-1]
     assert told["event"] == "problem" and told["problems"][0]["near"] == "atleus"
+
+
+def test_comes_a_timeline_when_it_is_asked_for(port: int) -> None:
+    """That of a file is kept out of what the first page reads; one that no file has is recorded."""
+    plain, timed = [run["result"]["view"] for run in json.loads(ask(port, "/api/content")[2])["runs"]]
+    assert plain["timeline"] is None and timed["timeline"] == "later"
+    status, _, content = ask(port, "/api/runs/1/timeline")
+    kept = json.loads(content)
+    assert status == 200 and kept["rows"] and kept["end_s"] == pytest.approx(timed["latency_s"], rel=1e-9)
+    assert [ask(port, f"/api/runs/{name}/timeline")[0] for name in ("0", "2", "..", "%2e%2e")] == [404] * 4
+    told = run(port, {"kind": "timeline", "job": JOB})
+    assert [one["event"] for one in told] == ["queued", "timeline", "end"] and told[1]["timeline"] == kept
+    assert run(port, {"kind": "timeline", "job": {**JOB, "chip": "atleuss"}})[-1]["problems"][0]["near"] == "atleus"
 
 
 def test_are_more_jobs_than_the_queue_holds_refused(port: int) -> None:

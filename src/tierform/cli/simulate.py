@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tierform.simulation.job import Job
     from tierform.simulation.result import Result
 
-_SOME = 0.005  # an elasticity that is worth telling
+_SOME = 0.005  # what is worth telling: 0.005 % of a figure, or 5 mK
 
 
 @click.command("simulate")
@@ -165,13 +165,21 @@ def _influence(job: Job) -> list[Elasticity]:
 
 
 def _show_influence(matters: Sequence[Elasticity]) -> None:
-    """The assumed constants that change time or energy, by what 1 % more of each does."""
-    found = [one for one in matters if max(abs(one.latency), abs(one.energy)) >= _SOME]
-    rows = [(one.path, one.value, f"{one.latency:+.2f} %", f"{one.energy:+.2f} %") for one in found]
-    if not rows:
-        print_text("No assumed constant of the chip's network and components changes time or energy.")
+    """The assumed constants that change a figure, by what 1 % more of each does."""
+    hot = any(one.heat_K is not None for one in matters)
+    found = [
+        one for one in matters if max(abs(one.latency), abs(one.energy), abs(one.area), abs(one.heat_K or 0.0)) >= _SOME
+    ]
+    if not found:
+        print_text("No assumed constant of the chip's network and components changes a figure.")
         return
-    print_table("What 1 % more of an assumed constant changes", ("constant", "value", "time", "energy"), rows)
+    head = ("constant", "value", "time", "energy", "area", *(("hottest",) if hot else ()))
+    rows = []
+    for one in found:
+        shown = [f"{amount:+.2f} %" for amount in (one.latency, one.energy, one.area)]
+        shown += [f"{1000 * (one.heat_K or 0.0):+.0f} mK"] if hot else []
+        rows.append((one.path, one.value, *shown))
+    print_table("What 1 % more of an assumed constant changes", head, rows)
 
 
 def _answer(result: Any) -> None:

@@ -1,15 +1,16 @@
 """What each resource does over time in a few bytes, for a page: shares of equal pieces of the run's time.
 
 A row is a resource; a piece has the share of its time in which the resource works, and the operator that works most in
-it.  So a row that is rarely busy never looks full, however many its steps are.  The crossbars of a weight are one
-resource of each layer; their row is the mean over the layers.  All transfers are one row, in which any of them counts.
-The critical path is told by piece, too: the row on which most of the piece's time was spent.
+it, its layer and its micro-batch.  So a row that is rarely busy never looks full, however many its steps are.  The
+crossbars of a weight are one resource of each layer; their row is the mean over the layers.  All transfers are one
+row, in which any of them counts.  The critical path is told by piece, too: the row on which most of the piece's time
+was spent.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,11 +20,15 @@ from numpy.typing import NDArray
 from tierform.simulation.run import Run
 from tierform.simulation.schedule_critical import Span
 from tierform.simulation.schedule_timeline import TRANSFER
+from tierform.simulation.stages import Timed
+from tierform.workload.graph import StageKind
+from tierform.workload.memory import BlockKind
 
 NETWORK = "network"
 PIECES = 2000
 FULL = 255  # the share of a piece that is busy all the time
 Floats = NDArray[np.float64]
+Place = int | str  # the number of a layer, or the name of a part of the model that is none
 
 
 def timeline_view(run: Run) -> dict[str, Any] | None:
@@ -32,7 +37,9 @@ def timeline_view(run: Run) -> dict[str, Any] | None:
     works: dict[str, _Work] = {}
     path: list[Span] = []
     clock_s = 0.0
+    first = _first_numbers(run)
     for made, entry in zip(run.timed, run.ledger.stages, strict=True):
+        layers = _layers(made, first)
         path += [span.later(clock_s) for span in made.schedule.path()]
         for piece in made.schedule.pieces():
             resource = NETWORK if piece.kind == TRANSFER else piece.resource
@@ -41,6 +48,8 @@ def timeline_view(run: Run) -> dict[str, Any] | None:
             work.end.append(clock_s + piece.end_s)
             work.lane.append(piece.layer if piece.own else 0)
             work.name.append(piece.name or piece.kind)
+            work.layer.append(layers[piece.layer])
+            work.micro.append(piece.micro_batch)
         once_s = entry.seconds / max(1, made.stage.repeat)
         stages.append(
             {"name": made.stage.name, "start_s": clock_s, "end_s": clock_s + once_s, "repeat": made.stage.repeat}
@@ -49,13 +58,15 @@ def timeline_view(run: Run) -> dict[str, Any] | None:
     if not works:
         return None
     names = list(dict.fromkeys(name for work in works.values() for name in work.name))
+    layers = _in_order(layer for work in works.values() for layer in work.layer)
     rows = sorted(works)
     return {
         "end_s": clock_s,
         "pieces": PIECES,
         "names": names,
+        "layers": layers,
         "stages": stages,
-        "rows": [_row(resource, works[resource], names, clock_s) for resource in rows],
+        "rows": [_row(resource, works[resource], names, layers, clock_s) for resource in rows],
         "any": _coded(_any(list(works.values()), clock_s)),
         "critical": _critical(path, rows, clock_s),
     }
@@ -63,18 +74,48 @@ def timeline_view(run: Run) -> dict[str, Any] | None:
 
 @dataclass(slots=True)
 class _Work:
-    """The times in which a resource works, each with its lane (a layer, of crossbars) and its operator."""
+    """The times in which a resource works, each with its lane (a layer, of crossbars), operator and layer."""
 
     start: list[float] = field(default_factory=list)
     end: list[float] = field(default_factory=list)
     lane: list[int] = field(default_factory=list)
     name: list[str] = field(default_factory=list)
+    layer: list[Place] = field(default_factory=list)
+    micro: list[int] = field(default_factory=list)
 
 
-def _row(resource: str, work: _Work, names: list[str], end_s: float) -> dict[str, Any]:
-    number = {name: index for index, name in enumerate(names)}
+def _first_numbers(run: Run) -> dict[str, int]:
+    """The number of the first layer of each block of layers, counted through the model."""
+    found, next_ = {}, 0
+    for block in run.workload.stages[0].blocks if run.workload.stages else ():
+        if block.kind is BlockKind.LAYER:
+            found[block.name] = next_
+            next_ += block.count
+    return found
+
+
+def _layers(made: Timed, first: Mapping[str, int]) -> list[Place]:
+    """Where each layer of a stage stands in the model: a layer's number, or the name of what is none."""
+    blocks = [segment.block for segment in made.waves[0] for _ in range(segment.count)] if made.waves else []
+    back = made.stage.kind is StageKind.BACKWARD
+    met: dict[str, int] = {}
+    found: list[Place] = []
+    for block in reversed(blocks) if back else blocks:
+        begin = first.get(block.name) if block.kind is BlockKind.LAYER else None
+        found.append(block.name if begin is None else begin + met.get(block.name, 0))
+        met[block.name] = met.get(block.name, 0) + 1
+    return found[::-1] if back else found
+
+
+def _in_order(places: Iterable[Place]) -> list[Place]:
+    """Each once: what is no layer as it is met, then layers by number."""
+    known = dict.fromkeys(places)
+    names, numbers = ([one for one in known if isinstance(one, kind)] for kind in (str, int))
+    return [*names, *sorted(numbers)]
+
+
+def _row(resource: str, work: _Work, names: list[str], layers: list[Place], end_s: float) -> dict[str, Any]:
     start, end, lane = np.array(work.start), np.array(work.end), np.array(work.lane)
-    what = np.array([number[name] for name in work.name])
     lanes = np.unique(lane)
     share = np.zeros(PIECES)
     busy_s = 0.0
@@ -82,15 +123,22 @@ def _row(resource: str, work: _Work, names: list[str], end_s: float) -> dict[str
         starts, ends = union(start[lane == one], end[lane == one])
         share += covered(starts, ends, end_s) / len(lanes)
         busy_s += float((ends - starts).sum()) / len(lanes)
-    mine = {int(one): covered(*union(start[what == one], end[what == one]), end_s) for one in np.unique(what)}
-    most = _longest(mine)
     return {
         "resource": resource,
         "lanes": len(lanes),
         "busy_s": busy_s,
         "share": _coded(share),
-        "operator": _runs(most),
+        "operator": _runs(_most(start, end, work.name, names, end_s)),
+        "layer": _runs(_most(start, end, work.layer, layers, end_s)),
+        "micro_batch": _runs(_most(start, end, work.micro, range(1 + max(work.micro)), end_s)),
     }
+
+
+def _most(start: Floats, end: Floats, what: Sequence[Place], known: Sequence[Place], end_s: float) -> NDArray[np.int64]:
+    """Which of `known` works longest in each piece, by its place in them; -1 where none does."""
+    number = {one: index for index, one in enumerate(known)}
+    mine = np.array([number[one] for one in what])
+    return _longest({int(k): covered(*union(start[mine == k], end[mine == k]), end_s) for k in np.unique(mine)})
 
 
 def _any(works: Sequence[_Work], end_s: float) -> Floats:

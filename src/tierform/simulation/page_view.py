@@ -80,6 +80,8 @@ def influence_view(influence: Sequence[Elasticity]) -> list[View]:
             "source": one.constant.source,
             "latency": one.latency,
             "energy": one.energy,
+            "area": one.area,
+            "heat_K": one.heat_K,
         }
         for one in influence
     ]

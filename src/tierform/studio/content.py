@@ -17,7 +17,7 @@ from tierform.report.service_view import LOAD_SCHEMA
 from tierform.serving.service import SCHEMA as SERVICE
 from tierform.simulation.result import SCHEMA as RESULT
 from tierform.simulation.result import Result
-from tierform.studio.runs import Content, run_content
+from tierform.studio.runs import Content, run_content, without_timeline
 
 SCHEMA = "tierform.pages/1"
 COMPARISON = "tierform.comparison/1"
@@ -44,13 +44,14 @@ class Opened:
 
 
 def pages(opened: Opened, *, exported: bool) -> Content:
-    """Everything that the pages are given."""
+    """Everything that the pages are given; a studio sends the timelines of its runs when their page asks for them."""
+    runs = opened.runs if exported else [without_timeline(run) for run in opened.runs]
     return {
         "schema": SCHEMA,
         "version": __version__,
         "exported": exported,
         "folder": opened.folder,
-        "runs": _named(opened.runs),
+        "runs": _named(runs),
         "others": list(opened.others),
         "problems": [problem_content(problem) for problem in opened.problems],
         "ledger": list(opened.ledger),
@@ -205,10 +206,10 @@ def _engines(content: object) -> list[Content]:
     """The engines of a ledger, as ``tierform validate --json FILE`` writes them; empty for any other file."""
     engines = content if isinstance(content, list) else []
     ours = all(isinstance(one, dict) and one.get("schema") == LEDGER for one in engines)
-    return [_slim(one) for one in engines if "points" in one] if ours else []
+    return [engine_content(one) for one in engines if "points" in one] if ours else []
 
 
-def _slim(engine: Content) -> Content:
+def engine_content(engine: Content) -> Content:
     """The points of an engine as columns: most of them share their source and their evidence."""
     points = engine["points"]
     sources = list(dict.fromkeys((point["source"], point["evidence"]) for point in points))

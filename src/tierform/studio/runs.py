@@ -8,6 +8,7 @@ from tierform.report import tables
 from tierform.simulation.result import Result
 
 OPERATORS = 40
+LATER = "later"
 Content = dict[str, Any]
 
 
@@ -25,6 +26,21 @@ def run_content(result: Result, number: int, *, file: str = "", live: bool = Fal
         "result": {key: value for key, value in content.items() if key not in _UNUSED},
         "tables": [{"title": one.title, "head": one.head, "rows": one.rows} for one in shown],
     }
+
+
+def timeline_of(run: Content) -> Content | None:
+    """The timeline of a run, where it was recorded."""
+    view = run["result"]["view"]
+    found: Content | None = view and view.get("timeline")
+    return found
+
+
+def without_timeline(run: Content) -> Content:
+    """The run with the word that its timeline comes later: it is larger than all that the first page shows."""
+    if timeline_of(run) is None:
+        return run
+    result = run["result"]
+    return {**run, "result": {**result, "view": {**result["view"], "timeline": LATER}}}
 
 
 def moved_content(result: Result) -> Content:

@@ -17,7 +17,7 @@ from tierform.studio.content import Opened, pages, problem_content
 from tierform.studio.export import _plain, asset
 from tierform.studio.guard import App, Guard
 from tierform.studio.jobs import JobQueue, StudioJob
-from tierform.studio.runs import Content
+from tierform.studio.runs import Content, timeline_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -34,12 +34,12 @@ FILES = {
     "inter.woff2": "font/woff2",
 }
 KINDS = (
-    *("simulate", "limits", "run", "open", "influence", "constants", "chip", "trace", "fit", "serve"),
-    *("design", "design_chip"),
+    *("simulate", "limits", "run", "open", "influence", "constants", "chip", "trace", "timeline"),
+    *("ledger", "fit", "serve", "design", "design_chip"),
 )
 GIVEN = ("kind", "job", "vary", "serve", "fit", "point", "chips", "content", "name")  # what a task may bring
 # What takes long has a process of its own, so that a move need not wait, and more time.
-LONG = ("influence", "limits", "serve", "fit", "trace")
+LONG = ("influence", "limits", "serve", "fit", "trace", "timeline", "ledger")
 LONGER = 5.0
 EVENTS = "text/event-stream"
 
@@ -103,6 +103,13 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             return JSONResponse({"problems": [problem_content(one) for one in error.problems]}, 400)
         return Response(json.dumps(_plain(made), separators=(",", ":")), media_type="application/json")
 
+    async def timeline(request: Request) -> Response:
+        name = request.path_params["id"]
+        kept = next((timeline_of(run) for run in opened.runs if run["id"] == name), None)
+        if kept is None:
+            return refused(404, "no such run, or it has no timeline")
+        return Response(json.dumps(_plain(kept), separators=(",", ":")), media_type="application/json")
+
     async def names(_: Request) -> Response:
         from tierform import library
         from tierform.workload.formats import EXAMPLES
@@ -157,6 +164,7 @@ def make_app(opened: Opened, paths: Sequence[Path], *, port: int, token: str, li
             Route("/api/content", opened_content),
             Route("/api/library", names),
             Route("/api/studies/{id}", study),
+            Route("/api/runs/{id}/timeline", timeline),
             Route("/api/jobs", add, methods=["POST"]),
             Route("/api/jobs/{id}/events", events),
             Route("/api/jobs/{id}", stop, methods=["DELETE"]),

@@ -109,15 +109,15 @@ def _added(result: Any, *, file: str = "", live: bool = False) -> Content:
 
 def _influence(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """What 1 % more of each constant changes, one by one as they are found."""
-    from tierform.simulation.elasticity import elasticities
+    from tierform.simulation.elasticity import each_elasticity
     from tierform.simulation.page_view import influence_view
 
     job = _job(task, roots)
     paths = [one["constant"] for one in _constants(job) if one["kind"] != "chosen"]
-    for number, path in enumerate(paths):
-        tell({"event": "progress", "done": number, "total": len(paths), "text": path})
-        found = influence_view(elasticities(job, [path]))
-        tell({"event": "influence", "found": found})
+    tell({"event": "progress", "done": 0, "total": len(paths), "text": ""})
+    for number, found in enumerate(each_elasticity(job, paths), 1):
+        tell({"event": "influence", "found": influence_view([found])})
+        tell({"event": "progress", "done": number, "total": len(paths), "text": found.path})
 
 
 def _listed(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
@@ -155,6 +155,11 @@ def _traced(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     tell({"event": "packed", "name": name, "deflated": packed})
 
 
+def _timeline(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """The job once more with each step recorded: what its resources do over time, or None where nothing is recorded."""
+    tell({"event": "timeline", "timeline": _job(task, roots).simulate(timeline=True).view()["timeline"]})
+
+
 def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     """Every way to do a task on a number of chips, and how the chips may share it."""
     from tierform.studio.fitted import fit_asked
@@ -163,6 +168,23 @@ def _fit(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
     if not isinstance(asked, dict):
         raise TierformError([Problem("keys with values are needed here", key="fit")])
     fit_asked(_job(task, roots), {"chips": task.get("chips", 1), **asked}, tell)
+
+
+def _ledger(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
+    """Every engine held against its references, one after the other; one whose library is missing is told."""
+    from tierform.errors import MissingDependency
+    from tierform.studio.content import engine_content
+    from tierform.validation import ENGINES
+
+    names = list(ENGINES.names())
+    for number, name in enumerate(names):
+        tell({"event": "progress", "done": number, "total": len(names), "text": name})
+        try:
+            held = ENGINES.get(name)(None)
+        except (MissingDependency, ImportError) as error:
+            tell({"event": "skipped", "engine": name, "why": " ".join(str(error).split())})
+            continue
+        tell({"event": "engine", "engine": engine_content(held.to_dict())})
 
 
 def _serve(task: Content, tell: Tell, roots: tuple[str, ...]) -> None:
@@ -202,6 +224,8 @@ KINDS: dict[str, Callable[[Content, Tell, tuple[str, ...]], None]] = {
     "constants": _listed,
     "chip": _written,
     "trace": _traced,
+    "timeline": _timeline,
+    "ledger": _ledger,
     "fit": _fit,
     "serve": _serve,
     "design": _design,
@@ -221,7 +245,7 @@ def _constants(job: Any) -> list[Content]:
             "source": constant.source,
             "note": constant.note,
         }
-        for path, constant in varied_constants(job.chip).items()
+        for path, constant in varied_constants(job.chip, heat=job.thermal != "none").items()
     ]
     for name, part in job.chip.origin.parts.items():
         for key in type(part.parameters).model_fields:

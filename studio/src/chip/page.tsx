@@ -1,5 +1,5 @@
 // Chip: where does it happen, and is it safe?
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { at, css, kindOf, OVER, ramps, type Mode } from '../colour'
 import { celsius, si } from '../format'
 import { Choice, script } from '../parts'
@@ -79,7 +79,7 @@ function Plan({ run, mode }: { run: Run; mode: Mode }) {
   const kindsShown = [...new Set(view.tiles.die.flatMap((_, i) => kindsOf(view, i).map((one) => one.type)))]
   const text = quantity === 'kind' ? '' : tell(quantity, values[tile]!)
   const save = () => savePicture({ run, stack: shape === 'stack' ? stack : null, caption, ends: quantity === 'kind' ? null : [tell(quantity, scale[0]), tell(quantity, scale[1])], ramp, mode })
-  useEffect(() => {
+  useLayoutEffect(() => {
     const listener = () => save()
     addEventListener('tierform:picture', listener)
     return () => removeEventListener('tierform:picture', listener)

@@ -33,11 +33,18 @@ function Stacked({ heading, runs, rows, unit, mode }: { heading: string; runs: R
     </section>
   )
 }
+/** What a run has to do, whichever chip and method do it. */
+const workOf = ({ result: { model, task } }: Run): string => JSON.stringify([model, training(task) ? 'training' : task.task, task.batch, task.sequence, task.decode, task.steps, task.groups])
 export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
   const { params } = useRoute()
-  const base = runs.find((run) => run.id === params.get('against')) ?? runs[runs.length - 1]!
-  const fast = runs.reduce((a, b) => (headline(b.result)[0] < headline(a.result)[0] ? b : a))
-  const lean = runs.reduce((a, b) => (b.result.energy_J < a.result.energy_J ? b : a))
+  const alike = (one: Run) => runs.filter((run) => workOf(run) === workOf(one))
+  const usual = runs.reduce((a, b) => (alike(b).length >= alike(a).length ? b : a))
+  const base = runs.find((run) => run.id === params.get('against')) ?? usual
+  // Only runs that do the same work are faster or slower than each other.
+  const peers = alike(base)
+  const fast = peers.reduce((a, b) => (headline(b.result)[0] < headline(a.result)[0] ? b : a))
+  const lean = peers.reduce((a, b) => (b.result.energy_J < a.result.energy_J ? b : a))
+  const of = peers.length < runs.length ? ` of the ${peers.length} that do this work` : ''
   const rows: [string, (run: Run) => number, (x: number) => string][] = [
     [`Time ${headline(base.result)[1]}`, (run) => headline(run.result)[0], (x) => si(x, 's')],
     ...rates(base.result).map(([name, , unit]) => [name, (run: Run) => rates(run.result).find((one) => one[0] === name)?.[1] ?? NaN, (x: number) => si(x, unit)] as [string, (run: Run) => number, (x: number) => string]),
@@ -55,14 +62,14 @@ export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
   return (
     <div class="page" tabIndex={0} role="region" aria-label="The page">
       <p class="what">{asked(base.result).slice(0, -1).join(' · ')}</p>
-      <h1 class="sentence">{fast.id === lean.id
-        ? `${fast.result.chip} is fastest and takes the least energy`
-        : `${fast.result.chip} is fastest, ${lean.result.chip} takes the least energy`}</h1>
-      <p class="soft">Changes are against {base.result.chip}. {training(base.result.task) ? 'Each chip runs at its best number of micro-batches.' : ''}</p>
+      <h1 class="sentence">{peers.length === 1 ? 'These runs do different work' : fast.id === lean.id
+        ? `${fast.result.chip} is fastest and takes the least energy${of}`
+        : `${fast.result.chip} is fastest, ${lean.result.chip} takes the least energy${of}`}</h1>
+      <p class="soft">{peers.length === 1 ? 'No other run has its model, task, batch and lengths: their times and energies stand beside each other and are not compared.' : `Changes are against ${base.result.chip}${of && ', for runs of the same model, task, batch and lengths'}.`} {training(base.result.task) ? 'Each chip runs at its best number of micro-batches.' : ''}</p>
       <div class="scroll" tabIndex={0} role="region" aria-label="Side by side"><table class="grid side">
         <thead><tr><th scope="col" />{runs.map((run) => <th scope="col" class="n"><button type="button" class="link" onClick={() => go('chip', { run: run.id })}>{run.name}</button></th>)}</tr></thead>
         <tbody>
-          {rows.map(([name, value, text]) => <tr><th scope="row">{name}</th>{runs.map((run) => { const x = value(run); return <td class="n"><b>{text(x)}</b>{run.id !== base.id && <small>{compared(x, value(base))}</small>}</td> })}</tr>)}
+          {rows.map(([name, value, text]) => <tr><th scope="row">{name}</th>{runs.map((run) => { const x = value(run); return <td class="n"><b>{text(x)}</b>{run.id !== base.id && peers.includes(run) && <small>{compared(x, value(base))}</small>}</td> })}</tr>)}
           <tr><th scope="row">Hottest tile</th>{runs.map((run) => <td class="n">{cooled(run.result) ? <b>{celsius(run.result.thermal!.peak_K)}</b> : <small>cooling not described</small>}</td>)}</tr>
           <tr><th scope="row">Assumed constants</th>{runs.map((run) => <td class="n">{run.result.assumptions.filter((one) => one.kind === 'assumed').length} of {run.result.assumptions.length}</td>)}</tr>
           <tr><th scope="row">Weights, activations</th>{runs.map((run) => <td class="n">{run.result.task.precision.weights}, {run.result.task.precision.activations}</td>)}</tr>

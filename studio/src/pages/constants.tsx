@@ -2,6 +2,7 @@
 import { useState } from 'preact/hooks'
 import { change, useRoute } from '../route'
 import type { Run } from '../types'
+import { cooled } from '../words'
 
 export function ConstantsPage({ run }: { run: Run }) {
   const { params } = useRoute()
@@ -14,6 +15,7 @@ export function ConstantsPage({ run }: { run: Run }) {
     .filter((one) => (!kind || one.kind === kind) && (!find || `${one.subject} ${one.source} ${one.note}`.toLowerCase().includes(find)))
     .sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind))
   const influence = new Map((run.result.view?.influence ?? []).map((one) => [one.constant, one]))
+  const whole = [...influence.values()].some((one) => one.area !== undefined), hot = cooled(run.result) && [...influence.values()].some((one) => typeof one.heat_K === 'number')
   return (
     <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h2>Constants<span>{kinds.map((name) => `${all.filter((one) => one.kind === name).length} ${name}`).join(', ')}</span></h2>
@@ -22,8 +24,8 @@ export function ConstantsPage({ run }: { run: Run }) {
         <label>Kind <select value={kind} onChange={(event) => setKind(event.currentTarget.value)}><option value="">all</option>{kinds.map((name) => <option value={name}>{name}</option>)}</select></label>
       </p>
       {influence.size > 0 && <section><h3>What 1 % more changes</h3>
-        <div class="scroll" tabIndex={0} role="region" aria-label="Influence"><table class="grid"><thead><tr><th scope="col">Constant</th><th scope="col">Kind</th><th scope="col" class="n">Time</th><th scope="col" class="n">Energy</th></tr></thead>
-          <tbody>{[...influence.values()].map((one) => <tr><th scope="row">{one.constant}</th><td>{one.kind}</td><td class="n">{signed(one.latency)}</td><td class="n">{signed(one.energy)}</td></tr>)}</tbody></table></div></section>}
+        <div class="scroll" tabIndex={0} role="region" aria-label="Influence"><table class="grid"><thead><tr><th scope="col">Constant</th><th scope="col">Kind</th><th scope="col" class="n">Time</th><th scope="col" class="n">Energy</th>{whole && <th scope="col" class="n">Area</th>}{hot && <th scope="col" class="n">Hottest tile</th>}</tr></thead>
+          <tbody>{[...influence.values()].map((one) => <tr><th scope="row">{one.constant}</th><td>{one.kind}</td><td class="n">{signed(one.latency)}</td><td class="n">{signed(one.energy)}</td>{whole && <td class="n">{signed(one.area ?? 0)}</td>}{hot && <td class="n">{`${(one.heat_K ?? 0) >= 0 ? '+' : '−'}${(1000 * Math.abs(one.heat_K ?? 0)).toFixed(0)}\u00a0mK`}</td>}</tr>)}</tbody></table></div></section>}
       <div class="scroll" tabIndex={0} role="region" aria-label="Constants"><table class="grid stacked">
         <thead><tr><th scope="col">Constant</th><th scope="col">Value</th><th scope="col">Kind</th><th scope="col">Source</th><th scope="col">Note</th></tr></thead>
         <tbody>{shown.map((one) => <tr><th scope="row">{one.subject}</th><td class={one.value.length < 24 ? 'keep' : ''}>{one.value}</td><td><span class={`kind ${one.kind}`}>{one.kind}</span></td><td>{one.source}</td><td>{one.note}</td></tr>)}</tbody>

@@ -1,5 +1,5 @@
 // Exploration: which designs are worth it?
-import { useEffect, useMemo, useRef, useState } from 'preact/hooks'
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from 'preact/hooks'
 import { kinds, type Mode } from '../colour'
 import { ask } from '../data'
 import { area, celsius, change as compared, count, parts, si } from '../format'
@@ -236,7 +236,7 @@ function Design({ study, points, at, pinned, exported, add, onPin }: { study: St
   const { view } = points, number = points.number[at]!, held = study.designs[String(number)]
   const [state, setState] = useState(''), [problems, setProblems] = useState<Problem[]>([])
   const against = pinned !== null && pinned !== at ? pinned : null
-  useEffect(() => { setProblems([]) }, [at])
+  useLayoutEffect(() => { setProblems([]) }, [at])
   const first = view.objectives[0]!.figure
   const job = (kind: 'design' | 'design_chip', words: string) => {
     setState(words); setProblems([])

@@ -1,18 +1,46 @@
 // Ledger: why should I believe it?  Predicted against measured, misses first.
-import { useState } from 'preact/hooks'
+import type { JSX } from 'preact'
+import { useEffect, useRef, useState } from 'preact/hooks'
 import { count, percent } from '../format'
-import { Drawn } from '../parts'
+import { start } from '../jobs'
+import { Drawn, Problems } from '../parts'
 import { change, useRoute } from '../route'
-import type { Engine } from '../types'
+import type { Engine, Problem } from '../types'
+import { told } from '../words'
 
 interface Point { engine: Engine; i: number }
-export function LedgerPage({ engines }: { engines: Engine[] }) {
+const made: Engine[] = [] // held here; they stay while other pages are looked at
+export function LedgerPage({ engines, exported }: { engines: Engine[]; exported: boolean }) {
+  const [state, setState] = useState(''), [skipped, setSkipped] = useState<string[]>([]), [problems, setProblems] = useState<Problem[]>([])
+  const stop = useRef<(() => void) | null>(null)
+  useEffect(() => () => stop.current?.(), [])
+  const hold = () => {
+    if (stop.current) { stop.current(); stop.current = null; setState(''); return }
+    made.length = 0; setSkipped([]); setProblems([]); setState('Running')
+    stop.current = start({ kind: 'ledger' }, (event) => {
+      if (event.event === 'progress') setState(`Running, ${event.done} of ${event.total}: ${event.text}`)
+      if (event.event === 'engine') { made.push(event.engine); setState((now) => `${now} `) }
+      if (event.event === 'skipped') setSkipped((known) => [...known, `${event.engine} was left out: ${event.why}`])
+      if (event.event === 'problem') setProblems(event.problems)
+      if (['end', 'problem', 'stopped'].includes(event.event)) { stop.current = null; setState('') }
+    })
+  }
+  const shown = engines.length ? engines : made
+  const ask = engines.length || exported ? null : (
+    <>
+      {(!made.length || state) && <p class="filters"><button type="button" class={state ? 'act' : 'act main'} onClick={hold}>{state ? 'Stop' : 'Hold the engines now'}</button><span role="status">{state || 'Every engine against its references: some minutes.'}</span></p>}
+      {skipped.length > 0 && <ul class="notes">{skipped.map((one) => <li>{one}</li>)}</ul>}
+      {problems.length > 0 && <Problems title="The engines were not held" lines={problems.map((one) => told(one))} />}
+    </>
+  )
+  return shown.length ? <Held engines={shown} ask={ask} /> : (
+    <div class="page" tabIndex={0} role="region" aria-label="The page"><section class="empty"><h2>No ledger is open</h2>{ask}<p>{exported ? 'Hold' : 'Or hold'} the engines against reference tools and silicon, then open it beside the runs:</p><pre tabIndex={0}>{'tierform validate --json ledger.json\ntierform studio run.json ledger.json'}</pre></section></div>
+  )
+}
+function Held({ engines, ask }: { engines: Engine[]; ask: JSX.Element | null }) {
   const { params } = useRoute()
   const [held, setHeld] = useState(false)
   const name = params.get('engine') ?? ''
-  if (!engines.length) {
-    return <div class="page" tabIndex={0} role="region" aria-label="The page"><section class="empty"><h2>No ledger is open</h2><p>Hold the engines against reference tools and silicon, then open it beside the runs:</p><pre tabIndex={0}>{'tierform validate --json ledger.json\ntierform studio run.json ledger.json'}</pre></section></div>
-  }
   const chosen = engines.filter((one) => !name || one.engine === name)
   const points: Point[] = chosen.flatMap((engine) => engine.case.map((_, i) => ({ engine, i }))).filter(({ engine, i }) => !held || !engine.fitted[i])
   const judged = points.filter(({ engine, i }) => engine.passed_points[i] !== null)
@@ -23,6 +51,7 @@ export function LedgerPage({ engines }: { engines: Engine[] }) {
   return (
     <div class="page" tabIndex={0} role="region" aria-label="The page">
       <h1 class="sentence">{count(passed.length)} of {count(judged.length)} references within their tolerance</h1>
+      {ask}
       <p class="filters">
         <label>Engine <select value={name} onChange={(event) => change({ engine: event.currentTarget.value || null })}><option value="">all</option>{engines.map((one) => <option value={one.engine}>{one.engine}</option>)}</select></label>
         <label><input type="checkbox" checked={held} onChange={(event) => setHeld(event.currentTarget.checked)} /> Held-out points only</label>
@@ -48,7 +77,7 @@ const short = (x: number) => (Math.abs(x) >= 1e5 || (x !== 0 && Math.abs(x) < 1e
 function square(into: HTMLElement, points: Point[]): void {
   const canvas = document.createElement('canvas'), size = Math.min(into.clientWidth || 420, 420), ratio = Math.min(2, devicePixelRatio)
   Object.assign(canvas, { width: size * ratio, height: size * ratio })
-  canvas.style.width = canvas.style.height = `${size}px`
+  Object.assign(canvas.style, { width: `${size}px`, maxWidth: '100%' })
   into.append(canvas)
   const pen = canvas.getContext('2d')!
   pen.scale(ratio, ratio)

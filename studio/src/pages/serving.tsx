@@ -87,7 +87,8 @@ const FIELDS: [string, string, string][] = [['rate', 'Requests a second', '8'], 
 function Ask({ run, onMade }: { run: Run | undefined; onMade: (service: Service) => void }) {
   const { params } = useRoute()
   const job = run?.result.view?.job as { model?: string; chip?: string } | undefined
-  const usual: Record<string, string> = { model: typeof job?.model === 'string' && /llama|qwen|mistral|mixtral|gemma|phi|smollm/i.test(job.model) ? job.model : 'llama-3.1-8b', chip: typeof job?.chip === 'string' && job.chip ? job.chip : 'h100', ...Object.fromEntries(FIELDS.map(([name, , value]) => [name, value])) }
+  const ours = typeof job?.model === 'string' && /llama|qwen|mistral|mixtral|gemma|phi|smollm/i.test(job.model) // a model that answers
+  const usual: Record<string, string> = { model: ours ? job!.model! : 'llama-3.1-8b', chip: ours && typeof job?.chip === 'string' && job.chip ? job.chip : 'h100', ...Object.fromEntries(FIELDS.map(([name, , value]) => [name, value])) }
   const value = (name: string) => params.get(name) ?? usual[name]!
   const set = (name: string, to: string) => change({ [name]: to === usual[name] || !to ? null : to })
   const [library, setLibrary] = useState<{ models: string[]; chips: string[] }>({ models: [], chips: [] })

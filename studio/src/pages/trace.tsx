@@ -24,7 +24,7 @@ export function Trace({ run, exported }: { run: Run; exported: boolean }) {
     const copy = () => navigator.clipboard.writeText(line).then(() => setState('Copied.'), () => setState('The browser does not let pages copy: select the line.'))
     return (
       <section><h2>Every step on its own<span>for Perfetto</span></h2>
-        <p class="soft">{exported ? 'This file keeps the shares above, not each step.' : `This run's ${view.job_lacks.join(', ')} has no file.`} {given ? 'This writes the trace:' : 'The run’s own command writes it with --trace:'}</p>
+        <p class="soft">{exported ? (view.timeline ? 'This file keeps the shares above, not each step.' : 'This file runs no jobs.') : `This run's ${view.job_lacks.join(', ')} has no file.`} {given ? 'This writes the trace:' : 'The run’s own command writes it with --trace:'}</p>
         <pre class="code" tabIndex={0}>{line}</pre>
         {given && <p><button type="button" class="act" onClick={copy}>Copy the command</button></p>}<p class="soft" role="status">{state}</p></section>
     )

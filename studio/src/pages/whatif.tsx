@@ -9,16 +9,17 @@ import { change, useRoute } from '../route'
 import type { Content, Influence, Problem, Run } from '../types'
 import { asked, cooled, headline, limited, METHODS, safety, told, training } from '../words'
 import { download } from '../chip/save'
+import { amountOf, Influences, most, shownOf } from './influences'
 import { ask } from '../data'
 
-type Of = 'latency' | 'energy'
 /** Values of the address: constants by path under "v:", parts of the task under "q:". */
 function given(params: URLSearchParams, sign: string): Record<string, string> {
   return Object.fromEntries([...params].filter(([key]) => key.startsWith(`${sign}:`)).map(([key, value]) => [key.slice(2), value]))
 }
+const NONE: never[] = []
 const text = (x: number) => String(Number(x.toPrecision(6)))
 /** A value as a chip's file has it: a number with its unit, and no prefix. */
-const written = (value: string, unit: string): string | number => (unit ? `${value} ${unit}` : Number(value))
+const written = (value: string, unit: string): string | number => (unit && unit !== '1' ? `${value} ${unit}` : Number(value))
 
 /** The run with what a move changed; the rest of its view stays that of the run. */
 const moved = (run: Run, { dies, thermal, ...figures }: Moved): Run => ({
@@ -28,12 +29,13 @@ const moved = (run: Run, { dies, thermal, ...figures }: Moved): Run => ({
 
 export function WhatIfPage({ run, content, mode }: { run: Run; content: Content; mode: Mode }) {
   const { params } = useRoute()
-  const view = run.result.view!
+  const view = run.result.view!, ways = shownOf(run, view.influence), kept = ways.find(([one]) => one === params.get('of'))?.[0] ?? 'latency'
+  const bars = <p class="filters"><Choice label="Bars show" options={ways} value={kept} onChange={(to) => change({ of: to === 'latency' ? null : to })} /></p>
   if (content.exported || view.job_lacks.length) {
     return (
       <><Answer run={run} against={null} route={params} />
         <div class="page" tabIndex={0} role="region" aria-label="The page">
-          {view.influence.length ? <><h2 class="lead">{most(view.influence)}</h2><Influences found={view.influence} of="latency" constants={[]} changed={{}} onChange={() => {}} locked /></> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
+          {view.influence.length ? <><h2 class="lead">{most(view.influence, kept)}</h2>{bars}<Influences found={view.influence} of={kept} constants={[]} changed={{}} onChange={() => {}} locked /></> : <section class="empty"><h2>{content.exported ? 'This file runs no jobs' : 'This run cannot be run again'}</h2>
             <p>{content.exported ? <>Open the result in the studio to change values: <code>tierform studio run.json</code>. Or keep the influence of each assumed constant in the file: <code>tierform simulate … --influence --json run.json</code></> : <>Its {view.job_lacks.join(', ')} was made in memory and has no file. Save it as a file and name that in the job.</>}</p></section>}
         </div></>
     )
@@ -46,15 +48,18 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   const job = run.result.view!.job as { task: Record<string, unknown> & { method?: { kind: string; rank?: number } }; chip: unknown; model: string }
   const [library, setLibrary] = useState<{ models: string[]; chips: string[] }>({ models: [], chips: [] })
   useEffect(() => { void ask('api/library').then((answer) => answer.json()).then(setLibrary).catch(() => {}) }, [])
-  const [constants, setConstants] = useState<Constant[]>([])
-  const [influence, setInfluence] = useState<Influence[]>(run.result.view!.influence)
+  const [known, setKnown] = useState<{ chip: string; constants: Constant[] }>({ chip: '', constants: [] })
+  const [measured, setMeasured] = useState<{ chip: string; found: Influence[] }>({ chip: '', found: run.result.view!.influence })
   const [progress, setProgress] = useState('')
   const [now, setNow] = useState<Run | null>(null)
   const [running, setRunning] = useState(false)
   const [seconds, setSeconds] = useState(0)
   const [problems, setProblems] = useState<Problem[]>([])
-  const of: Of = params.get('of') === 'energy' ? 'energy' : 'latency'
   const vary = given(params, 'v'), asked_ = given(params, 'q')
+  // Those of another chip are not of this one, not even until the next paint.
+  const of_chip = asked_.chip ?? ''
+  const constants = known.chip === of_chip ? known.constants : NONE, influence = measured.chip === of_chip ? measured.found : of_chip ? NONE : run.result.view!.influence
+  const ways = shownOf(run, influence), of = ways.find(([one]) => one === params.get('of'))?.[0] ?? 'latency'
   const key = JSON.stringify([vary, asked_])
   const changed = Object.keys(vary).length + Object.keys(asked_).length > 0
   const base = { ...job, thermal: 'steady' }
@@ -66,28 +71,36 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
     return { ...base, ...(chip ? { chip } : {}), ...(model ? { model } : {}), task: made }
   }, [key])
 
-  const first_ = useRef(true)
-  useEffect(() => {
-    if (!first_.current) { setConstants([]); setInfluence([]) } // those of another chip
-    first_.current = false
-    const stops = [start({ kind: 'constants', job: asked_.chip ? { ...job, chip: asked_.chip } : job }, (event) => { if (event.event === 'constants') setConstants(event.constants); else if (event.event === 'problem') setProblems(event.problems) })]
-    return () => { for (const stop of stops) stop() }
-  }, [run.id, asked_.chip])
+  useLayoutEffect(() => start({ kind: 'constants', job: asked_.chip ? { ...job, chip: asked_.chip } : job }, (event) => {
+    if (event.event === 'constants') setKnown({ chip: of_chip, constants: event.constants })
+    else if (event.event === 'problem') setProblems(event.problems)
+  }), [of_chip])
   const searching = useRef<(() => void) | null>(null)
   const search = () => {
     if (searching.current) { searching.current(); searching.current = null; setProgress(''); return }
-    setInfluence([])
+    setMeasured({ chip: of_chip, found: [] })
     searching.current = start({ kind: 'influence', job: latest.current.task }, (event) => {
       if (event.event === 'progress') setProgress(`${event.done} of ${event.total}`)
-      else if (event.event === 'influence') setInfluence((found) => [...found, ...event.found])
+      else if (event.event === 'influence') setMeasured((now) => ({ ...now, found: [...now.found, ...event.found] }))
       else if (event.event === 'end' || event.event === 'stopped' || event.event === 'problem') { searching.current = null; setProgress('') }
       if (event.event === 'problem') setProblems(event.problems)
     })
   }
-  useEffect(() => { if (!influence.length) search(); return () => searching.current?.() }, [])
+  useEffect(() => {
+    if (!influence.length) search()
+    return () => { searching.current?.(); searching.current = null; setProgress('') }
+  }, [of_chip])
 
   // A move acts on release or Enter; at most one job runs, and the last one asked for waits.  What limits is asked for
   // when nothing moves any more, since that takes longer than a move.
+  // A value that is refused goes back to the last that was taken; what is typed of chip, model and task stays.
+  const taken = useRef({ vary: {} as Record<string, string>, of: JSON.stringify(asked_) }), back = useRef(false)
+  const refused = () => {
+    const { vary, of } = latest.current
+    if (of !== taken.current.of) return
+    const changes = Object.fromEntries([...new Set([...Object.keys(vary), ...Object.keys(taken.current.vary)])].filter((path) => vary[path] !== taken.current.vary[path]).map((path) => [`v:${path}`, taken.current.vary[path] ?? null]))
+    if (Object.keys(changes).length) { back.current = true; change(changes) }
+  }
   const busy = useRef<(() => void) | null>(null), next = useRef(false), rest = useRef(0)
   const given_ = () => {
     const units = Object.fromEntries(constants.map((one) => [one.constant, one.unit]))
@@ -97,11 +110,11 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
     clearTimeout(rest.current)
     if (busy.current) { next.current = true; return }
     next.current = false
-    const begin = performance.now()
+    const begin = performance.now(), sent = { vary: latest.current.vary, of: latest.current.of }
     setRunning(true)
     busy.current = start({ kind: 'simulate', ...given_() }, (event) => {
-      if (event.event === 'figures') { setNow(moved(run, event.figures)); setProblems([]); setSeconds((performance.now() - begin) / 1000); setRunning(false); performance.measure('whatif', { start: begin, end: performance.now() }) }
-      if (event.event === 'problem') setProblems(event.problems)
+      if (event.event === 'figures') { taken.current = sent; setNow(moved(run, event.figures)); setProblems([]); setSeconds((performance.now() - begin) / 1000); setRunning(false); performance.measure('whatif', { start: begin, end: performance.now() }) }
+      if (event.event === 'problem') { setProblems(event.problems); if (!next.current) refused() }
       if (event.event === 'end' || event.event === 'problem' || event.event === 'stopped') {
         busy.current = null
         setRunning(false)
@@ -120,12 +133,13 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
       if (['end', 'problem', 'stopped'].includes(event.event)) looking.current = false
     })
   }
-  const latest = useRef({ task, vary, key })
-  latest.current = { task, vary, key }
+  const now_ = { task, vary, key, of: JSON.stringify(asked_) }, latest = useRef(now_)
+  latest.current = now_
   // Values are sent with the units of their constants.  Before the page is painted: a move waits for no frame.
   const ready = constants.length > 0 || !Object.keys(vary).length
   useLayoutEffect(() => {
-    if (!changed) { setNow(null); setProblems([]); return }
+    if (back.current) { back.current = false; return }
+    if (!changed) { taken.current = { vary: {}, of: '{}' }; setNow(null); setProblems([]); return }
     if (ready) send()
   }, [key, ready])
   useEffect(() => () => { busy.current?.(); clearTimeout(rest.current) }, [])
@@ -147,7 +161,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
     if (event.event === 'text') download(event.name, new Blob([event.text], { type: 'application/yaml' }))
     if (event.event === 'problem') setProblems(event.problems)
   })
-  const first = influence.length ? influence.reduce((a, b) => (Math.abs(b[of]) > Math.abs(a[of]) ? b : a)) : null
+  const first = influence.length ? influence.reduce((a, b) => (Math.abs(amountOf(b, of)) > Math.abs(amountOf(a, of)) ? b : a)) : null
   const hot = cooled(after) && cooled(before)
   const safe = hot ? safety(after) : null
   const hottest = after.view!.dies.reduce((a, b) => ((b.peak_K ?? 0) > (a.peak_K ?? 0) ? b : a))
@@ -170,7 +184,7 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
         <label>Model <Field type="text" list="models" value={asked_.model ?? job.model} onValue={(to) => other('model', to, job.model)} /></label><datalist id="models">{library.models.map((name) => <option value={name} />)}</datalist>
         {job.task.method && <label>Method <select value={asked_.method ?? job.task.method.kind} onChange={(event) => other('method', event.currentTarget.value, job.task.method!.kind)}>{[...new Set([job.task.method.kind, 'full', 'lora', 'qlora'])].map((name) => <option value={name}>{METHODS[name] ?? name}</option>)}</select></label>}
         {shape.map(([name, label]) => { const usual = String(run.result.task[name as 'batch'] ?? ''); return <label>{label} <Field type="number" min="1" step="1" value={asked_[name] ?? usual} onValue={(to) => change({ [`q:${name}`]: to === usual || !to ? null : to })} /></label> })}
-        <Choice label="Bars show" options={[['latency', 'Time'], ['energy', 'Energy']]} value={of} onChange={(to) => change({ of: to === 'latency' ? null : to })} />
+        <Choice label="Bars show" options={ways} value={of} onChange={(to) => change({ of: to === 'latency' ? null : to })} />
         <button type="button" class="act" onClick={search}>{searching.current ? (progress ? `Stop at ${progress}` : 'Stop measuring') : influence.length ? 'Measure the influence again' : 'Measure the influence of each'}</button>
         {changed && <button type="button" class="act" onClick={reset}>Reset all</button>}
         {Object.keys(vary).length > 0 && <button type="button" class="act" onClick={write}>Write this chip as YAML</button>}
@@ -185,62 +199,6 @@ function Live({ run, mode }: { run: Run; mode: Mode }) {
   )
 }
 
-/** The constant that moves the time most, as a sentence. */
-function most(found: Influence[]): string {
-  const first = found.reduce((a, b) => (Math.abs(b.latency) > Math.abs(a.latency) ? b : a))
-  return `${first.constant} moves the time most: 1 % more of it makes ${Math.abs(first.latency).toFixed(2)} % ${first.latency < 0 ? 'less' : 'more'}`
-}
-
-/** Every constant with the influence of 1 % of it as a bar that opens into its control. */
-function Influences({ found, of, constants, changed, onChange, locked }: { found: Influence[]; of: Of; constants: Constant[]; changed: Record<string, string>; onChange: (path: string, value: string | null) => void; locked?: boolean }) {
-  const [open, setOpen] = useState('')
-  const [find, setFind] = useState('')
-  const known = new Map(found.map((one) => [one.constant, one]))
-  const all: Constant[] = constants.length ? constants : found.map((one) => ({ ...one, note: '' }))
-  const size = (path: string) => Math.abs(known.get(path)?.[of] ?? 0)
-  const rows = all.filter((one) => (!find || one.constant.toLowerCase().includes(find.toLowerCase())) && !(known.has(one.constant) && known.get(one.constant)!.latency === 0 && known.get(one.constant)!.energy === 0))
-    .sort((a, b) => Number(b.constant in changed) - Number(a.constant in changed) || size(b.constant) - size(a.constant))
-  const most = Math.max(...rows.map((one) => size(one.constant)), 1e-9)
-  return (
-    <section>
-      <p class="filters"><label>Find a constant <input type="search" value={find} onInput={(event) => setFind(event.currentTarget.value)} /></label>{found.length > 0 && <span>1 % more changes {of === 'latency' ? 'time' : 'energy'} by</span>}</p>
-      <ul class="influences">{rows.slice(0, 120).map((one) => {
-        const amount = known.get(one.constant)?.[of]
-        const isOpen = open === one.constant
-        return (
-          <li key={one.constant} class={one.constant in changed ? 'changed' : ''}>
-            <button type="button" class="bar" aria-expanded={locked ? undefined : isOpen} disabled={locked} onClick={() => setOpen(isOpen ? '' : one.constant)}>
-              <span class={`name ${one.kind}`}>{one.constant}</span>
-              <span class="track"><i style={{ width: `${(100 * (amount === undefined ? 0 : Math.abs(amount))) / most}%` }} /></span>
-              <span class="n">{amount === undefined || Math.abs(amount) < 0.005 ? '' : `${amount >= 0 ? '+' : '−'}${Math.abs(amount).toFixed(2)} %`}</span>
-              <span class="n">{measure(changed[one.constant] !== undefined ? Number(changed[one.constant]) : one.value, one.unit)}</span>
-            </button>
-            {isOpen && <Control one={one} value={changed[one.constant]} onChange={(value) => onChange(one.constant, value)} />}
-          </li>
-        )
-      })}</ul>
-      {!rows.length && <p class="soft">{find ? `No constant called “${find}”.` : 'Reading the constants of the chip.'}</p>}
-    </section>
-  )
-}
-/** Whether a value leaves the range in which its law is known. */
-const beyond = (one: Constant, x: number) => (one.low !== undefined && x < one.low) || (one.high !== undefined && x > one.high)
-function Control({ one, value, onChange }: { one: Constant; value: string | undefined; onChange: (value: string | null) => void }) {
-  const whole = one.kind === 'chosen' || (one.unit === 'bit' && Number.isInteger(one.value) && one.value <= 64)
-  const now = value !== undefined ? Number(value) : one.value
-  const span = (x: number) => Math.round((Math.log2(x / one.value) / 2) * 100)
-  const set = (x: number) => onChange(Math.abs(x / one.value - 1) < 1e-9 ? null : text(x))
-  return (
-    <div class="control">
-      {whole ? <label>Value <input type="range" min="1" max={Math.max(16, one.value * 2)} step="1" value={now} onChange={(event) => set(Number(event.currentTarget.value))} aria-valuetext={measure(now, one.unit)} /></label>
-        : <label>A quarter to four times <input type="range" min="-100" max="100" step="1" value={span(now)} aria-valuetext={measure(now, one.unit)} onChange={(event) => set(one.value * 2 ** ((Number(event.currentTarget.value) / 100) * 2))} /></label>}
-      <label>Value in {one.unit || 'plain numbers'} <Field type="text" inputMode="decimal" value={text(now)} onValue={(to) => { const x = Number(to); if (Number.isFinite(x) && to.trim()) set(x) }} /></label>
-      <span class="soft">{measure(now, one.unit)} · {one.kind}{one.source && `, ${one.source}`}{one.note && `: ${one.note}`}</span>
-      {one.law && <span class={beyond(one, now) ? 'bad' : 'soft'}>{beyond(one, now) ? `Outside ${one.low} to ${one.high}: not known.` : `Known from ${one.low} to ${one.high}.`} {one.law}.</span>}
-      {value !== undefined && <button type="button" class="act" onClick={() => onChange(null)}>Reset</button>}
-    </div>
-  )
-}
 /** The dies in small, by how much each got hotter or cooler. */
 function Small({ before, after, mode }: { before: Run; after: Run; mode: Mode }) {
   const a = before.result.view!, b = after.result.view!
