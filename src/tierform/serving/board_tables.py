@@ -41,7 +41,7 @@ from tierform.workload.memory import BlockKind
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.precision import bits
 from tierform.workload.spread import Spread
-from tierform.workload.task import resolved_precision
+from tierform.workload.task import Inference, Step, resolved_precision
 
 Floats = NDArray[np.float64]
 Group = tuple[int, int, int]  # sequences, new tokens, past
@@ -147,6 +147,7 @@ class BoardKernels:
     def experts(self, tokens: int) -> list[tuple[int, int]]:
         """Groups of experts in a step of so many tokens: how many, and rows of each."""
         workload = self.run.workload
+        assert isinstance(workload.task, Inference | Step)
         store = store_of(workload.task.experts, workload.model)
         return shares_of_chip(tokens, workload.model, Spread.of(workload.parallelism), store)
 
