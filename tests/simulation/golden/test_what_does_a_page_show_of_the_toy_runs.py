@@ -202,8 +202,8 @@ def test_how_are_equal_neighbours_told() -> None:
 
 def test_what_does_a_row_of_two_layers_show() -> None:
     """In 2000 s, a piece a second: layer 0 does a in 0-1000 s, layer 1 b in 500-600.25 s and a in 1500.5-1501 s."""
-    work = _Work([0.0, 500.0, 1500.5], [1000.0, 600.25, 1501.0], [0, 1, 1], ["a", "b", "a"])
-    row = _row("cells", work, ["b", "a"], 2000.0)
+    work = _Work([0.0, 500.0, 1500.5], [1000.0, 600.25, 1501.0], [0, 1, 1], ["a", "b", "a"], [0, 1, 1], [0, 0, 1])
+    row = _row("cells", work, ["b", "a"], [0, 1], 2000.0)
     assert PIECES == 2000 and (row["resource"], row["lanes"]) == ("cells", 2)
     assert row["busy_s"] == pytest.approx((1000 + 100.25 + 0.5) / 2)
     share = np.frombuffer(base64.b64decode(row["share"]), dtype=np.uint8)
@@ -212,10 +212,12 @@ def test_what_does_a_row_of_two_layers_show() -> None:
     assert (share[1000], share[1500], share[1501]) == (0, 64, 0)
     # Most work where both do something equally much: the name that comes first.  a is number 1.
     assert row["operator"] == [1, 500, 0, 100, 1, 400, -1, 500, 1, 1, -1, 499]
+    # Layer 0 for 1000 pieces (both equally for 100 of them), layer 1 in one; the last work is of micro-batch 1.
+    assert row["layer"] == row["micro_batch"] == [0, 1000, -1, 500, 1, 1, -1, 499]
 
 
 def test_is_the_least_work_still_seen() -> None:
-    row = _row("r", _Work([0.0], [1e-9], [0], ["a"]), ["a"], 2000.0)
+    row = _row("r", _Work([0.0], [1e-9], [0], ["a"], [0], [0]), ["a"], [0], 2000.0)
     assert np.frombuffer(base64.b64decode(row["share"]), dtype=np.uint8)[:2].tolist() == [1, 0]
 
 

@@ -80,7 +80,19 @@ CHANGES: list[tuple[str, str, Change]] = [
 ]
 
 
-@pytest.mark.parametrize(("chip", "what", "change"), CHANGES, ids=[f"{c}, {w}" for c, w, _ in CHANGES])
+# A weight that moves to its neighbour's tile needs no transfer any more.  That changes the order in which steps are
+# served, not only their times, and none of the orders that are tried may be as good as the one before: of 60 draws 16
+# get slower by more than 0.1 %, the worst by 4 %.
+KNOWN = pytest.mark.xfail(strict=True, reason="other service orders where fewer transfers are needed")
+CASES = [
+    pytest.param(
+        *one, id=f"{one[0]}, {one[1]}", marks=[KNOWN] if one[:2] == ("atleus-2.5d", "crossbars a tile") else []
+    )
+    for one in CHANGES
+]
+
+
+@pytest.mark.parametrize(("chip", "what", "change"), CASES)
 def test_is_more_of_it_never_slower(chip: str, what: str, change: Change, tmp_path: Path) -> None:
     before = load(chip_content(chip), tmp_path)
     content = chip_content(chip)
