@@ -103,29 +103,29 @@ def test_are_two_classes_free_of_deadlock_together(problem: NetworkProblem) -> N
 
 
 def test_are_the_ways_of_a_link_set_the_shortest() -> None:
-    """Against Floyd-Warshall of SciPy, on drawn links between two tiers of nine that pillars join."""
+    """Against Floyd-Warshall of SciPy, on drawn links beside links that stay, between two tiers of nine."""
     rng, n = np.random.default_rng(5), 18
     weight = rng.uniform(1, 2, (n, n)).astype(np.float32)
     weight = np.minimum(weight, weight.T)
     joined = np.triu(rng.random((n, n)) < 0.2, 1)
     joined |= joined.T
-    pillar = np.stack([np.arange(9), np.arange(9) + 9], axis=1).astype(np.int32)
-    standing = np.arange(9) % 2 == 0
+    low = np.arange(0, 9, 2)
+    other = np.full((n, n), FAR, np.float32)
+    other[low, low + 9] = other[low + 9, low] = 0.5
+    joined[low, low + 9] = joined[low + 9, low] = False
     plane = Plane(
         weight=weight,
         length=np.ones((n, n), np.float32),
-        other=np.full((n, n), FAR, np.float32),
-        pillar=pillar,
-        rise=np.full((9, 1), 0.5, np.float32),
+        other=other,
         total_m=1.0,
         most_ports=8,
         most_channels=100,
     )
     far = np.zeros((n, n), np.float32)
-    links = Links(joined, standing, np.zeros(n, np.int32), np.arange(n, dtype=np.int32))
+    links = Links(joined, np.zeros(n, np.int32), np.arange(n, dtype=np.int32))
     shortest_ways(plane, links, far, np.zeros(n, np.float32))
     plain = np.where(joined, weight, 0.0)
-    plain[pillar[standing, 0], pillar[standing, 1]] = plain[pillar[standing, 1], pillar[standing, 0]] = 0.5
+    plain[low, low + 9] = plain[low + 9, low] = 0.5
     by_scipy = floyd_warshall(csr_matrix(plain))
     assert np.isfinite(by_scipy).all()
     np.testing.assert_allclose(far, by_scipy, rtol=1e-6)

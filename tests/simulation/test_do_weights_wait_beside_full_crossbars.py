@@ -53,6 +53,13 @@ def test_do_some_stay_in_cells_where_the_work_is_larger_than_the_weights(chip: C
     assert sum(p.total_crossbars for p in best.mapping.placements) <= 6144
 
 
+def test_do_notes_say_all_that_was_chosen(chip: Chip) -> None:
+    """Micro-batches, weights beside the crossbars and parts of tokens are chosen one after the other; none is lost."""
+    notes = " ".join(simulate("bert-base", Inference(batch=4, sequence=64), chip, thermal="none").notes)
+    assert notes.count("micro-batches of prefill") == 1
+    assert notes.count("beside the crossbars, read from memory") == 1 and notes.count("tokens in 4 parts") == 1
+
+
 def test_is_the_choice_of_the_chip_kept(chip: Chip) -> None:
     told = chip.vary({"place": {"static": "reram"}})
     result = simulate("bert-base", TASK, told)

@@ -1,4 +1,4 @@
-"""Links, pillars and places for the shortest ways alone: compiled, the first half of a search of links.
+"""Links and places for the shortest ways alone: compiled, the first half of a search of links.
 
 Ways are the shortest of the links (Floyd 1962), whatever may wait for what: with two classes of virtual channels nearly
 all of them can be taken without deadlock (:mod:`~tierform.exploration.ordered_search` finds how).  The objective is
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
-from tierform.exploration.route_state import IntMatrix, IntVector
+from tierform.exploration.route_state import IntVector
 
 Singles = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -21,13 +21,11 @@ FAR = np.float32(1e12)
 
 
 class Plane(NamedTuple):
-    """What may be built: (n, n) tables of planar links, and the pillars."""
+    """What may be built: (n, n) tables of planar links, beside the links that stay."""
 
     weight: Singles  # objective for a byte on a planar link
     length: Singles  # of a planar link in m, FAR where none may be
     other: Singles  # weight of the links that stay, FAR where there is none
-    pillar: IntMatrix  # (pillars, tiers) routers over each other that a pillar joins; no rows: pillars stay
-    rise: Singles  # (pillars, tiers - 1) objective for a byte from one tier of a pillar to the next
     total_m: float
     most_ports: int
     most_channels: int
@@ -37,7 +35,6 @@ class Links(NamedTuple):
     """What is built."""
 
     joined: Flags  # (n, n) planar links
-    standing: Flags  # (pillars,)
     ports: IntVector  # (n,) channels that leave a router
     tile: IntVector  # (n,) the tile at each router
 
@@ -60,11 +57,6 @@ def shortest_ways(plane: Plane, links: Links, far: Singles, through: Singles) ->
         for j in range(n):
             far[i, j] = plane.weight[i, j] if links.joined[i, j] else plane.other[i, j]
         far[i, i] = 0.0
-    for number in range(plane.pillar.shape[0]):
-        if links.standing[number]:
-            for tier in range(plane.pillar.shape[1] - 1):
-                low, high = plane.pillar[number, tier], plane.pillar[number, tier + 1]
-                far[low, high] = far[high, low] = plane.rise[number, tier]
     for k in range(n):
         # Copied, and written without a condition, so that the compiler takes several at once.
         for j in range(n):
@@ -110,28 +102,9 @@ def _take(plane: Plane, links: Links, end: int) -> tuple[int, float]:
 
 
 @compiled
-def _raise(plane: Plane, links: Links, number: int, built: bool) -> bool:
-    """Put up a pillar or take it down; whether its routers have the ports."""
-    links.standing[number] = built
-    fits, tiers = True, plane.pillar.shape[1]
-    for tier in range(tiers):
-        router = plane.pillar[number, tier]
-        links.ports[router] += ((tier > 0) + (tier < tiers - 1)) * (1 if built else -1)
-        if links.ports[router] > plane.most_ports:
-            fits = False
-    return fits
-
-
-@compiled
 def _change(plane: Plane, links: Links, used: float) -> float:
-    """Take one or two links away and put up to three elsewhere; now and then move a pillar.  The wire, or -1."""
-    n, pillars = links.joined.shape[0], plane.pillar.shape[0]
-    if pillars > 1 and uniform() < 0.2:
-        one, other = below(pillars), below(pillars)
-        if links.standing[one] and not links.standing[other]:
-            _raise(plane, links, one, False)
-            if not _raise(plane, links, other, True):
-                return -1.0
+    """Take one or two links away and put up to three elsewhere.  The wire."""
+    n = links.joined.shape[0]
     near = below(n)
     for _ in range(1 + below(2)):
         end = below(n)
@@ -155,7 +128,6 @@ def _change(plane: Plane, links: Links, used: float) -> float:
 @compiled
 def _copy(links: Links, to: Links) -> None:
     to.joined[:] = links.joined
-    to.standing[:] = links.standing
     to.ports[:] = links.ports
     to.tile[:] = links.tile
 
@@ -189,7 +161,7 @@ def anneal_shortest(plane: Plane, links: Links, best: Links, traffic: Singles, k
     n = links.joined.shape[0]
     far, before = np.zeros((n, n), np.float32), np.zeros((n, n), np.float32)
     through = np.zeros(n, np.float32)
-    kept = Links(links.joined.copy(), links.standing.copy(), links.ports.copy(), links.tile.copy())
+    kept = Links(links.joined.copy(), links.ports.copy(), links.tile.copy())
     used = 0.0
     for one in range(n):
         for other in range(one):
@@ -204,10 +176,8 @@ def anneal_shortest(plane: Plane, links: Links, best: Links, traffic: Singles, k
         _copy(links, kept)
         before[:] = far
         wire = _change(plane, links, used)
-        after = np.inf
-        if wire >= 0.0:
-            shortest_ways(plane, links, far, through)
-            after = _sum(far, traffic, links.tile)
+        shortest_ways(plane, links, far, through)
+        after = _sum(far, traffic, links.tile)
         if after - now <= -heat * np.log(uniform()):
             now, used = after, wire
         else:

@@ -100,19 +100,16 @@ def _shortest(problem: NetworkProblem, costs: LinkCosts, places: bool, seed: int
         weight=byte_weight(problem, costs.cycles, costs.energy).astype(np.float32),
         length=np.where(np.isfinite(costs.wire), costs.wire, FAR).astype(np.float32),
         other=other,
-        pillar=np.zeros((0, 2), np.int32),
-        rise=np.zeros((0, 1), np.float32),
         total_m=float(costs.apart[joined].sum()) / 2,
         most_ports=problem.most_ports - 1,
         most_channels=topology.links,
     )
     links = Links(
         joined,
-        np.zeros(0, np.bool_),
         np.bincount(topology.link_source, minlength=n).astype(np.int32),
         np.arange(n, dtype=np.int32),
     )
-    best = Links(links.joined.copy(), links.standing.copy(), links.ports.copy(), links.tile.copy())
+    best = Links(links.joined.copy(), links.ports.copy(), links.tile.copy())
     how = Steps(
         rounds=max(int(MOVES * n * share), 100),
         warm=0.19 / n,

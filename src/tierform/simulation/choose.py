@@ -109,6 +109,7 @@ class _Choice:
         self.cycle = job.fidelity == "cycle"
         self.fabric = fabric_of(self.chip)
         self.model = job.reduced_model
+        self.tried: list[str] = []  # what was tried of the micro-batches that were chosen
         self.apart: set[StageKind] = set()  # where tokens in parts are faster than all of them together
         self.beside: frozenset[tuple[str, str]] = frozenset()  # weights that other components read from memory
 
@@ -132,7 +133,7 @@ class _Choice:
         trial = self._trial(workload, self._default(workload, first))
         notes: list[str] = []
         if split is None and len(numbers) > 1:
-            trial = self._over_micro_batches(trial, numbers, notes)
+            trial = self._over_micro_batches(trial, numbers, self.tried)
         if not plain and any(not p.resident for p in trial.mapping.placements):
             trial = self._beside_crossbars(trial, numbers if split is None else [], notes)
         if not plain and any(p.replicas > 1 for p in trial.mapping.placements):
@@ -141,7 +142,7 @@ class _Choice:
             trial = self._in_fewer_parts(trial, numbers if split is None else [], notes)
         if timeline:
             trial = self._trial(trial.workload, trial.mapping, True)
-        trial.notes = tuple(notes)
+        trial.notes = (*self.tried, *notes)
         return trial
 
     def _given(self) -> MicroBatches | None:
@@ -261,7 +262,7 @@ class _Choice:
             told.append(f"{fewer.chunks}: {format_quantity(other.total_s, 's')}")
             if other.total_s >= best.total_s * (1 - WORTHWHILE):
                 break
-            best, notes[:] = other, own or notes
+            best, self.tried = other, own or self.tried
         if best is not trial:
             notes.append(f"tokens in {best.mapping.chunks} parts, the best of those tried ({', '.join(told)})")
         return best
@@ -310,8 +311,8 @@ class _Choice:
         held = ", ".join(dict.fromkeys(name for _, name in sorted(self.beside)))
         notes.append(f"{held} beside the crossbars, read from memory: the best of those tried ({', '.join(told)})")
         if len(numbers) > 1:
-            notes[:] = notes[-1:]
-            best = self._over_micro_batches(self._again(best.mapping, _even(numbers[-1])), numbers, notes)
+            self.tried = []
+            best = self._over_micro_batches(self._again(best.mapping, _even(numbers[-1])), numbers, self.tried)
         return best
 
     def _default(self, workload: Workload, split: MicroBatches, replicate: bool = True) -> Mapping:
