@@ -187,7 +187,7 @@ def test_do_all_pages_hold_in_the_browser(checks: dict[str, dict[str, Any]]) -> 
     for one in checks.values():
         print({key: value for key, value in one.items() if value})
     assert {name: one["error"] for name, one in checks.items() if one["error"]} == {}
-    assert len(checks) == 13 + 9 + 1 + 5 + 17
+    assert len(checks) == 13 + 9 + 1 + 5 + 19
 
 
 @needs_build

@@ -14,6 +14,8 @@ const WAITS: [Wait, string][] = [['ttft_s', 'First token'], ['tpot_s', 'Per toke
 const NAMES: Record<string, string> = { ttft: 'the first token', tpot: 'each further token', e2e: 'the whole answer' }
 const seconds = (x: number | null | undefined) => (x === null || x === undefined ? '–' : si(x, 's'))
 const rate = (x: number | null | undefined) => (x === null || x === undefined || !Number.isFinite(x) ? '–' : Number(x.toPrecision(3)).toLocaleString('en'))
+/** As a figure: three digits, always kept. */
+const exact = (x: number) => (x > 0.001 && x < 999.5 ? x.toPrecision(3) : rate(x))
 /** A share of requests: 99.6 % is not 100 %. */
 const share = (x: number) => (x > 0.99 && x < 1 ? `${(Math.floor(1000 * x) / 10).toFixed(1)}\u00a0%` : percent(x))
 /** A limit as it was asked for: 50 ms, not 50.0 ms. */
@@ -52,11 +54,11 @@ function Answer({ one }: { one: Service }) {
   return (
     <>
       <p class="what">{[service.model, `${service.chips > 1 ? `${count(service.chips)} × ` : ''}${service.chip}`, service.replicas > 1 ? `${count(service.replicas)} replicas` : '', `${count(service.requests)} requests`, service.requests_from].filter(Boolean).join(' · ')}</p>
-      <h1 class="sentence">{best ? `${rate(best.offered_per_s)} requests/s, with ${promise(service.slo)} for ${share(best.within)} of them`
+      <h1 class="sentence">{best ? `${exact(best.offered_per_s)} requests/s, with ${promise(service.slo)} for ${share(best.within)} of them`
         : promised ? `${share(service.within_slo)} of the requests get ${promise(service.slo)}${arrivals?.rate_per_s ? `, at ${rate(arrivals.rate_per_s)} requests/s` : ''}`
         : `Half of the first tokens come within ${seconds(service.ttft_s.p50)}, 95 % within ${seconds(service.ttft_s.p95)}`}</h1>
       <dl class="figures">{([
-        ['Good requests', `${rate(service.goodput_per_s)}${'\u00a0'}/s`, promised], ['Tokens', `${count(service.output_tokens_per_s)}${'\u00a0'}/s`, true],
+        ['Good requests', `${exact(service.goodput_per_s)}${'\u00a0'}/s`, promised], ['Tokens', `${count(service.output_tokens_per_s)}${'\u00a0'}/s`, true],
         ['A token takes', service.energy_J_per_output_token === null ? '' : si(service.energy_J_per_output_token, 'J'), service.energy_J_per_output_token !== null],
         ['Power', service.average_power_W === null ? '' : si(service.average_power_W, 'W'), service.average_power_W !== null], ['A replica is busy', percent(service.busy_share), true],
       ] as [string, string, boolean][]).filter(([, , shown]) => shown).map(([name, text]) => <div key={name}><dt>{name}</dt><dd>{text}</dd></div>)}</dl>
@@ -77,7 +79,7 @@ function Several({ all, one }: { all: Service[]; one: Service }) {
     <div class="scroll" tabIndex={0} role="region" aria-label="Runs"><table class="grid">
       <caption>{all.some((service) => service.by) ? `Every way that keeps the promise, cheapest by ${all.find((service) => service.by)!.by} first` : 'Runs; choose one to see it'}</caption>
       <thead><tr><th scope="col">Run</th><th scope="col" class="n">Requests</th><th scope="col" class="n">Keep the promise</th><th scope="col" class="n">First token, 95 %</th><th scope="col" class="n">A token takes</th><th scope="col" class="n">Power</th></tr></thead>
-      <tbody>{all.map((service) => { const figures = service.service; return <tr class={service.id === one.id ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={service.id === one.id ? 'true' : undefined} onClick={() => change({ service: service.id })}>{service.name}</button>{service.file && <small>{service.file}</small>}</th><td class="n">{figures ? count(figures.requests) : '–'}</td><td class="n">{figures && figures.slo !== 'none' ? share(figures.within_slo) : '–'}</td><td class="n">{seconds(figures?.ttft_s.p95)}</td><td class="n">{figures?.energy_J_per_output_token ? si(figures.energy_J_per_output_token, 'J') : '–'}</td><td class="n">{figures?.average_power_W ? si(figures.average_power_W, 'W') : '–'}</td></tr> })}</tbody>
+      <tbody>{all.map((service) => { const figures = service.service; return <tr class={service.id === one.id ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={service.id === one.id ? 'true' : undefined} onClick={() => change({ service: service.id })}>{service.name}</button>{service.file && !service.name.includes(service.file) && <small>{service.file}</small>}</th><td class="n">{figures ? count(figures.requests) : '–'}</td><td class="n">{figures && figures.slo !== 'none' ? share(figures.within_slo) : '–'}</td><td class="n">{seconds(figures?.ttft_s.p95)}</td><td class="n">{figures?.energy_J_per_output_token ? si(figures.energy_J_per_output_token, 'J') : '–'}</td><td class="n">{figures?.average_power_W ? si(figures.average_power_W, 'W') : '–'}</td></tr> })}</tbody>
     </table></div>
   )
 }
