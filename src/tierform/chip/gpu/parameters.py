@@ -22,26 +22,34 @@ _Rate = Annotated[Constant, quantity("1/s", above=0)]
 LIGHT_KERNELS = ("softmax", "normalization", "activation", "elementwise", "rotary", "dropout")
 
 
-class ProductParameters(FileModel):
-    """Kernel parameters of matrix products; times are in clock cycles.  See `tierform.chip.gpu.gemm` for the model."""
+class KernelParameters(FileModel):
+    """What kernels of matrix products of any format have; times are in clock cycles."""
 
     tensor_efficiency: _Ratio = Field(
         description="Share of the peak that the inner loop reaches; above 1 where the clock boosts above the data sheet"
     )
     memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that operands stream at")
     launch: _Count = Field(description="Cycles of starting a kernel")
-    prologue: _Count = Field(description="Cycles before a block of threads computes")
     miss_latency: _Count = Field(description="Cycles that a weight missing in the L2 adds to its traffic")
-    miss_prologue: _Count = Field(description="Cycles that a missing weight adds to the start of a round")
     miss_step: _Count = Field(description="Share by which missing weights slow each step along k")
     operand_feed: _Ratio = Field(
         description="Bytes of operands that a multiprocessor takes for each multiply-accumulate that it could do"
     )
-    step: _Count = Field(description="Cycles of the chain of k for each value of it")
+    step: _Count = Field(description="Cycles of the chain of k for each value of it, in 16 bits")
     epilogue: _Ratio = Field(description="Bytes a cycle at which a finished tile is written")
     half_tile: _Count = Field(description="Edge of the tile at which half of the tensor cores wait")
     resident_outputs: _Ratio = Field(description="Outputs that a multiprocessor works on at a time")
     overlap: _Ratio = Field(description="Exponent with which computing and memory overlap; large is perfect")
+    sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
+    boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
+    l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
+
+
+class ProductParameters(KernelParameters):
+    """Kernel parameters of matrix products; see `tierform.chip.gpu.gemm` for the model."""
+
+    prologue: _Count = Field(description="Cycles before a block of threads computes")
+    miss_prologue: _Count = Field(description="Cycles that a missing weight adds to the start of a round")
     reduction: _Count = Field(description="Cycles of the kernel that adds up a split k")
     reduction_bandwidth: _Ratio = Field(description="Bandwidth of the partial sums over that of the memory")
     chosen_half_tile: _Count = Field(description="As half_tile, in the estimate by which the library chooses")
@@ -52,14 +60,45 @@ class ProductParameters(FileModel):
     )
     smallest_grid: _Count = Field(description="Outputs below which the library adds a reduction kernel in any case")
     small_grid_reduction: _Count = Field(description="Cycles of that reduction over those of reduction")
-    sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
-    boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
-    l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
     tiles: Annotated[list[tuple[Count, Count]], Field(min_length=1, max_length=100)] = Field(
         description="Tile shapes (rows, columns) among which the library chooses"
     )
     tile_step: tuple[Count, Count] | None = Field(
         None, description="Steps in which tiles shrink to the shape; fixed tiles when left out"
+    )
+
+
+class RowTile(FileModel):
+    """The tile of products of up to so many rows and columns."""
+
+    tile: tuple[Count, Count] = Field(description="Rows and columns of the outputs of a block of threads")
+    most_rows: Count | None = Field(None, description="Rows of a product up to which it holds; any when left out")
+    most_columns: Count | None = Field(None, description="Columns up to which it holds; any when left out")
+
+
+class NarrowProductParameters(KernelParameters):
+    """Kernels of products of 8-bit operands; see `tierform.chip.gpu.narrow`."""
+
+    formats: Annotated[list[str], Field(min_length=1, max_length=10)] = Field(
+        description="Formats of numbers that both operands have (fp8); other products are those of `products`"
+    )
+    kernels: Annotated[list[RowTile], Field(min_length=1, max_length=50)] = Field(
+        description="Tiles by rows and columns: the first that holds is taken, the last where none does; k is not split"
+    )
+
+
+class QuantizationParameters(FileModel):
+    """Kernels that narrow a product's input to 8 bits; see `tierform.chip.gpu.narrow`."""
+
+    launch: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of starting the kernel behind another"
+    )
+    share: _Ratio = Field(description="Share of the memory bandwidth at which it reads and writes")
+    largest_launch: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of starting two kernels that find a scale for the whole tensor, where that is asked for"
+    )
+    largest_element: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time that finding that scale takes for each element"
     )
 
 
@@ -213,6 +252,12 @@ class GpuParameters(FileModel):
     fusion: bool = Field(True, description="Whether attention cores and chains of light operators run as one kernel")
     products: ProductParameters | None = Field(
         None, description="Fitted kernels of matrix products; a plain roofline when left out"
+    )
+    narrow_products: NarrowProductParameters | None = Field(
+        None, description="Fitted kernels of products of 8-bit operands; as `products` when left out"
+    )
+    quantization: QuantizationParameters | None = Field(
+        None, description="Kernels that narrow a product's input to 8 bits; as any light kernel when left out"
     )
     attention: AttentionParameters | None = Field(
         None, description="Fitted kernels of attention; separate products and softmax when left out"
