@@ -276,7 +276,8 @@ def _plan(name: str, *, inference: bool) -> PrecisionPlan:
     if inference or name == "fp32":
         plan = replace(plan, master_weights=None)
     if name in ("fp8-kv16", "fp8-ffn-kv16"):
-        plan = replace(plan, kv_cache="bf16", adapters="bf16")
+        plan = replace(plan, activations="bf16", kv_cache="bf16", adapters="bf16", matmul_inputs="fp8")
+        plan = replace(plan, embedding_weights="bf16", head_weights="bf16")  # as quantizers keep them
     if name == "fp8-ffn-kv16":
         plan = replace(plan, attention_weights="bf16")
     if name == "nf4":

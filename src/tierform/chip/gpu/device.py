@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
-from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
+from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel, direct_s
 from tierform.chip.gpu.few_rows import FewRows
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
@@ -329,11 +329,15 @@ class Gpu:
         """Whether the file has fused attention, and fusion is on."""
         return self.parameters.fusion and self.prefill is not None and self.decode is not None
 
-    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
+    def collective_s(self, kind: str, members: int, size_B: float, *, direct: bool = False) -> float | None:
         """Seconds of a collective inside a node, where the file has them fitted and not beyond the fit's GPUs."""
         link = self.parameters.links
         if link is None or kind not in KINDS or members > MOST_GPUS:
             return None
+        if direct and link.direct is not None and kind == "all_reduce":
+            found = direct_s(link.direct, link.bandwidth.value, members, size_B)
+            if found is not None:
+                return found
         return float(CollectiveModel.of(link).seconds(kind, members, size_B))
 
     def roof(self) -> Roof:

@@ -154,6 +154,23 @@ class AttentionParameters(FileModel):
     decode: DecodeParameters = Field(description="The kernel of one query over a cache")
 
 
+class DirectParameters(FileModel):
+    """All-reduces in which every GPU reads the others' memory in one kernel; see `tierform.chip.gpu.collectives`."""
+
+    start: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of one shot between two GPUs, without its bytes"
+    )
+    member: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of one shot for each further GPU")
+    share: _Ratio = Field(description="Share of the link's bandwidth at which one shot reads")
+    two_start: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of two shots between two GPUs, without their bytes"
+    )
+    two_member: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of two shots for each further GPU"
+    )
+    two_share: _Ratio = Field(description="Share of the link's bandwidth at which two shots read")
+
+
 class LinkParameters(FileModel):
     """Links to other GPUs of the node: bandwidth per direction; see `tierform.chip.gpu.collectives`."""
 
@@ -168,6 +185,11 @@ class LinkParameters(FileModel):
     bulk_start: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of starting the bulk protocol")
     bulk_step: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of a step of the bulk protocol")
     bulk_share: _Ratio = Field(description="Share of the bandwidth of the bulk protocol")
+    direct: DirectParameters | None = Field(
+        None,
+        description="Kernels of a serving system for small all-reduces, where the runtime has them "
+        "(`direct_all_reduce`); none when left out",
+    )
 
 
 class FittedAt(FileModel):
