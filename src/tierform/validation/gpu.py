@@ -52,7 +52,7 @@ FIT_LIMITS: dict[tuple[str, str], int] = {
     ("a100", "collective"): 500,
 }
 # The same for the 8-bit products of a chip.
-NARROW_FIT_LIMITS = {"h200": 26}
+NARROW_FIT_LIMITS = {"h200": 26, "b200": 26, "rtx-pro-6000": 26}
 # (median, 90th percentile) of |relative error| that held-out rows may have; None: shown only.
 BARS: dict[tuple[str, str], tuple[float, float | None]] = {
     ("a100", "product"): (0.05, 0.18),
@@ -66,9 +66,9 @@ BARS: dict[tuple[str, str], tuple[float, float | None]] = {
     ("h100", "decode"): (0.06, None),
     ("a100", "collective"): (0.10, None),
 }
-# Of 8-bit products: over all rows, and for each size class of the chip that was fitted.
-NARROW_BARS = {"h200": 0.12, "h100": 0.20, "b200": 0.20, "gb200": 0.20, "l40s": 0.20, "rtx-pro-6000": 0.20}
-NARROW_CLASS_BARS = {"h200": 0.18}
+# Of 8-bit products: over all rows, and for each size class of the chips that were fitted.
+NARROW_BARS = {"h200": 0.12, "b200": 0.12, "rtx-pro-6000": 0.12, "h100": 0.20, "gb200": 0.20, "l40s": 0.20}
+NARROW_CLASS_BARS = {"h200": 0.18, "b200": 0.18, "rtx-pro-6000": 0.18}
 _SIZES = ((16, "m 1-16"), (64, "m 17-64"), (256, "m 65-256"), (1024, "m 257-1024"), (10**9, "m over 1024"))
 _WEIGHTS_IN_TURN = 6.0  # AIConfigurator's benchmark: small weights stay in the L2, large ones do not
 _OTHER_LABORATORY = "NVIDIA A100 (LLMCompass)"
@@ -93,9 +93,8 @@ _REMARKS = (
     "Products and attention: vLLM in CUDA graphs, six weights in turn; attention includes the append to a paged cache.",
     "fp8 products (vLLM's, one scale for the tensor) include the kernel that narrows their input; where the scale is "
     "found on the run, as in tables before vLLM 0.18, two kernels more.  Block-scaled fp8 is another kernel.",
-    "H100 and B200 use the H200's parameters and L40S the A100's: only data-sheet figures are exchanged (fp8: the "
-    "H200's everywhere, with the tiles of the chip's own kernels where they are known).",
-    "The B200's large fp8 products reach 1.0 to 1.8 of 4.5 PFLOP/s, no more than its bf16 ones: ours are 29 % faster.",
+    "H100 uses the H200's parameters and L40S the A100's: only data-sheet figures are exchanged (fp8: the H200's, with "
+    "the tiles of the chip's own kernels); fp8 of B200 and RTX PRO 6000 is fitted on their own tables.",
     "Over all 35,742 rows of its table the B200 misses by 11.0 %: it launches small kernels about 0.7 us faster than "
     "an H200, which no data sheet tells, and its largest products run 3 to 10 % below the ratio of the peaks.",
     "Rows of the other laboratory (LLMCompass) include about 20 us of launch in small shapes.",
