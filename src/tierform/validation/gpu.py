@@ -45,6 +45,7 @@ DEVICES = {
 FIT_LIMITS: dict[tuple[str, str], int] = {
     ("a100", "product"): 100,
     ("h200", "product"): 26,
+    ("b200", "product"): 26,
     ("a100", "prefill"): 150,
     ("a100", "decode"): 150,
     ("h200", "prefill"): 80,
