@@ -148,6 +148,7 @@ def figures(part: Component) -> Iterator[object]:
     if isinstance(part, Gpu) and part.parameters.links is not None:
         links = CollectiveModel.of(part.parameters.links)
         yield [float(links.seconds(kind, 8, size)) for kind in KINDS for size in (1e3, 1e6, 1e9)]
+        yield [part.collective_s("all_reduce", 8, size, direct=True) for size in (1e3, 1e6, 1e9)]
 
 
 def leaves(value: object, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

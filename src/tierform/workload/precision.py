@@ -29,8 +29,9 @@ class PrecisionPlan:
 
     `gradients` is the format of gradients on their way back; `main_gradients` that of the weights' gradients, which
     wait for the update (None: as `gradients`).  fp32 main gradients make 18 bytes of each 16-bit weight under AdamW,
-    not 16.  In inference `matmul_inputs` is a format into which a kernel turns the inputs of products in layers (W8A8),
-    of those whose weights have at most 8 bits, and `unpacked_weights` one into which a kernel of its own unpacks narrower weights before each.
+    not 16.  In inference `matmul_inputs` is a format into which a kernel turns the inputs of those products in layers
+    whose weights have at most 8 bits (W8A8), and `unpacked_weights` one into which a kernel of its own unpacks narrower
+    weights before each.
     """
 
     weights: str = "bf16"

@@ -7,9 +7,10 @@ and a small share (a flag travels with each word), the bulk protocol a long star
 t = launch + start + steps * step latency + bytes / (bandwidth * share).  The faster is taken.
 
 A serving system brings kernels of its own for small all-reduces (`direct`): each GPU reads the buffers of all others
-and adds them up (one shot), or a part of each, and then the finished parts (two shots).  Which is taken goes by GPUs and
-bytes, as in vLLM's custom all-reduce (its source, read 2026): one shot between two GPUs, below 512 KiB among up to four
-and below 256 KiB among more, two shots above, and from 8 MiB on the library's protocols.
+and adds them up (one shot), or a part of each, and then the finished parts (two shots).  Which is taken goes by GPUs
+and bytes, as in vLLM (its source, read 2026): one shot between two GPUs, below 512 KiB among up to four and below 256
+KiB among more, two shots (or kernels over symmetric memory, timed with them) above, and from 8 MiB on the library's
+protocols, which are not faster there than those kernels with their most bytes.
 
 Laws: R. Thakur, R. Rabenseifner, W. Gropp, Optimization of Collective Communication Operations in MPICH, IJHPCA 2005;
 protocols: NVIDIA's NCCL documentation.  Limits: one node, all links alike, no contention with kernels.
@@ -30,8 +31,8 @@ KINDS = ("all_reduce", "all_gather", "reduce_scatter", "alltoall")
 # GPUs of the largest collective that was measured.
 MOST_GPUS = 8
 KIB = 1024
+# The most bytes of such kernels, and of one shot among up to so many GPUs.
 DIRECT_BELOW_B = 8 * KIB * KIB
-# Most GPUs of one shot, and the bytes below which it is taken.
 ONE_SHOT = ((2, DIRECT_BELOW_B), (4, 512 * KIB), (MOST_GPUS, 256 * KIB))
 FITTED = ("launch", "step", "share", "bulk_start", "bulk_step", "bulk_share")
 
@@ -65,14 +66,13 @@ class CollectiveModel:
         return result
 
 
-def direct_s(p: DirectParameters, bandwidth_B_per_s: float, gpus: int, size_B: float) -> float | None:
-    """Time of an all-reduce of so many bytes by kernels that read the other GPUs' memory; None where it is too large."""
-    if size_B >= DIRECT_BELOW_B or gpus > MOST_GPUS:
-        return None
-    others = gpus - 1
+def direct_s(p: DirectParameters, bandwidth_B_per_s: float, gpus: int, size_B: float) -> float:
+    """Time of an all-reduce by kernels that read the others' memory; beyond their most bytes, of so many."""
+    size_B, others = min(size_B, DIRECT_BELOW_B), gpus - 1
     below_B = next(limit for most, limit in ONE_SHOT if gpus <= most)
+    read_s = others * min(size_B, below_B) / (bandwidth_B_per_s * p.share.value)
+    one_s = float(p.start.value + (others - 1) * p.member.value + read_s)
     if size_B < below_B:
-        read_s = others * size_B / (bandwidth_B_per_s * p.share.value)
-        return float(p.start.value + (others - 1) * p.member.value + read_s)
+        return one_s
     read_s = 2 * others / gpus * size_B / (bandwidth_B_per_s * p.two_share.value)
-    return float(p.two_start.value + (others - 1) * p.two_member.value + read_s)
+    return max(one_s, float(p.two_start.value + (others - 1) * p.two_member.value + read_s))

@@ -23,7 +23,7 @@ from pydantic import BaseModel
 
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
-from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel, direct_s
+from tierform.chip.gpu.collectives import DIRECT_BELOW_B, KINDS, MOST_GPUS, CollectiveModel, direct_s
 from tierform.chip.gpu.few_rows import FewRows
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
@@ -334,11 +334,11 @@ class Gpu:
         link = self.parameters.links
         if link is None or kind not in KINDS or members > MOST_GPUS:
             return None
+        library_s = float(CollectiveModel.of(link).seconds(kind, members, size_B))
         if direct and link.direct is not None and kind == "all_reduce":
-            found = direct_s(link.direct, link.bandwidth.value, members, size_B)
-            if found is not None:
-                return found
-        return float(CollectiveModel.of(link).seconds(kind, members, size_B))
+            own_s = direct_s(link.direct, link.bandwidth.value, members, size_B)
+            return own_s if size_B < DIRECT_BELOW_B else max(own_s, library_s)
+        return library_s
 
     def roof(self) -> Roof:
         """Data-sheet peaks and memory bandwidth of all GPUs."""
