@@ -17,6 +17,8 @@ from tierform.schema import Count, FileModel, quantity
 
 _Ratio = Annotated[Constant, quantity("1", above=0)]
 _Count = Annotated[Constant, quantity("1", minimum=0)]
+# With an exponent of 1 nothing overlaps; far below it times would grow beyond any number.
+_Exponent = Annotated[Constant, quantity("1", minimum=0.1)]
 _Energy = Annotated[Constant, quantity("J", minimum=0)]
 _Rate = Annotated[Constant, quantity("1/s", above=0)]
 LIGHT_KERNELS = ("softmax", "normalization", "activation", "elementwise", "rotary", "dropout")
@@ -39,7 +41,7 @@ class KernelParameters(FileModel):
     epilogue: _Ratio = Field(description="Bytes a cycle at which a finished tile is written")
     half_tile: _Count = Field(description="Edge of the tile at which half of the tensor cores wait")
     resident_outputs: _Ratio = Field(description="Outputs that a multiprocessor works on at a time")
-    overlap: _Ratio = Field(description="Exponent with which computing and memory overlap; large is perfect")
+    overlap: _Exponent = Field(description="Exponent with which computing and memory overlap; large is perfect")
     sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
     boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
     l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
@@ -124,7 +126,7 @@ class PrefillParameters(FileModel):
     block_setup: _Count = Field(description="Cycles of setting up a block of queries")
     bytes_per_cycle: _Ratio = Field(description="Bytes a cycle that a multiprocessor takes from the L2")
     memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that keys and values stream at")
-    overlap: _Ratio = Field(description="Exponent with which computing, the longest block and memory overlap")
+    overlap: _Exponent = Field(description="Exponent with which computing, the longest block and memory overlap")
     cache_write: _Count = Field(
         description="Time of appending keys and values to a paged cache over that of streaming them"
     )
@@ -137,7 +139,7 @@ class DecodeParameters(FileModel):
     combine: _Count = Field(description="Cycles of combining the parts of keys that were split")
     block: _Count = Field(description="Cycles of one tile of keys in one block")
     memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that the cache streams at")
-    overlap: _Ratio = Field(description="Exponent with which the chain, memory and the setting-up of blocks overlap")
+    overlap: _Exponent = Field(description="Exponent with which the chain, memory and the setting-up of blocks overlap")
     block_setup: _Count = Field(description="Cycles of setting up a block")
     regroup: _Count = Field(description="Cycles of regrouping queries that share keys")
     blocks_per_multiprocessor: _Ratio = Field(description="Blocks that a multiprocessor works on at a time")
