@@ -98,7 +98,7 @@ await check('words of each state', async () => {
   }
   const told = {
     serving: /100\u00a0% of the requests get the first token within 500\u00a0ms/, 'serving-crowded': /The queue keeps growing: requests come at 20\d a second/, 'serving-search': /33\.3 requests\/s, with the first token within/,
-    'serving-nothing': /No rate that was tried keeps the promise/, 'serving-old': /no figures over time/, exploration: /of 24 designs are worth it/, 'exploration-nothing': /No design is feasible[\s\S]*Closest: peak_K/,
+    'serving-nothing': /No rate that was tried keeps the promise/, 'serving-old': /no figures over time/, 'serving-fleet': /replica 1 failed at 1\.00\u00a0s\s+\d+ came again/, exploration: /of 24 designs are worth it/, 'exploration-nothing': /No design is feasible[\s\S]*Closest: peak_K/,
   }
   for (const [kind, wanted] of Object.entries(told)) {
     const one = await open(browser, config.files[kind])
