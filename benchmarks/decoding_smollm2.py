@@ -52,7 +52,6 @@ def exact(model: Any, prompts: list[list[int]], out: dict[str, Any], drafts: tup
     for name in drafts:
         draft, same, ties, tried, accepted = read_draft(name, model, MODEL), 0, 0, 0, 0
         for prompt, one in zip(prompts, plain, strict=True):
-            draft.keep(0)
             fast = generate(model, prompt, new, draft=draft, count=4)
             same += fast.tokens == one.tokens
             ties += fast.tokens != one.tokens and min(one.margins) < 1e-3
@@ -173,7 +172,6 @@ def speed(
         for count in counts:
             found = []
             for number, prompt in enumerate(prompts):
-                draft.keep(0)
                 random = np.random.default_rng(number)
                 found.append(generate(model, prompt, new, draft=draft, count=count, sampling=sampling, random=random))
             after = pass_times(model, draft, context, sampling, most=max(counts))

@@ -52,7 +52,8 @@ def test_is_a_long_text_foreseen_by_the_formula_and_the_best_its_largest():
 def test_are_steps_of_a_greedy_text_walked_one_by_one():
     """By hand, two drafted tokens: place 1 (both right), 4 (nothing found), 5 (the first wrong), 6 (the last: none).
 
-    Seven tokens, the first with the prompt.  Passes over 3, 1, 2 and 1 tokens: one may still be drafted at place 5.
+    Seven tokens, the first with the prompt.  Passes over 3, 1, 2 and 1 tokens: one may still be drafted at place 5, whose
+    draft has caught up in the pass before.
     """
     import numpy as np
 
@@ -62,6 +63,10 @@ def test_are_steps_of_a_greedy_text_walked_one_by_one():
     found = foresee([places], times, 2)
     assert found.seconds == pytest.approx((2.25 + 0.5) + 1.0 + (1.5 + 0.25) + 1.0)
     assert (found.tokens, found.tried, found.accepted) == (6, 3, 2)
+    # all of a step's tokens accepted, and more drafted in the next step: that draft reads two tokens first
+    behind = PassTimes((1.0, 1.5, 2.25), 0.25, (0.0, 0.0, 0.0), 0.125)
+    right = [np.array([1.0])] * 7  # places 1, 3, 5 with one drafted token each
+    assert foresee([right], behind, 1).seconds == pytest.approx(3 * (1.5 + 0.25) + 2 * 0.125)
 
 
 @pytest.mark.parametrize("name", ["lookup", "planes:7"])
@@ -75,7 +80,6 @@ def test_are_counted_steps_foreseen_for_greedy_texts(target, other, name):
     for count in (1, 2, 4):
         counted = []
         for prompt in prompts:
-            draft.keep(0)
             counted.append(generate(target, prompt, 24, draft=draft, count=count))
         found = foresee(chances, ones, count)
         assert found.seconds == pytest.approx(sum(one.steps for one in counted))
@@ -90,7 +94,6 @@ def test_is_acceptance_read_off_logits_what_the_loop_counts(target, other):
 
     for number in range(60):
         prompt = [number % 24, (7 * number) % 24, 3]
-        draft.keep(0)
         one = generate(
             target, prompt, 16, draft=draft, count=3, sampling=sampling, random=np.random.default_rng(number)
         )

@@ -2,8 +2,9 @@
 
 For every place of a text it is known, from the logits of target and draft, with which chance each drafted token is
 accepted there.  A step after n of N tokens drafts d tokens, as many as are asked for, found, and still to come but one;
-it takes d draft passes, a pass over d + 1 tokens and choosing them, and goes on after 1 to d + 1 tokens.  The expected
-time from each place to the end follows from the last place backwards.  Greedy texts are walked exactly, step by step.
+it takes d draft passes, a pass over d + 1 tokens and choosing them, and goes on after 1 to d + 1 tokens.  A draft whose
+tokens were all accepted has not read the last of them: its next pass is over two.  The expected time from each place to
+the end follows from the last place backwards.  Greedy texts are walked exactly, step by step.
 
 Limit: behind a looked-up token that the text does not have nothing is known; it counts as rejected.
 """
@@ -57,15 +58,15 @@ def best_of(texts: Sequence[Chances], times: PassTimes) -> int:
 def _walk(chances: Chances, times: PassTimes, count: int) -> tuple[float, float, float]:
     """Expected seconds, tried and accepted drafted tokens from the first place of a text to its end."""
     end = len(chances)
-    ahead = np.zeros((end + 1, 3))
+    ahead = np.zeros((end + 1, 2, 3))  # by whether the draft is behind
     for place in range(end - 1, 0, -1):
         drafted = min(count, end - place - 1, len(chances[place]))
-        expected = np.array([times.step_s(drafted), 0.0, 0.0])
+        expected = np.array([[times.step_s(drafted, behind), 0.0, 0.0] for behind in (False, True)])
         reach = 1.0
         for depth, chance in enumerate(np.nan_to_num(chances[place][:drafted])):
             expected += (0.0, reach, reach * chance)
-            expected += reach * (1.0 - chance) * ahead[place + depth + 1]
+            expected += reach * (1.0 - chance) * ahead[place + depth + 1, 0]
             reach *= chance
-        ahead[place] = expected + reach * ahead[place + drafted + 1]
-    seconds, tried, accepted = ahead[1] if end > 1 else ahead[0]
+        ahead[place] = expected + reach * ahead[place + drafted + 1, int(drafted > 0)]
+    seconds, tried, accepted = ahead[1, 0] if end > 1 else ahead[0, 0]
     return float(seconds), float(tried), float(accepted)

@@ -179,7 +179,6 @@ def _decode(job: DecodeJob, model: Any, tokenizer: Any, report: DecodeReport, te
     drafted = []
     for number, prompt in enumerate(prompts):
         tell("decoding with drafts", number, len(prompts))
-        draft.keep(0)
         random = np.random.default_rng(job.seed + number)
         drafted.append(generate(model, prompt, job.new, draft=draft, count=count, sampling=sampling, random=random))
     report.drafted_per_s = _rate(drafted)
@@ -201,7 +200,6 @@ def _chosen(
     texts = [(prompt, one.tokens) for prompt, one in zip(prompts, plain, strict=True)][:LEARNING]
     chances = chances_of(model, draft, texts, sampling)
     report.predicted = acceptance_of(draft, chances)
-    draft.keep(0)
     context = (prompts[0] * (1 + job.new))[: len(prompts[0]) + job.new // 2]
     times = pass_times(model, draft, context, sampling)
     report.by_tokens = {count: foresee(chances, times, count).per_s for count in range(1, len(times.verify_s))}

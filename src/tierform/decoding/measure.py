@@ -32,15 +32,20 @@ def clock() -> Callable[[], float]:
 
 @dataclass(frozen=True, slots=True)
 class PassTimes:
-    """Seconds of a pass over 1, 2, ... tokens (`verify_s`), of one draft pass, of choosing for 1, 2, ... tokens."""
+    """Seconds of a pass over 1, 2, ... tokens (`verify_s`), of one draft pass, of choosing for 1, 2, ... tokens.
+
+    `behind_s`: what a draft's pass over two tokens takes more than over one.
+    """
 
     verify_s: tuple[float, ...]
     draft_s: float
     choose_s: tuple[float, ...]
+    behind_s: float = 0.0
 
-    def step_s(self, count: int) -> float:
-        """A step of `count` drafted tokens."""
-        return count * self.draft_s + self.verify_s[count] + self.choose_s[count]
+    def step_s(self, count: int, behind: bool = False) -> float:
+        """A step of `count` drafted tokens; a draft that is `behind` has not read its own last token yet."""
+        catching_up_s = self.behind_s if behind and count else 0.0
+        return count * self.draft_s + catching_up_s + self.verify_s[count] + self.choose_s[count]
 
     def token_s(self) -> float:
         """A token of plain decoding."""
@@ -52,13 +57,14 @@ def pass_times(model: Any, draft: Draft | None, context: list[int], sampling: Sa
     target = Stepper(model)
     target.feed(context)
     verifying = [_fed_s(target, context[: count + 1]) for count in range(most + 1)]
-    draft_s = 0.0
+    draft_s = behind_s = 0.0
     if isinstance(draft, ModelDraft):
         beside = Stepper(draft.stepper.model)
         beside.feed(context)
         draft_s = _fed_s(beside, context[:1])
+        behind_s = max(0.0, _fed_s(beside, context[:2]) - draft_s)
     choosing = [_chosen_s(model.config.vocab_size, count, sampling) for count in range(most + 1)]
-    return PassTimes(tuple(verifying), draft_s, tuple(choosing))
+    return PassTimes(tuple(verifying), draft_s, tuple(choosing), behind_s)
 
 
 def _fed_s(stepper: Stepper, tokens: list[int]) -> float:
