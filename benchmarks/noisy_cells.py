@@ -7,8 +7,8 @@
 digital input channels and 0.5 % of the weights digital.  `conversions` computes every conversion (``bits``) for each
 `--case CHANNELS,WEIGHTS,RANK,ADC BITS,RANGE`: digital input channels of a layer (below 1: a share of all products, as
 channels of any layer by their influence on the loss), share of single digital weights, rank of a frozen digital product
-that holds large weights (both by two calibration windows of TRAIN), converter bits, and the greatest column sum that the
-converter represents (``chip``: as the chip's file says).
+that holds large weights (both by two calibration windows of TRAIN), converter bits, and the greatest column sum that it
+represents (``chip``: as the chip's file says).
 ``--surrogate`` draws the conversions' error instead, which takes a fraction of the time.
 """
 

@@ -52,8 +52,7 @@ def test_is_a_long_text_foreseen_by_the_formula_and_the_best_its_largest():
 def test_are_steps_of_a_greedy_text_walked_one_by_one():
     """By hand, two drafted tokens: place 1 (both right), 4 (nothing found), 5 (the first wrong), 6 (the last: none).
 
-    Seven tokens, the first with the prompt.  Passes over 3, 1, 2 and 1 tokens: one may still be drafted at place 5, whose
-    draft has caught up in the pass before.
+    Seven tokens, the first with the prompt.  Passes over 3, 1, 2 and 1 tokens: one may still be drafted at place 5.
     """
     import numpy as np
 

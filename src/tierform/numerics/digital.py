@@ -94,8 +94,8 @@ def take_digital(
         chosen = (size * matrix.abs().amax(0).square()).topk(count).indices.sort().values
     else:
         chosen = torch.tensor(named, dtype=torch.int64, device=matrix.device)
-        if len(named) and not (0 <= min(named) and max(named) < inputs):
-            fail("the layer has no such input channel", key=layer, value=max(named), fix=f"It has {inputs}.")
+        if wrong := [channel for channel in named if not 0 <= channel < inputs]:
+            fail("the layer has no such input channel", key=layer, value=wrong[0], fix=f"It has {inputs}.")
     columns = rest[:, chosen].contiguous()
     rest[:, chosen] = 0
     singles = round(share.weights * matrix.numel())
