@@ -77,9 +77,7 @@ def test_are_counted_steps_foreseen_for_greedy_texts(target, other, name):
     texts = [(prompt, generate(target, prompt, 24).tokens) for prompt in prompts]
     chances = chances_of(target, draft, texts, Sampling())
     for count in (1, 2, 4):
-        counted = []
-        for prompt in prompts:
-            counted.append(generate(target, prompt, 24, draft=draft, count=count))
+        counted = [generate(target, prompt, 24, draft=draft, count=count) for prompt in prompts]
         found = foresee(chances, ones, count)
         assert found.seconds == pytest.approx(sum(one.steps for one in counted))
         assert found.tried == pytest.approx(sum(sum(one.tried) for one in counted))

@@ -19,6 +19,7 @@ digital channels.
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -99,6 +100,8 @@ def share_by_influence(
     influences = channel_influences(model, loss, rows, outputs)
     if not influences:
         fail("the model has no linear layer that crossbars could hold", value=type(model).__name__)
+    for pattern in () if beside is None else beside.layers:  # these have no crossbars
+        influences = {name: one for name, one in influences.items() if not fnmatch.fnmatchcase(name, pattern)}
     costs = {linear.name: _outputs_of(linear) for linear in static_linears(model)}
     places = [(name, channel) for name, found in influences.items() for channel in range(len(found))]
     worth = torch.cat([found.cpu() / costs[name] for name, found in influences.items()])
