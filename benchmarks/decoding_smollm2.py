@@ -196,9 +196,9 @@ def speed(
 
 def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path) -> None:
     """A step over one to eight tokens on this processor, against a chip that `tierform calibrate` wrote here."""
-    found = pass_times(model, None, prompt, Sampling(), most=7)
+    found = [pass_times(model, None, prompt, Sampling(), most=7).verify_s for _ in range(3)]
     rows = {}
-    for tokens, measured in enumerate(found.verify_s, 1):
+    for tokens, measured in enumerate(map(min, *found), 1):  # the best of three, where other processes run beside
         task = Step((SequenceGroup(1, tokens, len(prompt)),), logits="all")
         predicted = simulate(str(model_folder(MODEL)), task, chip, thermal="none").latency_s
         rows[tokens] = {"measured_s": measured, "predicted_s": predicted, "error": predicted / measured - 1}
