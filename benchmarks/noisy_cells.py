@@ -9,7 +9,7 @@ digital input channels and 0.5 % of the weights digital.  `conversions` computes
 channels of any layer by their influence on the loss), share of single digital weights, rank of a frozen digital product
 that holds large weights (both by two calibration windows of TRAIN), converter bits, and the greatest column sum that it
 represents (``chip``: as the chip's file says).
-``--surrogate`` draws the conversions' error instead, which takes a fraction of the time.
+``--fidelity surrogate`` draws the conversions' error instead, which takes a fraction of the time; ``weights`` has none.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from tierform.numerics.adapters import attach_lora
 from tierform.numerics.digital import DigitalShare
 from tierform.numerics.emulation import describe, emulate, new_chip_instance, set_fidelity
 from tierform.numerics.influence import share_by_influence
+from tierform.numerics.layer import FIDELITIES
 from tierform.numerics.remainder import Peaks, take_peaks
 from tierform.studies import atleus_mechanisms
 
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("--chips", type=int, default=3)
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--case", action="append", help="Of conversions; see above.")
-    parser.add_argument("--surrogate", action="store_true")
+    parser.add_argument("--fidelity", default="bits", choices=FIDELITIES)
     given = parser.parse_args()
     torch.set_num_threads(1)
     model, tokenizer = load_language_model(MODEL)
@@ -137,8 +138,7 @@ def main() -> None:
         for row in table.rows:
             print(*(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row))
     if "conversions" in parts:
-        fidelity = "surrogate" if given.surrogate else "bits"
-        conversions(model, calibration, windows, given.chips, given.case or list(CASES), fidelity)
+        conversions(model, calibration, windows, given.chips, given.case or list(CASES), given.fidelity)
 
 
 if __name__ == "__main__":
