@@ -4,7 +4,8 @@
     python benchmarks/noisy_cells.py TRAIN.txt TEST.txt [--part cells|conversions] [--chips 3] [--windows 4]
 
 `cells` counts the cells' errors alone (fidelity ``weights``): a scale by crossbar against a scale by column with eight
-digital input channels and 0.5 % of the weights digital, and with as many products in channels by influence.  `conversions` computes every conversion (``bits``) for each
+digital input channels and 0.5 % of the weights digital, and with as many products in channels by their influence.
+`conversions` computes every conversion (``bits``) for each
 `--case CHANNELS,WEIGHTS,RANK,ADC BITS,RANGE`: digital input channels of a layer (below 1: a share of all products, as
 channels of any layer by their influence on the loss), share of single digital weights, rank of a frozen digital product
 that holds large weights (both by two calibration windows of TRAIN), converter bits, and the greatest column sum that it
