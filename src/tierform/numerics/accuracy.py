@@ -188,10 +188,10 @@ def accuracy_table(
 
     if influence:
         form = crossbar_format(chip, **changes)
-        examples = next(task.batches(CALIBRATION_EXAMPLES, 0))
+        drawn = next(task.batches(CALIBRATION_EXAMPLES, 0))
         digital = share_by_influence(
             model,
-            lambda network: network(**examples).loss,
+            lambda network: network(**drawn).loss,
             influence,
             rows=form.rows,
             outputs=1 if scale == "column" else form.weights_per_row,

@@ -76,7 +76,7 @@ def _noting(total: Tensor, matrix: Tensor, rows: int, outputs: int) -> Callable[
                 total[first : first + rows] += (g @ scale.square()) @ x[:, first : first + rows].square()
 
         tracked = out + out.new_zeros(1, requires_grad=True)  # has a gradient though no weight has
-        tracked.register_hook(add)
+        tracked.register_hook(add)  # type: ignore[no-untyped-call]
         return tracked
 
     return note
