@@ -295,3 +295,16 @@ def test_lora_under_an_eager_host_is_bound_by_its_many_kernels() -> None:
     lora = replace(task, method=LoRA(8, ("q", "v")))
     eager = replace(IDEAL, kernel_s=100e-6, fuses_operators=False)
     assert run(eager, lora).latency_s > 2 * run("ideal", lora).latency_s
+
+
+def test_experts_with_unequal_rows_are_issued_as_one_grouped_kernel(tmp_path: Path) -> None:
+    """208 tokens divide among Mixtral's eight experts, 210 do not: the host issues as many kernels."""
+    runtime = load_runtime(written(tmp_path, kernel_time="1 ms"))
+    task = Inference(batch=208, sequence=4, decode=1)
+    seconds = [
+        simulate(
+            "mixtral-8x7b", one, "h100", runtime=runtime, thermal="none", parallelism=Parallelism(tensor=4)
+        ).latency_s
+        for one in (task, replace(task, batch=210))
+    ]
+    assert seconds[1] == pytest.approx(seconds[0], rel=1e-3)

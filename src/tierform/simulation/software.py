@@ -123,8 +123,11 @@ class Software:
         return Added(sampling_s, waiting_s, gaps_s, issue_s / workload.parallelism.pipeline)
 
     def _issue_s(self, executions: Sequence[Execution], together: bool) -> float:
-        """The host's time for these operators; `together`: one attention kernel serves all sequence groups."""
-        runtime, before = self.runtime, ""
+        """The host's time for these operators; `together`: one attention kernel serves all sequence groups.
+
+        Groups of experts with unequal rows are one grouped kernel.
+        """
+        runtime, before, grouped = self.runtime, "", set[tuple[object, ...]]()
         seconds = 0.0
         cores = [item.operator.attention.number for item in executions if item.operator.attention is not None]
         served = min(cores, default=0)
@@ -134,6 +137,11 @@ class Software:
                 continue
             if together and operator.attention is not None and operator.attention.number != served:
                 continue
+            if operator.together:
+                kernel = (operator.together, operator.kind, operator.origin, operator.transposed)
+                if kernel in grouped:
+                    continue
+                grouped.add(kernel)
             if not item.kernel or item.kernel != before:
                 seconds += runtime.kernel_s
             before = item.kernel

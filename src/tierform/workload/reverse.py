@@ -87,6 +87,7 @@ class Reverse:
             origin=origin,
             shard=shard or (step.shard if inside and step else _shard_of(output)),
             attention=step.attention if inside and step else None,
+            together=self._group,
         )
         self.operators.append(made)
         self.together.append(self._group)

@@ -365,6 +365,7 @@ class Tape:
             origin=origin,
             shard=shard or self._shard(inputs, output),
             attention=self._core,
+            together=self._group,
         )
         if output.scores:
             self.scores |= {operand.name for operand in operator.outputs}
