@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ from tierform.chip.sample_operators import attention_core, elementwise, product,
 from tierform.errors import TierformError
 from tierform.files import read_yaml
 from tierform.provenance import Constant
-from tierform.workload.operator import Kind, Operator
+from tierform.workload.operator import Kind, Operand, Operator, Origin, Role
 
 
 def given(value: str) -> dict[str, str]:
@@ -102,9 +103,17 @@ def operators() -> list[Operator]:
     found += [product(300, 200, 200, held=False, precision=f, batch=40, count=2) for f in ("int8", "fp32", "fp16")]
     found += [product(40, 300, 300, weight_precision="int16"), product(40, 300, 300, precision="int16")]
     found += [product(40, 300, 300, precision=form) for form in ("fp16", "fp32", "fp8")]
+    found += [product(m, n, k, precision="fp8") for m, n, k in ((1, 40, 8192), (8192, 8192, 8192), (3, 512, 256))]
+    found += [product(m, n, k, precision="fp8") for m in (9, 20, 40, 70, 600) for n, k in ((1300, 512), (700, 64))]
+    found += [narrowing(2**12, results) for results in (1, 2**12)]
     found += [elementwise(Kind.ELEMENTWISE, 2**24, operations=1e-3)]
     found += [elementwise(Kind.ELEMENTWISE, 2**16, operations=1e5), product(64, 64, 64, precision="tf32")]
     return found + [elementwise(kind, 2**22, precision="bf16") for kind in (Kind.SOFTMAX, Kind.ACTIVATION)]
+
+
+def narrowing(elements: int, results: int) -> Operator:
+    made = Operand("q", (results,), "fp8", Role.ACTIVATION)
+    return replace(elementwise(Kind.ELEMENTWISE, elements), outputs=(made,), origin=Origin.QUANTIZE)
 
 
 def figures(part: Component) -> Iterator[object]:
@@ -126,7 +135,8 @@ def figures(part: Component) -> Iterator[object]:
     if isinstance(part, MemoryHolder):
         yield part.memory_capacity_B
     if isinstance(part, OperatorFuser):
-        for queries, kv_heads, sequences in ((1, 4, 2), (1, 16, 1), (512, 4, 2), (8192, 16, 1), (64, 4, 1)):
+        cores = ((1, 4, 2), (1, 16, 1), (512, 4, 2), (8192, 16, 1), (64, 4, 1), (1090, 4, 2))
+        for queries, kv_heads, sequences in cores:
             a = record(queries=queries, keys=max(queries, 1024), kv_heads=kv_heads, sequences=sequences)
             yield part.fuse(attention_core(a, "bf16", cached=True))
             yield part.fuse(backward_core(a))
@@ -138,6 +148,7 @@ def figures(part: Component) -> Iterator[object]:
     if isinstance(part, Gpu) and part.parameters.links is not None:
         links = CollectiveModel.of(part.parameters.links)
         yield [float(links.seconds(kind, 8, size)) for kind in KINDS for size in (1e3, 1e6, 1e9)]
+        yield [part.collective_s("all_reduce", 8, size, direct=True) for size in (1e3, 1e6, 1e9)]
 
 
 def leaves(value: object, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -153,6 +164,9 @@ def leaves(value: object, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
     elif isinstance(value, dict):
         for name, item in value.items():
             yield from leaves(item, (*at, name))
+    elif isinstance(value, tuple) or (isinstance(value, list) and all(isinstance(item, BaseModel) for item in value)):
+        for place, item in enumerate(value):
+            yield from leaves(item, (*at, str(place)))
 
 
 def changed(value: Any, at: tuple[str, ...], new: object) -> Any:
@@ -160,6 +174,9 @@ def changed(value: Any, at: tuple[str, ...], new: object) -> Any:
         return new
     if isinstance(value, dict):
         return {**value, at[0]: changed(value[at[0]], at[1:], new)}
+    if isinstance(value, (list, tuple)):
+        place = int(at[0])
+        return type(value)([*value[:place], changed(value[place], at[1:], new), *value[place + 1 :]])
     return value.model_copy(update={at[0]: changed(getattr(value, at[0]), at[1:], new)})
 
 
@@ -217,8 +234,8 @@ def given_keys(value: object) -> Iterator[tuple[type, str]]:
         for name in value.model_fields_set:
             yield type(value), name
             yield from given_keys(getattr(value, name))
-    elif isinstance(value, dict):
-        for item in value.values():
+    elif isinstance(value, (dict, list)):
+        for item in value.values() if isinstance(value, dict) else value:
             yield from given_keys(item)
 
 

@@ -133,6 +133,8 @@ gpu      | active_power              | floor+ headroom-
 gpu      | board_power               | headroom+
 gpu      | die_area                  | area+
 gpu      | links.bandwidth           | collective-
+gpu      | links.direct.*share       | direct-
+gpu      | links.direct.*            | direct+
 gpu      | links.*share              | collective-
 gpu      | links.*                   | collective+
 """
@@ -178,6 +180,9 @@ def totals(part: Any) -> dict[str, float]:
         links = CollectiveModel.of(part.parameters.links)
         found["collective"] = math.fsum(
             float(links.seconds(k, n, s)) for k in KINDS for n in (2, 8) for s in COLLECTIVE_SIZES
+        )
+        found["direct"] = math.fsum(
+            part.collective_s("all_reduce", n, s, direct=True) or 0.0 for n in (2, 8) for s in COLLECTIVE_SIZES
         )
     return found
 

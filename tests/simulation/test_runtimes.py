@@ -59,6 +59,7 @@ ACTING: dict[str, tuple[Any, Any]] = {
     "grouped_decode_time": (2, INFERENCE),
     "optimizer_time": (2, TRAINING),
     "collective_time": (2, INFERENCE),
+    "direct_all_reduce": (True, INFERENCE),
     "step_time": ("1 ms", INFERENCE),
     "kernel_time": ("1 ms", INFERENCE),
     "admission": ("in-turn", INFERENCE),

@@ -224,6 +224,43 @@ def test_a_quantized_checkpoint_is_simulated_in_its_formats(case: str) -> None:
     assert found.memory_footprint_B["weights"] == pytest.approx(ends + layers * width, rel=0.01)
 
 
+def listed(*names: str, layers: int = 4) -> list[str]:
+    return ["lm_head", *(f"model.layers.{layer}.{name}" for layer in range(layers) for name in names)]
+
+
+@pytest.mark.parametrize(
+    ("key", "exempt", "wide"),
+    [
+        ("modules_to_not_convert", listed("self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj"), ("attention",)),
+        ("modules_to_not_convert", listed("self_attn.o_proj", layers=3), ()),  # one layer is quantized
+        ("modules_to_not_convert", listed("mlp.gate"), ()),  # a router
+        ("modules_to_not_convert", ["self_attn", "lm_head"], ("attention",)),
+        ("ignored_layers", listed("mlp.down_proj"), ("ffn",)),
+        ("ignore", ["lm_head", "re:.*self_attn.*"], ("attention",)),
+        ("ignore", ["lm_head", 7, "x" * 2000], ()),
+        ("modules_to_not_convert", "self_attn", ()),
+    ],
+)
+def test_is_what_a_quantized_checkpoint_exempts_in_all_layers_kept_wide(
+    key: str, exempt: Any, wide: tuple[str, ...]
+) -> None:
+    stated = {"quant_method": "fbgemm_fp8" if key != "ignore" else "fp8", key: exempt}
+    model = model_from_config({**LLAMA, "quantization_config": stated})
+    assert model.wide_parts == wide
+    plain, all_fp8 = (
+        model_from_config(LLAMA),
+        model_from_config({**LLAMA, "quantization_config": {"quant_method": "fp8"}}),
+    )
+    task = Inference(batch=1, sequence=16, decode=1)
+    weights = [
+        tierform.simulate(m, task, "h100", thermal="none").memory_footprint_B["weights"]
+        for m in (plain, model, all_fp8)
+    ]
+    matrices = {"attention": 4 * 4 * 1024 * 1024, "ffn": 4 * 3 * 1024 * 2048}  # numbers, a byte more each where wide
+    assert weights[0] - weights[2] == sum(matrices.values())
+    assert weights[1] - weights[2] == sum(matrices[part] for part in wide)
+
+
 def test_an_unknown_quantization_is_refused_with_the_nearest() -> None:
     for stated, told in (
         ({"quant_method": "gptk"}, "did you mean 'gptq'"),

@@ -158,6 +158,19 @@ def test_are_inputs_of_products_quantized_once_for_all_that_read_them() -> None:
     assert {o.widest for o in products} == {"int8"} and {o.outputs[0].precision for o in products} == {"bf16"}
 
 
+def test_are_inputs_narrowed_only_where_the_weights_are_narrow() -> None:
+    # Meta's checkpoint of Llama 3.1 405B in fp8 keeps its attention in bf16.
+    plan = PrecisionPlan(master_weights=None).with_weights("fp8")
+    plan = replace(plan, attention_weights="bf16", matmul_inputs="fp8")
+    work = expand(load_model("llama-3.1-8b"), Inference(sequence=64, precision=plan))
+    layer = next(block for block in work.stages[0].blocks if block.count == 32)
+    made = [operator for operator in layer.operators if operator.origin is Origin.QUANTIZE]
+    inputs = {
+        (o.part, o.inputs[0].precision) for o in layer.operators if o.kind is Kind.MATMUL and o.weight is not None
+    }
+    assert len(made) == 2 and inputs == {("attention", "bf16"), ("ffn", "fp8")}
+
+
 def test_are_weights_unpacked_by_a_kernel_where_that_is_asked() -> None:
     plan = PrecisionPlan(master_weights=None, unpacked_weights="bf16").with_weights("nf4-64")
     work = expand(load_model("llama-2-7b"), Inference(sequence=8, precision=plan))

@@ -290,8 +290,11 @@ class Remarker(Protocol):
 class CollectiveTimer(Protocol):
     """Knows from measurements how long collectives take among a few of its kind."""
 
-    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
-        """Seconds of a collective among so many over `size_B` bytes on each; None where nothing was measured."""
+    def collective_s(self, kind: str, members: int, size_B: float, *, direct: bool = False) -> float | None:
+        """Seconds of a collective among so many over `size_B` bytes on each; None where nothing was measured.
+
+        `direct`: a small all-reduce may be one kernel that reads the others' memory.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,8 +41,9 @@ def require_cluster(chip: Chip, chips: int) -> ClusterFile:
 class Interconnect:
     """The links between several of these chips."""
 
-    def __init__(self, chip: Chip, split: Parallelism | None = None) -> None:
-        self.chip = chip
+    def __init__(self, chip: Chip, split: Parallelism | None = None, *, direct: bool = False) -> None:
+        """`direct`: the runtime has kernels of its own for small all-reduces, where the chip's file times them."""
+        self.chip, self.direct = chip, direct
         self.split = split or Parallelism()
         self._timer = next(iter(chip.can.timers.values()), None)
 
@@ -117,7 +118,9 @@ class Interconnect:
         moved_B = rounds * (members - 1) / members * size_B
         seconds = moved_B / level.bandwidth.value + rounds * (members - 1) * level.latency.value
         if measured and self._timer is not None:
-            found = self._timer.collective_s(kind.replace("all_to_all", "alltoall"), members, size_B)
+            found = self._timer.collective_s(
+                kind.replace("all_to_all", "alltoall"), members, size_B, direct=self.direct
+            )
             seconds = seconds if found is None else found
         return seconds, moved_B * level.energy.value
 

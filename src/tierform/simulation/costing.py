@@ -68,7 +68,7 @@ class Costing:
         self.chip, self.mapping, self.fabric, self.memory = chip, mapping, fabric, memory
         self.cycle, self.runtime = cycle, runtime
         self.adapters_on_chip = resident_B <= 0.5 * memory.on_chip_B
-        self.interconnect = Interconnect(chip, split)
+        self.interconnect = Interconnect(chip, split, direct=runtime.direct_all_reduce)
         self._places = {
             name: fabric.place((chip.tiles_of(name),), units=chip.units_at(name)) for name in chip.components
         }

@@ -73,6 +73,11 @@ class RuntimeFile(FileModel):
         _ONE, description="Factor on the time of the optimizer over one pass through its states (foreach makes several)"
     )
     collective_time: _Factor = Field(_ONE, description="Factor on the time of collectives")
+    direct_all_reduce: bool = Field(
+        False,
+        description="Whether small all-reduces are one kernel that reads the other GPUs' memory, where the chip's file "
+        "times it (`links.direct`), instead of the communication library's",
+    )
     step_time: _Time = Field(_NO_TIME, description="Host time of a step, in which the chip waits")
     kernel_time: _Time = Field(
         _NO_TIME, description="Host time to issue an operator; a pass is no shorter than that of all its operators"
@@ -127,6 +132,7 @@ class Runtime:
     grouped_decode_time: float = 1.0
     optimizer_time: float = 1.0
     collective_time: float = 1.0
+    direct_all_reduce: bool = False
     step_s: float = 0.0
     kernel_s: float = 0.0
     captured: tuple[str, ...] = ()
@@ -222,6 +228,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         grouped_decode_time=given.grouped_decode_time.value,
         optimizer_time=given.optimizer_time.value,
         collective_time=given.collective_time.value,
+        direct_all_reduce=given.direct_all_reduce,
         step_s=given.step_time.value,
         kernel_s=given.kernel_time.value,
         captured=tuple(sorted(set(given.captured))),

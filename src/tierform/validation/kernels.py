@@ -12,11 +12,12 @@ from tierform.chip.component import Cost
 from tierform.chip.description import Chip
 from tierform.chip.gpu.collectives import KINDS, CollectiveModel
 from tierform.chip.gpu.device import Gpu
-from tierform.chip.gpu.samples import Sample
+from tierform.chip.gpu.samples import FINDS_SCALE, Sample
 from tierform.chip.sample_operators import attention_core
 from tierform.errors import fail
 from tierform.simulation import charge
-from tierform.workload.operator import Attention, Kind, Operand, Operator, Phase, Role
+from tierform.workload.arithmetic import QUANTIZE
+from tierform.workload.operator import Attention, Kind, Operand, Operator, Origin, Phase, Role
 
 Array = NDArray[np.float64]
 _BYTES = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "int8": 1.0, "fp32": 4.0}
@@ -37,12 +38,14 @@ def _kernels(chip: Chip, sample: Sample) -> tuple[Cost, ...]:
         return charge(chip, attention_of(sample))
     product = product_of(sample)
     costs = charge(chip, (product,))
-    if _BYTES.get(sample.format, 2.0) < 2.0:  # activations come in 16 bits: largest value, then quantization
+    if _BYTES.get(sample.format, 2.0) < 2.0:  # activations come in 16 bits
         m, _, k = sample.shape
-        wide, narrow = _operand("x", (m, k), "bf16"), _operand("q", (m, k), sample.format)
-        largest = _light("largest", wide, _operand("scale", (1,), "fp32"), operations=float(m * k))
-        for kernel in (largest, _light("quantize", wide, narrow)):
-            costs += charge(chip, (kernel,))
+        wide = _operand("x", (m, k), "bf16")
+        results = [_operand("q", (m, k), sample.format)]
+        if sample.operation == FINDS_SCALE:
+            results.append(_operand("scale", (1,), "fp32"))
+        for result in results:
+            costs += charge(chip, (_narrowing(wide, result),))
     return costs
 
 
@@ -89,15 +92,16 @@ def _operand(name: str, shape: tuple[int, ...], form: str) -> Operand:
     return Operand(name, shape, form, Role.ACTIVATION)
 
 
-def _light(name: str, given: Operand, result: Operand, operations: float = 1.0) -> Operator:
+def _narrowing(given: Operand, result: Operand) -> Operator:
     return Operator(
-        name=name,
+        name="quantize",
         kind=Kind.ELEMENTWISE,
         part="ffn",
         phase=Phase.FORWARD,
         inputs=(given,),
         outputs=(result,),
-        operations_per_element=operations,
+        origin=Origin.QUANTIZE,
+        operations_per_element=QUANTIZE,
     )
 
 

@@ -4,8 +4,9 @@ Built in are published measurements of models and chips of the library (``tables
 source); with a folder its ``cases.csv`` in the same columns, whose models and chips may be files of the folder.  Every
 row goes through `tierform.simulate` with the runtime that its group names (``tables/models_groups.csv``) or that its
 own column `runtime` does; a column `parallel` says of a split what tensor, pipeline and data do not.  In tables without
-it, published runs are split as their source says (``tables/models_splits.csv``), and a remark tells how many.  Rows on
-which a constant was fitted (``tables/models_fitted.csv``) stand apart.
+it, published runs are split as their source says (``tables/models_splits.csv``); a checkpoint that keeps some matrices
+in 16 bits does so here, too (``tables/models_formats.csv``); remarks tell how many rows.  Rows on which a constant was
+fitted (``tables/models_fitted.csv``) stand apart.
 
 Single rows are shown for information; what passes or fails is the median of |ours / measured - 1| of a group over all
 of its rows against its bar.  A group whose bar is not reached is shown with it, the remarks say why, and it is held to
@@ -276,7 +277,8 @@ def _plan(name: str, *, inference: bool) -> PrecisionPlan:
     if inference or name == "fp32":
         plan = replace(plan, master_weights=None)
     if name in ("fp8-kv16", "fp8-ffn-kv16"):
-        plan = replace(plan, kv_cache="bf16", adapters="bf16")
+        plan = replace(plan, activations="bf16", kv_cache="bf16", adapters="bf16", matmul_inputs="fp8")
+        plan = replace(plan, embedding_weights="bf16", head_weights="bf16")  # as quantizers keep them
     if name == "fp8-ffn-kv16":
         plan = replace(plan, attention_weights="bf16")
     if name == "nf4":
@@ -332,13 +334,30 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _completed(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
-    """Rows of a table that has no column `parallel` with what their source says of the split, and a remark."""
+    """Rows with what their sources say of formats and, without a column `parallel`, of the split; remarks."""
+    rows, said = _with_formats(rows)
     if "parallel" in rows[0]:
-        return rows, []
+        return rows, said
     known = {_run_of(row): row["parallel"] for row in _table(_TABLES / "models_splits.csv")}
     made = [{**row, "parallel": known.get(_run_of(row), "")} for row in rows]
     number = sum(bool(row["parallel"]) for row in made)
-    said = f"{number} rows are split as their source says (sequence, interleave): the table has no column parallel"
+    if number:
+        said.append(
+            f"{number} rows are split as their source says (sequence, interleave): the table has no column parallel"
+        )
+    return made, said
+
+
+def _with_formats(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[str]]:
+    """Rows whose checkpoint keeps some matrices in another format than the row names, with these, and a remark."""
+    known = _table(_TABLES / "models_formats.csv")
+    made, number = [], 0
+    for row in rows:
+        for line in known:
+            if line["checkpoint"] in row["source"] and line["given"] == row["precision"]:
+                row, number = {**row, "precision": line["precision"]}, number + 1
+        made.append(row)
+    said = f"{number} rows keep the matrices in 16 bits that their checkpoint's config.json exempts"
     return made, [said] if number else []
 
 

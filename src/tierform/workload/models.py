@@ -41,10 +41,11 @@ class Model:
     `layers` counts decoder layers in a decoder, encoder layers otherwise; an encoder-decoder has `decoder_layers` too.
     `ffn_size` is the dense feed-forward width; experts have `expert_ffn_size`.  `fixed_tokens` is set where the input
     fixes the sequence (image patches, stations); `dense_layers` lists the layers without experts, `local_layers` those
-    that alone have the sliding window (all have it where none is listed); `weights_format` and `inputs_format` are of a
-    quantized checkpoint, `matrix_formats` of each of its matrices where they differ.  `expert_decay` says how
-    unevenly its router uses its experts (0: alike; see `tierform.workload.expert_store`).  A model with a `folder` is
-    traced.  The dropouts act in training only.  What a reduced model lacks: `tierform.workload.reduced`.
+    that alone have the sliding window (all have it where none is listed).  `weights_format` and `inputs_format` are of
+    a quantized checkpoint that keeps `wide_parts` of its layers (attention, ffn) as they were, `matrix_formats` of each
+    of its matrices where they differ.  `expert_decay` says how unevenly its router uses its experts (0: alike; see
+    `tierform.workload.expert_store`).  A model with a `folder` is traced.  The dropouts act in training only.  What a
+    reduced model lacks: `tierform.workload.reduced`.
     """
 
     name: str
@@ -113,6 +114,7 @@ class Model:
     head_bias: bool = False
     weights_format: str = ""
     inputs_format: str = ""
+    wide_parts: tuple[str, ...] = ()
     matrix_formats: MatrixFormats | None = None
     without_attention: tuple[int, ...] = ()
     without_ffn: tuple[int, ...] = ()
@@ -345,8 +347,9 @@ def _read(config: Config, name: str) -> Model:
 
     family = family_of(config)
     model: Model = family.read(config, name)
-    from tierform.workload.quantization_config import read_formats
+    from tierform.workload.quantization_config import exempted, read_formats
 
     weights, inputs = read_formats(config)
+    wide = exempted(config, model.layers) if weights else ()
     config.finish()
-    return replace(model, weights_format=weights, inputs_format=inputs) if weights else model
+    return replace(model, weights_format=weights, inputs_format=inputs, wide_parts=wide) if weights else model

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from tierform.errors import fail
 from tierform.workload.formats import GGUF_BLOCKS, MIXTURES, PLAIN, format_of
 
+NARROW_BITS = 8  # of both operands of a product of narrow inputs
 PRECISIONS: tuple[str, ...] = tuple(PLAIN)
 
 
@@ -28,8 +29,9 @@ class PrecisionPlan:
 
     `gradients` is the format of gradients on their way back; `main_gradients` that of the weights' gradients, which
     wait for the update (None: as `gradients`).  fp32 main gradients make 18 bytes of each 16-bit weight under AdamW,
-    not 16.  In inference `matmul_inputs` is a format into which a kernel turns the inputs of products in layers (W8A8),
-    and `unpacked_weights` one into which a kernel of its own unpacks narrower weights before each.
+    not 16.  In inference `matmul_inputs` is a format into which a kernel turns the inputs of those products in layers
+    whose weights have at most 8 bits (W8A8), and `unpacked_weights` one into which a kernel of its own unpacks narrower
+    weights before each.
     """
 
     weights: str = "bf16"
@@ -66,8 +68,10 @@ class PrecisionPlan:
         ):
             if name is not None:
                 bits(name)
-        wide = [m for m in ("attention", "ffn") if self.matmul_inputs and bits(self.weight_precision(m)) > 8]
-        if self.matmul_inputs and (wide or bits(self.matmul_inputs) > 8):
+        if self.matmul_inputs is None:
+            return
+        narrow = [m for m in ("attention", "ffn") if bits(self.weight_precision(m)) <= NARROW_BITS]
+        if not narrow or bits(self.matmul_inputs) > NARROW_BITS:
             fail(
                 "products of narrow inputs need weights of at most 8 bits, and inputs of at most 8",
                 key="matmul_inputs",

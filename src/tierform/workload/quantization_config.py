@@ -5,13 +5,17 @@ mxfp4, and compressed-tensors (the first group of its ``config_groups``).  Embed
 quantizers leave them.  `simulate` takes these formats in inference, unless the task's own weights are narrower than 16
 bits already.
 
-Limits: modules that a checkpoint exempts beyond embedding and head are counted as quantized; zero points of AWQ and
-GPTQ are counted with the scales of their groups.
+Where the checkpoint exempts attention or FFN in every layer (`modules_to_not_convert` and its kin), they stay wide,
+too, as in Meta's Llama 3.1 405B in fp8.
+
+Limits: modules that are exempted in some layers alone are counted as quantized; zero points of AWQ and GPTQ are counted
+with the scales of their groups.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -55,6 +59,38 @@ def read_formats(config: Config) -> tuple[str, str]:
     return "", ""
 
 
+_EXEMPTING = ("modules_to_not_convert", "ignored_layers", "ignore", "llm_int8_skip_modules")
+_PARTS = {"self_attn": "attention", "attention": "attention", "attn": "attention", "mlp": "ffn", "feed_forward": "ffn"}
+# The last product of a part: where it is exempted, its part is (a router, `mlp.gate`, is no part).
+_LAST = ("o_proj", "out_proj", "dense", "wo", "down_proj", "fc2", "w2")
+_MODULE = re.compile(rf"(?:[a-z_]*\.)*?(?:([0-9]{{1,5}})\.)?({'|'.join(_PARTS)})(?:\.({'|'.join(_LAST)}))?", re.ASCII)
+
+
+def exempted(config: Config, layers: int) -> tuple[str, ...]:
+    """Parts of a layer (attention, ffn) that a quantized checkpoint keeps wide in all of them."""
+    stated = config.values.get("quantization_config")
+    if not isinstance(stated, Mapping):
+        return ()
+    whole: set[str] = set()
+    places: dict[str, set[str]] = {}
+    for name in _exempted_names(stated):
+        found = _MODULE.fullmatch(name)
+        if found is not None:
+            part = _PARTS[found[2]]
+            whole.update((part,) if found[1] is None else ())
+            places.setdefault(part, set()).add(found[1] or "")
+    return tuple(part for part in ("attention", "ffn") if part in whole or len(places.get(part, ())) >= layers)
+
+
+def _exempted_names(stated: Mapping[str, object]) -> Iterator[str]:
+    """Modules that are named one by one, or by the pattern `re:.*self_attn.*`."""
+    for key in _EXEMPTING:
+        listed = stated.get(key)
+        for name in listed if isinstance(listed, list) else ():
+            if isinstance(name, str) and len(name) < 1000:
+                yield name.removeprefix("re:").replace(".*", "").replace("\\", "").strip(".$^")
+
+
 def _grouped(config: Config, width: object, group: object) -> str:
     if isinstance(width, bool) or not isinstance(width, int) or not 2 <= width <= 8:
         config.problem("must be a whole number from 2 to 8", "quantization_config.bits", width)
@@ -93,6 +129,8 @@ def quantized(task: Task, model: Model) -> Task:
     wide, own = plan.weights, model.matrix_formats
     made = replace(
         plan,
+        attention_weights=plan.attention_weights or (wide if "attention" in model.wide_parts else None),
+        ffn_weights=plan.ffn_weights or (wide if "ffn" in model.wide_parts else None),
         weights=model.weights_format,
         embedding_weights=plan.embedding_weights or (own.embedding if own else "") or wide,
         head_weights=plan.head_weights or (own.head if own else "") or wide,

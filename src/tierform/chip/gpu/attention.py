@@ -101,7 +101,7 @@ class PrefillModel:
         if writes_cache:
             written_B = 2.0 * batch * np.minimum(queries, keys) * kv_heads * (size + last) * value_B
             cache = np.maximum(written_B / on_chip, written_B / bandwidth * missed) * written
-        result: Array = launch / sheet.clock_Hz + cache + (together**p + longest**p + moved**p) ** (1.0 / p)
+        result: Array = launch / sheet.clock_Hz + cache + _overlapped(together, longest, moved, p)
         return result
 
 
@@ -149,5 +149,13 @@ class DecodeModel:
         moved = batch * walkers * keys * (size + last) * value_B / (sheet.memory_B_per_s * memory)
         started = batch * walkers * split * setup * cycle / sheet.multiprocessors
         extra = np.where((batch > 1) & (kv_heads > 1) & grouped, regroup, 0.0) + np.where(split > 1, combine, 0.0)
-        result: Array = (launch + extra) * cycle + (chain**p + moved**p + started**p) ** (1.0 / p)
+        result: Array = (launch + extra) * cycle + _overlapped(chain, moved, started, p)
         return result
+
+
+def _overlapped(first: Array, second: Array, third: Array, exponent: float) -> Array:
+    """(a^p + b^p + c^p)^(1/p), by the longest of the three, so that no power leaves what numbers can hold."""
+    most = np.maximum(np.maximum(first, second), third)
+    first, second, third = ((each / most) ** exponent for each in (first, second, third))
+    result: Array = most * (first + second + third) ** (1.0 / exponent)
+    return result

@@ -1,8 +1,9 @@
 """A GPU as one component: every operator is a kernel, unless its neighbours are fused with it.
 
-Products: `tierform.chip.gpu.gemm`.  Softmax, normalization, activation, elementwise, rotary, embedding, loss, routing
-and optimizer kernels: launch + max(arithmetic on the vector units, bytes / (bandwidth * efficiency)).  `fuse` finds
-attention and chains of such light kernels among neighbours (`tierform.chip.gpu.fusion`).  Energy is counted per
+Products: `tierform.chip.gpu.gemm`, those of 8-bit operands and what narrows their inputs: `tierform.chip.gpu.narrow`.
+Softmax, normalization, activation, elementwise, rotary, embedding, loss, routing and optimizer kernels: launch +
+max(arithmetic on the vector units, bytes / (bandwidth * efficiency)).  `fuse` finds attention and chains of such light
+kernels among neighbours (`tierform.chip.gpu.fusion`).  Energy is counted per
 operation and per byte; idle power is charged over the whole run as leakage, active power over the time of kernels and
 collectives.  The board's power limit acts over a whole pass (`tierform.simulation.power_cap`).
 
@@ -22,17 +23,18 @@ from pydantic import BaseModel
 
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
-from tierform.chip.gpu.collectives import KINDS, MOST_GPUS, CollectiveModel
+from tierform.chip.gpu.collectives import DIRECT_BELOW_B, KINDS, MOST_GPUS, CollectiveModel, direct_s
 from tierform.chip.gpu.few_rows import FewRows
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
+from tierform.chip.gpu.narrow import NarrowProductModel, quantization_s
 from tierform.chip.gpu.parameters import FewRowsParameters, GpuParameters, Sheet
 from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import fail
 from tierform.provenance import Assumption
 from tierform.workload.formats import format_of
-from tierform.workload.operator import Kind, Operator, Role
+from tierform.workload.operator import Kind, Operator, Origin, Role
 
 SPARSE_PATTERN = "2:4"  # that tensor cores skip
 _MANY = 1e6  # as many distinct weights as defeat any cache
@@ -79,6 +81,12 @@ class Gpu:
         """The model of matrix products, or None for a plain roofline."""
         p = self.parameters.products
         return ProductModel.of(self.sheet, p) if p else None
+
+    @cached_property
+    def narrow(self) -> NarrowProductModel | None:
+        """The model of products of 8-bit operands, if the file has one."""
+        p = self.parameters.narrow_products
+        return NarrowProductModel.of(self.sheet, p) if p else None
 
     @cached_property
     def prefill(self) -> PrefillModel | None:
@@ -138,8 +146,14 @@ class Gpu:
         few = p.few_rows
         if operator.kind is Kind.MATMUL and few is not None and operator.weight_B and operator.m <= few.most:
             return operator.count * self._few_rows_s(operator, few)
+        if self._is_narrow(operator):
+            return self.beside_fitted(lambda gpu: gpu._narrow_s(operator, gpu.narrow) if gpu.narrow else 0.0)
         if operator.kind is Kind.MATMUL and self.products is not None:
             return self.beside_fitted(lambda gpu: gpu._product_s(operator, gpu.products) if gpu.products else 0.0)
+        if operator.origin is Origin.QUANTIZE and p.quantization is not None:
+            elements = operator.count * max(operand.elements for operand in operator.inputs)
+            results = max(operand.elements for operand in operator.outputs)
+            return quantization_s(p.quantization, elements / self.units, results, p.memory_bandwidth.value)
         size_B = read_B + operator.output_B
         if (element := p.light_time.get(light_kernel(operator))) is not None:
             most = max(operand.elements for operand in (*operator.inputs, *operator.outputs))
@@ -189,16 +203,11 @@ class Gpu:
         """
         first, second = operator.inputs[0], operator.inputs[1]
         once = second.role in (Role.WEIGHT, Role.KV_CACHE)
-        groups = operator.batch * operator.count
         input_B = format_of(first.precision).bits / 8
         weight_B = format_of(second.precision).bits_per_number(operator.k) / 8
         widths = [weight_B]
         while 2 * widths[-1] <= input_B:
             widths.append(2 * widths[-1])
-        shares = {
-            (groups, -(-operator.m // units)) if groups < units else (-(-groups // units), operator.m)
-            for units in range(1, self.units + 1)
-        }
         return min(
             float(
                 products.seconds(
@@ -212,9 +221,42 @@ class Gpu:
                     speedup=(self.rate(operator) or 0.0) / self.sheet.peak_per_s,
                 )[0]
             )
-            for batch, m in shares
+            for batch, m in self._shares(operator)
             for width in widths
         )
+
+    def _is_narrow(self, operator: Operator) -> bool:
+        """Whether it is a product of two operands for which there are kernels of 8 bits."""
+        if operator.kind is not Kind.MATMUL or self.narrow is None:
+            return False
+        formats = {format_of(operand.precision).element for operand in operator.inputs[:2]}
+        return formats <= self.narrow.formats and not format_of(operator.inputs[1].precision).pattern
+
+    def _narrow_s(self, operator: Operator, products: NarrowProductModel) -> float:
+        """A product of 8-bit operands on as many of the units as is fastest."""
+        once = operator.inputs[1].role in (Role.WEIGHT, Role.KV_CACHE)
+        return min(
+            float(
+                products.kernel(m, operator.n).seconds(
+                    m,
+                    operator.n,
+                    operator.k,
+                    batch=float(batch),
+                    copies=self.weights_in_turn if once else 1.0,
+                    input_B=1.0,
+                    speedup=(self.rate(operator) or 0.0) / self.sheet.peak_per_s,
+                )[0]
+            )
+            for batch, m in self._shares(operator)
+        )
+
+    def _shares(self, operator: Operator) -> set[tuple[int, int]]:
+        """Products in one kernel and rows of each on one of so many units, for each number of them."""
+        groups = operator.batch * operator.count
+        return {
+            (groups, -(-operator.m // units)) if groups < units else (-(-groups // units), operator.m)
+            for units in range(1, self.units + 1)
+        }
 
     def _few_rows_s(self, operator: Operator, found: FewRowsParameters) -> float:
         """A product of few rows with a weight; the units share its columns."""
@@ -287,12 +329,16 @@ class Gpu:
         """Whether the file has fused attention, and fusion is on."""
         return self.parameters.fusion and self.prefill is not None and self.decode is not None
 
-    def collective_s(self, kind: str, members: int, size_B: float) -> float | None:
+    def collective_s(self, kind: str, members: int, size_B: float, *, direct: bool = False) -> float | None:
         """Seconds of a collective inside a node, where the file has them fitted and not beyond the fit's GPUs."""
         link = self.parameters.links
         if link is None or kind not in KINDS or members > MOST_GPUS:
             return None
-        return float(CollectiveModel.of(link).seconds(kind, members, size_B))
+        library_s = float(CollectiveModel.of(link).seconds(kind, members, size_B))
+        if direct and link.direct is not None and kind == "all_reduce":
+            own_s = direct_s(link.direct, link.bandwidth.value, members, size_B)
+            return own_s if size_B < DIRECT_BELOW_B else max(own_s, library_s)
+        return library_s
 
     def roof(self) -> Roof:
         """Data-sheet peaks and memory bandwidth of all GPUs."""

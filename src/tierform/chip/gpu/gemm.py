@@ -37,6 +37,7 @@ from tierform.chip.gpu.parameters import ProductParameters, Sheet
 from tierform.machine_code import load_loop, pointer
 
 Array = NDArray[np.float64]
+MOST_SPLITS = 64.0  # of k
 
 # The order in which a fit sees the parameters.
 FITTED = (
@@ -69,7 +70,7 @@ FITTED = (
 
 @dataclass(frozen=True)
 class ProductModel:
-    """The model's numbers (FITTED, then the data sheet's, then the steps of a tile) and its tiles (tiles, 2)."""
+    """Numbers (FITTED, then the data sheet's, steps of a tile, most splits of k) and tiles (tiles, 2)."""
 
     numbers: Array
     tiles: Array
@@ -82,11 +83,16 @@ class ProductModel:
 
     @classmethod
     def with_values(
-        cls, sheet: Sheet, values: tuple[float, ...], tiles: list[tuple[int, int]], step: tuple[int, int] | None
+        cls,
+        sheet: Sheet,
+        values: tuple[float, ...],
+        tiles: list[tuple[int, int]],
+        step: tuple[int, int] | None,
+        most_splits: float = MOST_SPLITS,
     ) -> ProductModel:
-        """From plain values in the order of FITTED (as a fit does)."""
+        """From plain values in the order of FITTED (as a fit does); k is split into `most_splits` at most."""
         board = (sheet.multiprocessors, sheet.clock_Hz, sheet.peak_per_s, sheet.memory_B_per_s, sheet.l2_B)
-        numbers = np.array([*values, *board, *(step or (0, 0))], dtype=np.float64)
+        numbers = np.array([*values, *board, *(step or (0, 0)), most_splits], dtype=np.float64)
         return cls(numbers, np.array(tiles, dtype=np.float64))
 
     def seconds(

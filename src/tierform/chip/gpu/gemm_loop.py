@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import ceil, floor, sqrt
 
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0)  # of k; the same numbers of waves are tried, too
-MOST_SPLITS, SHORTEST_K, K_STEP, MOST_RESIDENT = 64.0, 128.0, 32.0, 4.0
+SHORTEST_K, K_STEP, MOST_RESIDENT = 128.0, 32.0, 4.0
 ACCUMULATOR_B, OUTPUT_B, MOST_EFFICIENCY = 4.0, 2.0, 1.15
 SIGNATURE = "i8(CPointer(f8), CPointer(f8), CPointer(f8), CPointer(f8), i8, i8)"
 
@@ -17,9 +17,9 @@ SIGNATURE = "i8(CPointer(f8), CPointer(f8), CPointer(f8), CPointer(f8), i8, i8)"
 def seconds(values, tile_sizes, products, out, tile_count, product_count):
     """`out` gets the time of each product.
 
-    `values`: the fitted parameters, then multiprocessors, clock, peak, memory bandwidth, L2, and the steps in which a
-    tile shrinks (0: it does not); `tile_sizes` rows and columns of each; `products` m, n, k, batch, copies, bytes of
-    the two operands, and speed-up of each.
+    `values`: the fitted parameters, then multiprocessors, clock, peak, memory bandwidth, L2, the steps in which a tile
+    shrinks (0: it does not), and the most splits of k; `tile_sizes` rows and columns of each; `products` m, n, k,
+    batch, copies, bytes of the two operands, and speed-up of each.
     """
     efficiency, memory, launch, prologue = values[0], values[1], values[2], values[3]
     operand_feed, reduction, overlap, step = values[4], values[5], values[6], values[7]
@@ -29,7 +29,7 @@ def seconds(values, tile_sizes, products, out, tile_count, product_count):
     smallest, small_reduction, sustained, boost_time = values[20], values[21], values[22], values[23]
     sms, cycle, peak, bandwidth = values[24], 1.0 / values[25], values[26], values[27]
     l2 = values[28] * l2_share
-    row_step, column_step = values[29], values[30]
+    row_step, column_step, most_splits = values[29], values[30], values[31]
     per_sm = peak / sms / 2.0  # multiply-accumulates
     for product in range(product_count):
         at = 8 * product
@@ -63,7 +63,7 @@ def seconds(values, tile_sizes, products, out, tile_count, product_count):
             written = area * (OUTPUT_B * cycle / epilogue)
             for candidate in range(12):
                 wanted = SPLITS[candidate] if candidate < 6 else float(floor(SPLITS[candidate - 6] * sms / tiles))
-                split = min(max(min(wanted, float(floor(k / SHORTEST_K))), 1.0), MOST_SPLITS)
+                split = min(max(min(wanted, float(floor(k / SHORTEST_K))), 1.0), most_splits)
                 length = ceil(k / split / K_STEP) * K_STEP
                 blocks = tiles * split
                 full = float(floor(blocks / slots))

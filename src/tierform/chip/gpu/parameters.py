@@ -17,31 +17,41 @@ from tierform.schema import Count, FileModel, quantity
 
 _Ratio = Annotated[Constant, quantity("1", above=0)]
 _Count = Annotated[Constant, quantity("1", minimum=0)]
+# With an exponent of 1 nothing overlaps; far below it times would grow beyond any number.
+_Exponent = Annotated[Constant, quantity("1", minimum=0.1)]
 _Energy = Annotated[Constant, quantity("J", minimum=0)]
 _Rate = Annotated[Constant, quantity("1/s", above=0)]
 LIGHT_KERNELS = ("softmax", "normalization", "activation", "elementwise", "rotary", "dropout")
 
 
-class ProductParameters(FileModel):
-    """Kernel parameters of matrix products; times are in clock cycles.  See `tierform.chip.gpu.gemm` for the model."""
+class KernelParameters(FileModel):
+    """What kernels of matrix products of any format have; times are in clock cycles."""
 
     tensor_efficiency: _Ratio = Field(
         description="Share of the peak that the inner loop reaches; above 1 where the clock boosts above the data sheet"
     )
     memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that operands stream at")
     launch: _Count = Field(description="Cycles of starting a kernel")
-    prologue: _Count = Field(description="Cycles before a block of threads computes")
     miss_latency: _Count = Field(description="Cycles that a weight missing in the L2 adds to its traffic")
-    miss_prologue: _Count = Field(description="Cycles that a missing weight adds to the start of a round")
     miss_step: _Count = Field(description="Share by which missing weights slow each step along k")
     operand_feed: _Ratio = Field(
         description="Bytes of operands that a multiprocessor takes for each multiply-accumulate that it could do"
     )
-    step: _Count = Field(description="Cycles of the chain of k for each value of it")
+    step: _Count = Field(description="Cycles of the chain of k for each value of it, in 16 bits")
     epilogue: _Ratio = Field(description="Bytes a cycle at which a finished tile is written")
     half_tile: _Count = Field(description="Edge of the tile at which half of the tensor cores wait")
     resident_outputs: _Ratio = Field(description="Outputs that a multiprocessor works on at a time")
-    overlap: _Ratio = Field(description="Exponent with which computing and memory overlap; large is perfect")
+    overlap: _Exponent = Field(description="Exponent with which computing and memory overlap; large is perfect")
+    sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
+    boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
+    l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
+
+
+class ProductParameters(KernelParameters):
+    """Kernel parameters of matrix products; see `tierform.chip.gpu.gemm` for the model."""
+
+    prologue: _Count = Field(description="Cycles before a block of threads computes")
+    miss_prologue: _Count = Field(description="Cycles that a missing weight adds to the start of a round")
     reduction: _Count = Field(description="Cycles of the kernel that adds up a split k")
     reduction_bandwidth: _Ratio = Field(description="Bandwidth of the partial sums over that of the memory")
     chosen_half_tile: _Count = Field(description="As half_tile, in the estimate by which the library chooses")
@@ -52,14 +62,45 @@ class ProductParameters(FileModel):
     )
     smallest_grid: _Count = Field(description="Outputs below which the library adds a reduction kernel in any case")
     small_grid_reduction: _Count = Field(description="Cycles of that reduction over those of reduction")
-    sustained_efficiency: _Ratio = Field(description="Share of the peak that the board power sustains in long kernels")
-    boost_time: _Count = Field(description="Cycles after which half of a kernel runs at the sustained rate")
-    l2_share: _Ratio = Field(description="Share of an L2 partition that operands may fill")
     tiles: Annotated[list[tuple[Count, Count]], Field(min_length=1, max_length=100)] = Field(
         description="Tile shapes (rows, columns) among which the library chooses"
     )
     tile_step: tuple[Count, Count] | None = Field(
         None, description="Steps in which tiles shrink to the shape; fixed tiles when left out"
+    )
+
+
+class RowTile(FileModel):
+    """The tile of products of up to so many rows and columns."""
+
+    tile: tuple[Count, Count] = Field(description="Rows and columns of the outputs of a block of threads")
+    most_rows: Count | None = Field(None, description="Rows of a product up to which it holds; any when left out")
+    most_columns: Count | None = Field(None, description="Columns up to which it holds; any when left out")
+
+
+class NarrowProductParameters(KernelParameters):
+    """Kernels of products of 8-bit operands; see `tierform.chip.gpu.narrow`."""
+
+    formats: Annotated[list[str], Field(min_length=1, max_length=10)] = Field(
+        description="Formats of numbers that both operands have (fp8); other products are those of `products`"
+    )
+    kernels: Annotated[list[RowTile], Field(min_length=1, max_length=50)] = Field(
+        description="Tiles by rows and columns: the first that holds is taken, the last where none does; k is not split"
+    )
+
+
+class QuantizationParameters(FileModel):
+    """Kernels that narrow a product's input to 8 bits; see `tierform.chip.gpu.narrow`."""
+
+    launch: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of starting the kernel behind another"
+    )
+    share: _Ratio = Field(description="Share of the memory bandwidth at which it reads and writes")
+    largest_launch: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of starting two kernels that find a scale for the whole tensor, where that is asked for"
+    )
+    largest_element: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time that finding that scale takes for each element"
     )
 
 
@@ -85,7 +126,7 @@ class PrefillParameters(FileModel):
     block_setup: _Count = Field(description="Cycles of setting up a block of queries")
     bytes_per_cycle: _Ratio = Field(description="Bytes a cycle that a multiprocessor takes from the L2")
     memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that keys and values stream at")
-    overlap: _Ratio = Field(description="Exponent with which computing, the longest block and memory overlap")
+    overlap: _Exponent = Field(description="Exponent with which computing, the longest block and memory overlap")
     cache_write: _Count = Field(
         description="Time of appending keys and values to a paged cache over that of streaming them"
     )
@@ -98,7 +139,7 @@ class DecodeParameters(FileModel):
     combine: _Count = Field(description="Cycles of combining the parts of keys that were split")
     block: _Count = Field(description="Cycles of one tile of keys in one block")
     memory_efficiency: _Ratio = Field(description="Share of the memory bandwidth that the cache streams at")
-    overlap: _Ratio = Field(description="Exponent with which the chain, memory and the setting-up of blocks overlap")
+    overlap: _Exponent = Field(description="Exponent with which the chain, memory and the setting-up of blocks overlap")
     block_setup: _Count = Field(description="Cycles of setting up a block")
     regroup: _Count = Field(description="Cycles of regrouping queries that share keys")
     blocks_per_multiprocessor: _Ratio = Field(description="Blocks that a multiprocessor works on at a time")
@@ -115,6 +156,23 @@ class AttentionParameters(FileModel):
     decode: DecodeParameters = Field(description="The kernel of one query over a cache")
 
 
+class DirectParameters(FileModel):
+    """All-reduces in which every GPU reads the others' memory in one kernel; see `tierform.chip.gpu.collectives`."""
+
+    start: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of one shot between two GPUs, without its bytes"
+    )
+    member: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of one shot for each further GPU")
+    share: _Ratio = Field(description="Share of the link's bandwidth at which one shot reads")
+    two_start: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of two shots between two GPUs, without their bytes"
+    )
+    two_member: Annotated[Constant, quantity("s", minimum=0)] = Field(
+        description="Time of two shots for each further GPU"
+    )
+    two_share: _Ratio = Field(description="Share of the link's bandwidth at which two shots read")
+
+
 class LinkParameters(FileModel):
     """Links to other GPUs of the node: bandwidth per direction; see `tierform.chip.gpu.collectives`."""
 
@@ -129,6 +187,11 @@ class LinkParameters(FileModel):
     bulk_start: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of starting the bulk protocol")
     bulk_step: Annotated[Constant, quantity("s", minimum=0)] = Field(description="Time of a step of the bulk protocol")
     bulk_share: _Ratio = Field(description="Share of the bandwidth of the bulk protocol")
+    direct: DirectParameters | None = Field(
+        None,
+        description="Kernels of a serving system for small all-reduces, where the runtime has them "
+        "(`direct_all_reduce`); none when left out",
+    )
 
 
 class FittedAt(FileModel):
@@ -213,6 +276,12 @@ class GpuParameters(FileModel):
     fusion: bool = Field(True, description="Whether attention cores and chains of light operators run as one kernel")
     products: ProductParameters | None = Field(
         None, description="Fitted kernels of matrix products; a plain roofline when left out"
+    )
+    narrow_products: NarrowProductParameters | None = Field(
+        None, description="Fitted kernels of products of 8-bit operands; as `products` when left out"
+    )
+    quantization: QuantizationParameters | None = Field(
+        None, description="Kernels that narrow a product's input to 8 bits; as any light kernel when left out"
     )
     attention: AttentionParameters | None = Field(
         None, description="Fitted kernels of attention; separate products and softmax when left out"

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ from tierform.errors import Problem, TierformError
 from tierform.files import read_text
 
 LARGEST = 10**12  # of a size and of a time in ms
+FINDS_SCALE = "scale found"
+# Tables of vLLM before this version found the scale of an 8-bit product's whole input on the run (its collector's
+# choice of activation scheme); those of 0.18 and later have it beforehand.
+_SCALE_GIVEN = (0, 18)
 SampleKind = Literal["product", "prefill", "decode", "collective"]
 _INTEGERS = {
     "product": ("m", "n", "k"),
@@ -40,7 +45,8 @@ class Sample:
     """One measured kernel.
 
     `shape`: product (m, n, k); attention (batch, queries, history, heads, kv heads, head size); collective (GPUs,
-    elements) with its kind in `operation`.
+    elements) with its kind in `operation`.  A product of 8 bits includes narrowing its input from 16; where the scale
+    of the whole input was found on the run, `operation` is FINDS_SCALE.
     """
 
     device: str
@@ -175,14 +181,16 @@ def _sample(
     name = (row.get(_FORMATS[family]) or "fp16").strip()
     if family == "attention" and _SHORT.get(row.get("kv_cache_dtype") or name, name) != _SHORT.get(name, name):
         name = f"{name}/{row['kv_cache_dtype']}"
-    return Sample(
-        (row.get("device") or device).strip(),
-        kind,
-        _SHORT.get(name, name),
-        shape,
-        numbers[-1] * 1e-3,
-        (row.get("op_name") or "").strip() if family == "collective" else "",
-    )
+    form = _SHORT.get(name, name)
+    operation = (row.get("op_name") or "").strip() if family == "collective" else ""
+    if family == "product" and _ELEMENT_B.get(form) == 1 and _finds_scale(row.get("version")):
+        operation = FINDS_SCALE
+    return Sample((row.get("device") or device).strip(), kind, form, shape, numbers[-1] * 1e-3, operation)
+
+
+def _finds_scale(version: str | None) -> bool:
+    found = re.match(r"(\d{1,4})\.(\d{1,4})", version or "", re.ASCII)
+    return found is not None and (int(found[1]), int(found[2])) < _SCALE_GIVEN
 
 
 def kept_apart(samples: Iterable[Sample], limit: int) -> tuple[list[Sample], list[Sample]]:

@@ -20,7 +20,7 @@ from tierform.workload import arithmetic
 from tierform.workload.operator import Kind, Operand, Origin, Role, Shard
 from tierform.workload.ops.elementwise import add
 from tierform.workload.ops.scaling import norms, scale
-from tierform.workload.precision import bits
+from tierform.workload.precision import NARROW_BITS, bits
 from tierform.workload.reverse import Reverse
 from tierform.workload.tape import Parameter, Product, Shape, Tape, Value
 from tierform.workload.targets import FUSED
@@ -149,7 +149,7 @@ def linear(
         spread=experts.chips if experts.copies else 1,
         target=target,
     )
-    x = _narrowed(tape, x, part, quantizable)
+    x = _narrowed(tape, x, part, quantizable and bits(w.precision) <= NARROW_BITS)
     biases: tuple[Parameter, ...] = ()
     if bias:
         stored, active = experts.stored, experts.active
