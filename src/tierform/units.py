@@ -194,9 +194,10 @@ def format_quantity(value: float, unit: str, digits: int = 4) -> str:
         return f"{value} {_shown_unit(unit)}".strip()
     if unit == "1":
         unit = ""
-    if unit in ("m2", "m^2"):
+    if unit in ("m2", "m^2", "m^2/bit"):
         scaled, shown = (value * 1e6, "mm²") if abs(value) >= 1e-8 else (value * 1e12, "µm²")
-        return f"{scaled:.{digits}g} {shown}" if abs(scaled) < 1e5 else f"{scaled:,.0f} {shown}"
+        shown += unit[3:]
+        return f"{scaled:.{digits}g} {shown}" if abs(scaled) < 10**digits else f"{scaled:,.0f} {shown}"
     if unit == "K":
         return f"{value - 273.15:.1f} °C"
     if unit == "%":
@@ -210,4 +211,4 @@ def format_quantity(value: float, unit: str, digits: int = 4) -> str:
 
 
 def _shown_unit(unit: str) -> str:
-    return {"J*s": "J·s", "Js": "J·s"}.get(unit, unit)
+    return {"J*s": "J·s", "Js": "J·s", "1/s": "/s", "J/(bit*m)": "J/(bit·m)"}.get(unit, unit)

@@ -4,6 +4,8 @@ import { useLayoutEffect, useState } from 'preact/hooks'
 export interface Route { page: string; params: URLSearchParams }
 
 export function parse(hash: string): Route {
+  // What is no address of ours, the token that the studio starts with among it, opens the first page.
+  if (!hash.startsWith('#/')) return { page: '', params: new URLSearchParams() }
   const [page = '', query = ''] = hash.replace(/^#\/?/, '').split('?')
   return { page, params: new URLSearchParams(query) }
 }

@@ -178,6 +178,11 @@ export interface ServiceFigures {
   preemptions: number; prefix_hit_share: number; energy_J: number | null; energy_J_by_component: Record<string, number>
   energy_J_per_output_token: number | null; energy_J_per_request: number | null; average_power_W: number | null
   busy_share: number; steps: number; capacity: [string, string][]; notes: string[]
+  // Of replicas over time, drafts and what waits in a host, where there are some.
+  pools?: { chip: string; replicas: number; requests: number; tokens: number; energy_J: number }[]; failures?: [number, number, number][]
+  prefill_replicas?: number; moved_kv_tokens?: number; replicas_over_time?: [number, number][]; swapped_kv_tokens?: number
+  drafted_tokens?: number; accepted_share?: number; adapters_loaded?: number; perplexity?: number; tokens_by_level?: Record<string, number>
+  lifetime_s?: number; writes_per_cell?: number
 }
 export interface OverTime {
   end_s: number; pieces?: number; arrivals_per_s: Numbers; finished_per_s: Numbers; waiting: Numbers; running: Numbers; output_tokens_per_s: Numbers

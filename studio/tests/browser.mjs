@@ -98,7 +98,7 @@ await check('words of each state', async () => {
   }
   const told = {
     serving: /100\u00a0% of the requests get the first token within 500\u00a0ms/, 'serving-crowded': /The queue keeps growing: requests come at 20\d a second/, 'serving-search': /33\.3 requests\/s, with the first token within/,
-    'serving-nothing': /No rate that was tried keeps the promise/, 'serving-old': /no figures over time/, exploration: /of 24 designs are worth it/, 'exploration-nothing': /No design is feasible[\s\S]*Closest: peak_K/,
+    'serving-nothing': /No rate that was tried keeps the promise/, 'serving-old': /no figures over time/, 'serving-fleet': /replica 1 failed at 1\.00\u00a0s\s+\d+ came again/, exploration: /of 24 designs are worth it/, 'exploration-nothing': /No design is feasible[\s\S]*Closest: peak_K/,
   }
   for (const [kind, wanted] of Object.entries(told)) {
     const one = await open(browser, config.files[kind])
@@ -308,6 +308,34 @@ await check('a server of an empty folder, of a broken file, and without a token'
     await one.close()
   }
 })
+await check('the start address opens the first page of a run, and is cleaned', async () => {
+  const one = await open(live, config.servers.runs)
+  await one.page.waitForSelector('.tools', { timeout: 60000 })
+  const seen = await one.page.evaluate(() => [location.hash, document.querySelector('[aria-current=page]')?.innerText ?? 'no page', document.body.innerText.includes('No such page')])
+  hold(/^#\/(chip)?$/.test(seen[0]), `the token leaves the address: ${seen[0].slice(0, 12)}`)
+  same(seen.slice(1), ['Chip', false], 'the page that is seen first')
+  one.quiet()
+  await one.close()
+})
+await check('no label or count is cut on a phone, in a table or beside a die', async () => {
+  for (const [width, kind, wanted] of [[390, '3d', 4], [820, '3d', 4], [390, '2.5d', 4], [1440, '2.5d', 4]]) {
+    const one = await open(live, config.files[kind], { width, height: width < 500 ? 844 : 1180 })
+    await one.to('#/chip')
+    await one.drawn()
+    const labels = await one.page.evaluate(() => { const stage = document.querySelector('.stage').getBoundingClientRect(); return [...document.querySelectorAll('.tier')].filter((x) => x.offsetWidth).map((x) => { const box = x.getBoundingClientRect(); return { text: x.innerText, over: x.scrollWidth - x.clientWidth, in: box.left >= stage.left && box.right <= stage.right && box.top >= stage.top && box.bottom <= stage.bottom, box: [box.left, box.top, box.right, box.bottom] } }) })
+    hold(labels.length === wanted && labels.every((x) => x.over <= 1 && x.in), `${kind} at ${width}: ${JSON.stringify(labels)}`)
+    for (const a of labels) for (const b of labels) hold(a === b || a.box[0] >= b.box[2] || b.box[0] >= a.box[2] || a.box[1] >= b.box[3] || b.box[1] >= a.box[3], `${kind} at ${width}: ${a.text} lies on ${b.text}`)
+    await one.to('#/chip?as=table')
+    hold(!/\de[+-]?\d/.test(await one.page.innerText('.tiles')), 'counts of a table are whole numbers')
+    await one.to('#/operators')
+    const broken = await one.page.evaluate(() => [...document.querySelectorAll('[aria-label=Operators] .whole')].filter((x) => { const range = document.createRange(); return [...x.childNodes].some((node) => { if (node.nodeType !== 3) return false; range.selectNodeContents(node); return range.getClientRects().length > 1 }) }).map((x) => x.innerText))
+    same(broken, [], 'names that break within a word')
+    const flow = await one.page.evaluate(() => { const boxes = [...document.querySelectorAll('.flow text')].map((x) => [x.textContent, x.getBoundingClientRect()]); return [...document.querySelectorAll('.flow rect')].flatMap((bar) => { const box = bar.getBoundingClientRect(); return boxes.filter(([, text]) => text.left < box.right - 1 && text.right > box.left + 1 && text.top + 3 < box.bottom && text.bottom - 3 > box.top).map(([text]) => text) }) })
+    same(flow, [], 'labels of the flow that lie on a bar')
+    one.quiet()
+    await one.close()
+  }
+})
 await check('an example, a chosen file and a broken one from the empty page', async () => {
   const one = await open(live, config.servers.empty)
   await one.page.click('button:has-text("Fine-tune BERT-large")')
@@ -463,6 +491,8 @@ await check('fit tells what fits, what does not, and the nearest name', async ()
   await one.sound()
   await one.to('#/fit?model=llama-3.1-8b&chip=rtx-4090')
   await one.page.waitForFunction(() => /too many/.test(document.querySelector('.fits')?.innerText ?? ''), null, { timeout: 60000 })
+  const past = await one.page.evaluate(() => [...document.querySelectorAll('.fits .line')].filter((x) => x.querySelector('.past')).map((x) => Math.abs(x.querySelector('.past').getBoundingClientRect().left - x.querySelector('.cap').getBoundingClientRect().left)))
+  hold(past.length > 0 && past.every((x) => x < 3), `what is hatched begins at the capacity: ${past}`)
   await audit(one.page)
   await one.to('#/fit?model=llama-3.1-8b&chip=h100&chips=8')
   await one.page.waitForFunction(() => document.querySelectorAll('.fits .line').length === 3 && document.querySelectorAll('[aria-label=Splits] tbody tr').length === 48, null, { timeout: 120000 })

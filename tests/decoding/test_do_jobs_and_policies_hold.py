@@ -9,10 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from tierform.decoding.drafts import read_draft  # noqa: E402
+from tierform.decoding.foreseen import best_of, foresee  # noqa: E402
 from tierform.decoding.heads import attention_dropped  # noqa: E402
 from tierform.decoding.jobs import DecodeJob, run_decode  # noqa: E402
 from tierform.decoding.loop import Sampling, generate  # noqa: E402
-from tierform.decoding.measure import PassTimes, best_count, pass_times, predicted_acceptance, tokens_per_s  # noqa: E402
+from tierform.decoding.measure import PassTimes, chances_of, pass_times, predicted_acceptance  # noqa: E402
 from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities, rounded  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
 from tierform.workload.kv_policy import KVPolicy  # noqa: E402
@@ -33,10 +34,54 @@ def run(capsys):
 
 
 # -- predictions ---------------------------------------------------------------------------------------------------
-def test_is_the_prediction_the_formula_and_the_best_its_largest():
+def test_is_a_long_text_foreseen_by_the_formula_and_the_best_its_largest():
+    """1 + a + a² tokens a step of two drafted ones (Leviathan et al.), whose ends fade in a long text."""
+    import numpy as np
+
     times = PassTimes((1.0, 1.1, 1.2, 1.3), 0.2, (0.0, 0.0, 0.0, 0.0))
-    assert tokens_per_s(times, [0.5], 2) == pytest.approx((1 + 0.5 + 0.25) / (0.4 + 1.2))
-    assert best_count(times, [0.9]) == 3 and best_count(times, [0.05]) == 1
+
+    def text(chance, places=2000):
+        return [[np.full(8, chance)] * places]
+
+    found = foresee(text(0.5), times, 2)
+    assert found.per_s == pytest.approx((1 + 0.5 + 0.25) / (0.4 + 1.2), rel=1e-3)
+    assert found.acceptance == pytest.approx(0.5, rel=1e-2)
+    assert best_of(text(0.9), times) == 3 and best_of(text(0.05), times) == 1
+
+
+def test_are_steps_of_a_greedy_text_walked_one_by_one():
+    """By hand, two drafted tokens: place 1 (both right), 4 (nothing found), 5 (the first wrong), 6 (the last: none).
+
+    Seven tokens, the first with the prompt.  Passes over 3, 1, 2 and 1 tokens: one may still be drafted at place 5.
+    """
+    import numpy as np
+
+    times = PassTimes((1.0, 1.5, 2.25), 0.25, (0.0, 0.0, 0.0))
+    unknown = np.zeros(0)
+    places = [unknown, np.array([1.0, 1.0]), unknown, unknown, unknown, np.array([0.0, np.nan]), np.array([1.0])]
+    found = foresee([places], times, 2)
+    assert found.seconds == pytest.approx((2.25 + 0.5) + 1.0 + (1.5 + 0.25) + 1.0)
+    assert (found.tokens, found.tried, found.accepted) == (6, 3, 2)
+    # all of a step's tokens accepted, and more drafted in the next step: that draft reads two tokens first
+    behind = PassTimes((1.0, 1.5, 2.25), 0.25, (0.0, 0.0, 0.0), 0.125)
+    right = [np.array([1.0])] * 7  # places 1, 3, 5 with one drafted token each
+    assert foresee([right], behind, 1).seconds == pytest.approx(3 * (1.5 + 0.25) + 2 * 0.125)
+
+
+@pytest.mark.parametrize("name", ["lookup", "planes:7"])
+def test_are_counted_steps_foreseen_for_greedy_texts(target, other, name):
+    """At a second a pass over any number of tokens, and none a draft, the time is the number of steps: exactly."""
+    draft = read_draft(name, target, "")
+    ones = PassTimes((1.0,) * 5, 0.0, (0.0,) * 5)
+    prompts = [[number % 24, (7 * number) % 24, 3, number % 24] for number in range(12)]
+    texts = [(prompt, generate(target, prompt, 24).tokens) for prompt in prompts]
+    chances = chances_of(target, draft, texts, Sampling())
+    for count in (1, 2, 4):
+        counted = [generate(target, prompt, 24, draft=draft, count=count) for prompt in prompts]
+        found = foresee(chances, ones, count)
+        assert found.seconds == pytest.approx(sum(one.steps for one in counted))
+        assert found.tried == pytest.approx(sum(sum(one.tried) for one in counted))
+        assert found.accepted == pytest.approx(sum(sum(one.accepted) for one in counted))
 
 
 def test_is_acceptance_read_off_logits_what_the_loop_counts(target, other):
@@ -46,7 +91,6 @@ def test_is_acceptance_read_off_logits_what_the_loop_counts(target, other):
 
     for number in range(60):
         prompt = [number % 24, (7 * number) % 24, 3]
-        draft.keep(0)
         one = generate(
             target, prompt, 16, draft=draft, count=3, sampling=sampling, random=np.random.default_rng(number)
         )

@@ -32,7 +32,6 @@ def test_is_greedy_text_equal_on_a_hundred_prompts(target, other, kind):
     for number in range(100):
         prompt = [int(one) for one in random.integers(0, 24, 6)]
         plain = generate(target, prompt, 8)
-        draft.keep(0)
         fast = generate(target, prompt, 8, draft=draft, count=1 + number % 5)
         assert fast.tokens == plain.tokens or min(plain.margins) < 1e-4
         drafted += sum(fast.accepted)
@@ -130,7 +129,6 @@ def test_is_the_loop_itself_exact_when_it_samples(target, other, kind):
     draft = _draft(kind, target, other)
     counts = np.zeros(24)
     for number in range(1000):
-        draft.keep(0)
         one = generate(target, prompt, 3, draft=draft, count=1, sampling=sampling, random=np.random.default_rng(number))
         counts[one.tokens[1]] += 1
     stepper = Stepper(target)

@@ -93,6 +93,10 @@ def test_are_counts_shown_without_prefixes_below_a_thousand() -> None:
     assert format_quantity(0.0, "s") == "0 s"
     assert format_quantity(358.15, "K") == "85.0 °C"
     assert format_quantity(3.5e-4, "m2") == "350 mm²"
+    assert format_quantity(1.2202e-3, "m2", 3) == "1,220 mm²"
+    assert format_quantity(2.25e-10, "m^2/bit") == "225 µm²/bit"
+    assert format_quantity(1.21e-10, "J/(bit*m)") == "121 pJ/(bit·m)"
+    assert format_quantity(12e9, "1/s") == "12 G/s"
 
 
 def test_does_a_long_number_take_linear_time() -> None:

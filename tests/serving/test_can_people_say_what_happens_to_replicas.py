@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,74 @@ def test_are_all_mistakes_told_at_once() -> None:
     for word in ("--link", "REPLICA@TIME", "leest", "least", "twice", "--limit"):
         assert word in text
     assert fleet_of(NONE) is None
+
+
+def _refused(*line: str) -> str:
+    with pytest.raises(TierformError) as told:
+        CliRunner().invoke(command, list(line), catch_exceptions=False, standalone_mode=False)
+    return str(told.value)
+
+
+def test_are_mistakes_of_a_whole_line_told_at_once(tmp_path: Path) -> None:
+    """Engine file, chips, replicas, router, SLO, draft, formats: none hides another; numbers out of range neither."""
+    engine = tmp_path / "engine.yaml"
+    engine.write_text("max_num_seqs: -3\n")
+    text = _refused(
+        *("llama-3.1-8", "--chip", "h10,l40s", "--rate", "6", "--engine", str(engine), "--replicas", "1,2,3"),
+        *("--router", "leastloaded", "--slo", "ttft=0.5", "--tensor", "x", "--shed", "bf16=6,int9=7"),
+    )
+    for word in ("llama-3.1-8b", "h100", "max_num_seqs", "2 chips", "least-loaded", "slo ttft", "--tensor", "int9"):
+        assert word in text, word
+    text = _refused("gpt2", "--chip", "h100", "--rate", "nan", "--requests", "0", "--prompt", "-3", "--output", "0")
+    assert [line.split(":")[0] for line in text.splitlines()] == ["--rate", "--requests", "--prompt", "--output"]
+    text = _refused(
+        *("llama-3.1-8b", "--find", "cheapest", "--chips", "h100,l4s", "--rate", "6", "--slo", "ttft=0.5s"),
+        *(
+            "--price",
+            "h100=a,z=-3",
+            "--batches",
+            "0,x",
+            "--most",
+            "0",
+            "--within",
+            "2",
+            "--turns",
+            "2",
+            "--think",
+            "-1s",
+        ),
+    )
+    for word in ("l40s", "h100=a", "z=-3", "for every chip", "--batches", "--most", "--within"):
+        assert word in text, word
+
+
+def test_are_mistakes_about_replicas_told_at_once() -> None:
+    """One replica: number 5 cannot fail, nine cannot be the least; up is below down; a window of no length."""
+    text = _refused(
+        *("llama-3.1-8b", "--chip", "h100", "--rate", "6", "--fail", "5@10s", "--heat", "0s"),
+        *("--autoscale", "least=9,up=1,down=5,every=0s"),
+    )
+    for word in ("replicas 0 to 0", "heat_window_s", "autoscale least", "autoscale down", "autoscale every"):
+        assert word in text, word
+
+
+def test_is_a_model_that_generates_nothing_refused() -> None:
+    text = _refused("bert-large", "--chip", "h100", "--rate", "3", "--requests", "10")
+    assert "does not generate text" in text and "0 B are missing" not in text
+
+
+def test_does_the_screen_say_what_happened(tmp_path: Path) -> None:
+    """A failure with the requests that came again; no SLO, no row about one; one replica is no "replica(s)"."""
+    engine = tmp_path / "engine.yaml"
+    engine.write_text("num_gpu_blocks: 2000\nmax_model_len: 8192\n")
+    line = ["llama-3.1-8b", "--chip", "rtx-4090", "--tables", str(TABLES), "--engine", str(engine), "--rate", "50"]
+    line += ["--requests", "40", "--prompt", "64", "--output", "16"]
+    told = CliRunner().invoke(command, [*line, "--replicas", "2", "--fail", "1@0.3s+1s"], catch_exceptions=False)
+    again = re.search(r"replica 1 failed at 300 ms: (\d+) requests came again", told.output)
+    assert again is not None and int(again[1]) > 0, told.output
+    assert "2 x rtx-4090, 2 replicas" in told.output and "SLO" not in told.output
+    told = CliRunner().invoke(command, [*line, "--slo", "ttft=1s"], catch_exceptions=False)
+    assert "1 x rtx-4090, 1 replica\n" in told.output and "within the SLO (ttft 1 s)" in told.output
 
 
 def test_is_autoscaling_read_whole() -> None:

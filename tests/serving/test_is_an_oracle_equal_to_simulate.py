@@ -20,13 +20,18 @@ from tierform.workload.task import SequenceGroup
 Pass = tuple[int, int, list[tuple[int, int]]]
 PASSES = 200
 # Chips, their software, and how many of 200 random mixed passes are within 0.5 %, and how far off the rest may be.
-BARS = (("h100", "vllm", 200, 0.005), ("attacc-like", "ideal", 200, 0.005), ("tpu-3d", "ideal", 200, 0.005))
+BARS = (
+    ("h100", "vllm", "llama-3.1-8b", 200, 0.005),
+    ("h100", "vllm", "qwen3-30b-a3b", 200, 0.005),  # a mixture of 128 experts
+    ("attacc-like", "ideal", "llama-3.1-8b", 200, 0.005),
+    ("tpu-3d", "ideal", "llama-3.1-8b", 200, 0.005),
+)
 
 
 @cache
-def _oracle(chip: str, runtime: str) -> SimulatedOracle:
+def _oracle(chip: str, runtime: str, model: str = "llama-3.1-8b") -> SimulatedOracle:
     return SimulatedOracle(
-        model=load_model("llama-3.1-8b"),
+        model=load_model(model),
         chip=load_chip(chip),
         runtime=load_runtime(runtime),
         grid=grid_for(512, 32, 1024),
@@ -45,10 +50,10 @@ def _random(generator: np.random.Generator) -> Pass:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("chip", "runtime", "close", "farthest"), BARS)
-def test_are_mixed_passes_those_of_simulate(chip: str, runtime: str, close: int, farthest: float) -> None:
+@pytest.mark.parametrize(("chip", "runtime", "model", "close", "farthest"), BARS)
+def test_are_mixed_passes_those_of_simulate(chip: str, runtime: str, model: str, close: int, farthest: float) -> None:
     """Decodes have one context (of unequal ones `simulate` makes a kernel each); what does not fit is drawn again."""
-    oracle = _oracle(chip, runtime)
+    oracle = _oracle(chip, runtime, model)
     generator = np.random.default_rng(1)
     errors: list[float] = []
     while len(errors) < PASSES:

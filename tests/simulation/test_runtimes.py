@@ -267,7 +267,10 @@ def test_library_runtimes_load_and_say_where_their_numbers_come_from(name: str) 
     result = run(name)
     assert result.runtime == name
     assert set(found.evidence) <= set(result.assumptions)
-    assert result.latency_s >= run("ideal").latency_s * 0.9
+    # its factors and host times, beside the same kernels without them: no software is a tenth faster than its kernels
+    ways = ("fuses_operators", "fuses_attention", "merges_projections")
+    bare = Runtime("bare", **{way: getattr(found, way) for way in ways})
+    assert result.latency_s >= run(bare).latency_s * 0.9
 
 
 @pytest.mark.parametrize(

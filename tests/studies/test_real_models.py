@@ -53,7 +53,8 @@ def test_do_scales_by_column_and_digital_channels_regain_what_cells_take():
     table = regained(model, ids[:2], ids[:4], "atleus", chips=3, say=lambda _text: None)
     assert table.head == HEAD and next(row[0] for row in table.rows) == "as it is"
     rows = [dict(zip(HEAD, row, strict=True)) for row in table.rows]
-    by_crossbar, by_column, channels, weights = rows[1:]
+    by_crossbar, by_column, channels, weights, influence = rows[1:]
+    assert 0 < influence["digital (%)"] <= 1.7 and influence["nats lost"] < by_column["nats lost"]
     assert by_crossbar["digital (%)"] == by_column["digital (%)"] == 0
     assert by_column["nats lost"] < 0.9 * by_crossbar["nats lost"]
     assert channels["digital (%)"] < weights["digital (%)"] < 20

@@ -21,7 +21,9 @@ import tierform
 from tierform import Result
 from tierform.exploration.study import Study, explore
 from tierform.report.service_view import load_content, load_point, service_content
+from tierform.serving.controls import Failure
 from tierform.serving.engine import Engine
+from tierform.serving.fleet import Fleet
 from tierform.serving.oracle import FormulaOracle
 from tierform.serving.requests import Requests
 from tierform.serving.serve import serve
@@ -129,6 +131,7 @@ def others(folder: Path) -> dict[str, str]:
         "serving-search": [load_content(runs[30], best, 0.99, points)],
         "serving-nothing": [load_content(None, None, 0.99, points[3:])],
         "serving-old": [plain],
+        "serving-fleet": [service_content(served(30, replicas=2, fleet=Fleet(failures=(Failure(1, 1.0, 1.0),))))],
         "serving-several": [service_content(runs[100]), service_content(runs[5])],
         "serving-hostile": [json.loads(json.dumps(service_content(runs[100])).replace('"gpt2"', json.dumps(HOSTILE)))],
     }
@@ -187,7 +190,7 @@ def test_do_all_pages_hold_in_the_browser(checks: dict[str, dict[str, Any]]) -> 
     for one in checks.values():
         print({key: value for key, value in one.items() if value})
     assert {name: one["error"] for name, one in checks.items() if one["error"]} == {}
-    assert len(checks) == 13 + 9 + 1 + 5 + 17
+    assert len(checks) == 13 + 10 + 1 + 5 + 19
 
 
 @needs_build

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 @click.option("--peak-rank", default=0, show_default=True, help="Further rank of noise-aware adapters: large weights.")
 @click.option("--scale", default="crossbar", show_default=True, help="What shares a scale: crossbar or column.")
 @click.option("--digital-channels", default=0, help="Input channels of each layer that stay digital.")
+@click.option("--digital-influence", default=0.0, help="Share of all products: channels by influence on the loss.")
 @click.option("--digital-weights", default=0.0, help="Share of single weights that stay digital.")
 @click.option("--digital-layers", multiple=True, metavar="PATTERN", help="Layers that stay digital as a whole.")
 @click.option("--fidelity", default="bits", show_default=True, help="Measured with: bits, surrogate or weights.")
@@ -97,6 +98,12 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
         if options[key] not in FIDELITIES:
             fail("unknown fidelity", key=f"--{key.replace('_', '-')}", value=options[key], choices=FIDELITIES)
     crossbar_format(chip, **changes)  # a wrong chip or option is said before anything is trained
+    if not 0 <= options["digital_influence"] < 1:
+        wrong = options["digital_influence"]
+        fail("a share from 0 to below 1 is needed", key="--digital-influence", value=wrong, fix="For example 0.05.")
+    if options["digital_influence"] and options["digital_channels"]:
+        fix = "Leave --digital-channels out."
+        fail("channels are chosen by one rule", key="--digital-influence", value=options["digital_influence"], fix=fix)
     digital = DigitalShare(options["digital_channels"], options["digital_weights"], tuple(options["digital_layers"]))
     runs: list[dict[str, object]] = []
     with _kept(runs, json_file), progress() as display:
@@ -130,6 +137,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
             fidelity=options["fidelity"],
             scale=options["scale"],
             digital=digital,
+            influence=options["digital_influence"],
             on_run=lambda line, run: runs.append({"line": line, **asdict(run)}),
             progress=lambda what, done, total: display.update(bar, description=what, completed=done, total=total),
             **changes,

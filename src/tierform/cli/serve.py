@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import click
 
 from tierform.cli.output import InputPath, OutputFile, console, json_option, one_thread, print_table, progress
-from tierform.cli.serve_fleet import fleet_of, fleet_options, show_fleet
+from tierform.cli.serve_check import Reader, all_at_once, enough_replicas, numbers_right, whole_numbers, wrong_numbers
+from tierform.cli.serve_fleet import fleet_of, fleet_options
+from tierform.cli.serve_show import candidate, show
 from tierform.errors import Problem, TierformError, fail
-from tierform.units import format_quantity, parse_quantity, whole_number
+from tierform.units import parse_quantity
 
 if TYPE_CHECKING:
     from tierform.serving.engine import Engine
@@ -26,9 +30,9 @@ if TYPE_CHECKING:
         ) -> Service: ...
 
 
+Files = tuple[Path | None, Path | None, Path | None, Path | None]
 PATTERNS = ["poisson", "gamma", "bursts", "diurnal", "even"]
 MOST_RECORDED = 20_000  # requests whose steps are kept for the page
-TIMES = (("TTFT", "ttft_s"), ("TPOT", "tpot_s"), ("end to end", "e2e_s"), ("in the queue", "queue_s"))
 
 
 @click.command("serve")
@@ -91,11 +95,19 @@ def command(
     MODEL is a name of the library (`tierform list models`), a folder with a config.json, or a Hub id.
     """
     one_thread()
-    if find == "cheapest":
-        if report:
-            fail("shows one configuration", key="--report", fix="Give --json FILE, then: tierform studio FILE.")
-        _cheapest(model, given, json_file)
-        return
+    with all_at_once(lambda: _readers(model, chip, find, given)):
+        numbers_right(given)
+        if find == "cheapest":
+            if report:
+                fail("shows one configuration", key="--report", fix="Give --json FILE, then: tierform studio FILE.")
+            _cheapest(model, given, json_file)
+            return
+        _one(model, chip, find, given, (json_file, save_requests, save_timeline, report))
+
+
+def _one(model: str, chip: str | None, find: str | None, given: dict[str, Any], files: Files) -> None:
+    """Serve on one configuration, or find the load that it bears; write and show what came out."""
+    json_file, save_requests, save_timeline, report = files
     if chip is None:
         fail("is missing", key="--chip", fix="Name a chip: tierform list chips.")
     requests = _requests(given)
@@ -105,7 +117,12 @@ def command(
         if find == "load":
             _write(_load(run, chip, requests, given), json_file, report)
             return
-        made = run(chip, _numbers(given["tensor"])[0], _numbers(given["replicas"], "--replicas"), requests)
+        made = run(
+            chip,
+            whole_numbers(given["tensor"], "--tensor")[0],
+            whole_numbers(given["replicas"], "--replicas"),
+            requests,
+        )
     if json_file or report:
         from tierform.report.service_view import service_content
 
@@ -117,10 +134,43 @@ def command(
 
         write_timeline(made, save_timeline)
     show(made)
-    files = (("figures", json_file), ("requests", save_requests), ("timeline", save_timeline), ("pages", report))
-    for kind, path in files:
+    for kind, path in zip(("figures", "requests", "timeline", "pages"), files, strict=True):
         if path:
             console().print(f"{kind}: {path}", soft_wrap=True)
+
+
+def _readers(model: str, chip: str | None, find: str | None, given: dict[str, Any]) -> Iterator[Reader]:
+    """All that read options, each by itself: what one refuses does not hide what another would."""
+    from tierform.chip.description import load_chip
+    from tierform.serving.routers import number_of
+    from tierform.serving.slo import parse_slo
+    from tierform.simulation.runtime import load_runtime
+    from tierform.workload import load_model
+
+    chips = (given["chips"] if find == "cheapest" else chip) or ""
+    names = [one.strip() for one in chips.split(",") if one.strip()]
+    yield lambda: numbers_right(given)
+    if (given["trace"] is None) != (given["rate"] is None) and not wrong_numbers(given):
+        yield lambda: _requests(given)
+    yield lambda: load_model(model)
+    for name in names:
+        yield partial(load_chip, name)
+    yield lambda: _engine(given)
+    draft = (given["draft"] or "").removeprefix("model:")
+    if draft != (given["draft"] or ""):
+        yield lambda: load_model(draft)
+    yield lambda: parse_slo(given["slo"] or "")
+    yield lambda: fleet_of(given)
+    yield lambda: whole_numbers(given["tensor"], "--tensor")
+    if given["batches"]:
+        yield lambda: whole_numbers(given["batches"], "--batches")
+    if given["price"]:
+        yield lambda: _prices(given["price"], names)
+    if find != "cheapest":
+        yield lambda: enough_replicas(chip, given["replicas"])
+    yield lambda: number_of(given["router"])
+    if given["runtime"]:
+        yield lambda: load_runtime(given["runtime"])
 
 
 def _write(content: Mapping[str, Any], json_file: Path | None, report: Path | None) -> None:
@@ -136,13 +186,6 @@ def _write(content: Mapping[str, Any], json_file: Path | None, report: Path | No
         write_opened(report, Opened(services=tuple(service_runs(content))))
 
 
-def _numbers(text: str, key: str = "--tensor") -> list[int]:
-    found = [whole_number(one.strip()) for one in text.split(",") if one.strip()]
-    if not found or not all(found):
-        fail("whole numbers from 1 are needed", key=key, value=text)
-    return [one for one in found if one]
-
-
 def _requests(given: dict[str, Any]) -> Requests:
     """The requests that the options describe."""
     from tierform.serving.arrivals import Lengths, generate, sessions
@@ -150,12 +193,14 @@ def _requests(given: dict[str, Any]) -> Requests:
 
     if (given["trace"] is None) == (given["rate"] is None):
         fail("either a trace or a rate is needed", key="--trace, --rate", fix="Give one of them.")
-    if given["turns"] is not None and (given["trace"] is not None or given["turns"] < 1):
-        fail("sessions are made with --rate, of one turn or more", key="--turns", value=given["turns"])
+    if given["turns"] is not None and given["trace"] is not None:
+        fail("sessions are made with --rate", key="--turns", value=given["turns"])
     if given["trace"] is None:
         prompt, output = (Lengths(given[name], given["variation"]) for name in ("prompt", "output"))
         if given["turns"] is not None:
             think_s = parse_quantity(given["think"], "s", key="--think")
+            if think_s < 0:
+                fail("must not be negative", key="--think", value=given["think"])
             seed, turns = given["seed"], given["turns"]
             made = sessions(given["rate"], given["number"], turns, think_s, prompt, output, closed=True, seed=seed)
         else:
@@ -163,8 +208,6 @@ def _requests(given: dict[str, Any]) -> Requests:
         return _adapted(made, given)
     found = load_trace(given["trace"])
     if given["first"] is not None:
-        if given["first"] < 1:
-            fail("at least one request is needed", key="--first", value=given["first"])
         found = found.first(given["first"])
     return _adapted(found.faster(given["load"]) if given["load"] != 1.0 else found, given)
 
@@ -172,8 +215,6 @@ def _requests(given: dict[str, Any]) -> Requests:
 def _adapted(requests: Requests, given: dict[str, Any]) -> Requests:
     from tierform.serving.arrivals import with_adapters
 
-    if given["adapters"] < 0:
-        fail("must not be negative", key="--adapters", value=given["adapters"])
     return with_adapters(requests, given["adapters"], given["seed"]) if given["adapters"] else requests
 
 
@@ -245,7 +286,7 @@ def _load(run: _Run, chip: str, requests: Requests, given: dict[str, Any]) -> Ma
 
     if not given["slo"]:
         fail("a load is searched under an SLO", key="--slo", fix="For example --slo ttft=0.5s,tpot=50ms.")
-    tensor, copies = _numbers(given["tensor"])[0], _numbers(given["replicas"], "--replicas")
+    tensor, copies = whole_numbers(given["tensor"], "--tensor")[0], whole_numbers(given["replicas"], "--replicas")
     search = LoadSearch(requests, given["within"])
     followed = search.follow(lambda some: run(chip, tensor, copies, some))
     best, tried = highest_load(followed, requests, given["within"])
@@ -275,10 +316,13 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
         )
     prices = _prices(given["price"], names)
     requests = _requests(given)
-    if given["most"] < 1:
-        fail("at least one copy is needed", key="--most", value=given["most"])
-    batches = _numbers(given["batches"], "--batches") if given["batches"] else [_engine(given).max_num_seqs]
-    options = [(name, tensor, batch) for name in names for tensor in _numbers(given["tensor"]) for batch in batches]
+    batches = whole_numbers(given["batches"], "--batches") if given["batches"] else [_engine(given).max_num_seqs]
+    options = [
+        (name, tensor, batch)
+        for name in names
+        for tensor in whole_numbers(given["tensor"], "--tensor")
+        for batch in batches
+    ]
     with progress() as bar:
         run = _runner(model, given, bar)
         found = cheapest(
@@ -309,7 +353,7 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
         return
     best = found[0]
     console().print(f"cheapest by {by}: {best.replicas} x {best.tensor} {best.chip}", style="bold")
-    rows = [_candidate(one) for one in found]
+    rows = [candidate(one) for one in found]
     print_table(
         "What keeps the SLO", ["chip", "chips", "batch", "within", "J a token", "power", "area", "price/h"], rows
     )
@@ -317,58 +361,20 @@ def _cheapest(model: str, given: dict[str, Any], json_file: Path | None) -> None
 
 def _prices(text: str | None, names: list[str]) -> dict[str, float]:
     found: dict[str, float] = {}
+    problems = []
     for part in filter(None, (text or "").split(",")):
         name, _, value = part.partition("=")
         try:
             found[name.strip()] = float(value)
         except ValueError:
-            fail("a price is a number", key="--price", value=part, fix="Write it as h100=2.5,l40s=0.9.")
+            found[name.strip()] = math.nan
+            fix = "Write it as h100=2.5,l40s=0.9."
+            problems.append(Problem("a price is a number", key="--price", value=part, fix=fix))
+        else:
+            if not 0 <= found[name.strip()] < math.inf:
+                problems.append(Problem("a price is 0 or more", key="--price", value=part))
     if found and set(found) != set(names):
-        fail("a price for every chip is needed, and for no other", key="--price", value=text)
+        problems.append(Problem("a price for every chip is needed, and for no other", key="--price", value=text))
+    if problems:
+        raise TierformError(problems)
     return found
-
-
-def _candidate(one: Any) -> list[str]:
-    figures = one.service.to_dict()
-    power, token = figures["average_power_W"], figures["energy_J_per_output_token"]
-    return [
-        one.chip,
-        f"{one.replicas} x {one.tensor}",
-        str(one.sequences),
-        f"{figures['within_slo']:.1%}",
-        f"{token:.3g}" if token else "-",
-        format_quantity(power, "W", 3) if power else "-",
-        format_quantity(one.area_m2 * one.chips, "m2", 3),
-        f"{one.price_per_h * one.chips:.4g}" if one.price_per_h is not None else "-",
-    ]
-
-
-def show(made: Service) -> None:
-    """Print a Service for people."""
-    figures: dict[str, Any] = made.to_dict()
-    counts = ", ".join(f"{number:,} {name}" for name, number in figures["counts"].items())
-    console().print(f"{made.model} on {made.chips} x {made.chip}, {figures['replicas']} replica(s)", style="bold")
-    console().print(f"{figures['requests']:,} requests ({made.source}): {counts}")
-    rows = [_times(name, figures[key]) for name, key in TIMES]
-    print_table("What a request waits for", ["", "mean", "median", "90 %", "95 %", "99 %"], rows)
-    energy = figures["energy_J"]
-    lines = [
-        ["time", format_quantity(figures["seconds"], "s")],
-        ["requests a second", f"{figures['requests_per_s']:.4g}"],
-        ["output tokens a second", f"{figures['output_tokens_per_s']:,.1f}"],
-        [f"within the SLO ({made.slo})", f"{figures['within_slo']:.1%}, {figures['goodput_per_s']:.4g} a second"],
-        ["energy of an output token", format_quantity(figures["energy_J_per_output_token"], "J") if energy else "-"],
-        ["mean power, all chips", format_quantity(figures["average_power_W"], "W") if energy else "-"],
-        ["a replica is busy", f"{figures['busy_share']:.1%}"],
-        ["preemptions", f"{figures['preemptions']:,}"],
-        ["prompt tokens found in the cache", f"{figures['prefix_hit_share']:.1%}"],
-        ["KV blocks of a replica", f"{figures['engine']['num_gpu_blocks']:,}"],
-    ]
-    print_table("In all", ["", ""], lines)
-    show_fleet(made)
-    for note in figures["notes"]:
-        console().print(f"note: {note}")
-
-
-def _times(name: str, found: dict[str, float | None]) -> list[str]:
-    return [name, *("-" if value is None else format_quantity(value, "s") for value in found.values())]

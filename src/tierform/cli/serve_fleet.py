@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +109,7 @@ def _shedding(text: str) -> tuple[tuple[str, ...], Shedding]:
                 bits(name)
                 levels[name] = number
         except TierformError as error:
-            problems += error.problems
+            problems += [one if one.key else replace(one, key="--shed") for one in error.problems]
     if not problems and (len(levels) < 2 or list(levels) != sorted(levels, key=bits, reverse=True)):
         what = "two formats or more are needed, from the finest to the coarsest"
         problems.append(Problem(what, key="--shed", value=text, fix="Write bf16=6.24,int8=6.25,up=48,down=16."))
@@ -153,6 +154,8 @@ def show_fleet(made: Service) -> None:
     more: dict[str, Any] = made.more
     if "moved_kv_tokens" in more:
         console().print(f"{more['prefill_replicas']} prefill; KV of {more['moved_kv_tokens']:,} tokens moved")
+    for when, replica, again in more.get("failures", ()):
+        console().print(f"replica {replica} failed at {format_quantity(when, 's')}: {again:,} requests came again")
     if "replicas_over_time" in more:
         sizes = [size for _, size in more["replicas_over_time"]]
         hours = float(sum(made.array_of("on_s"))) / 3600
@@ -169,7 +172,9 @@ def show_fleet(made: Service) -> None:
         console().print(f"{more['adapters_loaded']:,} adapters loaded")
     if "lifetime_s" in more:
         years = more["lifetime_s"] / (365.25 * 86400)
-        console().print(f"cells last {years:.3g} years at this load ({more['writes_per_cell']:.3g} writes a cell)")
+        writes = more["writes_per_cell"]
+        told = f"{writes:,.0f}" if writes >= 1000 else f"{writes:.3g}"
+        console().print(f"cells last {years:.3g} years at this load ({told} writes a cell)")
     if "perplexity" in more:
         shares = ", ".join(f"{name} {tokens:,}" for name, tokens in more["tokens_by_level"].items())
         console().print(f"perplexity {more['perplexity']:.4g}; tokens by weights: {shares}")

@@ -63,12 +63,3 @@ def overlap(p: Probabilities, q: Probabilities) -> NDArray[np.float64]:
     """The probability that a token drawn from q is accepted: the sum of min(p, q)."""
     found: NDArray[np.float64] = np.minimum(p, q).sum(-1)
     return found
-
-
-def tokens_a_step(by_position: NDArray[np.float64] | list[float], count: int) -> float:
-    """Mean tokens of a step of `count` drafted ones: 1 + a1 + a1 a2 + ...; the last acceptance holds on."""
-    total = chance = 1.0
-    for place in range(count):
-        chance *= float(by_position[min(place, len(by_position) - 1)])
-        total += chance
-    return total

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
@@ -46,12 +46,16 @@ class ModelDraft:
     """A model that drafts a token at a time, with its own cache."""
 
     stepper: Stepper
-    seen: int = 0
 
     @classmethod
     def of(cls, model: Any) -> ModelDraft:
         """A draft by this model."""
         return cls(Stepper(model))
+
+    def begin(self, prompt: list[int]) -> None:
+        """See :class:`tierform.decoding.loop.Draft`."""
+        self.stepper.keep(0)
+        self.stepper.feed(prompt)
 
     def propose(
         self, context: list[int], count: int, sampling: Sampling, random: np.random.Generator
@@ -79,7 +83,9 @@ class Lookup:
 
     vocabulary: int
     longest: int = LONGEST_MATCH
-    _unused: list[int] = field(default_factory=list)
+
+    def begin(self, prompt: list[int]) -> None:
+        """Nothing is kept."""
 
     def propose(
         self, context: list[int], count: int, sampling: Sampling, random: np.random.Generator

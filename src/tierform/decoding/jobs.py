@@ -179,7 +179,6 @@ def _decode(job: DecodeJob, model: Any, tokenizer: Any, report: DecodeReport, te
     drafted = []
     for number, prompt in enumerate(prompts):
         tell("decoding with drafts", number, len(prompts))
-        draft.keep(0)
         random = np.random.default_rng(job.seed + number)
         drafted.append(generate(model, prompt, job.new, draft=draft, count=count, sampling=sampling, random=random))
     report.drafted_per_s = _rate(drafted)
@@ -195,15 +194,16 @@ def _chosen(
     job: DecodeJob, model: Any, draft: Any, prompts: Any, plain: Any, sampling: Any, report: DecodeReport
 ) -> int:
     """The number of drafted tokens with the best prediction; notes the predictions."""
-    from tierform.decoding.measure import best_count, pass_times, predicted_acceptance, tokens_per_s
+    from tierform.decoding.foreseen import best_of, foresee
+    from tierform.decoding.measure import acceptance_of, chances_of, pass_times
 
     texts = [(prompt, one.tokens) for prompt, one in zip(prompts, plain, strict=True)][:LEARNING]
-    report.predicted = predicted_acceptance(model, draft, texts, sampling)
-    draft.keep(0)
+    chances = chances_of(model, draft, texts, sampling)
+    report.predicted = acceptance_of(draft, chances)
     context = (prompts[0] * (1 + job.new))[: len(prompts[0]) + job.new // 2]
     times = pass_times(model, draft, context, sampling)
-    report.by_tokens = {count: tokens_per_s(times, report.predicted, count) for count in range(1, len(times.verify_s))}
-    count = best_count(times, report.predicted)
+    report.by_tokens = {count: foresee(chances, times, count).per_s for count in range(1, len(times.verify_s))}
+    count = best_of(chances, times)
     report.predicted_per_s = report.by_tokens[count]
     return count
 

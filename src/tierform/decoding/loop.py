@@ -39,6 +39,10 @@ class Sampling:
 class Draft(Protocol):
     """What proposes tokens."""
 
+    def begin(self, prompt: list[int]) -> None:
+        """Forget every text and read this prompt."""
+        ...
+
     def propose(
         self, context: list[int], count: int, sampling: Sampling, random: np.random.Generator
     ) -> tuple[list[int], Probabilities]:
@@ -122,6 +126,8 @@ def generate(
     found.tried, found.accepted = [0] * count, [0] * count
     begin = time.process_time()
     first = target.feed(prompt)[-1:]
+    if draft is not None:
+        draft.begin(prompt)
     found.prompt_s = time.process_time() - begin
     context = list(prompt)
     _take(found, context, int(draw(sampling.probabilities(first), random)[0]), first[0])

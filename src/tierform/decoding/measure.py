@@ -1,10 +1,8 @@
-"""How long passes take on this machine, how often a draft is accepted, and what follows for each number of tokens.
+"""How long passes take on this machine, and how often a draft is accepted.
 
 Passes are timed by processor time where torch has one thread, else by the wall clock, as the median of repeats, at a
 given context.  The acceptance is read off the logits of target and draft on the same text: the mean over its tokens of
-the sum of min(p, q), or of equal first choices.  The prediction for k drafted tokens is
-
-    tokens a step (k) / (k draft passes + a pass over k + 1 tokens + choosing them)
+the sum of min(p, q), or of equal first choices.  What follows from both is in `tierform.decoding.foreseen`.
 """
 
 from __future__ import annotations
@@ -17,8 +15,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from tierform.decoding.acceptance import overlap, tokens_a_step, verify
+from tierform.decoding.acceptance import overlap, verify
 from tierform.decoding.drafts import Lookup, ModelDraft
 from tierform.decoding.loop import Draft, Sampling, Stepper
 
@@ -33,15 +32,20 @@ def clock() -> Callable[[], float]:
 
 @dataclass(frozen=True, slots=True)
 class PassTimes:
-    """Seconds of a pass over 1, 2, ... tokens (`verify_s`), of one draft pass, of choosing for 1, 2, ... tokens."""
+    """Seconds of a pass over 1, 2, ... tokens (`verify_s`), of one draft pass, of choosing for 1, 2, ... tokens.
+
+    `behind_s`: what a draft's pass over two tokens takes more than over one.
+    """
 
     verify_s: tuple[float, ...]
     draft_s: float
     choose_s: tuple[float, ...]
+    behind_s: float = 0.0
 
-    def step_s(self, count: int) -> float:
-        """A step of `count` drafted tokens."""
-        return count * self.draft_s + self.verify_s[count] + self.choose_s[count]
+    def step_s(self, count: int, behind: bool = False) -> float:
+        """A step of `count` drafted tokens; a draft that is `behind` has not read its own last token yet."""
+        catching_up_s = self.behind_s if behind and count else 0.0
+        return count * self.draft_s + catching_up_s + self.verify_s[count] + self.choose_s[count]
 
     def token_s(self) -> float:
         """A token of plain decoding."""
@@ -53,13 +57,14 @@ def pass_times(model: Any, draft: Draft | None, context: list[int], sampling: Sa
     target = Stepper(model)
     target.feed(context)
     verifying = [_fed_s(target, context[: count + 1]) for count in range(most + 1)]
-    draft_s = 0.0
+    draft_s = behind_s = 0.0
     if isinstance(draft, ModelDraft):
         beside = Stepper(draft.stepper.model)
         beside.feed(context)
         draft_s = _fed_s(beside, context[:1])
+        behind_s = max(0.0, _fed_s(beside, context[:2]) - draft_s)
     choosing = [_chosen_s(model.config.vocab_size, count, sampling) for count in range(most + 1)]
-    return PassTimes(tuple(verifying), draft_s, tuple(choosing))
+    return PassTimes(tuple(verifying), draft_s, tuple(choosing), behind_s)
 
 
 def _fed_s(stepper: Stepper, tokens: list[int]) -> float:
@@ -86,6 +91,36 @@ def _chosen_s(vocabulary: int, count: int, sampling: Sampling) -> float:
     return median(times)
 
 
+def chances_of(
+    model: Any, draft: Draft, texts: list[tuple[list[int], list[int]]], sampling: Sampling, count: int = MOST
+) -> list[list[NDArray[np.float64]]]:
+    """By text (prompt, what followed) and place in it: the chance of each of `count` drafted tokens to be accepted.
+
+    They are read off the logits of target and draft on the target's own text.  A lookup is asked at each place; behind
+    the first of its tokens that the text does not have nothing is known (NaN).
+    """
+    random = np.random.default_rng(0)
+    found = []
+    for prompt, answer in texts:
+        p = _chances(model, prompt, answer, sampling)
+        if isinstance(draft, ModelDraft):
+            shared = overlap(p, _chances(draft.stepper.model, prompt, answer, sampling))
+            found.append([shared[place : place + count] for place in range(len(answer))])
+            continue
+        assert isinstance(draft, Lookup)
+        looked_up = [np.zeros(0)]  # the first token comes with the prompt
+        for place in range(1, len(answer)):
+            drafted, _ = draft.propose([*prompt, *answer[:place]], count, sampling, random)
+            chances = np.full(len(drafted), np.nan)
+            for depth, token in enumerate(drafted[: len(answer) - place]):
+                chances[depth] = p[place + depth, token]
+                if token != answer[place + depth]:
+                    break
+            looked_up.append(chances)
+        found.append(looked_up)
+    return found
+
+
 def predicted_acceptance(
     model: Any, draft: Draft, texts: list[tuple[list[int], list[int]]], sampling: Sampling, count: int = MOST
 ) -> list[float]:
@@ -94,26 +129,17 @@ def predicted_acceptance(
     For a model the mean of the sum of min(p, q) is the same at each position.  A lookup is asked at each token for as
     many as `count`, and position j counts where the ones before it are right.
     """
+    return acceptance_of(draft, chances_of(model, draft, texts, sampling, count), count)
+
+
+def acceptance_of(draft: Draft, chances: list[list[NDArray[np.float64]]], count: int = MOST) -> list[float]:
+    """Acceptance by position of chances by text and place; see :func:`predicted_acceptance`."""
     if isinstance(draft, ModelDraft):
-        shared = []
-        for prompt, answer in texts:
-            p, q = (_chances(one, prompt, answer, sampling) for one in (model, draft.stepper.model))
-            shared.append(overlap(p, q))
-        return [float(np.concatenate(shared).mean())]
-    assert isinstance(draft, Lookup)
-    tried, right = np.zeros(count), np.zeros(count)
-    random = np.random.default_rng(0)
-    for prompt, answer in texts:
-        p = _chances(model, prompt, answer, sampling)
-        for place in range(len(answer) - 1):
-            drafted, _ = draft.propose([*prompt, *answer[: place + 1]], count, sampling, random)
-            for depth, token in enumerate(drafted):
-                if place + 1 + depth >= len(answer):
-                    break
-                tried[depth] += 1
-                right[depth] += p[place + 1 + depth, token]
-                if token != answer[place + 1 + depth]:
-                    break
+        return [float(np.mean([place[0] for text in chances for place in text]))]
+    known = np.full((sum(map(len, chances)), count), np.nan)
+    for row, one in zip(known, (place for text in chances for place in text), strict=True):
+        row[: len(one)] = one
+    tried, right = (~np.isnan(known)).sum(0), np.nansum(known, 0)
     return [float(r / t) if t else 0.0 for r, t in zip(right, tried, strict=True)]
 
 
@@ -122,13 +148,3 @@ def _chances(model: Any, prompt: list[int], answer: list[int], sampling: Samplin
     with torch.inference_mode():
         logits = model(input_ids=torch.tensor([[*prompt, *answer]])).logits[0].float()
     return sampling.probabilities(logits[len(prompt) - 1 : -1])
-
-
-def tokens_per_s(times: PassTimes, acceptance: list[float], count: int) -> float:
-    """Predicted tokens a second with `count` drafted tokens."""
-    return tokens_a_step(acceptance, count) / times.step_s(count)
-
-
-def best_count(times: PassTimes, acceptance: list[float]) -> int:
-    """The number of drafted tokens with the most predicted tokens a second."""
-    return max(range(1, len(times.verify_s)), key=lambda count: tokens_per_s(times, acceptance, count))

@@ -14,6 +14,7 @@ from functools import lru_cache
 from tierform.errors import Problem, TierformError, fail
 from tierform.network.cycle.modes import ALLOCATOR_NAMES, PRIORITY_NAMES
 from tierform.provenance import Assumption, Constant
+from tierform.units import format_quantity, parse_quantity
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +143,7 @@ def energy_parameters(
             notes.append(
                 Assumption(
                     f"network {shelf} {name}: {key}",
-                    f"{constant.value:.4g} {constant.unit}",
+                    format_quantity(constant.value, constant.unit),
                     constant.kind,
                     constant.source,
                     constant.note,
@@ -173,7 +174,6 @@ _UNITS = {
 def _table() -> dict[str, dict[str, dict[str, Constant]]]:
     from tierform.files import read_yaml
     from tierform.library import find
-    from tierform.units import parse_quantity
 
     content = read_yaml(find("processes", "interconnect")).content
     result: dict[str, dict[str, dict[str, Constant]]] = {}

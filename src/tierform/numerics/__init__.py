@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tierform.numerics.emulation import set_fidelity as set_fidelity
     from tierform.numerics.formats import BitPlan as BitPlan
     from tierform.numerics.formats import Quantizer as Quantizer
+    from tierform.numerics.influence import share_by_influence as share_by_influence
     from tierform.numerics.layer import CrossbarLinear as CrossbarLinear
     from tierform.numerics.noise import Noise as Noise
     from tierform.numerics.noise import load_noise as load_noise
@@ -34,6 +35,7 @@ _HOMES = {
     "chip_view": ("CrossbarFormat", "crossbar_format"),
     "emulation": ("crossbar_layers", "describe", "emulate", "new_chip_instance", "set_fidelity"),
     "formats": ("BitPlan", "Quantizer"),
+    "influence": ("share_by_influence",),
     "layer": ("CrossbarLinear",),
     "noise": ("Noise", "load_noise"),
     "quantize": ("fake_quantize", "quantize_model"),

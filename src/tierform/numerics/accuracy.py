@@ -23,9 +23,11 @@ from torch import nn
 
 from tierform.errors import fail
 from tierform.numerics.adapters import TRAINING_INSTANCES, Adapting
+from tierform.numerics.chip_view import crossbar_format
 from tierform.numerics.digital import DigitalShare
 from tierform.numerics.emulation import describe, emulate, new_chip_instance
 from tierform.numerics.formats import BitPlan, Quantizer
+from tierform.numerics.influence import share_by_influence
 from tierform.numerics.noise import Noise, load_noise
 from tierform.numerics.placement import static_linears
 from tierform.numerics.tasks import TaskSet, evaluate
@@ -148,6 +150,7 @@ def accuracy_table(
     fidelity: str = "bits",
     scale: str = "crossbar",
     digital: DigitalShare | None = None,
+    influence: float = 0.0,
     calibrated: bool = True,
     progress: Progress | None = None,
     on_run: Callable[[str, Run], None] | None = None,
@@ -158,9 +161,11 @@ def accuracy_table(
     `instances` noisy chips, numbered from `first_instance`, are measured for each of `seeds` trainings of adapters
     (`adapting` None: no adapters).  `limit` bounds the test examples.  `fidelity` is what is measured with: ``bits``
     (every conversion) or ``weights`` (the cells' errors alone); `adapting` has its own for training.
-    `scale` and `digital` are as :func:`tierform.numerics.emulate` takes them; unless `calibrated` is False, training
-    examples tell how large each input is.  `progress(what, done, total)` reports, and `on_run(line, run)` gives every
-    run as soon as it is there.  Other options as :func:`tierform.numerics.emulate` takes them.
+    `scale` and `digital` are as :func:`tierform.numerics.emulate` takes them; `influence` is a share of all products:
+    of so many, input channels stay digital, by what their errors would cost the loss of training examples.  Unless
+    `calibrated` is False, training examples tell how large each input is.  `progress(what, done, total)` reports, and
+    `on_run(line, run)` gives every run as soon as it is there.  Other options as :func:`tierform.numerics.emulate`
+    takes them.
     """
     if instances < 1 or seeds < 1:
         fail("at least one instance and one seed are needed", key="instances", value=(instances, seeds))
@@ -180,6 +185,18 @@ def accuracy_table(
         if progress is not None:
             progress(what, done, total)
         done += 1
+
+    if influence:
+        form = crossbar_format(chip, **changes)
+        drawn = next(task.batches(CALIBRATION_EXAMPLES, 0))
+        digital = share_by_influence(
+            model,
+            lambda network: network(**drawn).loss,
+            influence,
+            rows=form.rows,
+            outputs=1 if scale == "column" else form.weights_per_row,
+            beside=digital,
+        )
 
     def build(with_noise: bool) -> nn.Module:
         return emulate(
@@ -232,6 +249,7 @@ def accuracy_table(
         "layers_not_in_crossbars": len(static_linears(noisy)) - len(layers),
         "digital_channels": digital.channels if digital else 0,
         "digital_weights": digital.weights if digital else 0.0,
+        "digital_influence": influence,
         **(asdict(adapting) if adapting is not None else {}),
         "temperature_K": temperature_K if isinstance(temperature_K, (int, float)) else "by tile",
         **{key: value for key, value in changes.items() if isinstance(value, (int, float, str))},

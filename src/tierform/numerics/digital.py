@@ -24,11 +24,15 @@ from tierform.numerics.placement import StaticLinear
 
 @dataclass(frozen=True, slots=True)
 class DigitalShare:
-    """What stays digital: input `channels` of every layer, a share of single `weights`, `layers` by name patterns."""
+    """What stays digital: input `channels` of every layer, a share of single `weights`, `layers` by name patterns.
+
+    `named` names the channels of single layers, which then have no other ones (`tierform.numerics.influence`).
+    """
 
     channels: int = 0
     weights: float = 0.0
     layers: tuple[str, ...] = ()
+    named: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
     def __post_init__(self) -> None:
         if self.channels < 0:
@@ -39,7 +43,11 @@ class DigitalShare:
     @property
     def none(self) -> bool:
         """Whether no part of an emulated layer is digital."""
-        return self.channels == 0 and self.weights == 0
+        return self.channels == 0 and self.weights == 0 and not self.named
+
+    def channels_of(self, layer: str) -> tuple[int, ...] | None:
+        """The channels that a layer was given by name; None where its energies decide."""
+        return next((channels for name, channels in self.named if name == layer), None)
 
 
 @dataclass(slots=True)
@@ -70,16 +78,24 @@ class DigitalPart:
         return found
 
 
-def take_digital(matrix: Tensor, share: DigitalShare, energy: Tensor | None) -> tuple[Tensor, DigitalPart]:
-    """The matrix (outputs, inputs) without its digital part, and that part.
+def take_digital(
+    matrix: Tensor, share: DigitalShare, energy: Tensor | None, layer: str = ""
+) -> tuple[Tensor, DigitalPart]:
+    """The matrix (outputs, inputs) of a `layer` without its digital part, and that part.
 
     `energy` (inputs,) is the mean square of each input; without it all inputs count the same.
     """
     outputs, inputs = matrix.shape
     size = torch.ones(inputs) if energy is None else energy.to(matrix.device)
     rest = matrix.clone()
-    count = min(share.channels, inputs)
-    chosen = (size * matrix.abs().amax(0).square()).topk(count).indices.sort().values
+    named = share.channels_of(layer)
+    if named is None:
+        count = min(share.channels, inputs)
+        chosen = (size * matrix.abs().amax(0).square()).topk(count).indices.sort().values
+    else:
+        chosen = torch.tensor(named, dtype=torch.int64, device=matrix.device)
+        if wrong := [channel for channel in named if not 0 <= channel < inputs]:
+            fail("the layer has no such input channel", key=layer, value=wrong[0], fix=f"It has {inputs}.")
     columns = rest[:, chosen].contiguous()
     rest[:, chosen] = 0
     singles = round(share.weights * matrix.numel())

@@ -144,7 +144,7 @@ class CrossbarLinear(nn.Linear):
         form = self.form
         matrix = self.matrix
         if self.digital is not None and not self.digital.none:
-            matrix, self.part = take_digital(matrix, self.digital, self.energy)
+            matrix, self.part = take_digital(matrix, self.digital, self.energy, self.layer_name)
         integers, scale, _ = quantize_integers(matrix, self.quantizer)
         del matrix
         self.blocks = row_blocks(self.in_features, form)

@@ -46,13 +46,14 @@ class Capacity:
     context_B: float
     block_B: float
     blocks: int
+    beside: str = ""  # whose weights are there, too
 
     def lines(self) -> list[tuple[str, str]]:
         """What is what, for people."""
         parts = [
             ("memory of a chip", self.memory_B),
             ("that the engine may use", self.usable_B),
-            ("weights (adapters, a draft)", self.weights_B),
+            (f"weights{self.beside}", self.weights_B),
             ("a step's tensors and the choice of tokens", self.step_B),
             ("captured graphs", self.graphs_B),
             ("driver and libraries", self.context_B),
@@ -135,6 +136,7 @@ def capacity(
         context_B=context_B,
         block_B=block_B,
         blocks=blocks,
+        beside=(", adapters" if adapters_B else "") + (" and draft" if draft is not None else ""),
     )
 
 

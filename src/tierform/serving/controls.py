@@ -105,10 +105,10 @@ class Failures:
 
     failures: Sequence[Failure]
     _events: list[tuple[int, int, bool]] = field(default_factory=list)  # (when, replica, whether it comes back)
+    struck: list[tuple[float, int, int]] = field(default_factory=list)  # (seconds, replica, requests that came again)
 
-    def begin(self, made: Machine) -> int:
-        """Sort what happens by time."""
-        number = len(made.replicas.rows)
+    def problems(self, number: int) -> list[Problem]:
+        """What cannot be with so many replicas."""
         problems = [
             Problem(f"there are replicas 0 to {number - 1}", key="fail", value=one.replica)
             for one in self.failures
@@ -119,6 +119,11 @@ class Failures:
             for one in self.failures
             if not (one.at_s >= 0 and one.repair_s >= 0)
         ]
+        return problems
+
+    def begin(self, made: Machine) -> int:
+        """Sort what happens by time."""
+        problems = self.problems(len(made.replicas.rows))
         if problems:
             raise TierformError(problems)
         for one in self.failures:
@@ -135,6 +140,7 @@ class Failures:
             _, replica, back = self._events.pop(0)
             opened(made, replica, back)
             if not back:
+                self.struck.append((now_ns / SECOND, replica, int(made.lists.load[replica])))
                 abandon(made.run, made.requests, made.replicas, made.blocks, made.lists, replica, now_ns)
         self._hope(made)
         return self._next()
@@ -161,12 +167,25 @@ class Autoscaling:
     _starting: dict[int, int] = field(default_factory=dict)
     sizes: list[tuple[float, int]] = field(default_factory=list)  # (seconds, replicas that are on or starting)
 
+    def problems(self, number: int) -> list[Problem]:
+        """What cannot be with so many replicas."""
+        found = []
+        if not 1 <= self.least <= number:
+            found.append(Problem(f"must be 1 to {number}, the replicas", key="autoscale least", value=self.least))
+        if not 0 <= self.down < self.up:
+            what = "must be 0 or more, and less than up"
+            found.append(Problem(what, key="autoscale down", value=f"{self.down:g}, up {self.up:g}"))
+        if not (self.every_s > 0 and self.start_s >= 0):
+            what = "times must be above 0"
+            found.append(Problem(what, key="autoscale every, start", value=f"{self.every_s:g} s, {self.start_s:g} s"))
+        return found
+
     def begin(self, made: Machine) -> int:
         """Only the least number of replicas is on."""
         number = len(made.replicas.rows)
-        if not 1 <= self.least <= number or not self.down < self.up or self.every_s <= 0 or self.start_s < 0:
-            what = f"needs 1 to {number} replicas, down below up, and times above 0"
-            raise TierformError([Problem(what, key="autoscale", value=f"{self.least}, {self.down:g}, {self.up:g}")])
+        problems = self.problems(number)
+        if problems:
+            raise TierformError(problems)
         self.on_ns = [0] * number
         for replica in range(number):
             opened(made, replica, replica < self.least)

@@ -62,7 +62,16 @@ class Fleet:
         if self.link_s is not None and not self.link_s >= 0:
             found.append(Problem("must not be negative", key="link_s", value=self.link_s))
         if self.limit_K is not None and self.heat_window_s is None:
-            found.append(Problem("temperatures are not followed", key="limit_K", fix="Give heat_window_s, too."))
+            found.append(
+                Problem("temperatures are not followed", key="limit_K", fix="Give heat_window_s (--heat), too.")
+            )
+        if self.heat_window_s is not None and not self.heat_window_s > 0:
+            found.append(Problem("must be greater than 0", key="heat_window_s", value=self.heat_window_s))
+        found += Failures(self.failures).problems(replicas)
+        if self.autoscaling is not None:
+            found += self.autoscaling.problems(replicas)
+        if self.shedding is not None and not (self.shedding.down < self.shedding.up and self.shedding.every_s > 0):
+            found.append(Problem("needs down below up, and a time above 0", key="shedding"))
         if self.formats and (self.shedding is None or len(self.shedding.levels) != len(self.formats)):
             found.append(Problem("as many levels of shedding as formats are needed", key="formats"))
         return found
@@ -129,6 +138,9 @@ class FleetRun:
         if self.fleet.prefill_replicas:
             found["prefill_replicas"] = self.fleet.prefill_replicas
             found["moved_kv_tokens"] = int(made.run.counters[state.C_MOVES])
+        struck = [one for part in self.conductor.controls if isinstance(part, Failures) for one in part.struck]
+        if struck:
+            found["failures"] = [list(one) for one in struck]
         if self.fleet.autoscaling is not None:
             found["replicas_over_time"] = [[when, size] for when, size in self.fleet.autoscaling.sizes]
         shedding = self.fleet.shedding

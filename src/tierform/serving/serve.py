@@ -72,6 +72,10 @@ def serve(
     number, ask = number_of(router)
     run = FleetRun(fleet or Fleet())
     problems = _problems(chips, numbers, trace, oracle, run.fleet)
+    if not found.generative:
+        what = "does not generate text one token after another: there is nothing to serve step by step"
+        fix = "Serve a decoder (`tierform list models`); a batch of an encoder is for `tierform simulate`."
+        problems.append(Problem(what, key="model", value=found.name, fix=fix))
     if (trace.adapter >= 0).any() and not settings.enable_lora:
         what = "requests ask for adapters, and the engine knows none"
         problems.append(Problem(what, key="enable_lora", value=False, fix="Set it to true."))

@@ -1,7 +1,8 @@
 """What gives back the accuracy that noisy cells take from a real pre-trained model, without any training.
 
 SmolLM2-135M (where it has been fetched) on Atleus' crossbars with a 2 % error of every cell's range: one scale for each
-crossbar, one for each crossbar column, then a few input channels and single weights that stay digital.  The share of
+crossbar, one for each crossbar column, then a few input channels and single weights that stay digital, or as many
+products as channels of any layer by their influence on the loss.  The share of
 the lost nats and of the lost first choices that each regains is counted against the scale by crossbar, over chips that
 differ; the digital share is that of all multiplications.
 Limits: the cells' errors alone (no ADC); windows of 256 tokens of Python's own language reference.
@@ -27,11 +28,13 @@ HEAD = (
     "digital (%)",
 )
 NOISE, LENGTH = "programming-2pct", 256
-STEPS = (
+# name, what shares a scale, digital channels of each layer (below 1: a share of all products), single digital weights
+STEPS: tuple[tuple[str, str, float, float], ...] = (
     ("a scale by crossbar", "crossbar", 0, 0.0),
     ("a scale by column", "column", 0, 0.0),
     ("and 8 digital channels", "column", 8, 0.0),
     ("and 0.5 % digital weights", "column", 8, 0.005),
+    ("a scale by column, channels by influence", "column", 0.017, 0.0),
 )
 ABSENT = "Not computed: noisy cells on a real model (fetch one: tierform models get smollm2-135m)."
 
@@ -65,7 +68,7 @@ def regained(
     *,
     chips: int,
     say: Any,
-    steps: tuple[tuple[str, str, int, float], ...] = STEPS,
+    steps: tuple[tuple[str, str, float, float], ...] = STEPS,
 ) -> Table:
     """The table of a language model: `calibration` and `windows` are (count, length) token numbers.
 
@@ -76,6 +79,7 @@ def regained(
     from tierform.numerics.accuracy import interval
     from tierform.numerics.digital import DigitalShare
     from tierform.numerics.emulation import describe, emulate, new_chip_instance
+    from tierform.numerics.influence import share_by_influence
 
     def score(network: Any) -> tuple[float, float]:
         with torch.no_grad():
@@ -87,13 +91,18 @@ def regained(
     rows: list[tuple[Cell, ...]] = [("as it is", float(np.exp(exact[0])), 100 * exact[1], 0.0, 0.0, None, None, 0.0)]
     worst: Any = None
     for name, scale, channels, single in steps:
+        digital = DigitalShare(int(channels), single)
+        if 0 < channels < 1:
+            digital = share_by_influence(
+                model, lambda network: network(input_ids=calibration, labels=calibration).loss, channels, beside=digital
+            )
         emulated = emulate(
             model,
             chip,
             noise=NOISE,
             fidelity="weights",
             scale=scale,
-            digital=DigitalShare(channels, single),
+            digital=digital,
             calibration=lambda network: network(input_ids=calibration),
         )
         scores = []

@@ -1,9 +1,9 @@
 // The same tiles as a plan, die beside die: for print, for keyboards and where there is no WebGL; and as a table.
 import { useState } from 'preact/hooks'
 import { kindOf, type Mode } from '../colour'
-import { celsius, percent, si } from '../format'
+import { celsius, count, percent, si } from '../format'
 import type { View } from '../types'
-import { kindsOf, nameOf, type Figures, type Quantity } from './figures'
+import { kindsOf, nameOf, tell, type Figures, type Quantity } from './figures'
 
 interface Shown {
   view: View
@@ -12,12 +12,14 @@ interface Shown {
   tile: number
   onTile: (tile: number) => void
 }
-export const dieText = (view: View, die: number): string => {
+/** What a die's label tells: of the quantity that its tiles are coloured by. */
+export const dieText = (view: View, die: number, quantity: Quantity, values: number[]): string => {
   const one = view.dies[die]!
+  if (quantity === 'traffic' || quantity === 'weights' || quantity === 'wear') return `up to ${tell(quantity, Math.max(...values.filter((_, i) => view.tiles.die[i] === die)))} a tile`.replace('up to none', 'none')
   const heat = one.peak_K !== null ? `${celsius(one.peak_K)} peak` : ''
   return [heat, one.power_W !== null ? si(one.power_W, 'W') : ''].filter(Boolean).join(' · ')
 }
-export function Flat({ view, colour, over, tile, hover, onTile, onHover, quantity, mode, onKey }: Shown & { hover: number; onHover: (tile: number) => void; quantity: Quantity; mode: Mode; onKey: (event: KeyboardEvent) => void }) {
+export function Flat({ view, colour, over, tile, hover, onTile, onHover, quantity, values, mode, onKey }: Shown & { hover: number; onHover: (tile: number) => void; quantity: Quantity; values: number[]; mode: Mode; onKey: (event: KeyboardEvent) => void }) {
   const stacked = view.package === '3d'
   const order = view.dies.map((_, die) => die).sort((a, b) => (stacked ? b - a : a - b))
   const across = view.dies.length > 4 ? Math.min(4, Math.ceil(view.dies.length / 2)) : view.dies.length > 1 ? 2 : 1
@@ -31,7 +33,7 @@ export function Flat({ view, colour, over, tile, hover, onTile, onHover, quantit
         const ratio = h / ny / (w / nx)
         return (
           <figure key={die}>
-            <figcaption><b>{name}</b> {dieText(view, die)}</figcaption>
+            <figcaption><b>{name}</b> {dieText(view, die, quantity, values)}</figcaption>
             <svg viewBox={`-.1 -.1 ${nx + 0.2} ${ny * ratio + 0.2}`} aria-hidden="true">
               <defs><pattern id={`hatch${die}`} width=".2" height=".2" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><path d="M0 0V.2" stroke="var(--bg)" stroke-width=".1" /></pattern></defs>
               {byDie[die]!.map((i) => {
@@ -61,7 +63,7 @@ export function TileTable({ view, figures, tile, onTile }: { view: View; figures
   const columns: [string, (i: number) => number, (x: number) => string][] = []
   if (heat) columns.push(['Temperature', (i) => heat[i]!, (x) => celsius(x)])
   columns.push(['Power', (i) => figures.power[i]!, (x) => si(x, 'W')], ['Traffic', (i) => figures.traffic[i]!, (x) => si(x, 'B')])
-  if (!figures.missing.weights) columns.push(['Crossbars', (i) => figures.crossbars[i]!, (x) => (x ? x.toPrecision(3) : 'none')])
+  if (!figures.missing.weights) columns.push(['Crossbars', (i) => figures.crossbars[i]!, (x) => (x ? (x < 9.5 ? x.toPrecision(2) : count(x)) : 'none')])
   const [by, setBy] = useState(0)
   const order = view.tiles.die.map((_, i) => i).sort((a, b) => columns[by]![1](b) - columns[by]![1](a))
   return (

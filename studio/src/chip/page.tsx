@@ -96,8 +96,8 @@ function Plan({ run, mode }: { run: Run; mode: Mode }) {
           {!webgl && <span class="soft">Drawn flat: this browser has no WebGL.</span>}
         </div>
         {shape === 'stack' && <Solid run={run} figures={figures} tile={tile} hover={hover} text={text} colour={colour} links={links} spread={spread} mode={mode} onTile={select} onHover={setHover} onKey={keys} onStack={setStack}
-          paint={[quantity, scale, values, mode]} label={tile === figures.hottest && view.tiles.temperature_K && quantity === 'temperature' ? 'Hottest tile' : nameOf(view, tile)} />}
-        {shape === 'plan' && <Flat view={view} colour={colour} over={over} tile={tile} hover={hover} onTile={select} onHover={setHover} quantity={quantity} mode={mode} onKey={keys} />}
+          paint={[quantity, scale, values, mode]} dieOf={(die) => dieText(view, die, quantity, values)} label={tile === figures.hottest && view.tiles.temperature_K && quantity === 'temperature' ? 'Hottest tile' : nameOf(view, tile)} />}
+        {shape === 'plan' && <Flat view={view} colour={colour} over={over} tile={tile} hover={hover} onTile={select} onHover={setHover} quantity={quantity} values={values} mode={mode} onKey={keys} />}
         {shape === 'table' && <TileTable view={view} figures={figures} tile={tile} onTile={select} />}
         {shape !== 'table' && <figure class="legend">
           <figcaption>{caption}</figcaption>
@@ -140,7 +140,7 @@ function Moments({ times, stages, moment }: { times: number[]; stages: string[];
 
 interface SolidGiven {
   run: Run; figures: ReturnType<typeof figuresOf>; tile: number; hover: number; text: string; label: string; colour: (i: number) => string; links: string; spread: number; mode: Mode
-  paint: unknown[]; onTile: (i: number) => void; onHover: (i: number) => void; onKey: (event: KeyboardEvent) => void; onStack: (stack: Stack | null) => void
+  paint: unknown[]; dieOf: (die: number) => string; onTile: (i: number) => void; onHover: (i: number) => void; onKey: (event: KeyboardEvent) => void; onStack: (stack: Stack | null) => void
 }
 function Solid(given: SolidGiven) {
   const { run, figures, tile, hover, mode } = given
@@ -206,12 +206,12 @@ function Solid(given: SolidGiven) {
         onPointerDown={(event) => { if (!stack) return; drag.current = { x: event.clientX, y: event.clientY, azimuth: stack.azimuth, tilt: stack.tilt, moved: false }; event.currentTarget.setPointerCapture(event.pointerId) }}
         onPointerMove={move} onPointerUp={release} onPointerCancel={() => { drag.current = null }} onPointerLeave={() => given.onHover(-1)} onDblClick={() => stack?.fit()} />
       {broken && <p class="hint">{broken}</p>}
-      {stack && anchors.length > 0 && <Overlay stack={stack} anchors={anchors} run={run} tile={tile} hover={hover} label={given.label} text={given.text} />}
+      {stack && anchors.length > 0 && <Overlay stack={stack} anchors={anchors} run={run} tile={tile} hover={hover} label={given.label} text={given.text} dieOf={given.dieOf} />}
     </>
   )
 }
 
-function Overlay({ stack, anchors, run, tile, hover, label, text }: { stack: Stack; anchors: Anchor[]; run: Run; tile: number; hover: number; label: string; text: string }) {
+function Overlay({ stack, anchors, run, tile, hover, label, text, dieOf }: { stack: Stack; anchors: Anchor[]; run: Run; tile: number; hover: number; label: string; text: string; dieOf: (die: number) => string }) {
   const view = run.result.view!
   const { clientWidth: w, clientHeight: h } = stack.renderer.domElement
   const stacked = view.package === '3d'
@@ -220,8 +220,12 @@ function Overlay({ stack, anchors, run, tile, hover, label, text }: { stack: Sta
   const end = [Math.max(w - 168, right[0] + 60), Math.max(96, right[1] - 28)] as const
   // A label that would lie on the legend stands at the other side of its tier.
   const other = (left: [number, number] | readonly [number, number]) => stacked && w > 700 && left[0] < 490 && left[1] + 16 > h - 140
+  // On a phone the dies are as wide as the picture: a tier's label stands under its left corner, a chiplet's is its name.
+  const tight = stacked ? anchors.some(({ left }) => left[0] < 196) : w < 600
+  const told = anchors.map((_, k) => (!tight ? dieOf(k) : stacked ? dieOf(k).split(' · ')[0]!.replace(' peak', '') : ''))
+  const wide = (k: number) => Math.ceil(Math.max(7.4 * view.dies[k]!.name.length, 6.3 * told[k]!.length)) + 12
   const boxes = apart(
-    anchors.map(({ left, top }) => (other(left) ? { x: 2 * top[0] - left[0] + 12, y: left[1] - 18, w: 190, h: 34 } : stacked ? { x: left[0] - 200, y: left[1] - 18, w: 190, h: 34 } : { x: top[0] - 84, y: top[1] - 44, w: 168, h: 38 })),
+    anchors.map(({ left, top }, k) => (stacked && tight ? { x: left[0] - 4, y: left[1] + 10, w: wide(k), h: 28 } : other(left) ? { x: 2 * top[0] - left[0] + 12, y: left[1] - 18, w: 190, h: 34 } : stacked ? { x: left[0] - 200, y: left[1] - 18, w: 190, h: 34 } : { x: top[0] - wide(k) / 2, y: top[1] - (tight ? 28 : 44), w: wide(k), h: tight ? 22 : 38 })),
     { w, h },
   )
   const memory = view.package === '3d' ? null : view.memories.find((one) => one.ports.length)
@@ -235,7 +239,7 @@ function Overlay({ stack, anchors, run, tile, hover, label, text }: { stack: Sta
         {spot && <text x={spot[0]} y={spot[1] + 4} text-anchor="middle" class="mem">{memory!.count > 1 ? `${memory!.count} × ` : ''}{memory!.device}</text>}
       </svg>
       {boxes.map((box, k) => (
-        <div key={k} class={!stacked ? 'tier c' : other(anchors[k]!.left) ? 'tier r' : 'tier'} style={{ transform: `translate(${box.x}px, ${box.y}px)`, width: `${box.w}px` }}><b>{view.dies[k]!.name}</b><span>{dieText(view, k)}</span></div>
+        <div key={k} class={!stacked ? 'tier c' : tight ? 'tier n' : other(anchors[k]!.left) ? 'tier r' : 'tier'} style={{ transform: `translate(${box.x}px, ${box.y}px)`, width: `${box.w}px` }}><b>{view.dies[k]!.name}</b>{told[k] && <span>{told[k]}</span>}</div>
       ))}
     </>
   )

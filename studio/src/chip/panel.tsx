@@ -37,7 +37,7 @@ function Tile({ run, figures, tile, quantity, value }: { run: Run; figures: Figu
     <>
       <section>
         <h2>{hottest ? 'Hottest tile' : `Tile ${tile}`}<span>{die.name} · column {tiles.x[tile]}, row {tiles.y[tile]}</span></h2>
-        <p class={over && quantity === 'temperature' ? 'big bad' : 'big'}>{quantity === 'kind' ? held.join(', ') || 'Nothing' : tell(quantity, value)}</p>
+        <p class={over && quantity === 'temperature' ? 'big bad' : 'big'}>{quantity === 'kind' ? held.join(', ') || 'Nothing' : tell(quantity, value)}{(quantity === 'power' || quantity === 'traffic') && <small> {quantity === 'power' ? 'mean power' : 'over its links'}</small>}</p>
         {over && <p class="bad">Too hot: {(tiles.temperature_K![tile]! - die.limit_K!).toFixed(1)} °C over the limit of {celsius(die.limit_K!, 0)}</p>}
         <table class="kv"><tbody>
           {quantity !== 'temperature' && tiles.temperature_K && <tr><th scope="row">Temperature</th><td>{celsius(tiles.temperature_K[tile]!)}</td></tr>}

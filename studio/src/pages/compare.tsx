@@ -16,14 +16,15 @@ function Stacked({ heading, runs, rows, unit, mode }: { heading: string; runs: R
   const values = runs.map(rows)
   const totals = values.map((one) => Object.values(one).reduce((a, b) => a + b, 0))
   const most = Math.max(...totals, 1e-300)
+  const who = (run: Run) => (runs.filter((one) => one.result.chip === run.result.chip).length > 1 ? run.name.replace(`${run.result.model} on `, '') : run.result.chip)
   const names = [...new Set(values.flatMap((one) => Object.entries(one).sort((a, b) => b[1] - a[1]).map(([name]) => name)))]
   return (
-    <section class="stackedbars">
+    <section class="stackedbars" style={{ '--who': `${Math.min(168, Math.max(104, ...runs.map((run) => 7.2 * who(run).length)))}px` }}>
       <h2>{heading}</h2>
       {runs.map((run, i) => (
         <div class="line" key={run.id}>
-          <span class="who">{run.result.chip}</span>
-          <div class="track" role="img" aria-label={`${run.result.chip}: ${si(totals[i]!, unit)}; ${names.filter((name) => values[i]![name]).map((name) => `${title(name)} ${percent(values[i]![name]! / totals[i]!)}`).join(', ')}`}>
+          <span class="who" title={run.name}>{who(run)}</span>
+          <div class="track" role="img" aria-label={`${who(run)}: ${si(totals[i]!, unit)}; ${names.filter((name) => values[i]![name]).map((name) => `${title(name)} ${percent(values[i]![name]! / totals[i]!)}`).join(', ')}`}>
             {names.map((name, k) => (values[i]![name] ?? 0) > 0 && <i key={name} style={{ width: `${(100 * values[i]![name]!) / most}%`, background: colourOf(name, k, mode) }} title={`${title(name)} ${si(values[i]![name]!, unit)}`} />)}
           </div>
           <span class="n">{si(totals[i]!, unit)}</span>
@@ -44,6 +45,8 @@ export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
   const peers = alike(base)
   const fast = peers.reduce((a, b) => (headline(b.result)[0] < headline(a.result)[0] ? b : a))
   const lean = peers.reduce((a, b) => (b.result.energy_J < a.result.energy_J ? b : a))
+  // Bars of one length belong to one work.
+  const drawn = peers.length > 1 ? peers : runs
   const of = peers.length < runs.length ? ` of the ${peers.length} that do this work` : ''
   const rows: [string, (run: Run) => number, (x: number) => string][] = [
     [`Time ${headline(base.result)[1]}`, (run) => headline(run.result)[0], (x) => si(x, 's')],
@@ -77,9 +80,9 @@ export function ComparePage({ runs, mode }: { runs: Run[]; mode: Mode }) {
         </tbody>
       </table></div>
       <div class="tables">
-        <Stacked heading="Time by stage" runs={runs} rows={stage} unit="s" mode={mode} />
-        <Stacked heading="Energy by component" runs={runs} rows={(run) => run.result.energy_J_by_component} unit="J" mode={mode} />
-        <Stacked heading="Energy by class of operator" runs={runs} rows={(run) => run.result.energy_J_by_operator} unit="J" mode={mode} />
+        <Stacked heading="Time by stage" runs={drawn} rows={stage} unit="s" mode={mode} />
+        <Stacked heading="Energy by component" runs={drawn} rows={(run) => run.result.energy_J_by_component} unit="J" mode={mode} />
+        <Stacked heading="Energy by class of operator" runs={drawn} rows={(run) => run.result.energy_J_by_operator} unit="J" mode={mode} />
       </div>
     </div>
   )

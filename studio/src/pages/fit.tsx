@@ -90,10 +90,11 @@ export function FitPage({ run, mode }: { run: Run | undefined; mode: Mode }) {
       {others.length > 0 && <Problems title="Refused" lines={others.map((problem) => <>{told(problem)}{problem.near && <> Near: <button type="button" class="link" onClick={() => set(problem.key === 'chip' ? 'chip' : 'model', problem.near!)}>{problem.near}</button>.</>}{problem.fix && <div class="soft">{problem.fix}</div>}</>)} />}
       {rows.length > 0 && <section class="fits">
         <p class="soft small" style={{ marginLeft: '152px' }}>Memory that one chip needs; the line is its capacity, {si(capacity, 'B')}</p>
-        {rows.map((row) => { const total = needed(row); let left = 0; return (
+        {rows.map((row) => { const total = needed(row); return (
           <div class="line" key={row.name}><span class="who">{title(row.name)}</span>
             <div class="track" role="img" aria-label={`${row.name}: ${si(total, 'B')} of ${si(capacity, 'B')}`}>
-              {PARTS.map(([name, kind]) => { const size = row.parts_B[name] ?? 0; if (!size) return null; const from = left; left += size; return <i class={from + size > capacity ? 'past' : ''} style={{ width: `${(100 * size) / most}%`, backgroundColor: kinds[kind]![mode] }} title={`${title(name)} ${si(size, 'B')}`} /> })}
+              {PARTS.map(([name, kind]) => { const size = row.parts_B[name] ?? 0; if (!size) return null; return <i style={{ width: `${(100 * size) / most}%`, backgroundColor: kinds[kind]![mode] }} title={`${title(name)} ${si(size, 'B')}`} /> })}
+              {total > capacity && <i class="past" style={{ left: `${(100 * capacity) / most}%`, right: `${100 - (100 * total) / most}%` }} />}
               <b class="cap" style={{ left: `${(100 * capacity) / most}%` }} />
             </div>
             <span class="n">{si(total, 'B')}</span>

@@ -101,7 +101,7 @@ function square(into: HTMLElement, points: Point[]): void {
   }
   pen.globalAlpha = 1; pen.fillStyle = of('--soft'); pen.font = "12px 'Inter Variable', system-ui"
   const step = Math.max(1, Math.ceil((high - low) / 5))
-  for (let e = low; e <= high; e += step) { const text = `1e${e}`; pen.fillText(text, px(10 ** e) - 10, size - pad + 16); pen.fillText(text, 6, py(10 ** e) + 4) }
+  for (let e = low; e <= high; e += step) { const text = e >= -3 && e <= 3 ? (10 ** e).toLocaleString('en') : `1e${e}`, w = pen.measureText(text).width; pen.fillText(text, Math.min(size - w, px(10 ** e) - w / 2), size - pad + 16); pen.fillText(text, pad - 6 - w, py(10 ** e) + 4) }
   pen.fillText('Reference (log)', pad, size - 8)
-  pen.save(); pen.translate(pad + 14, size - pad - 8); pen.rotate(-Math.PI / 2); pen.fillText('Ours (log)', 0, 0); pen.restore()
+  pen.save(); pen.translate(pad + 16, 16 + pen.measureText('Ours (log)').width); pen.rotate(-Math.PI / 2); pen.fillText('Ours (log)', 0, 0); pen.restore()
 }

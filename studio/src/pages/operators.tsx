@@ -16,6 +16,8 @@ const BOUNDS: Record<string, string> = {
   compute: 'its unit works longest', memory: 'its bytes from and to memory take longest', network: 'its bytes over the network take longest',
   'writing weights': 'writing its weights takes longest', neither: 'arithmetic and bytes at their peaks each take less than half of its time; the rest is launches and units that are not full',
 }
+/** A name that breaks after a point or an underscore, and nowhere else. */
+const broken = (name: string) => name.split(/(?<=[._])/).flatMap((part, k) => (k ? [<wbr />, part] : [part]))
 /** Whether the window is a phone's. */
 function useNarrow(): boolean {
   const query = useMemo(() => matchMedia('(max-width: 600px)'), [])
@@ -39,7 +41,7 @@ function Flow({ rows, by, mode, all }: { rows: Row[]; by: By; mode: Mode; all: b
     let y = 0
     return new Map(order.map(([name, x]) => { const node = { y, h: Math.max(1, x * scale), used: [0, 0] as [number, number], value: x }; y += x * scale + gap; return [name, node] }))
   })
-  const place = [0, wide / 2 - 60, wide - bar]
+  const place = [0, wide < 600 ? 132 : wide / 2 - 60, wide - bar]
   const bands: { d: string; width: number; colour: string; label: string }[] = []
   const names = [...nodes[2]!.keys()]
   for (let k = 0; k < 2; k++) {
@@ -150,10 +152,10 @@ export function OperatorsPage({ run, mode }: { run: Run; mode: Mode }) {
       {greatest > 0 && <h2 class="lead">{first.length === 1 ? `${first[0]!.name} costs most: ${percent(greatest / total[measure])}` : `${first[0]!.name} and ${first.length - 1} other${first.length > 2 ? 's' : ''} cost most: ${percent(greatest / total[measure])} each`} of the {by === 'time' ? 'busy time' : 'energy'}{stage && ` of ${title(stage).toLowerCase()}`}</h2>}
       <Flow rows={shown} by={by} mode={mode} all={!stage && stages.length > 1} />
       {!shown.length && <p>No operator called “{find}”. {near && <>Near: <button type="button" class="link" onClick={() => change({ find: near })}>{near}</button></>}</p>}
+      {shown.length > 0 && <p class="soft">{shown.length} operators; {by === 'time' ? 'busy time of the units that run them: those of different units overlap' : 'energy without leakage'}</p>}
       {shown.length > 0 && <div class="scroll" tabIndex={0} role="region" aria-label="Operators"><table class="grid">
-        <caption>{shown.length} operators; {by === 'time' ? 'busy time of the units that run them: those of different units overlap' : 'energy without leakage'}</caption>
         <thead><tr><th scope="col"><button type="button" onClick={() => setSort('name')}>Operator</button></th>{columns.map(([key, name]) => <th scope="col" class={wordy(key) ? '' : 'n'} aria-sort={sort === key ? (wordy(key) ? 'ascending' : 'descending') : 'none'}><button type="button" onClick={() => setSort(key)}>{name}</button></th>)}</tr></thead>
-        <tbody>{ordered.slice(0, 200).map((row) => <tr key={row.key} class={row === chosen ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={row === chosen ? 'true' : undefined} onClick={() => change({ op: row.key })}>{row.name}</button><small>{row.stage}, {row.block}{row.one.kernel && `, in ${row.one.kernel}`}</small></th>
+        <tbody>{ordered.slice(0, 200).map((row) => <tr key={row.key} class={row === chosen ? 'chosen' : ''}><th scope="row"><button type="button" class="link whole" aria-current={row === chosen ? 'true' : undefined} onClick={() => change({ op: row.key })}>{broken(row.name)}</button><small>{row.stage}, {row.block}{row.one.kernel && `, in ${row.one.kernel}`}</small></th>
           {columns.map(([key, , text]) => <td class={wordy(key) ? '' : 'n'} title={key === 'bound' ? BOUNDS[row.bound] : undefined}>{text(row)}{key === 'bound' && Object.keys(row.bounds).length > 1 && <small>in {percent(row.bounds[row.bound]! / (row.busy_s || 1))} of its time</small>}{(key === 'busy_s' || key === 'energy_J') && <small>{percent((row[key] as number) / (total[key] || 1))}</small>}</td>)}</tr>)}</tbody>
       </table></div>}
     </div>

@@ -6,7 +6,7 @@ import { count, percent, si } from '../format'
 import { start } from '../jobs'
 import { Field, Problems } from '../parts'
 import { change, useRoute } from '../route'
-import type { Content, LoadPoint, OverTime, Problem, Run, Service, ServiceView, Spread, Wait } from '../types'
+import type { Content, LoadPoint, OverTime, Problem, Run, Service, ServiceFigures, ServiceView, Spread, Wait } from '../types'
 import { told } from '../words'
 import { Chart } from './chart'
 
@@ -14,8 +14,25 @@ const WAITS: [Wait, string][] = [['ttft_s', 'First token'], ['tpot_s', 'Per toke
 const NAMES: Record<string, string> = { ttft: 'the first token', tpot: 'each further token', e2e: 'the whole answer' }
 const seconds = (x: number | null | undefined) => (x === null || x === undefined ? '–' : si(x, 's'))
 const rate = (x: number | null | undefined) => (x === null || x === undefined || !Number.isFinite(x) ? '–' : Number(x.toPrecision(3)).toLocaleString('en'))
+/** As a figure: three digits, always kept. */
+const exact = (x: number) => (x > 0.001 && x < 999.5 ? x.toPrecision(3) : rate(x))
 /** A share of requests: 99.6 % is not 100 %. */
 const share = (x: number) => (x > 0.99 && x < 1 ? `${(Math.floor(1000 * x) / 10).toFixed(1)}\u00a0%` : percent(x))
+/** "2 × h100 and 1 × attacc-like" */
+const machines = ({ chips, chip, replicas, pools }: ServiceFigures): string => (pools ? pools.map((pool) => `${count((pool.replicas * chips) / replicas)} × ${pool.chip}`).join(' and ') : `${chips > 1 ? `${count(chips)} × ` : ''}${chip}`)
+/** What happened to replicas, drafts, adapters, formats and cells: name and figure. */
+const happened = (s: ServiceFigures): [string, string][] => [
+  ...(s.pools ?? []).map((pool) => [`requests on ${pool.chip}`, `${count(pool.requests)}, ${si(pool.energy_J, 'J')}`] as [string, string]),
+  ...(s.failures ?? []).map(([at, replica, again]) => [`replica ${replica} failed at ${seconds(at)}`, `${count(again)} came again`] as [string, string]),
+  ...(s.prefill_replicas ? [['replicas that only prefill', count(s.prefill_replicas)], ['tokens whose keys and values moved', count(s.moved_kv_tokens ?? 0)]] as [string, string][] : []),
+  ...(s.replicas_over_time?.length ? [['replicas, least and most', `${Math.min(...s.replicas_over_time.map((x) => x[1]))} to ${Math.max(...s.replicas_over_time.map((x) => x[1]))}`]] as [string, string][] : []),
+  ...(s.swapped_kv_tokens !== undefined ? [['tokens whose keys and values went to the host', count(s.swapped_kv_tokens)]] as [string, string][] : []),
+  ...(s.drafted_tokens !== undefined ? [['tokens drafted, accepted', `${count(s.drafted_tokens)}, ${percent(s.accepted_share ?? 0)}`]] as [string, string][] : []),
+  ...(s.adapters_loaded !== undefined ? [['adapters loaded', count(s.adapters_loaded)]] as [string, string][] : []),
+  ...Object.entries(s.tokens_by_level ?? {}).map(([name, tokens]) => [`tokens with weights in ${name}`, count(tokens)] as [string, string]),
+  ...(s.perplexity !== undefined ? [['perplexity over all tokens', s.perplexity.toPrecision(4)]] as [string, string][] : []),
+  ...(s.lifetime_s ? [['cells last', `${Number((s.lifetime_s / 31557600).toPrecision(3))} years`]] as [string, string][] : []),
+]
 /** A limit as it was asked for: 50 ms, not 50.0 ms. */
 const asked = (x: number) => (x >= 1 ? `${Number(x.toPrecision(4))}\u00a0s` : `${Number((1000 * x).toPrecision(4))}\u00a0ms`)
 /** "ttft 0.5 s, tpot 0.05 s" in words. */
@@ -51,12 +68,12 @@ function Answer({ one }: { one: Service }) {
   const refused = Object.entries(service.counts).filter(([name]) => name !== 'finished')
   return (
     <>
-      <p class="what">{[service.model, `${service.chips > 1 ? `${count(service.chips)} × ` : ''}${service.chip}`, service.replicas > 1 ? `${count(service.replicas)} replicas` : '', `${count(service.requests)} requests`, service.requests_from].filter(Boolean).join(' · ')}</p>
-      <h1 class="sentence">{best ? `${rate(best.offered_per_s)} requests/s, with ${promise(service.slo)} for ${share(best.within)} of them`
+      <p class="what">{[service.model, machines(service), service.replicas > 1 ? `${count(service.replicas)} replicas` : '', `${count(service.requests)} requests`, service.requests_from].filter(Boolean).join(' · ')}</p>
+      <h1 class="sentence">{best ? `${exact(best.offered_per_s)} requests/s, with ${promise(service.slo)} for ${share(best.within)} of them`
         : promised ? `${share(service.within_slo)} of the requests get ${promise(service.slo)}${arrivals?.rate_per_s ? `, at ${rate(arrivals.rate_per_s)} requests/s` : ''}`
         : `Half of the first tokens come within ${seconds(service.ttft_s.p50)}, 95 % within ${seconds(service.ttft_s.p95)}`}</h1>
       <dl class="figures">{([
-        ['Good requests', `${rate(service.goodput_per_s)}${'\u00a0'}/s`, promised], ['Tokens', `${count(service.output_tokens_per_s)}${'\u00a0'}/s`, true],
+        ['Good requests', `${exact(service.goodput_per_s)}${'\u00a0'}/s`, promised], ['Tokens', `${count(service.output_tokens_per_s)}${'\u00a0'}/s`, true],
         ['A token takes', service.energy_J_per_output_token === null ? '' : si(service.energy_J_per_output_token, 'J'), service.energy_J_per_output_token !== null],
         ['Power', service.average_power_W === null ? '' : si(service.average_power_W, 'W'), service.average_power_W !== null], ['A replica is busy', percent(service.busy_share), true],
       ] as [string, string, boolean][]).filter(([, , shown]) => shown).map(([name, text]) => <div key={name}><dt>{name}</dt><dd>{text}</dd></div>)}</dl>
@@ -77,7 +94,7 @@ function Several({ all, one }: { all: Service[]; one: Service }) {
     <div class="scroll" tabIndex={0} role="region" aria-label="Runs"><table class="grid">
       <caption>{all.some((service) => service.by) ? `Every way that keeps the promise, cheapest by ${all.find((service) => service.by)!.by} first` : 'Runs; choose one to see it'}</caption>
       <thead><tr><th scope="col">Run</th><th scope="col" class="n">Requests</th><th scope="col" class="n">Keep the promise</th><th scope="col" class="n">First token, 95 %</th><th scope="col" class="n">A token takes</th><th scope="col" class="n">Power</th></tr></thead>
-      <tbody>{all.map((service) => { const figures = service.service; return <tr class={service.id === one.id ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={service.id === one.id ? 'true' : undefined} onClick={() => change({ service: service.id })}>{service.name}</button>{service.file && <small>{service.file}</small>}</th><td class="n">{figures ? count(figures.requests) : '–'}</td><td class="n">{figures && figures.slo !== 'none' ? share(figures.within_slo) : '–'}</td><td class="n">{seconds(figures?.ttft_s.p95)}</td><td class="n">{figures?.energy_J_per_output_token ? si(figures.energy_J_per_output_token, 'J') : '–'}</td><td class="n">{figures?.average_power_W ? si(figures.average_power_W, 'W') : '–'}</td></tr> })}</tbody>
+      <tbody>{all.map((service) => { const figures = service.service; return <tr class={service.id === one.id ? 'chosen' : ''}><th scope="row"><button type="button" class="link" aria-current={service.id === one.id ? 'true' : undefined} onClick={() => change({ service: service.id })}>{service.name}</button>{service.file && !service.name.includes(service.file) && <small>{service.file}</small>}</th><td class="n">{figures ? count(figures.requests) : '–'}</td><td class="n">{figures && figures.slo !== 'none' ? share(figures.within_slo) : '–'}</td><td class="n">{seconds(figures?.ttft_s.p95)}</td><td class="n">{figures?.energy_J_per_output_token ? si(figures.energy_J_per_output_token, 'J') : '–'}</td><td class="n">{figures?.average_power_W ? si(figures.average_power_W, 'W') : '–'}</td></tr> })}</tbody>
     </table></div>
   )
 }
@@ -203,6 +220,7 @@ function Over({ view, over, mode }: { view: ServiceView; over: OverTime; mode: M
         <Chart heading="Tokens given out" on={[over, mode]} label="Output tokens a second over time" height={120} series={{ ...base, unit: '/s', format: (y) => `${rate(y)}/s`, lines: [{ name: 'tokens a second', values: over.output_tokens_per_s, colour: cold }] }} />
         {over.kv_share && <Chart heading="KV blocks held" note="while a replica works" on={[over, mode]} label="Share of the KV blocks that are held over time" height={120} series={{ ...base, unit: '', range: [0, 1], format: (y) => percent(y), lines: [{ name: 'of all blocks', values: over.kv_share, colour: cold }] }} />}
         {over.power_W && <Chart heading="Power" note="all chips, idling included" on={[over, mode]} label="Power over time" height={120} series={{ ...base, unit: 'W', format: (y) => si(y, 'W'), lines: [{ name: 'W', values: over.power_W, colour: cold }] }} />}
+        {over.heat?.peak_K && over.heat.time_s.length > 1 && <Chart heading="Hottest tile" note={over.heat.clock?.some((x) => x < 1) ? `the clock fell to ${percent(Math.min(...over.heat.clock))}` : 'of any replica'} on={[over, mode]} label="Temperature of the hottest tile over time" height={120} series={{ x: over.heat.time_s, xUnit: 's', formatX: (s) => si(s, 's'), unit: '°C', format: (y) => `${y.toFixed(1)}\u00a0°C`, lines: [{ name: 'hottest tile', values: over.heat.peak_K.map((kelvin) => kelvin - 273.15), colour: cold }] }} />}
       </div>
     </div>
   )
@@ -222,6 +240,7 @@ function Figures({ one }: { one: Service }) {
         <tr><th scope="row">put out of a batch again</th><td>{count(service.preemptions)}</td></tr>
         <tr><th scope="row">prompt tokens found in the cache</th><td>{percent(service.prefix_hit_share)}</td></tr></tbody></table></section>
       {energy.length > 0 && <section><h2>Energy<span>{si(service.energy_J ?? 0, 'J')}</span></h2><table class="bars"><tbody>{energy.slice(0, 6).map(([name, joules]) => <tr style={{ '--w': `${(100 * joules) / Math.max(energy[0]![1], 1e-300)}%` }}><th scope="row">{name}</th><td class="n">{si(joules, 'J')}</td></tr>)}</tbody></table></section>}
+      {happened(service).length > 0 && <section><h2>What happened</h2><table class="kv keep"><tbody>{happened(service).map(([name, text]) => <tr><th scope="row">{name}</th><td>{text}</td></tr>)}</tbody></table></section>}
       {service.capacity.length > 0 && <section><h2>Memory of a replica</h2><table class="kv keep"><tbody>{service.capacity.map(([name, text]) => <tr><th scope="row">{name}</th><td>{text}</td></tr>)}</tbody></table></section>}
       <section><details><summary>The engine's settings</summary><table class="kv keep"><tbody>{Object.entries(service.engine).map(([name, value]) => <tr><th scope="row">{name.replaceAll('_', ' ')}</th><td>{typeof value === 'number' ? value.toLocaleString('en') : String(value ?? '–')}</td></tr>)}</tbody></table></details></section>
       {service.notes.length > 0 && <section><h2>Notes</h2><ul class="notes">{service.notes.map((note) => <li>{note}</li>)}</ul></section>}

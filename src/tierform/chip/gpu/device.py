@@ -136,16 +136,15 @@ class Gpu:
         read_B = float(operator.read_B)
         p = self.parameters
         seconds = self._seconds(operator, read_B) + (p.issue.value if p.issue else 0.0)
-        if p.in_step_time is not None:
+        if p.in_step_time is not None and not self._has_few_rows(operator):
             seconds *= p.in_step_time.value
         energy = self.arithmetic_J(operator)
         return self.kernel_cost(operator, seconds, energy, read_B, float(operator.output_B))
 
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters
-        few = p.few_rows
-        if operator.kind is Kind.MATMUL and few is not None and operator.weight_B and operator.m <= few.most:
-            return operator.count * self._few_rows_s(operator, few)
+        if p.few_rows is not None and self._has_few_rows(operator):
+            return operator.count * self._few_rows_s(operator, p.few_rows)
         if self._is_narrow(operator):
             return self.beside_fitted(lambda gpu: gpu._narrow_s(operator, gpu.narrow) if gpu.narrow else 0.0)
         if operator.kind is Kind.MATMUL and self.products is not None:
@@ -163,6 +162,11 @@ class Gpu:
         peak = self.rate(operator) if operator.kind is Kind.MATMUL else p.vector_rate.value
         arithmetic_s = operator.operations / ((peak or 1.0) * p.compute_efficiency.value * self.units)
         return p.launch.value + max(arithmetic_s, self.memory_s(size_B))
+
+    def _has_few_rows(self, operator: Operator) -> bool:
+        """A product that was measured with weights from memory, as a step finds them: no kernel alone."""
+        few = self.parameters.few_rows
+        return operator.kind is Kind.MATMUL and few is not None and bool(operator.weight_B) and operator.m <= few.most
 
     @cached_property
     def fitted(self) -> Gpu | None:

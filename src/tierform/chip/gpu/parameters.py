@@ -242,7 +242,8 @@ class GpuParameters(FileModel):
     )
     in_step_time: _Ratio | None = Field(
         None,
-        description="Time of an operator in a step over its kernel's alone, measured on a step; 1 when left out",
+        description="Time of an operator in a step over its kernel's alone, measured on a step; not of products in "
+        "few_rows; 1 when left out",
     )
     light_time: dict[str, Annotated[Constant, quantity("s", above=0)]] = Field(
         {},
