@@ -10,6 +10,7 @@ import pytest
 from tierform import Inference, TierformError, load_chip, simulate
 from tierform.chip.description import Chip
 from tierform.network import AnalyticNetwork, torus
+from tierform.network.topology import RouteTable
 from tierform.simulation.package_network import network_of, ports_of
 
 PLANAR = """\
@@ -194,6 +195,7 @@ def test_are_memory_ports_the_tiles_that_are_named() -> None:
         ("{kind: list, list: [[0, 1], [2, 3]]}", "network.links.list", "no link leads to tile 2"),
         ("{routes: [[0]]}", "network.links.routes", "12 tiles"),
         ("{list: [[0, 1]]}", "network.links.list", "only list"),
+        ("{classes: [[0]]}", "network.links.classes", "belong to routes"),
     ],
 )
 def test_are_impossible_links_refused(tmp_path: Path, given: str, key: str, word: str) -> None:
@@ -220,6 +222,22 @@ def test_are_routes_that_go_nowhere_refused() -> None:
         square.vary({"network.links": {"routes": circle}})
     with pytest.raises(TierformError, match="belong together"):
         square.vary({"network.routing": "given"})
+
+
+def test_are_classes_for_which_there_is_no_virtual_channel_refused() -> None:
+    die = {"name": "a", "grid": [2, 2], "holds": {"systolic": 1, "vector": 1, "reram": 16}}
+    square = ATLEUS.vary({"package": {"kind": "planar", "dies": [die]}, "memory.0.attached": ""})
+    routes = [[0, 1, 2, 1], [0, 1, 0, 3], [0, 0, 2, 3], [1, 1, 2, 3]]
+    classes = [[0, 0, 0, 1], [0] * 4, [0] * 4, [0] * 4]
+    found = network_of(square.vary({"network.links": {"routes": routes, "classes": classes}}))
+    assert found is not None
+    table = found[0].topology.structure
+    assert isinstance(table, RouteTable) and table.classes is not None
+    assert table.classes.tolist() == classes
+    with pytest.raises(TierformError, match=r"classes\.0\.3: no virtual channel"):
+        square.vary({"network.links": {"routes": routes, "classes": classes}, "network.virtual_channels": 1})
+    with pytest.raises(TierformError, match="4 tiles"):
+        square.vary({"network.links": {"routes": routes, "classes": classes[:3]}})
 
 
 def test_is_an_unoffered_routing_told_with_what_is_offered() -> None:

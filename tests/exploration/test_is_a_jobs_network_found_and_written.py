@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from tierform import FineTuning, Inference, Job, LoRA, load_chip
+from tierform.errors import TierformError
+from tierform.exploration.link_search import search_links
 from tierform.exploration.network_search import reference_of
 from tierform.exploration.network_study import (
     NetworkStudy,
@@ -22,7 +24,9 @@ from tierform.exploration.network_study import (
     study_network,
     with_design,
 )
-from tierform.network.deadlock import dependencies, find_cycle
+from tierform.network import choose_routing
+from tierform.network.deadlock import dependencies, find_cycle, virtual_channel_plan
+from tierform.network.topology import RouteTable
 from tierform.simulation.job_file import load_job, save_job
 from tierform.simulation.package_network import network_of
 from tierform.simulation.simulate import run_job
@@ -67,6 +71,26 @@ def test_does_a_search_by_transfers_make_the_whole_job_faster(study: NetworkStud
     save_job(replace(job, chip="chip.yaml", mapping="mapping.yaml"), tmp_path / "job.yaml")
     again = run_job(load_job(tmp_path / "job.yaml"))
     assert again.latency_s == pytest.approx(result.latency_s, rel=1e-9)
+
+
+def test_are_routes_in_two_classes_written_with_their_classes(study: NetworkStudy, tmp_path: Path) -> None:
+    """The chip that is read again has the links, routes and classes that were found, free of deadlock together."""
+    made = search_links(study.problem, rounds=2_000, classes=2)
+    found = next(design for design in made if design.channels_needed == 2)
+    with_design(study, found).chip.write(tmp_path / "chip.yaml")  # type: ignore[union-attr]
+    again = network_of(load_chip(tmp_path / "chip.yaml"))
+    assert again is not None
+    table, classes = again[0].topology.structure, found.classes
+    assert isinstance(table, RouteTable) and table.classes is not None and classes is not None
+    np.testing.assert_array_equal(table.classes, classes)
+    goes, ends = table.next_link >= 0, (again[0].topology.link_target, found.topology.link_target)
+    np.testing.assert_array_equal(goes, found.table >= 0)
+    np.testing.assert_array_equal(ends[0][table.next_link[goes]], ends[1][found.table[goes]])
+    assert virtual_channel_plan(again[0].routing, 2).layers == 2
+    # All in one class is another network, which deadlocks: the key acts.
+    alone = replace(again[0].topology, structure=RouteTable(table.next_link, np.zeros_like(table.classes)))
+    with pytest.raises(TierformError, match="can deadlock"):
+        virtual_channel_plan(choose_routing(alone), 1)
 
 
 def test_do_weights_move_with_their_places(study: NetworkStudy) -> None:

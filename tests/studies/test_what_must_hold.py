@@ -131,6 +131,9 @@ def test_is_what_was_kept_not_simulated_again(tmp_path: Path, monkeypatch: pytes
     page = render(first)
     assert page.count("plotly-graph-div") == len(first.pictures) == 5  # a tornado for each published number
     assert '"orientation":"h"' in page
+    # What may be wider than the window is moved by itself, and the page is dark where the reader's system is.
+    assert page.count("<table>") == page.count('<div class="wide" tabindex="0"><table>') > len(first.tables)
+    assert page.count('<div class="wide figure"') == len(first.pictures) and "prefers-color-scheme: dark" in page
 
 
 def test_is_a_file_of_another_study_refused(tmp_path: Path) -> None:

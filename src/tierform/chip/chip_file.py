@@ -115,6 +115,11 @@ class LinksFile(FileModel):
         description="For each tile a row: the next tile on the way to every tile (itself in its own column); left out: "
         "found by `routing`.",
     )
+    classes: tuple[tuple[Whole, ...], ...] | None = Field(
+        default=None,
+        description="Of `routes`: the class of virtual channels in which a packet goes to that next tile, from 0; "
+        "left out: one class.",
+    )
 
 
 class ViaFile(FileModel):

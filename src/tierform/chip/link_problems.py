@@ -75,6 +75,8 @@ class _Found:
         for key in ("exponent", "seed"):
             if key in self.links.model_fields_set and self.links.kind != "small-world":
                 self.add("only small-world links have this key", f"network.links.{key}")
+        if self.links.classes is not None and self.links.routes is None:
+            self.add("classes belong to routes", "network.links.classes", fix="Give 'links.routes', or take it away.")
         if self.network.interposer is not None and self.network.interposer.via is not None:
             self.add("only vertical links have vias", "network.interposer.via", fix="Take it away.")
         if self.network.vertical is not None and self.network.vertical.driver is not None:
@@ -164,6 +166,21 @@ class _Found:
             self.add(f"no link leads to tile {lost}", f"network.links.{'list' if self.links.list else 'kind'}")
         elif self.links.routes is not None:
             self.routes(self.links.routes, joined)
+            if self.links.classes is not None:
+                self.classes(self.links.classes)
+
+    def classes(self, classes: tuple[tuple[int, ...], ...]) -> None:
+        count, key = self.first[-1], "network.links.classes"
+        if len(classes) != count or any(len(row) != count for row in classes):
+            self.add(f"a row for each of {count} tiles is needed, with the class to each", key)
+            return
+        for here, row in enumerate(classes):
+            for goal, kind in enumerate(row):
+                if kind >= self.network.virtual_channels:
+                    most = self.network.virtual_channels - 1
+                    fix = f"At most {most}, or raise 'network.virtual_channels'."
+                    self.add("no virtual channel is left for this class", f"{key}.{here}.{goal}", kind, None, fix)
+                    return
 
     def routes(self, routes: tuple[tuple[int, ...], ...], joined: list[set[int]]) -> None:
         count, key = self.first[-1], "network.links.routes"

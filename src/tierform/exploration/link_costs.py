@@ -56,8 +56,9 @@ def relative_loads(problem: NetworkProblem) -> Floats:
     return relative
 
 
-def byte_weight(problem: NetworkProblem, cycles: Floats, energy: Floats) -> Floats:
-    """The objective for a byte: its cycles and its energy, each as a share of the reference's."""
+def byte_weight(problem: NetworkProblem, cycles: Floats, energy: Floats, energy_share: float = 0.5) -> Floats:
+    """The objective for a byte: its cycles and energy, as shares of the reference's; together they weigh 2."""
     late, spent, _ = problem.reference
-    weight: Floats = (cycles / late + energy / spent) / float(problem.flow.sum())
+    shares = 2 * ((1 - energy_share) * cycles / late + energy_share * energy / spent)
+    weight: Floats = shares / float(problem.flow.sum())
     return weight

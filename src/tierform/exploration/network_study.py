@@ -247,13 +247,19 @@ def listed(chip: Chip) -> Chip:
 
 
 def _with_links(
-    chip: Chip, pairs: Sequence[tuple[int, int]], routes: NDArray[np.int64], length_per_cycle: object
+    chip: Chip,
+    pairs: Sequence[tuple[int, int]],
+    routes: NDArray[np.int64],
+    length_per_cycle: object,
+    classes: NDArray[np.int32] | None = None,
 ) -> Chip:
     links: dict[str, object] = {
         "kind": "list",
         "list": [[int(a), int(b)] for a, b in pairs],
         "routes": [[int(tile) for tile in row] for row in routes],
     }
+    if classes is not None:
+        links["classes"] = [[int(kind) for kind in row] for row in classes]
     if length_per_cycle is not None:
         links["length_per_cycle"] = length_per_cycle if isinstance(length_per_cycle, str) else str(length_per_cycle)
     return chip.vary({"network.links": links, "network.routing": None})
@@ -269,6 +275,7 @@ def with_design(study: NetworkStudy, design: NetworkDesign) -> Job:
     here = np.arange(topology.routers)
     routes = np.where(design.table >= 0, topology.link_target[design.table], here[:, None]).astype(np.int64)
     routes[here, here] = here
+    classes = design.classes if design.channels_needed > 1 else None
     # A hair longer than the pitch, so that a link of whole pitches is not a cycle longer by rounding.
     pitch = f"{study.problem.pitch_m * (1 + 1e-6):.9g} m" if study.problem.pitch_m > 0 else None
     weights = [
@@ -276,7 +283,7 @@ def with_design(study: NetworkStudy, design: NetworkDesign) -> Job:
         for item in mapping.placements
     ]
     moved = replace(mapping, placements=tuple(weights))
-    return replace(study.job, chip=_with_links(chip, pairs, routes, pitch), mapping=moved)
+    return replace(study.job, chip=_with_links(chip, pairs, routes, pitch, classes), mapping=moved)
 
 
 def designs(
@@ -296,9 +303,12 @@ def designs(
             found[way] = [first, quickest(study, first, seed=seed)]
         else:
             places = way == "places and links"
-            # In one class of virtual channels, as a chip file has them: routes are then changed transfer by transfer.
-            made = search_links(problem, places=places, seed=seed, rounds=rounds, classes=1)
-            found[way] = [*made, quickest(study, made[0], places=places, seed=seed)]
+            made = search_links(problem, places=places, seed=seed, rounds=rounds)
+            if any(design.channels_needed > 1 for design in made):
+                # Routes are changed transfer by transfer in one class only: those are found beside.
+                found[way] = made
+                made = search_links(problem, places=places, seed=seed, rounds=rounds, classes=1)
+            found[way] = [*found.get(way, []), *made, quickest(study, made[0], places=places, seed=seed)]
     return found
 
 

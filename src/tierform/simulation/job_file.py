@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -29,6 +30,12 @@ SCHEMA = "tierform.job/1"
 _PLAIN = ("model", "chip", "runtime", "fidelity", "thermal", "overflow", "mapping")
 _KEYS = ("schema", *_PLAIN, "task", "parallelism", "micro_batches", "reduction")
 At = tuple[str | int, ...]
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    # Python parses the text of every annotation anew each time.
+    return get_type_hints(kind)
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -112,7 +119,7 @@ class _Reader:
         if not isinstance(content, dict):
             self._problem("keys with values are needed here", at, content)
             return None
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         self._unknown(content, [item.name for item in fields(kind)], at)
         given: dict[str, object] = {}
         before = len(self.problems)

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from tierform.chip.chip_file import LinksFile
 from tierform.chip.description import CHIPLET_GAP_M, Chip
 from tierform.chip.links import Pairs, interposer_pairs, is_plain, pillars, planar_pairs, vertical_pairs
 from tierform.chip.network_laws import interposer_cycles, scaled_energy
@@ -218,7 +219,7 @@ def _any_links(chip: Chip) -> Topology:
         chiplet=np.array([tile.die for tile in chip.tiles], dtype=np.int32),
     )
     if spec.links.routes is not None:
-        return replace(made, structure=_route_table(made, spec.links.routes))
+        return replace(made, structure=_route_table(made, spec.links))
     if spec.links.kind == "torus" and chip.package.kind != "2.5d":
         return replace(made, grid=_torus_grid(chip, made))
     return made
@@ -230,12 +231,13 @@ def _ends(pairs: Pairs) -> Ends:
     return np.concatenate([both[:, 0], both[:, 1]]), np.concatenate([both[:, 1], both[:, 0]])
 
 
-def _route_table(topology: Topology, routes: tuple[tuple[int, ...], ...]) -> RouteTable:
-    """The links of given routes, from the next tiles."""
+def _route_table(topology: Topology, links: LinksFile) -> RouteTable:
+    """The links of given routes, from the next tiles, and their classes of virtual channels."""
     link = np.full((topology.routers, topology.routers), -1, dtype=np.int32)
     link[topology.link_source, topology.link_target] = np.arange(topology.links, dtype=np.int32)
     here = np.arange(topology.routers)[:, None]
-    return RouteTable(link[here, np.array(routes, dtype=np.int64)])
+    classes = None if links.classes is None else np.array(links.classes, dtype=np.int32)
+    return RouteTable(link[here, np.array(links.routes, dtype=np.int64)], classes)
 
 
 def _torus_grid(chip: Chip, topology: Topology) -> Grid | None:
