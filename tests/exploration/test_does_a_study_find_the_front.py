@@ -221,6 +221,14 @@ def test_are_all_mistakes_of_a_space_told_at_once(tmp_path: Path) -> None:
     assert told >= {(7, "latency_s"), (5, "chip"), (8, "limits")}
 
 
+@pytest.mark.parametrize("over", ["[tensor, {a: 1}]", "[tensor, [1]]", "[tensor, tensors]", "{tensor: 2}", "7"])
+def test_are_wrong_ways_to_split_refused(tmp_path: Path, over: str) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE + f"splits: {{devices: 8, over: {over}}}\n")
+    with pytest.raises(TierformError) as caught:
+        load_space(tmp_path / "space.yaml")
+    assert caught.value.problems[0].key in ("splits.over", "splits.over.tensor")
+
+
 def test_do_conditions_derived_values_and_splits_act() -> None:
     when = Parameter("b", "chip.b", choices=(1, 2), when=("a", (2,)))
     space = Space(

@@ -249,9 +249,9 @@ class _Reader:
                 self.wrong("a list of numbers is needed here", ("splits", "over", str(way)), numbers)
             if way not in WAYS:
                 self.wrong("not a way to split", ("splits", "over"), way, WAYS)
-        ways = over if isinstance(over, dict) else dict.fromkeys(over, ())
         if self.problems:
             return [], []
+        ways = over if isinstance(over, dict) else dict.fromkeys(over, ())
         chosen, pruned = splits(given["devices"], {way: list(numbers or ()) for way, numbers in ways.items()})
         if not chosen:
             self.wrong("no split uses all devices", ("splits",), given["devices"])

@@ -142,7 +142,7 @@ class Operator:
     the one before: it may begin with the layer before, and what uses weights waits for it.
     `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
     core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
-    Operators of one number `together` (not 0) in a block are done by one grouped kernel, as experts of unequal rows are.
+    Operators of one number `together` (not 0) in a block are one grouped kernel, as experts of unequal rows are.
     `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on
     square scores of which only the lower triangle is useful (`attention.pairs` counts what is useful of any shape).
     Sizes are those of one chip.
