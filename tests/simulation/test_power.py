@@ -146,3 +146,17 @@ def test_which_stages_are_said_to_be_slow() -> None:
 
     told = slowed([stage(StageKind.PREFILL, 0.876), stage(StageKind.DECODE, 1.0), stage(StageKind.PREFILL, 0.912)])
     assert told == ("prefill: the board's power limit holds the clock at 88%",)
+
+
+def test_what_a_lower_clock_and_software_add_are_limits_of_their_own() -> None:
+    """Freed, the power limit takes the pass to what it takes without one; no memory or network is credited with it."""
+    chip, task = load_chip("h100"), Inference(batch=8, sequence=2048, decode=1)
+    held = simulate("llama-3.1-8b", task, chip, thermal="none")
+    free_chip = chip.vary({"components.gpu.board_power": "70 kW"})
+    free = simulate("llama-3.1-8b", task, free_chip, thermal="none")
+    prompt, unheld = held.limits[0], free.limits[0]
+    assert set(prompt.gains_s) == {"gpu", "power limit"} and set(unheld.gains_s) == {"gpu"}
+    assert prompt.gains_s["power limit"] == pytest.approx(prompt.seconds - unheld.seconds, rel=1e-9)
+    assert prompt.gains_s["gpu"] == pytest.approx(unheld.gains_s["gpu"], rel=1e-9)
+    served = simulate("llama-3.1-8b", task, free_chip, thermal="none", runtime="vllm").limits[-1]
+    assert set(served.gains_s) == {"gpu", "software"}

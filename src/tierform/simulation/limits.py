@@ -1,9 +1,10 @@
 """What limits each stage: how much time would go away if a resource took none, by exact schedules without it.
 
 A resource is a component (with all its crossbars), the memory behind the chip, the network, or the writing of weights
-(with the reads that hide behind it).  Freed, it takes no time and serves everything at once; all else stays.  Gains do
-not add up: behind one limit stands the next.  What no single resource takes away is dependencies, and resources that
-are busy side by side.
+(with the reads that hide behind it).  Freed, it takes no time and serves everything at once; all else stays.  Beside
+them stand the boards' power limit, with what a lower clock adds to the pass, and software: waiting for the host and the
+choice of tokens.  Gains do not add up: behind one limit stands the next.  What no single resource takes away is
+dependencies, and resources that are busy side by side.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from tierform.workload.graph import StageKind
 
 NETWORK = "network"
 WRITING = "writing weights"
+POWER = "power limit"
+SOFTWARE = "software"
 DEPENDENCIES = "dependencies"
+_ROUNDING = 1e-12  # of a pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +52,17 @@ def _limit(run: Run, made: Timed) -> Limit:
     steps = [step for wave in made.waves for segment in wave for step in segment.layer.steps]
     names = dict.fromkeys(_component(step) for step in steps)
     repeat = made.stage.repeat
-    gains = {
-        name: (made.seconds - _seconds(made, chunks, name)) * repeat for name in (*names, MEMORY, NETWORK, WRITING)
-    }
-    ordered = dict(sorted(((name, gain) for name, gain in gains.items() if gain > 0), key=lambda item: -item[1]))
+    whole, software = _seconds(made, chunks, ""), made.sampling_s + made.waiting_s
+    gains = {name: (whole - _seconds(made, chunks, name)) * repeat for name in (*names, MEMORY, NETWORK, WRITING)}
+    gains |= {POWER: (made.seconds - software - whole) * repeat, SOFTWARE: software * repeat}
+    least = _ROUNDING * made.seconds * repeat
+    ordered = dict(sorted(((name, gain) for name, gain in gains.items() if gain > least), key=lambda item: -item[1]))
     bound_by = next(iter(ordered), DEPENDENCIES)
     return Limit(made.stage.name, made.seconds * repeat, bound_by, ordered)
 
 
 def _seconds(made: Timed, chunks: int, free: str) -> float:
-    """The time of one pass without the time of a resource."""
+    """The time of one pass on the chip, at its clock, without the time of a resource (empty: with all)."""
     runs = [[(_freed(segment.layer, free), segment.count) for segment in wave] for wave in made.waves]
     micro = [wave.micro_batches for wave in made.stage.waves]
     seconds = schedule_stage(runs, micro, chunks).makespan_s if any(runs) else 0.0
