@@ -73,8 +73,8 @@ def exempted(config: Config, layers: int) -> tuple[str, ...]:
         return ()
     whole: set[str] = set()
     places: dict[str, set[str]] = {}
-    for name in _exempted_names(stated):
-        found = _MODULE.fullmatch(name)
+    for module in _exempted_modules(stated):
+        found = _MODULE.fullmatch(module)
         if found is not None:
             part = _PARTS[found[2]]
             whole.update((part,) if found[1] is None else ())
@@ -82,13 +82,13 @@ def exempted(config: Config, layers: int) -> tuple[str, ...]:
     return tuple(part for part in ("attention", "ffn") if part in whole or len(places.get(part, ())) >= layers)
 
 
-def _exempted_names(stated: Mapping[str, object]) -> Iterator[str]:
+def _exempted_modules(stated: Mapping[str, object]) -> Iterator[str]:
     """Modules that are named one by one, or by the pattern `re:.*self_attn.*`."""
     for key in _EXEMPTING:
         listed = stated.get(key)
-        for name in listed if isinstance(listed, list) else ():
-            if isinstance(name, str) and len(name) < 1000:
-                yield name.removeprefix("re:").replace(".*", "").replace("\\", "").strip(".$^")
+        for module in listed if isinstance(listed, list) else ():
+            if isinstance(module, str) and len(module) < 1000:
+                yield module.removeprefix("re:").replace(".*", "").replace("\\", "").strip(".$^")
 
 
 def _grouped(config: Config, width: object, group: object) -> str:
