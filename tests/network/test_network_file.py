@@ -74,6 +74,14 @@ def test_the_command_runs_flows_and_traffic(file, tmp_path):
     assert read_json(out).content["accepted_flit_rate"] == pytest.approx(0.02, rel=0.2)
 
 
+@pytest.mark.parametrize("sizes", ["[1, -1]", "[0]", "[2000000]"])
+def test_packets_of_no_flits_are_refused(file, sizes):
+    sent = CHIPLETS.replace("packet_flits: [1, 5]", f"packet_flits: {sizes}")
+    assert sent != CHIPLETS
+    with pytest.raises(TierformError, match="packet_flits"):
+        read_network_job(file(sent))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
@@ -90,6 +98,7 @@ def test_the_command_runs_flows_and_traffic(file, tmp_path):
         ("to: [0], size", "to: [99], size", "nodes 0 to 17"),
         ("after: [0]", "after: [7]", "waits for flow 7"),
         ("clock: 1 GHz", "clock: 0 GHz", "greater than 0"),
+        ("topology: mesh_3d", "topology: [mesh_3d]", "unknown topology"),
     ],
 )
 def test_mistakes_are_named(file, old, new, words):

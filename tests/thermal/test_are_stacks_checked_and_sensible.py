@@ -86,6 +86,13 @@ def test_gaps_are_told_where_cover_is_needed():
     assert not list(region_problems((HALF[0],), 1e-2, 1e-2, where="plan"))
 
 
+def test_of_a_thousand_blocks_on_one_place_some_are_told():
+    found = list(
+        region_problems(tuple(Region(str(n), 0.0, 0.0, 1.0, 1.0) for n in range(1000)), 1.0, 1.0, where="plan")
+    )
+    assert len(found) == 51 and "more than 50 pairs" in str(found[-1])
+
+
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(1, 3), st.integers(1, 3)), max_size=6))
 def test_overlaps_are_found_as_by_counting_cells(boxes):
     regions = tuple(Region(str(n), x * 1.0, y * 1.0, w * 1.0, h * 1.0) for n, (x, y, w, h) in enumerate(boxes))

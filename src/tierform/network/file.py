@@ -65,7 +65,7 @@ class TrafficEntry(FileModel):
 
     pattern: str = "uniform"
     flit_rate: float = Field(gt=0, le=1)
-    packet_flits: list[int] = Field(default=[1], min_length=1)
+    packet_flits: list[Annotated[int, Field(ge=1, le=1 << 20)]] = Field(default=[1], min_length=1)
     period: int = Field(default=1000, ge=1, le=1_000_000_000)
 
 
@@ -154,10 +154,10 @@ def _topology(given: dict[str, object], document: Document, problems: list[Probl
         problems.append(Problem(what, document.file, line, f"network.{key}", value, near))
 
     name = given.get("topology")
-    if name not in BUILDERS:
+    if not isinstance(name, str) or name not in BUILDERS:
         complain("unknown topology", "topology", name, nearest(str(name), BUILDERS))
         return None
-    build = BUILDERS[str(name)]
+    build = BUILDERS[name]
     hints = get_type_hints(build)
     # A file says `pitch: 1 mm` for the parameter `pitch_m`.
     keys = {}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Literal
 
 from tierform.errors import Problem, TierformError
@@ -24,6 +25,7 @@ Convention = Literal["centred", "hotspot", "hotspot-detailed"]
 AMBIENT_K = 318.15
 # Edges closer than this share of the die are one edge: floorplan files round to micrometres.
 _EDGE = 1e-6
+MOST_OVERLAPS = 50  # that a check of a floorplan tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +283,14 @@ def region_problems(
         if outside:
             yield Problem(f"lies outside the die of {width_m:g} m by {height_m:g} m", file, line, key)
         good.append(region)
-    overlapping = list(_overlaps(good, slack))
-    for first, second, area in overlapping:
+    overlapping = list(islice(_overlaps(good, slack), MOST_OVERLAPS + 1))
+    for first, second, area in overlapping[:MOST_OVERLAPS]:
         what = f"overlaps {first.name!r} by {area * 1e6:.4g} mm²"
         yield Problem(what, file, at.get(second.name), f"{where}/{second.name}", fix="Move or shrink one of the two.")
+    if len(overlapping) > MOST_OVERLAPS:
+        yield Problem(
+            f"more than {MOST_OVERLAPS} pairs of blocks overlap, and only so many are told", file, None, where
+        )
     missing = width_m * height_m - math.fsum(region.area_m2 for region in good)
     if cover and good and not overlapping and missing > 1e-4 * width_m * height_m:
         yield Problem(
