@@ -150,6 +150,14 @@ class TuneFile(FileModel):
         return self
 
 
+def _stands(path: Path, *, folder_too: bool) -> bool:
+    """Whether a file is there; what can be no path at all (too long) is not."""
+    try:
+        return path.is_file() or (folder_too and path.is_dir())
+    except OSError:
+        return False
+
+
 def load_config(path: Path | str) -> TuneFile:
     """Read and check a file; TierformError with every mistake, its line and the fix."""
     document = read_yaml(path)
@@ -158,7 +166,7 @@ def load_config(path: Path | str) -> TuneFile:
     problems = []
     for key in ("series", "stations"):
         given = getattr(found.data, key)
-        if given is not None and not ((folder / given).is_file() or (key == "stations" and (folder / given).is_dir())):
+        if given is not None and not _stands(folder / given, folder_too=key == "stations"):
             line = document.line_of(("data", key))
             problems.append(Problem("no such file", str(path), line, f"data.{key}", str(given)))
     if ":" not in found.model:
