@@ -81,7 +81,7 @@ def test_every_mistake_of_a_file_is_told_at_once(tmp_path, capsys):
     assert code_of(["tune", str(path)]) == 2
     told = capsys.readouterr().err
     assert "did you mean 'wind'" in told and "no such file" in told
-    path.write_text(f"model: wind\nsteps: 9\ndata: {{series: {'a' * 5000}.csv}}\noutput: o\n")
+    path.write_text(f"model: wind\nsteps: 9\ndata: {{series: {'a' * 5000}.csv, test_rows: [1, 2]}}\noutput: o\n")
     assert code_of(["tune", str(path)]) == 2 and "no such file" in capsys.readouterr().err
     path.write_text("model: wind\nsteps: 9\ndata: {synthetic: 4}\nrule: {kind: hpt, window: 10}\noutput: o\n")
     assert code_of(["tune", str(path)]) == 2 and "longer than the run" in capsys.readouterr().err
