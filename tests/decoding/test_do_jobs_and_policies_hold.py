@@ -13,7 +13,7 @@ from tierform.decoding.foreseen import best_of, foresee  # noqa: E402
 from tierform.decoding.heads import attention_dropped  # noqa: E402
 from tierform.decoding.jobs import DecodeJob, run_decode  # noqa: E402
 from tierform.decoding.loop import Sampling, generate  # noqa: E402
-from tierform.decoding.measure import PassTimes, chances_of, pass_times, predicted_acceptance  # noqa: E402
+from tierform.decoding.measure import PassTimes, acceptance_of, chances_of, pass_times  # noqa: E402
 from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities, rounded  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
 from tierform.workload.kv_policy import KVPolicy  # noqa: E402
@@ -96,7 +96,7 @@ def test_is_acceptance_read_off_logits_what_the_loop_counts(target, other):
         )
         texts.append((prompt, one.tokens))
         tried, accepted = tried + sum(one.tried), accepted + sum(one.accepted)
-    predicted = predicted_acceptance(target, draft, texts, sampling)[0]
+    predicted = acceptance_of(draft, chances_of(target, draft, texts, sampling))[0]
     assert accepted / tried == pytest.approx(predicted, abs=0.06)  # about 600 trials: 3 standard errors
 
 

@@ -119,6 +119,19 @@ def test_a_published_run_is_split_as_its_source_says_where_a_table_cannot_say_it
     assert other.points[0].ours == without.points[0].ours
 
 
+def test_a_checkpoint_keeps_the_matrices_in_16_bits_that_its_config_exempts(tmp_path: Path) -> None:
+    """A row that names fp8 for all of a checkpoint whose config.json does not; another's, and one in bf16, stay."""
+    (told,) = of("mlenergy-dense-itl", "405B", " b8")
+    named = {**told, "precision": "fp8-kv16"}
+    elsewhere, plain = {**named, "source": "another report"}, {**told, "precision": "bf16"}
+    by_format = [run(tmp_path, [row]) for row in (told, named, elsewhere, plain)]
+    exempted = ["1 rows keep the matrices in 16 bits" in " ".join(found.remarks) for found in by_format]
+    assert exempted == [False, True, False, False]
+    exact, read, everywhere = (found.points[0].ours for found in by_format[:3])
+    assert read == exact and everywhere < 0.97 * exact
+    assert not by_format[3].points  # 810 GB in 16 bits do not fit in 640
+
+
 def test_every_completed_split_can_be_read() -> None:
     for row in models._table(TABLE.with_name("models_splits.csv")):
         assert read_parallel(f"tensor={row['tensor']},pipeline={row['pipeline']},{row['parallel']}").tensor == 8

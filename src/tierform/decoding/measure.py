@@ -121,19 +121,12 @@ def chances_of(
     return found
 
 
-def predicted_acceptance(
-    model: Any, draft: Draft, texts: list[tuple[list[int], list[int]]], sampling: Sampling, count: int = MOST
-) -> list[float]:
-    """Acceptance by position, from logits: on each (prompt, what followed) of the target's own text.
+def acceptance_of(draft: Draft, chances: list[list[NDArray[np.float64]]], count: int = MOST) -> list[float]:
+    """Acceptance by position, of the chances of :func:`chances_of`.
 
     For a model the mean of the sum of min(p, q) is the same at each position.  A lookup is asked at each token for as
     many as `count`, and position j counts where the ones before it are right.
     """
-    return acceptance_of(draft, chances_of(model, draft, texts, sampling, count), count)
-
-
-def acceptance_of(draft: Draft, chances: list[list[NDArray[np.float64]]], count: int = MOST) -> list[float]:
-    """Acceptance by position of chances by text and place; see :func:`predicted_acceptance`."""
     if isinstance(draft, ModelDraft):
         return [float(np.mean([place[0] for text in chances for place in text]))]
     known = np.full((sum(map(len, chances)), count), np.nan)
