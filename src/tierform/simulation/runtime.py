@@ -46,6 +46,11 @@ class RuntimeFile(FileModel):
         None,
         description="Whether attention does, so that its scores never stand in memory; as fuses_operators if left out",
     )
+    composes_operators: bool = Field(
+        False,
+        description="Whether what model code composes of several operations (scale, mask and softmax; the tanh form of "
+        "GELU) is a kernel for each of them, as in eager code",
+    )
     merges_projections: list[Literal["attention", "ffn"]] = Field(
         [], description="Where products of one input run as one: attention (query, key, value), ffn (gate, up)"
     )
@@ -121,6 +126,7 @@ class Runtime:
     description: str = ""
     fuses_operators: bool = True
     fuses_attention: bool = True
+    composes_operators: bool = False
     merges_projections: tuple[str, ...] = ()
     product_time: tuple[tuple[str, float], ...] = ()
     weight_only_time: tuple[tuple[str, float], ...] = ()
@@ -217,6 +223,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         description=given.description,
         fuses_operators=given.fuses_operators,
         fuses_attention=fuses_attention,
+        composes_operators=given.composes_operators,
         merges_projections=tuple(sorted(set(given.merges_projections))),
         product_time=tuple(sorted((form, factor.value) for form, factor in given.product_time.items())),
         weight_only_time=tuple(sorted((form, factor.value) for form, factor in given.weight_only_time.items())),

@@ -51,12 +51,16 @@ class Software:
         self._products, self._weight_only = dict(runtime.product_time), dict(runtime.weight_only_time)
         factors = (*self._products.values(), *self._weight_only.values())
         times = (runtime.light_time, runtime.experts_time, runtime.optimizer_time, runtime.collective_time, *factors)
-        self._plain = all(time == 1.0 for time in times)
+        self._plain = all(time == 1.0 for time in times) and not runtime.composes_operators
 
     # -- kernels ----------------------------------------------------------------------------------------------
     def alone(self, operator: Operator, cost: Cost) -> Cost:
         """The cost of an operator as a kernel of its own."""
-        return cost if self._plain else _slower(cost, self._factor(operator))
+        if self._plain:
+            return cost
+        if self.runtime.composes_operators and operator.composed != 1.0:
+            cost = _composed(cost, operator.composed)
+        return _slower(cost, self._factor(operator))
 
     def fused(self, members: Sequence[Operator], costs: Sequence[Cost]) -> list[Cost]:
         """The costs of the members of a fused kernel."""
@@ -202,6 +206,20 @@ def _with_reads(cost: Cost, again: float) -> Cost:
         return cost
     return replace(
         cost, energy_J={part: energy * (again if part == "memory" else 1.0) for part, energy in cost.energy_J.items()}
+    )
+
+
+def _composed(cost: Cost, times: float) -> Cost:
+    """The cost of kernels that move so many times what one kernel would."""
+    energy_J = {part: energy * (times if part == "memory" else 1.0) for part, energy in cost.energy_J.items()}
+    return replace(
+        cost,
+        latency_s=cost.latency_s * times,
+        occupancy_s=cost.occupancy_s * times,
+        energy_J=energy_J,
+        memory_read_B=cost.memory_read_B * times,
+        memory_write_B=cost.memory_write_B * times,
+        utilization=cost.utilization / times,
     )
 
 

@@ -40,6 +40,10 @@ DEVICES = {
     "NVIDIA L40S": "l40s",
     "NVIDIA GB200": "gb200",
     "NVIDIA RTX PRO 6000 Blackwell Server Edition": "rtx-pro-6000",
+    "NVIDIA A100 80GB PCIe": "a100-pcie",
+    "Tesla T4": "t4",
+    "NVIDIA L4": "l4",
+    "AMD Instinct MI210": "mi210",
 }
 # Rows in a thousand that belong to the fit of a chip's parameters (see `Sample.in_fit_set`).
 FIT_LIMITS: dict[tuple[str, str], int] = {
@@ -57,6 +61,7 @@ FIT_LIMITS: dict[tuple[str, str], int] = {
 }
 # The same for the 8-bit products of a chip.
 NARROW_FIT_LIMITS = {"h200": 26, "b200": 26, "rtx-pro-6000": 26}
+WIDE_FIT_LIMIT = 500  # the same for fp32 products, of every chip that has their kernels
 # (median, 90th percentile) of |relative error| that held-out rows may have; None: shown only.
 BARS: dict[tuple[str, str], tuple[float, float | None]] = {
     ("a100", "product"): (0.05, 0.18),
@@ -76,6 +81,8 @@ BARS: dict[tuple[str, str], tuple[float, float | None]] = {
 # Of 8-bit products: over all rows, and for each size class of the chips that were fitted.
 NARROW_BARS = {"h200": 0.12, "b200": 0.12, "rtx-pro-6000": 0.12, "h100": 0.20, "gb200": 0.20, "l40s": 0.20}
 NARROW_CLASS_BARS = {"h200": 0.18, "b200": 0.18, "rtx-pro-6000": 0.18}
+# Of fp32 products.
+WIDE_BARS = {"a100-pcie": 0.06, "h100": 0.06, "t4": 0.08, "l4": 0.10, "mi210": 0.10}
 _SIZES = ((16, "m 1-16"), (64, "m 17-64"), (256, "m 65-256"), (1024, "m 257-1024"), (10**9, "m over 1024"))
 _WEIGHTS_IN_TURN = 6.0  # AIConfigurator's benchmark: small weights stay in the L2, large ones do not
 _OTHER_LABORATORY = "NVIDIA A100 (LLMCompass)"
@@ -103,6 +110,7 @@ _REMARKS = (
     "L40S products use the A100's parameters: only data-sheet figures are exchanged; fp8 of H100 and L40S uses the "
     "H200's, with the tiles of their own kernels.",
     "Large fp8 products of the B200 reach 1.0 to 1.8 of 4.5 PFLOP/s, no more than its bf16 ones.",
+    "fp32 products (TF32 off; NeuSight's, one weight) of at least 10 GFLOP; some 20 to 40 us of starting are in them.",
     "Rows of the other laboratory (LLMCompass) include about 20 us of launch in small shapes.",
 )
 
@@ -110,12 +118,13 @@ _REMARKS = (
 def _compared(chip: str, device: str, samples: list[Sample]) -> tuple[list[Point], list[Point]]:
     kind, form = samples[0].kind, samples[0].format
     other = device == _OTHER_LABORATORY
-    loaded = _turning(_chip(chip), 1.0 if other else _WEIGHTS_IN_TURN)
+    wide = form == "fp32"  # NeuSight's: one weight, again and again
+    loaded = _turning(_chip(chip), 1.0 if other or wide else _WEIGHTS_IN_TURN)
     gpu = _gpu(loaded)
     limit = _fit_limit(chip, kind, form) if not other else 0
     costs = [] if kind == "collective" else charged(loaded, samples)
     ours = [seconds_of(kernels) for kernels in costs] if costs else collective_seconds(gpu, samples).tolist()
-    source = "llmcompass-2024" if other else "aiconfigurator"
+    source = "llmcompass-2024" if other else "neusight-2025" if wide else "aiconfigurator"
     label = f"{'A100 elsewhere' if other else chip.upper()} {kind} {form}"
     label += f", {_found(samples[0])}" if _found(samples[0]) else ""
     points = []
@@ -210,12 +219,16 @@ def _found(sample: Sample) -> str:
 def _fit_limit(chip: str, kind: str, form: str) -> int:
     if form == "fp8":
         return NARROW_FIT_LIMITS.get(chip, 0) if kind == "product" else 0
+    if form == "fp32":
+        return WIDE_FIT_LIMIT if chip in WIDE_BARS else 0
     return FIT_LIMITS.get((chip, kind), 0)
 
 
 def _bar(chip: str, kind: str, form: str) -> tuple[float, float | None] | None:
     if form == "fp8":
         return (NARROW_BARS[chip], None) if kind == "product" and chip in NARROW_BARS else None
+    if form == "fp32":
+        return (WIDE_BARS[chip], None) if chip in WIDE_BARS else None
     return BARS.get((chip, kind))
 
 

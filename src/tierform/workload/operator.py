@@ -142,6 +142,7 @@ class Operator:
     the one before: it may begin with the layer before, and what uses weights waits for it.
     `origin` says how the operator came to be, `shard` how tensor parallelism cuts it, `attention` to which attention
     core it belongs (scores, what is light on them, softmax, weighted values, and their gradients).
+    `composed`: how much more its kernels move where eager code composes it of several operations.
     Operators of one number `together` (not 0) in a block are one grouped kernel, as experts of unequal rows are.
     `transposed` marks a product with the transposed weight (input gradient); `causal` marks products and softmaxes on
     square scores of which only the lower triangle is useful (`attention.pairs` counts what is useful of any shape).
@@ -172,6 +173,7 @@ class Operator:
     shard: Shard = Shard.WHOLE
     attention: Attention | None = None
     together: int = field(default=0, compare=False)
+    composed: float = field(default=1.0, compare=False)
 
     @lazy
     def macs(self) -> int:

@@ -54,6 +54,7 @@ class Reverse:
         shard: Shard | None = None,
         collective: str = "",
         members: int = 0,
+        composed: float = 1.0,
     ) -> None:
         """Append one backward operator; what is not given is as in the forward operator of the present step."""
         seen = self._names.get(name, 0) + 1
@@ -88,6 +89,7 @@ class Reverse:
             shard=shard or (step.shard if inside and step else _shard_of(output)),
             attention=step.attention if inside and step else None,
             together=self._group,
+            composed=composed,
         )
         self.operators.append(made)
         self.together.append(self._group)
@@ -129,12 +131,21 @@ class Reverse:
         self.gradients[id(value)] = total
 
     def unary(
-        self, name: str, x: Value, kept: tuple[Value, ...], gradient: Value, per_element: float, *, causal: bool = False
+        self,
+        name: str,
+        x: Value,
+        kept: tuple[Value, ...],
+        gradient: Value,
+        per_element: float,
+        *,
+        causal: bool = False,
+        composed: float = 1.0,
     ) -> None:
         """The input gradient of a value-by-value operator from the tensors it kept."""
         if x.grad and self._step is not None:
             dx = self.gradient_of(x)
-            self.emit(name, self._step.kind, (gradient, *kept), dx, per_element=per_element, causal=causal)
+            inputs = (gradient, *kept)
+            self.emit(name, self._step.kind, inputs, dx, per_element=per_element, causal=causal, composed=composed)
             self.arrive(x, dx)
 
     # -- the walk -----------------------------------------------------------------------------------------------

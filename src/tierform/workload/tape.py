@@ -334,6 +334,7 @@ class Tape:
         collective: str = "",
         members: int = 0,
         again: bool = False,
+        composed: float = 1.0,
     ) -> Value:
         """Append one operator; `output.grad` and `output.after` are set here.  Returns `output`.
 
@@ -366,6 +367,7 @@ class Tape:
             shard=shard or self._shard(inputs, output),
             attention=self._core,
             together=self._group,
+            composed=composed,
         )
         if output.scores:
             self.scores |= {operand.name for operand in operator.outputs}

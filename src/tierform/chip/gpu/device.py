@@ -1,6 +1,7 @@
 """A GPU as one component: every operator is a kernel, unless its neighbours are fused with it.
 
-Products: `tierform.chip.gpu.gemm`, those of 8-bit operands and what narrows their inputs: `tierform.chip.gpu.narrow`.
+Products: `tierform.chip.gpu.gemm`, those of 8-bit operands and what narrows their inputs: `tierform.chip.gpu.narrow`,
+those of 32-bit operands: `tierform.chip.gpu.wide`.
 Softmax, normalization, activation, elementwise, rotary, embedding, loss, routing and optimizer kernels: launch +
 max(arithmetic on the vector units, bytes / (bandwidth * efficiency)).  `fuse` finds attention and chains of such light
 kernels among neighbours (`tierform.chip.gpu.fusion`).  Energy is counted per
@@ -29,6 +30,7 @@ from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
 from tierform.chip.gpu.narrow import NarrowProductModel, quantization_s
 from tierform.chip.gpu.parameters import FewRowsParameters, GpuParameters, Sheet
+from tierform.chip.gpu.wide import WideProductModel
 from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import fail
@@ -89,6 +91,12 @@ class Gpu:
         return NarrowProductModel.of(self.sheet, p) if p else None
 
     @cached_property
+    def wide(self) -> WideProductModel | None:
+        """The model of products of 32-bit operands, if the file has one and tells their peak."""
+        p = self.parameters.wide_products
+        return WideProductModel.of(self.parameters, self.sheet, p) if p else None
+
+    @cached_property
     def prefill(self) -> PrefillModel | None:
         """The model of fused attention over many queries, if the file has one."""
         p = self.parameters.attention
@@ -147,8 +155,12 @@ class Gpu:
             return operator.count * self._few_rows_s(operator, p.few_rows)
         if self._is_narrow(operator):
             return self.beside_fitted(lambda gpu: gpu._narrow_s(operator, gpu.narrow) if gpu.narrow else 0.0)
+        if self._is_wide(operator):
+            return self.beside_fitted(lambda gpu: gpu._wide_s(operator, gpu.wide) if gpu.wide else 0.0)
         if operator.kind is Kind.MATMUL and self.products is not None:
-            return self.beside_fitted(lambda gpu: gpu._product_s(operator, gpu.products) if gpu.products else 0.0)
+            return self.beside_fitted(
+                lambda gpu: gpu._product_s(operator, gpu.products, gpu._over_peak(operator)) if gpu.products else 0.0
+            )
         if operator.origin is Origin.QUANTIZE and p.quantization is not None:
             elements = operator.count * max(operand.elements for operand in operator.inputs)
             results = max(operand.elements for operand in operator.outputs)
@@ -200,7 +212,11 @@ class Gpu:
         assert isinstance(parameters, GpuParameters) and isinstance(given, GpuParameters)
         return scaled(parameters, given, own)
 
-    def _product_s(self, operator: Operator, products: ProductModel) -> float:
+    def _over_peak(self, operator: Operator) -> float:
+        """The operator's peak rate over the data sheet's of 16 bits."""
+        return (self.rate(operator) or 0.0) / self.sheet.peak_per_s
+
+    def _product_s(self, operator: Operator, products: ProductModel, speedup: float) -> float:
         """A product on as many of the units, and in a kernel for as wide a weight, as is fastest.
 
         The library's heuristic may choose worse for the smaller shape or the narrower weight; nobody has to use them.
@@ -222,7 +238,7 @@ class Gpu:
                     copies=self.weights_in_turn if once else 1.0,
                     input_B=input_B,
                     weight_B=width,
-                    speedup=(self.rate(operator) or 0.0) / self.sheet.peak_per_s,
+                    speedup=speedup,
                 )[0]
             )
             for batch, m in self._shares(operator)
@@ -248,11 +264,20 @@ class Gpu:
                     batch=float(batch),
                     copies=self.weights_in_turn if once else 1.0,
                     input_B=1.0,
-                    speedup=(self.rate(operator) or 0.0) / self.sheet.peak_per_s,
+                    speedup=self._over_peak(operator),
                 )[0]
             )
             for batch, m in self._shares(operator)
         )
+
+    def _is_wide(self, operator: Operator) -> bool:
+        """Whether it is a product of two operands for which there are kernels of 32 bits."""
+        if operator.kind is not Kind.MATMUL or self.wide is None:
+            return False
+        return {operand.precision for operand in operator.inputs[:2]} <= self.wide.formats
+
+    def _wide_s(self, operator: Operator, wide: WideProductModel) -> float:
+        return self._product_s(operator, wide.model, 1.0)
 
     def _shares(self, operator: Operator) -> set[tuple[int, int]]:
         """Products in one kernel and rows of each on one of so many units, for each number of them."""

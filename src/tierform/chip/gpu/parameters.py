@@ -70,6 +70,14 @@ class ProductParameters(KernelParameters):
     )
 
 
+class WideProductParameters(ProductParameters):
+    """Kernels of products of 32-bit operands; see `tierform.chip.gpu.gemm` for the model."""
+
+    formats: Annotated[list[str], Field(min_length=1, max_length=10)] = Field(
+        description="Formats of numbers that both operands have (fp32); the peak rate of the first is the kernels' peak"
+    )
+
+
 class RowTile(FileModel):
     """The tile of products of up to so many rows and columns."""
 
@@ -280,6 +288,9 @@ class GpuParameters(FileModel):
     )
     narrow_products: NarrowProductParameters | None = Field(
         None, description="Fitted kernels of products of 8-bit operands; as `products` when left out"
+    )
+    wide_products: WideProductParameters | None = Field(
+        None, description="Fitted kernels of products of 32-bit operands; as `products` when left out"
     )
     quantization: QuantizationParameters | None = Field(
         None, description="Kernels that narrow a product's input to 8 bits; as any light kernel when left out"
