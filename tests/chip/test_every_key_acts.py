@@ -90,6 +90,8 @@ NAMED = {
     "products.smallest_grid": "zero in these files: no kernel of theirs adds a reduction",
     "products.miss_prologue": "zero in these files",
     "products.miss_step": "zero in these files",
+    "wide_products.miss_step": "zero in these files",
+    "wide_products.boost_time": "these boards keep their rate in fp32, however long a product is",
 }
 
 
@@ -103,6 +105,8 @@ def operators() -> list[Operator]:
     found += [product(300, 200, 200, held=False, precision=f, batch=40, count=2) for f in ("int8", "fp32", "fp16")]
     found += [product(40, 300, 300, weight_precision="int16"), product(40, 300, 300, precision="int16")]
     found += [product(40, 300, 300, precision=form) for form in ("fp16", "fp32", "fp8")]
+    wide = ((1, 8192, 8192), (4096, 4096, 4096), (64, 512, 16384), (17, 64, 256), (300, 300, 300), (8192, 8192, 8192))
+    found += [product(m, n, k, precision="fp32") for m, n, k in (*wide, (4096, 16384, 256), (8192, 128, 8192))]
     found += [product(m, n, k, precision="fp8") for m, n, k in ((1, 40, 8192), (8192, 8192, 8192), (3, 512, 256))]
     found += [product(m, n, k, precision="fp8") for m in (9, 20, 40, 70, 600) for n, k in ((1300, 512), (700, 64))]
     found += [narrowing(2**12, results) for results in (1, 2**12)]

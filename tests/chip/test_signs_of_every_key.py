@@ -214,7 +214,7 @@ def keys() -> Iterator[tuple[str, tuple[str, ...]]]:
         if base == "h200-gpu":  # the keys of the other GPU
             continue
         for at, value in leaves(made(base).parameters):
-            kernel = at[0] in ("products", "attention", "held_out_error", "fitted_at")
+            kernel = at[0] in ("products", "wide_products", "attention", "held_out_error", "fitted_at")
             if not kernel and not isinstance(value, bool):
                 yield base, at
     # Keys with defaults, which no library file gives.

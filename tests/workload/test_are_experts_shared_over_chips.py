@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tierform import FineTuning, Inference, LoRA, Parallelism, TierformError, Training, load_chip
@@ -16,7 +17,7 @@ from tierform.workload import Workload, expand, load_model
 from tierform.workload.expert_store import ExpertStore
 from tierform.workload.operator import Kind, Operator
 from tierform.workload.split_text import read_parallel
-from tierform.workload.spread import Spread
+from tierform.workload.spread import Spread, most_touched
 
 MODEL = load_model("mixtral-8x7b")
 ALL, EXPERTS = 46_702_792_704, 45_097_156_608
@@ -156,8 +157,9 @@ def test_how_many_rows_has_the_busiest_chip() -> None:
     assert copies.shares(10, 8, 2, 8, split=True) == [(1, 10), (1, 10)]
     # The busiest has 1.3 times five rows, rounded up.
     assert replace(group, imbalance=1.3).shares(10, 8, 2, 8, split=False) == [(1, 3), (1, 4)]
-    # Three experts that are used are one on the busiest chip, six are two of them; one is never less than one.
-    assert group.shares(10, 8, 2, 3, split=False) == group.shares(10, 8, 2, 3, split=True) == [(1, 5)]
+    # Two experts that are used are one on the busiest chip (1.19 by the approximation), six are two of them; one is
+    # never less than one.
+    assert group.shares(10, 8, 2, 2, split=False) == group.shares(10, 8, 2, 2, split=True) == [(1, 5)]
     assert group.shares(10, 8, 2, 6, split=False) == [(1, 2), (1, 3)] and group.shares(10, 8, 2, 1, split=False) == [
         (1, 5)
     ]
@@ -169,6 +171,28 @@ def test_how_many_rows_has_the_busiest_chip() -> None:
     assert replace(copies, capacity=1.25).shares(10, 8, 2, 1, split=True) == [(2, 13)]
     # More chips than experts: one each.
     assert Spread(9, capacity=2.0).shares(10, 8, 2, 8, split=False) == [(1, 5)]
+
+
+@pytest.mark.parametrize(
+    ("touched", "experts", "chips"),
+    [(52, 128, 8), (112, 128, 8), (26, 128, 2), (51, 128, 4), (160, 256, 16), (3, 16, 4)],
+)
+def test_does_the_busiest_chip_have_as_many_used_experts_as_in_random_draws(
+    touched: int, experts: int, chips: int
+) -> None:
+    generator = np.random.default_rng(7)
+    most = []
+    for _ in range(4000):
+        used = generator.permutation(experts)[:touched]
+        most.append(np.bincount(used // (experts // chips), minlength=chips).max())
+    assert most_touched(touched, experts, chips) == pytest.approx(np.mean(most), abs=0.6)
+
+
+def test_is_the_busiest_chip_where_nothing_is_left_to_chance() -> None:
+    assert most_touched(128, 128, 8) == 16 and most_touched(40, 128, 1) == 40
+    assert most_touched(1, 128, 8) == 1 and most_touched(7, 8, 8) == 1
+    # 64 draws of eight tokens: 52 of 128 experts, 6.5 a chip in the mean, 9 on the chip for which the others wait.
+    assert most_touched(52, 128, 8) == 9
 
 
 def test_how_many_experts_are_used_and_found_near() -> None:

@@ -339,11 +339,11 @@ def _completed(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], list[s
     if "parallel" in rows[0]:
         return rows, said
     known = {_run_of(row): row["parallel"] for row in _table(_TABLES / "models_splits.csv")}
-    made = [{**row, "parallel": known.get(_run_of(row), "")} for row in rows]
+    made = [{**row, "parallel": known.get(_run_of(row), known.get(_runs_of(row), ""))} for row in rows]
     number = sum(bool(row["parallel"]) for row in made)
     if number:
         said.append(
-            f"{number} rows are split as their source says (sequence, interleave): the table has no column parallel"
+            f"{number} rows are split as their source says (sequence, interleave, expert): no column says parallel"
         )
     return made, said
 
@@ -363,7 +363,13 @@ def _with_formats(rows: list[dict[str, str]]) -> tuple[list[dict[str, str]], lis
 
 def _run_of(row: dict[str, str]) -> tuple[str, ...]:
     """By what a published run is known: its source, figure and degrees."""
-    return row["source"], f"{float(row['measured']):.4g}", row["unit"], row["tensor"], row["pipeline"]
+    figure = f"{float(row['measured']):.4g}" if row["measured"] else ""
+    return row["source"], figure, row["unit"], row["tensor"], row["pipeline"]
+
+
+def _runs_of(row: dict[str, str]) -> tuple[str, ...]:
+    """All runs of a source with a row's degrees."""
+    return row["source"], "", "", row["tensor"], row["pipeline"]
 
 
 def _groups() -> dict[str, Group]:

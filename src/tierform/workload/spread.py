@@ -8,6 +8,12 @@ Two ways, as serving and training do it (``expert=e`` of :class:`~tierform.workl
   back, two all-to-alls in each pass (GShard: Lepikhin et al., ICLR 2021; DeepSpeed-MoE: Rajbhandari et al., ICML 2022).
   Each expert is then cut by tensor parallelism as a dense layer is.
 
+All chips wait for the one whose experts are asked for most.  Where every chip has n of E experts and t of them all are
+asked for, under independent routing, a chip's number has the mean t / e and the variance of draws without putting back,
+n (t / E) (1 - t / E) (E - n) / (E - 1).  The e numbers add up to t: they are like e normal ones less their mean, whose
+variance is 1 - 1 / e of one's.  So the largest lies above the mean by the mean largest of e normal numbers (Blom's
+approximation, 1958) times the root of n (t / E) (1 - t / E) E / (E - 1); it is at most n.
+
 With T tokens on a copy, k experts a token and no more said, each chip takes its even share: T k / e rows of a tensor
 group, T k rows of e copies.  `imbalance` is the busiest chip's share over the mean (measured, or of a model of the
 router); all wait for it.  `capacity` is the factor of Switch Transformers (Fedus et al., JMLR 2022): each expert has a
@@ -18,7 +24,8 @@ whatever the router says.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, sqrt
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from tierform.errors import Problem
@@ -57,7 +64,7 @@ class Spread:
         if self.capacity:
             rows = ceil(self.capacity * all_tokens * per_token / experts)
             return [(max(1, experts // self.chips), rows)]
-        own = max(1, min(experts // self.chips, round(touched / self.chips)))
+        own = most_touched(touched, experts, self.chips)
         assigned = max(own, ceil(all_tokens * per_token / self.chips * self.imbalance))
         rows, rest = divmod(assigned, own)
         if split and own > 1 and not rest:
@@ -66,6 +73,14 @@ class Spread:
 
 
 ONE_CHIP = Spread()
+
+
+def most_touched(touched: int, experts: int, chips: int) -> int:
+    """Experts that are asked for on the chip with most of them, expected; see the module's text."""
+    held, share = experts // chips, min(1.0, touched / experts)
+    spread = sqrt(held * share * (1 - share) * experts / max(experts - 1, 1))
+    above = NormalDist().inv_cdf((chips - 0.375) / (chips + 0.25)) if chips > 1 else 0.0
+    return max(1, min(held, round(touched / chips + above * spread)))
 
 
 def expert_problems(model: Model, split: Parallelism) -> list[Problem]:

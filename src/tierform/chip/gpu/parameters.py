@@ -70,11 +70,17 @@ class ProductParameters(KernelParameters):
     )
 
 
-class WideProductParameters(ProductParameters):
-    """Kernels of products of 32-bit operands; see `tierform.chip.gpu.gemm` for the model."""
+class WideProductParameters(KernelParameters):
+    """Kernels of products of 32-bit operands; see `tierform.chip.gpu.wide`."""
 
     formats: Annotated[list[str], Field(min_length=1, max_length=10)] = Field(
         description="Formats of numbers that both operands have (fp32); the peak rate of the first is the kernels' peak"
+    )
+    prologue: _Count = Field(description="Cycles before a block of threads computes")
+    reduction: _Count = Field(description="Cycles of the kernel that adds up a split k")
+    reduction_bandwidth: _Ratio = Field(description="Bandwidth of the partial sums over that of the memory")
+    tiles: Annotated[list[tuple[Count, Count]], Field(min_length=1, max_length=100)] = Field(
+        description="Tile shapes (rows, columns) among which the library chooses"
     )
 
 
