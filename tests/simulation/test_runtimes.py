@@ -86,6 +86,17 @@ def test_every_key_moves_a_figure(key: str, tmp_path: Path) -> None:
         task = replace(INFERENCE, sequence=2048, decode=512)
         assert run(spread, task).memory_read_B > run(equal, task).memory_read_B
         return
+    if key in ("attention_generation", "older_attention_time", "older_attention_backward_time"):
+        older = {"attention_generation": 2, "older_attention_time": 2, "older_attention_backward_time": 2}
+        mine = load_runtime(written(tmp_path, **older))
+        without = load_runtime(written(tmp_path, **{name: value for name, value in older.items() if name != key}))
+        slow, fast = (simulate(MODEL, TRAINING, "h100", thermal="none", runtime=item) for item in (mine, without))
+        assert slow.latency_s > fast.latency_s
+        return
+    if key == "composes_operators":
+        eager = {"fuses_operators": False, "composes_operators": True}
+        assert run(load_runtime(written(tmp_path, **eager))).latency_s > run("eager").latency_s
+        return
     if key == "experts_time":
         model, task = "qwen3-30b-a3b", replace(INFERENCE, batch=1, decode=1)
         runtimes = ("ideal", load_runtime(written(tmp_path, experts_time=2)))
@@ -120,6 +131,23 @@ def test_factors_multiply_the_time_of_their_class_alone() -> None:
         factor = 3.0 if row.kind == "matmul" and not row.kernel else 1.0
         assert slow.busy_s == pytest.approx(factor * row.busy_s), row.name
     assert after.operations == before.operations and after.memory_read_B == before.memory_read_B
+
+
+def test_is_attention_of_an_older_generation_slower_where_the_chip_has_a_later_one() -> None:
+    """FlashAttention 2 where the H100's times are of 3, by the factors of the file; an A100's are of 2 anyway."""
+    old = replace(IDEAL, attention_generation=2, older_attention_time=1.75, older_attention_backward_time=1.625)
+    for chip, forward, backward in (("h100", 1.75, 1.625), ("a100", 1.0, 1.0)):
+        before, after = (simulate(MODEL, TRAINING, chip, thermal="none", runtime=item) for item in (IDEAL, old))
+        for row, slow in zip(before.operators, after.operators, strict=True):
+            factor = 1.0
+            if row.kernel and row.kernel != "fused elementwise":
+                factor = backward if row.stage.startswith("backward") else forward
+            assert slow.busy_s == pytest.approx(factor * row.busy_s), (chip, row.stage, row.name)
+    # The generation that the chip has, or a later one, changes nothing.
+    same = replace(old, attention_generation=3)
+    assert simulate(MODEL, TRAINING, "h100", thermal="none", runtime=same).latency_s == pytest.approx(
+        simulate(MODEL, TRAINING, "h100", thermal="none").latency_s, rel=1e-12
+    )
 
 
 def test_the_host_adds_its_time_once_a_step() -> None:

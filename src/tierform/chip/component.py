@@ -223,11 +223,15 @@ class BufferHolder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FusedKernel:
-    """Operators that run as one kernel: their positions among those given, and each one's part of the cost."""
+    """Operators that run as one kernel: their positions among those given, and each one's part of the cost.
+
+    `generation` is that of the attention kernels (FlashAttention 2, 3) whose times they are; 0 where none is told.
+    """
 
     name: str
     members: tuple[int, ...]
     costs: tuple[Cost, ...]
+    generation: int = 0
 
 
 @runtime_checkable

@@ -191,7 +191,8 @@ class BoardKernels:
         fuser = self.run.chip.can.fusers.get(self.name) if costing.runtime.fuses_attention else None
         for kernel in fuser.fuse(operators) if fuser is not None else ():
             members = [operators[place] for place in kernel.members]
-            costs |= zip(kernel.members, costing.software.fused(members, kernel.costs), strict=True)
+            fused = costing.software.fused(members, kernel.costs, kernel.generation)
+            costs |= zip(kernel.members, fused, strict=True)
         for place, operator in enumerate(operators):
             if place not in costs:
                 costs[place] = costing.software.alone(operator, component.cost(operator))

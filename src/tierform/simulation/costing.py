@@ -252,7 +252,7 @@ class Costing:
                 core = any(member.attention is not None for member in members)
                 if not (self.runtime.fuses_attention if core else self.runtime.fuses_operators):
                     continue
-                costs = self.software.fused(members, kernel.costs)
+                costs = self.software.fused(members, kernel.costs, kernel.generation)
                 for place, cost in zip(kernel.members, costs, strict=True):
                     own[place].cost, own[place].kernel = cost, kernel.name
 

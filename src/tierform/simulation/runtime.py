@@ -71,6 +71,15 @@ class RuntimeFile(FileModel):
     light_time: _Factor = Field(_ONE, description="Factor on the time of all kernels that are no products")
     attention_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, forward")
     attention_backward_time: _Factor = Field(_ONE, description="Factor on the time of fused attention, backward")
+    attention_generation: Literal[2, 3] | None = Field(
+        None,
+        description="Generation of FlashAttention that the software has; the chip's if left out. Where the chip's "
+        "kernels are of a later one, the two factors below hold",
+    )
+    older_attention_time: _Factor = Field(
+        _ONE, description="Factor on fused attention, forward, where the chip's kernels are of a later generation"
+    )
+    older_attention_backward_time: _Factor = Field(_ONE, description="The same, backward")
     grouped_decode_time: _Factor = Field(
         _ONE, description="Factor on that of one new token where heads share keys (old kernels read keys for each head)"
     )
@@ -135,6 +144,9 @@ class Runtime:
     light_time: float = 1.0
     attention_time: float = 1.0
     attention_backward_time: float = 1.0
+    attention_generation: int = 0
+    older_attention_time: float = 1.0
+    older_attention_backward_time: float = 1.0
     grouped_decode_time: float = 1.0
     optimizer_time: float = 1.0
     collective_time: float = 1.0
@@ -232,6 +244,9 @@ def _loaded(given: RuntimeFile) -> Runtime:
         light_time=given.light_time.value,
         attention_time=given.attention_time.value,
         attention_backward_time=given.attention_backward_time.value,
+        attention_generation=given.attention_generation or 0,
+        older_attention_time=given.older_attention_time.value,
+        older_attention_backward_time=given.older_attention_backward_time.value,
         grouped_decode_time=given.grouped_decode_time.value,
         optimizer_time=given.optimizer_time.value,
         collective_time=given.collective_time.value,

@@ -62,18 +62,21 @@ class Software:
             cost = _composed(cost, operator.composed)
         return _slower(cost, self._factor(operator))
 
-    def fused(self, members: Sequence[Operator], costs: Sequence[Cost]) -> list[Cost]:
-        """The costs of the members of a fused kernel."""
+    def fused(self, members: Sequence[Operator], costs: Sequence[Cost], generation: int = 0) -> list[Cost]:
+        """The costs of the members of a fused kernel; of attention the generation whose times they are."""
         cores = [member for member in members if member.attention is not None]
         if not cores:
             return [_slower(cost, self.runtime.light_time) for cost in costs]
         again = self._read_again(cores)
-        factor = self._attention_factor(cores) * again
+        factor = self._attention_factor(cores, generation) * again
         return [_slower(_with_reads(cost, again), factor) for cost in costs]
 
-    def _attention_factor(self, cores: Sequence[Operator]) -> float:
-        backward = any(member.phase is Phase.BACKWARD for member in cores)
-        return self.runtime.attention_backward_time if backward else self.runtime.attention_time
+    def _attention_factor(self, cores: Sequence[Operator], generation: int) -> float:
+        backward, runtime = any(member.phase is Phase.BACKWARD for member in cores), self.runtime
+        factor = runtime.attention_backward_time if backward else runtime.attention_time
+        if 0 < runtime.attention_generation < generation:
+            factor *= runtime.older_attention_backward_time if backward else runtime.older_attention_time
+        return factor
 
     def _read_again(self, cores: Sequence[Operator]) -> float:
         """How often an old kernel reads each key that several heads of one new token share."""

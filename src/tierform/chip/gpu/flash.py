@@ -124,7 +124,8 @@ def kernel(gpu: Gpu, operators: Sequence[Operator], readers: Sequence[Sequence[i
             members, _shared_s(members, needed_s, products_s, seconds), needed_s, energy, traffic, strict=True
         )
     ]
-    return FusedKernel(_NAMES[core.kind], core.members, tuple(costs))
+    generation = gpu.parameters.attention.generation if gpu.parameters.attention else 0
+    return FusedKernel(_NAMES[core.kind], core.members, tuple(costs), generation)
 
 
 def _at_peak_s(gpu: Gpu, operator: Operator) -> float:

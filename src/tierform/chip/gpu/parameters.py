@@ -165,6 +165,9 @@ class DecodeParameters(FileModel):
 class AttentionParameters(FileModel):
     """Fused attention: tile of queries and keys, and the parameters of both phases."""
 
+    generation: Literal[2, 3] = Field(
+        2, description="Generation of FlashAttention that was fitted: 3 uses Hopper's own instructions"
+    )
     tile: tuple[Count, Count] = Field(description="Queries and keys of a tile of the prefill kernel")
     prefill: PrefillParameters = Field(description="The kernel of many queries")
     decode: DecodeParameters = Field(description="The kernel of one query over a cache")
