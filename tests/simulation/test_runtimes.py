@@ -56,7 +56,7 @@ ACTING: dict[str, tuple[Any, Any]] = {
     "light_time": (2, INFERENCE),
     "attention_time": (2, INFERENCE),
     "attention_backward_time": (2, TRAINING),
-    "grouped_decode_time": (2, INFERENCE),
+    "grouped_decode_share": (2, INFERENCE),
     "optimizer_time": (2, TRAINING),
     "collective_time": (2, INFERENCE),
     "direct_all_reduce": (True, INFERENCE),
@@ -131,6 +131,15 @@ def test_factors_multiply_the_time_of_their_class_alone() -> None:
         factor = 3.0 if row.kind == "matmul" and not row.kernel else 1.0
         assert slow.busy_s == pytest.approx(factor * row.busy_s), row.name
     assert after.operations == before.operations and after.memory_read_B == before.memory_read_B
+
+
+def test_does_each_further_head_read_its_keys_again() -> None:
+    """Four heads of queries to one of keys: 1 + 3 x 0.5, 2.5 times as long; bytes are counted once."""
+    before, after = run(IDEAL), run(replace(IDEAL, grouped_decode_share=0.5))
+    for row, slow in zip(before.operators, after.operators, strict=True):
+        core = row.kernel == "flash attention" and row.stage.startswith("decode")
+        assert slow.busy_s == pytest.approx((2.5 if core else 1.0) * row.busy_s), (row.stage, row.name)
+    assert after.energy_J > before.energy_J and after.memory_read_B == before.memory_read_B
 
 
 def test_is_attention_of_an_older_generation_slower_where_the_chip_has_a_later_one() -> None:

@@ -63,6 +63,55 @@ def test_a_small_module_of_each_family(family: str) -> None:
     assert trained.trainable_parameters == count
 
 
+FALCON = {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512}
+
+
+@pytest.mark.parametrize(
+    ("family", "sizes"),
+    [
+        ("falcon", FALCON),  # as the one of 7 billion
+        ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}),  # of 40 and 180
+        ("falcon", {**FALCON, "new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}),
+        ("falcon", {**FALCON, "parallel_attn": False, "multi_query": False, "bias": True, "alibi": True}),  # the first
+        ("falcon", {**FALCON, "ffn_hidden_size": 96, "tie_word_embeddings": False}),
+        ("gptj", {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 512, "rotary_dim": 8}),
+        ("gptj", {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 512, "rotary_dim": 8, "n_inner": 96}),
+    ],
+)
+def test_branches_side_by_side(family: str, sizes: dict[str, Any]) -> None:
+    config = transformers.AutoConfig.for_model(family, **sizes)
+    with torch.device("meta"):
+        module = transformers.AutoModelForCausalLM.from_config(config)
+    count = sum(parameter.numel() for parameter in module.parameters())
+    model = model_from_config(config.to_dict(), family)
+    assert model.parameters == count
+    assert expand(model, FineTuning(batch=1, sequence=8)).trainable_parameters == count
+    # A cache of its own heads of keys: 2 tensors, 2 layers, 2 bytes.
+    kept = tierform.simulate(model, Inference(batch=3, sequence=16, decode=4), "h100", thermal="none")
+    assert kept.memory_footprint_B["kv_cache"] == 2 * 2 * 2 * 3 * 20 * model.kv_heads * 16
+    rotary = {
+        o.name for _, _, o, _ in expand(model, Inference(batch=1, sequence=8)).occurrences() if "rotary" in o.name
+    }
+    assert bool(rotary) == (not sizes.get("alibi", False))
+
+
+def test_how_many_parameters_have_falcon_180b_and_gpt_j_6b() -> None:
+    """As published: 179.5 and 6.05 billion."""
+    falcon = {
+        "hidden_size": 14848,
+        "num_hidden_layers": 80,
+        "num_attention_heads": 232,
+        "num_kv_heads": 8,
+        "vocab_size": 65024,
+        "new_decoder_architecture": True,
+        "tie_word_embeddings": False,
+    }
+    assert model_from_config({"model_type": "falcon", **falcon}, "falcon-180b").parameters == pytest.approx(
+        179.5e9, rel=2e-3
+    )
+    assert model_from_config({"model_type": "gptj"}, "gpt-j").parameters == pytest.approx(6.05e9, rel=2e-3)
+
+
 def gemma(**more: Any) -> Model:
     sizes = {**SMALL, "head_dim": 16, "sliding_window": 64, "max_position_embeddings": 1024, "num_hidden_layers": 6}
     return model_from_config({"model_type": "gemma2", **sizes, **more})
@@ -121,8 +170,6 @@ COUNTED: dict[str, dict[str, Any]] = {
     "beit": SIZES,
     "clip_vision_model": SIZES,
     "distilbert": {"n_layers": 2, "dim": 64, "n_heads": 4, "hidden_dim": 128, "vocab_size": 512},
-    "falcon": {"num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 4, "vocab_size": 512},
-    "gptj": {"n_layer": 2, "n_embd": 64, "n_head": 4, "vocab_size": 512, "rotary_dim": 8},
     "mamba2": {
         "num_hidden_layers": 2,
         "hidden_size": 64,

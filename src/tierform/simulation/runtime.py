@@ -27,9 +27,11 @@ from tierform.workload.autograd import NONE, Habit, Habits
 
 SCHEMA = "tierform.runtime/1"
 _Factor = Annotated[Constant, quantity("1", above=0)]
+_Share = Annotated[Constant, quantity("1", minimum=0)]
 _Time = Annotated[Constant, quantity("s", minimum=0)]
 _ONE = Constant(1.0, "", "assumed", note="adds nothing")
 _NO_POWER = Constant(0.0, "", "assumed", note="adds nothing")
+_NO_SHARE = Constant(0.0, "", "assumed", note="adds nothing")
 _NO_SPREAD = Constant(0.0, "", "assumed", note="all are equally long")
 _NO_TIME = Constant(0.0, "s", "assumed", note="adds nothing")
 
@@ -80,8 +82,10 @@ class RuntimeFile(FileModel):
         _ONE, description="Factor on fused attention, forward, where the chip's kernels are of a later generation"
     )
     older_attention_backward_time: _Factor = Field(_ONE, description="The same, backward")
-    grouped_decode_time: _Factor = Field(
-        _ONE, description="Factor on that of one new token where heads share keys (old kernels read keys for each head)"
+    grouped_decode_share: _Share = Field(
+        _NO_SHARE,
+        description="What each further head that shares keys and values adds to attention of one new token, as a share "
+        "of its time (old kernels read them anew for each head)",
     )
     optimizer_time: _Factor = Field(
         _ONE, description="Factor on the time of the optimizer over one pass through its states (foreach makes several)"
@@ -147,7 +151,7 @@ class Runtime:
     attention_generation: int = 0
     older_attention_time: float = 1.0
     older_attention_backward_time: float = 1.0
-    grouped_decode_time: float = 1.0
+    grouped_decode_share: float = 0.0
     optimizer_time: float = 1.0
     collective_time: float = 1.0
     direct_all_reduce: bool = False
@@ -247,7 +251,7 @@ def _loaded(given: RuntimeFile) -> Runtime:
         attention_generation=given.attention_generation or 0,
         older_attention_time=given.older_attention_time.value,
         older_attention_backward_time=given.older_attention_backward_time.value,
-        grouped_decode_time=given.grouped_decode_time.value,
+        grouped_decode_share=given.grouped_decode_share.value,
         optimizer_time=given.optimizer_time.value,
         collective_time=given.collective_time.value,
         direct_all_reduce=given.direct_all_reduce,

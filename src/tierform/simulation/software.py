@@ -79,12 +79,12 @@ class Software:
         return factor
 
     def _read_again(self, cores: Sequence[Operator]) -> float:
-        """How often an old kernel reads each key that several heads of one new token share."""
+        """How often, by its time, an old kernel reads each key that several heads of one new token share."""
         record = cores[0].attention
         assert record is not None
-        grouped = record.queries == 1 and record.heads > record.kv_heads
-        backward = any(member.phase is Phase.BACKWARD for member in cores)
-        return self.runtime.grouped_decode_time if grouped and not backward else 1.0
+        if record.queries != 1 or any(member.phase is Phase.BACKWARD for member in cores):
+            return 1.0
+        return 1.0 + self.runtime.grouped_decode_share * (record.heads / record.kv_heads - 1.0)
 
     def _factor(self, operator: Operator) -> float:
         if operator.kind is Kind.MATMUL:

@@ -63,6 +63,8 @@ FAMILIES = Registry(
         "stablelm": "tierform.workload.families.current:STABLELM",
         "phi": "tierform.workload.families.current:PHI",
         "gpt_neox": "tierform.workload.families.current:GPT_NEOX",
+        "falcon": "tierform.workload.families.parallel:FALCON",
+        "gptj": "tierform.workload.families.parallel:GPTJ",
         "ernie4_5": "tierform.workload.families.current:ERNIE",
         "seed_oss": "tierform.workload.families.current:SEED_OSS",
         "hunyuan_v1_dense": "tierform.workload.families.current:HUNYUAN",

@@ -2,9 +2,8 @@
 
 A :class:`Style` says what a family's layers look like; what its configuration states is read in :func:`_read`.  Sources
 are the families' reports and the defaults of their configuration classes in `transformers`: Gemma 2 and 3 (Gemma Team,
-2024, 2025), Phi-1 to 2 (2023), GLM-4 (2024), OLMo 1 to 3 (AI2, 2024, 2025), Falcon (2023), StarCoder2 (2024), Cohere
-(2024), Nemotron (2024), StableLM (2024), GPT-NeoX and GPT-J (2021, 2022), Exaone 4, Ernie 4.5, Seed-OSS, Arcee,
-Hunyuan (2025).
+2024, 2025), Phi-1 to 2 (2023), GLM-4 (2024), OLMo 1 to 3 (AI2, 2024, 2025), StarCoder2 (2024), Cohere (2024), Nemotron
+(2024), StableLM (2024), GPT-NeoX (2022), Exaone 4, Ernie 4.5, Seed-OSS, Arcee, Hunyuan (2025).
 
 Layers with and without a sliding window are sections of their own.  Limits: constants that scale or cap logits are not
 counted; rotary positions are counted in every layer and over the whole head.
@@ -227,11 +226,13 @@ def _windows(config: Config, style: Style, layers: int) -> tuple[tuple[int, ...]
     return (local, window) if local and window else ((), 0)
 
 
-def layer(tape: Tape, model: Model, p: Pass, x: Value, *, window: int, experts: bool = False) -> Value:
+def layer(
+    tape: Tape, model: Model, p: Pass, x: Value, *, window: int, experts: bool = False, rotated: bool = True
+) -> Value:
     """One layer with its norms where the family has them."""
 
     def mix(inner: Value) -> Value:
-        return attention(tape, model, p, inner, rotated=True, window=window)
+        return attention(tape, model, p, inner, rotated=rotated, window=window)
 
     def widen(inner: Value) -> Value:
         return mixture(tape, model, p, inner) if experts else feed_forward(tape, model, p, inner, model.ffn_size)
