@@ -363,3 +363,26 @@ def test_are_transfers_and_fetches_pieces_of_their_own() -> None:
         ("fetch", 0, 2.0, 3.5, (0,)),
         ("b", 0, 3.5, 6.5, (1, 2)),
     ]
+
+
+def test_where_is_each_bar_of_several_layers_and_micro_batches() -> None:
+    """Two layers of 1 s on resources of their own: a micro-batch enters every second."""
+    step = ScheduledOperator("one", "a", 1.0, own=True)
+    recorded = schedule_stage([[(Layer("layer", (step,)), 3)]], (3,), 1, record=True)
+    bars = {(bar.micro_batch, bar.layer): (bar.start_s, bar.end_s) for bar in recorded.slices()}
+    assert bars == {(micro, layer): (micro + layer, micro + layer + 1) for micro in range(3) for layer in range(3)}
+
+
+@pytest.mark.parametrize("number", [65, 80, 200])
+def test_is_a_continued_run_as_long_as_all_of_it(number: int) -> None:
+    steps = (
+        ScheduledOperator("one", "a", 1.0, own=True),
+        ScheduledOperator("two", "b", 3.0, own=True, after=(Edge(0),)),
+    )
+    run = [(Layer("layer", steps), 2)]
+    whole = schedule_stage([run], (number,), 1, record=True)
+    assert (
+        schedule_stage([run], (number,), 1).makespan_s
+        == pytest.approx(whole.makespan_s)
+        == pytest.approx(2 * 4 + (number - 1) * 3)
+    )

@@ -134,3 +134,15 @@ def test_do_copies_of_a_tied_weight_meet_over_all_groups_between_them(nodes: Chi
     far = Interconnect(nodes, Parallelism(tensor=4, pipeline=2)).cost(table)
     assert far.occupancy_s == pytest.approx(2e6 / 1e9 + 2 * 5e-6)
     assert Interconnect(nodes, Parallelism(pipeline=5)).cost(table).occupancy_s == far.occupancy_s
+
+
+@pytest.mark.parametrize("kind", ["all_reduce", "all_gather", "reduce_scatter"])
+def test_are_members_of_a_tensor_group_neighbours_beside_chips_that_share_a_sequence(nodes: Chip, kind: str) -> None:
+    """Two of a tensor group sit in one node, whatever `context` is; rows of experts cross the groups between them."""
+    sent = collective(kind, 40_000, 40_000, 2)
+    alone = us_and_pJ(Interconnect(nodes, Parallelism(tensor=2)), sent)
+    assert us_and_pJ(Interconnect(nodes, Parallelism(tensor=2, context=4)), sent) == alone
+    rows = collective("all_to_all", 40_000, 40_000, 2, copies=True)
+    near = us_and_pJ(Interconnect(nodes, Parallelism(tensor=2, data=2)), rows)
+    far = us_and_pJ(Interconnect(nodes, Parallelism(tensor=2, context=2, data=2)), rows)
+    assert far[0] > near[0] and far[1] > near[1]

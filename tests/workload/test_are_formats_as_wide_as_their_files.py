@@ -201,3 +201,9 @@ def test_is_a_share_read_however_it_is_written() -> None:
 def test_are_narrow_inputs_with_wide_weights_refused() -> None:
     with pytest.raises(TierformError, match="matmul_inputs"):
         PrecisionPlan(matmul_inputs="int8")
+
+
+def test_how_wide_are_blocks_of_microscaled_formats() -> None:
+    """OCP Microscaling 1.0: 32 values share one scale of 8 bits."""
+    for name, bits in (("mxfp4", 4), ("mxfp6", 6), ("mxfp8", 8)):
+        assert packed_B(3200, name, 3200) == 100 * (32 * bits // 8 + 1)

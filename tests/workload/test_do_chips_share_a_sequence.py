@@ -231,3 +231,14 @@ def test_can_it_be_said_in_a_text_and_is_it_left_out_where_it_is_not_used() -> N
     assert "context" not in Parallelism(tensor=2).content() and split.content()["context"] == 4
     with pytest.raises(TierformError, match="context"):
         read_parallel("contxt=2")
+
+
+def test_have_all_operators_of_a_ring_names_of_their_own() -> None:
+    for task in (FineTuning(LoRA(4), batch=1, sequence=64), Inference(batch=1, sequence=64)):
+        workload = expand(LLAMA, task, parallelism=Parallelism(context=4))
+        for stage in workload.stages:
+            for block in stage.blocks:
+                names = [operator.name for operator in block.operators]
+                assert len(set(names)) == len(names)
+                tensors = [o.name for operator in block.operators for o in operator.outputs if "ring" in o.name]
+                assert len(set(tensors)) == len(tensors)

@@ -239,3 +239,21 @@ def test_optimizer_reads_and_writes_what_mixed_precision_adamw_does() -> None:
     assert sum(o.input_B * t for o, t in update) == parameters * (2 + 4 + 8)
     assert sum(o.output_B * t for o, t in update) == parameters * (2 + 4 + 8)
     assert sum(o.operations * t for o, t in update) == pytest.approx(14 * parameters)
+
+
+def test_do_bottleneck_adapters_take_every_token() -> None:
+    """Two sequences of 8 tokens: 16 rows into 64 features and back, behind both branches of a layer."""
+    workload = expand(load_model("bert-base"), FineTuning(Adapters(64), batch=2, sequence=8))
+    layer = max(workload.stages[0].blocks, key=lambda block: block.count)
+    products = [o for o in layer.operators if o.part == "adapter" and o.kind is Kind.MATMUL]
+    assert [(o.m, o.n, o.k) for o in products] == [(16, 64, 768), (16, 768, 64)] * 2
+
+
+@pytest.mark.parametrize("last", [1, 2, 5, 12])
+def test_do_the_last_layers_learn_and_no_others(last: int) -> None:
+    """A layer of GPT-2 has 7,087,872 parameters, its final normalization 1,536, the tied head the embedding's."""
+    workload = expand(load_model("gpt2"), FineTuning(LastLayers(last), batch=1, sequence=8))
+    learning = {w.block: w.layers for w in workload.weights if w.trainable and w.part in ("attention", "ffn")}
+    assert sum(learning.values()) == last
+    inside = sum(w.total for w in workload.weights if w.trainable and w.block in learning)
+    assert inside == last * 7_087_872

@@ -153,3 +153,16 @@ def test_how_many_micro_batches_are_tried() -> None:
         40,
         64,
     )
+
+
+@pytest.mark.parametrize("batch", [1, 4, 8])
+def test_do_all_splits_have_all_chips(batch: int) -> None:
+    """Eight chips: every product of tensor, pipeline, context and data; a sequence is shared where copies cannot."""
+    task = FineTuning(Full(), batch=batch, sequence=64)
+    found = {(s.tensor, s.pipeline, s.context, s.data) for s in splits_of(MODEL, task, 8)}
+    assert all(t * p * c * d == 8 for t, p, c, d in found)
+    powers = (1, 2, 4, 8)
+    plain = {(t, p, 1, 8 // (t * p)) for t in powers for p in powers if t * p <= 8}
+    assert plain <= found
+    assert all(c == 1 or batch % (c * d) for _, _, c, d in found)
+    assert ((1, 1, 8, 1) in found) == (batch < 8)
