@@ -148,7 +148,7 @@ def test_a_light_kernel_streams_or_computes() -> None:
     streamed = board.cost(elementwise(Kind.ELEMENTWISE, 2**22, precision="bf16"))
     assert streamed.occupancy_s == pytest.approx(light_kernel_s(2**24))
     assert streamed.utilization == pytest.approx(2**24 / (19.5e12 * light_kernel_s(2**24)))
-    assert streamed.energy_J == pytest.approx({"arithmetic": 2**24 * 3.16e-12, "memory": 2**24 * 100e-12})
+    assert streamed.energy_J == pytest.approx({"arithmetic": 2**24 * 11.9e-12, "memory": 2**24 * 100e-12})
     busy = board.cost(elementwise(Kind.ELEMENTWISE, 2**22, precision="bf16", operations=400.0))
     assert busy.occupancy_s == pytest.approx(2.1e-6 + 400 * 2**22 / (0.8 * 19.5e12))
 

@@ -134,4 +134,16 @@ def test_a_checkpoint_keeps_the_matrices_in_16_bits_that_its_config_exempts(tmp_
 
 def test_every_completed_split_can_be_read() -> None:
     for row in models._table(TABLE.with_name("models_splits.csv")):
-        assert read_parallel(f"tensor={row['tensor']},pipeline={row['pipeline']},{row['parallel']}").tensor == 8
+        split = read_parallel(f"tensor={row['tensor']},pipeline={row['pipeline']},{row['parallel']}")
+        assert split.tensor == int(row["tensor"])
+        if not row["measured"]:  # every run of a source: a mixture over several boards
+            assert split.expert == split.tensor > 1
+
+
+def test_is_a_run_completed_by_its_figure_or_by_its_source() -> None:
+    """Qwen3-30B on two boards is split by experts, whatever was measured; on one it is not."""
+    source = "ml-energy/leaderboard:public/data/models/Qwen__Qwen3-30B-A3B-Instruct-2507__lm-arena-chat.json"
+    row = {"source": source, "measured": "0.0123", "unit": "s", "tensor": "2", "pipeline": "1", "precision": "bf16"}
+    made, said = models._completed([row, {**row, "tensor": "1"}, {**row, "source": "elsewhere"}])
+    assert [one["parallel"] for one in made] == ["expert=2", "", ""]
+    assert any(text.startswith("1 rows are split as their source says") for text in said)
