@@ -301,3 +301,18 @@ def test_does_show_tell_the_values_that_hold(tmp_path: Any) -> None:
     )
     assert cells["dac"]["count"] == 256
     assert parts["components.vector"] == _chip("atleus")["parts"]["components.vector"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("factor", [1.25, 1.5, 3.0])
+def test_does_a_vector_unit_grow_with_its_lanes_and_its_buffer(factor: float) -> None:
+    """More of either is a larger unit, though not by as much as the lanes: the other part stays."""
+    given = load_component("vector", 1, "vector-128-10nm", {})
+    lanes = load_component("vector", 1, "vector-128-10nm", {"lanes": int(128 * factor)})
+    both = load_component(
+        "vector",
+        1,
+        "vector-128-10nm",
+        {"lanes": int(128 * factor), "buffer_capacity": f"{given.parameters.buffer_capacity.value * factor:.0f} B"},
+    )
+    assert 1 < lanes.area_m2 / given.area_m2 < factor
+    assert both.area_m2 / given.area_m2 == pytest.approx(factor, rel=1e-6)

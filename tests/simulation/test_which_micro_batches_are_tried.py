@@ -123,3 +123,10 @@ def test_is_a_number_that_does_not_fit_no_reason_to_refuse_one_that_does() -> No
     found = tierform.simulate("gpt2", task, small, **ask)
     eight = tierform.simulate("gpt2", task, small, micro_batches=8, **ask)
     assert found.latency_s == eight.latency_s
+
+
+def test_has_a_trial_the_time_of_all_its_passes() -> None:
+    task = FineTuning(tierform.LoRA(4), batch=4, sequence=32, gradient_accumulation=3)
+    trial = _Choice(Job("bert-base", task, "atleus", thermal="none").loaded()).best(False)
+    passes = [made.seconds for made in trial.timed]
+    assert trial.total_s == pytest.approx(3 * passes[0] + 3 * passes[1] + passes[2])

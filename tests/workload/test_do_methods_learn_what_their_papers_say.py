@@ -132,7 +132,17 @@ def test_does_every_method_say_whether_it_has_a_rank() -> None:
 
 
 def test_galore_scales_its_step_by_a_number() -> None:
-    assert GaLore().scale == 0.25
+    assert GaLore().scale == 0.25 and GaLore(scale=1000).scale == 1000
     for wrong in (0, -1, True, "half", float("nan")):
         with pytest.raises(TierformError, match="above 0"):
             GaLore(scale=wrong)  # type: ignore[arg-type]
+
+
+def test_how_many_operations_has_a_loss_of_squares() -> None:
+    """Difference, square, sum: three for each value of the forecast."""
+    workload = expand(
+        load_model("hpt-wind"), FineTuning(Full(), batch=2, sequence=load_model("hpt-wind").fixed_tokens or 8)
+    )
+    losses = [o for _, _, o, _ in workload.occurrences() if o.kind == "loss" and o.phase == "forward"]
+    values = max(operand.elements for operand in losses[0].inputs)
+    assert len(losses) == 1 and losses[0].operations == 3 * values
