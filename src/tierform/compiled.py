@@ -36,7 +36,7 @@ def _folder() -> Path | None:
     """A cache folder that can be written; else None, with a note, and Numba keeps nothing from here on."""
     import tempfile
 
-    from tierform.errors import TierformError, note
+    from tierform.errors import TierformError
     from tierform.files import cache_folder, make_folder
 
     folder = cache_folder("kernels")
@@ -50,8 +50,16 @@ def _folder() -> Path | None:
     from numba.core.caching import Cache
 
     Cache.enable = Cache.disable
-    note("no folder for compiled kernels can be written, so they are compiled anew (set TIERFORM_CACHE to a folder)")
+    say_that_nothing_is_kept()
     return None
+
+
+@lru_cache(maxsize=1)
+def say_that_nothing_is_kept() -> None:
+    """A note, once in a process."""
+    from tierform.errors import note
+
+    note("no folder for compiled kernels can be written, so they are compiled anew (set TIERFORM_CACHE to a folder)")
 
 
 class KernelCache:

@@ -355,23 +355,23 @@ def write_json(path: Path | str, content: object) -> None:
 
 
 def cache_folder(shelf: str) -> Path | None:
-    """Where a room keeps what took long: the user's cache folder, or TIERFORM_CACHE; None when that is ``off``."""
+    """Where a room keeps what took long: the user's cache folder, or TIERFORM_CACHE; None when that is ``off``.
+
+    None, too, where the user's home does not exist: it is not made.
+    """
     chosen = os.environ.get("TIERFORM_CACHE", "")
-    if chosen.lower() in ("off", "0", "none", "no"):
-        return None
     if chosen:
-        return Path(chosen) / shelf
+        return None if chosen.lower() in ("off", "0", "none", "no") else Path(chosen) / shelf
+    if named := os.environ.get({"win32": "LOCALAPPDATA", "darwin": ""}.get(sys.platform, "XDG_CACHE_HOME")):
+        return Path(named) / "tierform" / shelf
     try:
         home = Path.home()
     except RuntimeError:
         return None
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = home / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    return base / "tierform" / shelf
+    if not home.is_dir():
+        return None
+    under = {"win32": ("AppData", "Local"), "darwin": ("Library", "Caches")}.get(sys.platform, (".cache",))
+    return home.joinpath(*under, "tierform", shelf)
 
 
 def _finite(content: object) -> object:

@@ -17,6 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tierform.compiled import say_that_nothing_is_kept
 from tierform.files import atomic_path, cache_folder, make_folder
 
 if TYPE_CHECKING:
@@ -76,9 +77,17 @@ def _path(name: str, sources: Sequence[Path]) -> Path | None:
     for folder in _folders(sources[0].parent):
         if (folder / file).is_file():
             return folder / file
-        if writable is None and os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        if writable is None and _can_be_written(folder):
             writable = folder / file
+    if writable is None:
+        say_that_nothing_is_kept()
     return writable
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder can be written, or made: then it begins in one that can be written."""
+    nearest = next((place for place in (folder, *folder.parents) if place.exists()), None)
+    return nearest is not None and nearest.is_dir() and os.access(nearest, os.W_OK)
 
 
 def _folders(package: Path) -> list[Path]:

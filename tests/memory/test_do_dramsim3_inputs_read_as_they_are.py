@@ -179,6 +179,19 @@ def test_the_command_prints_and_writes_its_statistics(tmp_path: Path, capsys: py
     assert "once more" not in capsys.readouterr().out  # the trace is not at its end
 
 
+@pytest.mark.parametrize(("cycle", "more"), [(10**12, []), (4, ["--cycles", "1000000000001"])])
+def test_a_run_that_would_take_hours_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], cycle: int, more: list[str]
+) -> None:
+    """Idle cycles are skipped, but each refresh is simulated: 10^12 cycles take a quarter of a minute."""
+    (tmp_path / "x.trace").write_text(f"0x0 READ 0\n0x40 READ {cycle}\n")
+    arguments = ["memory", "--config", str(_ini(tmp_path / "d.ini")), "--trace", str(tmp_path / "x.trace")]
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, *more])
+    assert stop.value.code == 2
+    assert "1e+12" in capsys.readouterr().err
+
+
 def test_an_address_beyond_the_capacity_is_wrapped_only_when_asked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

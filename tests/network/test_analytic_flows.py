@@ -202,13 +202,13 @@ def _walked_estimate(network, matrix, rate, flits):
     topology = network.topology
     links, nodes = topology.links, topology.nodes
     load, zero = np.zeros(links), 0.0
-    # What each channel gets from each input: links, then nodes; channels are links, then routers' ports to nodes.
-    fed = np.zeros((links + topology.routers, links + nodes))
+    # What each channel gets from each input: links, then nodes; channels are links, then the ports to nodes.
+    fed = np.zeros((links + nodes, links + nodes))
     for a, b in np.argwhere(matrix):
         for route, weight in _routes(network, a, b):
             amount = weight * matrix[a, b]
             load[route] += amount
-            fed[[*route, links + topology.exits[b]], [links + a, *route]] += amount
+            fed[[*route, links + b], [links + a, *route]] += amount
             cycles = (len(route) + 1) * network.router.pipeline_cycles + topology.link_latency_cycles[route].sum()
             zero += amount * (cycles + PORT_CYCLES + flits - 1)
     sent, received = matrix.sum(axis=1), matrix.sum(axis=0)
@@ -223,7 +223,7 @@ def _walked_estimate(network, matrix, rate, flits):
 
     busy = rate * load * network.link_cycles
     waits, filled = wait(busy, np.arange(links))
-    at_ports, ports = wait(rate * received, links + topology.exits)
+    at_ports, ports = wait(rate * received, links + np.arange(nodes))
     waits = waits * network.link_cycles
     inner = zero + load @ waits + received @ at_ports
     outer = inner + sent @ (rate * sent * flits / (2 * (1 - rate * sent)))

@@ -149,6 +149,8 @@ def test_initial_temperatures_are_kept(folder):
         ("a.ptrace", "20", "nan", "a.ptrace:3", "not a number"),
         ("a.ptrace", "20\t5", "20", "a.ptrace:3", "2 powers"),
         ("a.config", "-t_chip 0.00015", "-t_chip 0", "a.config:1", "greater than zero"),
+        ("a.config", "-t_chip 0.00015", "-t_chip 11", "a.config:1", "1e-09 to 10"),
+        ("a.config", "-k_chip 130", "-ambient 1e6", "a.config:2", "to 100000"),
         ("a.config", "-t_chip", "-t_chap", "a.config:1", "t_chip"),
         ("a.config", "-k_chip 130", "-k_chip", "a.config:2", "-key value"),
         ("a.config", "-k_chip 130", "k_chip 130", "a.config:2", "-key value"),
@@ -173,6 +175,7 @@ def test_mistakes_have_file_and_line(folder, file, old, new, place, words):
     [
         ("0.00015", "0", "a.lcf:7", "positive"),
         ("2e-05", "-2e-05", "a.lcf:13", "positive"),
+        ("2e-05", "11", "a.lcf:13", "1e-09 and 10"),
         ("paste", "pasta", "a.lcf:12", "paste"),
         ("Y\nN", "Y\nQ", "a.lcf:11", "Y or N"),
         ("1\nY\nN", "x\nY\nN", "a.lcf:9", "number"),
@@ -187,6 +190,14 @@ def test_mistakes_in_layer_files_have_a_line(folder, old, new, place, words):
         stacked(folder)
     assert place in str(caught.value)
     assert words in str(caught.value)
+
+
+def test_does_the_first_of_two_values_count_as_in_hotspot(folder, caplog):
+    path = folder / "a.config"
+    one = hotspot.run(load(folder)).temperature_K
+    path.write_text(path.read_text() + "-t_chip 0.0003\n-k_chip 130\n")
+    assert hotspot.run(load(folder)).temperature_K == one
+    assert len(caplog.messages) == 1 and f"{path}:6: -t_chip stands twice" in caplog.messages[0]
 
 
 def test_more_mistakes(folder):

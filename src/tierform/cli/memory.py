@@ -55,8 +55,10 @@ def command(
     """Simulate DRAM cycle by cycle and print bandwidth, latency, energy, and what limits them."""
     if (config is None) == (name is None):
         fail("give either --config FILE or --memory NAME")
-    if cycles is not None and not 1 <= cycles <= 10**15:
-        fail("between 1 and 10^15 cycles are simulated", key="--cycles", value=cycles)
+    from tierform.memory.cycle.engine import MOST_CYCLES
+
+    if cycles is not None and not 1 <= cycles <= MOST_CYCLES:
+        fail(f"between 1 and {MOST_CYCLES:.0e} cycles are simulated", key="--cycles", value=cycles)
     spec = _spec(config, str(name), settings)
     requests = [_requests(path, spec) for path in traces]
     from tierform.memory.cycle import CycleMemory

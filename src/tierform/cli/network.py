@@ -116,6 +116,8 @@ def _run_case(
             took = row["batch_cycles"]
             mean = sum(took) / len(took)
             console().print(f"batches: {min(took)} to {max(took)} cycles, mean {mean:.6g}", highlight=False)
+    for note in rows[0].get("notes", ()):
+        console().print(f"note: {note}", highlight=False)
     if fidelity == "cycle" and rows[0]["compile_s"] > 0.5:
         console().print(f"compilation: {rows[0]['compile_s']:.2f} s, not in the CPU time", highlight=False)
     content = rows[0] if rates is None else {"points": rows}

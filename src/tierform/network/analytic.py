@@ -111,11 +111,20 @@ class AnalyticNetwork:
 
     # ---- steady traffic
 
-    def latency(self, traffic_matrix: FloatArray, rate: float, packet_flits: float = 1.0) -> LatencyEstimate:
-        """Mean latency of random traffic: (nodes, nodes) shares (rows sum to 1) at `rate` flits per node and cycle."""
+    def latency(
+        self,
+        traffic_matrix: FloatArray,
+        rate: float,
+        packet_flits: float = 1.0,
+        flits_squared: float | None = None,
+    ) -> LatencyEstimate:
+        """Mean latency of random traffic: (nodes, nodes) shares (rows sum to 1) at `rate` flits per node and cycle.
+
+        `flits_squared` is the mean of the squares of packets' sizes where they differ.
+        """
         from tierform.network.queueing import estimate
 
-        return estimate(self, np.asarray(traffic_matrix, float), rate, packet_flits)
+        return estimate(self, np.asarray(traffic_matrix, float), rate, packet_flits, flits_squared)
 
     def saturation(self, traffic_matrix: FloatArray) -> float:
         """The rate (flits per node and cycle) above which the traffic cannot be carried."""

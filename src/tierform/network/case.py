@@ -30,6 +30,12 @@ class Injection:
         weights = np.asarray(self.packet_weights, float)
         return float(np.asarray(self.packet_flits) @ weights / weights.sum())
 
+    @property
+    def flits_squared(self) -> float:
+        """Mean of the squares of packets' sizes in flits."""
+        weights = np.asarray(self.packet_weights, float)
+        return float(np.asarray(self.packet_flits, float) ** 2 @ weights / weights.sum())
+
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:

@@ -6,22 +6,23 @@ flits holds its channel for L cycles, so with load rho (flits per cycle) an arri
 
     W = rho (L (1 - s) / 2 + g) / (1 - rho / m - c (1 - s) h)
 
-The first part is M/D/1 in units of a packet (Pollaczek and Khinchine); s, the sum of squares of the shares with which
-the channel's inputs feed it, takes away waiting for packets of one's own input, which come one after the other already
-and cannot collide.  Inputs are links and nodes, each node by itself, for links and for the ports to nodes alike.  The
-second part is what a switch with one allocation a cycle loses even when the output is free (its input, or a grant,
-went elsewhere).  h, the load of the inputs weighted by their shares, is what an input-queued switch cannot use: packets
-to other outputs stand before one's own, the more the fuller the inputs are, and not where one input feeds alone.  g, m
-and c are fitted to BookSim2 and to this project's cycle engine.  Waiting at a source is M/D/1 at the injection channel.
-Mean latency is the zero-load latency plus the waits along the routes, weighted by the traffic.  Saturation is where
-some channel's denominator reaches zero, or its load one.  (Structure after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1),
-2013.)
+The first part is M/G/1 in units of flits (Pollaczek and Khinchine; L is the mean of the packets' squares over their
+mean, one packet's flits where all are alike); s, the sum of squares of the shares with which the channel's inputs feed
+it, takes away waiting for packets of one's own input, which come one after the other already and cannot collide.
+Inputs are links and nodes, each node by itself, for links and for the ports to nodes alike; each node's port has the
+inputs of what is sent to that node, one source's under a permutation.  The second part is what a switch with one
+allocation a cycle loses even when the output is free (its input, or a grant, went elsewhere).  h, the load of the
+inputs weighted by their shares, is what an input-queued switch cannot use: packets to other outputs stand before one's
+own, the more the fuller the inputs are, and not where one input feeds alone.  g, m and c are fitted to BookSim2 and to
+this project's cycle engine.  Waiting at a source is M/G/1 at the injection channel.  Mean latency is the zero-load
+latency plus the waits along the routes, weighted by the traffic.  Saturation is where some channel's denominator
+reaches zero, or its load one.  (Structure after Kiasari, Lu and Jantsch, IEEE TVLSI 21(1), 2013.)
 
 UGAL's detours are found first (:mod:`tierform.network.detours`); they depend on the rate.
 
 Limits: below about 70 % of saturation; Poisson-like sources; minimal adaptive routing is taken as half XY, half YX;
-where one router's nodes send by way of others, each is taken to send as all of them together.  What links with few
-buffers for their length cannot carry is not seen.
+where one router's nodes send by way of others, each is taken to send and to receive as all of them together.  What
+links with few buffers for their length cannot carry is not seen.
 
 Compiled (Numba), so imported when used.
 """
@@ -37,6 +38,7 @@ from numba import njit
 from tierform.errors import fail
 from tierform.network.detours import detours
 from tierform.network.loads import traffic_by_way
+from tierform.network.port_inputs import arrivals, at_home, ends, ports, to_each_place
 from tierform.network.route_trees import route_trees
 from tierform.network.topology import FloatArray, IntArray
 
@@ -86,11 +88,21 @@ class Carried:
 
 
 def estimate(
-    network: AnalyticNetwork, traffic_matrix: FloatArray, rate: float, packet_flits: float = 1.0
+    network: AnalyticNetwork,
+    traffic_matrix: FloatArray,
+    rate: float,
+    packet_flits: float = 1.0,
+    flits_squared: float | None = None,
 ) -> LatencyEstimate:
-    """Latency of `traffic_matrix` (nodes, nodes; rows are shares) at `rate` flits per node and cycle."""
+    """Latency of `traffic_matrix` (nodes, nodes; rows are shares) at `rate` flits per node and cycle.
+
+    `packet_flits` is the mean size of packets, `flits_squared` the mean of its square: more where sizes differ.
+    """
     if not 0 <= rate < np.inf or packet_flits < 1:
         fail("the rate must not be negative and packets have at least one flit", key="rate", value=rate)
+    squared = packet_flits**2 if flits_squared is None else flits_squared
+    if not squared >= packet_flits**2 * (1 - 1e-9):
+        fail("the mean of the squares is at least the square of the mean", key="flits_squared", value=squared)
     found = channels(network, traffic_matrix, float(rate))
     load, wait, hops, on_wires, waiting, at_sources, stable = _waits(
         found.carried,
@@ -103,7 +115,7 @@ def estimate(
         found.node_share,
         found.node_inputs,
         float(rate),
-        float(packet_flits),
+        float(squared / packet_flits),
         ring_share(network),
     )
     if not stable:
@@ -162,8 +174,13 @@ def channels(network: AnalyticNetwork, matrix: FloatArray, rate: float) -> Carri
         whole = legs[0].sum(axis=1)
         parts = sent / np.where(whole > 0, whole, 1.0)[entry]
         first, between = parts[:, None] * legs[0][entry], legs[0] + legs[1]
-    flow = trees.carry(between)
     links = topology.links
+    apart = not network.one_node_each and not turns
+    if apart:
+        by_node = to_each_place(network, matrix, between, trees)
+        flow = by_node.sum(axis=0)
+    else:
+        flow = trees.carry(between)
     if network.one_node_each and not turns:
         own, squares, weighted = flow[:links], flow[:links] ** 2, flow[:links] * sent[topology.link_source]
     else:
@@ -184,16 +201,21 @@ def channels(network: AnalyticNetwork, matrix: FloatArray, rate: float) -> Carri
         topology.link_target,
         topology.routers,
     )
-    at_home = np.diagonal(matrix) if network.one_node_each else _at_home(matrix, entry, exits)
-    node_share, node_inputs = _ports(at_home, sent, entry, *arriving)
+    if apart:
+        arriving = arrivals(network, by_node, trees, carried * network.link_cycles)
+        source, port = np.nonzero(entry[:, None] == exits[None, :])
+        node_share, node_inputs = ports(matrix[source, port], sent[source], port, *arriving)
+    else:
+        own_router = np.diagonal(matrix) if network.one_node_each else at_home(matrix, entry, exits)
+        node_share, node_inputs = (found[exits] for found in ports(own_router, sent, entry, *arriving))
     return Carried(
         sent=sent,
         received=received,
         carried=carried,
         share=share,
         inputs=inputs,
-        node_share=node_share[exits],
-        node_inputs=node_inputs[exits],
+        node_share=node_share,
+        node_inputs=node_inputs,
     )
 
 
@@ -241,17 +263,6 @@ def _between_places(matrix: FloatArray, entry: IntArray, exits: IntArray, place:
 
 
 @njit(cache=True, error_model="numpy")
-def _at_home(matrix: FloatArray, entry: IntArray, exits: IntArray) -> FloatArray:
-    """(nodes,) what each node sends to nodes of its own router."""
-    found = np.zeros(len(matrix))
-    for source in range(len(matrix)):
-        for goal in range(len(matrix)):
-            if exits[goal] == entry[source]:
-                found[source] += matrix[source, goal]
-    return found
-
-
-@njit(cache=True, error_model="numpy")
 def _inputs(
     flow: FloatArray,
     fed: IntArray,
@@ -270,18 +281,15 @@ def _inputs(
     `own`, `squares` and `weighted` are of what nodes send over each link; what else begins there has turned.
     """
     links = len(own)
-    load, share, inputs = np.zeros(links + 1), squares.copy(), weighted.copy()
-    for number in range(len(fed)):
-        load[fed[number]] += flow[number]
-    ends = load[:links].copy()
+    share, inputs = squares.copy(), weighted.copy()
+    load, ending = ends(flow, fed, came, links)
     for number in range(links + 1, len(fed)):
         link, before = fed[number], came[number]
         share[link] += flow[number] ** 2
         inputs[link] += flow[number] * load[before] * service[before]
-        ends[before] -= flow[number]
     arriving, parts, filled = np.zeros(routers), np.zeros(routers), np.zeros(routers)
     for link in range(links):
-        amount = max(ends[link], 0.0)
+        amount = max(ending[link], 0.0)
         arriving[target[link]] += amount
         parts[target[link]] += amount**2
         filled[target[link]] += amount * load[link] * service[link]
@@ -297,35 +305,13 @@ def _inputs(
 
 
 @njit(cache=True, error_model="numpy")
-def _ports(
-    at_home: FloatArray,
-    sent: FloatArray,
-    entry: IntArray,
-    arriving: FloatArray,
-    parts: FloatArray,
-    filled: FloatArray,
-) -> tuple[FloatArray, FloatArray]:
-    """(routers,) sum of squares of the shares of what feeds the ports to nodes, and the inputs' loads weighted by them.
+def _wait(load: float, held: float, share: float, inputs: float) -> tuple[float, float]:
+    """Mean cycles of waiting at a channel, and what is taken from its denominator.
 
-    A router's own nodes feed them, too.
+    `held` is the mean square of packets' flits over their mean: twice what is left of a packet that is met.
     """
-    whole, share, inputs = arriving.copy(), parts.copy(), filled.copy()
-    for node in range(len(sent)):
-        whole[entry[node]] += at_home[node]
-        share[entry[node]] += at_home[node] ** 2
-        inputs[entry[node]] += at_home[node] * sent[node]
-    for router in range(len(whole)):
-        if whole[router] > 0:
-            share[router] = min(share[router] / whole[router] ** 2, 1.0)
-            inputs[router] /= whole[router]
-    return share, inputs
-
-
-@njit(cache=True, error_model="numpy")
-def _wait(load: float, packet_flits: float, share: float, inputs: float) -> tuple[float, float]:
-    """Mean cycles of waiting at a channel, and what is taken from its denominator."""
     lost = load / ALONE_POLE + INPUT_LOSS * (1 - share) * inputs
-    return load * (packet_flits * (1 - share) / 2 + SWITCH_CONFLICT) / max(1 - lost, NEAREST), lost
+    return load * (held * (1 - share) / 2 + SWITCH_CONFLICT) / max(1 - lost, NEAREST), lost
 
 
 @njit(cache=True, error_model="numpy")
@@ -340,7 +326,7 @@ def _waits(
     node_share: FloatArray,
     node_inputs: FloatArray,
     rate: float,
-    packet_flits: float,
+    held: float,
     most: float,
 ) -> tuple[FloatArray, FloatArray, float, float, float, float, bool]:
     """(links,) load and wait; means over all traffic of links, their latency, waits inside and at sources; stability.
@@ -352,7 +338,7 @@ def _waits(
     stable = True
     for link in range(len(carried)):
         load[link] = rate * carried[link] * service[link]
-        waited, lost = _wait(load[link], packet_flits, share[link], rate * inputs[link])
+        waited, lost = _wait(load[link], held, share[link], rate * inputs[link])
         wait[link] = waited * service[link]
         # A route of so many links adds its traffic to so many loads.
         hops += carried[link]
@@ -361,8 +347,8 @@ def _waits(
         stable &= lost < most and load[link] < 1
     for node in range(len(sent)):
         into, out = rate * sent[node], rate * received[node]
-        at_sources += sent[node] * into * packet_flits / (2 * (1 - into))
-        waited, lost = _wait(out, packet_flits, node_share[node], rate * node_inputs[node])
+        at_sources += sent[node] * into * held / (2 * (1 - into))
+        waited, lost = _wait(out, held, node_share[node], rate * node_inputs[node])
         inside += received[node] * waited
         stable &= into < 1 and out < 1 and lost < most
     total = sent.sum()

@@ -293,7 +293,8 @@ def _analytic() -> list[Point]:
         matrix = case.traffic.matrix()
         limit = network.saturation(matrix)
         for fraction in (0.2, 0.5, 0.68):
-            estimate = network.latency(matrix, fraction * limit, case.injection.mean_flits)
+            sizes = case.injection
+            estimate = network.latency(matrix, fraction * limit, sizes.mean_flits, sizes.flits_squared)
             exact = _simulate(case, fraction * limit, 1)
             points.append(
                 Point(

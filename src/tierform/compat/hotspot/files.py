@@ -27,8 +27,9 @@ from tierform.compat.hotspot.keys import (
     MOST_SIZE_M,
     POSITIVE,
     WORDS,
+    bounds,
 )
-from tierform.errors import Problem, TierformError, fail, nearest
+from tierform.errors import Problem, TierformError, fail, nearest, note
 from tierform.files import read_text
 from tierform.thermal.airflow import AirCooler
 from tierform.thermal.materials import Material
@@ -129,7 +130,9 @@ def read_configuration(path: Path | str | None, overrides: dict[str, str] | None
                 problems.append(Problem("a line is '-key value'", file, line, value=" ".join(words)))
                 continue
             problems += _check(words[0][1:], words[1], file, line)
-            settings[words[0][1:]] = Setting(words[1], line)
+            first = settings.setdefault(words[0][1:], Setting(words[1], line))
+            if first.text != words[1]:
+                note(f"{file}:{line}: {words[0]} stands twice: the first value, {first.text}, counts, as in HotSpot")
     for key, text in (overrides or {}).items():
         problems += _check(key, text, "command line", None)
         settings[key] = Setting(text, None)
@@ -174,10 +177,9 @@ def read_cooler(path: Path | str) -> AirCooler:
                 problems.append(Problem("natural convection is not supported", file, line, key, words[1], fix=fix))
             elif _COOLER[key]:
                 found[_COOLER[key]] = bool(value)
-        elif not 1.0 / MOST <= value <= MOST:
-            problems.append(
-                Problem(f"must be greater than zero, {1.0 / MOST:g} to {MOST:g}", file, line, key, words[1])
-            )
+        elif not bounds(key)[0] <= value <= bounds(key)[1]:
+            what = "must be greater than zero, {:g} to {:g}".format(*bounds(key))
+            problems.append(Problem(what, file, line, key, words[1]))
         else:
             found[_COOLER[key]] = value
     if found.get("motor_radius_m", 0.01) >= found.get("fan_radius_m", 0.03):
@@ -198,8 +200,8 @@ def _check(key: str, text: str, file: str, line: int | None) -> Iterator[Problem
         yield Problem("a number is needed", file, line, key, text)
     elif key == "pump_internal_res" and not 0 <= value <= MOST:
         yield Problem(f"must lie between 0 and {MOST:g}", file, line, key, text)
-    elif key in POSITIVE and not 1.0 / MOST <= value <= MOST:
-        yield Problem(f"must be greater than zero, {1.0 / MOST:g} to {MOST:g}", file, line, key, text)
+    elif key in POSITIVE and not bounds(key)[0] <= value <= bounds(key)[1]:
+        yield Problem("must be greater than zero, {:g} to {:g}".format(*bounds(key)), file, line, key, text)
     elif key in COUNTS and (not 1 <= value <= MOST_COUNT or value != int(value)):
         yield Problem(f"a whole number of 1 to {MOST_COUNT} is needed", file, line, key, text)
     elif key in FLAGS and value not in (0, 1):
@@ -323,11 +325,11 @@ def read_layers(path: Path | str, materials: dict[str, Material]) -> tuple[Layer
         position += 1
         return entries[position - 1]
 
-    def number(what: str) -> float:
+    def number(what: str, least: float = 1.0 / MOST, most: float = MOST) -> float:
         line, word = take(what)
         value = _number(word)
-        if value is None or not 1.0 / MOST <= value <= MOST:
-            fail(f"{what} must be positive, within {1.0 / MOST:g} and {MOST:g}", file=file, line=line, value=word)
+        if value is None or not least <= value <= most:
+            fail(f"{what} must be positive, within {least:g} and {most:g}", file=file, line=line, value=word)
         return value
 
     def choice(what: str) -> bool:
@@ -357,7 +359,7 @@ def read_layers(path: Path | str, materials: dict[str, Material]) -> tuple[Layer
                     value=capacity,
                 )
             material = Material.isotropic(f"of layer {word}", 1.0 / number("the resistivity"), known)
-        thickness = number("the thickness")
+        thickness = number("the thickness", LEAST_SIZE_M, MOST_SIZE_M)
         plan = take("a floorplan")[1]
         layers.append(LayerEntry(int(word), lateral, powered, material, thickness, floorplan=plan, line=line))
     layers.sort(key=lambda layer: layer.number)

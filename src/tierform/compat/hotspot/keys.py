@@ -50,6 +50,17 @@ POSITIVE = (
     "htc",
     "thermal_threshold",
 )
+COOLER_SIZES = (
+    "fin_height",
+    "fin_width",
+    "channel_width",
+    "pin_height",
+    "pin_diam",
+    "pin_dist",
+    "fan_radius",
+    "motor_radius",
+)
+KELVIN = ("ambient", "init_temp", "inlet_temperature", "thermal_threshold")
 COUNTS = ("n_metal", "n_c4", "grid_rows", "grid_cols")
 FLAGS = (
     "model_secondary",
@@ -103,4 +114,13 @@ FLOORPLANNER = (
     "lambdaT",
     "lambdaW",
 )
+
+
+def bounds(key: str) -> tuple[float, float]:
+    """The least and the largest value of a key whose value is positive: sizes and thicknesses, kelvin, others."""
+    if key.startswith(("s_", "t_")) or key in COOLER_SIZES:
+        return LEAST_SIZE_M, MOST_SIZE_M
+    return 1.0 / MOST, MOST_KELVIN if key in KELVIN else MOST
+
+
 KEYS = ("pump_internal_res", *POSITIVE, *COUNTS, *FLAGS, *WORDS, *FLOORPLANNER)

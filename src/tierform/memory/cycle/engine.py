@@ -27,7 +27,7 @@ from tierform.memory.spec import REFRESH, Controller, DramSpec
 
 CONTROLLER_CYCLES = 1
 _OTHER_RANKS = 3  # the scope, in the table of spacings
-MOST_CYCLES = 10**15  # of a trace: 10 days at 1 GHz
+MOST_CYCLES = 10**12  # of a trace: 17 minutes at 1 GHz.  Idle cycles are skipped, refreshes are not: 15 s of work
 Int64 = npt.NDArray[np.int64]
 
 
