@@ -8,7 +8,6 @@ at the fastest pace of the processor that was seen.
 from __future__ import annotations
 
 import argparse
-import time
 
 import torch
 
@@ -18,6 +17,7 @@ from tierform.files import write_json
 from tierform.simulation.simulate import simulate
 from tierform.tuning.costs import PhaseCost
 from tierform.tuning.predict import traced_steps
+from tierform.tuning.reference_step import in_step_ratio
 from tierform.tuning.rule import FixedStep
 from tierform.tuning.side import optimizer
 from tierform.tuning.trainer import HybridTrainer
@@ -46,17 +46,22 @@ def main():
     parser.add_argument("chip")
     parser.add_argument("cases", nargs="+")
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--again", action="store_true", help="measure in_step_time anew beside each case")
     parser.add_argument("--json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     chip, rows, groups = load_chip(args.chip), [], [[]]
     for word in args.cases:
         groups.append([]) if word == "+" else groups[-1].append(word)
-    pace = Pace(time.process_time)
+    pace = Pace.of_processor()
     for name, *files in groups:
         case = CASES[name](files, 0, False)
-        steps = traced_steps(case.model, case.loss, case.batches(0), case.low, 8, ["adamw"] * 2, chip)
-        told = [PhaseCost.of(simulate(one, None, chip, thermal="none")).seconds for one in steps]
+        now = chip
+        if args.again:
+            alone = chip.vary({"components.gpu.in_step_time": 1})
+            now = chip.vary({"components.gpu.in_step_time": in_step_ratio(alone, pace)})
+        steps = traced_steps(case.model, case.loss, case.batches(0), case.low, 8, ["adamw"] * 2, now)
+        told = [PhaseCost.of(simulate(one, None, now, thermal="none")).seconds for one in steps]
         for phase, ours, theirs in zip(("full", "low-rank"), told, measured(case, args.repeats, pace), strict=True):
             rows.append({"case": name, "phase": phase, "foretold_s": ours, "measured_s": theirs})
             print(

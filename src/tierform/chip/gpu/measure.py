@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ class Device:
     light_s: tuple[tuple[str, float], ...] = ()
     load: float = 0.0  # processes that wanted to run in the last minute, before anything was measured
     cores: int = 0
+    pace: Pace | None = field(default=None, compare=False, repr=False)  # of a processor, for what is measured later
 
 
 def torch_or_fail() -> Any:
@@ -83,7 +84,8 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
         fail("torch sees no GPU on this machine", key="--device", value=kind, fix="Use --device cpu.")
     form = form or ("bf16" if kind == "cuda" else "fp32")
     size = 8192 if kind == "cuda" else 1536
-    clock = _timer(torch, kind)
+    pace = Pace.of_processor() if kind == "cpu" else None
+    clock = _timer(torch, pace)
     a, b = _matrix(torch, kind, form, size, size), _matrix(torch, kind, form, size, size)
     peak = max(2.0 * size**3 / clock(lambda: a @ b) for _ in range(3))
     stream = torch.ones(256 * 2**20 if kind == "cuda" else 32 * 2**20, dtype=torch.float32, device=kind)
@@ -127,6 +129,7 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
         light_s=_light_s(torch, clock),
         load=load,
         cores=cores,
+        pace=pace,
     )
 
 
@@ -191,7 +194,10 @@ def _light_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> tuple[t
 def measure_products(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> Iterator[Sample]:
     """`count` products of different shapes, one after the other (so that a caller can show progress and stop)."""
     torch = torch_or_fail()
-    clock = _timer(torch, device.kind)
+    pace = device.pace
+    if pace is None and device.kind != "cuda":
+        pace = Pace.of_processor()
+    clock = _timer(torch, pace)
     store = _store(torch, device) if device.kind != "cuda" else None
     for m, n, k in chosen_shapes(device, count, quick=quick, seed=seed):
         a = _matrix(torch, device.kind, device.format, m, k)
@@ -270,6 +276,11 @@ class Pace:
             time.sleep(NAP_S)
             self.slowness()
 
+    @classmethod
+    def of_processor(cls) -> Pace:
+        """By the thread's own time with one thread, by the wall clock with several."""
+        return cls(time.thread_time if torch_or_fail().get_num_threads() == 1 else time.perf_counter)
+
     def _look(self) -> float:
         times = []
         for _ in range(3):
@@ -325,14 +336,15 @@ class Pace:
         return float(np.median(quiet))
 
 
-def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
-    """A function that times another; see the module's text."""
-    if kind != "cuda":
-        pace = Pace(time.thread_time if torch.get_num_threads() == 1 else time.perf_counter)
+def _timer(torch: Any, pace: Pace | None) -> Callable[[Callable[[], Any]], float]:
+    """A function that times another: on a processor by its pace, without one on the GPU; see the module's text."""
+    if pace is not None:
 
-    def on_cpu(work: Callable[[], object]) -> float:
-        work()
-        return pace.median_s(work, least_s=20e-3)
+        def on_cpu(work: Callable[[], object]) -> float:
+            work()
+            return pace.median_s(work, least_s=20e-3)
+
+        return on_cpu
 
     def on_gpu(work: Callable[[], Any]) -> float:
         for _ in range(3):
@@ -349,7 +361,7 @@ def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
             times.append(begin.elapsed_time(end) * 1e-4)
         return float(np.median(times))
 
-    return on_gpu if kind == "cuda" else on_cpu
+    return on_gpu
 
 
 def _cpu_name() -> str:
