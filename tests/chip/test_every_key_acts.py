@@ -15,6 +15,7 @@ from tierform import library
 from tierform.chip.component import (
     BufferHolder,
     Component,
+    KernelIssuer,
     MemoryHolder,
     OperatorFuser,
     PoweredBoard,
@@ -32,7 +33,7 @@ from tierform.chip.sample_operators import attention_core, elementwise, product,
 from tierform.errors import TierformError
 from tierform.files import read_yaml
 from tierform.provenance import Constant
-from tierform.workload.operator import Kind, Operand, Operator, Origin, Role
+from tierform.workload.operator import Kind, Operand, Operator, Origin, Phase, Role
 
 
 def given(value: str) -> dict[str, str]:
@@ -70,6 +71,7 @@ BASES: dict[str, dict[str, Any]] = {
     "a100-gpu": {},
     "h200-gpu": {
         "issue": given("5 us"),
+        "view": given("2 us"),
         "in_step_time": given("1.2"),
         "light_time": {"softmax": given("1 ns"), "activation": given("1 ns")},
         "few_rows": {"most": 4, **{key: given("2 ps") for key in ("start", "first", "stream", "row")}},
@@ -123,6 +125,8 @@ def narrowing(elements: int, results: int) -> Operator:
 def figures(part: Component) -> Iterator[object]:
     yield part.area_m2
     yield part.leakage_W(300.0), part.leakage_W(360.0)
+    if isinstance(part, KernelIssuer) and part.issues_kernels:
+        yield part.cost(Operator("view", Kind.ELEMENTWISE, "other", Phase.FORWARD, (), ()))
     for operator in operators():
         yield part.supports(operator)
         if part.supports(operator):

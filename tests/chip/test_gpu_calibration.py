@@ -16,7 +16,7 @@ from tierform.chip.gpu.calibration import FIT_LIMIT, SMALL_TILES, START, TILES, 
 from tierform.chip.gpu.few_rows import FewRows, fit_few_rows
 from tierform.chip.gpu.fit import fit_products
 from tierform.chip.gpu.gemm import FITTED, ProductModel
-from tierform.chip.gpu.measure import Device, chosen_shapes, measure_device
+from tierform.chip.gpu.measure import QUIET, Device, Pace, chosen_shapes, measure_device
 from tierform.chip.gpu.parameters import Sheet
 from tierform.chip.gpu.samples import Sample, kept_apart, read_samples
 from tierform.chip.sample_operators import product
@@ -214,3 +214,27 @@ def test_is_this_machine_s_processor_calibrated(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert load_chip(tmp_path / "here.yaml").components["gpu"].units == 1
     assert len(read_samples(tmp_path / "here-samples.csv")) == 40
+
+
+def test_is_a_time_taken_in_quiet_moments() -> None:
+    """A clock of which every second look is at a processor at half its pace: the work's own time is found."""
+    now, looks, slow = [0.0], [0], [False]
+
+    def clock() -> float:
+        return now[0]
+
+    pace = Pace(clock, looks=0)
+
+    def look() -> None:
+        looks[0] += 1
+        slow[0] = looks[0] % 12 >= 6
+        now[0] += 1e-4 * (2 if slow[0] else 1)
+
+    pace._work = look
+    pace.fastest_s = 1e-4
+
+    def work() -> None:
+        now[0] += 3e-3 * (2 if slow[0] else 1)
+
+    assert QUIET < 2
+    assert pace.median_s(work, least=9, waits=1000) == pytest.approx(3e-3)

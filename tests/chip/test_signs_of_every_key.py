@@ -19,6 +19,7 @@ from test_every_key_acts import BASES, MACRO, UNITS, leaves, operators
 from tierform.chip.changes import merged, nested
 from tierform.chip.component import (
     BufferHolder,
+    KernelIssuer,
     MemoryHolder,
     OperatorFuser,
     PoweredBoard,
@@ -33,6 +34,7 @@ from tierform.chip.gpu.collectives import KINDS, CollectiveModel
 from tierform.chip.sample_operators import attention_core
 from tierform.errors import TierformError
 from tierform.provenance import Constant
+from tierform.workload.operator import Kind, Operator, Phase
 
 # type of component | key | what more of it does.  The first row that matches counts.
 SIGNS = """
@@ -124,6 +126,7 @@ gpu      | compute_efficiency        | time-
 gpu      | memory_efficiency         | time-
 gpu      | launch                    | time+
 gpu      | issue                     | time+
+gpu      | view                      | time+
 gpu      | in_step_time              | time+
 gpu      | light_time.*              | time+
 gpu      | operation_energy.*        | energy+
@@ -154,6 +157,8 @@ def totals(part: Any) -> dict[str, float]:
             traffic.append(r.first + r.second + r.result_read + r.result_write)
         if isinstance(part, WeightHolder) and operator.weight:
             held.append(float(part.crossbars_for(operator)))
+    if isinstance(part, KernelIssuer) and part.issues_kernels:
+        costs.append(part.cost(Operator("view", Kind.ELEMENTWISE, "other", Phase.FORWARD, (), (), count=1000)))
     if isinstance(part, OperatorFuser):
         for queries, kv_heads, sequences in ((1, 4, 2), (512, 4, 2), (4096, 16, 1)):
             a = record(queries=queries, keys=max(queries, 1024), kv_heads=kv_heads, sequences=sequences)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tierform.chip.contract import check
 from tierform.chip.description import load_chip
+from tierform.chip.gpu.calibration import calibrate, write_files
 from tierform.chip.gpu.device import Gpu
+from tierform.chip.gpu.measure import Device, chosen_shapes
+from tierform.chip.gpu.samples import Sample
 from tierform.cli.main import main
 from tierform.tuning.config import load_config
 from tierform.tuning.predict import earliest, predict, switches
 from tierform.tuning.rule import FixedStep, HpTRule, IntrinsicDimension, LossPlateau
 from tierform.workload import Training, expand, load_model
-from tierform.workload.operator import Kind
+from tierform.workload.operator import Kind, Operand, Role
 
 OWN = """
 import torch
@@ -126,10 +131,51 @@ def test_a_processor_s_kernels_by_hand() -> None:
     adds = [one for one in operators if one.kind is Kind.ELEMENTWISE and len(one.outputs) == 1]
     constant = replace(device.parameters.launch, value=1e-9)
     own = device.at(
-        light_time={"dropout": replace(constant, value=10e-9), "elementwise": constant},
+        light_time={
+            "dropout": replace(constant, value=10e-9),
+            "elementwise": constant,
+            "random": replace(constant, value=7e-9),
+        },
         launch=replace(constant, value=0.0),
         issue=replace(constant, value=5e-6),
+        view=replace(constant, value=2e-6),
         in_step_time=replace(constant, value=1.25),
     )
     for one, element_s in ((drops[0], 10e-9), (adds[0], 1e-9)):
         assert own.cost(one).latency_s == pytest.approx(1.25 * (5e-6 + one.outputs[0].elements * element_s))
+    # An addition reads two and writes one: a kernel that reads one and writes none of its elements takes a third.
+    one = replace(adds[0], inputs=adds[0].outputs, outputs=(Operand("sum", (1,), "fp32", Role.ACTIVATION),))
+    crossed = (one.inputs[0].elements + 1) / 3
+    assert own.cost(one).latency_s == pytest.approx(1.25 * (5e-6 + crossed * 1e-9))
+    drawn = replace(one, inputs=(), outputs=(Operand("mask", (1000,), "int8", Role.ACTIVATION),))
+    assert own.cost(drawn).latency_s == pytest.approx(1.25 * (5e-6 + 1000 * 7e-9))
+    views = replace(one, inputs=(), outputs=(), count=3)
+    assert own.issues_kernels and own.cost(views).latency_s == pytest.approx(3 * 2e-6)
+    check(own)
+
+
+def test_a_processor_runs_every_kernel_that_is_dispatched(config: Path, tmp_path: Path) -> None:
+    """Forward: three products with functions, one without, the loss; on a board the same step is ten operators."""
+    device = Device(
+        "Made-up",
+        "cpu",
+        "fp32",
+        1e11,
+        2e10,
+        2e-6,
+        1,
+        2.5e9,
+        32e6,
+        8e9,
+        issue_s=1.0,
+        view_s=1e-9,
+        light_s=(("elementwise", 1e-12),),
+    )
+    shapes = chosen_shapes(device, 60)
+    rows = [Sample(device.name, "product", "fp32", shape, 1e-6 + 2e-11 * math.prod(shape)) for shape in shapes]
+    write_files(calibrate(device, rows), "made-up", tmp_path)
+    found = predict(load_config(config), config.parent, load_chip(tmp_path / "made-up.yaml"))
+    # A kernel takes a second: addmm four times, relu three times, the loss.
+    assert found.full.forward_s == pytest.approx(8, rel=1e-3)
+    # Loss; of the head a weight gradient, a sum and an input gradient, of layers too, but of the first no input's.
+    assert found.full.backward_s == pytest.approx(1 + 4 * 3 - 1 + 3 + 1, rel=1e-3)

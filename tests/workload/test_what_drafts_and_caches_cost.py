@@ -47,15 +47,14 @@ def _task(**given: object) -> Inference:
     return replace(Inference(1, 512, 64, precision=PLAN), **given)  # type: ignore[arg-type]
 
 
-# -- drafts ------------------------------------------------------------------------------------------------------
 def test_are_tokens_a_step_those_of_the_formula() -> None:
     # equal acceptance: (1 - a^(k+1)) / (1 - a)
     assert expected_tokens((0.8,), 4) == pytest.approx((1 - 0.8**5) / 0.2)
     assert expected_tokens((0.9, 0.5), 3) == pytest.approx(1 + 0.9 + 0.45 + 0.225)
     assert Decoding("medusa", (0.6, 0.5), tree=(4, 3)).nodes == 4 + 12
-    assert Decoding("medusa", (0.5, 0.5), tree=(32, 31)).nodes == 1024  # the most
+    assert Decoding("medusa", (0.5, 0.5), tree=(32, 31)).nodes == 1024
     with pytest.raises(TierformError, match="1024"):
-        Decoding("medusa", (0.5, 0.5), tree=(25, 40))  # 1,025
+        Decoding("medusa", (0.5, 0.5), tree=(25, 40))
     assert Decoding("medusa", (0.6, 0.5), tree=(4, 3)).tokens_a_step() == pytest.approx(1 + 0.6 + 0.3)
 
 

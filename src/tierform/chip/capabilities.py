@@ -10,6 +10,7 @@ from tierform.chip.component import (
     CollectiveTimer,
     Component,
     FormatConverter,
+    KernelIssuer,
     MemoryHolder,
     OperatorFuser,
     PoweredBoard,
@@ -31,6 +32,7 @@ class Capabilities:
     timers: dict[str, CollectiveTimer]
     converters: dict[str, FormatConverter]
     boards: dict[str, PoweredBoard]
+    issuers: dict[str, KernelIssuer]
     roofed: dict[str, Roofed]
 
     @classmethod
@@ -46,5 +48,6 @@ class Capabilities:
             timers={name: part for name, part in parts if isinstance(part, CollectiveTimer)},
             converters={name: part for name, part in parts if isinstance(part, FormatConverter)},
             boards={name: part for name, part in parts if isinstance(part, PoweredBoard)},
+            issuers={name: part for name, part in parts if isinstance(part, KernelIssuer) and part.issues_kernels},
             roofed={name: part for name, part in parts if isinstance(part, Roofed)},
         )

@@ -17,6 +17,7 @@ from tierform.chip.component import (
     Explainer,
     FormatConverter,
     FusedKernel,
+    KernelIssuer,
     MemoryHolder,
     OperatorFuser,
     Remarker,
@@ -24,7 +25,7 @@ from tierform.chip.component import (
     WeightHolder,
 )
 from tierform.chip.sample_operators import attention_core, elementwise, samples
-from tierform.workload.operator import Attention, Kind, Operator
+from tierform.workload.operator import Attention, Kind, Operator, Phase
 
 
 class BrokenContract(AssertionError):
@@ -49,6 +50,8 @@ def check_capabilities(component: Component) -> None:
         check_buffer(component, component)
     if isinstance(component, OperatorFuser):
         check_fusion(component, component)
+    if isinstance(component, KernelIssuer) and component.issues_kernels:
+        check_issuing(component)
     if isinstance(component, Explainer):
         check_reasons(component, component)
     if isinstance(component, FormatConverter):
@@ -111,6 +114,18 @@ def check_buffer(able: Component, component: BufferHolder) -> None:
             broken(component, f"{operator.name}: less than everything crosses to memory: {found}")
         if not math.isfinite(found.first + found.second + found.result_write + found.result_read):
             broken(component, f"{operator.name}: a factor is undefined: {found}")
+
+
+def check_issuing(component: Component) -> None:
+    """A view takes the host time in proportion to how many there are, and no energy, operation or byte."""
+    one = Operator("view", Kind.ELEMENTWISE, "other", Phase.FORWARD, (), ())
+    if not component.supports(one):
+        broken(component, "it issues kernels, but not a view")
+    cost, many = component.cost(one), component.cost(replace(one, count=10))
+    if cost.occupancy_s <= 0 or not math.isclose(many.occupancy_s, 10 * cost.occupancy_s):
+        broken(component, f"a view takes {cost.occupancy_s} s, ten take {many.occupancy_s} s")
+    if cost.total_energy_J or cost.operations or cost.memory_read_B or cost.memory_write_B:
+        broken(component, f"a view computes or moves something: {cost}")
 
 
 def check_fusion(able: Component, component: OperatorFuser) -> None:

@@ -250,6 +250,15 @@ class OperatorFuser(Protocol):
 
 
 @runtime_checkable
+class KernelIssuer(Protocol):
+    """May be a processor that issues its own kernels: each call of a framework takes it time, computing or not."""
+
+    @property
+    def issues_kernels(self) -> bool:
+        """Whether it does; an operator without operands is then one with which the host alone has work."""
+
+
+@runtime_checkable
 class PoweredBoard(Protocol):
     """Draws power while it works on anything at all, beside what its operators and bytes take."""
 

@@ -87,7 +87,7 @@ def command(
     if found.issue_s:  # a processor, whose kernels were measured one by one
         from tierform.tuning.reference_step import in_step_ratio
 
-        ratio = in_step_ratio(files[-1])
+        ratio = in_step_ratio(files[-1], found.pace)
         files = write_files(result, name, out, board_power, ratio)
     _show(result, files, ratio)
     if json_file:

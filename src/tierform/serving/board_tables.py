@@ -153,9 +153,10 @@ class BoardKernels:
 
     def product(self, made: GrowingProduct | ExpertProduct, tokens: int) -> Floats:
         """What a product takes in a step of so many tokens."""
-        component, found = self.run.chip.components[self.name], np.zeros(NUMBERS)
-        for operator in made.at(tokens):
-            found += self.numbers(self.costing.software.alone(operator, component.cost(operator)))
+        found, operators = np.zeros(NUMBERS), made.at(tokens)
+        total = sum(operator.count for operator in operators)
+        for operator in operators:
+            found += self.numbers(self.costing.grouped(self.name, operator, total))
         return made.times * found
 
     def _holds(self, made: GrowingProduct | ExpertProduct, tokens: int, result: Result) -> bool:
@@ -317,6 +318,8 @@ class BoardTables:
             return places, values[:, NUMBERS:]
         doubled = [1 << power for power in range(grid[-1].bit_length()) if 1 << power < grid[-1]]
         light_at, lighter = self._light([*doubled, grid[-1]], rest, products)
+        if any(isinstance(made, ExpertProduct) for made in products):  # groups of experts come and go with each token
+            grid = range(1, grid[-1] + 1)
         return refined_line(sorted({*grid, *light_at}), lambda one: product(one) + lighter(one))
 
     def _light(

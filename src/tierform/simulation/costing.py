@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
 from math import fsum
 
 import numpy as np
@@ -26,12 +27,12 @@ from tierform.simulation.prefetch import freed_by, pieces
 from tierform.simulation.remember import Bounded, Remembered
 from tierform.simulation.runtime import Runtime
 from tierform.simulation.schedule_layers import Edge, Layer, ScheduledOperator
-from tierform.simulation.software import Software, joined, shares_of
+from tierform.simulation.software import Software, joined, share_of, shares_of
 from tierform.simulation.token_parts import ALL_AT_ONCE, TokenParts
 from tierform.simulation.traffic import NOTHING, MemoryBehind, Traffic
 from tierform.workload.graph import Block, Stage, StageKind, Wave
 from tierform.workload.memory import BlockKind
-from tierform.workload.operator import Kind
+from tierform.workload.operator import Kind, Operator
 from tierform.workload.parallel import Parallelism
 
 Floats = NDArray[np.float64]
@@ -137,7 +138,8 @@ class Costing:
                 item = executions[max(index, 0)]
                 if item.component not in self.chip.can.memories:
                     item.traffic += self.memory.of_saved(size_B, forward=stage.kind is StageKind.FORWARD)
-        self._merge(executions)
+        totals = self._group(executions)
+        self._merge(executions, totals)
         self._fuse(stage, executions)
         output = block.output % len(executions)
         entry = entry or executions[output].place
@@ -222,7 +224,28 @@ class Costing:
                     return before[source].place
         return self._places[name]
 
-    def _merge(self, executions: list[Execution]) -> None:
+    def _group(self, executions: list[Execution]) -> dict[tuple[str, int], int]:
+        """Products of experts with unequal rows are one kernel, as one grouped product; groups of each such kernel."""
+        members: dict[tuple[str, int], list[Execution]] = {}
+        for item in executions:
+            if item.operator.together and item.operator.kind is Kind.MATMUL and item.placement is None:
+                members.setdefault((item.component, item.operator.together), []).append(item)
+        totals = {key: sum(item.operator.count for item in some) for key, some in members.items() if len(some) > 1}
+        for (name, number), total in totals.items():
+            if name in self._fusers:
+                for item in members[name, number]:
+                    item.cost = self.grouped(name, item.operator, total)
+        return totals
+
+    def grouped(self, name: str, operator: Operator, total: int) -> Cost:
+        """The cost of an operator in one kernel with others of its kind, `total` groups in all: its share of these."""
+        component = self.chip.components[name]
+        if name not in self._fusers or total <= operator.count:
+            return self.software.alone(operator, component.cost(operator))
+        all_of_them = replace(operator, count=total)
+        return share_of(self.software.alone(all_of_them, component.cost(all_of_them)), operator.count / total)
+
+    def _merge(self, executions: list[Execution], totals: dict[tuple[str, int], int]) -> None:
         """Let products of one input run as one where the runtime does so and their weights are streamed."""
         for places in self.software.merged([item.operator for item in executions]):
             members = [executions[place] for place in places]
@@ -231,7 +254,7 @@ class Costing:
                 continue
             operators = [item.operator for item in members]
             one = joined(operators)
-            cost = self.software.alone(one, self.chip.components[name].cost(one))
+            cost = self.grouped(name, one, totals.get((name, one.together), one.count))
             for item, part in zip(members, shares_of(cost, operators), strict=True):
                 item.cost, item.kernel = part, f"merged {'+'.join(o.weight or o.name for o in operators)}"
 

@@ -188,10 +188,11 @@ def joined(operators: Sequence[Operator]) -> Operator:
 def shares_of(cost: Cost, operators: Sequence[Operator]) -> list[Cost]:
     """The cost of a joined product divided among its members by their output features."""
     features = sum(operator.n for operator in operators)
-    return [_part(cost, operator.n / features) for operator in operators]
+    return [share_of(cost, operator.n / features) for operator in operators]
 
 
-def _part(cost: Cost, share: float) -> Cost:
+def share_of(cost: Cost, share: float) -> Cost:
+    """A share of a kernel's cost."""
     return replace(
         cost,
         latency_s=cost.latency_s * share,

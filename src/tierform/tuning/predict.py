@@ -3,7 +3,8 @@
 The module, its loss and a batch are traced: a full step, and a low-rank one with the adapters that the run would have.
 A step of the trial is one of each, and holds both models.  The whole run is then told for the steps at which the rule
 could switch.  On a chip whose weights wait in crossbars a registered application is the library's model of it, whose
-frozen matrices such a chip can place; on every other chip it is what PyTorch will run, dropout by dropout.
+frozen matrices such a chip can place; on every other chip it is what PyTorch will run, dropout by dropout.  On a
+processor that issues its own kernels the step is every kernel that PyTorch dispatches, autograd's among them.
 
 Limits: the check windows, tests and checkpoints of a run take no time here; with `rank: spectrum` the rank is not known
 before the run, and the largest that it may choose is taken.
@@ -34,6 +35,7 @@ from tierform.tuning.lowrank import LowRank, attach, target_modules
 from tierform.tuning.rule import FixedStep, IntrinsicDimension, LossPlateau, SwitchRule
 from tierform.tuning.trainer import Loss
 from tierform.workload import FineTuning, Full, Workload, load_model
+from tierform.workload.tracing.dispatched import as_dispatched
 from tierform.workload.tracing.module import trace
 
 SHARES = (0.05, 0.1, 0.2, 0.5)
@@ -89,7 +91,9 @@ def step_of(
         assert isinstance(resolved, FineTuning)
         task = resolved
     model.train()
-    return trace(_Step(model, loss, spec), tensors, training=True, name=name, task=task)
+    step = _Step(model, loss, spec)
+    traced = trace(step, tensors, training=True, name=name, task=task)
+    return as_dispatched(traced, step, tensors) if chip is not None and chip.can.issuers else traced
 
 
 def earliest(rule: SwitchRule) -> int:

@@ -8,21 +8,20 @@ chosen before anything was compared, and never after.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from statistics import median
 
 import torch
 from torch import Tensor, nn
 
-from tierform.chip.description import load_chip
+from tierform.chip.description import Chip, load_chip
+from tierform.chip.gpu.measure import Pace
 from tierform.simulation.simulate import simulate
 from tierform.tuning.lowrank import LowRank, attach, target_modules
 from tierform.tuning.predict import step_of
 from tierform.tuning.side import optimizer
 
 WIDTH, HEADS, INNER, LAYERS, TOKENS, BATCH = 256, 4, 1024, 2, 96, 2
-REPEATS = 15
+REPEATS, WAITS = 21, 300
 
 
 class _Layer(nn.Module):
@@ -60,34 +59,35 @@ def _loss(model: nn.Module, batch: Tensor) -> Tensor:
     return loss
 
 
-def in_step_ratio(chip: Path) -> float:
+def in_step_ratio(chip: Path | Chip, pace: Pace | None = None) -> float:
     """Measured over simulated seconds of the reference step, full and low-rank together, of a chip just calibrated.
 
-    One thread is timed by the process's own time, several by the wall clock.
+    `pace` is that of the chip's calibration, whose quiet moments count here, too.
     """
     torch.manual_seed(0)
-    loaded = load_chip(chip)
+    loaded = load_chip(chip) if isinstance(chip, Path) else chip
     full, low = _Net(), _Net()
     settings = LowRank(targets=("q", "v"))
     attach(low, settings, dict.fromkeys(target_modules(low, settings.targets), 8))
     batch = torch.randn(BATCH, TOKENS, WIDTH)
+    pace = pace or Pace.of_processor()
     measured = simulated = 0.0
     for module in (full, low):
-        measured += _measured_s(module, batch)
+        measured += _measured_s(module, batch, pace)
         step = step_of(module, _loss, batch, "adamw", loaded)
         simulated += simulate(step, None, loaded, thermal="none").latency_s
     return measured / simulated
 
 
-def _measured_s(module: nn.Module, batch: Tensor) -> float:
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+def _measured_s(module: nn.Module, batch: Tensor, pace: Pace) -> float:
     made = optimizer("adamw", 1e-5)([one for one in module.parameters() if one.requires_grad])
     module.train()
-    times = []
-    for _ in range(REPEATS + 3):
-        start = clock()
+
+    def step() -> None:
         _loss(module, batch).backward()  # type: ignore[no-untyped-call]
         made.step()
         made.zero_grad(set_to_none=True)
-        times.append(clock() - start)
-    return float(median(times[3:]))
+
+    for _ in range(3):
+        step()
+    return pace.median_s(step, least=REPEATS, waits=WAITS)

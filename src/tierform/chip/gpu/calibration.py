@@ -289,7 +289,10 @@ def _own_kernels(device: Device) -> list[str]:
     """What a processor that issues its own kernels has: time of the host, times of light kernels, nothing fused."""
     if not device.issue_s:
         return []
-    lines = ["fusion: false", f"issue: {_measured(f'{device.issue_s * 1e6:.4g} us')}", "light_time:"]
+    host = [
+        f"{key}: {_measured(f'{s * 1e6:.4g} us')}" for key, s in (("issue", device.issue_s), ("view", device.view_s))
+    ]
+    lines = ["fusion: false", *host, "light_time:"]
     return lines + [f"  {name}: {_measured(f'{seconds * 1e9:.4g} ns')}" for name, seconds in device.light_s]
 
 

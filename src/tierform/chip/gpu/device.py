@@ -45,8 +45,16 @@ _FUSED_KEPT = 512  # blocks whose fused kernels are remembered
 
 def light_kernel(operator: Operator) -> str:
     """What a kernel that is no product is called in `light_time`; one that also makes a mask draws random numbers."""
-    masked = operator.kind is Kind.ELEMENTWISE and len(operator.outputs) > 1 and operator.outputs[1].precision == "int8"
-    return "dropout" if masked else operator.kind.value
+    masks = operator.kind is Kind.ELEMENTWISE and bool(operator.outputs) and operator.outputs[-1].precision == "int8"
+    if masks:
+        return "dropout" if operator.inputs else "random"
+    return operator.kind.value
+
+
+def elements_of(operator: Operator) -> float:
+    """Elements that a kernel's time in `light_time` counts: of an elementwise one a third of all that cross."""
+    sizes = [operand.elements for operand in (*operator.inputs, *operator.outputs)]
+    return sum(sizes) / 3 if light_kernel(operator) == "elementwise" else max(sizes)
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,9 @@ class Gpu:
             )
         read_B = float(operator.read_B)
         p = self.parameters
+        if not operator.outputs:  # views: the host alone has work
+            host = p.view or p.issue
+            return self.kernel_cost(operator, operator.count * host.value if host else 0.0, 0.0, 0.0, 0.0)
         seconds = self._seconds(operator, read_B) + (p.issue.value if p.issue else 0.0)
         if p.in_step_time is not None and not self._has_few_rows(operator):
             seconds *= p.in_step_time.value
@@ -167,7 +178,7 @@ class Gpu:
             return quantization_s(p.quantization, elements / self.units, results, p.memory_bandwidth.value)
         size_B = read_B + operator.output_B
         if (element := p.light_time.get(light_kernel(operator))) is not None:
-            most = max(operand.elements for operand in (*operator.inputs, *operator.outputs))
+            most = elements_of(operator)
             beyond = self.memory_s(size_B) if size_B > p.l2_capacity.value else 0.0
             own: float = most * element.value / self.units
             return p.launch.value + max(own, beyond)
@@ -352,6 +363,11 @@ class Gpu:
             while len(self._fused) > _FUSED_KEPT:
                 del self._fused[next(iter(self._fused))]
         return list(found[1])
+
+    @property
+    def issues_kernels(self) -> bool:
+        """Whether the file says how long a call takes the host."""
+        return self.parameters.issue is not None
 
     @property
     def fuses_attention(self) -> bool:

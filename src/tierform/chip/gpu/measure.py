@@ -15,7 +15,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _FORMATS = ("fp32", "bf16", "fp16")
 _M = (16, 32, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096, 8192)
 _NK = (64, 128, 256, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288)
 _COLD_B, _MOST_WEIGHTS = 384 * 2**20, 4096  # a processor's weights come from memory, as those of a training step do
+QUIET, WAITS, NAP_S = 1.15, 12, 0.02  # of a moment's pace; how often, and how long each time, a quiet one is awaited
 _QUICK_S, _FULL_S = 0.02, 0.2  # the longest single product, in time at the measured peak
 
 
@@ -49,9 +50,11 @@ class Device:
     cache_B: float
     memory_B: float
     issue_s: float = 0.0
+    view_s: float = 0.0
     light_s: tuple[tuple[str, float], ...] = ()
     load: float = 0.0  # processes that wanted to run in the last minute, before anything was measured
     cores: int = 0
+    pace: Pace | None = field(default=None, compare=False, repr=False)  # of a processor, for what is measured later
 
 
 def torch_or_fail() -> Any:
@@ -81,7 +84,8 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
         fail("torch sees no GPU on this machine", key="--device", value=kind, fix="Use --device cpu.")
     form = form or ("bf16" if kind == "cuda" else "fp32")
     size = 8192 if kind == "cuda" else 1536
-    clock = _timer(torch, kind)
+    pace = Pace.of_processor() if kind == "cpu" else None
+    clock = _timer(torch, pace)
     a, b = _matrix(torch, kind, form, size, size), _matrix(torch, kind, form, size, size)
     peak = max(2.0 * size**3 / clock(lambda: a @ b) for _ in range(3))
     stream = torch.ones(256 * 2**20 if kind == "cuda" else 32 * 2**20, dtype=torch.float32, device=kind)
@@ -107,6 +111,7 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
             load=load,
             cores=cores,
         )
+    issue_s, view_s = _host_s(torch, clock)
     memory = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) if hasattr(os, "sysconf") else 8e9
     return Device(
         name=_cpu_name(),
@@ -119,10 +124,12 @@ def measure_device(kind: str = "auto", threads: int | None = None, form: str = "
         clock_Hz=_cpu_clock_Hz(),
         cache_B=_cpu_cache_B(),
         memory_B=memory,
-        issue_s=_issue_s(torch, clock),
+        issue_s=issue_s,
+        view_s=view_s,
         light_s=_light_s(torch, clock),
         load=load,
         cores=cores,
+        pace=pace,
     )
 
 
@@ -134,17 +141,27 @@ def load_of_machine() -> float:
         return 0.0
 
 
-def _issue_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> float:
-    """Time of an operator that has next to nothing to do, forward or backward: dispatch, autograd, allocation."""
-    layer, x, length = torch.nn.Linear(8, 8), torch.randn(1, 8), 20
+def _host_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> tuple[float, float]:
+    """Time of the host for a kernel, and for a view, forward or backward: dispatch, autograd, allocation.
 
-    def chain() -> None:
+    A chain of additions of next to nothing has a kernel each way for each; one of views nothing that computes.
+    """
+    x, length = torch.randn(1, 4, 8, requires_grad=True), 20
+
+    def additions() -> None:
         y = x
         for _ in range(length):
-            y = torch.relu(layer(y))
-        y.sum().backward()
+            y = y + x
+        torch.autograd.backward(y, torch.ones_like(y))
 
-    return clock(chain) / (4 * length)  # two operators a turn, each with one that goes backward
+    def views() -> None:
+        y = x
+        for _ in range(length):
+            y = y.view(4, 8).view(1, 4, 8)
+        torch.autograd.backward(y, torch.ones_like(y))
+
+    # Backward, the gradients of x that meet are added; a view's is a view.
+    return clock(additions) / (2 * length), clock(views) / (4 * length)
 
 
 def _light_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> tuple[tuple[str, float], ...]:
@@ -170,13 +187,17 @@ def _light_s(torch: Any, clock: Callable[[Callable[[], Any]], float]) -> tuple[t
         found[name] = element_s(lambda x, f=function: torch.autograd.grad(f(x), x, torch.ones_like(x)), 2)  # type: ignore[misc]
     found["rotary"] = found["elementwise"]
     found["dropout"] = element_s(lambda x: functional.dropout(x.detach(), 0.1, True), 1)
+    found["random"] = element_s(lambda x: torch.empty_like(x).bernoulli_(0.9), 1)
     return tuple(found.items())
 
 
 def measure_products(device: Device, count: int, *, quick: bool = False, seed: int = 0) -> Iterator[Sample]:
     """`count` products of different shapes, one after the other (so that a caller can show progress and stop)."""
     torch = torch_or_fail()
-    clock = _timer(torch, device.kind)
+    pace = device.pace
+    if pace is None and device.kind != "cuda":
+        pace = Pace.of_processor()
+    clock = _timer(torch, pace)
     store = _store(torch, device) if device.kind != "cuda" else None
     for m, n, k in chosen_shapes(device, count, quick=quick, seed=seed):
         a = _matrix(torch, device.kind, device.format, m, k)
@@ -226,18 +247,104 @@ def _matrix(torch: Any, kind: str, form: str, rows: int, columns: int) -> Any:
     return torch.randn(rows, columns, device=kind).to(wide)
 
 
-def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
-    """A function that times another; see the module's text."""
-    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
+class Pace:
+    """How fast the processor is at the moment, against the fastest that was seen: a small fixed piece of work, timed.
 
-    def on_cpu(work: Callable[[], object]) -> float:
-        work()
-        times: list[float] = []
-        while len(times) < 7 or (sum(times) < 20e-3 and len(times) < 1000):
-            start = clock()
+    What runs beside on the same core, perhaps another guest's, comes and goes in tenths of a second and slows
+    everything by up to two thirds; processor time does not leave it out.
+    """
+
+    def __init__(self, clock: Callable[[], float], looks: int = 60) -> None:
+        torch = torch_or_fail()
+        self.clock = clock
+        a, x = torch.randn(128, 128), torch.randn(8, requires_grad=True)
+        out = torch.empty_like(a)
+
+        def work() -> None:
+            torch.matmul(a, a, out=out)
+            y = x
+            for _ in range(5):
+                y = y + x
+            torch.autograd.backward(y, torch.ones_like(y))
+
+        self._work = work
+        for _ in range(5):
             work()
-            times.append(clock() - start)
-        return float(np.median(times))
+        self.fastest_s = self._look()
+        busy = load_of_machine() > 0.25 * (os.cpu_count() or 1)
+        for _ in range(looks if busy else 0):
+            time.sleep(NAP_S)
+            self.slowness()
+
+    @classmethod
+    def of_processor(cls) -> Pace:
+        """By the thread's own time with one thread, by the wall clock with several."""
+        return cls(time.thread_time if torch_or_fail().get_num_threads() == 1 else time.perf_counter)
+
+    def _look(self) -> float:
+        times = []
+        for _ in range(3):
+            start = self.clock()
+            self._work()
+            times.append(self.clock() - start)
+        return min(times)
+
+    def slowness(self) -> float:
+        """Time of the piece of work now over its least so far."""
+        now = self._look()
+        self.fastest_s = min(self.fastest_s, now)
+        return now / self.fastest_s
+
+    def median_s(
+        self,
+        work: Callable[[], object],
+        *,
+        least: int = 7,
+        least_s: float = 0.0,
+        most: int = 1000,
+        waits: int = WAITS,
+    ) -> float:
+        """Median time of at least so many repeats in quiet moments; of the least disturbed where these do not come.
+
+        A moment is quiet when the piece of work takes next to its least before and after a millisecond of repeats.
+        It is awaited `waits` times.
+        """
+        quiet: list[float] = []
+        others: list[tuple[float, float]] = []
+        waited, spent, before = 0, 0.0, self.slowness()
+        while len(quiet) < least or (spent < least_s and len(quiet) < most):
+            while before > QUIET and waited < waits:
+                waited += 1
+                time.sleep(NAP_S)
+                before = self.slowness()
+            if waited >= waits and len(quiet) + len(others) >= least:
+                break
+            times: list[float] = []
+            while not times or sum(times) < 1e-3:
+                start = self.clock()
+                work()
+                times.append(self.clock() - start)
+            after = self.slowness()
+            if max(before, after) <= QUIET:
+                quiet += times
+                spent += sum(times)
+            else:
+                others += [(max(before, after), one) for one in times]
+            before = after
+        if len(quiet) < least:
+            quiet += [one for _, one in sorted(others)[: least - len(quiet)]]
+        return float(np.median(quiet))
+
+
+def _timer(torch: Any, pace: Pace | None) -> Callable[[Callable[[], Any]], float]:
+    """A function that times another: on a processor by its pace, without one on the GPU; see the module's text."""
+    if pace is not None:
+
+        def on_cpu(work: Callable[[], object]) -> float:
+            work()
+            return pace.median_s(work, least_s=20e-3)
+
+        return on_cpu
 
     def on_gpu(work: Callable[[], Any]) -> float:
         for _ in range(3):
@@ -254,7 +361,7 @@ def _timer(torch: Any, kind: str) -> Callable[[Callable[[], Any]], float]:
             times.append(begin.elapsed_time(end) * 1e-4)
         return float(np.median(times))
 
-    return on_gpu if kind == "cuda" else on_cpu
+    return on_gpu
 
 
 def _cpu_name() -> str:

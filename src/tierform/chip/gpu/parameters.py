@@ -21,7 +21,7 @@ _Count = Annotated[Constant, quantity("1", minimum=0)]
 _Exponent = Annotated[Constant, quantity("1", minimum=0.1)]
 _Energy = Annotated[Constant, quantity("J", minimum=0)]
 _Rate = Annotated[Constant, quantity("1/s", above=0)]
-LIGHT_KERNELS = ("softmax", "normalization", "activation", "elementwise", "rotary", "dropout")
+LIGHT_KERNELS = ("softmax", "normalization", "activation", "elementwise", "rotary", "dropout", "random")
 
 
 class KernelParameters(FileModel):
@@ -256,6 +256,10 @@ class GpuParameters(FileModel):
         None,
         description="Time of the host that issues an operator, in which nothing computes: of a processor that issues "
         "its own kernels; none when left out",
+    )
+    view: Annotated[Constant, quantity("s", minimum=0)] | None = Field(
+        None,
+        description="Time of the host for a view of a tensor, which computes nothing; as `issue` when left out",
     )
     in_step_time: _Ratio | None = Field(
         None,
