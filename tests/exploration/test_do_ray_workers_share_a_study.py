@@ -64,7 +64,7 @@ def test_are_two_real_workers_twice_as_fast(tmp_path: Path) -> None:
     """240 points of 50 ms that wait and do not compute, so that other work on this machine counts little."""
     ray = pytest.importorskip("ray")
     calm = _run(tmp_path / "calm.db", "1", 0.0)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
         one, two = (_run(tmp_path / f"{number}.db", f"ray:{number}", 0.05) for number in (1, 2))
     finally:
@@ -87,7 +87,7 @@ def test_does_a_study_survive_a_worker_that_dies(tmp_path: Path) -> None:
                 os._exit(1)
             return [Outcome({"f": float(point["a"] or 0), "g": 0.0}) for point in points]
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
         made = explore(
             SPACE, study=tmp_path / "s.db", budget=240, strategy="exhaustive", workers="ray:2", evaluator=Dies()

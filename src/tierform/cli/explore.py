@@ -39,8 +39,11 @@ MOST_ROWS = 12
 @click.option(
     "--ways",
     default="",
-    help="network: places, routes, places and routes, links, places and links; a comma between them [all].",
+    help="network: places, routes, places and routes, links, places and links, links and pillars, places and links "
+    "and pillars; a comma between them [all].",
 )
+@click.option("--pillars", type=int, help="network: vertical links of a stack, each between two tiers [as it has].")
+@click.option("--ports", type=int, help="network: most ports of a tile, its own among them [7].")
 @click.option(
     "--with-mapping", is_flag=True, help="network: search the mapping as well; ways then are the two with places."
 )
@@ -57,6 +60,8 @@ def command(
     winners: Path | None,
     report: Path | None,
     ways: str,
+    pillars: int | None,
+    ports: int | None,
     with_mapping: bool,
     verify: int,
     json_file: Path | None,
@@ -78,8 +83,17 @@ def command(
         if report:
             fail("shows a study of a space", key="--report", fix="Leave it out here.")
 
-        search = search_both if with_mapping else search_network
-        told = search(Path(what[1]), ways=ways, seed=seed, winners=winners, verify=verify > 0)
+        job, checked = Path(what[1]), verify > 0
+        if with_mapping and (pillars is not None or ports is not None):
+            key = "--ports" if pillars is None else "--pillars"
+            fix = "Write the mapping's winners first, and search the network of that job."
+            fail("the mapping is searched on the chip as it is", key=key, fix=fix)
+        if with_mapping:
+            told = search_both(job, ways=ways, seed=seed, winners=winners, verify=checked)
+        else:
+            told = search_network(
+                job, ways=ways, seed=seed, pillars=pillars, ports=ports, winners=winners, verify=checked
+            )
         if json_file:
             from tierform.files import write_json
 
@@ -87,6 +101,9 @@ def command(
         return
     if ways:
         fail("only the search of a network has ways", key="--ways", value=ways, fix="tierform explore network JOB.yaml")
+    for key, number in (("--pillars", pillars), ("--ports", ports)):
+        if number is not None:
+            fail("only the search of a network has this budget", key=key, value=number, fix="explore network JOB.yaml")
     if with_mapping:
         fail("only the search of a network takes the mapping in", key="--with-mapping", fix="explore network JOB.yaml")
     if what[0] == "show":

@@ -7,8 +7,10 @@ that is lost gives its points back, and another one takes its place.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
@@ -68,13 +70,13 @@ def run_on_ray(
 ) -> None:
     """Work on a study until it has nothing more to do, with `number` workers (0: one a processor) of a cluster."""
     try:
-        import ray
+        ray: Any = import_module("ray")
     except ImportError:
         fail("Ray is not installed", key="workers", value=address, fix="pip install 'tierform[cluster]'")
     began = not ray.is_initialized()
     if began:
         where: dict[str, Any] = {"num_cpus": number or None} if address == LOCAL else {"address": address}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **where)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **where)
     try:
         count = number or max(1, int(ray.cluster_resources().get("CPU", 1)))
         _Loop(study, ray, count, evaluator, progress).run()

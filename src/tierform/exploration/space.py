@@ -260,19 +260,25 @@ def _real(number: float) -> str:
 _WRITTEN: dict[type, Callable[[Any], str]] = {int: repr, float: _real, str: encode_basestring_ascii}
 
 
+_WHOLE = frozenset((int,))  # a boolean is none
+
+
 @lru_cache(maxsize=64)
-def _heads(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Names in their order in the text, each with what stands before its value."""
-    return tuple((name, f"{_TEXT(name)}: ") for name in sorted(names))
+def _form(names: tuple[str, ...]) -> tuple[Callable[[Values], tuple[Value, ...]], str]:
+    """The values of a point in the order of names, and the text with a place for each."""
+    ordered = sorted(names)
+    text = ", ".join(_TEXT(name).replace("%", "%%") + ": %s" for name in ordered)
+    take = operator.itemgetter(*ordered) if len(ordered) > 1 else lambda values: tuple(values[name] for name in ordered)
+    return take, "{" + text + "}"
 
 
 def point_text(values: Values) -> str:
     """What is chosen as JSON in the order of names: equal for equal points."""
-    parts = []
-    for name, head in _heads(tuple(values)):
-        value = values[name]
-        parts.append(head + _WRITTEN.get(type(value), _TEXT)(value))
-    return "{" + ", ".join(parts) + "}"
+    take, form = _form(tuple(values))
+    chosen = take(values)
+    if _WHOLE.issuperset(map(type, chosen)):
+        return form % chosen
+    return form % tuple([_WRITTEN.get(type(value), _TEXT)(value) for value in chosen])
 
 
 def text_key(text: str) -> str:

@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -87,14 +88,22 @@ class Study:
             ).reshape(len(rows), len(self.space.limits)),
         )
 
-    def objectives(self, outcome: Outcome) -> list[float]:
+    def objectives(self, outcome: Outcome) -> Sequence[float]:
         """The objectives of an outcome, least at best; nan where it has none."""
-        figures = outcome.figures
-        return [sign * figures.get(figure, math.nan) for sign, figure in self._wanted]
+        take, signs = self._taken
+        try:
+            found = take(outcome.figures)
+        except KeyError:
+            found = tuple(outcome.figures.get(wanted.figure, math.nan) for wanted in self.space.objectives)
+        return found if signs is None else [sign * value for sign, value in zip(signs, found, strict=True)]
 
     @cached_property
-    def _wanted(self) -> list[tuple[float, str]]:
-        return [(-1.0 if wanted.maximize else 1.0, wanted.figure) for wanted in self.space.objectives]
+    def _taken(self) -> tuple[Callable[[Mapping[str, float]], tuple[float, ...]], list[float] | None]:
+        """The figures of the objectives, and the sign of each where one is wanted large."""
+        names = [wanted.figure for wanted in self.space.objectives]
+        take = itemgetter(*names) if len(names) > 1 else lambda figures: (figures[names[0]],)
+        signs = [-1.0 if wanted.maximize else 1.0 for wanted in self.space.objectives]
+        return take, signs if -1.0 in signs else None
 
     def ask(self, number: int) -> list[Values]:
         """Points to evaluate next, which are not known yet; for loops of one's own."""
