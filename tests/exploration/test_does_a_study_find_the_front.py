@@ -221,6 +221,37 @@ def test_are_all_mistakes_of_a_space_told_at_once(tmp_path: Path) -> None:
     assert told >= {(7, "latency_s"), (5, "chip"), (8, "limits")}
 
 
+def test_are_mistakes_of_a_spaces_job_and_paths_told_at_once_with_the_rest(tmp_path: Path) -> None:
+    """Told before anything is evaluated, each with its line and the nearest name; values that may be are not."""
+    wrong = """\
+schema: tierform.space/1
+job:
+  model: bert-bse
+  task: {kind: inference, batch: 1, sequnce: 64}
+  chip: hetrax
+parameters:
+  width: {path: chip.network.widht, values: [64 bit, 128 bit]}
+  reram: {path: chip.package.dies.reramm.holds.reram, values: [24, 36]}
+  adc: {path: chip.components.reram.adc_bit, values: [5, 6]}
+  batch: {path: task.batc, values: [1, 2]}
+  clock: {path: chip.network.clock, values: [1 GHz, -1 GHz]}
+derived: {chip.memory.0.cuont: batch + 1}
+objectives: [latncy_s]
+"""
+    (tmp_path / "space.yaml").write_text(wrong)
+    with pytest.raises(TierformError) as caught:
+        load_space(tmp_path / "space.yaml")
+    told = [(problem.line, problem.nearest) for problem in caught.value.problems]
+    names = ["bert-base", "sequence", "width", "reram", "adc_bits", "batch", "count", "latency_s"]
+    assert told == list(zip([3, 4, 7, 8, 9, 10, 12, 13], names, strict=True))
+    # A value that cannot be is one point's, not the file's.
+    right = wrong.replace("bert-bse", "bert-base").replace("sequnce", "sequence").replace("widht", "width")
+    right = right.replace("reramm", "reram").replace("adc_bit,", "adc_bits,").replace("batc,", "batch,")
+    right = right.replace("cuont", "count").replace("latncy", "latency")
+    (tmp_path / "space.yaml").write_text(right)
+    assert load_space(tmp_path / "space.yaml").size == 32
+
+
 @pytest.mark.parametrize("over", ["[tensor, {a: 1}]", "[tensor, [1]]", "[tensor, tensors]", "{tensor: 2}", "7"])
 def test_are_wrong_ways_to_split_refused(tmp_path: Path, over: str) -> None:
     (tmp_path / "space.yaml").write_text(SPACE + f"splits: {{devices: 8, over: {over}}}\n")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from tierform.cli.explore_sensitivity import tell_sensitivity
 from tierform.cli.output import OutputFile, OutputFolder, console, json_option, one_thread, print_table, progress
 from tierform.errors import fail
 from tierform.units import format_quantity
@@ -47,6 +48,11 @@ MOST_ROWS = 12
 @click.option(
     "--with-mapping", is_flag=True, help="network: search the mapping as well; ways then are the two with places."
 )
+@click.option(
+    "--sensitivity",
+    type=float,
+    help="Say which assumed constant, within this factor of its value, would make another point the winner.",
+)
 @click.option("--verify", type=int, default=0, help="Simulate so many winners at cycle fidelity (minutes each).")
 @json_option
 def command(
@@ -63,6 +69,7 @@ def command(
     pillars: int | None,
     ports: int | None,
     with_mapping: bool,
+    sensitivity: float | None,
     verify: int,
     json_file: Path | None,
 ) -> None:
@@ -80,8 +87,9 @@ def command(
         from tierform.cli.explore_mapping import search_both
         from tierform.cli.explore_network import search_network
 
-        if report:
-            fail("shows a study of a space", key="--report", fix="Leave it out here.")
+        for key, given in (("--report", report), ("--sensitivity", sensitivity)):
+            if given is not None:
+                fail("is for a study of a space", key=key, fix="Leave it out here.")
 
         job, checked = Path(what[1]), verify > 0
         if with_mapping and (pillars is not None or ports is not None):
@@ -134,6 +142,9 @@ def command(
 
         written = write_winners(made, winners)
         console().print(f"written: {len(written)} winners to {winners}", soft_wrap=True)
+    content = _content(made) if json_file else {}
+    if sensitivity is not None:
+        content["sensitivity"] = tell_sensitivity(made, sensitivity)
     if verify:
         _verify(made, verify)
     if report:
@@ -146,7 +157,7 @@ def command(
     if json_file:
         from tierform.files import write_json
 
-        write_json(json_file, _content(made))
+        write_json(json_file, content)
 
 
 def _dry_run(space: Space, budget: int) -> None:
@@ -188,7 +199,7 @@ def _tell(study: Study) -> None:
         if len(rows) <= MOST_ROWS
         else [rows[round(i * (len(rows) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
     )
-    if knee is not None and knee not in shown:
+    if knee is not None and knee.number not in [row.number for row in shown]:
         shown.append(knee)
     body = [
         [

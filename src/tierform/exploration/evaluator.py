@@ -137,7 +137,7 @@ class JobEvaluator:
     def _base(self, changes: dict[str, Value]) -> Job:
         content = dict(self.space.base)
         for path, value in changes.items():
-            content = _put(content, path.split("."), value)
+            content = put(content, path.split("."), value)
         job = job_of(Document(content, str(Path(self.space.folder) / "job")))
         name = str(job.chip)
         if name not in self._chips:
@@ -165,11 +165,12 @@ class JobEvaluator:
         return found
 
 
-def _put(content: dict[str, Any], steps: Sequence[str], value: Value) -> dict[str, Any]:
+def put(content: dict[str, Any], steps: Sequence[str], value: Value) -> dict[str, Any]:
+    """The content of a job with a value at a path of keys."""
     if len(steps) == 1:
         return {**content, steps[0]: value}
     inner = content.get(steps[0])
-    return {**content, steps[0]: _put(dict(inner) if isinstance(inner, dict) else {}, steps[1:], value)}
+    return {**content, steps[0]: put(dict(inner) if isinstance(inner, dict) else {}, steps[1:], value)}
 
 
 class TableEvaluator:

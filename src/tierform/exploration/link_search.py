@@ -261,7 +261,7 @@ def search_routes(
     problem: NetworkProblem,
     *,
     seed: int = 0,
-    rounds: int = 10_000,
+    rounds: int = 40_000,
     peak_weight: float = 0.03,
     starts: Sequence[str] = STARTS,
 ) -> list[NetworkDesign]:

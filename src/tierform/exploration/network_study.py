@@ -277,11 +277,22 @@ def budgeted(study: NetworkStudy, *, pillars: int | None = None, ports: int | No
 def designs(
     study: NetworkStudy, ways: Sequence[str] | None = None, *, seed: int = 0, rounds: int = 0
 ) -> dict[str, list[NetworkDesign]]:
-    """What each way of searching finds: by loads and hops, and for the time of each transfer."""
-    found: dict[str, list[NetworkDesign]] = {}
-    for name in usual_ways(study) if ways is None else ways:
-        found[name] = _found(study, WAYS[name], seed, rounds)
-    return found
+    """What each way of searching finds: by loads and hops, and for the time of each transfer.
+
+    Where pillars may move, designs in which they stay are among what is found: no way finds less than a narrower one.
+    """
+    kept: dict[Way, list[NetworkDesign]] = {}
+
+    def found(way: Way) -> list[NetworkDesign]:
+        if way not in kept:
+            kept[way] = _found(study, way, seed, rounds)
+        return kept[way]
+
+    wanted = {name: WAYS[name] for name in (usual_ways(study) if ways is None else ways)}
+    return {
+        name: [*found(way), *(found(way._replace(pillars=False)) if way.pillars else [])]
+        for name, way in wanted.items()
+    }
 
 
 def _found(study: NetworkStudy, way: Way, seed: int, rounds: int) -> list[NetworkDesign]:

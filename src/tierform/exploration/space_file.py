@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tierform.exploration.space import (
     splits,
     ways_of,
 )
+from tierform.exploration.space_check import mistakes
 from tierform.files import Document, read_yaml
 from tierform.units import parse_quantity, unit_scale
 
@@ -44,8 +46,8 @@ MOST_DEVICES, MOST_SPLITS = 1 << 20, 2_000_000
 
 
 def load_space(path: Path | str) -> Space:
-    """The space of a file; TierformError with every mistake and its line."""
-    return space_of(read_yaml(path))
+    """The space of a file; TierformError with every mistake and its line, those of its job and of paths among them."""
+    return _Reader(read_yaml(path), built=True).space()
 
 
 def space_of(document: Document) -> Space:
@@ -54,8 +56,8 @@ def space_of(document: Document) -> Space:
 
 
 class _Reader:
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, document: Document, *, built: bool = False) -> None:
+        self.document, self.built = document, built
         self.problems: list[Problem] = []
 
     def wrong(self, what: str, at: At, value: object = None, choices: Any = (), fix: str | None = None) -> None:
@@ -96,9 +98,7 @@ class _Reader:
         objectives = self.objectives(content.get("objectives"))
         limits = self.limits(content.get("limits", {}))
         self.when_known(parameters, names, set(ways) if asked else set())
-        if self.problems:
-            raise TierformError(self.problems)
-        return Space(
+        space = Space(
             name=str(content.get("name", Path(self.document.file).stem)),
             parameters=tuple(parameters),
             objectives=tuple(objectives),
@@ -109,6 +109,13 @@ class _Reader:
             pruned=tuple(pruned),
             whole=tuple(whole),
         )
+        if self.built:
+            # Formulas with a mistake of their own are left out.
+            sound = [one for one in derived if not any(p.key == f"derived.{one[0]}" for p in self.problems)]
+            self.problems += mistakes(replace(space, derived=tuple(sound)), self.document)
+        if self.problems:
+            raise TierformError(sorted(self.problems, key=lambda problem: problem.line or 0))
+        return space
 
     def parameters(self, given: Any) -> list[Parameter]:
         if not isinstance(given, dict):
