@@ -174,6 +174,33 @@ def test_is_nothing_lost_when_processes_are_killed(tmp_path: Path) -> None:
     assert [row.chosen for row in made.front()] == [row.chosen for row in calm.front()]
 
 
+def _interrupted(tmp_path: Path, seconds: float, workers: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "tierform", "explore", str(tmp_path / "space.yaml"), "--workers", workers]
+    command += ["--study", str(tmp_path / "s.db")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if (tmp_path / "s.db").exists() and ResultsBase(tmp_path / "s.db").counts()[2] >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=120)
+    return process.returncode, told
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_finishes_an_interrupted_study_what_is_at_work_and_tells_the_front(workers: str, tmp_path: Path) -> None:
+    """Nothing stays leased, what was done is kept, and the same command goes on."""
+    (tmp_path / "space.yaml").write_text(SPACE.replace("to: 43", "to: 331"))
+    code, told = _interrupted(tmp_path, 60.0, workers)
+    base = ResultsBase(tmp_path / "s.db")
+    _, leased, done = base.counts()
+    assert code == 130 and f"interrupted: {done} of 200 points are kept" in told and "on the front" in told
+    assert leased == 0 and 3 <= done < 200
+    attempts = base._base.execute("SELECT max(attempts) FROM points").fetchone()[0]
+    assert attempts == 1
+
+
 def test_is_a_lease_of_a_dead_process_given_to_another(tmp_path: Path) -> None:
     base = ResultsBase(tmp_path / "s.db")
     base.add([{"a": 1}, {"a": 2}, {"a": 1}])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from tierform.exploration.study import Study
 
 MOST_ROWS = 12
+INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 
 
 @click.command("explore")
@@ -79,6 +81,8 @@ def command(
     `network JOB.yaml` searches places of weights, links and routes for one job's traffic, and its mapping if asked.
     """
     one_thread()
+    from tierform.cli.explore_watched import Watched
+    from tierform.exploration.draining import draining
     from tierform.exploration.study import explore, open_study
 
     if what[0] == "network":
@@ -128,14 +132,16 @@ def command(
             _dry_run(space, budget)
             return
         path = study or Path(Path(what[0]).stem + ".db")
-        begin = time.perf_counter()
-        with progress() as bar:
-            task = bar.add_task("exploring", total=budget if space.size is None else min(budget, space.size))
+        begin, wanted = time.perf_counter(), budget if space.size is None else min(budget, space.size)
+        with draining() as stop, progress() as bar:
             made = explore(
                 what[0], study=path, budget=budget, strategy=strategy, seed=seed, workers=workers,
-                progress=lambda now: bar.update(task, completed=now.base.counts()[2]),
+                progress=Watched(bar, wanted), stop=stop,
             )  # fmt: skip
+            stopped = stop() and made.base.counts()[2] < wanted
         console().print(f"{made.space.name}: {time.perf_counter() - begin:.1f} s; kept in {path}")
+        if stopped:
+            _interrupted(made, wanted, json_file)
     _tell(made)
     if winners:
         from tierform.exploration.winners import write_winners
@@ -158,6 +164,19 @@ def command(
         from tierform.files import write_json
 
         write_json(json_file, content)
+
+
+def _interrupted(study: Study, wanted: int, json_file: Path | None) -> NoReturn:
+    """Tell what is there of a study that was ended early, and end."""
+    done = study.base.counts()[2]
+    console().print(f"interrupted: {done:,} of {wanted:,} points are kept; the same command goes on", soft_wrap=True)
+    if done:
+        _tell(study)
+    if json_file:
+        from tierform.files import write_json
+
+        write_json(json_file, _content(study))
+    sys.exit(INTERRUPTED)
 
 
 def _dry_run(space: Space, budget: int) -> None:

@@ -46,9 +46,9 @@ def search_network(
     content = content_of(study, found)
     if before is not None:
         content["as_it_is"] = {"latency_s": before.result.latency_s, "energy_J": before.result.energy_J}
-    better = bool(found) and found[0].result.latency_s < study.result.latency_s * (1 - 1e-6)
+    better = bool(found) and found[0].faster_than(study.result)
     if found and not better:
-        console().print("no design is faster than the network as it is: nothing to write")
+        console().print("no design is faster than what it is compared with by 0.1 %: nothing to write")
     if better and winners:
         write_job(found[0].job, found[0].way, winners)
     if better and verify:

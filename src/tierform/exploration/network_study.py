@@ -47,6 +47,8 @@ Floats = NDArray[np.float64]
 Tiles = tuple[int, ...]
 # Below this share of time and of energy no network is worth a search: what the formulas themselves leave open.
 MATTERS = 0.02
+# A design is faster where its time is less by more than this share: less is no reason to build another network.
+FASTER = 1e-3
 
 
 class Way(NamedTuple):
@@ -109,6 +111,10 @@ class Improved:
     design: NetworkDesign
     job: Job
     result: Result
+
+    def faster_than(self, result: Result) -> bool:
+        """Whether the job takes less time than `result`, by more than :data:`FASTER`."""
+        return self.result.latency_s < result.latency_s * (1 - FASTER)
 
 
 def study_network(job: Job) -> NetworkStudy:
@@ -300,11 +306,8 @@ def _found(study: NetworkStudy, way: Way, seed: int, rounds: int) -> list[Networ
     if not way.routes:
         return search_places(problem, seed=seed)
     if not way.links:
-        if not way.places:
-            made = search_routes(problem, seed=seed)
-            return [*made, quickest(study, made[0], places=False, seed=seed)]
         first = quickest(study, reference_of(problem), places=False, seed=seed)
-        return [first, quickest(study, first, seed=seed)]
+        return [first, quickest(study, first, seed=seed)] if way.places else [*search_routes(problem, seed=seed), first]
     made = search_links(problem, places=way.places, pillars=way.pillars, seed=seed, rounds=rounds)
     alone = made
     if any(design.channels_needed > 1 for design in made):

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
+from tierform.exploration.draining import never
 from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
 from tierform.exploration.space import Space, Values
 
@@ -67,6 +68,7 @@ def run_on_ray(
     address: str,
     evaluator: Evaluator | None = None,
     progress: Callable[[Study], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> None:
     """Work on a study until it has nothing more to do, with `number` workers (0: one a processor) of a cluster."""
     try:
@@ -79,7 +81,7 @@ def run_on_ray(
         ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **where)
     try:
         count = number or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        _Loop(study, ray, count, evaluator, progress).run()
+        _Loop(study, ray, count, evaluator, progress, stop).run()
     finally:
         if began:
             ray.shutdown()
@@ -89,9 +91,15 @@ class _Loop:
     """Leased batches and the workers that have them."""
 
     def __init__(
-        self, study: Study, ray: Any, count: int, evaluator: Evaluator | None, progress: Callable[[Study], None] | None
+        self,
+        study: Study,
+        ray: Any,
+        count: int,
+        evaluator: Evaluator | None,
+        progress: Callable[[Study], None] | None,
+        stop: Callable[[], bool],
     ) -> None:
-        self._study, self._ray, self._progress = study, ray, progress
+        self._study, self._ray, self._progress, self._stop = study, ray, progress, stop
         space, given = ray.put(study.space), ray.put(evaluator)
         kind = ray.remote(num_cpus=1)(_Worker)
         self._make: Callable[[], Any] = lambda: kind.remote(space, given)
@@ -104,7 +112,7 @@ class _Loop:
 
     def run(self) -> None:
         try:
-            while self._hand_out() or self._busy or self._study.more():
+            while self._goes_on():
                 if not self._busy and not self._joining:
                     continue
                 done, _ = self._ray.wait([*self._busy, *self._joining], num_returns=1, timeout=1.0)
@@ -115,6 +123,12 @@ class _Loop:
                         self._take(reference)
         finally:
             self._study.base.give_back([index for _, leased in self._busy.values() for index, _ in leased])
+
+    def _goes_on(self) -> bool:
+        """Hand out points, unless the end was asked for: then those that are out are waited for."""
+        if self._stop():
+            return bool(self._busy)
+        return self._hand_out() or bool(self._busy) or self._study.more()
 
     def _start(self) -> None:
         """A new worker, which is given points once it answers: starting takes seconds."""

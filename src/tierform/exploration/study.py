@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
+from tierform.exploration.draining import never
 from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
 from tierform.exploration.front import front_of, hypervolume, knee_of
 from tierform.exploration.ray_workers import parse_workers, run_on_ray
@@ -117,10 +118,13 @@ class Study:
         return self.base.write_done((point, outcome, self.objectives(outcome)) for point, outcome in told)
 
     # -- the loop --------------------------------------------------------------------------------------------
-    def work(self, progress: Callable[[Study], None] | None = None) -> None:
-        """Evaluate until the budget is spent or the space is known; KeyboardInterrupt gives back what was leased."""
+    def work(self, progress: Callable[[Study], None] | None = None, stop: Callable[[], bool] = never) -> None:
+        """Evaluate until the budget is spent or the space is known, or after some points `stop` says so.
+
+        KeyboardInterrupt gives back what was leased.
+        """
         number = 1
-        while True:
+        while not stop():
             leased = self.base.lease(number)
             if not leased:
                 if not self.more():
@@ -220,12 +224,13 @@ def explore(
     workers: int | str = 1,
     evaluator: Evaluator | None = None,
     progress: Callable[[Study], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Study:
     """Search a space (a file or a Space) and keep everything in the file `study`; an old study goes on.
 
     ``auto`` enumerates where the budget suffices for the whole space, else takes ``surrogate``.  `workers` is a number
     of processes, for which a space file is needed since each reads it from the study, or a Ray cluster: ``ray``,
-    ``ray:4`` or ``ray://host:port``.
+    ``ray:4`` or ``ray://host:port``.  Where `stop` says so, points at work are finished and no more are begun.
     """
     document = None if isinstance(space, Space) else read_yaml(space)
     made = space if isinstance(space, Space) else load_space(space)
@@ -243,15 +248,15 @@ def explore(
     opened = Study(made, base, plan, evaluator)
     number, address = parse_workers(str(workers))
     if address:
-        run_on_ray(opened, number, address, evaluator, progress)
+        run_on_ray(opened, number, address, evaluator, progress, stop)
     elif number > 1:
         from tierform.exploration.workers import run_processes
 
         if document is None or evaluator is not None:
             fail("several workers need a space file", key="workers", value=workers)
-        run_processes(Path(study), number - 1, lambda: opened.work(progress))
+        run_processes(Path(study), number - 1, lambda: opened.work(progress, stop), stop)
     else:
-        opened.work(progress)
+        opened.work(progress, stop)
     if strategy == "exhaustive" and made.size is not None and not opened.ask(1):
         base.set_fact("enumerated", "yes")
     opened.refresh()
