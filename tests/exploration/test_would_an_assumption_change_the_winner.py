@@ -40,37 +40,36 @@ def found(study: Study) -> tuple[Row, dict[str, Sensitivity]]:
     return winner, {one.path: one for one in told}
 
 
-def _energy(study: Study, number: int, path: str, factor: float) -> float:
+# Assumed in the library's file of the tile.
+LEAKAGE, LEAKAGE_W = "components.reram.leakage", 0.010
+
+
+def _energy(study: Study, number: int, factor: float) -> float:
     """By a job of its own, without the code that is tested."""
     row = next(row for row in study.base.rows() if row.number == number)
     job = JobEvaluator(study.space).job(row.chosen).loaded()
-    constant = next(value for key, value in _assumed(study, number) if key == path)
-    text = f"{constant * factor!r}"
-    return run_job(replace(job, chip=job.chip.vary({path: float(text)}))).energy_J  # type: ignore[union-attr]
-
-
-def _assumed(study: Study, number: int) -> list[tuple[str, float]]:
-    _, told = sensitivity(study, "energy_J", within=1.001, rivals=1)
-    return [(one.path, one.constant.value) for one in told]
+    varied = job.chip.vary({LEAKAGE: f"{LEAKAGE_W * factor!r} W"})  # type: ignore[union-attr]
+    return run_job(replace(job, chip=varied)).energy_J
 
 
 def test_wins_another_point_where_it_is_said_to(study: Study, found: tuple[Row, dict[str, Sensitivity]]) -> None:
     """More tiles of ReRAM are faster and leak more: their leakage decides which number takes the least energy."""
     winner, told = found
     assert winner.number == study.best("energy_J").number
-    leaking = told["components.reram.leakage"]
+    leaking = told[LEAKAGE]
+    assert leaking.constant.value == pytest.approx(LEAKAGE_W)
     assert leaking.changes and leaking.constant.kind == "assumed"
     turn = leaking.above or leaking.below
     assert isinstance(turn, Turn) and turn.number != winner.number
     inside, outside = turn.factor ** (1 - 0.03), turn.factor ** (1 + 0.01)
     others = [row.number for row in study.base.rows() if row.number != winner.number]
-    own = {factor: _energy(study, winner.number, leaking.path, factor) for factor in (inside, outside)}
-    assert _energy(study, turn.number, leaking.path, outside) < own[outside]
-    assert all(_energy(study, number, leaking.path, inside) >= own[inside] for number in others)
+    own = {factor: _energy(study, winner.number, factor) for factor in (inside, outside)}
+    assert _energy(study, turn.number, outside) < own[outside]
+    assert all(_energy(study, number, inside) >= own[inside] for number in others)
     # The ends of the range are those of whole runs.
-    plain = _energy(study, winner.number, leaking.path, 1.0)
-    assert leaking.most == pytest.approx(_energy(study, winner.number, leaking.path, 2.0) / plain, rel=1e-9)
-    assert leaking.least == pytest.approx(_energy(study, winner.number, leaking.path, 0.5) / plain, rel=1e-9)
+    plain = _energy(study, winner.number, 1.0)
+    assert leaking.most == pytest.approx(_energy(study, winner.number, 2.0) / plain, rel=1e-9)
+    assert leaking.least == pytest.approx(_energy(study, winner.number, 0.5) / plain, rel=1e-9)
 
 
 def test_is_a_constant_that_is_chosen_no_assumption(found: tuple[Row, dict[str, Sensitivity]]) -> None:
@@ -101,5 +100,5 @@ def test_tells_the_command_it_for_every_objective(study: Study, tmp_path: Path) 
     assert done.exit_code == 0, done.output
     told = json.loads(path.read_text())["sensitivity"]
     assert [one["figure"] for one in told] == ["energy_J", "latency_s"]
-    leakage = next(one for one in told[0]["constants"] if one["path"] == "components.reram.leakage")
+    leakage = next(one for one in told[0]["constants"] if one["path"] == LEAKAGE)
     assert leakage["above"] or leakage["below"]

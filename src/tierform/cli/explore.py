@@ -180,10 +180,10 @@ def _interrupted(study: Study, wanted: int, json_file: Path | None) -> NoReturn:
 
 
 def _dry_run(space: Space, budget: int) -> None:
-    from tierform.exploration.evaluator import JobEvaluator
+    from tierform.exploration.service_space import evaluator_of
     from tierform.exploration.study import sample
 
-    points, outcomes, seconds = sample(space, JobEvaluator(space), min(16, space.size or 16))
+    points, outcomes, seconds = sample(space, evaluator_of(space), min(16, space.size or 16))
     feasible = sum(outcome.violation <= 0 for outcome in outcomes)
     number = budget if space.size is None else min(budget, space.size)
     size = "without end" if space.size is None else f"{space.size:,} points"

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
 from tierform.exploration.draining import never
-from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
+from tierform.exploration.evaluator import Evaluator, Outcome
+from tierform.exploration.service_space import evaluator_of
 from tierform.exploration.space import Space, Values
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class _Worker:
     """What runs in a worker's process."""
 
     def __init__(self, space: Space, evaluator: Evaluator | None) -> None:
-        self._evaluator = evaluator or JobEvaluator(space)
+        self._evaluator = evaluator or evaluator_of(space)
 
     def join(self) -> None:
         """Answered once the worker is there."""

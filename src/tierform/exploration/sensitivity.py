@@ -64,6 +64,8 @@ def sensitivity(
     study: Study, figure: str = "", *, within: float = WITHIN, rivals: int = RIVALS
 ) -> tuple[Row, list[Sensitivity]]:
     """The winner by an objective (the first unless given), and its assumed constants: those that change it first."""
+    if study.space.service:
+        fail("is told of jobs, and the points of this space are services", key="sensitivity")
     if not 1 < within <= 100:
         fail("a factor above 1, at most 100, is needed", key="within", value=within)
     winner, *others = _ranked(study, figure or study.space.objectives[0].figure)[: rivals + 1]

@@ -148,7 +148,10 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """All that a study may choose, what it wants, and within which limits; `base` is the job's content."""
+    """All that a study may choose, what it wants, and within which limits; `base` is the job's content.
+
+    `service` is that of a service, empty where points are jobs.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -159,6 +162,7 @@ class Space:
     folder: str = ""
     pruned: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    service: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def size(self) -> int | None:
@@ -240,6 +244,7 @@ class Space:
             self.derived,
             dict(self.base),
             *([self.whole] if self.whole else []),
+            *([dict(self.service)] if self.service else []),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

@@ -7,12 +7,14 @@ them is a mistake of the file.  What is wrong in some is a point that cannot be,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
-from tierform.exploration.evaluator import put
+from tierform.exploration.evaluator import NO_TASK, put
+from tierform.exploration.service_space import SERVICE, service_problems
 from tierform.exploration.space import Space, Value
 from tierform.files import Document, key_steps
 from tierform.simulation.job_file import job_of
@@ -45,14 +47,11 @@ def mistakes(space: Space, document: Document) -> list[Problem]:
         path = next((path for path in acting if key[0] == path), None) or next(
             (path for path in acting if key not in own and key in checked.wrong({path: points[0][path]})), None
         )
-        at = key_steps(f"job.{key[0]}") if path is None else lines[path]
+        own_key = key[0] if key[0].startswith(SERVICE) else f"job.{key[0]}"
+        at = key_steps(own_key) if path is None else lines[path]
         name = ".".join(map(str, at))
         shown = name if path is None else f"{name}: {path}"
-        found.append(
-            Problem(
-                problem.what, document.file, document.line_of(at), shown, problem.value, problem.nearest, problem.fix
-            )
-        )
+        found.append(replace(problem, file=document.file, line=document.line_of(at), key=shown))
     return found
 
 
@@ -64,16 +63,18 @@ class _Checked:
     """Jobs and chips of a space's points; a name is loaded once."""
 
     def __init__(self, space: Space) -> None:
-        self._base, self._folder = space.base, Path(space.folder)
+        self._base, self._folder, self._service = space.base, Path(space.folder), space.service
         self._loaded: dict[tuple[str, str], object] = {}
 
     def wrong(self, changes: Mapping[str, Value]) -> Wrong:
         """What is wrong with a job after changes at paths, by key (of the chip behind `chip.`) and text."""
-        content: dict[str, Any] = dict(self._base)
-        of_chip: dict[str, object] = {}
+        content: dict[str, Any] = {**(NO_TASK if self._service else {}), **self._base}
+        service, of_chip = dict(self._service), dict[str, object]()
         for path, value in changes.items():
             if path.startswith(CHIP):
                 of_chip[path.removeprefix(CHIP)] = value
+            elif path.startswith(SERVICE):
+                service = put(service, path.removeprefix(SERVICE).split("."), value)
             else:
                 content = put(content, path.split("."), value)
         problems: list[Problem] = []
@@ -81,11 +82,13 @@ class _Checked:
             job_of(Document(content, str(self._folder / "job")))
         except TierformError as error:
             problems += error.problems
+        if service:
+            problems += [_behind(SERVICE, p) for p in service_problems(service, str(self._folder))]
         for part in LOADERS:
             given = content.get(part)
             found = self._load(part, given) if isinstance(given, str) else None
             if isinstance(found, TierformError):
-                problems += [Problem(p.what, None, None, part, given, p.nearest, p.fix) for p in found.problems]
+                problems += [replace(p, file=None, line=None, key=part, value=given) for p in found.problems]
             elif isinstance(found, Chip) and of_chip:
                 problems += _of_chip(found, of_chip)
         return {(problem.key or "", problem.what): problem for problem in problems}
@@ -104,11 +107,12 @@ def _of_chip(chip: Chip, changes: Mapping[str, object]) -> list[Problem]:
     try:
         chip.vary(changes)
     except TierformError as error:
-        return [
-            Problem(p.what, None, None, f"{CHIP}{p.key}", p.value, p.nearest, p.fix) if p.key else p
-            for p in error.problems
-        ]
+        return [_behind(CHIP, p) for p in error.problems]
     return []
+
+
+def _behind(root: str, p: Problem) -> Problem:
+    return replace(p, file=None, line=None, key=f"{root}{p.key}") if p.key else p
 
 
 __all__ = ["mistakes"]

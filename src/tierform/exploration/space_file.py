@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tierform.errors import Problem, TierformError, nearest
-from tierform.exploration.evaluator import FIGURES
+from tierform.exploration.evaluator import FIGURES, JOB_FIGURES, SERVICE_FIGURES
 from tierform.exploration.space import (
     DERIVED,
     LARGEST,
@@ -26,7 +26,7 @@ from tierform.files import Document, read_yaml
 from tierform.units import parse_quantity, unit_scale
 
 SCHEMA = "tierform.space/1"
-KEYS = ("schema", "name", "job", "parameters", "derived", "whole", "splits", "objectives", "limits")
+KEYS = ("schema", "name", "job", "service", "parameters", "derived", "whole", "splits", "objectives", "limits")
 RANGE_KEYS = ("path", "values", "from", "to", "whole", "log", "when")
 ROOTS = (
     "model",
@@ -39,6 +39,7 @@ ROOTS = (
     "overflow",
     "mapping",
     "micro_batches",
+    "service",
 )
 WAYS = ("data", "tensor", "pipeline", "context", "expert")
 At = tuple[str | int, ...]
@@ -59,6 +60,7 @@ class _Reader:
     def __init__(self, document: Document, *, built: bool = False) -> None:
         self.document, self.built = document, built
         self.problems: list[Problem] = []
+        self.figures = JOB_FIGURES
 
     def wrong(self, what: str, at: At, value: object = None, choices: Any = (), fix: str | None = None) -> None:
         known = [str(choice) for choice in choices]
@@ -84,6 +86,11 @@ class _Reader:
         if not isinstance(base, dict):
             self.wrong("a job's keys (model, chip, task) are needed here", ("job",), base)
             base = {}
+        service = content.get("service", {})
+        if not isinstance(service, dict) or ("service" in content and not service):
+            self.wrong("a service's keys (rate or trace, slo, engine) are needed here", ("service",), service)
+            service = {}
+        self.figures = SERVICE_FIGURES if service else JOB_FIGURES
         parameters = self.parameters(content.get("parameters", {}))
         found, pruned = self.splits(content.get("splits"))
         ways = ways_of(str(found[0].choices[0])) if found else {}
@@ -108,6 +115,7 @@ class _Reader:
             folder=str(Path(self.document.file).parent),
             pruned=tuple(pruned),
             whole=tuple(whole),
+            service=service,
         )
         if self.built:
             # Formulas with a mistake of their own are left out.
@@ -271,8 +279,8 @@ class _Reader:
         found = []
         for index, entry in enumerate(entries):
             figure, way = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, "least")
-            if not isinstance(figure, str) or figure not in FIGURES:
-                self.wrong("not a figure of a result", ("objectives", index), figure, FIGURES)
+            if not isinstance(figure, str) or figure not in self.figures:
+                self.wrong("not a figure of a result", ("objectives", index), figure, self.figures)
             elif way not in ("least", "most"):
                 self.wrong("an objective is wanted least or most", ("objectives", index), way, ("least", "most"))
             else:
@@ -285,8 +293,8 @@ class _Reader:
             return []
         found = []
         for figure, entry in given.items():
-            if figure not in FIGURES:
-                self.wrong("not a figure of a result", ("limits", figure), figure, FIGURES)
+            if figure not in self.figures:
+                self.wrong("not a figure of a result", ("limits", figure), figure, self.figures)
                 continue
             ends = entry if isinstance(entry, dict) else {"most": entry}
             numbers: dict[str, float] = {}

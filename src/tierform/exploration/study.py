@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 
 from tierform.errors import fail
 from tierform.exploration.draining import never
-from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
+from tierform.exploration.evaluator import Evaluator, Outcome
 from tierform.exploration.front import front_of, hypervolume, knee_of
 from tierform.exploration.ray_workers import parse_workers, run_on_ray
 from tierform.exploration.results_base import ResultsBase, Row
+from tierform.exploration.service_space import evaluator_of
 from tierform.exploration.space import Space, Values, point_key
 from tierform.exploration.space_file import load_space, space_of
 from tierform.exploration.strategies import STRATEGIES, History
@@ -65,8 +66,8 @@ class Study:
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """What evaluates points: simulated jobs unless another was given."""
-        return self._evaluator or JobEvaluator(self.space)
+        """What evaluates points: simulated jobs or services unless another was given."""
+        return self._evaluator or evaluator_of(self.space)
 
     # -- ask and tell ----------------------------------------------------------------------------------------
     def history(self) -> History:
