@@ -7,6 +7,7 @@ them is a mistake of the file.  What is wrong in some is a point that cannot be,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,12 @@ Wrong = dict[tuple[str, str], Problem]
 def mistakes(space: Space, document: Document) -> list[Problem]:
     """What is wrong with every point of a space, each with its line in the file."""
     checked = _Checked(space)
-    points = [
-        space.changes(space.point([(GOLDEN * (k + 1) + i / 7) % 1.0 for i in range(len(space.parameters))]))
-        for k in range(POINTS)
-    ]
-    always = _common([checked.wrong(point) for point in points])
+    points = []
+    for k in range(POINTS):
+        with suppress(TierformError):  # a formula without a value here: this point's mistake
+            values = space.point([(GOLDEN * (k + 1) + i / 7) % 1.0 for i in range(len(space.parameters))])
+            points += [space.changes(values)] if space.fits(values) else []
+    always = _common([checked.wrong(point) for point in points]) if points else {}
     if not always:
         return []
     lines: dict[str, tuple[str | int, ...]] = {p.path: ("parameters", p.name) for p in space.parameters}
