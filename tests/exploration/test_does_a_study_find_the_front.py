@@ -294,6 +294,8 @@ def test_do_conditions_derived_values_and_splits_act() -> None:
     )
     assert len(list(space.every())) == 3
     assert space.changes({"a": 2, "b": 1}) == {"chip.a": 2, "chip.b": 1, "chip.c": 6}
+    halved = Space("s", (Parameter("a", "chip.a", choices=(2, 3)),), (Objective("f"),), derived=(("chip.c", "a / 2"),))
+    assert [repr(halved.changes({"a": a})["chip.c"]) for a in (2, 3)] == ["1", "1.5"]
     with pytest.raises(TierformError):
         evaluate("__import__('os')", {"a": 1})
     chosen, pruned = splits(8, {"tensor": [1, 2, 4], "data": []})

@@ -231,7 +231,9 @@ class Space:
                 made[parameter.path] = f"{value!r} {parameter.unit}" if parameter.unit else value
         known = self.names(values) if self.derived else values
         for path, formula in self.derived:
-            made[path] = evaluate(formula, known)
+            value = evaluate(formula, known)
+            # A quotient without a remainder is a whole number, as keys that count want it.
+            made[path] = int(value) if isinstance(value, float) and value.is_integer() else value
         return made
 
     @cached_property

@@ -7,6 +7,7 @@ from math import nan
 from pathlib import Path
 from typing import Any
 
+from tierform.chip.changes import MOST_STEPS
 from tierform.errors import Problem, TierformError, nearest
 from tierform.exploration.evaluator import FIGURES, JOB_FIGURES, SERVICE_FIGURES
 from tierform.exploration.space import (
@@ -143,6 +144,9 @@ class _Reader:
             if key not in RANGE_KEYS:
                 self.wrong("unknown key", (*at, key), key, RANGE_KEYS)
         path = str(entry.get("path", name))
+        if path.count(".") >= MOST_STEPS:
+            self.wrong(f"a path has at most {MOST_STEPS} keys", at, path.count(".") + 1)
+            return None
         if path.split(".")[0] not in ROOTS and path != DERIVED:
             self.wrong("a path begins with a part of the job", at, path.split(".")[0], (*ROOTS, DERIVED))
         when = self.when(entry.get("when"), at)
@@ -229,6 +233,9 @@ class _Reader:
         sample.update(ways)
         found = []
         for path, formula in given.items():
+            if str(path).count(".") >= MOST_STEPS:
+                self.wrong(f"a path has at most {MOST_STEPS} keys", ("derived", path), str(path).count(".") + 1)
+                continue
             try:
                 evaluate(str(formula), sample)
             except TierformError as error:
