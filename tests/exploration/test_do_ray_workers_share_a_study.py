@@ -1,4 +1,4 @@
-"""Do two workers of a Ray cluster take a study's points once each, and twice as fast as one?"""
+"""Do two workers of a Ray cluster, or two processes, take a study's points once each, and twice as fast as one?"""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from tierform.errors import TierformError
 from tierform.exploration.evaluator import Evaluator, Outcome
 from tierform.exploration.ray_workers import parse_workers
+from tierform.exploration.results_base import ResultsBase
 from tierform.exploration.space import Objective, Parameter, Space, Values
-from tierform.exploration.study import Study, explore
+from tierform.exploration.study import ROUND, Plan, Study, explore
 
 SPACE = Space(
     "waits",
@@ -60,11 +61,38 @@ def test_are_workers_of_a_cluster_named_as_they_are_meant() -> None:
             parse_workers(wrong)
 
 
+def _forked(path: Path, number: int, seconds: float) -> Study:
+    """The study by so many processes, each with its own connection to the file."""
+    plan = Plan("exhaustive", 240, 0, ROUND)
+    ResultsBase(path).close()
+    running = []
+    for _ in range(number):
+        process = os.fork()
+        if process == 0:
+            try:
+                Study(SPACE, ResultsBase(path), plan, _waiting(seconds)).work()
+            finally:
+                os._exit(0)
+        running.append(process)
+    for process in running:
+        os.waitpid(process, 0)
+    return Study(SPACE, ResultsBase(path), plan, _waiting(seconds))
+
+
+def test_are_two_processes_twice_as_fast(tmp_path: Path) -> None:
+    one, two = (_forked(tmp_path / f"{number}.db", number, 0.05) for number in (1, 2))
+    assert one.base.counts() == two.base.counts() == (0, 0, 240)
+    assert [row.chosen for row in two.front()] == [row.chosen for row in one.front()]
+    (alone, slow), (both, fast) = _points_per_s(one), _points_per_s(two)
+    assert (alone, both) == (1, 2)
+    assert fast / slow >= 1.8, (slow, fast)
+
+
 def test_are_two_real_workers_twice_as_fast(tmp_path: Path) -> None:
     """240 points of 50 ms that wait and do not compute, so that other work on this machine counts little."""
     ray = pytest.importorskip("ray")
     calm = _run(tmp_path / "calm.db", "1", 0.0)
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
         one, two = (_run(tmp_path / f"{number}.db", f"ray:{number}", 0.05) for number in (1, 2))
     finally:
@@ -87,7 +115,7 @@ def test_does_a_study_survive_a_worker_that_dies(tmp_path: Path) -> None:
                 os._exit(1)
             return [Outcome({"f": float(point["a"] or 0), "g": 0.0}) for point in points]
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
     try:
         made = explore(
             SPACE, study=tmp_path / "s.db", budget=240, strategy="exhaustive", workers="ray:2", evaluator=Dies()

@@ -174,6 +174,33 @@ def test_is_nothing_lost_when_processes_are_killed(tmp_path: Path) -> None:
     assert [row.chosen for row in made.front()] == [row.chosen for row in calm.front()]
 
 
+def _interrupted(tmp_path: Path, seconds: float, workers: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "tierform", "explore", str(tmp_path / "space.yaml"), "--workers", workers]
+    command += ["--study", str(tmp_path / "s.db")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if (tmp_path / "s.db").exists() and ResultsBase(tmp_path / "s.db").counts()[2] >= 3:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=120)
+    return process.returncode, told
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_finishes_an_interrupted_study_what_is_at_work_and_tells_the_front(workers: str, tmp_path: Path) -> None:
+    """Nothing stays leased, what was done is kept, and the same command goes on."""
+    (tmp_path / "space.yaml").write_text(SPACE.replace("to: 43", "to: 331"))
+    code, told = _interrupted(tmp_path, 60.0, workers)
+    base = ResultsBase(tmp_path / "s.db")
+    _, leased, done = base.counts()
+    assert code == 130 and f"interrupted: {done} of 200 points are kept" in told and "on the front" in told
+    assert leased == 0 and 3 <= done < 200
+    attempts = base._base.execute("SELECT max(attempts) FROM points").fetchone()[0]
+    assert attempts == 1
+
+
 def test_is_a_lease_of_a_dead_process_given_to_another(tmp_path: Path) -> None:
     base = ResultsBase(tmp_path / "s.db")
     base.add([{"a": 1}, {"a": 2}, {"a": 1}])
@@ -221,6 +248,37 @@ def test_are_all_mistakes_of_a_space_told_at_once(tmp_path: Path) -> None:
     assert told >= {(7, "latency_s"), (5, "chip"), (8, "limits")}
 
 
+def test_are_mistakes_of_a_spaces_job_and_paths_told_at_once_with_the_rest(tmp_path: Path) -> None:
+    """Told before anything is evaluated, each with its line and the nearest name; values that may be are not."""
+    wrong = """\
+schema: tierform.space/1
+job:
+  model: bert-bse
+  task: {kind: inference, batch: 1, sequnce: 64}
+  chip: hetrax
+parameters:
+  width: {path: chip.network.widht, values: [64 bit, 128 bit]}
+  reram: {path: chip.package.dies.reramm.holds.reram, values: [24, 36]}
+  adc: {path: chip.components.reram.adc_bit, values: [5, 6]}
+  batch: {path: task.batc, values: [1, 2]}
+  clock: {path: chip.network.clock, values: [1 GHz, -1 GHz]}
+derived: {chip.memory.0.cuont: batch + 1}
+objectives: [latncy_s]
+"""
+    (tmp_path / "space.yaml").write_text(wrong)
+    with pytest.raises(TierformError) as caught:
+        load_space(tmp_path / "space.yaml")
+    told = [(problem.line, problem.nearest) for problem in caught.value.problems]
+    names = ["bert-base", "sequence", "width", "reram", "adc_bits", "batch", "count", "latency_s"]
+    assert told == list(zip([3, 4, 7, 8, 9, 10, 12, 13], names, strict=True))
+    # A value that cannot be is one point's, not the file's.
+    right = wrong.replace("bert-bse", "bert-base").replace("sequnce", "sequence").replace("widht", "width")
+    right = right.replace("reramm", "reram").replace("adc_bit,", "adc_bits,").replace("batc,", "batch,")
+    right = right.replace("cuont", "count").replace("latncy", "latency")
+    (tmp_path / "space.yaml").write_text(right)
+    assert load_space(tmp_path / "space.yaml").size == 32
+
+
 @pytest.mark.parametrize("over", ["[tensor, {a: 1}]", "[tensor, [1]]", "[tensor, tensors]", "{tensor: 2}", "7"])
 def test_are_wrong_ways_to_split_refused(tmp_path: Path, over: str) -> None:
     (tmp_path / "space.yaml").write_text(SPACE + f"splits: {{devices: 8, over: {over}}}\n")
@@ -236,6 +294,8 @@ def test_do_conditions_derived_values_and_splits_act() -> None:
     )
     assert len(list(space.every())) == 3
     assert space.changes({"a": 2, "b": 1}) == {"chip.a": 2, "chip.b": 1, "chip.c": 6}
+    halved = Space("s", (Parameter("a", "chip.a", choices=(2, 3)),), (Objective("f"),), derived=(("chip.c", "a / 2"),))
+    assert [repr(halved.changes({"a": a})["chip.c"]) for a in (2, 3)] == ["1", "1.5"]
     with pytest.raises(TierformError):
         evaluate("__import__('os')", {"a": 1})
     chosen, pruned = splits(8, {"tensor": [1, 2, 4], "data": []})

@@ -57,7 +57,7 @@ def test_are_the_bytes_between_tiles_those_that_the_links_carried(study: Network
 def test_does_a_search_by_transfers_make_the_whole_job_faster(study: NetworkStudy, tmp_path: Path) -> None:
     found = quickest(study, reference_of(study.problem), places=False, rounds=4_000)
     assert seconds_of(study, found) < seconds_of(study, reference_of(study.problem))
-    job = with_design(study, found)
+    job = with_design(study.job, found)
     result = run_job(job)
     assert result.latency_s < 0.9 * study.result.latency_s
     made = network_of(job.chip)  # type: ignore[arg-type]
@@ -77,7 +77,7 @@ def test_are_routes_in_two_classes_written_with_their_classes(study: NetworkStud
     """The chip that is read again has the links, routes and classes that were found, free of deadlock together."""
     made = search_links(study.problem, rounds=2_000, classes=2)
     found = next(design for design in made if design.channels_needed == 2)
-    with_design(study, found).chip.write(tmp_path / "chip.yaml")  # type: ignore[union-attr]
+    with_design(study.job, found).chip.write(tmp_path / "chip.yaml")  # type: ignore[union-attr]
     again = network_of(load_chip(tmp_path / "chip.yaml"))
     assert again is not None
     table, classes = again[0].topology.structure, found.classes
@@ -95,7 +95,7 @@ def test_are_routes_in_two_classes_written_with_their_classes(study: NetworkStud
 
 def test_do_weights_move_with_their_places(study: NetworkStudy) -> None:
     design = designs(study, ["places"])["places"][0]
-    moved = with_design(study, design).mapping
+    moved = with_design(study.job, design).mapping
     own = study.job.mapping
     for before, after in zip(own.placements, moved.placements, strict=True):  # type: ignore[union-attr]
         for here, there in zip(before.tiles, after.tiles, strict=True):

@@ -132,9 +132,11 @@ def test_are_the_ways_of_a_link_set_the_shortest() -> None:
         weight=weight,
         length=np.ones((n, n), np.float32),
         other=other,
+        posts=np.zeros((0, 2), np.int32),
         total_m=1.0,
         most_ports=n,
         most_channels=n * n,
+        most_pillars=0,
     )
     links = Links(joined, np.zeros(n, np.int32), np.arange(n, dtype=np.int32))
     traffic = rng.random((n, n)).astype(np.float32)

@@ -63,6 +63,7 @@ KEPT = [
     ("space", _SPACE.replace(b"over: [tensor, pipeline]", b"over: 5")),
     ("space", _SPACE.replace(b"[latency_s,", b"[[latency_s],")),
     ("space", _SPACE.replace(b"kelvin_over: 0", b"kelvin_over: .inf")),
+    ("space", _SPACE.replace(b"chip.memory.0.count", b"chip" + b".memory" * 5000)),
 ]
 
 

@@ -122,6 +122,9 @@ def _has(content: object, steps: Steps) -> bool:
     return True
 
 
+MOST_STEPS = 32  # of a path: no file is nearly so deep
+
+
 def changed(content: dict[str, Any], changes: Mapping[str, object]) -> tuple[dict[str, Any], list[Problem]]:
     """The content of a chip file with values at paths changed, and every path that leads nowhere.
 
@@ -130,6 +133,10 @@ def changed(content: dict[str, Any], changes: Mapping[str, object]) -> tuple[dic
     problems: list[Problem] = []
     for path, given in changes.items():
         steps = path.split(".") if isinstance(path, str) and path else []
+        if len(steps) > MOST_STEPS:
+            what = f"a path has at most {MOST_STEPS} keys"
+            problems.append(Problem(what, key=f"{path[:40]}...", value=len(steps)))
+            continue
         if not steps or not all(steps):
             problems.append(Problem("a path of keys is needed", value=path, fix="Write it as in network.width."))
             continue

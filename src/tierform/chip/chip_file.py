@@ -162,16 +162,24 @@ class StackLinkFile(FileModel):
         description="1: a link at every place; n: vertical links at each n-th column and row, interposer links at each "
         "n-th router of a shared edge.  Fewer links take less area and carry less.",
     )
-    at: tuple[Pair, ...] | None = Field(
+    at: tuple[Annotated[tuple[Whole, ...], Field(min_length=2, max_length=3)], ...] | None = Field(
         None,
-        description="Instead of `every`: the places of vertical links as column and row of the tiles, or the pairs of "
-        "tile numbers that interposer links join.",
+        description="Instead of `every`: the places of vertical links as column and row of the tiles, through the "
+        "whole stack, or with a third number n from tier n (the first is 0) to the next one alone.",
     )
     via: ViaFile | None = Field(
         None, description="Geometry of vertical links, from which the energy of a bit and their area follow."
     )
     driver: DriverFile | None = Field(
         None, description="Drivers of interposer links, from which the energy of a bit, their area and latency follow."
+    )
+
+
+class InterposerLinkFile(StackLinkFile):
+    """Interposer links, which join pairs of tiles."""
+
+    at: tuple[Pair, ...] | None = Field(
+        None, description="Instead of `every`: the pairs of tile numbers that interposer links join."
     )
 
 
@@ -217,7 +225,7 @@ class NetworkFile(FileModel):
         "default: the one that suits the links (given where `links.routes` are).",
     )
     vertical: StackLinkFile | None = Field(None, description="Links between the tiers of a 3D stack; needed there.")
-    interposer: StackLinkFile | None = Field(
+    interposer: InterposerLinkFile | None = Field(
         None, description="Links between chiplets of a 2.5D package; needed there."
     )
     parameters: dict[str, str] = Field(

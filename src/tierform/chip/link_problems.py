@@ -10,6 +10,7 @@ from tierform.chip.links import (
     first_tiles,
     interposer_pairs,
     is_plain,
+    pillars,
     planar_pairs,
     possible_shortcuts,
     vertical_pairs,
@@ -114,15 +115,28 @@ class _Found:
         if links.list is not None:
             self.pairs(links.list, "network.links.list", one_die=True)
         if vertical is not None and vertical.at is not None and self.chip.package.kind == "3d":
-            columns, rows = self.dies[0].grid
-            for index, place in enumerate(vertical.at):
-                if place[0] >= columns or place[1] >= rows:
-                    what = f"tiers have {columns} columns and {rows} rows"
-                    self.add(what, f"network.vertical.at.{index}", list(place))
-            if len(set(vertical.at)) < len(vertical.at) or (not vertical.at and len(self.dies) > 1):
-                self.add("each place once, and at least one", "network.vertical.at")
+            self.pillars(vertical.at)
         if interposer is not None and interposer.at is not None and self.chip.package.kind == "2.5d":
             self.pairs(interposer.at, "network.interposer.at", one_die=False)
+
+    def pillars(self, at: tuple[tuple[int, ...], ...]) -> None:
+        (columns, rows), tiers, before = self.dies[0].grid, len(self.dies), len(self.problems)
+        for index, place in enumerate(at):
+            if place[0] >= columns or place[1] >= rows:
+                what = f"tiers have {columns} columns and {rows} rows"
+                self.add(what, f"network.vertical.at.{index}", list(place))
+            elif len(place) == 3 and place[2] >= tiers - 1:
+                what = f"the last tier below another one is {tiers - 2}, the first is 0"
+                self.add(what, f"network.vertical.at.{index}", list(place))
+        if len(self.problems) > before:
+            return
+        found = pillars((columns, rows, tiers), at, 1)
+        lone = sorted(set(range(tiers - 1)) - {tier for _, _, tier in found})
+        if len(set(found)) < len(found):
+            self.add("each place once", "network.vertical.at")
+        elif lone:
+            names = self.dies[lone[0]].name, self.dies[lone[0] + 1].name
+            self.add(f"no vertical link joins {names[0]!r} and {names[1]!r}", "network.vertical.at")
 
     def die_of(self, tile: int) -> int:
         return next(index for index in range(len(self.dies)) if tile < self.first[index + 1])

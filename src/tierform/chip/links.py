@@ -78,20 +78,24 @@ def vertical_pairs(dies: Sequence[DieFile], network: NetworkFile) -> Pairs:
     spec, (columns, rows) = network.vertical, dies[0].grid
     if spec is None:
         return []
-    places = pillars(dies[0].grid, spec.at, spec.every)
     layer = columns * rows
     return [
         (tier * layer + y * columns + x, (tier + 1) * layer + y * columns + x)
-        for tier in range(len(dies) - 1)
-        for x, y in places
+        for x, y, tier in pillars((columns, rows, len(dies)), spec.at, spec.every)
     ]
 
 
-def pillars(grid: tuple[int, int], at: Sequence[tuple[int, int]] | None, every: int) -> Pairs:
-    """Columns and rows that have a vertical link."""
-    if at is not None:
-        return [(x, y) for x, y in at]
-    return [(x, y) for x in range(0, grid[0], every) for y in range(0, grid[1], every)]
+def pillars(
+    shape: tuple[int, int, int], at: Sequence[tuple[int, ...]] | None, every: int
+) -> list[tuple[int, int, int]]:
+    """Column, row and lower tier of each vertical link; a place without a tier has one from every tier to the next."""
+    columns, rows, tiers = shape
+    places: Sequence[tuple[int, ...]] = (
+        at if at is not None else [(x, y) for x in range(0, columns, every) for y in range(0, rows, every)]
+    )
+    return sorted(
+        (place[0], place[1], tier) for place in places for tier in (range(tiers - 1) if len(place) == 2 else place[2:])
+    )
 
 
 def interposer_pairs(dies: Sequence[DieFile], network: NetworkFile) -> Pairs:

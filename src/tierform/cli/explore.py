@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from tierform.cli.explore_sensitivity import tell_sensitivity
 from tierform.cli.output import OutputFile, OutputFolder, console, json_option, one_thread, print_table, progress
 from tierform.errors import fail
 from tierform.units import format_quantity
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from tierform.exploration.study import Study
 
 MOST_ROWS = 12
+INTERRUPTED = 130  # the exit code of what Ctrl-C ended
 
 
 @click.command("explore")
@@ -39,10 +42,18 @@ MOST_ROWS = 12
 @click.option(
     "--ways",
     default="",
-    help="network: places, routes, places and routes, links, places and links; a comma between them [all].",
+    help="network: places, routes, places and routes, links, places and links, links and pillars, places and links "
+    "and pillars; a comma between them [all].",
 )
+@click.option("--pillars", type=int, help="network: vertical links of a stack, each between two tiers [as it has].")
+@click.option("--ports", type=int, help="network: most ports of a tile, its own among them [7].")
 @click.option(
     "--with-mapping", is_flag=True, help="network: search the mapping as well; ways then are the two with places."
+)
+@click.option(
+    "--sensitivity",
+    type=float,
+    help="Say which assumed constant, within this factor of its value, would make another point the winner.",
 )
 @click.option("--verify", type=int, default=0, help="Simulate so many winners at cycle fidelity (minutes each).")
 @json_option
@@ -57,7 +68,10 @@ def command(
     winners: Path | None,
     report: Path | None,
     ways: str,
+    pillars: int | None,
+    ports: int | None,
     with_mapping: bool,
+    sensitivity: float | None,
     verify: int,
     json_file: Path | None,
 ) -> None:
@@ -67,6 +81,8 @@ def command(
     `network JOB.yaml` searches places of weights, links and routes for one job's traffic, and its mapping if asked.
     """
     one_thread()
+    from tierform.cli.explore_watched import Watched
+    from tierform.exploration.draining import draining
     from tierform.exploration.study import explore, open_study
 
     if what[0] == "network":
@@ -75,11 +91,21 @@ def command(
         from tierform.cli.explore_mapping import search_both
         from tierform.cli.explore_network import search_network
 
-        if report:
-            fail("shows a study of a space", key="--report", fix="Leave it out here.")
+        for key, given in (("--report", report), ("--sensitivity", sensitivity)):
+            if given is not None:
+                fail("is for a study of a space", key=key, fix="Leave it out here.")
 
-        search = search_both if with_mapping else search_network
-        told = search(Path(what[1]), ways=ways, seed=seed, winners=winners, verify=verify > 0)
+        job, checked = Path(what[1]), verify > 0
+        if with_mapping and (pillars is not None or ports is not None):
+            key = "--ports" if pillars is None else "--pillars"
+            fix = "Write the mapping's winners first, and search the network of that job."
+            fail("the mapping is searched on the chip as it is", key=key, fix=fix)
+        if with_mapping:
+            told = search_both(job, ways=ways, seed=seed, winners=winners, verify=checked)
+        else:
+            told = search_network(
+                job, ways=ways, seed=seed, pillars=pillars, ports=ports, winners=winners, verify=checked
+            )
         if json_file:
             from tierform.files import write_json
 
@@ -87,6 +113,9 @@ def command(
         return
     if ways:
         fail("only the search of a network has ways", key="--ways", value=ways, fix="tierform explore network JOB.yaml")
+    for key, number in (("--pillars", pillars), ("--ports", ports)):
+        if number is not None:
+            fail("only the search of a network has this budget", key=key, value=number, fix="explore network JOB.yaml")
     if with_mapping:
         fail("only the search of a network takes the mapping in", key="--with-mapping", fix="explore network JOB.yaml")
     if what[0] == "show":
@@ -103,20 +132,25 @@ def command(
             _dry_run(space, budget)
             return
         path = study or Path(Path(what[0]).stem + ".db")
-        begin = time.perf_counter()
-        with progress() as bar:
-            task = bar.add_task("exploring", total=budget if space.size is None else min(budget, space.size))
+        begin, wanted = time.perf_counter(), budget if space.size is None else min(budget, space.size)
+        with draining() as stop, progress() as bar:
             made = explore(
                 what[0], study=path, budget=budget, strategy=strategy, seed=seed, workers=workers,
-                progress=lambda now: bar.update(task, completed=now.base.counts()[2]),
+                progress=Watched(bar, wanted), stop=stop,
             )  # fmt: skip
+            stopped = stop() and made.base.counts()[2] < wanted
         console().print(f"{made.space.name}: {time.perf_counter() - begin:.1f} s; kept in {path}")
+        if stopped:
+            _interrupted(made, wanted, json_file)
     _tell(made)
     if winners:
         from tierform.exploration.winners import write_winners
 
         written = write_winners(made, winners)
         console().print(f"written: {len(written)} winners to {winners}", soft_wrap=True)
+    content = _content(made) if json_file else {}
+    if sensitivity is not None:
+        content["sensitivity"] = tell_sensitivity(made, sensitivity)
     if verify:
         _verify(made, verify)
     if report:
@@ -129,14 +163,27 @@ def command(
     if json_file:
         from tierform.files import write_json
 
-        write_json(json_file, _content(made))
+        write_json(json_file, content)
+
+
+def _interrupted(study: Study, wanted: int, json_file: Path | None) -> NoReturn:
+    """Tell what is there of a study that was ended early, and end."""
+    done = study.base.counts()[2]
+    console().print(f"interrupted: {done:,} of {wanted:,} points are kept; the same command goes on", soft_wrap=True)
+    if done:
+        _tell(study)
+    if json_file:
+        from tierform.files import write_json
+
+        write_json(json_file, _content(study))
+    sys.exit(INTERRUPTED)
 
 
 def _dry_run(space: Space, budget: int) -> None:
-    from tierform.exploration.evaluator import JobEvaluator
+    from tierform.exploration.service_space import evaluator_of
     from tierform.exploration.study import sample
 
-    points, outcomes, seconds = sample(space, JobEvaluator(space), min(16, space.size or 16))
+    points, outcomes, seconds = sample(space, evaluator_of(space), min(16, space.size or 16))
     feasible = sum(outcome.violation <= 0 for outcome in outcomes)
     number = budget if space.size is None else min(budget, space.size)
     size = "without end" if space.size is None else f"{space.size:,} points"
@@ -171,7 +218,7 @@ def _tell(study: Study) -> None:
         if len(rows) <= MOST_ROWS
         else [rows[round(i * (len(rows) - 1) / (MOST_ROWS - 1))] for i in range(MOST_ROWS)]
     )
-    if knee is not None and knee not in shown:
+    if knee is not None and knee.number not in [row.number for row in shown]:
         shown.append(knee)
     body = [
         [

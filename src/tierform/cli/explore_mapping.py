@@ -39,7 +39,7 @@ def search_both(job_file: Path, *, ways: str, seed: int, winners: Path | None, v
     console().print(f"with this mapping: {study.stakes}", soft_wrap=True)
     tell_networks(study, designs)
     own = found.begun.result
-    quicker = [one for one in designs if one.result.latency_s < study.result.latency_s * (1 - 1e-6)]
+    quicker = [one for one in designs if one.faster_than(study.result)]
     result = quicker[0].result if quicker else found.best.result
     best = quicker[0].job if quicker else found.best.job
     name = f"mapping, {quicker[0].way}" if quicker else "mapping"

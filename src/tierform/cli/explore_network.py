@@ -14,25 +14,41 @@ from tierform.units import format_quantity
 if TYPE_CHECKING:
     from tierform.exploration.network_study import Improved, NetworkStudy
     from tierform.simulation.job import Job
+    from tierform.simulation.result import Result
 
 
-def search_network(job_file: Path, *, ways: str, seed: int, winners: Path | None, verify: bool) -> dict[str, object]:
+def search_network(
+    job_file: Path,
+    *,
+    ways: str,
+    seed: int,
+    pillars: int | None,
+    ports: int | None,
+    winners: Path | None,
+    verify: bool,
+) -> dict[str, object]:
     """Search, print and, if asked, write and simulate by cycle; the figures for a JSON file."""
-    from tierform.exploration.network_study import WAYS, improve, study_network
+    from tierform.exploration.network_study import budgeted, improve, study_network, usual_ways
     from tierform.simulation.job_file import load_job
 
-    wanted = chosen_ways(ways, WAYS)
-    study = study_network(load_job(job_file))
-    console().print(f"{study.stakes}", soft_wrap=True)
-    found = improve(study, wanted, seed=seed) if study.stakes.matter else []
+    named = chosen_ways(ways, ())
+    own = study_network(load_job(job_file))
+    console().print(f"{own.stakes}", soft_wrap=True)
+    study = budgeted(own, pillars=pillars, ports=ports)
+    before = None if study.result is own.result else own
+    if before is not None:
+        console().print(f"with {pillars} pillars, evenly placed: {study.stakes}", soft_wrap=True)
+    found = improve(study, named or usual_ways(study), seed=seed) if study.stakes.matter else []
     if not found:
         console().print("nothing was searched: no topology would change the result")
     else:
-        tell_networks(study, found)
+        tell_networks(study, found, before)
     content = content_of(study, found)
-    better = bool(found) and found[0].result.latency_s < study.result.latency_s * (1 - 1e-6)
+    if before is not None:
+        content["as_it_is"] = {"latency_s": before.result.latency_s, "energy_J": before.result.energy_J}
+    better = bool(found) and found[0].faster_than(study.result)
     if found and not better:
-        console().print("no design is faster than the network as it is: nothing to write")
+        console().print("no design is faster than what it is compared with by 0.1 %: nothing to write")
     if better and winners:
         write_job(found[0].job, found[0].way, winners)
     if better and verify:
@@ -47,12 +63,14 @@ def chosen_ways(text: str, usual: Sequence[str]) -> list[str]:
     wanted = [way.strip() for way in text.split(",")] if text else list(usual)
     for way in wanted:
         if way not in WAYS:
-            fail("no such way of searching a network", key="--ways", value=way, choices=WAYS)
+            fail("no such way of searching a network", key="--ways", value=way, choices=list(WAYS))
     return wanted
 
 
 def content_of(study: NetworkStudy, found: Sequence[Improved]) -> dict[str, object]:
     """A study of a network for a JSON file."""
+    from tierform.exploration.pillars import pillars_of
+
     return {
         "schema": "tierform.network-study/1",
         "free_network_saves": {"time": study.stakes.free_time, "energy": study.stakes.energy},
@@ -60,6 +78,8 @@ def content_of(study: NetworkStudy, found: Sequence[Improved]) -> dict[str, obje
         "matters": study.stakes.matter,
         "latency_s": study.result.latency_s,
         "energy_J": study.result.energy_J,
+        "pillars": pillars_of(study.problem.network.topology),
+        "most_ports": study.problem.most_ports,
         "designs": [
             {
                 "way": one.way,
@@ -68,31 +88,44 @@ def content_of(study: NetworkStudy, found: Sequence[Improved]) -> dict[str, obje
                 "ratios": dict(zip(("latency", "energy", "peak"), one.design.ratios.values, strict=True)),
                 "wire_m": one.design.wire_m,
                 "ports": one.design.ports,
+                "pillars": one.design.pillars,
             }
             for one in found
         ],
     }
 
 
-def tell_networks(study: NetworkStudy, found: Sequence[Improved]) -> None:
-    """A table of designs beside the network as it is."""
-    own = study.result
-    body = [["as it is", format_quantity(own.latency_s, "s"), "", format_quantity(own.energy_J, "J"), "", "1 / 1 / 1"]]
-    for one in found:
-        time, energy = one.result.latency_s / own.latency_s - 1, one.result.energy_J / own.energy_J - 1
-        body.append(
-            [
-                one.way,
-                format_quantity(one.result.latency_s, "s"),
-                f"{100 * time:+.2f} %",
-                format_quantity(one.result.energy_J, "J"),
-                f"{100 * energy:+.2f} %",
-                " / ".join(f"{ratio:.3f}" for ratio in one.design.ratios.values),
-            ]
-        )
-    print_table(
-        "Networks at equal planar wire", ["search", "time", "", "energy", "", "latency / energy / busiest link"], body
-    )
+def tell_networks(study: NetworkStudy, found: Sequence[Improved], before: NetworkStudy | None = None) -> None:
+    """A table of designs beside the network that they are compared with, and the one `before` the pillars changed."""
+    from tierform.exploration.network_search import reference_of
+
+    mesh = reference_of(study.problem)
+    stack = [mesh, *(one.design for one in found)] if mesh.pillars else []
+    ports = [f"{design.pillars} / {design.ports}" for design in stack] or [""] * (len(found) + 1)
+    body = [[*_row("as it is", before.result, study.result), "", ""]] if before is not None else []
+    base = "as it is" if before is None else f"{mesh.pillars} pillars, evenly"
+    body.append([*_row(base, study.result, study.result), "1 / 1 / 1", ports[0]])
+    for one, text in zip(found, ports[1:], strict=True):
+        ratios = " / ".join(f"{ratio:.3f}" for ratio in one.design.ratios.values)
+        body.append([*_row(one.way, one.result, study.result), ratios, text])
+    title = f"Networks at equal planar wire, at most {study.problem.most_ports} ports a tile"
+    head = ["search", "time", "", "energy", "", "latency / energy / busiest link", "pillars / ports"]
+    if not stack:
+        body, head = [row[:-1] for row in body], head[:-1]
+    print_table(title, head, body)
+
+
+def _row(name: str, result: Result, own: Result) -> list[str]:
+    def change(mine: float, its: float) -> str:
+        return "" if result is own else f"{100 * (mine / its - 1):+.2f} %"
+
+    return [
+        name,
+        format_quantity(result.latency_s, "s"),
+        change(result.latency_s, own.latency_s),
+        format_quantity(result.energy_J, "J"),
+        change(result.energy_J, own.energy_J),
+    ]
 
 
 def write_job(job: Job, name: str, folder: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tierform.chip.description import Chip, load_chip
-from tierform.errors import TierformError
+from tierform.errors import TierformError, fail
 from tierform.exploration.space import Space, Value, Values
 from tierform.files import Document
 from tierform.memory.hierarchy import DoesNotFit
@@ -26,8 +26,8 @@ from tierform.simulation.runtime import Runtime
 from tierform.workload import Model
 from tierform.workload.task import FineTuning, Inference
 
-# Figures that objectives and limits may name, with their units.
-FIGURES: dict[str, str] = {
+# Figures that objectives and limits may name, with their units: of a job, of a service, and all.
+JOB_FIGURES: dict[str, str] = {
     "latency_s": "s",
     "energy_J": "J",
     "energy_delay_product_Js": "",
@@ -40,6 +40,23 @@ FIGURES: dict[str, str] = {
     "cell_writes": "",
     "network_B": "B",
 }
+SERVICE_FIGURES: dict[str, str] = {
+    "goodput_per_s": "",
+    "within_slo": "",
+    "requests_per_s": "",
+    "output_tokens_per_s": "",
+    "ttft_p50": "s",
+    "ttft_p99": "s",
+    "tpot_p50": "s",
+    "tpot_p99": "s",
+    "e2e_p99": "s",
+    "energy_J_per_output_token": "J",
+    "average_power_W": "W",
+    "chips": "",
+}
+FIGURES = {**JOB_FIGURES, **SERVICE_FIGURES}
+# A service has requests, and a job of it the least task.
+NO_TASK: dict[str, Any] = {"task": {"kind": "inference", "batch": 1, "sequence": 1}}
 # The violation of a point that is refused: beyond any limit that is missed by a number.
 REFUSED = 1e6
 # The violation of a point that has no room begins here: beyond limits that are missed by less than what there is.
@@ -64,7 +81,7 @@ class Evaluator(Protocol):
 
 
 def figures_of_result(result: Result) -> dict[str, float]:
-    """The figures of :data:`FIGURES`; `kelvin_over` is the worst excess over a limit of the chip."""
+    """The figures of :data:`JOB_FIGURES`; `kelvin_over` is the worst excess over a limit of the chip."""
     thermal = result.thermal or {}
     over = [die["peak_K"] - die["limit_K"] for die in thermal.get("dies", []) if die["limit_K"] is not None]
     return {
@@ -125,7 +142,7 @@ class JobEvaluator:
         """The job of a point; TierformError where it cannot be."""
         changes = self.space.changes(point)
         of_chip = {path.removeprefix("chip."): value for path, value in changes.items() if path.startswith("chip.")}
-        rest = tuple(item for item in changes.items() if not item[0].startswith("chip."))
+        rest = tuple(item for item in changes.items() if not item[0].startswith(("chip.", "service.")))
         job = self._jobs.get(rest)
         if job is None:
             if len(self._jobs) > 4096:
@@ -135,9 +152,9 @@ class JobEvaluator:
         return replace(job, chip=job.chip.vary(of_chip)) if of_chip else job
 
     def _base(self, changes: dict[str, Value]) -> Job:
-        content = dict(self.space.base)
+        content = {**(NO_TASK if self.space.service else {}), **self.space.base}
         for path, value in changes.items():
-            content = _put(content, path.split("."), value)
+            content = put(content, path.split("."), value)
         job = job_of(Document(content, str(Path(self.space.folder) / "job")))
         name = str(job.chip)
         if name not in self._chips:
@@ -146,6 +163,8 @@ class JobEvaluator:
 
     def result(self, point: Values) -> Result:
         """The whole result of a point."""
+        if self.space.service:
+            fail("points of this space are services, not jobs", key=self.space.name)
         return self.job(point).simulate()
 
     def __call__(self, points: Sequence[Values]) -> list[Outcome]:
@@ -165,11 +184,12 @@ class JobEvaluator:
         return found
 
 
-def _put(content: dict[str, Any], steps: Sequence[str], value: Value) -> dict[str, Any]:
+def put(content: dict[str, Any], steps: Sequence[str], value: Value) -> dict[str, Any]:
+    """The content of a job with a value at a path of keys."""
     if len(steps) == 1:
         return {**content, steps[0]: value}
     inner = content.get(steps[0])
-    return {**content, steps[0]: _put(dict(inner) if isinstance(inner, dict) else {}, steps[1:], value)}
+    return {**content, steps[0]: put(dict(inner) if isinstance(inner, dict) else {}, steps[1:], value)}
 
 
 class TableEvaluator:

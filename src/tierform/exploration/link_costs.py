@@ -9,16 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.exploration.network_search import Floats, NetworkProblem
-from tierform.network.topology import PLANAR
+from tierform.exploration.pillars import may_stand
+from tierform.network.topology import VERTICAL
 
 
 class LinkCosts(NamedTuple):
-    """(routers, routers) cycles, J a byte, m of planar links between them; m or infinity where none may be."""
+    """(routers, routers) tables of links between any two of them."""
 
-    cycles: Floats
-    energy: Floats
-    apart: Floats
-    wire: Floats
+    cycles: Floats  # of a planar link, and where a pillar may stand of that
+    energy: Floats  # J a byte
+    apart: Floats  # m
+    wire: Floats  # m of a planar link, infinity where none may be
+    stands: NDArray[np.bool_]  # where a pillar may stand
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +40,15 @@ def link_costs(problem: NetworkProblem, longest: int) -> LinkCosts:
     topology = problem.network.topology
     apart = np.abs(topology.position_m[:, None] - topology.position_m[None])[..., :2].sum(axis=2)
     steps = np.ceil(apart / max(problem.pitch_m, 1e-12) - 1e-6)
-    cycle = float(topology.link_latency_cycles[topology.link_kind == PLANAR].min(initial=1))
     energy = problem.network.energy
     one_die = topology.chiplet[:, None] == topology.chiplet[None]
-    return LinkCosts(
-        problem.network.router.pipeline_cycles + steps * cycle,
-        8 * (energy.router_J_per_bit + energy.wire_J_per_bit_m * apart),
-        apart,
-        np.where(one_die & (apart > 0) & (steps <= longest), apart, np.inf),
-    )
+    cycles = problem.network.router.pipeline_cycles + steps * problem.pitch_cycles
+    joules = 8 * (energy.router_J_per_bit + energy.wire_J_per_bit_m * apart)
+    upright, stands = topology.link_kind == VERTICAL, may_stand(topology)
+    if upright.any():
+        # All vertical links of a chip are alike.
+        cycles[stands], joules[stands] = problem.cycles[upright].mean(), problem.energy[upright].mean()
+    return LinkCosts(cycles, joules, apart, np.where(one_die & (apart > 0) & (steps <= longest), apart, np.inf), stands)
 
 
 def relative_loads(problem: NetworkProblem) -> Floats:

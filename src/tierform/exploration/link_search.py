@@ -1,7 +1,8 @@
 """Links, routes and places found together: from orders of the channels first, then route by route.
 
 The long search anneals links, ranks and places (:mod:`~tierform.exploration.ordered_search`), from the best turn model
-of several; a short one then takes single table entries (:mod:`~tierform.exploration.link_moves`) to relieve busy links.
+of several; a short one then takes single table entries (:mod:`~tierform.exploration.route_moves`) to relieve busy
+links.
 Large networks take two classes of virtual channels (:mod:`~tierform.exploration.shortest_search`).
 """
 
@@ -13,7 +14,6 @@ import numpy as np
 
 from tierform.errors import fail
 from tierform.exploration.link_costs import FoundLinks, LinkCosts, byte_weight, link_costs, relative_loads
-from tierform.exploration.link_moves import Annealing, LinkRules, anneal_links
 from tierform.exploration.network_search import (
     STARTS,
     Floats,
@@ -22,15 +22,18 @@ from tierform.exploration.network_search import (
     Ways,
     design_of,
     front,
-    planar_links,
+    links_of,
     reference_of,
     start_table,
 )
 from tierform.exploration.ordered_routes import Budget, LinkSet, Ordered, empty_ordered, grow, line_up, scratch
 from tierform.exploration.ordered_search import Schedule, anneal_ordered
+from tierform.exploration.pillars import pillars_of, posts
+from tierform.exploration.route_moves import Annealing, anneal_routes
 from tierform.exploration.route_state import RouteState, build_channel, empty_state, order_channels, settle
 from tierform.exploration.shortest_search import CLASSES, MOVES, found_of, shortest_designs
-from tierform.exploration.turn_models import turn_orders
+from tierform.exploration.turn_models import orders_of
+from tierform.network.topology import PLANAR, VERTICAL
 
 # Moves of the long search for each router (with places so many times more), and the share of a trial of a turn model.
 MOVES_A_ROUTER, WITH_PLACES, TRIAL_SHARE = 6_500, 1.7, 0.04
@@ -42,8 +45,8 @@ FEW_ROUTERS, TWICE_SHARE = 40, 0.75
 BALANCES = (0.03, 0.12)
 
 
-def _route_state(problem: NetworkProblem, found: FoundLinks, relative: Floats | None = None) -> RouteState | None:
-    """The routes of a link set, to be changed entry by entry; None where they have a cycle."""
+def _loaded(problem: NetworkProblem, found: FoundLinks, relative: Floats | None = None) -> RouteState:
+    """The routes of a link set with their loads, whatever waits for what."""
     state = empty_state(len(problem.kind), len(found.source))
     for link in np.flatnonzero(found.source >= 0):
         build_channel(state, int(link), int(found.source[link]), int(found.target[link]))
@@ -54,16 +57,28 @@ def _route_state(problem: NetworkProblem, found: FoundLinks, relative: Floats | 
     moved = np.zeros_like(problem.flow)
     moved[np.ix_(place, place)] = problem.flow
     settle(state, moved)
+    return state
+
+
+def _route_state(problem: NetworkProblem, found: FoundLinks) -> RouteState | None:
+    """The routes of a link set, to be changed entry by entry; None where they have a cycle."""
+    state = _loaded(problem, found)
     return state if order_channels(state) else None
 
 
 def route_state_of(design: NetworkDesign) -> RouteState | None:
-    """The routes of a design, to be changed entry by entry; None where they have a cycle."""
+    """The routes of a design, to be changed entry by entry; None where they have a cycle in one class."""
+    state = loaded_state_of(design)
+    return state if order_channels(state) else None
+
+
+def loaded_state_of(design: NetworkDesign) -> RouteState:
+    """The routes of a design with their loads, in as many classes as they need."""
     topology = design.topology
     source, target = (np.asarray(ends, np.int32) for ends in (topology.link_source, topology.link_target))
     weight = byte_weight(design.problem, design.cycles, design.energy)
     tile = np.argsort(design.place).astype(np.int32)
-    return _route_state(design.problem, FoundLinks(source, target, weight, design.table, tile), _relative_of(design))
+    return _loaded(design.problem, FoundLinks(source, target, weight, design.table, tile), _relative_of(design))
 
 
 def _relative_of(design: NetworkDesign) -> Floats:
@@ -111,18 +126,22 @@ def _ordered(problem: NetworkProblem, natural: Floats) -> Ordered | None:
 
 
 def _anneal(
-    problem: NetworkProblem, natural: Floats, costs: LinkCosts, how: Schedule
+    problem: NetworkProblem, natural: Floats, costs: LinkCosts, how: Schedule, kinds: tuple[int, ...]
 ) -> tuple[float, FoundLinks] | None:
     topology, n = problem.network.topology, len(problem.kind)
-    links = planar_links(topology)
+    links = links_of(topology, *kinds)
+    upright = topology.link_kind[links[:, 0]] == VERTICAL
     state, best = _ordered(problem, natural), empty_ordered(n, topology.links, len(natural))
     if state is None:
         return None
     length = costs.wire[topology.link_source[links[:, 0]], topology.link_target[links[:, 0]]].copy()
+    length[upright] = 0.0
     joined = np.zeros((n, n), np.bool_)
     joined[topology.link_source, topology.link_target] = True
     budget = Budget(
         links=links,
+        upright=upright,
+        posts=posts(topology),
         wire=costs.wire,
         weight=byte_weight(problem, costs.cycles, costs.energy),
         total_m=float(length.sum()),
@@ -141,22 +160,12 @@ def _balanced(
     state = _route_state(problem, found)
     if state is None:
         return None
-    n, channels = len(problem.kind), len(found.source)
-    kept, best = empty_state(n, channels), empty_state(n, channels)
-    at = np.argsort(found.tile).astype(np.int32)
-    best_at = at.copy()
-    rules = LinkRules(
-        planar_links(problem.network.topology),
-        costs.wire,
-        byte_weight(problem, costs.cycles, costs.energy),
-        0.0,
-        problem.most_ports - 1,
-    )
-    anneal_links(state, kept, best, rules, how, problem.flow, problem.kind.astype(np.int32), at, best_at)
+    best = empty_state(len(problem.kind), len(found.source))
+    anneal_routes(state, best, how)
     return design_of(
         problem,
         Ways(best.source, best.target, best.next_channel),
-        best_at,
+        np.argsort(found.tile).astype(np.int32),
         (costs.cycles, costs.energy, costs.apart),
         note,
     )
@@ -166,6 +175,7 @@ def search_links(
     problem: NetworkProblem,
     *,
     places: bool = False,
+    pillars: bool = False,
     seed: int = 0,
     rounds: int = 0,
     peak_weight: float = 0.15,
@@ -174,27 +184,37 @@ def search_links(
 ) -> list[NetworkDesign]:
     """The front of link sets with routes that cannot deadlock, at no more wire than the reference; best product first.
 
-    With `places` tiles of one kind move as well.  `longest` is the longest link in pitches; `rounds` 0 is a number that
-    grows with the routers.  In two classes of virtual channels the shortest ways of a link set come first, and then how
-    to take them without deadlock.  In one class links and an order of the channels are annealed together: every turn
-    model is tried for a short time, and the best goes on.  Left out, there is one class up to :data:`FEW_ROUTERS`
-    routers, where that search finds no less, and above as many as the routers have virtual channels, at most two.
+    With `places` tiles of one kind move as well; with `pillars` vertical links are put elsewhere or left out, never
+    more of them than the reference has (:func:`~tierform.exploration.pillars.with_pillars` gives one with fewer).
+    `longest` is the longest link in pitches; `rounds` 0 is a number that grows with the routers.  In two classes of
+    virtual channels the shortest ways of a link set come first, and then how to take them without deadlock.  In one
+    class links and an order of the channels are annealed together: every turn model is tried for a short time, and the
+    best goes on.  Left out, there is one class up to :data:`FEW_ROUTERS` routers with every pillar, where that search
+    finds no less, and else as many as the routers have virtual channels, at most two.
     """
     costs, routers = link_costs(problem, longest), len(problem.kind)
+    topology = problem.network.topology
+    if pillars and not pillars_of(topology):
+        fail("this network has no pillars to search", key="pillars", value=topology.name)
+    kinds = (PLANAR, VERTICAL) if pillars else (PLANAR,)
+    partial = pillars_of(topology) < len(posts(topology))
     if classes is None:
-        classes = 1 if routers <= FEW_ROUTERS else min(CLASSES, problem.network.router.virtual_channels)
+        few = routers <= FEW_ROUTERS and not partial
+        classes = 1 if few else min(CLASSES, problem.network.router.virtual_channels)
     if classes not in (1, CLASSES):
         fail("links are searched in one class of virtual channels or in two", key="classes", value=classes)
     if classes == CLASSES:
         share = rounds / (MOVES * routers) if rounds else WITH_PLACES if places else 1.0
-        made = shortest_designs(problem, costs, places=places, seed=seed, share=share)
+        made = shortest_designs(problem, costs, places=places, pillars=pillars, seed=seed, share=share)
         if made:
             return front([reference_of(problem), *made])
     rounds = rounds or int(MOVES_A_ROUTER * routers * (WITH_PLACES if places else 1.0))
+    joined = np.zeros((routers, routers), np.bool_)
+    joined[topology.link_source, topology.link_target] = True
     tried = []
-    for number, (name, natural) in enumerate(turn_orders(problem.network.topology, problem.pitch_m).items()):
+    for number, (name, natural) in enumerate(orders_of(topology, problem.pitch_m, joined).items()):
         trial = _schedule(max(int(rounds * TRIAL_SHARE), 100), peak_weight, places, 10 * seed + number, routers)
-        short = _anneal(problem, natural[None], costs, trial)
+        short = _anneal(problem, natural[None], costs, trial, kinds)
         if short is not None:
             tried.append((short[0], number, name, natural))
     found = [reference_of(problem)]
@@ -204,24 +224,22 @@ def search_links(
     moves = int(rounds * TWICE_SHARE) if twice else rounds
     runs = []
     for number, (_, _, name, natural) in enumerate(sorted(tried, key=lambda one: one[:2])[: 1 + twice]):
-        long = _anneal(
-            problem, natural[None], costs, _schedule(moves, peak_weight, places, 10 * seed + number, routers)
-        )
+        how = _schedule(moves, peak_weight, places, 10 * seed + number, routers)
+        long = _anneal(problem, natural[None], costs, how, kinds)
         assert long is not None
         runs.append((long[0], number, name, long[1]))
+    what = "links and pillars" if pillars else "links"
     _, _, name, links = min(runs, key=lambda one: one[:2])
     for balance in BALANCES:
         balancing = Annealing(
             rounds=25 * len(problem.kind),
             routes_a_round=20,
-            place_share=0.0,
-            link_share=0.0,
             warm=3e-4,
             cold=1e-5,
             peak_weight=balance,
             seed=seed,
         )
-        design = _balanced(problem, links, costs, balancing, f"links, from turn model {name!r}")
+        design = _balanced(problem, links, costs, balancing, f"{what}, from turn model {name!r}")
         found += [design] if design is not None else []
     return front(found)
 
@@ -243,7 +261,7 @@ def search_routes(
     problem: NetworkProblem,
     *,
     seed: int = 0,
-    rounds: int = 10_000,
+    rounds: int = 40_000,
     peak_weight: float = 0.03,
     starts: Sequence[str] = STARTS,
 ) -> list[NetworkDesign]:
@@ -257,8 +275,6 @@ def search_routes(
         how = Annealing(
             rounds=rounds,
             routes_a_round=10,
-            place_share=0.0,
-            link_share=0.0,
             warm=5e-4,
             cold=1e-5,
             peak_weight=peak_weight,
@@ -272,4 +288,4 @@ def search_routes(
     return front(found)
 
 
-__all__ = ["route_state_of", "search_links", "search_routes"]
+__all__ = ["loaded_state_of", "route_state_of", "search_links", "search_routes"]

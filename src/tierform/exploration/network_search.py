@@ -4,10 +4,11 @@ The reference is the network as the chip file has it, with its own routes (on a 
 compared with it at equal wire, within the same ports a router, with routes that cannot deadlock on any number of
 virtual channels; latency, energy and peak load are ratios to it.
 
-Latency is that of an empty network, weighted by bytes; a longer link takes a cycle for each length of the reference's
-shortest planar link that it has begun.  Energy is that of :class:`tierform.network.AnalyticNetwork`.  Peak is the time
-of all bytes at the busiest link.  Limits: planar links join routers of one die; pillars and interposer links stay
-where they are; each byte goes to one tile (a multicast is counted as so many transfers).  Optima are not proven.
+Latency is that of an empty network, weighted by bytes; a longer link takes the cycles of the reference's shortest
+planar link for each such length that it has begun.  Energy is that of :class:`tierform.network.AnalyticNetwork`.  Peak
+is the time of all bytes at the busiest link.  Limits: planar links join routers of one die; pillars stay where they are
+unless a search moves them, interposer links always; each byte goes to one tile (a multicast is counted as so many
+transfers).  Optima are not proven.
 """
 
 from __future__ import annotations
@@ -104,6 +105,12 @@ class NetworkProblem:
         planar = self.network.topology.link_length_m[self.network.topology.link_kind == PLANAR]
         return float(planar.min()) if len(planar) else 0.0
 
+    @cached_property
+    def pitch_cycles(self) -> int:
+        """The cycles of a planar link of that length."""
+        planar = self.network.topology.link_latency_cycles[self.network.topology.link_kind == PLANAR]
+        return int(planar.min()) if len(planar) else 1
+
 
 @dataclass(frozen=True, eq=False)
 class NetworkDesign:
@@ -149,6 +156,11 @@ class NetworkDesign:
         """Planar wire of all links, one of each pair of channels, at the reference's width."""
         planar = self.topology.link_kind == PLANAR
         return float(self.topology.link_length_m[planar].sum()) / 2
+
+    @property
+    def pillars(self) -> int:
+        """Vertical links, one of each pair of channels."""
+        return int((self.topology.link_kind == VERTICAL).sum()) // 2
 
     @property
     def ports(self) -> int:
@@ -198,6 +210,12 @@ def _fixed(problem: NetworkProblem, energy_weight: float) -> Fixed:
     )
 
 
+def _classes_of(topology: Topology) -> NDArray[np.int32] | None:
+    structure = topology.structure
+    given = structure.classes if isinstance(structure, RouteTable) else None
+    return None if given is None else _ints(given)
+
+
 def reference_of(problem: NetworkProblem) -> NetworkDesign:
     """The design of the reference: what is left where nothing is to be gained."""
     place = np.arange(len(problem.kind), dtype=np.int64)
@@ -206,6 +224,7 @@ def reference_of(problem: NetworkProblem) -> NetworkDesign:
         problem=problem,
         topology=topology,
         table=problem.table,
+        classes=_classes_of(topology),
         place=place,
         cycles=problem.cycles,
         energy=problem.energy,
@@ -242,17 +261,16 @@ def front(designs: Iterable[NetworkDesign]) -> list[NetworkDesign]:
     return sorted(kept, key=lambda design: design.score)
 
 
-def planar_links(topology: Topology) -> NDArray[np.int32]:
-    """(links, 2) the two channels of each planar link."""
+def links_of(topology: Topology, *kinds: int) -> NDArray[np.int32]:
+    """(links, 2) the two channels of each link of these kinds, one kind after the other."""
     back = {
         (int(a), int(b)): link
         for link, (a, b) in enumerate(zip(topology.link_target, topology.link_source, strict=True))
     }
     ends = zip(topology.link_source, topology.link_target, strict=True)
-    found = [
-        (link, back[int(a), int(b)]) for link, (a, b) in enumerate(ends) if topology.link_kind[link] == PLANAR and a < b
-    ]
-    return np.array(found, np.int32).reshape(-1, 2)
+    found = [(link, back[int(a), int(b)]) for link, (a, b) in enumerate(ends) if a < b]
+    both = np.array(found, np.int32).reshape(-1, 2)
+    return np.concatenate([both[topology.link_kind[both[:, 0]] == kind] for kind in kinds])
 
 
 def start_table(problem: NetworkProblem, start: str) -> NDArray[np.int32] | None:

@@ -11,15 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import fsum
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tierform.chip.description import Chip
-from tierform.chip.links import planar_pairs
 from tierform.errors import fail
 from tierform.exploration.evaluator import figures_of_result
-from tierform.exploration.link_search import route_state_of, search_links, search_routes
+from tierform.exploration.link_search import loaded_state_of, route_state_of, search_links, search_routes
 from tierform.exploration.network_search import (
     STARTS,
     TURNS,
@@ -29,11 +29,11 @@ from tierform.exploration.network_search import (
     search_places,
     start_table,
 )
-from tierform.exploration.route_state import empty_state
+from tierform.exploration.pillars import pillars_of, with_pillars
+from tierform.exploration.route_state import MAX_PORTS, empty_state
 from tierform.exploration.transfer_moves import Transfers, anneal_transfers, total_s
-from tierform.mapping import Mapping
+from tierform.exploration.written_design import listed, with_design
 from tierform.network.analytic import spread
-from tierform.network.topology import PLANAR
 from tierform.simulation.booking import book
 from tierform.simulation.choose import choose
 from tierform.simulation.fabric import Route, receivers
@@ -47,7 +47,28 @@ Floats = NDArray[np.float64]
 Tiles = tuple[int, ...]
 # Below this share of time and of energy no network is worth a search: what the formulas themselves leave open.
 MATTERS = 0.02
-WAYS = ("places", "routes", "places and routes", "links", "places and links")
+# A design is faster where its time is less by more than this share: less is no reason to build another network.
+FASTER = 1e-3
+
+
+class Way(NamedTuple):
+    """What a search may change; routes are found anew by each but that of places alone."""
+
+    places: bool = False
+    routes: bool = False
+    links: bool = False
+    pillars: bool = False
+
+
+WAYS = {
+    "places": Way(places=True),
+    "routes": Way(routes=True),
+    "places and routes": Way(places=True, routes=True),
+    "links": Way(routes=True, links=True),
+    "places and links": Way(places=True, routes=True, links=True),
+    "links and pillars": Way(routes=True, links=True, pillars=True),
+    "places and links and pillars": Way(places=True, routes=True, links=True, pillars=True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +111,10 @@ class Improved:
     design: NetworkDesign
     job: Job
     result: Result
+
+    def faster_than(self, result: Result) -> bool:
+        """Whether the job takes less time than `result`, by more than :data:`FASTER`."""
+        return self.result.latency_s < result.latency_s * (1 - FASTER)
 
 
 def study_network(job: Job) -> NetworkStudy:
@@ -182,9 +207,13 @@ def quickest(
     starts = [begun]
     if begun.topology is study.problem.network.topology:
         tables = ((start, start_table(study.problem, start)) for start in (*STARTS[1:], *TURNS))
-        starts += [replace(begun, table=table, note=start) for start, table in tables if table is not None]
+        starts += [
+            replace(begun, table=table, classes=None, note=start) for start, table in tables if table is not None
+        ]
         tried = [_quick(study, start, places, seed, rounds // 10) for start in starts]
         best = min(range(len(starts)), key=lambda index: tried[index][0])
+        if tried[best][0] == np.inf:
+            return begun
         starts = [starts[best]]
     return _quick(study, starts[0], places, seed, rounds)[1]
 
@@ -209,6 +238,7 @@ def _quick(
     made = replace(
         begun,
         table=best.next_channel.copy(),
+        classes=None,
         place=best_at.astype(np.int64),
         note=f"{begun.note}, transfer by transfer",
     )
@@ -217,108 +247,85 @@ def _quick(
 
 def seconds_of(study: NetworkStudy, design: NetworkDesign) -> float:
     """Seconds of all transfers, one after the other, on a design."""
-    state = route_state_of(design)
-    if state is None:
-        return np.inf
+    state = loaded_state_of(design)
     topology, network = design.topology, study.problem.network
     rate = np.minimum(topology.link_width_bits, network.router.flit_bits) / 8 * network.clock_Hz
     each = np.zeros(len(study.transfers.bytes))
     return float(total_s(study.transfers, state, design.place.astype(np.int32), 1.0 / rate, each))
 
 
-def listed(chip: Chip) -> Chip:
-    """The same chip with every planar link and route named in its file: what a searched network is compared with."""
-    spec, made = chip.network, network_of(chip)
-    if spec is None or made is None:
-        return chip
-    network, node = made
-    topology = network.topology
-    if topology.routers != len(chip.tiles):
-        fail("one router a tile is needed", value=topology.routers)
-    tile = np.argsort(topology.node_router[node])
-    table = network.routing.next_links(np.arange(topology.routers, dtype=np.int32))
-    here = np.arange(topology.routers)
-    ahead = np.where(table >= 0, topology.link_target[table], here[:, None])
-    ahead[here, here] = here
-    # Tile by tile: rows and columns are tiles, not routers.
-    router = topology.node_router[node]
-    routes = tile[ahead[np.ix_(router, router)]]
-    return _with_links(chip, planar_pairs(chip.package.dies, spec.links), routes, spec.links.length_per_cycle)
+def usual_ways(study: NetworkStudy) -> list[str]:
+    """All ways of searching that have something to change on this chip."""
+    return [name for name, way in WAYS.items() if not way.pillars or pillars_of(study.problem.network.topology)]
 
 
-def _with_links(
-    chip: Chip,
-    pairs: Sequence[tuple[int, int]],
-    routes: NDArray[np.int64],
-    length_per_cycle: object,
-    classes: NDArray[np.int32] | None = None,
-) -> Chip:
-    links: dict[str, object] = {
-        "kind": "list",
-        "list": [[int(a), int(b)] for a, b in pairs],
-        "routes": [[int(tile) for tile in row] for row in routes],
-    }
-    if classes is not None:
-        links["classes"] = [[int(kind) for kind in row] for row in classes]
-    if length_per_cycle is not None:
-        links["length_per_cycle"] = length_per_cycle if isinstance(length_per_cycle, str) else str(length_per_cycle)
-    return chip.vary({"network.links": links, "network.routing": None})
+def budgeted(study: NetworkStudy, *, pillars: int | None = None, ports: int | None = None) -> NetworkStudy:
+    """The study within so many ports a tile and, where the chip has another number, with so many pillars.
 
-
-def with_design(study: NetworkStudy, design: NetworkDesign) -> Job:
-    """The job with a design: the links and routes in its chip, the weights at their new tiles in its mapping."""
-    chip, mapping = study.job.chip, study.job.mapping
-    assert isinstance(chip, Chip) and isinstance(mapping, Mapping)
-    topology = design.topology
-    planar = np.flatnonzero((topology.link_kind == PLANAR) & (topology.link_source < topology.link_target))
-    pairs = [(int(topology.link_source[link]), int(topology.link_target[link])) for link in planar]
-    here = np.arange(topology.routers)
-    routes = np.where(design.table >= 0, topology.link_target[design.table], here[:, None]).astype(np.int64)
-    routes[here, here] = here
-    classes = design.classes if design.channels_needed > 1 else None
-    # A hair longer than the pitch, so that a link of whole pitches is not a cycle longer by rounding.
-    pitch = f"{study.problem.pitch_m * (1 + 1e-6):.9g} m" if study.problem.pitch_m > 0 else None
-    weights = [
-        replace(item, tiles=tuple(tuple(int(design.place[tile]) for tile in tiles) for tiles in item.tiles))
-        for item in mapping.placements
-    ]
-    moved = replace(mapping, placements=tuple(weights))
-    return replace(study.job, chip=_with_links(chip, pairs, routes, pitch, classes), mapping=moved)
+    That is the job on a chip with the links of its own dies, pillars evenly placed and elevator-first routes: what
+    designs with as many pillars are compared with.
+    """
+    problem, most = study.problem, study.problem.most_ports if ports is None else ports
+    if not 2 <= most <= MAX_PORTS + 1:
+        fail(f"a tile has from 2 to {MAX_PORTS + 1} ports, its own among them", key="ports", value=most)
+    problem = replace(problem, most_ports=most)
+    if pillars is not None and pillars != pillars_of(problem.network.topology):
+        job = with_design(study.job, reference_of(with_pillars(problem, pillars)))
+        study = study_network(job)
+        problem = replace(study.problem, most_ports=most)
+    own = int(problem.network.topology.radix.max())
+    if own > most:
+        fix = f"Allow {own}, or fewer pillars."
+        fail(f"the network has tiles with {own} ports, and a search begins there", key="ports", value=most, fix=fix)
+    return replace(study, problem=problem)
 
 
 def designs(
-    study: NetworkStudy, ways: Sequence[str] = WAYS, *, seed: int = 0, rounds: int = 0
+    study: NetworkStudy, ways: Sequence[str] | None = None, *, seed: int = 0, rounds: int = 0
 ) -> dict[str, list[NetworkDesign]]:
-    """What each way of searching finds: by loads and hops, and for the time of each transfer."""
+    """What each way of searching finds: by loads and hops, and for the time of each transfer.
+
+    Where pillars may move, designs in which they stay are among what is found: no way finds less than a narrower one.
+    """
+    kept: dict[Way, list[NetworkDesign]] = {}
+
+    def found(way: Way) -> list[NetworkDesign]:
+        if way not in kept:
+            kept[way] = _found(study, way, seed, rounds)
+        return kept[way]
+
+    wanted = {name: WAYS[name] for name in (usual_ways(study) if ways is None else ways)}
+    return {
+        name: [*found(way), *(found(way._replace(pillars=False)) if way.pillars else [])]
+        for name, way in wanted.items()
+    }
+
+
+def _found(study: NetworkStudy, way: Way, seed: int, rounds: int) -> list[NetworkDesign]:
     problem = study.problem
-    found: dict[str, list[NetworkDesign]] = {}
-    for way in ways:
-        if way == "places":
-            found[way] = search_places(problem, seed=seed)
-        elif way == "routes":
-            made = search_routes(problem, seed=seed)
-            found[way] = [*made, quickest(study, made[0], places=False, seed=seed)]
-        elif way == "places and routes":
-            first = quickest(study, reference_of(problem), places=False, seed=seed)
-            found[way] = [first, quickest(study, first, seed=seed)]
-        else:
-            places = way == "places and links"
-            made = search_links(problem, places=places, seed=seed, rounds=rounds)
-            if any(design.channels_needed > 1 for design in made):
-                # Routes are changed transfer by transfer in one class only: those are found beside.
-                found[way] = made
-                made = search_links(problem, places=places, seed=seed, rounds=rounds, classes=1)
-            found[way] = [*found.get(way, []), *made, quickest(study, made[0], places=places, seed=seed)]
-    return found
+    if not way.routes:
+        return search_places(problem, seed=seed)
+    if not way.links:
+        first = quickest(study, reference_of(problem), places=False, seed=seed)
+        return [first, quickest(study, first, seed=seed)] if way.places else [*search_routes(problem, seed=seed), first]
+    made = search_links(problem, places=way.places, pillars=way.pillars, seed=seed, rounds=rounds)
+    alone = made
+    if any(design.channels_needed > 1 for design in made):
+        # Routes are changed transfer by transfer in one class only: those are found beside.
+        alone = search_links(problem, places=way.places, pillars=way.pillars, seed=seed, rounds=rounds, classes=1)
+        made = [*made, *alone]
+    return [*made, quickest(study, alone[0], places=way.places, seed=seed)]
 
 
-def improve(study: NetworkStudy, ways: Sequence[str] = WAYS, *, seed: int = 0, rounds: int = 0) -> list[Improved]:
+def improve(
+    study: NetworkStudy, ways: Sequence[str] | None = None, *, seed: int = 0, rounds: int = 0
+) -> list[Improved]:
     """The best design of each way by the whole result's time (energy where times are equal), fastest first."""
     found = []
     for way, made in designs(study, ways, seed=seed, rounds=rounds).items():
         tried = []
         for design in made:
-            job = with_design(study, design)
+            job = with_design(study.job, design)
             tried.append(Improved(way, design, job, run_job(job)))
         found.append(min(tried, key=lambda one: (round(one.result.latency_s, 12), one.result.energy_J)))
     return sorted(found, key=lambda one: one.result.latency_s)
@@ -336,10 +343,13 @@ __all__ = [
     "Improved",
     "NetworkStudy",
     "Stakes",
+    "Way",
+    "budgeted",
     "designs",
     "improve",
     "improve_within",
     "listed",
     "study_network",
+    "usual_ways",
     "with_design",
 ]

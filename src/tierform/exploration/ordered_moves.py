@@ -68,7 +68,7 @@ def _build(s: Ordered, wires: LinkSet, budget: Budget, link: int, one: int, othe
     wires.joined[one, other] = wires.joined[other, one] = True
     s.source[go] = s.target[back] = one
     s.target[go] = s.source[back] = other
-    wires.length[link] = budget.wire[one, other]
+    wires.length[link] = 0.0 if budget.upright[link] else budget.wire[one, other]
     s.weight[go] = s.weight[back] = budget.weight[one, other]
 
 
@@ -112,8 +112,23 @@ def _new_rank(s: Ordered, virtual: int, natural: Floats) -> None:
 
 
 @compiled
+def _post(wires: LinkSet, budget: Budget) -> tuple[int, int]:
+    """A random place for a pillar where none stands; -1 where every place drawn is taken."""
+    for _ in range(40):
+        post = below(budget.posts.shape[0])
+        low, high = budget.posts[post, 0], budget.posts[post, 1]
+        if not wires.joined[low, high]:
+            return low, high
+    return -1, -1
+
+
+@compiled
 def relink(s: Ordered, wires: LinkSet, budget: Budget, moved: IntVector, touched: Marks) -> int:
-    """Put a random planar link elsewhere, or take it away; how many channels are new, or -1 where it cannot be."""
+    """Put a random link elsewhere, or take it away; how many channels are new, or -1 where it cannot be.
+
+    A planar link goes to any two routers of a die, and others make room where the wire would not suffice; a pillar
+    goes to any place for one.  There are as many of each in `budget.links` as there may be.
+    """
     routers = s.far.shape[0]
     link = below(budget.links.shape[0])
     go, back = budget.links[link, 0], budget.links[link, 1]
@@ -122,19 +137,24 @@ def relink(s: Ordered, wires: LinkSet, budget: Budget, moved: IntVector, touched
         _unbuild(s, wires, budget, link, touched)
         if uniform() < 0.03:
             return 0
-    new = below(routers)
-    if one >= 0 and uniform() < 0.6:
-        new = one if uniform() < 0.5 else other
-    far, tries = below(routers), 0
-    while new == far or budget.wire[new, far] == np.inf or wires.joined[new, far]:
-        far = below(routers)
-        tries += 1
-        if tries > 40:
-            return -1
+    if budget.upright[link]:
+        new, far = _post(wires, budget)
+    else:
+        new = below(routers)
+        if one >= 0 and uniform() < 0.6:
+            new = one if uniform() < 0.5 else other
+        far, tries = below(routers), 0
+        while new == far or budget.wire[new, far] == np.inf or wires.joined[new, far]:
+            far = below(routers)
+            tries += 1
+            if tries > 40:
+                return -1
+    if new < 0:
+        return -1
     for end in (new, far):
         if wires.ports[end] >= budget.most_ports and not _make_room(s, wires, budget, link, end, touched):
             return -1
-    used = budget.wire[new, far]
+    used = 0.0 if budget.upright[link] else budget.wire[new, far]
     for index in range(budget.links.shape[0]):
         used += wires.length[index]
     tries = 0

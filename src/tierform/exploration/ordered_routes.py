@@ -52,10 +52,12 @@ class LinkSet(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """What planar links may be."""
+    """What links may be: planar ones, and vertical ones where they are searched."""
 
     links: IntMatrix  # (links, 2) the two channels of each
-    wire: Floats  # (n, n) length of a link in m, infinity where none may be
+    upright: Flags  # (links,) whether it is a pillar
+    posts: IntMatrix  # (places, 2) the routers between which a pillar may stand
+    wire: Floats  # (n, n) length of a planar link in m, infinity where none may be
     weight: Floats  # (n, n) objective for a byte on such a link
     total_m: float
     most_ports: int

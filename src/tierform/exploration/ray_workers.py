@@ -7,12 +7,16 @@ that is lost gives its points back, and another one takes its place.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from tierform.errors import fail
-from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
+from tierform.exploration.draining import never
+from tierform.exploration.evaluator import Evaluator, Outcome
+from tierform.exploration.service_space import evaluator_of
 from tierform.exploration.space import Space, Values
 
 if TYPE_CHECKING:
@@ -28,7 +32,7 @@ class _Worker:
     """What runs in a worker's process."""
 
     def __init__(self, space: Space, evaluator: Evaluator | None) -> None:
-        self._evaluator = evaluator or JobEvaluator(space)
+        self._evaluator = evaluator or evaluator_of(space)
 
     def join(self) -> None:
         """Answered once the worker is there."""
@@ -65,19 +69,20 @@ def run_on_ray(
     address: str,
     evaluator: Evaluator | None = None,
     progress: Callable[[Study], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> None:
     """Work on a study until it has nothing more to do, with `number` workers (0: one a processor) of a cluster."""
     try:
-        import ray
+        ray: Any = import_module("ray")
     except ImportError:
         fail("Ray is not installed", key="workers", value=address, fix="pip install 'tierform[cluster]'")
     began = not ray.is_initialized()
     if began:
         where: dict[str, Any] = {"num_cpus": number or None} if address == LOCAL else {"address": address}
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **where)
+        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, **where)
     try:
         count = number or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        _Loop(study, ray, count, evaluator, progress).run()
+        _Loop(study, ray, count, evaluator, progress, stop).run()
     finally:
         if began:
             ray.shutdown()
@@ -87,9 +92,15 @@ class _Loop:
     """Leased batches and the workers that have them."""
 
     def __init__(
-        self, study: Study, ray: Any, count: int, evaluator: Evaluator | None, progress: Callable[[Study], None] | None
+        self,
+        study: Study,
+        ray: Any,
+        count: int,
+        evaluator: Evaluator | None,
+        progress: Callable[[Study], None] | None,
+        stop: Callable[[], bool],
     ) -> None:
-        self._study, self._ray, self._progress = study, ray, progress
+        self._study, self._ray, self._progress, self._stop = study, ray, progress, stop
         space, given = ray.put(study.space), ray.put(evaluator)
         kind = ray.remote(num_cpus=1)(_Worker)
         self._make: Callable[[], Any] = lambda: kind.remote(space, given)
@@ -102,7 +113,7 @@ class _Loop:
 
     def run(self) -> None:
         try:
-            while self._hand_out() or self._busy or self._study.more():
+            while self._goes_on():
                 if not self._busy and not self._joining:
                     continue
                 done, _ = self._ray.wait([*self._busy, *self._joining], num_returns=1, timeout=1.0)
@@ -113,6 +124,12 @@ class _Loop:
                         self._take(reference)
         finally:
             self._study.base.give_back([index for _, leased in self._busy.values() for index, _ in leased])
+
+    def _goes_on(self) -> bool:
+        """Hand out points, unless the end was asked for: then those that are out are waited for."""
+        if self._stop():
+            return bool(self._busy)
+        return self._hand_out() or bool(self._busy) or self._study.more()
 
     def _start(self) -> None:
         """A new worker, which is given points once it answers: starting takes seconds."""

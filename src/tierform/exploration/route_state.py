@@ -119,22 +119,6 @@ def build_channel(s: RouteState, channel: int, source: int, target: int) -> None
 
 
 @compiled
-def take_channel(s: RouteState, channel: int) -> None:
-    """Remove a channel that no entry uses."""
-    source, target = s.source[channel], s.target[channel]
-    s.outs[source, s.out_port[channel]] = -1
-    for port in range(MAX_PORTS):
-        if s.ins[target, port] == channel:
-            s.ins[target, port] = -1
-        if s.ins[source, port] >= 0:
-            s.waits[s.ins[source, port], s.out_port[channel]] = 0
-    s.waits[channel, :] = 0
-    s.source[channel] = -1
-    s.target[channel] = -1
-    s.load[channel] = 0.0
-
-
-@compiled
 def precede(s: RouteState, first: int, second: int) -> bool:
     """Repair the order so that `first` stands before `second`; False where that would close a cycle."""
     high, low = s.order[first], s.order[second]
@@ -291,13 +275,11 @@ def _turns(s: RouteState, router: int, destination: int, old: int, new: int) -> 
 
 
 @compiled
-def reroute(
-    s: RouteState, router: int, destination: int, new: int, peak_weight: float, most: float, forced: bool
-) -> float:
+def reroute(s: RouteState, router: int, destination: int, new: int, peak_weight: float, most: float) -> float:
     """Send what passes a router towards a destination over another channel; the change of the objective.
 
-    A change above `most` is not made unless `forced`; what cannot be made at all (a loop, a cycle of waiting) gives
-    infinity, and the state is as before.
+    A change above `most` and what cannot be made at all (a loop, a cycle of waiting) gives infinity, and the state is
+    as before.
     """
     old = s.next_channel[router, destination]
     here = s.target[new]
@@ -313,14 +295,14 @@ def reroute(
     turns = _turns(s, router, destination, old, new)
     linear += TURN * turns
     if bytes_here != 0.0:
-        if not forced and linear - peak_weight * smooth_peak(before) > most:
+        if linear - peak_weight * smooth_peak(before) > most:
             return np.inf
         carry(s, router, destination, -bytes_here)
         s.next_channel[router, destination] = new
         carry(s, router, destination, bytes_here)
         s.next_channel[router, destination] = old
     gain = linear + peak_weight * (smooth_peak(s.totals[1]) - smooth_peak(before))
-    if (gain <= most or forced) and _dependencies(s, router, destination, old, new):
+    if gain <= most and _dependencies(s, router, destination, old, new):
         s.next_channel[router, destination] = new
         s.totals[0] += linear
         shift_distance(s, router, destination, change)

@@ -23,23 +23,27 @@ Flags = NDArray[np.bool_]
 FAR = np.float32(1e12)
 # Ways of equal weight differ by rounding.
 MORE = np.float32(1 + 1e-5)
+# Where a pillar is missing, so often one is built before another planar link is.
+RAISED = 0.5
 
 
 class Plane(NamedTuple):
-    """What may be built: (n, n) tables of planar links, beside the links that stay."""
+    """What may be built: (n, n) tables of planar links and pillars, beside the links that stay."""
 
-    weight: Singles  # objective for a byte on a planar link
-    length: Singles  # of a planar link in m, FAR where none may be
+    weight: Singles  # objective for a byte on such a link
+    length: Singles  # of a planar link in m, nothing of a pillar, FAR where neither may be
     other: Singles  # weight of the links that stay, FAR where there is none
+    posts: IntMatrix  # (places, 2) routers between which a pillar may stand; none where they stay
     total_m: float
     most_ports: int
-    most_channels: int
+    most_channels: int  # planar ones and those that stay
+    most_pillars: int
 
 
 class Links(NamedTuple):
     """What is built."""
 
-    joined: Flags  # (n, n) planar links
+    joined: Flags  # (n, n) planar links, and pillars where they do not stay
     ports: IntVector  # (n,) channels that leave a router
     tile: IntVector  # (n,) the tile at each router
 
@@ -207,7 +211,7 @@ def weigh(ways: Ways) -> float:
 
 @compiled
 def _set(plane: Plane, links: Links, ways: Ways, one: int, other: int, built: bool) -> float:
-    """Build a planar link or take it away; the change of the wire."""
+    """Build a link or take it away; the change of the wire."""
     links.joined[one, other] = links.joined[other, one] = built
     step = 1 if built else -1
     links.ports[one] += step
@@ -221,7 +225,7 @@ def _set(plane: Plane, links: Links, ways: Ways, one: int, other: int, built: bo
 
 @compiled
 def _take(plane: Plane, links: Links, ways: Ways, end: int) -> tuple[int, float]:
-    """Take a random planar link of a router away: its other end (-1: it has none) and the change of the wire."""
+    """Take a random link of a router away: its other end (-1: it has none) and the change of the wire."""
     pick, seen = -1, 0
     for port in range(ways.many[end]):
         router = ways.next[end, port]
@@ -233,21 +237,52 @@ def _take(plane: Plane, links: Links, ways: Ways, end: int) -> tuple[int, float]
 
 
 @compiled
+def _raise(plane: Plane, links: Links, ways: Ways) -> bool:
+    """Build a pillar at a random place that is free; whether there was one with ports left."""
+    for _ in range(20):
+        post = below(plane.posts.shape[0])
+        low, high = plane.posts[post, 0], plane.posts[post, 1]
+        room = links.ports[low] < plane.most_ports and links.ports[high] < plane.most_ports
+        if room and not links.joined[low, high]:
+            _set(plane, links, ways, low, high, True)
+            return True
+    return False
+
+
+@compiled
+def standing(plane: Plane, links: Links) -> int:
+    """How many pillars are built."""
+    count = 0
+    for post in range(plane.posts.shape[0]):
+        count += links.joined[plane.posts[post, 0], plane.posts[post, 1]]
+    return count
+
+
+@compiled
 def _change(plane: Plane, links: Links, ways: Ways, used: float) -> float:
     """Take one or two links away and put up to three elsewhere.  The wire."""
     n = links.joined.shape[0]
-    near, channels = below(n), links.ports.sum()
+    pillars = standing(plane, links)
+    near, channels = below(n), links.ports.sum() - 2 * pillars
     for _ in range(1 + below(2)):
         end = below(n)
         other, freed = _take(plane, links, ways, end)
         if other >= 0:
             used += freed
-            channels -= 2
+            if plane.length[end, other] == 0.0:
+                pillars -= 1
+            else:
+                channels -= 2
             near = end if uniform() < 0.5 else other
     for _ in range(1 + below(3)):
+        if pillars < plane.most_pillars and uniform() < RAISED:
+            pillars += _raise(plane, links, ways)
+            continue
         for _ in range(20):
             one, other = near if uniform() < 0.5 else below(n), below(n)
             if one == other or links.joined[one, other] or plane.length[one, other] >= FAR:
+                continue
+            if plane.length[one, other] == 0.0:
                 continue
             room = links.ports[one] < plane.most_ports and links.ports[other] < plane.most_ports
             room = room and channels + 2 <= plane.most_channels
@@ -343,6 +378,7 @@ __all__ = [
     "anneal_shortest",
     "begin_ways",
     "shortest_ways",
+    "standing",
     "weigh",
     "with_link",
     "without",

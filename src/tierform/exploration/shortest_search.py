@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.exploration.link_costs import FoundLinks, LinkCosts, byte_weight, relative_loads
-from tierform.exploration.network_search import Floats, NetworkDesign, NetworkProblem, Ways, design_of, planar_links
+from tierform.exploration.network_search import Floats, NetworkDesign, NetworkProblem, Ways, design_of, links_of
 from tierform.exploration.ordered_routes import (
     Budget,
     LinkSet,
@@ -28,9 +28,10 @@ from tierform.exploration.ordered_routes import (
     value_of,
 )
 from tierform.exploration.ordered_search import Schedule, anneal_ordered
+from tierform.exploration.pillars import pillars_of, posts
 from tierform.exploration.shortest_links import FAR, Links, Plane, Steps, anneal_shortest, begin_ways
-from tierform.exploration.turn_models import turn_orders
-from tierform.network.topology import PLANAR
+from tierform.exploration.turn_models import orders_of
+from tierform.network.topology import PLANAR, VERTICAL
 
 CLASSES = 2
 # Moves of links for each router, of which every one tries so many exchanges of places; moves of ranks for each router.
@@ -42,15 +43,17 @@ PEAKS = (0.05, 0.12)
 # Weight of the energy, the rest is the latency's.  Against one half, latency is .002 lower and energy .001 higher on
 # 64 tiles of Atleus, the only case where shares were tried (1/2, 1/3, 1/6).
 ENERGY_SHARE = 1 / 3
+NEXT_TO_NOTHING = 1e-9
 
 
 def shortest_designs(
-    problem: NetworkProblem, costs: LinkCosts, *, places: bool, seed: int, share: float = 1.0
+    problem: NetworkProblem, costs: LinkCosts, *, places: bool, pillars: bool, seed: int, share: float = 1.0
 ) -> list[NetworkDesign]:
     """Designs of one link set in two classes; none where no pair of turn models reaches every tile."""
-    runs = [_shortest(problem, costs, places, RUNS * seed + run, share) for run in range(RUNS)]
+    kinds = (PLANAR, VERTICAL) if pillars else (PLANAR,)
+    runs = [_shortest(problem, costs, kinds, places, RUNS * seed + run, share) for run in range(RUNS)]
     links = min(runs, key=lambda run: run[0])[1]
-    started = _start(problem, costs, links)
+    started = _start(problem, costs, kinds, links)
     if started is None:
         return []
     natural, names = started
@@ -66,10 +69,13 @@ def shortest_designs(
             diverts=3,
             seed=10 * seed + number,
         )
-        state, wires = _ordered(problem, costs, links, natural)
+        state, wires = _ordered(problem, costs, kinds, links, natural)
         best = empty_ordered(len(problem.kind), len(state.source), len(natural))
+        movable = links_of(problem.network.topology, *kinds)
         budget = Budget(
-            links=planar_links(problem.network.topology),
+            links=movable,
+            upright=problem.network.topology.link_kind[movable[:, 0]] == VERTICAL,
+            posts=posts(problem.network.topology),
             wire=costs.wire,
             weight=byte_weight(problem, costs.cycles, costs.energy, ENERGY_SHARE),
             total_m=float(wires.length.sum()),
@@ -80,7 +86,7 @@ def shortest_designs(
         made = found_of(best)
         ways = Ways(made.source, made.target, made.table, made.classes)
         at = np.argsort(made.tile).astype(np.int32)
-        note = f"links by shortest ways, classes from {names}"
+        note = f"links{' and pillars' if pillars else ''} by shortest ways, classes from {names}"
         found.append(design_of(problem, ways, at, (costs.cycles, costs.energy, costs.apart), note))
     return found
 
@@ -94,21 +100,29 @@ def found_of(best: Ordered) -> FoundLinks:
     return FoundLinks(best.source, best.target, best.weight, table, best.tile, several)
 
 
-def _shortest(problem: NetworkProblem, costs: LinkCosts, places: bool, seed: int, share: float) -> tuple[float, Links]:
+def _shortest(
+    problem: NetworkProblem, costs: LinkCosts, kinds: tuple[int, ...], places: bool, seed: int, share: float
+) -> tuple[float, Links]:
     topology, n = problem.network.topology, len(problem.kind)
-    planar = topology.link_kind == PLANAR
+    moves = np.isin(topology.link_kind, kinds)
     own = byte_weight(problem, problem.cycles, problem.energy, ENERGY_SHARE)
     other = np.full((n, n), FAR, np.float32)
-    other[topology.link_source[~planar], topology.link_target[~planar]] = own[~planar]
+    other[topology.link_source[~moves], topology.link_target[~moves]] = own[~moves]
     joined = np.zeros((n, n), np.bool_)
-    joined[topology.link_source[planar], topology.link_target[planar]] = True
+    joined[topology.link_source[moves], topology.link_target[moves]] = True
+    pillars = pillars_of(topology) if VERTICAL in kinds else 0
+    length = np.where(np.isfinite(costs.wire), costs.wire, FAR)
+    if pillars:
+        length[costs.stands] = 0.0
     plane = Plane(
         weight=byte_weight(problem, costs.cycles, costs.energy, ENERGY_SHARE).astype(np.float32),
-        length=np.where(np.isfinite(costs.wire), costs.wire, FAR).astype(np.float32),
+        length=length.astype(np.float32),
         other=other,
+        posts=posts(topology) if pillars else np.zeros((0, 2), np.int32),
         total_m=float(costs.apart[joined].sum()) / 2,
         most_ports=problem.most_ports - 1,
-        most_channels=topology.links,
+        most_channels=topology.links - 2 * pillars,
+        most_pillars=pillars,
     )
     links = Links(
         joined,
@@ -123,25 +137,32 @@ def _shortest(problem: NetworkProblem, costs: LinkCosts, places: bool, seed: int
         swaps=SWAPS if places else 0,
         seed=seed,
     )
-    half = ((problem.flow + problem.flow.T) / 2).astype(np.float32)
+    # Pairs without traffic count as good as nothing, but a tile that no link leads to is out of reach.
+    half = ((problem.flow + problem.flow.T) / 2 + NEXT_TO_NOTHING * problem.flow.mean()).astype(np.float32)
     value = anneal_shortest(plane, links, best, begin_ways(plane, links, half), problem.kind.astype(np.int32), how)
     return value, best
 
 
-def _ordered(problem: NetworkProblem, costs: LinkCosts, links: Links, natural: Floats) -> tuple[Ordered, LinkSet]:
+def _ordered(
+    problem: NetworkProblem, costs: LinkCosts, kinds: tuple[int, ...], links: Links, natural: Floats
+) -> tuple[Ordered, LinkSet]:
     """A link set with the order of turn models, its ways not yet grown, and its wires."""
     topology, n, classes = problem.network.topology, len(problem.kind), len(natural)
-    pairs, count = planar_links(topology), topology.links
+    pairs, count = links_of(topology, *kinds), topology.links
     made = empty_ordered(n, count, classes)
-    stays = topology.link_kind != PLANAR
+    stays = ~np.isin(topology.link_kind, kinds)
     made.source[stays], made.target[stays] = topology.link_source[stays], topology.link_target[stays]
     made.weight[stays] = byte_weight(problem, problem.cycles, problem.energy, ENERGY_SHARE)[stays]
     ends = np.argwhere(np.triu(links.joined))
+    upright = costs.stands[ends[:, 0], ends[:, 1]]
+    # Planar links come first in `pairs`, then the pillars.
+    planar = int((topology.link_kind[pairs[:, 0]] == PLANAR).sum())
+    at = np.where(upright, planar + np.cumsum(upright) - 1, np.cumsum(~upright) - 1)
     length = np.zeros(len(pairs))
-    length[: len(ends)] = costs.wire[ends[:, 0], ends[:, 1]]
+    length[at] = np.where(upright, 0.0, costs.wire[ends[:, 0], ends[:, 1]])
     weight = byte_weight(problem, costs.cycles, costs.energy, ENERGY_SHARE)[ends[:, 0], ends[:, 1]]
     for side in range(2):
-        channel = pairs[: len(ends), side]
+        channel = pairs[at, side]
         made.source[channel], made.target[channel] = ends[:, side], ends[:, 1 - side]
         made.weight[channel] = weight
     made.relative[:] = relative_loads(problem)
@@ -161,14 +182,20 @@ def _ordered(problem: NetworkProblem, costs: LinkCosts, links: Links, natural: F
     return made, LinkSet(length, links.ports.copy(), links.joined.copy())
 
 
-def _start(problem: NetworkProblem, costs: LinkCosts, links: Links) -> tuple[NDArray[np.float64], str] | None:
+def _start(
+    problem: NetworkProblem, costs: LinkCosts, kinds: tuple[int, ...], links: Links
+) -> tuple[NDArray[np.float64], str] | None:
     """The turn models of each class with which the ways are shortest before any rank is moved."""
-    turns = turn_orders(problem.network.topology, problem.pitch_m, every=True)
+    topology = problem.network.topology
+    stays = ~np.isin(topology.link_kind, kinds)
+    joined = links.joined.copy()
+    joined[topology.link_source[stays], topology.link_target[stays]] = True
+    turns = orders_of(topology, problem.pitch_m, joined, every=True)
     best = np.inf
     found: tuple[NDArray[np.float64], str] | None = None
     for names in product(turns, repeat=CLASSES):
         natural = np.stack([turns[name] for name in names])
-        state, _ = _ordered(problem, costs, links, natural)
+        state, _ = _ordered(problem, costs, kinds, links, natural)
         value = value_of(state, 0.0) if np.isfinite(state.far).all() else np.inf
         if value < best:
             best, found = value, (natural, " after ".join(repr(name) for name in names))

@@ -148,7 +148,10 @@ class Bound:
 
 @dataclass(frozen=True, eq=False)
 class Space:
-    """All that a study may choose, what it wants, and within which limits; `base` is the job's content."""
+    """All that a study may choose, what it wants, and within which limits; `base` is the job's content.
+
+    `service` is that of a service, empty where points are jobs.
+    """
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -159,6 +162,7 @@ class Space:
     folder: str = ""
     pruned: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
+    service: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def size(self) -> int | None:
@@ -227,7 +231,9 @@ class Space:
                 made[parameter.path] = f"{value!r} {parameter.unit}" if parameter.unit else value
         known = self.names(values) if self.derived else values
         for path, formula in self.derived:
-            made[path] = evaluate(formula, known)
+            value = evaluate(formula, known)
+            # A quotient without a remainder is a whole number, as keys that count want it.
+            made[path] = int(value) if isinstance(value, float) and value.is_integer() else value
         return made
 
     @cached_property
@@ -240,6 +246,7 @@ class Space:
             self.derived,
             dict(self.base),
             *([self.whole] if self.whole else []),
+            *([dict(self.service)] if self.service else []),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -260,19 +267,25 @@ def _real(number: float) -> str:
 _WRITTEN: dict[type, Callable[[Any], str]] = {int: repr, float: _real, str: encode_basestring_ascii}
 
 
+_WHOLE = frozenset((int,))  # a boolean is none
+
+
 @lru_cache(maxsize=64)
-def _heads(names: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Names in their order in the text, each with what stands before its value."""
-    return tuple((name, f"{_TEXT(name)}: ") for name in sorted(names))
+def _form(names: tuple[str, ...]) -> tuple[Callable[[Values], tuple[Value, ...]], str]:
+    """The values of a point in the order of names, and the text with a place for each."""
+    ordered = sorted(names)
+    text = ", ".join(_TEXT(name).replace("%", "%%") + ": %s" for name in ordered)
+    take = operator.itemgetter(*ordered) if len(ordered) > 1 else lambda values: tuple(values[name] for name in ordered)
+    return take, "{" + text + "}"
 
 
 def point_text(values: Values) -> str:
     """What is chosen as JSON in the order of names: equal for equal points."""
-    parts = []
-    for name, head in _heads(tuple(values)):
-        value = values[name]
-        parts.append(head + _WRITTEN.get(type(value), _TEXT)(value))
-    return "{" + ", ".join(parts) + "}"
+    take, form = _form(tuple(values))
+    chosen = take(values)
+    if _WHOLE.issuperset(map(type, chosen)):
+        return form % chosen
+    return form % tuple([_WRITTEN.get(type(value), _TEXT)(value) for value in chosen])
 
 
 def text_key(text: str) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 from typing import Any
 
+from tierform.chip.changes import MOST_STEPS
 from tierform.errors import Problem, TierformError, nearest
-from tierform.exploration.evaluator import FIGURES
+from tierform.exploration.evaluator import FIGURES, JOB_FIGURES, SERVICE_FIGURES
 from tierform.exploration.space import (
     DERIVED,
     LARGEST,
@@ -20,11 +22,12 @@ from tierform.exploration.space import (
     splits,
     ways_of,
 )
+from tierform.exploration.space_check import mistakes
 from tierform.files import Document, read_yaml
 from tierform.units import parse_quantity, unit_scale
 
 SCHEMA = "tierform.space/1"
-KEYS = ("schema", "name", "job", "parameters", "derived", "whole", "splits", "objectives", "limits")
+KEYS = ("schema", "name", "job", "service", "parameters", "derived", "whole", "splits", "objectives", "limits")
 RANGE_KEYS = ("path", "values", "from", "to", "whole", "log", "when")
 ROOTS = (
     "model",
@@ -37,6 +40,7 @@ ROOTS = (
     "overflow",
     "mapping",
     "micro_batches",
+    "service",
 )
 WAYS = ("data", "tensor", "pipeline", "context", "expert")
 At = tuple[str | int, ...]
@@ -44,8 +48,8 @@ MOST_DEVICES, MOST_SPLITS = 1 << 20, 2_000_000
 
 
 def load_space(path: Path | str) -> Space:
-    """The space of a file; TierformError with every mistake and its line."""
-    return space_of(read_yaml(path))
+    """The space of a file; TierformError with every mistake and its line, those of its job and of paths among them."""
+    return _Reader(read_yaml(path), built=True).space()
 
 
 def space_of(document: Document) -> Space:
@@ -54,9 +58,10 @@ def space_of(document: Document) -> Space:
 
 
 class _Reader:
-    def __init__(self, document: Document) -> None:
-        self.document = document
+    def __init__(self, document: Document, *, built: bool = False) -> None:
+        self.document, self.built = document, built
         self.problems: list[Problem] = []
+        self.figures = JOB_FIGURES
 
     def wrong(self, what: str, at: At, value: object = None, choices: Any = (), fix: str | None = None) -> None:
         known = [str(choice) for choice in choices]
@@ -82,6 +87,11 @@ class _Reader:
         if not isinstance(base, dict):
             self.wrong("a job's keys (model, chip, task) are needed here", ("job",), base)
             base = {}
+        service = content.get("service", {})
+        if not isinstance(service, dict) or ("service" in content and not service):
+            self.wrong("a service's keys (rate or trace, slo, engine) are needed here", ("service",), service)
+            service = {}
+        self.figures = SERVICE_FIGURES if service else JOB_FIGURES
         parameters = self.parameters(content.get("parameters", {}))
         found, pruned = self.splits(content.get("splits"))
         ways = ways_of(str(found[0].choices[0])) if found else {}
@@ -96,9 +106,7 @@ class _Reader:
         objectives = self.objectives(content.get("objectives"))
         limits = self.limits(content.get("limits", {}))
         self.when_known(parameters, names, set(ways) if asked else set())
-        if self.problems:
-            raise TierformError(self.problems)
-        return Space(
+        space = Space(
             name=str(content.get("name", Path(self.document.file).stem)),
             parameters=tuple(parameters),
             objectives=tuple(objectives),
@@ -108,7 +116,15 @@ class _Reader:
             folder=str(Path(self.document.file).parent),
             pruned=tuple(pruned),
             whole=tuple(whole),
+            service=service,
         )
+        if self.built:
+            # Formulas with a mistake of their own are left out.
+            sound = [one for one in derived if not any(p.key == f"derived.{one[0]}" for p in self.problems)]
+            self.problems += mistakes(replace(space, derived=tuple(sound)), self.document)
+        if self.problems:
+            raise TierformError(sorted(self.problems, key=lambda problem: problem.line or 0))
+        return space
 
     def parameters(self, given: Any) -> list[Parameter]:
         if not isinstance(given, dict):
@@ -128,6 +144,9 @@ class _Reader:
             if key not in RANGE_KEYS:
                 self.wrong("unknown key", (*at, key), key, RANGE_KEYS)
         path = str(entry.get("path", name))
+        if path.count(".") >= MOST_STEPS:
+            self.wrong(f"a path has at most {MOST_STEPS} keys", at, path.count(".") + 1)
+            return None
         if path.split(".")[0] not in ROOTS and path != DERIVED:
             self.wrong("a path begins with a part of the job", at, path.split(".")[0], (*ROOTS, DERIVED))
         when = self.when(entry.get("when"), at)
@@ -214,6 +233,9 @@ class _Reader:
         sample.update(ways)
         found = []
         for path, formula in given.items():
+            if str(path).count(".") >= MOST_STEPS:
+                self.wrong(f"a path has at most {MOST_STEPS} keys", ("derived", path), str(path).count(".") + 1)
+                continue
             try:
                 evaluate(str(formula), sample)
             except TierformError as error:
@@ -264,8 +286,8 @@ class _Reader:
         found = []
         for index, entry in enumerate(entries):
             figure, way = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, "least")
-            if not isinstance(figure, str) or figure not in FIGURES:
-                self.wrong("not a figure of a result", ("objectives", index), figure, FIGURES)
+            if not isinstance(figure, str) or figure not in self.figures:
+                self.wrong("not a figure of a result", ("objectives", index), figure, self.figures)
             elif way not in ("least", "most"):
                 self.wrong("an objective is wanted least or most", ("objectives", index), way, ("least", "most"))
             else:
@@ -278,8 +300,8 @@ class _Reader:
             return []
         found = []
         for figure, entry in given.items():
-            if figure not in FIGURES:
-                self.wrong("not a figure of a result", ("limits", figure), figure, FIGURES)
+            if figure not in self.figures:
+                self.wrong("not a figure of a result", ("limits", figure), figure, self.figures)
                 continue
             ends = entry if isinstance(entry, dict) else {"most": entry}
             numbers: dict[str, float] = {}

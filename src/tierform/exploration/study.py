@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.errors import fail
-from tierform.exploration.evaluator import Evaluator, JobEvaluator, Outcome
+from tierform.exploration.draining import never
+from tierform.exploration.evaluator import Evaluator, Outcome
 from tierform.exploration.front import front_of, hypervolume, knee_of
 from tierform.exploration.ray_workers import parse_workers, run_on_ray
 from tierform.exploration.results_base import ResultsBase, Row
+from tierform.exploration.service_space import evaluator_of
 from tierform.exploration.space import Space, Values, point_key
 from tierform.exploration.space_file import load_space, space_of
 from tierform.exploration.strategies import STRATEGIES, History
@@ -63,8 +66,8 @@ class Study:
 
     @cached_property
     def evaluator(self) -> Evaluator:
-        """What evaluates points: simulated jobs unless another was given."""
-        return self._evaluator or JobEvaluator(self.space)
+        """What evaluates points: simulated jobs or services unless another was given."""
+        return self._evaluator or evaluator_of(self.space)
 
     # -- ask and tell ----------------------------------------------------------------------------------------
     def history(self) -> History:
@@ -87,14 +90,22 @@ class Study:
             ).reshape(len(rows), len(self.space.limits)),
         )
 
-    def objectives(self, outcome: Outcome) -> list[float]:
+    def objectives(self, outcome: Outcome) -> Sequence[float]:
         """The objectives of an outcome, least at best; nan where it has none."""
-        figures = outcome.figures
-        return [sign * figures.get(figure, math.nan) for sign, figure in self._wanted]
+        take, signs = self._taken
+        try:
+            found = take(outcome.figures)
+        except KeyError:
+            found = tuple(outcome.figures.get(wanted.figure, math.nan) for wanted in self.space.objectives)
+        return found if signs is None else [sign * value for sign, value in zip(signs, found, strict=True)]
 
     @cached_property
-    def _wanted(self) -> list[tuple[float, str]]:
-        return [(-1.0 if wanted.maximize else 1.0, wanted.figure) for wanted in self.space.objectives]
+    def _taken(self) -> tuple[Callable[[Mapping[str, float]], tuple[float, ...]], list[float] | None]:
+        """The figures of the objectives, and the sign of each where one is wanted large."""
+        names = [wanted.figure for wanted in self.space.objectives]
+        take = itemgetter(*names) if len(names) > 1 else lambda figures: (figures[names[0]],)
+        signs = [-1.0 if wanted.maximize else 1.0 for wanted in self.space.objectives]
+        return take, signs if -1.0 in signs else None
 
     def ask(self, number: int) -> list[Values]:
         """Points to evaluate next, which are not known yet; for loops of one's own."""
@@ -108,10 +119,13 @@ class Study:
         return self.base.write_done((point, outcome, self.objectives(outcome)) for point, outcome in told)
 
     # -- the loop --------------------------------------------------------------------------------------------
-    def work(self, progress: Callable[[Study], None] | None = None) -> None:
-        """Evaluate until the budget is spent or the space is known; KeyboardInterrupt gives back what was leased."""
+    def work(self, progress: Callable[[Study], None] | None = None, stop: Callable[[], bool] = never) -> None:
+        """Evaluate until the budget is spent or the space is known, or after some points `stop` says so.
+
+        KeyboardInterrupt gives back what was leased.
+        """
         number = 1
-        while True:
+        while not stop():
             leased = self.base.lease(number)
             if not leased:
                 if not self.more():
@@ -211,12 +225,13 @@ def explore(
     workers: int | str = 1,
     evaluator: Evaluator | None = None,
     progress: Callable[[Study], None] | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Study:
     """Search a space (a file or a Space) and keep everything in the file `study`; an old study goes on.
 
     ``auto`` enumerates where the budget suffices for the whole space, else takes ``surrogate``.  `workers` is a number
     of processes, for which a space file is needed since each reads it from the study, or a Ray cluster: ``ray``,
-    ``ray:4`` or ``ray://host:port``.
+    ``ray:4`` or ``ray://host:port``.  Where `stop` says so, points at work are finished and no more are begun.
     """
     document = None if isinstance(space, Space) else read_yaml(space)
     made = space if isinstance(space, Space) else load_space(space)
@@ -234,15 +249,15 @@ def explore(
     opened = Study(made, base, plan, evaluator)
     number, address = parse_workers(str(workers))
     if address:
-        run_on_ray(opened, number, address, evaluator, progress)
+        run_on_ray(opened, number, address, evaluator, progress, stop)
     elif number > 1:
         from tierform.exploration.workers import run_processes
 
         if document is None or evaluator is not None:
             fail("several workers need a space file", key="workers", value=workers)
-        run_processes(Path(study), number - 1, lambda: opened.work(progress))
+        run_processes(Path(study), number - 1, lambda: opened.work(progress, stop), stop)
     else:
-        opened.work(progress)
+        opened.work(progress, stop)
     if strategy == "exhaustive" and made.size is not None and not opened.ask(1):
         base.set_fact("enumerated", "yes")
     opened.refresh()

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tierform.exploration.compiled_draws import below, compiled, start_draws, uniform
-from tierform.exploration.link_moves import swap_tiles
+from tierform.exploration.route_moves import swap_tiles
 from tierform.exploration.route_state import MAX_PORTS, Floats, IntVector, RouteState, copy_state, reroute, settle
 
 Longs = NDArray[np.int64]
@@ -119,7 +119,7 @@ def anneal_transfers(
             old = s.next_channel[one, other]
             for index in range(count):
                 trial[index] = 1.0 if _crosses(t, index, s, at, one, other) else 0.0
-            if reroute(s, one, other, channel, 0.0, np.inf, False) == np.inf:
+            if reroute(s, one, other, channel, 0.0, np.inf) == np.inf:
                 continue
         after = seconds
         for index in range(count):
@@ -148,7 +148,7 @@ def anneal_transfers(
         elif place:
             swap_tiles(s, traffic, at, one, other)
         else:
-            reroute(s, one, other, old, 0.0, np.inf, False)
+            reroute(s, one, other, old, 0.0, np.inf)
         if step % 4096 == 4095:
             moved = np.zeros((routers, routers))
             for source in range(tiles):

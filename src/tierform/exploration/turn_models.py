@@ -13,7 +13,10 @@ from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import breadth_first_order, shortest_path
 
+from tierform.exploration.pillars import pillars_of, posts
 from tierform.network.topology import VERTICAL, Topology
 
 Floats = NDArray[np.float64]
@@ -64,4 +67,33 @@ def _order(place: Floats, axis: int, sign: float, early: str) -> Floats:
     return falling
 
 
-__all__ = ["turn_orders"]
+def orders_of(
+    topology: Topology, pitch_m: float, joined: NDArray[np.bool_], *, every: bool = False
+) -> dict[str, Floats]:
+    """The turn models, and where a place has no pillar the order of a tree, which needs no link but the tree's.
+
+    `joined` is (routers, routers): the links of the tree are among these.
+    """
+    found = turn_orders(topology, pitch_m, every=every)
+    if pillars_of(topology) < len(posts(topology)):
+        found["tree"] = tree_order(joined)
+    return found
+
+
+def tree_order(joined: NDArray[np.bool_]) -> Floats:
+    """(routers, routers) place in the order of up*/down* (Schroeder et al. 1991): to the root first, then away from it.
+
+    Routers are numbered breadth first from the one that the others are nearest to.
+    """
+    links = csr_matrix(joined)
+    hops = shortest_path(links, unweighted=True)
+    number = np.empty(len(joined))
+    number[breadth_first_order(links, int(np.argmin(hops.sum(axis=1))), return_predecessors=False)] = np.arange(
+        len(joined)
+    )
+    here, there = number[:, None], number[None]
+    falling: Floats = np.where(there < here, len(joined) + here, len(joined) - here)
+    return falling
+
+
+__all__ = ["orders_of", "tree_order", "turn_orders"]

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tierform.chip.description import Chip
-from tierform.errors import TierformError
+from tierform.errors import TierformError, fail
 from tierform.exploration.evaluator import JobEvaluator
 from tierform.exploration.results_base import Row
+from tierform.exploration.service_space import ServiceEvaluator
 from tierform.exploration.study import Study
-from tierform.files import make_folder
+from tierform.files import make_folder, write_json
+from tierform.serving.engine import SCHEMA as ENGINE
 from tierform.simulation.job_file import save_job
 
 
@@ -31,8 +33,13 @@ class Verified:
 
 
 def write_winners(study: Study, folder: Path | str, rows: Sequence[Row] | None = None) -> list[Path]:
-    """Write ``NUMBER-chip.yaml`` and ``NUMBER-job.yaml`` (and its mapping) for each winner; the job files."""
+    """Write ``NUMBER-chip.yaml`` and ``NUMBER-job.yaml`` (and its mapping) for each winner; the job files.
+
+    Of a space of services the engine's file, ``NUMBER-engine.yaml``, takes the place of the job's.
+    """
     folder = make_folder(folder, parents=True)
+    if study.space.service:
+        return [_write_service(study, folder, row) for row in (study.front() if rows is None else rows)]
     evaluator = JobEvaluator(study.space)
     written = []
     for row in study.front() if rows is None else rows:
@@ -49,8 +56,22 @@ def write_winners(study: Study, folder: Path | str, rows: Sequence[Row] | None =
     return written
 
 
+def _write_service(study: Study, folder: Path, row: Row) -> Path:
+    """The chip and the engine of a service: the engine's file."""
+    chip = JobEvaluator(study.space).job(row.chosen).chip
+    assert isinstance(chip, Chip)
+    chip.write(folder / f"{row.number}-chip.yaml")
+    given, _ = ServiceEvaluator(study.space).settings(row.chosen)
+    path = folder / f"{row.number}-engine.yaml"
+    # JSON is YAML, too.
+    write_json(path, {"schema": ENGINE, **given.engine.model_dump(exclude_unset=True)})
+    return path
+
+
 def verify(study: Study, rows: Sequence[Row]) -> list[Verified]:
     """Simulate winners at cycle fidelity."""
+    if study.space.service:
+        fail("services are not simulated cycle by cycle", key=study.space.name, fix="Leave --verify out.")
     evaluator = JobEvaluator(study.space)
     found = []
     for row in rows:

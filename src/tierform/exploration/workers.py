@@ -9,13 +9,18 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import DEVNULL, Popen
 
+from tierform.exploration.draining import draining, never
 
-def run_processes(study: Path, number: int, own: Callable[[], None]) -> None:
-    """Run `number` processes beside `own`; they end with it, and what they had leased waits again."""
+
+def run_processes(study: Path, number: int, own: Callable[[], None], stop: Callable[[], bool] = never) -> None:
+    """Run `number` processes beside `own`.
+
+    Where it ends early, or `stop` says so, they finish the points at work and end; what a dead one had leased waits.
+    """
     processes = [start(study) for _ in range(number)]
     try:
         own()
-        for process in processes:
+        for process in processes if not stop() else ():
             process.wait()
     finally:
         for process in processes:
@@ -35,7 +40,8 @@ def main(path: str) -> None:
     """Work on the study of this file."""
     from tierform.exploration.study import open_study
 
-    open_study(path).work()
+    with draining() as stop:
+        open_study(path).work(stop=stop)
 
 
 if __name__ == "__main__":

@@ -81,7 +81,7 @@ def cmesh(side: int, *, latency_cycles: int = 1, pitch_m: float = TILE_PITCH_M) 
 def mesh_3d(
     shape: Sequence[int],
     *,
-    pillars: Iterable[tuple[int, int]] | None = None,
+    pillars: Iterable[tuple[int, ...]] | None = None,
     pitch_m: float = TILE_PITCH_M,
     tier_pitch_m: float = 50e-6,
     width_bits: int = WIDTH_BITS,
@@ -90,7 +90,10 @@ def mesh_3d(
     vertical_latency_cycles: int = 1,
     nodes_per_router: int = 1,
 ) -> Topology:
-    """Stacked meshes (x, y, tiers), joined by vertical pillars at every place or only at those given as (x, y)."""
+    """Stacked meshes (x, y, tiers), joined by vertical links at every place or only at those given.
+
+    A place is (x, y), through the whole stack, or (x, y, tier), from that tier to the next one alone.
+    """
     sizes = _sizes(shape)
     if len(sizes) != 3:
         fail("a 3D mesh needs three sizes: x, y and tiers", key="shape", value=tuple(shape))
@@ -105,16 +108,23 @@ def mesh_3d(
     )
     assert full.grid is not None
     place = full.grid.coordinates
-    open_place = np.ones((width, height), bool)
+    open_place = np.ones((width, height, max(tiers - 1, 0)), bool)
     if pillars is not None:
         chosen = sorted(set(pillars))
-        outside = [p for p in chosen if not (0 <= p[0] < width and 0 <= p[1] < height)]
+        outside = [
+            p
+            for p in chosen
+            if not (0 <= p[0] < width and 0 <= p[1] < height and all(0 <= tier < tiers - 1 for tier in p[2:]))
+        ]
         if outside or (not chosen and tiers > 1):
             fail("pillars must lie on the mesh, and tiers need at least one", key="pillars", value=outside or chosen)
         open_place[:] = False
-        open_place[tuple(np.array(chosen).reshape(-1, 2).T)] = True
+        for x, y, *tier in chosen:
+            open_place[x, y, tier or slice(None)] = True
     vertical = place[full.link_source, 2] != place[full.link_target, 2]
-    keep = ~vertical | open_place[place[full.link_source, 0], place[full.link_source, 1]]
+    lower = np.minimum(place[full.link_source], place[full.link_target])
+    keep = ~vertical
+    keep[vertical] = open_place[tuple(lower[vertical].T)]
     renumber = np.where(keep, np.cumsum(keep) - 1, -1).astype(np.int32)
     forward = np.where(full.grid.forward >= 0, renumber[full.grid.forward], -1).astype(np.int32)
     backward = np.where(full.grid.backward >= 0, renumber[full.grid.backward], -1).astype(np.int32)
@@ -133,7 +143,7 @@ def mesh_3d(
         link_kind=np.where(up, VERTICAL, PLANAR).astype(np.int32),
         chiplet=place[:, 2].copy(),
         grid=Grid(sizes, (False,) * 3, forward, backward),
-        labels={"shape": sizes, "pillars": int(open_place.sum())},
+        labels={"shape": sizes, "pillars": int(open_place.any(axis=2).sum())},
     )
 
 

@@ -237,6 +237,13 @@ def _listed(choices: tuple[str, ...]) -> str:
     return f"Choose one of {', '.join(choices)}."
 
 
+def engine_of(given: EngineFile) -> Engine:
+    """The engine of a file's content; TierformError with every mistake."""
+    drafts = given.speculative_config
+    settings = {item.name: getattr(given, item.name) for item in fields(Engine)}
+    return Engine(**{**settings, "speculative_config": Speculation(**drafts.model_dump()) if drafts else None})
+
+
 def load_engine(path: str | Path) -> Engine:
     """An engine from a YAML file; TierformError with every mistake and its line."""
     document = read_yaml(path)
@@ -256,10 +263,8 @@ def load_engine(path: str | Path) -> Engine:
             )
         content = {key: value for key, value in content.items() if key != "schema"}
     given = validate(EngineFile, Document(content, document.file, document.lines))
-    drafts = given.speculative_config
     try:
-        settings = {item.name: getattr(given, item.name) for item in fields(Engine)}
-        return Engine(**{**settings, "speculative_config": Speculation(**drafts.model_dump()) if drafts else None})
+        return engine_of(given)
     except TierformError as error:
         raise TierformError(
             replace(p, file=document.file, line=document.line_of((p.key or "",))) for p in error.problems

@@ -93,7 +93,7 @@ def _topology(chip: Chip) -> tuple[Topology, NDArray[np.int32]]:
         everywhere = vertical.at is None and vertical.every == 1
         topology = mesh_3d(
             (columns, rows, len(dies)),
-            pillars=None if everywhere else pillars(dies[0].grid, vertical.at, vertical.every),
+            pillars=None if everywhere else pillars((columns, rows, len(dies)), vertical.at, vertical.every),
             tier_pitch_m=TIER_PITCH_M,
             width_bits=width,
             vertical_width_bits=round(vertical.width.value),

@@ -73,7 +73,7 @@ def _searched(job: Job, options: StudyOptions) -> Searched:
             study = study_network(search.best.job)
             free = study.stakes.free_time
             designs = improve_within(study, WAYS[:1] if options.quick else WAYS, over_K=search.begun.over_K)
-            if designs and designs[0].result.latency_s < best.latency_s * (1 - 1e-6):
+            if designs and designs[0].faster_than(best):
                 best, changes = designs[0].result, [*changes, designs[0].way]
     return Searched(search.begun.result, best, tuple(changes), free)
 

@@ -47,9 +47,11 @@ def designs_of(study: Study) -> dict[str, Content]:
     """Runs of designs by the number of their point."""
     from tierform.exploration.evaluator import JobEvaluator
 
+    if study.space.service:  # its points are no runs of one job
+        return {}
     evaluator = JobEvaluator(study.space)
     return {
-        str(row.number): _named(run_content(evaluator.job(row.chosen).simulate(), 0), study, row.number)
+        str(row.number): _named(run_content(evaluator.result(row.chosen), 0), study, row.number)
         for row in winners_of(study)
     }
 
@@ -64,7 +66,7 @@ def design(file: Path, number: int) -> Content:
         rows = study.base.rows([number])
         if not rows:
             fail("the study has no such point that is done", key="point", value=number)
-        made = run_content(JobEvaluator(study.space).job(rows[0].chosen).simulate(), 0, live=True)
+        made = run_content(JobEvaluator(study.space).result(rows[0].chosen), 0, live=True)
         return _named(made, study, number)
     finally:
         study.base.close()
