@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,18 @@ from tierform.compression.text import windows_of
 from tierform.decoding.acceptance import draw, verify
 from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
 from tierform.decoding.foreseen import foresee
-from tierform.decoding.loop import Draft, Sampling, generate
-from tierform.decoding.measure import chances_of, pass_times
+from tierform.decoding.loop import Draft, Sampling, Stepper, generate
+from tierform.decoding.measure import chances_of, fed_s, pass_times
 from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities
-from tierform.simulation import simulate
-from tierform.workload import SequenceGroup, Step
+from tierform.decoding.reference_step import (
+    TYPES,
+    in_step,
+    measure_rounds,
+    reference_decoder,
+    reference_steps,
+    simulated_steps,
+)
+from tierform.workload import load_model
 from tierform.workload.kv_policy import KVPolicy
 
 MODEL = "smollm2-135m"
@@ -194,16 +202,30 @@ def speed(
         out[f"speed {name}"] = {"chosen": chosen, "verify_s": first.verify_s, "draft_s": first.draft_s, "rows": rows}
 
 
-def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path) -> None:
-    """A step over one to eight tokens on this processor, against a chip that `tierform calibrate` wrote here."""
-    found = [pass_times(model, None, prompt, Sampling(), most=7).verify_s for _ in range(3)]
+def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path, form: str, rounds: int) -> None:
+    """A step over one to eight tokens on this processor, foretold from a chip and its runtime, beside the measured one.
+
+    Both come from `tierform calibrate --threads 1`; the runtime's reference steps are measured anew beside each step of
+    the model, as a shared machine changes its speed by the minute.  Errors are medians over rounds.
+    """
+    reference, config = reference_decoder(form)
+    model = model.to(TYPES[form])
+    mine = Stepper(model)
+    mine.feed(prompt)
+    found, measured = measure_rounds(reference, rounds, lambda tokens: fed_s(mine, prompt[:tokens]))
+    foretold = simulated_steps(chip, load_model(str(model_folder(MODEL))), len(prompt))
+    alone = reference_steps(chip, config)
+    factors = [in_step(alone, one) for one in found]
     rows = {}
-    for tokens, measured in enumerate(map(min, *found), 1):  # the best of three, where other processes run beside
-        task = Step((SequenceGroup(1, tokens, len(prompt)),), logits="all")
-        predicted = simulate(str(model_folder(MODEL)), task, chip, thermal="none").latency_s
-        rows[tokens] = {"measured_s": measured, "predicted_s": predicted, "error": predicted / measured - 1}
-        print(tokens, rows[tokens], flush=True)
-    out["steps"] = rows
+    for tokens, one in enumerate(foretold, 1):
+        pairs = [(one.seconds(factor), times[tokens - 1]) for factor, times in zip(factors, measured, strict=True)]
+        errors = [ours / theirs - 1 for ours, theirs in pairs]
+        ours, theirs = (float(np.median(side)) for side in zip(*pairs, strict=True))
+        rows[tokens] = {"measured_s": theirs, "predicted_s": ours, "error": float(np.median(errors)), "rounds": errors}
+        print(
+            tokens, f"{1e3 * ours:.1f} ms foretold, {1e3 * theirs:.1f} measured, {np.median(errors):+.1%}", flush=True
+        )
+    out["steps"] = {"factors": [asdict(one) for one in factors], "rows": rows}
 
 
 def policies(model: Any, windows: torch.Tensor, out: dict[str, Any], learn: torch.Tensor | None, alone: bool) -> None:
@@ -307,6 +329,8 @@ def main() -> None:
     parser.add_argument("--learn", type=Path, help="policies, skips: another text, on which is chosen.")
     parser.add_argument("--half", action="store_true", help="policies: of half the cache alone.")
     parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
+    parser.add_argument("--format", default="fp32", choices=["fp32", "bf16"], help="steps: the chip's format.")
+    parser.add_argument("--rounds", type=int, default=5, help="steps: how often each step is measured.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -336,7 +360,7 @@ def main() -> None:
         sampling(model, prompt, out, drafts)
     if "steps" in parts and given.chip:
         (prompt,) = prompts_of(given.text, tokenizer, 1, 64)
-        steps(model, prompt, out, given.chip)
+        steps(model, prompt, out, given.chip, given.format, given.rounds)
     if "speed" in parts:
         prompts = prompts_of(given.text, tokenizer, min(given.prompts, 6))
         counts = [int(one) for one in given.counts.split(",")]

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tierform.chip.gpu.calibration import Calibration
     from tierform.chip.gpu.measure import Device
     from tierform.chip.gpu.samples import Sample
+    from tierform.decoding.reference_step import InStep
 
 _HEAD = "device,dtype,m,n,k,latency_ms"
 
@@ -89,7 +90,8 @@ def command(
 
         ratio = in_step_ratio(files[-1])
         files = write_files(result, name, out, board_power, ratio)
-    _show(result, files, ratio)
+    steps = _decoding(files, name, result) if found.issue_s else None
+    _show(result, files, ratio, steps)
     if json_file:
         write_json(json_file, _figures(result, files))
 
@@ -161,7 +163,25 @@ def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> 
     return rows
 
 
-def _show(result: Calibration, files: list[Path], in_step: float | None) -> None:
+def _decoding(files: list[Path], name: str, result: Calibration) -> InStep | None:
+    """Measure reference steps of decoding and write their runtime file; None where transformers is not installed."""
+    from importlib.util import find_spec
+
+    if find_spec("transformers") is None:
+        console().print("Without transformers (the extra train) steps of decoding are not measured.", highlight=False)
+        return None
+    from tierform.decoding.reference_step import calibrate_steps, runtime_text
+
+    with progress() as shown:
+        shown.add_task("measuring steps of decoding", total=None)
+        found = calibrate_steps(files[-1], result.device.format)
+    file = files[-1].with_name(f"{name}-decoding.yaml")
+    write_text(file, runtime_text(found, name, result.device.name, result.device.format))
+    files.append(file)
+    return found
+
+
+def _show(result: Calibration, files: list[Path], in_step: float | None, steps: InStep | None = None) -> None:
     import numpy as np
 
     device = result.device
@@ -177,6 +197,12 @@ def _show(result: Calibration, files: list[Path], in_step: float | None) -> None
         figures += [
             ["an operator's issue", f"{device.issue_s * 1e6:.3g} us"],
             ["a kernel in a step over alone", f"{in_step:.3g}"],
+        ]
+    if steps is not None:
+        figures += [
+            ["decoding: a product in a step over alone", f"{steps.product_time:.3g}"],
+            ["decoding: other kernels in a step over alone", f"{steps.light_time:.3g}"],
+            ["decoding: reference steps, largest error", f"{100 * steps.error:.1f} %"],
         ]
     print_table("measured", ["figure", "value"], figures)
     rows = [

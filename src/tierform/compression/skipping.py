@@ -86,7 +86,7 @@ class Trials:
         """Keep what the layers give without `left_out`; the cosines of all sublayers there."""
         given: list[list[Any]] = [[] for _ in self._layers]
         handles = [
-            layer.register_forward_hook(lambda _m, _g, out, kept=kept: kept.append(out))  # type: ignore[misc]
+            layer.register_forward_hook(lambda _m, _g, out, kept=kept: kept.append(out))
             for layer, kept in zip(self._layers, given, strict=True)
         ]
         try:
