@@ -90,7 +90,7 @@ def command(
 
         ratio = in_step_ratio(files[-1])
         files = write_files(result, name, out, board_power, ratio)
-    steps = _decoding(files, name, result) if found.issue_s else None
+    steps = _decoding(files, name, result, 1 if quick else 3) if found.issue_s else None
     _show(result, files, ratio, steps)
     if json_file:
         write_json(json_file, _figures(result, files))
@@ -163,7 +163,7 @@ def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> 
     return rows
 
 
-def _decoding(files: list[Path], name: str, result: Calibration) -> InStep | None:
+def _decoding(files: list[Path], name: str, result: Calibration, rounds: int) -> InStep | None:
     """Measure reference steps of decoding and write their runtime file; None where transformers is not installed."""
     from importlib.util import find_spec
 
@@ -174,7 +174,7 @@ def _decoding(files: list[Path], name: str, result: Calibration) -> InStep | Non
 
     with progress() as shown:
         shown.add_task("measuring steps of decoding", total=None)
-        found = calibrate_steps(files[-1], result.device.format)
+        found = calibrate_steps(files[-1], result.device.format, rounds)
     file = files[-1].with_name(f"{name}-decoding.yaml")
     write_text(file, runtime_text(found, name, result.device.name, result.device.format))
     files.append(file)

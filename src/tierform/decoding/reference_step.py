@@ -36,7 +36,6 @@ from tierform.workload.task import SequenceGroup, Step
 HIDDEN, INNER, HEADS, KV_HEADS, VOCABULARY, CONTEXT = 640, 1792, 10, 2, 8192, 48
 LEAST_B = 384 * 2**20  # of weights, as those of the products that were measured alone
 MOST = 8
-ROUNDS = 3
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -92,7 +91,7 @@ def reference_decoder(form: str, least_B: int = LEAST_B) -> tuple[Any, dict[str,
 
 
 def measure_rounds(
-    model: Any, rounds: int = ROUNDS, beside: Callable[[int], float] | None = None
+    model: Any, rounds: int, beside: Callable[[int], float] | None = None
 ) -> tuple[list[StepTimes], list[tuple[float, ...]]]:
     """Rounds, each of which measures steps as they are and without their products.
 
@@ -199,7 +198,7 @@ def in_step(steps: Sequence[Simulated], times: StepTimes) -> InStep:
     return replace(found, error=max(errors))
 
 
-def calibrate_steps(chip: Path, form: str, rounds: int = ROUNDS) -> InStep:
+def calibrate_steps(chip: Path, form: str, rounds: int) -> InStep:
     """Measure the reference decoder and simulate it on a chip that was just calibrated in this format."""
     model, config = reference_decoder(form)
     rows, _ = measure_rounds(model, rounds)

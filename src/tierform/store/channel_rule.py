@@ -104,7 +104,8 @@ def depths_of(x: Singles, worth: Singles, budget: int) -> Bytes:
     """Planes of each channel for one token's inputs (channels,), in one call; see :func:`spend`."""
     planes = np.empty((1, x.size), np.uint8)
     spend((x * x).reshape(1, -1), worth, budget, planes)
-    return planes[0]
+    found: Bytes = planes[0]
+    return found
 
 
 @njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
