@@ -28,7 +28,7 @@ from tierform.decoding.acceptance import draw, verify
 from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
 from tierform.decoding.foreseen import foresee
 from tierform.decoding.loop import Draft, Sampling, Stepper, generate
-from tierform.decoding.measure import chances_of, fed_s, pass_times
+from tierform.decoding.measure import PassTimes, chances_of, fed_s, pass_times
 from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities
 from tierform.decoding.reference_step import (
     TYPES,
@@ -147,6 +147,31 @@ def _p_value(first: np.ndarray, then: np.ndarray, p: np.ndarray, likely: np.ndar
     return float(chisquare(observed, np.array(expected) * scale).pvalue)
 
 
+class PassesBeside:
+    """Passes of target and draft, one of each kind after each text: both meet the machine at the same speed."""
+
+    def __init__(self, model: Any, draft: Draft, context: list[int]) -> None:
+        self.context, self.rows = context, list[list[float]]()
+        self.steppers = [
+            Stepper(one) for one in (model, *([draft.stepper.model] if isinstance(draft, ModelDraft) else ()))
+        ]
+        for stepper in self.steppers:
+            stepper.feed(context)
+
+    def take(self, count: int) -> None:
+        """A verification of 1 to `count` + 1 tokens, and a draft pass over one and over two."""
+        row = [fed_s(self.steppers[0], self.context[: tokens + 1], 1) for tokens in range(count + 1)]
+        row += [fed_s(draft, self.context[:tokens], 1) for draft in self.steppers[1:] for tokens in (1, 2)]
+        self.rows.append(row)
+
+    def mean(self, choose_s: tuple[float, ...]) -> PassTimes:
+        """The means of what was taken, which is then forgotten."""
+        found, self.rows = np.mean(self.rows, 0).tolist(), []
+        one_s, two_s = found[-2:] if len(self.steppers) > 1 else (0.0, 0.0)
+        verify_s = tuple(found[:-2] if len(self.steppers) > 1 else found)
+        return PassTimes(verify_s, one_s, choose_s, max(0.0, two_s - one_s))
+
+
 def speed(
     model: Any,
     prompts: list[list[int]],
@@ -158,8 +183,8 @@ def speed(
 ) -> None:
     """Tokens a second and acceptance, measured and predicted, for each number of drafted tokens.
 
-    Passes are timed before and after the texts of each number, as a shared machine changes its speed by the minute; the
-    number is chosen by the times before the first.
+    Passes are timed after each text, as a shared machine changes its speed by the minute; the number is chosen by times
+    before the first.
     """
     sampling = Sampling(temperature)
 
@@ -175,23 +200,22 @@ def speed(
         draft = read_draft(name, model, MODEL)
         texts = [(prompt, one.tokens) for prompt, one in zip(prompts, plain, strict=True)]
         chances = chances_of(model, draft, texts, sampling)
-        before = first = pass_times(model, draft, context, sampling, most=max(counts))
-        rows = {}
+        first = pass_times(model, draft, context, sampling, most=max(counts))
+        beside, rows = PassesBeside(model, draft, context), {}
         for count in counts:
             found = []
             for number, prompt in enumerate(prompts):
                 random = np.random.default_rng(number)
                 found.append(generate(model, prompt, new, draft=draft, count=count, sampling=sampling, random=random))
-            after = pass_times(model, draft, context, sampling, most=max(counts))
-            rate, both = rate_of(found), [foresee(chances, times, count) for times in (before, after)]
-            before = after
+                beside.take(count)
+            rate, foreseen = rate_of(found), foresee(chances, beside.mean(first.choose_s), count)
             tried, kept = sum(sum(one.tried) for one in found), sum(sum(one.accepted) for one in found)
             rows[count] = {
                 "measured": rate,
-                "predicted": 2 / (1 / both[0].per_s + 1 / both[1].per_s),
+                "predicted": foreseen.per_s,
                 "speedup": rate / rate_of(plain),
                 "counted": kept / tried if tried else 0.0,
-                "foreseen": both[0].acceptance,
+                "foreseen": foreseen.acceptance,
             }
             error = rows[count]["predicted"] / rate - 1
             print(name, count, {key: round(one, 3) for key, one in rows[count].items()}, f"{error:+.1%}", flush=True)
@@ -218,7 +242,10 @@ def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path, form: 
     factors = [in_step(alone, one) for one in found]
     rows = {}
     for tokens, one in enumerate(foretold, 1):
-        pairs = [(one.seconds(factor), times[tokens - 1]) for factor, times in zip(factors, measured, strict=True)]
+        pairs = [
+            (one.seconds(factor.products[tokens - 1], factor.light_time), times[tokens - 1])
+            for factor, times in zip(factors, measured, strict=True)
+        ]
         errors = [ours / theirs - 1 for ours, theirs in pairs]
         ours, theirs = (float(np.median(side)) for side in zip(*pairs, strict=True))
         rows[tokens] = {"measured_s": theirs, "predicted_s": ours, "error": float(np.median(errors)), "rounds": errors}

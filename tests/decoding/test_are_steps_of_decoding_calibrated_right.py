@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 import tierform  # noqa: E402
-from tierform.chip.gpu.calibration import START, TILES, calibrate, write_files  # noqa: E402
+from tierform.chip.gpu.calibration import START, TILES, Calibration, calibrate, write_files  # noqa: E402
 from tierform.chip.gpu.gemm import FITTED, ProductModel  # noqa: E402
 from tierform.chip.gpu.measure import Device, chosen_shapes  # noqa: E402
 from tierform.chip.gpu.parameters import Sheet  # noqa: E402
@@ -37,43 +37,43 @@ DEVICE = Device("Made-up", "cpu", "fp32", 1e11, 2e10, 2e-6, 1, 2.5e9, 32e6, 8e9,
 
 
 @pytest.fixture(scope="module")
-def chip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A calibrated chip of made-up products."""
+def calibrated() -> Calibration:
+    """A calibration on made-up products."""
     sheet = Sheet(DEVICE.threads, DEVICE.clock_Hz, DEVICE.peak_per_s, DEVICE.bandwidth_B_per_s, DEVICE.cache_B)
     model = ProductModel.with_values(sheet, tuple(START[name] for name in FITTED), TILES, None)
     shapes = chosen_shapes(DEVICE, 80)
     times = model.seconds(*np.array(shapes, dtype=float).T, copies=1.0, input_B=4.0)
     rows = [Sample(DEVICE.name, "product", "fp32", shape, time) for shape, time in zip(shapes, times, strict=True)]
-    return write_files(calibrate(DEVICE, rows), "made-up", tmp_path_factory.mktemp("chip"))[-1]
+    return calibrate(DEVICE, rows)
 
 
-def test_are_the_factors_found_that_made_the_times(chip: Path) -> None:
+def test_are_the_factors_found_that_made_the_times(calibrated: Calibration, tmp_path: Path) -> None:
     _, config = reference_decoder("fp32", least_B=1)
-    alone = reference_steps(chip, config)
-    true = InStep(1.3, 2.0, 0.0)
-    without = tuple(1.3 * one.rest_s + 2.0 * one.light_s for one in alone)
-    times = StepTimes(tuple(one.seconds(true) for one in alone), without)
+    alone = reference_steps(write_files(calibrated, "made-up", tmp_path)[-1], config)
+    true = tuple(1.0 + 0.1 * tokens for tokens in range(MOST))
+    without = tuple(one.rest_s + 2.0 * one.light_s for one in alone)
+    times = StepTimes(tuple(one.seconds(factor, 2.0) for one, factor in zip(alone, true, strict=True)), without)
     found = in_step(alone, times)
-    assert (found.product_time, found.light_time) == pytest.approx((1.3, 2.0))
+    assert found.products == pytest.approx(true) and found.light_time == pytest.approx(2.0)
     assert found.error == pytest.approx(0.0, abs=1e-9)
-    slower = StepTimes((2 * times.whole_s[0], *times.whole_s[1:]), without)  # one step of eight is disturbed
-    assert in_step(alone, slower).product_time == pytest.approx(1.3)
-    assert in_step(alone, slower).error == pytest.approx(0.5)
+    disturbed = StepTimes(times.whole_s, (2 * without[0], *without[1:]))  # one of eight times without products
+    assert in_step(alone, disturbed).light_time == pytest.approx(2.0)
 
 
-def test_does_the_runtime_file_foretell_what_the_factors_say(chip: Path, tmp_path: Path) -> None:
+def test_do_the_files_foretell_what_the_factors_say(calibrated: Calibration, tmp_path: Path) -> None:
+    factors = tuple(1.0 + 0.1 * tokens for tokens in range(MOST))
+    alone = simulated_steps(write_files(calibrated, "alone", tmp_path)[-1], tierform.load_model("llama-3.2-1b"), 48)
+    chip = write_files(calibrated, "made-up", tmp_path, few_in_step=factors)[-1]
     file = tmp_path / "made-up-decoding.yaml"
-    file.write_text(runtime_text(InStep(1.3, 2.0, 0.01), "made-up", DEVICE.name, "fp32"))
-    model = tierform.load_model("llama-3.2-1b")
-    alone = simulated_steps(chip, model, 48)
+    file.write_text(runtime_text(InStep(factors, 2.0, 0.01), "made-up", DEVICE.name))
     for tokens in (1, 5):
         task = tierform.Step((tierform.SequenceGroup(1, tokens, 48),), logits="all")
-        plain = tierform.simulate(model, task, chip, thermal="none").latency_s
         parts = alone[tokens - 1]
-        assert parts.products_s + parts.light_s + parts.rest_s == pytest.approx(plain)
         assert min(parts.products_s, parts.light_s, parts.rest_s) > 0
-        slower = tierform.simulate(model, task, chip, runtime=str(file), thermal="none").latency_s
-        assert slower == pytest.approx(parts.seconds(InStep(1.3, 2.0, 0.01)), rel=1e-3)
+        plain = tierform.simulate("llama-3.2-1b", task, tmp_path / "alone.yaml", thermal="none").latency_s
+        assert plain == pytest.approx(parts.seconds(1.0, 1.0))
+        slower = tierform.simulate("llama-3.2-1b", task, chip, runtime=str(file), thermal="none").latency_s
+        assert slower == pytest.approx(parts.seconds(factors[tokens - 1], 2.0), rel=1e-3)  # of four digits in the file
 
 
 def test_is_a_step_measured_with_and_without_its_products_and_left_as_it_was() -> None:

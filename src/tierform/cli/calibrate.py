@@ -90,7 +90,13 @@ def command(
 
         ratio = in_step_ratio(files[-1])
         files = write_files(result, name, out, board_power, ratio)
-    steps = _decoding(files, name, result, 1 if quick else 3) if found.issue_s else None
+    steps = _decoding(files[-1], result, 1 if quick else 3) if found.issue_s else None
+    if steps is not None:
+        from tierform.decoding.reference_step import runtime_text
+
+        files = write_files(result, name, out, board_power, ratio, steps.products)
+        files.append(out / f"{name}-decoding.yaml")
+        write_text(files[-1], runtime_text(steps, name, found.name))
     _show(result, files, ratio, steps)
     if json_file:
         write_json(json_file, _figures(result, files))
@@ -163,22 +169,19 @@ def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> 
     return rows
 
 
-def _decoding(files: list[Path], name: str, result: Calibration, rounds: int) -> InStep | None:
-    """Measure reference steps of decoding and write their runtime file; None where transformers is not installed."""
+def _decoding(chip: Path, result: Calibration, rounds: int) -> InStep | None:
+    """Measure reference steps of decoding; None where there is no term for their products, or no transformers."""
     from importlib.util import find_spec
 
     if find_spec("transformers") is None:
         console().print("Without transformers (the extra train) steps of decoding are not measured.", highlight=False)
+    if find_spec("transformers") is None or result.few_rows is None:
         return None
-    from tierform.decoding.reference_step import calibrate_steps, runtime_text
+    from tierform.decoding.reference_step import calibrate_steps
 
     with progress() as shown:
         shown.add_task("measuring steps of decoding", total=None)
-        found = calibrate_steps(files[-1], result.device.format, rounds)
-    file = files[-1].with_name(f"{name}-decoding.yaml")
-    write_text(file, runtime_text(found, name, result.device.name, result.device.format))
-    files.append(file)
-    return found
+        return calibrate_steps(chip, result.device.format, rounds)
 
 
 def _show(result: Calibration, files: list[Path], in_step: float | None, steps: InStep | None = None) -> None:
@@ -200,7 +203,7 @@ def _show(result: Calibration, files: list[Path], in_step: float | None, steps: 
         ]
     if steps is not None:
         figures += [
-            ["decoding: a product in a step over alone", f"{steps.product_time:.3g}"],
+            ["decoding: products of 1 to 8 rows in a step", ", ".join(f"{one:.2f}" for one in steps.products)],
             ["decoding: other kernels in a step over alone", f"{steps.light_time:.3g}"],
             ["decoding: reference steps, largest error", f"{100 * steps.error:.1f} %"],
         ]

@@ -67,10 +67,10 @@ def pass_times(model: Any, draft: Draft | None, context: list[int], sampling: Sa
     return PassTimes(tuple(verifying), draft_s, tuple(choosing), behind_s)
 
 
-def fed_s(stepper: Stepper, tokens: list[int]) -> float:
-    """Seconds of a pass over these tokens, behind what the stepper has read."""
+def fed_s(stepper: Stepper, tokens: list[int], repeats: int = REPEATS) -> float:
+    """Seconds of a pass over these tokens, behind what the stepper has read: the median of repeats."""
     now, length, times = clock(), stepper.length, []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = now()
         stepper.feed(tokens)
         times.append(now() - begin)

@@ -4,10 +4,11 @@
 normalization or a rotation of several small kernels, calls modules, joins caches; and a product finds what the others
 left in the caches.  Both are measured on a decoder that is nobody's application, of sizes that were chosen before
 anything was compared, over one to eight tokens: once as it is, once with products that give a ready result.  From the
-second comes the factor on kernels that are no products, from the difference the factor on products with weights.  They
-are written as a runtime file (:mod:`tierform.simulation.runtime`), for decoding on the chip that was calibrated.
+second comes the factor on kernels that are no products, which is written as a runtime file
+(:mod:`tierform.simulation.runtime`); from the difference a factor on products with weights for each number of rows,
+between which libraries change their kernels, which belongs to the chip (`few_rows.in_step`).
 
-Limits: one sequence, a short context, weights that caches do not hold; the factors are means over one to eight tokens.
+Limits: one sequence, a short context, weights that caches do not hold; products of activations count as they are alone.
 """
 
 from __future__ import annotations
@@ -49,12 +50,12 @@ class StepTimes:
 
 @dataclass(frozen=True, slots=True)
 class InStep:
-    """Factors on kernels alone, in a decoding step: of products with weights, and of kernels that are no products.
+    """Factors on kernels alone: of products with weights over 1, 2, ... tokens, and of kernels that are no products.
 
     `error` is the largest relative error of the reference steps with both.
     """
 
-    product_time: float
+    products: tuple[float, ...]
     light_time: float
     error: float
 
@@ -148,15 +149,15 @@ def _ready(layer: nn.Linear) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Simulated:
-    """Seconds of a step as it is simulated of kernels alone, in parts."""
+    """Seconds of a step as it is simulated of kernels alone: products with weights, light kernels, other products."""
 
     products_s: float
     light_s: float
     rest_s: float
 
-    def seconds(self, found: InStep) -> float:
-        """Of the step with factors; what is neither a product with weights nor light is products of activations."""
-        return found.product_time * (self.products_s + self.rest_s) + found.light_time * self.light_s
+    def seconds(self, product: float, light: float) -> float:
+        """Of the step with these factors on products with weights and on light kernels."""
+        return product * self.products_s + light * self.light_s + self.rest_s
 
 
 def simulated_steps(chip: Path, model: Model, context: int) -> list[Simulated]:
@@ -185,17 +186,18 @@ def reference_steps(chip: Path, config: dict[str, Any]) -> list[Simulated]:
 
 def in_step(steps: Sequence[Simulated], times: StepTimes) -> InStep:
     """The factors, from the reference steps simulated and measured."""
-    product_time = median(
-        (whole - without) / one.products_s
+    light = median(
+        max(0.0, without - one.rest_s) / one.light_s for without, one in zip(times.without_s, steps, strict=True)
+    )
+    products = tuple(
+        max(whole - without, 1e-3 * whole) / one.products_s
         for whole, without, one in zip(times.whole_s, times.without_s, steps, strict=True)
     )
-    light_time = median(
-        max(0.0, without - product_time * one.rest_s) / one.light_s
-        for without, one in zip(times.without_s, steps, strict=True)
-    )
-    found = InStep(product_time, light_time, 0.0)
-    errors = [abs(one.seconds(found) / whole - 1) for whole, one in zip(times.whole_s, steps, strict=True)]
-    return replace(found, error=max(errors))
+    errors = [
+        abs(one.seconds(product, light) / whole - 1)
+        for whole, one, product in zip(times.whole_s, steps, products, strict=True)
+    ]
+    return InStep(products, light, max(errors))
 
 
 def calibrate_steps(chip: Path, form: str, rounds: int) -> InStep:
@@ -205,7 +207,7 @@ def calibrate_steps(chip: Path, form: str, rounds: int) -> InStep:
     return in_step(reference_steps(chip, config), median_of(rows))
 
 
-def runtime_text(found: InStep, name: str, device: str, form: str) -> str:
+def runtime_text(found: InStep, name: str, device: str) -> str:
     """The runtime file of decoding by transformers on the chip `name`."""
     evidence = "kind: measured, source: calibration"
     return f"""# Decoding by transformers on {device}; the reference steps are met within {found.error * 100:.0f} %.
@@ -213,7 +215,5 @@ schema: tierform.runtime/1
 name: {name}-decoding
 description: "Transformers, eager PyTorch, on the processor that the chip {name} was calibrated on"
 fuses_operators: false
-product_time:
-  {form}: {{value: {found.product_time:.4g}, {evidence}, note: "in a step over alone"}}
 light_time: {{value: {found.light_time:.4g}, {evidence}, note: "several kernels and calls each"}}
 """
