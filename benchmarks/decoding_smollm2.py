@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -394,7 +393,6 @@ def main() -> None:
         speed(model, prompts, out, given.new, counts, drafts, given.temperature)
     if given.json:
         given.json.write_text(json.dumps(out, indent=1))
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":
