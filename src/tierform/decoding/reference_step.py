@@ -13,7 +13,6 @@ Limits: one sequence, a short context, weights that caches do not hold; products
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil, fsum
@@ -29,6 +28,7 @@ from tierform.chip.description import load_chip
 from tierform.compression.target import weight_products
 from tierform.decoding.loop import Stepper
 from tierform.decoding.measure import fed_s
+from tierform.files import write_json
 from tierform.simulation.runtime import IDEAL
 from tierform.simulation.simulate import simulate
 from tierform.workload import Model, load_model
@@ -179,7 +179,7 @@ def simulated_steps(chip: Path, model: Model, context: int) -> list[Simulated]:
 def reference_steps(chip: Path, config: dict[str, Any]) -> list[Simulated]:
     """The reference steps as they are simulated of kernels alone."""
     with TemporaryDirectory(prefix="tierform-step-") as folder:
-        (Path(folder) / "config.json").write_text(json.dumps(config))
+        write_json(Path(folder) / "config.json", config)
         model = load_model(folder)
     return simulated_steps(chip, model, CONTEXT)
 
