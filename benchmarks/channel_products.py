@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from tierform.arrays import Singles
-from tierform.store.channel_decoding import PlaneLinear, PlaneModel, open_plane_model
+from tierform.store.channel_decoding import PlaneLinear, PlaneModel, PlaneProducts, open_plane_model
 
 REPEATS = 25
 # (average planes, chosen by channel and token, tokens at once)
@@ -43,13 +43,15 @@ class ProductTimes:
         return self.product_s + self.rule_s
 
 
-def inputs_of(opened: PlaneModel, ids: list[int]) -> list[tuple[PlaneLinear, Singles]]:
+def inputs_of(opened: PlaneModel, ids: list[int]) -> list[tuple[PlaneProducts, Singles]]:
     """Each matrix with its inputs at the last of these tokens, in the order in which the model comes to them."""
-    found: list[tuple[PlaneLinear, Singles]] = []
+    found: list[tuple[PlaneProducts, Singles]] = []
 
     def keep(module: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
         assert isinstance(module, PlaneLinear)
-        found.append((module, given[0].detach().float().reshape(-1, module.inputs)[-1:].contiguous().numpy()))
+        if module.number == 0:  # one product for all matrices of the input
+            products = module.products
+            found.append((products, given[0].detach().float().reshape(-1, products.inputs)[-1:].contiguous().numpy()))
 
     handles = [one.register_forward_pre_hook(keep) for one in opened.model.modules() if isinstance(one, PlaneLinear)]
     try:
@@ -62,7 +64,7 @@ def inputs_of(opened: PlaneModel, ids: list[int]) -> list[tuple[PlaneLinear, Sin
 
 
 def product_times(
-    opened: PlaneModel, inputs: list[tuple[PlaneLinear, Singles]], planes: float, *, dynamic: bool, tokens: int = 1
+    opened: PlaneModel, inputs: list[tuple[PlaneProducts, Singles]], planes: float, *, dynamic: bool, tokens: int = 1
 ) -> ProductTimes:
     """The least times over some repeats at an average of `planes`, for so many equal tokens at once."""
     opened.at(planes, dynamic=dynamic)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,18 @@ from tierform.compression.text import windows_of
 from tierform.decoding.acceptance import draw, verify
 from tierform.decoding.drafts import ModelDraft, read_draft, read_from_store, without_attention
 from tierform.decoding.foreseen import foresee
-from tierform.decoding.loop import Draft, Sampling, generate
-from tierform.decoding.measure import chances_of, pass_times
+from tierform.decoding.loop import Draft, Sampling, Stepper, generate
+from tierform.decoding.measure import PassTimes, chances_of, fed_s, pass_times
 from tierform.decoding.policies import NarrowCache, choose_heads, mask_of, perplexities
-from tierform.simulation import simulate
-from tierform.workload import SequenceGroup, Step
+from tierform.decoding.reference_step import (
+    TYPES,
+    in_step,
+    measure_rounds,
+    reference_decoder,
+    reference_steps,
+    simulated_steps,
+)
+from tierform.workload import load_model
 from tierform.workload.kv_policy import KVPolicy
 
 MODEL = "smollm2-135m"
@@ -139,6 +146,31 @@ def _p_value(first: np.ndarray, then: np.ndarray, p: np.ndarray, likely: np.ndar
     return float(chisquare(observed, np.array(expected) * scale).pvalue)
 
 
+class PassesBeside:
+    """Passes of target and draft, one of each kind after each text: both meet the machine at the same speed."""
+
+    def __init__(self, model: Any, draft: Draft, context: list[int]) -> None:
+        self.context, self.rows = context, list[list[float]]()
+        self.steppers = [
+            Stepper(one) for one in (model, *([draft.stepper.model] if isinstance(draft, ModelDraft) else ()))
+        ]
+        for stepper in self.steppers:
+            stepper.feed(context)
+
+    def take(self, count: int) -> None:
+        """A verification of 1 to `count` + 1 tokens, and a draft pass over one and over two."""
+        row = [fed_s(self.steppers[0], self.context[: tokens + 1], 1) for tokens in range(count + 1)]
+        row += [fed_s(draft, self.context[:tokens], 1) for draft in self.steppers[1:] for tokens in (1, 2)]
+        self.rows.append(row)
+
+    def mean(self, choose_s: tuple[float, ...]) -> PassTimes:
+        """The means of what was taken, which is then forgotten."""
+        found, self.rows = np.mean(self.rows, 0).tolist(), []
+        one_s, two_s = found[-2:] if len(self.steppers) > 1 else (0.0, 0.0)
+        verify_s = tuple(found[:-2] if len(self.steppers) > 1 else found)
+        return PassTimes(verify_s, one_s, choose_s, max(0.0, two_s - one_s))
+
+
 def speed(
     model: Any,
     prompts: list[list[int]],
@@ -150,8 +182,8 @@ def speed(
 ) -> None:
     """Tokens a second and acceptance, measured and predicted, for each number of drafted tokens.
 
-    Passes are timed before and after the texts of each number, as a shared machine changes its speed by the minute; the
-    number is chosen by the times before the first.
+    Passes are timed after each text, as a shared machine changes its speed by the minute; the number is chosen by times
+    before the first.
     """
     sampling = Sampling(temperature)
 
@@ -167,23 +199,22 @@ def speed(
         draft = read_draft(name, model, MODEL)
         texts = [(prompt, one.tokens) for prompt, one in zip(prompts, plain, strict=True)]
         chances = chances_of(model, draft, texts, sampling)
-        before = first = pass_times(model, draft, context, sampling, most=max(counts))
-        rows = {}
+        first = pass_times(model, draft, context, sampling, most=max(counts))
+        beside, rows = PassesBeside(model, draft, context), {}
         for count in counts:
             found = []
             for number, prompt in enumerate(prompts):
                 random = np.random.default_rng(number)
                 found.append(generate(model, prompt, new, draft=draft, count=count, sampling=sampling, random=random))
-            after = pass_times(model, draft, context, sampling, most=max(counts))
-            rate, both = rate_of(found), [foresee(chances, times, count) for times in (before, after)]
-            before = after
+                beside.take(count)
+            rate, foreseen = rate_of(found), foresee(chances, beside.mean(first.choose_s), count)
             tried, kept = sum(sum(one.tried) for one in found), sum(sum(one.accepted) for one in found)
             rows[count] = {
                 "measured": rate,
-                "predicted": 2 / (1 / both[0].per_s + 1 / both[1].per_s),
+                "predicted": foreseen.per_s,
                 "speedup": rate / rate_of(plain),
                 "counted": kept / tried if tried else 0.0,
-                "foreseen": both[0].acceptance,
+                "foreseen": foreseen.acceptance,
             }
             error = rows[count]["predicted"] / rate - 1
             print(name, count, {key: round(one, 3) for key, one in rows[count].items()}, f"{error:+.1%}", flush=True)
@@ -194,16 +225,33 @@ def speed(
         out[f"speed {name}"] = {"chosen": chosen, "verify_s": first.verify_s, "draft_s": first.draft_s, "rows": rows}
 
 
-def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path) -> None:
-    """A step over one to eight tokens on this processor, against a chip that `tierform calibrate` wrote here."""
-    found = [pass_times(model, None, prompt, Sampling(), most=7).verify_s for _ in range(3)]
+def steps(model: Any, prompt: list[int], out: dict[str, Any], chip: Path, form: str, rounds: int) -> None:
+    """A step over one to eight tokens on this processor, foretold from a chip and its runtime, beside the measured one.
+
+    Both come from `tierform calibrate --threads 1`; the runtime's reference steps are measured anew beside each step of
+    the model, as a shared machine changes its speed by the minute.  Errors are medians over rounds.
+    """
+    reference, config = reference_decoder(form)
+    model = model.to(TYPES[form])
+    mine = Stepper(model)
+    mine.feed(prompt)
+    found, measured = measure_rounds(reference, rounds, lambda tokens: fed_s(mine, prompt[:tokens]))
+    foretold = simulated_steps(chip, load_model(str(model_folder(MODEL))), len(prompt))
+    alone = reference_steps(chip, config)
+    factors = [in_step(alone, one) for one in found]
     rows = {}
-    for tokens, measured in enumerate(map(min, *found), 1):  # the best of three, where other processes run beside
-        task = Step((SequenceGroup(1, tokens, len(prompt)),), logits="all")
-        predicted = simulate(str(model_folder(MODEL)), task, chip, thermal="none").latency_s
-        rows[tokens] = {"measured_s": measured, "predicted_s": predicted, "error": predicted / measured - 1}
-        print(tokens, rows[tokens], flush=True)
-    out["steps"] = rows
+    for tokens, one in enumerate(foretold, 1):
+        pairs = [
+            (one.seconds(factor.products[tokens - 1], factor.light_time), times[tokens - 1])
+            for factor, times in zip(factors, measured, strict=True)
+        ]
+        errors = [ours / theirs - 1 for ours, theirs in pairs]
+        ours, theirs = (float(np.median(side)) for side in zip(*pairs, strict=True))
+        rows[tokens] = {"measured_s": theirs, "predicted_s": ours, "error": float(np.median(errors)), "rounds": errors}
+        print(
+            tokens, f"{1e3 * ours:.1f} ms foretold, {1e3 * theirs:.1f} measured, {np.median(errors):+.1%}", flush=True
+        )
+    out["steps"] = {"factors": [asdict(one) for one in factors], "rows": rows}
 
 
 def policies(model: Any, windows: torch.Tensor, out: dict[str, Any], learn: torch.Tensor | None, alone: bool) -> None:
@@ -307,6 +355,8 @@ def main() -> None:
     parser.add_argument("--learn", type=Path, help="policies, skips: another text, on which is chosen.")
     parser.add_argument("--half", action="store_true", help="policies: of half the cache alone.")
     parser.add_argument("--chip", type=Path, help="steps: the chip file that `tierform calibrate --threads 1` wrote.")
+    parser.add_argument("--format", default="fp32", choices=["fp32", "bf16"], help="steps: the chip's format.")
+    parser.add_argument("--rounds", type=int, default=5, help="steps: how often each step is measured.")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -336,14 +386,13 @@ def main() -> None:
         sampling(model, prompt, out, drafts)
     if "steps" in parts and given.chip:
         (prompt,) = prompts_of(given.text, tokenizer, 1, 64)
-        steps(model, prompt, out, given.chip)
+        steps(model, prompt, out, given.chip, given.format, given.rounds)
     if "speed" in parts:
         prompts = prompts_of(given.text, tokenizer, min(given.prompts, 6))
         counts = [int(one) for one in given.counts.split(",")]
         speed(model, prompts, out, given.new, counts, drafts, given.temperature)
     if given.json:
         given.json.write_text(json.dumps(out, indent=1))
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What noisy cells and all their conversions take from SmolLM2-135M on Atleus, and what gives it back untrained.
 
     tierform models get smollm2-135m
-    python benchmarks/noisy_cells.py TRAIN.txt TEST.txt [--part cells|conversions] [--chips 3] [--windows 4]
+    python benchmarks/noisy_cells.py TRAIN.txt TEST.txt [--part cells|conversions] [--chips 3] [--first-chip 1]
 
 `cells` counts the cells' errors alone (fidelity ``weights``): a scale by crossbar against a scale by column with eight
 digital input channels and 0.5 % of the weights digital, and with as many products in channels by their influence.
@@ -89,7 +89,7 @@ def emulated(
 
 
 def conversions(
-    model: nn.Module, calibration: Tensor, windows: Tensor, chips: int, cases: list[str], fidelity: str
+    model: nn.Module, calibration: Tensor, windows: Tensor, chips: range, cases: list[str], fidelity: str
 ) -> None:
     """Nats and points of first choices lost on each chip, and in the mean."""
     exact = score(model, windows)
@@ -100,7 +100,7 @@ def conversions(
         found, digital = emulated(model, case, calibration, known)
         set_fidelity(found, fidelity)
         lost, points = [], []
-        for number in range(1, chips + 1):
+        for number in chips:
             new_chip_instance(found, number)
             one = score(found, windows)
             lost.append(one[0] - exact[0])
@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("test", type=Path)
     parser.add_argument("--part", action="append", choices=["cells", "conversions"])
     parser.add_argument("--chips", type=int, default=3)
+    parser.add_argument("--first-chip", type=int, default=1, help="conversions: the number of the first chip.")
     parser.add_argument("--windows", type=int, default=4)
     parser.add_argument("--case", action="append", help="Of conversions; see above.")
     parser.add_argument("--fidelity", default="bits", choices=FIDELITIES)
@@ -139,7 +140,8 @@ def main() -> None:
         for row in table.rows:
             print(*(f"{cell:.2f}" if isinstance(cell, float) else cell for cell in row))
     if "conversions" in parts:
-        conversions(model, calibration, windows, given.chips, given.case or list(CASES), given.fidelity)
+        chips = range(given.first_chip, given.first_chip + given.chips)
+        conversions(model, calibration, windows, chips, given.case or list(CASES), given.fidelity)
 
 
 if __name__ == "__main__":

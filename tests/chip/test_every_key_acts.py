@@ -74,7 +74,11 @@ BASES: dict[str, dict[str, Any]] = {
         "view": given("2 us"),
         "in_step_time": given("1.2"),
         "light_time": {"softmax": given("1 ns"), "activation": given("1 ns")},
-        "few_rows": {"most": 4, **{key: given("2 ps") for key in ("start", "first", "stream", "row")}},
+        "few_rows": {
+            "most": 4,
+            **{key: given("2 ps") for key in ("start", "first", "stream", "row")},
+            "in_step": [given("1.1") for _ in range(4)],
+        },
     },
 }
 # Keys that move no figure of a component, and why.

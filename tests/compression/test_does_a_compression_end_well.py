@@ -24,9 +24,9 @@ from tierform.compression.compress import (  # noqa: E402
 from tierform.compression.distillation import distill, kept_layers, shallow  # noqa: E402
 from tierform.compression.formats import WeightFormat  # noqa: E402
 from tierform.compression.plan import read_plan, write_plan  # noqa: E402
-from tierform.compression.quality import Estimate, _compare, measure, neighbours_right  # noqa: E402
+from tierform.compression.quality import Estimate, _compare, measure, neighbours_right, window_losses  # noqa: E402
 from tierform.compression.sites import anatomy, skip_sublayers  # noqa: E402
-from tierform.compression.skipping import _Without, choose_skips, cosines, exchange  # noqa: E402
+from tierform.compression.skipping import Trials, choose_skips, cosines, exchange  # noqa: E402
 from tierform.compression.structured import prune_structure  # noqa: E402
 from tierform.compression.text import windows_of  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
@@ -129,6 +129,25 @@ def test_is_the_sublayer_that_does_least_left_out_first(decoder, windows):
     assert measure(decoder, windows).losses == before  # choosing changes nothing
 
 
+def test_does_a_trial_that_begins_in_the_middle_lose_what_the_whole_model_loses(decoder, windows):
+    cases = (["model.layers.1.ffn"], ["model.layers.1.ffn", "model.layers.2.attention"], ["model.layers.2.ffn"], [])
+    wanted = []
+    for names in cases:
+        without = copy.deepcopy(decoder)
+        skip_sublayers(without, names)
+        wanted.append(float(window_losses(without, windows).mean()))
+    trials = Trials(decoder, windows)
+    trials.left_out = {"model.layers.1.ffn"}
+    trials.settle()
+    found = []
+    for names in cases:
+        trials.left_out = set(names)
+        found.append(trials.loss())
+    trials.close()
+    assert found == pytest.approx(wanted, rel=1e-6) and len(set(wanted)) == 4
+    assert float(window_losses(decoder, windows).mean()) == pytest.approx(wanted[-1], rel=1e-6)
+
+
 def test_does_an_exchange_find_what_a_bad_start_missed(decoder, windows):
     names = list(anatomy(decoder).sublayers)
     losses = {}
@@ -136,9 +155,9 @@ def test_does_an_exchange_find_what_a_bad_start_missed(decoder, windows):
         without = copy.deepcopy(decoder)
         skip_sublayers(without, [name])
         losses[name] = sum(measure(without, windows).losses)
-    left = _Without(decoder)
+    left = Trials(decoder, windows)
     left.left_out.add(max(losses, key=losses.__getitem__))
-    exchange(decoder, windows, names, left.left_out)
+    exchange(left, names)
     left.close()
     assert left.left_out == {min(losses, key=losses.__getitem__)}  # of three layers' six sublayers all are tried
     assert len(choose_skips(decoder, windows, 2, by="exchange")) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 from pathlib import Path
@@ -19,9 +20,10 @@ from tierform.compression.formats import FLOAT, WeightFormat  # noqa: E402
 from tierform.compression.plan import MatrixPlan, Plan, read_plan  # noqa: E402
 from tierform.compression.quality import window_losses  # noqa: E402
 from tierform.compression.sensitivity import rises  # noqa: E402
-from tierform.compression.sites import anatomy  # noqa: E402
+from tierform.compression.sites import anatomy, skip_sublayers  # noqa: E402
 from tierform.compression.target import DecodeStep, Target, choose, expected_loss, plan_of, within  # noqa: E402
 from tierform.compression.target_job import _as_it_is  # noqa: E402
+from tierform.compression.target_skips import kinds_of, leave_out  # noqa: E402
 from tierform.errors import TierformError  # noqa: E402
 
 TEXT = "the quick brown fox jumps over the lazy dog, and the dog sleeps on. " * 40
@@ -155,7 +157,8 @@ def test_is_a_target_of_latency_kept_as_simulate_predicts_it() -> None:
     step = DecodeStep.of(Path("llama-3.2-1b"), "a100", "ideal", 1, 128)
     whole = Plan("LlamaForCausalLM", "gptq", matrices)
     target = Target.parse("latency=0.6")
-    plan, found, before = within(step, whole, kinds, losses, target)
+    before = step.predict(whole)
+    plan, found = within(step, whole, kinds, losses, target, before)
     assert 0.58 * before.latency_s < found.latency_s <= 0.6 * (1 + 1e-4) * before.latency_s
     bits = {
         part: sum(plan.matrices[n].format.bits for n, own in kinds.items() if own == part) for part in ("down", "up")
@@ -164,7 +167,7 @@ def test_is_a_target_of_latency_kept_as_simulate_predicts_it() -> None:
     alike = plan_of(whole, dict.fromkeys(kinds, forms[1]))
     alike_found = step.predict(alike)
     tighter = Target("latency", alike_found.latency_s, False)
-    chosen, chosen_found, _ = within(step, whole, kinds, losses, tighter)
+    chosen, chosen_found = within(step, whole, kinds, losses, tighter, before)
     assert chosen_found.latency_s <= alike_found.latency_s * (1 + 1e-4)
     assert expected_loss(losses, chosen) <= expected_loss(losses, alike)
 
@@ -191,3 +194,43 @@ def test_do_left_out_sublayers_and_exact_matrices_count(tmp_path: Path, model_fo
     plan = read_plan(tmp_path / "out")
     assert len(plan.skipped) == 1
     assert all(one.format == FLOAT for name, one in plan.matrices.items() if name.endswith("q_proj"))
+
+
+def test_are_sublayers_left_out_where_formats_alone_miss_the_target(tmp_path: Path, model_folder: Path, capsys) -> None:
+    asked = ("--method", "rtn", "--target", "latency=0.7", "--chip", "a100")  # three thin layers: launches, not bytes
+    code, _ = _folder(tmp_path, model_folder, *asked)
+    assert code == 2 and "--leave-out" in capsys.readouterr().err
+    code, found = _folder(tmp_path, model_folder, *asked, "--leave-out", "-o", str(tmp_path / "out"))
+    assert code == 0
+    whole, uniform, chosen = found["models"]
+    assert chosen["latency_s"] <= 0.7 * whole["latency_s"] < uniform["latency_s"]
+    plan = read_plan(tmp_path / "out")
+    assert plan.skipped and not any(".0.attention" in name for name in plan.skipped)
+    task = tierform.Step((tierform.SequenceGroup(1, 1, 128),))
+    result = tierform.simulate(str(tmp_path / "out"), task, "a100", thermal="none")
+    assert result.latency_s == pytest.approx(chosen["latency_s"], rel=1e-12)
+    code, _ = _folder(tmp_path, model_folder, "--leave-out")
+    assert code == 2 and "for a target" in capsys.readouterr().err
+
+
+def test_is_the_sublayer_left_out_that_loses_least_for_what_it_saves(decoder, windows) -> None:
+    kinds = kinds_of(decoder)
+    losses = {}
+    for name in kinds:
+        without = copy.deepcopy(decoder)
+        skip_sublayers(without, [name])
+        losses[name] = float(window_losses(without, windows).mean() - window_losses(decoder, windows).mean())
+    saves = {"attention": 1.0, "ffn": 100.0}  # an FFN that is left out saves a hundred times as much
+
+    def reached(left_out: tuple[str, ...]) -> tuple[float, float]:
+        return -sum(saves[kinds[name]] for name in left_out), -0.5
+
+    def price(name: str) -> float:
+        lost, saved = losses[name], saves[kinds[name]]
+        return lost / saved if lost > 0 else lost * saved
+
+    (chosen,) = leave_out(decoder, windows, (), kinds, reached, lambda _: None)
+    assert chosen == min(kinds, key=price)
+    saves["ffn"] = 1e-6
+    chosen, *_ = leave_out(decoder, windows, (), kinds, reached, lambda _: None)
+    assert chosen == min(kinds, key=price)

@@ -8,7 +8,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tierform.decoding.drafts import read_draft  # noqa: E402
+from tierform.cli.technique_options import read_policy  # noqa: E402
+from tierform.decoding.drafts import draft_problems, read_draft  # noqa: E402
 from tierform.decoding.foreseen import best_of, foresee  # noqa: E402
 from tierform.decoding.heads import attention_dropped  # noqa: E402
 from tierform.decoding.jobs import DecodeJob, run_decode  # noqa: E402
@@ -190,6 +191,20 @@ def test_are_all_mistakes_told_at_once(run, folder, tmp_path):
     text.write_text("abcdefgh" * 40)
     code, told = run("decode", folder, "--test", text, "--length", 64, "--policy", "window:100")
     assert code == 2 and "every token" in told
+
+
+@pytest.mark.parametrize("part", ["window:0", "heavy:0", "budget:0"])
+def test_is_a_policy_that_keeps_nothing_refused(part):
+    with pytest.raises(TierformError, match="keeps no token"):
+        read_policy(part)
+    assert read_policy("window:1+sinks:0") == {"window": 1, "sinks": 0}
+
+
+def test_is_a_draft_that_is_no_model_told_before_the_target_is_loaded(tmp_path):
+    (one,) = draft_problems(f"model:{tmp_path / 'none'}", 4, tmp_path)
+    assert one.key == "--draft" and "no such model" in one.what
+    (one,) = draft_problems(f"model:{tmp_path}", 4, tmp_path)
+    assert "no config.json" in one.what
 
 
 def test_is_a_draft_with_another_tokenizer_refused(folder, tmp_path):

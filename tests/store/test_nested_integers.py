@@ -243,9 +243,38 @@ def test_does_a_model_decode_from_its_planes_as_from_its_values(tmp_path, small_
     assert greedy(opened.model, ids, 8)[0] == greedy(reference, ids, 8)[0]
     reads = opened.at(3.0)
     greedy(opened.model, ids, 4)
+    # of two layers the query, key and value, the output, gate and up, and down: four products for 3 + 3 tokens
+    assert reads.products == 2 * 4 * 6
     assert reads.planes_B / reads.whole_B == pytest.approx(3 / 8, abs=0.01)
     with pytest.raises(TierformError, match="whole number"):
         opened.at(2.5, dynamic=False)
+
+
+def test_do_matrices_of_one_input_make_what_each_makes_alone():
+    import torch
+
+    from tierform.store.channel_decoding import Depth, PlaneProducts, joined
+    from tierform.store.channel_file import ChannelMatrix
+    from tierform.store.channel_rule import plane_worth
+
+    random = np.random.default_rng(5)
+    exact = [random.standard_normal((outputs, 96)).astype(np.float32) for outputs in (70, 33, 200)]
+    nested = [nest(one, 32) for one in exact]
+    matrices = [
+        ChannelMatrix(to_planes(one), plane_worth(one.channel_errors(whole)))
+        for one, whole in zip(nested, exact, strict=True)
+    ]
+    given = torch.from_numpy(random.standard_normal((3, 96)).astype(np.float32))
+    depth = Depth(8, dynamic=False)
+    together = PlaneProducts(matrices, depth, None, 1)
+    for number, one in enumerate(matrices):
+        alone = PlaneProducts([one], depth, None, 1)
+        assert torch.allclose(together.of(given, number), alone.of(given, 0), rtol=1e-5, atol=1e-5)
+    assert depth.reads.products == 1 + 3
+    assert together.of(given, 0).shape == (3, 70) and depth.reads.products == 5  # all had taken theirs
+    changed = given * 2
+    assert torch.allclose(together.of(changed, 1), 2 * together.of(given, 1), rtol=1e-5, atol=1e-4)
+    assert np.allclose(joined(matrices).worth, sum(one.worth for one in matrices))
 
 
 def test_is_a_damaged_list_of_matrices_refused(tmp_path, small_model):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tierform.chip.gpu.calibration import Calibration
     from tierform.chip.gpu.measure import Device
     from tierform.chip.gpu.samples import Sample
+    from tierform.decoding.reference_step import InStep
 
 _HEAD = "device,dtype,m,n,k,latency_ms"
 
@@ -89,7 +90,14 @@ def command(
 
         ratio = in_step_ratio(files[-1], found.pace)
         files = write_files(result, name, out, board_power, ratio)
-    _show(result, files, ratio)
+    steps = _decoding(files[-1], result, 1 if quick else 3) if found.issue_s else None
+    if steps is not None:
+        from tierform.decoding.reference_step import runtime_text
+
+        files = write_files(result, name, out, board_power, ratio, steps.products)
+        files.append(out / f"{name}-decoding.yaml")
+        write_text(files[-1], runtime_text(steps, name, found.name))
+    _show(result, files, ratio, steps)
     if json_file:
         write_json(json_file, _figures(result, files))
 
@@ -161,7 +169,22 @@ def _measure(device: Device, count: int, quick: bool, seed: int, file: Path) -> 
     return rows
 
 
-def _show(result: Calibration, files: list[Path], in_step: float | None) -> None:
+def _decoding(chip: Path, result: Calibration, rounds: int) -> InStep | None:
+    """Measure reference steps of decoding; None where there is no term for their products, or no transformers."""
+    from importlib.util import find_spec
+
+    if find_spec("transformers") is None:
+        console().print("Without transformers (the extra train) steps of decoding are not measured.", highlight=False)
+    if find_spec("transformers") is None or result.few_rows is None:
+        return None
+    from tierform.decoding.reference_step import calibrate_steps
+
+    with progress() as shown:
+        shown.add_task("measuring steps of decoding", total=None)
+        return calibrate_steps(chip, result.device.format, rounds)
+
+
+def _show(result: Calibration, files: list[Path], in_step: float | None, steps: InStep | None = None) -> None:
     import numpy as np
 
     device = result.device
@@ -177,6 +200,12 @@ def _show(result: Calibration, files: list[Path], in_step: float | None) -> None
         figures += [
             ["an operator's issue", f"{device.issue_s * 1e6:.3g} us"],
             ["a kernel in a step over alone", f"{in_step:.3g}"],
+        ]
+    if steps is not None:
+        figures += [
+            ["decoding: products of 1 to 8 rows in a step", ", ".join(f"{one:.2f}" for one in steps.products)],
+            ["decoding: other kernels in a step over alone", f"{steps.light_time:.3g}"],
+            ["decoding: reference steps, largest error", f"{100 * steps.error:.1f} %"],
         ]
     print_table("measured", ["figure", "value"], figures)
     rows = [

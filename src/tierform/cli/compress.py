@@ -46,6 +46,7 @@ METHODS = (
 @click.option("--context", default=128, show_default=True, type=click.IntRange(1), help="target: tokens before.")
 @click.option("--formats", default=CHOSEN_FROM, show_default=True, help="target: what matrices may have.")
 @click.option("--against", default="int4-g128", show_default=True, help="target: compared with (FORMAT/HEAD), or none.")
+@click.option("--leave-out", is_flag=True, help="target: leave sublayers out, too, where formats alone miss it.")
 @click.option("--measure", is_flag=True, help="target: time the products from planes on this machine.")
 @click.option("-o", "output", type=OutputFolder(), help="Folder of the smaller model.")
 @json_option
@@ -59,7 +60,7 @@ def command(
     from tierform.compression.jobs import CompressionJob, run_job
 
     target = {key: options.pop(key) for key in ("target", "chip", "runtime", "batch", "context", "formats", "against")}
-    measure = options.pop("measure")
+    measure, leave_out = options.pop("measure"), options.pop("leave_out")
     job = CompressionJob(
         model=model,
         method=options["method"],
@@ -81,13 +82,15 @@ def command(
         seed=options["seed"],
     )
     if target["target"] is not None:
-        found = _run_target(job, target)
+        found = _run_target(job, target, leave_out)
         content = found.to_dict()
         if measure:
             content["measured"] = _measure(found)
         if json_file:
             write_json(json_file, content)
         return
+    if leave_out:
+        fail("sublayers are left out for a target", key="--leave-out", fix="Give --target latency=0.7, or --skip.")
     if measure:
         fail("products are measured with a target", key="--measure", fix="Give --target latency=0.7.")
     if target["chip"] is not None:
@@ -102,7 +105,7 @@ def command(
         write_json(json_file, report.to_dict())
 
 
-def _run_target(job: CompressionJob, given: dict[str, Any]) -> TargetReport:
+def _run_target(job: CompressionJob, given: dict[str, Any], leave_out: bool) -> TargetReport:
     from tierform.compression.target_job import TargetJob, run_target
 
     formats = tuple(text.strip() for text in given["formats"].split(",") if text.strip())
@@ -118,6 +121,7 @@ def _run_target(job: CompressionJob, given: dict[str, Any]) -> TargetReport:
         context=given["context"],
         formats=formats,
         against=against,
+        leave_out=leave_out,
     )
     with progress() as display:
         bar = display.add_task("loading", total=None)

@@ -204,6 +204,9 @@ def read_policy(text: str) -> dict[str, Any]:
             problems.append(Problem("no such part of a policy", key="--policy", value=part, nearest=near, fix=fix))
             continue
         found[name] = float(match[2]) if name == "whole" else int(match[2])
+        if name in ("window", "heavy", "budget") and not found[name]:
+            fix = "Give at least 1 token, or leave it out."
+            problems.append(Problem("this keeps no token", key="--policy", value=part, fix=fix))
     if problems:
         raise TierformError(problems)
     return found

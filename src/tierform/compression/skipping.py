@@ -61,40 +61,84 @@ def cosines(model: nn.Module, windows: Tensor) -> dict[str, float]:
     return {name: one / len(windows) for name, one in sums.items()}
 
 
-class _Without:
-    """Sublayers left out for as long as they are listed; the weights stay as they are."""
+class Trials:
+    """Losses of a model on windows (count, length) without the sublayers in `left_out`; its weights stay as they are.
 
-    def __init__(self, model: nn.Module) -> None:
+    `settle` keeps what every layer gives; a trial then runs from the first layer on whose sublayers differ.
+    """
+
+    def __init__(self, model: nn.Module, windows: Tensor) -> None:
+        self.model, self.windows = model, windows
         self.left_out: set[str] = set()
+        parts = anatomy(model)
+        self._layers = list(parts.layers)
+        self._layer_of = {name: site.layer for name, site in parts.sublayers.items()}
+        self._settled: frozenset[str] | None = None
+        self._given: list[list[Any]] = []  # by layer and window
         self._handles = [
             site.module.register_forward_hook(
                 lambda _m, _g, out, name=name: torch.zeros_like(out) if name in self.left_out else out
             )
-            for name, site in anatomy(model).sublayers.items()
+            for name, site in parts.sublayers.items()
         ]
 
+    def settle(self) -> dict[str, float]:
+        """Keep what the layers give without `left_out`; the cosines of all sublayers there."""
+        given: list[list[Any]] = [[] for _ in self._layers]
+        handles = [
+            layer.register_forward_hook(lambda _m, _g, out, kept=kept: kept.append(out))
+            for layer, kept in zip(self._layers, given, strict=True)
+        ]
+        try:
+            found = cosines(self.model, self.windows)
+        finally:
+            for handle in handles:
+                handle.remove()
+        self._given, self._settled = given, frozenset(self.left_out)
+        return found
+
+    def loss(self) -> float:
+        """Nats a token without the sublayers in `left_out`."""
+        same = 0
+        if self._settled is not None:
+            changed = self.left_out ^ self._settled
+            same = min((self._layer_of[name] for name in changed), default=len(self._layers))
+        replayed = self._layers[:same]
+        total = 0.0
+        try:
+            for number in range(len(self.windows)):
+                for layer, kept in zip(replayed, self._given, strict=False):
+                    layer.forward = lambda *_given, out=kept[number], **_named: out
+                total += float(window_losses(self.model, self.windows[number : number + 1])[0])
+        finally:
+            for layer in replayed:
+                vars(layer).pop("forward", None)
+        return total / len(self.windows)
+
     def close(self) -> None:
+        """Give the model back as it was."""
         for handle in self._handles:
             handle.remove()
 
 
-def exchange(model: nn.Module, windows: Tensor, names: list[str], left_out: set[str], say: Say | None = None) -> None:
-    """Exchange sublayers in `left_out` (of a model that leaves these out) one by one while the loss falls."""
-    least, improved = float(window_losses(model, windows).mean()), True
+def exchange(trials: Trials, names: list[str], say: Say | None = None) -> None:
+    """Exchange sublayers that are left out for others in `names`, one by one, while the loss falls."""
+    turned = trials.settle()
+    least, improved = trials.loss(), True
     while improved:
         improved = False
-        turned = cosines(model, windows)
-        for back in sorted(left_out, key=lambda name: turned[name]):
-            others = sorted((name for name in names if name not in left_out), key=lambda name: -turned[name])
+        for back in sorted(trials.left_out, key=lambda name: turned[name]):
+            others = sorted((name for name in names if name not in trials.left_out), key=lambda name: -turned[name])
             for name in others[:EXCHANGED]:
-                left_out ^= {back, name}
-                loss = float(window_losses(model, windows).mean())
+                trials.left_out ^= {back, name}
+                loss = trials.loss()
                 if loss < least:
                     least, improved = loss, True
+                    turned = trials.settle()
                     if say is not None:
-                        say(f"leaving out {name} instead of {back}")
+                        say(f"leaving out {name} instead of {back}: {loss:.3f} nats a token")
                     break
-                left_out ^= {back, name}
+                trials.left_out ^= {back, name}
 
 
 def choose_skips(
@@ -118,25 +162,25 @@ def choose_skips(
         fail(f"1 to {len(names) - 1} of the {len(names)} sublayers can be left out", key="--skip", value=count)
     if len(begin) > count or not set(begin) <= set(names):
         fail(f"at most {count} sublayers of the model can be taken first", key="begin", value=begin, choices=names)
-    without = _Without(model)
-    without.left_out |= set(begin)
+    trials = Trials(model, windows)
+    trials.left_out |= set(begin)
     try:
         for number in range(len(begin), count):
-            found = cosines(model, windows)
-            left = sorted((name for name in names if name not in without.left_out), key=lambda name: -found[name])
+            found = trials.settle()
+            left = sorted((name for name in names if name not in trials.left_out), key=lambda name: -found[name])
             chosen = left[0]
             if by != "cosine":
                 tried = {}
                 for name in left[: max(4, 2 * (count - number))]:
-                    without.left_out.add(name)
-                    tried[name] = float(window_losses(model, windows).mean())
-                    without.left_out.discard(name)
+                    trials.left_out.add(name)
+                    tried[name] = trials.loss()
+                    trials.left_out.discard(name)
                 chosen = min(tried, key=tried.__getitem__)
-            without.left_out.add(chosen)
+            trials.left_out.add(chosen)
             if say is not None:
                 say(f"leaving out {number + 1} of {count}: {chosen}")
         if by == "exchange":
-            exchange(model, windows, names, without.left_out, say)
-        return tuple(name for name in names if name in without.left_out)
+            exchange(trials, names, say)
+        return tuple(name for name in names if name in trials.left_out)
     finally:
-        without.close()
+        trials.close()

@@ -119,12 +119,12 @@ class DecodeStep:
         model = with_plan(self.model, plan.to_dict())
         task = Step((SequenceGroup(self.batch, 1, self.context),))
         found = simulate(model, task, self.chip, runtime=self.runtime, thermal="none")
-        products = _products(model, task)
+        products = weight_products(model, task)
         products_s = fsum(row.busy_s for row in found.operators if (row.block, row.name) in products)
         return Prediction(found.latency_s, found.energy_J, plan.size_B, plan.bits_per_weight, products_s)
 
 
-def _products(model: Model, task: Step) -> set[tuple[str, str]]:
+def weight_products(model: Model, task: Step) -> set[tuple[str, str]]:
     """Block and name of every product with a weight, to find its row in a result."""
     from tierform.workload import expand
     from tierform.workload.operator import Kind
@@ -221,34 +221,49 @@ def choose(losses: Costs, costs: Costs, most: float) -> dict[str, WeightFormat]:
         chosen[name] = form
 
 
-def within(
+def cheapest(
     step: DecodeStep, whole: Plan, kinds: Mapping[str, str], losses: Costs, target: Target
-) -> tuple[Plan, Prediction, Prediction]:
-    """(the plan within the target, its prediction, that of the model as it is); TierformError where none is."""
+) -> tuple[Costs, Plan, Prediction]:
+    """(what every format adds, the plan of the cheapest formats everywhere, its prediction)."""
     formats = list(dict.fromkeys(form for own in losses.values() for form in own))
-    before = step.predict(whole)
-    bound = target.bound * before.of(target.kind) if target.share else target.bound
     costs = _allowed(single_costs(step, whole, kinds, formats, target), losses)
+    floor = plan_of(whole, {name: min(own, key=own.__getitem__) for name, own in costs.items()})
+    return costs, floor, step.predict(floor)
+
+
+def bound_of(target: Target, before: Prediction) -> float:
+    """The most that the bounded figure may be, of a model that was predicted `before` anything changed."""
+    bound = target.bound * before.of(target.kind) if target.share else target.bound
+    return bound * (1 + _CLOSE)
+
+
+def within(
+    step: DecodeStep, whole: Plan, kinds: Mapping[str, str], losses: Costs, target: Target, before: Prediction
+) -> tuple[Plan, Prediction]:
+    """The plan within the target and its prediction; TierformError where none is.
+
+    Shares are those of a model that was predicted `before` any of its sublayers was left out.
+    """
+    most = bound_of(target, before)
+    bound, base = most / (1 + _CLOSE), step.predict(whole).of(target.kind)
+    costs, floor, least = cheapest(step, whole, kinds, losses, target)
     weights = sum(one.shape[0] * one.shape[1] for one in whole.matrices.values())
     scale = weights if target.kind == "bits" else 1  # bits of all weights together
-    base = before.of(target.kind)
-    floor = plan_of(whole, {name: min(own, key=own.__getitem__) for name, own in costs.items()})
-    if step.predict(floor).of(target.kind) > bound * (1 + _CLOSE):
-        reached = step.predict(floor).of(target.kind)
+    if (reached := least.of(target.kind)) > most:
         fail(
             f"the cheapest of these formats everywhere gives {target.kind} {reached:.4g} {UNITS[target.kind]}, "
-            f"{reached / base:.3f} of the model as it is",
+            f"{reached / before.of(target.kind):.3f} of the model as it is",
             key="--target",
             value=str(target),
-            fix="Give a wider target, more --formats, a larger --batch, or leave sublayers out, too (--skip).",
+            fix="Give a wider target, more --formats, a larger --batch, or leave sublayers out, too (--leave-out).",
         )
-    missed, best = 0.0, (floor, step.predict(floor))
+    missed, best = 0.0, (floor, least)
+    lowest = fsum(min(one.values()) for one in costs.values())
     for _ in range(_ROUNDS):
-        least = fsum(min(one.values()) for one in costs.values())
-        chosen = choose(losses, costs, max(least, (bound - base - missed) * scale))
+        chosen = choose(losses, costs, max(lowest, (bound - base - missed) * scale))
         plan = plan_of(whole, chosen)
         found = step.predict(plan)
-        if found.of(target.kind) <= bound * (1 + _CLOSE):
+        if found.of(target.kind) <= most:
             if expected_loss(losses, plan) <= expected_loss(losses, best[0]):
                 best = plan, found
             if found.of(target.kind) >= bound * (1 - 0.002):
@@ -256,7 +271,7 @@ def within(
         missed += (found.of(target.kind) - bound) if found.of(target.kind) > bound else 0.0
         if found.of(target.kind) <= bound:
             break
-    return best[0], best[1], before
+    return best
 
 
 def expected_loss(losses: Costs, plan: Plan) -> float:

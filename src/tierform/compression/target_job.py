@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 from tierform.compression.formats import FLOAT, WeightFormat
 from tierform.compression.jobs import CompressionJob, QualityLine, check_output, read_texts, skips_of
 from tierform.compression.plan import MatrixPlan, Plan
-from tierform.compression.target import CANDIDATES, DecodeStep, Prediction, Target, expected_loss, plan_of, within
+from tierform.compression.target import (
+    CANDIDATES,
+    DecodeStep,
+    Prediction,
+    Target,
+    bound_of,
+    cheapest,
+    expected_loss,
+    plan_of,
+    within,
+)
 from tierform.errors import Problem, TierformError, nearest
 
 if TYPE_CHECKING:
@@ -37,6 +47,7 @@ class TargetJob:
     context: int = 128
     formats: tuple[str, ...] = CANDIDATES
     against: str = "int4-g128"
+    leave_out: bool = False
 
     def check(self) -> None:
         """Every mistake that can be seen without the model, at once."""
@@ -139,23 +150,38 @@ def run_target(asked: TargetJob, progress: Progress | None = None) -> TargetRepo
     model, _ = load_language_model(source)
     formats = [WeightFormat.parse(text) for text in dict.fromkeys(asked.formats)]
     beside = [WeightFormat.parse(text) for text in asked.against.split("/")] if asked.against else []
+    target, (original, _) = Target.parse(asked.target), _as_it_is(model, ())
+    before = step.predict(original)
     skipped = skips_of(job, model, windows, say)
     whole, kinds = _as_it_is(model, skipped)
     losses = rises(model, windows, list(dict.fromkeys([*formats, FLOAT, *beside])), progress=say)
-    losses = {name: losses[name] for name in whole.matrices}
     exact = work.left_exact(list(losses), job.exact)
-    allowed = {
-        name: {form: own[form] for form in ([FLOAT] if name in exact else formats)} for name, own in losses.items()
-    }
-    say("asking simulate", 0, 0)
-    plan, prediction, before = within(step, whole, kinds, allowed, Target.parse(asked.target))
-    models = [Stored("as it is", whole, before, expected_loss(losses, whole))]
+
+    def allowed(plan: Plan) -> dict[str, dict[WeightFormat, float]]:
+        return {
+            name: {form: losses[name][form] for form in ([FLOAT] if name in exact else formats)}
+            for name in plan.matrices
+        }
+
+    models = [Stored("as it is", original, before, 0.0)]
     if beside:
         of_head = beside[1] if len(beside) > 1 else FLOAT
         alike = {name: of_head if kind == "head" else beside[0] for name, kind in kinds.items()}
         uniform = plan_of(whole, {name: FLOAT if name in exact else form for name, form in alike.items()})
         models.append(Stored(asked.against, uniform, step.predict(uniform), expected_loss(losses, uniform)))
-    models.append(Stored(str(Target.parse(asked.target)), plan, prediction, expected_loss(losses, plan)))
+    say("asking simulate", 0, 0)
+    if asked.leave_out:
+        from tierform.compression.target_skips import kinds_of, leave_out
+
+        def reached(left_out: tuple[str, ...]) -> tuple[float, float]:
+            plan, own_kinds = _as_it_is(model, left_out)
+            _, _, least = cheapest(step, plan, own_kinds, allowed(plan), target)
+            return least.of(target.kind), bound_of(target, before)
+
+        skipped = leave_out(model, windows, skipped, kinds_of(model), reached, lambda text: say(text, 0, 0))
+        whole, kinds = _as_it_is(model, skipped)
+    plan, prediction = within(step, whole, kinds, allowed(whole), target, before)
+    models.append(Stored(str(target), plan, prediction, expected_loss(losses, plan)))
     folder, made = None, []
     reference = _measured(model, tested, None, "as it was", say)
     for one in models[1:]:
@@ -166,10 +192,10 @@ def run_target(asked: TargetJob, progress: Progress | None = None) -> TargetRepo
         form = {name: matrix.format for name, matrix in one.plan.matrices.items()}
         recipe = work.Recipe(job.method, FLOAT, seed=job.seed, formats=form)
         texts = {name: str(value) for name, value in form.items()}
-        mark = work.fingerprint(model, windows, {**recipe.describe(), "formats": texts, "skipped": skipped})
+        mark = work.fingerprint(model, windows, {**recipe.describe(), "formats": texts, "skipped": one.plan.skipped})
         journal = work.LayerJournal(job.output if last else None, mark)
         smaller, _ = load_language_model(source)
-        work.compress_model(smaller, windows, recipe, skipped=skipped, journal=journal, progress=say)
+        work.compress_model(smaller, windows, recipe, skipped=one.plan.skipped, journal=journal, progress=say)
         made.append(replace(one, line=_measured(smaller, tested, (model, reference), one.name, say)))
         if last and job.output is not None:
             folder = work.write_compressed(smaller, source, one.plan, job.output)

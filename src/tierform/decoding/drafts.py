@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, takewhile
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from tierform.compression.checkpoints.folder import load_language_model, load_tokenizer
+from tierform.compression.checkpoints.folder import load_language_model, load_tokenizer, model_folder
 from tierform.compression.sites import Anatomy, anatomy
 from tierform.decoding.acceptance import Probabilities, draw
 from tierform.decoding.loop import Draft, Sampling, Stepper
@@ -137,6 +137,11 @@ def draft_problems(text: str, count: int | None, name: str | Path) -> list[Probl
     problems = []
     if kind == "model" and not what:
         problems.append(Problem("write model:NAME", key="--draft", value=text))
+    elif kind == "model":
+        try:
+            model_folder(what)
+        except TierformError as error:
+            problems += [replace(one, key="--draft") for one in error.problems]
     if kind == "planes" and not 2 <= (whole_number(what) or 0) <= 15:
         problems.append(Problem("write planes:NUMBER, 2 to 15", key="--draft", value=text))
     if kind == "lookup" and what:

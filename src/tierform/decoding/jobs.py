@@ -162,6 +162,7 @@ def _decode(job: DecodeJob, model: Any, tokenizer: Any, report: DecodeReport, te
     sampling = Sampling(job.temperature)
     if job.draft.startswith("planes:"):
         read_from_store(model, 16)  # the target is what the store holds, read whole
+    draft = read_draft(job.draft, model, job.model) if job.draft else None  # refused before anything is decoded
     plain = []
     for number, prompt in enumerate(prompts):
         tell("decoding", number, len(prompts))
@@ -171,9 +172,8 @@ def _decode(job: DecodeJob, model: Any, tokenizer: Any, report: DecodeReport, te
     report.texts = [tokenizer.decode(one.tokens) for one in plain]
     report.generated = sum(len(one.tokens) for one in plain)
     report.plain_per_s = _rate(plain)
-    if not job.draft:
+    if draft is None:
         return
-    draft = read_draft(job.draft, model, job.model)
     count = job.tokens or _chosen(job, model, draft, prompts, plain, sampling, report)
     report.tokens = count
     drafted = []

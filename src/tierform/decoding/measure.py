@@ -56,20 +56,21 @@ def pass_times(model: Any, draft: Draft | None, context: list[int], sampling: Sa
     """Passes over 1 to `most` + 1 tokens after a context, a draft pass, and choosing."""
     target = Stepper(model)
     target.feed(context)
-    verifying = [_fed_s(target, context[: count + 1]) for count in range(most + 1)]
+    verifying = [fed_s(target, context[: count + 1]) for count in range(most + 1)]
     draft_s = behind_s = 0.0
     if isinstance(draft, ModelDraft):
         beside = Stepper(draft.stepper.model)
         beside.feed(context)
-        draft_s = _fed_s(beside, context[:1])
-        behind_s = max(0.0, _fed_s(beside, context[:2]) - draft_s)
+        draft_s = fed_s(beside, context[:1])
+        behind_s = max(0.0, fed_s(beside, context[:2]) - draft_s)
     choosing = [_chosen_s(model.config.vocab_size, count, sampling) for count in range(most + 1)]
     return PassTimes(tuple(verifying), draft_s, tuple(choosing), behind_s)
 
 
-def _fed_s(stepper: Stepper, tokens: list[int]) -> float:
+def fed_s(stepper: Stepper, tokens: list[int], repeats: int = REPEATS) -> float:
+    """Seconds of a pass over these tokens, behind what the stepper has read: the median of repeats."""
     now, length, times = clock(), stepper.length, []
-    for _ in range(REPEATS):
+    for _ in range(repeats):
         begin = now()
         stepper.feed(tokens)
         times.append(now() - begin)

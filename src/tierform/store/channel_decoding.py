@@ -1,16 +1,18 @@
 """Decoding straight from planes: a language model whose matrices are never unpacked, one token after another.
 
-Every linear layer of the model is a matrix of planes.  A single token's input decides how many planes each of its
-channels is read at (:mod:`tierform.store.channel_rule`), and the product is made from those planes
-(:mod:`tierform.store.matvec`) by a few threads, each with its share of the outputs.  Several tokens at once are taken
-eight together where all are read at the same planes, with the same results as alone, and else one after another.  Bytes
-and time are counted.
+Every linear layer of the model is a matrix of planes; those that are given the same tensor (query, key and value; gate
+and up) are one matrix.  A single token's input decides how many planes each of its channels is read at
+(:mod:`tierform.store.channel_rule`), and the product is made from those planes (:mod:`tierform.store.matvec`) by a few
+threads, each with its share of the outputs.  Several tokens at once are taken eight together where all are read at the
+same planes, with the same results as alone, and else one after another.  Bytes and time are counted.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -24,7 +26,7 @@ from torch import Tensor, nn
 
 from tierform.errors import fail
 from tierform.store.channel_file import ChannelMatrix, read_all
-from tierform.store.channel_rule import budget_of, spend
+from tierform.store.channel_rule import budget_of, depths_of
 from tierform.store.matvec import multiply
 from tierform.store.nested import PLANES, WORD, ChannelPlanes, NestedMatrix, from_planes, to_planes
 from tierform.store.reader import Store
@@ -67,37 +69,62 @@ def shared(planes: ChannelPlanes, parts: int) -> list[ChannelPlanes]:
     ]
 
 
-class PlaneLinear(nn.Module):
-    """A linear layer made of planes."""
+def joined(matrices: Sequence[ChannelMatrix]) -> ChannelMatrix:
+    """Matrices of the same inputs as one, output below output; a channel's worth is that to all of them."""
+    if len(matrices) == 1:
+        return matrices[0]
+    parts = [from_planes(one.planes) for one in matrices]
+    whole = NestedMatrix(
+        np.concatenate([one.codes for one in parts]),
+        np.concatenate([one.scale for one in parts], 1),
+        np.concatenate([one.offset for one in parts], 1),
+        parts[0].group,
+    )
+    return ChannelMatrix(to_planes(whole), np.sum([one.worth for one in matrices], 0, dtype=np.float32))
+
+
+class PlaneProducts:
+    """The products of one input with the matrices that read it, as one product from planes at one choice of depths."""
 
     def __init__(
-        self, matrix: ChannelMatrix, bias: Tensor | None, depth: Depth, pool: ThreadPoolExecutor | None, threads: int
+        self, matrices: Sequence[ChannelMatrix], depth: Depth, pool: ThreadPoolExecutor | None, threads: int
     ) -> None:
-        super().__init__()
+        matrix = joined(matrices)
         self.parts, self.depth, self.pool = shared(matrix.planes, threads), depth, pool
         self.worth = np.ascontiguousarray(matrix.worth.T)
         self.inputs = matrix.planes.inputs
-        self.bias = bias
         self.plane_B = self.inputs * matrix.planes.channel_B()
+        edges = np.cumsum([0, *(one.planes.outputs for one in matrices)]).tolist()
+        self.columns = [slice(*pair) for pair in pairwise(edges)]
+        self._given: Tensor | None = None
+        self._made: Tensor | None = None
+        self._taken: set[int] = set()
+
+    def of(self, given: Tensor, number: int) -> Tensor:
+        """What the matrix of this number makes of (..., inputs): one product serves all that are given this tensor."""
+        made = self._made
+        if made is None or given is not self._given or number in self._taken:
+            made = self._compute(given)
+            self._given, self._made, self._taken = given, made, set()
+        self._taken.add(number)
+        if len(self._taken) == len(self.columns):
+            self._given = self._made = None
+        return made[..., self.columns[number]]
 
     def depths(self, x: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Planes of each channel for one token's inputs."""
         if not self.depth.dynamic or self.depth.planes == PLANES:
             return np.full(self.inputs, int(self.depth.planes), np.uint8)
-        found = np.empty((1, self.inputs), np.uint8)
-        spend((x * x)[None], self.worth, budget_of(self.inputs, self.depth.planes), found)
-        first: NDArray[np.uint8] = found[0]
-        return first
+        found: NDArray[np.uint8] = depths_of(x, self.worth, budget_of(self.inputs, self.depth.planes))
+        return found
 
-    def forward(self, given: Tensor) -> Tensor:
-        """(..., inputs) to (..., outputs)."""
+    def _compute(self, given: Tensor) -> Tensor:
         rows = given.detach().float().reshape(-1, self.inputs).contiguous().numpy()
         # tokens that are all read at the same planes share the work; others are taken one after another
         together = 1 if self.depth.dynamic and self.depth.planes < PLANES else TOGETHER
         results = [self._product(rows[at : at + together]) for at in range(0, len(rows), together)]
         y = torch.from_numpy(results[0] if len(results) == 1 else np.concatenate(results))
-        y = y.view(*given.shape[:-1], -1)
-        return y if self.bias is None else y + self.bias
+        return y.view(*given.shape[:-1], -1)
 
     def _product(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The products (tokens, outputs) of tokens that are read at the planes of the first."""
@@ -114,13 +141,26 @@ class PlaneLinear(nn.Module):
         return made
 
     def multiply(self, rows: NDArray[np.float32], planes: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """The products (tokens, outputs) at these planes, without the bias."""
+        """The products (tokens, outputs of all matrices) at these planes."""
         if self.pool is None or len(self.parts) == 1:
             made = [multiply(part, rows, planes) for part in self.parts]
         else:
             waiting = [self.pool.submit(multiply, part, rows, planes) for part in self.parts[1:]]
             made = [multiply(self.parts[0], rows, planes), *(one.result() for one in waiting)]
         return made[0] if len(made) == 1 else np.concatenate(made, axis=1)
+
+
+class PlaneLinear(nn.Module):
+    """A linear layer made of planes: the matrix of this number among those that read its input."""
+
+    def __init__(self, products: PlaneProducts, number: int, bias: Tensor | None) -> None:
+        super().__init__()
+        self.products, self.number, self.bias = products, number, bias
+
+    def forward(self, given: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
+        y = self.products.of(given, self.number)
+        return y if self.bias is None else y + self.bias
 
 
 @dataclass(slots=True)
@@ -164,12 +204,11 @@ def open_plane_model(path: Path | str, *, threads: int = 2) -> PlaneModel:
     config = transformers.AutoConfig.for_model(kind, **settings)
     with torch.device("meta"):
         model: Any = model_class(config)
-    depth = Depth()
-    pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-    for weight, matrix in matrices.items():
-        place = weight.removesuffix(".weight")
-        bias = rest.pop(f"{place}.bias", None)
-        model.set_submodule(place, PlaneLinear(matrix, bias, depth, pool, threads))
+    places = {weight: weight.removesuffix(".weight") for weight in matrices}
+    biases = {weight: rest.pop(f"{place}.bias", None) for weight, place in places.items()}
+    seen: list[tuple[int, str]] = []
+    for weight, place in places.items():
+        model.set_submodule(place, _Listening(weight, matrices[weight].planes.outputs, seen))
     for owner, part in model.named_modules():
         for key, parameter in list(part.named_parameters(recurse=False)):
             full = f"{owner}.{key}" if owner else key
@@ -179,7 +218,46 @@ def open_plane_model(path: Path | str, *, threads: int = 2) -> PlaneModel:
                 fail("the store lacks a tensor of the model", file=str(path), key=full)
     model.tie_weights()
     _fill_buffers(model, config)
+    depth = Depth()
+    pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+    for group in _of_one_input(model.eval(), list(matrices), seen):
+        products = PlaneProducts([matrices[weight] for weight in group], depth, pool, threads)
+        for number, weight in enumerate(group):
+            model.set_submodule(places[weight], PlaneLinear(products, number, biases[weight]))
     return PlaneModel(model.eval(), depth)
+
+
+class _Listening(nn.Module):
+    """In the place of a matrix: notes which tensor it is given, and gives zeros."""
+
+    def __init__(self, name: str, outputs: int, seen: list[tuple[int, str]]) -> None:
+        super().__init__()
+        self.name, self.outputs, self.seen = name, outputs, seen
+        self.kept: list[Tensor] = []  # so that no other tensor takes over an identity
+
+    def forward(self, given: Tensor) -> Tensor:
+        """Zeros (..., outputs)."""
+        self.kept.append(given)
+        self.seen.append((id(given), self.name))
+        return given.new_zeros((*given.shape[:-1], self.outputs))
+
+
+def _of_one_input(model: Any, names: list[str], seen: list[tuple[int, str]]) -> list[list[str]]:
+    """The matrices in groups that are given the same tensor, told by a pass over two tokens.
+
+    Models of anything but tokens, and matrices that the pass does not come to, are not grouped.
+    """
+    if model.main_input_name != "input_ids":
+        return [[name] for name in names]
+    with torch.no_grad():
+        model(input_ids=torch.zeros((1, 2), dtype=torch.long))
+    by_input: dict[int, list[str]] = {}
+    for identity, name in seen:
+        by_input.setdefault(identity, []).append(name)
+    counted = Counter(name for _, name in seen)
+    groups = [group for group in by_input.values() if all(counted[name] == 1 for name in group)]
+    grouped = {name for group in groups for name in group}
+    return [*groups, *([name] for name in names if name not in grouped)]
 
 
 def _fill_buffers(model: Any, config: Any) -> None:

@@ -84,15 +84,28 @@ def spend(importance: Singles, worth: Singles, budget: int, planes: Bytes) -> No
             _count(step[p], np.int16(edge - 1), reached)
         left, cut = budget - above, -1
         for k in range(channels):
-            depth, equal = np.int64(deeper[k]), np.int64(reached[k]) - np.int64(deeper[k])
+            depth = np.int64(deeper[k])
+            planes[token, k] = depth
+            if reached[k] == deeper[k]:
+                continue
+            equal = np.int64(reached[k]) - depth
             taken = min(equal, left)
             left -= taken
             depth += taken
             planes[token, k] = depth
-            if equal > 0 and cut < 0 and left == 0 and depth > 0 and (taken < equal or depth == PLANES):
+            if cut < 0 and left == 0 and depth > 0 and (taken < equal or depth == PLANES):
                 cut = k
         if cut >= 0:
             _mend(importance[token], worth, cut, planes[token])
+
+
+@njit(cache=True, nogil=True, boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]
+def depths_of(x: Singles, worth: Singles, budget: int) -> Bytes:
+    """Planes of each channel for one token's inputs (channels,), in one call; see :func:`spend`."""
+    planes = np.empty((1, x.size), np.uint8)
+    spend((x * x).reshape(1, -1), worth, budget, planes)
+    found: Bytes = planes[0]
+    return found
 
 
 @njit(boundscheck=False, error_model="numpy")  # type: ignore[untyped-decorator]

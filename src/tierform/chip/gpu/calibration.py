@@ -166,21 +166,32 @@ def _with_few(few: FewRows, rows: Sequence[Sample], general: Sequence[Sample], e
 
 
 def write_files(
-    calibration: Calibration, name: str, folder: Path, board_power_W: float | None = None, in_step: float | None = None
+    calibration: Calibration,
+    name: str,
+    folder: Path,
+    board_power_W: float | None = None,
+    in_step: float | None = None,
+    few_in_step: Sequence[float] = (),
 ) -> list[Path]:
     """The component file and the chip file, ``<name>-gpu.yaml`` and ``<name>.yaml``, in `folder`.
 
-    `in_step` is the measured time of kernels in a step over that of kernels alone.
+    `in_step` is the measured time of kernels in a step over that of kernels alone; `few_in_step` that of products of
+    1, 2, ... rows in a step of decoding.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
         fail("a name is made of small letters, digits, dots and dashes", key="--name", value=name)
     component, chip = folder / f"{name}-gpu.yaml", folder / f"{name}.yaml"
-    write_text(component, component_text(calibration, board_power_W, in_step))
+    write_text(component, component_text(calibration, board_power_W, in_step, few_in_step))
     write_text(chip, _chip_text(calibration, name, component.name))
     return [component, chip]
 
 
-def component_text(calibration: Calibration, board_power_W: float | None = None, in_step: float | None = None) -> str:
+def component_text(
+    calibration: Calibration,
+    board_power_W: float | None = None,
+    in_step: float | None = None,
+    few_in_step: Sequence[float] = (),
+) -> str:
     """The component file's text."""
     device, form = calibration.device, calibration.device.format
     parameters = {name: calibration.fit.parameters[name] for name in FITTED}
@@ -210,7 +221,7 @@ def component_text(calibration: Calibration, board_power_W: float | None = None,
         "products:",
         *(f"  {name}: {{value: {value:.6g}, {calibration.evidence(name)}}}" for name, value in parameters.items()),
         f"  tiles: [{', '.join(f'[{rows}, {columns}]' for rows, columns in tiles)}]",
-        *_few_rows(calibration.few_rows),
+        *_few_rows(calibration.few_rows, few_in_step),
         "held_out_error:",
         f"  product_median: {_measured(f'{calibration.held_out_median:.5g}')}",
         f"  product_90: {_measured(f'{calibration.held_out_percentile_90:.5g}')}",
@@ -218,7 +229,7 @@ def component_text(calibration: Calibration, board_power_W: float | None = None,
     return "\n".join(lines) + "\n"
 
 
-def _few_rows(found: FewRows | None) -> list[str]:
+def _few_rows(found: FewRows | None, in_step: Sequence[float]) -> list[str]:
     """The section of products of few rows."""
     if found is None:
         return []
@@ -227,6 +238,8 @@ def _few_rows(found: FewRows | None) -> list[str]:
         f"  {name}: {{value: {1e12 * value:.6g} ps, kind: fitted, source: calibration}}"
         for name, value in times.items()
     ]
+    if in_step:
+        lines += ["  in_step:", *(f"    - {_measured(f'{factor:.4g}')}" for factor in in_step)]
     return ["few_rows:", f"  most: {MOST_ROWS}", *lines]
 
 

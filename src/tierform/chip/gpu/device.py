@@ -155,10 +155,17 @@ class Gpu:
             host = p.view or p.issue
             return self.kernel_cost(operator, operator.count * host.value if host else 0.0, 0.0, 0.0, 0.0)
         seconds = self._seconds(operator, read_B) + (p.issue.value if p.issue else 0.0)
-        if p.in_step_time is not None and not self._has_few_rows(operator):
-            seconds *= p.in_step_time.value
+        seconds *= self._in_step(operator)
         energy = self.arithmetic_J(operator)
         return self.kernel_cost(operator, seconds, energy, read_B, float(operator.output_B))
+
+    def _in_step(self, operator: Operator) -> float:
+        """Time of an operator in a step over that of its kernel alone."""
+        p = self.parameters
+        if p.few_rows is not None and self._has_few_rows(operator):
+            factors = p.few_rows.in_step
+            return float(factors[operator.m - 1].value) if operator.m <= len(factors) else 1.0
+        return float(p.in_step_time.value) if p.in_step_time is not None else 1.0
 
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters

@@ -6,6 +6,8 @@
 A library multiplies one row by its own kernel for a vector, which streams the weights; from two rows on it packs them,
 and each row costs arithmetic besides.  The general model (:mod:`tierform.chip.gpu.gemm`), made for tiles of many rows,
 knows neither.  All times are fitted; none of them is shared with the general model.
+Between numbers of rows a library changes its kernels.  A chip file may have a factor for each, measured in a step of
+decoding (:mod:`tierform.decoding.reference_step`).
 Limits: weights that come from memory, in the format that was measured; products in one batch.
 """
 

@@ -129,6 +129,9 @@ class FewRowsParameters(FileModel):
     first: _PerWeight = Field(description="Time of each weight with one row")
     stream: _PerWeight = Field(description="Time of each weight with several rows, whatever their number")
     row: _PerWeight = Field(description="Time of each weight and row beside it")
+    in_step: list[Annotated[Constant, quantity("1", above=0)]] = Field(
+        [], description="Factor on the time of products of 1, 2, ... rows, measured in a step of decoding"
+    )
 
 
 class PrefillParameters(FileModel):
