@@ -1,7 +1,6 @@
 """A GPU as one component: every operator is a kernel, unless its neighbours are fused with it.
 
-Products: `tierform.chip.gpu.gemm`, those of 8-bit operands and what narrows their inputs: `tierform.chip.gpu.narrow`,
-those of 32-bit operands: `tierform.chip.gpu.wide`.
+Products: `tierform.chip.gpu.products`, and what narrows the inputs of those of 8 bits: `tierform.chip.gpu.narrow`.
 Softmax, normalization, activation, elementwise, rotary, embedding, loss, routing and optimizer kernels: launch +
 max(arithmetic on the vector units, bytes / (bandwidth * efficiency)).  `fuse` finds attention and chains of such light
 kernels among neighbours (`tierform.chip.gpu.fusion`).  Energy is counted per
@@ -25,18 +24,18 @@ from pydantic import BaseModel
 from tierform.chip.component import WHOLE, Cost, Costs, FusedKernel, Kelvin, Roof, Share, remember
 from tierform.chip.gpu.attention import DecodeModel, PrefillModel
 from tierform.chip.gpu.collectives import DIRECT_BELOW_B, KINDS, MOST_GPUS, CollectiveModel, direct_s
-from tierform.chip.gpu.few_rows import FewRows
 from tierform.chip.gpu.fusion import find_fused
 from tierform.chip.gpu.gemm import ProductModel
 from tierform.chip.gpu.narrow import NarrowProductModel, quantization_s
-from tierform.chip.gpu.parameters import FewRowsParameters, GpuParameters, Sheet
+from tierform.chip.gpu.parameters import GpuParameters, Sheet
+from tierform.chip.gpu.products import few_rows_s, has_kernels, product_s
 from tierform.chip.gpu.wide import WideProductModel
 from tierform.chip.laws import Scaled, Steps
 from tierform.chip.parameters import evidence, value_by_precision
 from tierform.errors import fail
 from tierform.provenance import Assumption
 from tierform.workload.formats import format_of
-from tierform.workload.operator import Kind, Operator, Origin, Role
+from tierform.workload.operator import Kind, Operator, Origin
 
 SPARSE_PATTERN = "2:4"  # that tensor cores skip
 _MANY = 1e6  # as many distinct weights as defeat any cache
@@ -170,15 +169,9 @@ class Gpu:
     def _seconds(self, operator: Operator, read_B: float) -> float:
         p = self.parameters
         if p.few_rows is not None and self._has_few_rows(operator):
-            return operator.count * self._few_rows_s(operator, p.few_rows)
-        if self._is_narrow(operator):
-            return self.beside_fitted(lambda gpu: gpu._narrow_s(operator, gpu.narrow) if gpu.narrow else 0.0)
-        if self._is_wide(operator):
-            return self.beside_fitted(lambda gpu: gpu._wide_s(operator, gpu.wide) if gpu.wide else 0.0)
-        if operator.kind is Kind.MATMUL and self.products is not None:
-            return self.beside_fitted(
-                lambda gpu: gpu._product_s(operator, gpu.products, gpu._over_peak(operator)) if gpu.products else 0.0
-            )
+            return operator.count * few_rows_s(self, operator, p.few_rows)
+        if operator.kind is Kind.MATMUL and has_kernels(self, operator):
+            return self.beside_fitted(lambda gpu: product_s(gpu, operator))
         if operator.origin is Origin.QUANTIZE and p.quantization is not None:
             elements = operator.count * max(operand.elements for operand in operator.inputs)
             results = max(operand.elements for operand in operator.outputs)
@@ -229,86 +222,6 @@ class Gpu:
 
         assert isinstance(parameters, GpuParameters) and isinstance(given, GpuParameters)
         return scaled(parameters, given, own)
-
-    def _over_peak(self, operator: Operator) -> float:
-        """The operator's peak rate over the data sheet's of 16 bits."""
-        return (self.rate(operator) or 0.0) / self.sheet.peak_per_s
-
-    def _product_s(self, operator: Operator, products: ProductModel, speedup: float) -> float:
-        """A product on as many of the units, and in a kernel for as wide a weight, as is fastest.
-
-        The library's heuristic may choose worse for the smaller shape or the narrower weight; nobody has to use them.
-        """
-        first, second = operator.inputs[0], operator.inputs[1]
-        once = second.role in (Role.WEIGHT, Role.KV_CACHE)
-        input_B = format_of(first.precision).bits / 8
-        weight_B = format_of(second.precision).bits_per_number(operator.k) / 8
-        widths = [weight_B]
-        while 2 * widths[-1] <= input_B:
-            widths.append(2 * widths[-1])
-        return min(
-            float(
-                products.seconds(
-                    m,
-                    operator.n,
-                    operator.k,
-                    batch=float(batch),
-                    copies=self.weights_in_turn if once else 1.0,
-                    input_B=input_B,
-                    weight_B=width,
-                    speedup=speedup,
-                )[0]
-            )
-            for batch, m in self._shares(operator)
-            for width in widths
-        )
-
-    def _is_narrow(self, operator: Operator) -> bool:
-        """Whether it is a product of two operands for which there are kernels of 8 bits."""
-        if operator.kind is not Kind.MATMUL or self.narrow is None:
-            return False
-        formats = {format_of(operand.precision).element for operand in operator.inputs[:2]}
-        return formats <= self.narrow.formats and not format_of(operator.inputs[1].precision).pattern
-
-    def _narrow_s(self, operator: Operator, products: NarrowProductModel) -> float:
-        """A product of 8-bit operands on as many of the units as is fastest."""
-        once = operator.inputs[1].role in (Role.WEIGHT, Role.KV_CACHE)
-        return min(
-            float(
-                products.kernel(m, operator.n).seconds(
-                    m,
-                    operator.n,
-                    operator.k,
-                    batch=float(batch),
-                    copies=self.weights_in_turn if once else 1.0,
-                    input_B=1.0,
-                    speedup=self._over_peak(operator),
-                )[0]
-            )
-            for batch, m in self._shares(operator)
-        )
-
-    def _is_wide(self, operator: Operator) -> bool:
-        """Whether it is a product of two operands for which there are kernels of 32 bits."""
-        if operator.kind is not Kind.MATMUL or self.wide is None:
-            return False
-        return {operand.precision for operand in operator.inputs[:2]} <= self.wide.formats
-
-    def _wide_s(self, operator: Operator, wide: WideProductModel) -> float:
-        return self._product_s(operator, wide.model, 1.0)
-
-    def _shares(self, operator: Operator) -> set[tuple[int, int]]:
-        """Products in one kernel and rows of each on one of so many units, for each number of them."""
-        groups = operator.batch * operator.count
-        return {
-            (groups, -(-operator.m // units)) if groups < units else (-(-groups // units), operator.m)
-            for units in range(1, self.units + 1)
-        }
-
-    def _few_rows_s(self, operator: Operator, found: FewRowsParameters) -> float:
-        """A product of few rows with a weight; the units share its columns."""
-        times = FewRows(found.start.value, found.first.value, found.stream.value, found.row.value)
-        return float(times.seconds(operator.m, operator.n * operator.k / self.units))
 
     def memory_s(self, size_B: float) -> float:
         """How long so many bytes take to or from memory, streamed."""
