@@ -1,7 +1,7 @@
 """Which kernels a GPU has for a product, and how long the fastest way to use them takes.
 
-Products of 8-bit operands: :mod:`tierform.chip.gpu.narrow`; of 32-bit ones: :mod:`tierform.chip.gpu.wide`; of a few rows
-on a processor: :mod:`tierform.chip.gpu.few_rows`; all others: :mod:`tierform.chip.gpu.gemm`.
+Products of 8-bit operands: :mod:`tierform.chip.gpu.narrow`; of 32-bit ones: :mod:`tierform.chip.gpu.wide`; of a few
+rows on a processor: :mod:`tierform.chip.gpu.few_rows`; all others: :mod:`tierform.chip.gpu.gemm`.
 """
 
 from __future__ import annotations
