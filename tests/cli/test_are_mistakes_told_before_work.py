@@ -109,3 +109,19 @@ TEXTS: dict[str, Callable[[str], object]] = {
 def test_is_a_number_in_other_digits_or_without_end_told(name: str, text: str) -> None:
     with pytest.raises(TierformError):
         TEXTS[name](text)
+
+
+def test_a_wrong_split_does_not_hide_a_wrong_runtime(capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "simulate",
+        "llama-3.1-8b",
+        "--chip",
+        "h100",
+        "--parallel",
+        "tensor=7,expert=3",
+        "--runtime",
+        "tensorrt-lm",
+    )
+    assert run(*words) == 2
+    told = capsys.readouterr().err
+    assert "Give expert=7" in told and "did you mean 'tensorrt-llm'" in told

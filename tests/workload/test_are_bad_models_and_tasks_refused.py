@@ -179,6 +179,13 @@ def test_tasks_that_do_not_fit_the_model() -> None:
     assert "batch" in message(lambda: Inference(batch=-1))
 
 
+def test_more_tokens_than_rotary_positions_are_costed_and_told() -> None:
+    model = load_model("llama-3.1-8b")  # max_position_embeddings of its config.json: 131,072
+    told = "llama-3.1-8b was made for 131,072 tokens: costs hold, its answers may not"
+    assert told in expand(model, Inference(batch=1, sequence=131_072, decode=1)).notes
+    assert told not in expand(model, Inference(batch=1, sequence=131_071, decode=1)).notes
+
+
 def test_heads_that_a_family_does_not_have() -> None:
     model = load_model("bert-large")
     assert model.with_head("question-answering").head == "question-answering"

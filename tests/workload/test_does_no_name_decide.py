@@ -129,6 +129,7 @@ FOREIGN = {
     "config.py",
     "matrix_formats.py",
     "models.py",
+    "tracing/dispatched.py",
     "tracing/reader.py",
     "tracing/translate.py",
     "tracing/trace.py",

@@ -69,6 +69,7 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
     from tierform.cli.task_options import make_task
     from tierform.simulation.choose import task_on
     from tierform.simulation.job import Job
+    from tierform.simulation.runtime import load_runtime
     from tierform.workload import load_model, load_traced
 
     run = {
@@ -94,6 +95,8 @@ def make_jobs(model: str, chips: list[str], given: dict[str, Any], *, traced: bo
     loaded = None if traced else attempt(lambda: load_model(model))
     parallelism = attempt(lambda: _parallelism(split, parallel))
     micro_batches = attempt(lambda: read_micro_batches(run.pop("micro_batches")))
+    if "runtime" in run:
+        run["runtime"] = attempt(lambda: load_runtime(run["runtime"]))
     jobs = []
     for name in chips:
         chip = attempt(lambda name=name: load_chip(name))  # type: ignore[misc]

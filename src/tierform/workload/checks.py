@@ -124,8 +124,13 @@ def _phases(task: Task) -> tuple[str, ...]:
     return (*(("prefill",) if task.prefill else ()), *(("decode",) if task.decode else ()))
 
 
+def farthest_token(model: Model, task: Task) -> int:
+    """Number of positions that a sequence of a task takes at its end, those of generated tokens with it."""
+    return task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
+
+
 def _length_problems(model: Model, task: Task) -> list[Problem]:
-    length = task.sequence + (task.decode if isinstance(task, Inference) and model.kind == "decoder" else 0)
+    length = farthest_token(model, task)
     if model.fixed_tokens or model.positions != "learned" or length <= model.max_positions:
         return []
     what = f"{model.name} has learned positions for at most {model.max_positions} tokens"

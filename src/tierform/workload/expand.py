@@ -20,7 +20,7 @@ from tierform.errors import fail
 from tierform.workload.adapter_methods import PromptTuning
 from tierform.workload.admission import Steady
 from tierform.workload.autograd import NONE, Habits, with_main_gradients
-from tierform.workload.checks import check_task
+from tierform.workload.checks import check_task, farthest_token
 from tierform.workload.drafted import Drafted
 from tierform.workload.expert_store import store_of
 from tierform.workload.experts import shares
@@ -384,6 +384,9 @@ def _notes(plan: Plan, eager: bool) -> tuple[str, ...]:
     notes = []
     if model.fixed_tokens and not isinstance(task, Step) and task.sequence != model.fixed_tokens:
         notes.append(f"{model.name} fixes its sequence at {model.fixed_tokens} tokens")
+    farthest = farthest_token(model, task)
+    if model.positions == "rotary" and 0 < model.max_positions < farthest:
+        notes.append(f"{model.name} was made for {model.max_positions:,} tokens: costs hold, its answers may not")
     store = task.experts if isinstance(task, (Inference, Step)) else None
     if model.experts:
         uneven = "the family's published" if model.expert_decay else "uniform"
