@@ -9,7 +9,8 @@ import pytest
 import tierform
 from tierform.errors import TierformError
 from tierform.exploration.evaluator import JobEvaluator
-from tierform.exploration.service_space import ServiceEvaluator, evaluator_of
+from tierform.exploration.evaluators import evaluator_of
+from tierform.exploration.service_space import ServiceEvaluator
 from tierform.exploration.space_file import load_space
 from tierform.exploration.study import explore
 from tierform.exploration.winners import verify, write_winners

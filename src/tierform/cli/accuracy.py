@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -15,10 +15,7 @@ from tierform.errors import fail
 from tierform.files import write_json
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from tierform.numerics.accuracy import AccuracyTable
-    from tierform.numerics.tasks import TaskSet
 
 
 @click.command("accuracy")
@@ -64,6 +61,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
 
     MODEL is a folder or a Hub id with a tokenizer, or `small`: a model for the data, trained here.
     """
+    from tierform.compression.checkpoints.questions import model_and_task
     from tierform.numerics.accuracy import accuracy_table
     from tierform.numerics.adapters import Adapting
     from tierform.numerics.noise import load_noise
@@ -108,7 +106,7 @@ def command(model: str, chip: str, data: str, test: str, json_file: Path | None,
     runs: list[dict[str, object]] = []
     with _kept(runs, json_file), progress() as display:
         bar = display.add_task("loading", total=None)
-        network, task = _load(
+        network, task = model_and_task(
             model,
             data,
             test,
@@ -162,52 +160,6 @@ def _kept(runs: list[dict[str, Any]], json_file: Path | None) -> Iterator[None]:
             if json_file:
                 write_json(json_file, {"schema": "tierform.accuracy-runs/1", "complete": False, "runs": runs})
         raise
-
-
-def _load(
-    model: str, data: str, test: str, steps: int, on_step: Callable[[int, float], None]
-) -> tuple[nn.Module, TaskSet]:
-    from tierform.numerics import tasks
-
-    if model != "small":
-        if data in tasks.BUILT_IN:
-            fail(
-                "the built-in data sets have no text for a tokenizer",
-                key="--data",
-                value=data,
-                fix="Use the model `small`, or give your own data.",
-            )
-        from tierform.compression.checkpoints.folder import model_folder
-        from tierform.compression.checkpoints.packages import PACKAGES
-        from tierform.gguf import is_gguf
-        from tierform.numerics.tables import load_model_and_task
-
-        if model in PACKAGES or is_gguf(model):
-            model = str(model_folder(model))
-        return load_model_and_task(model, data, test)
-    if data == "digits":
-        task = tasks.digits()
-    elif data == "tilted-digits":
-        from tierform.numerics.tilted import tilted_digits
-
-        task = tilted_digits()
-    elif data == "pairs":
-        task = tasks.pairs()
-    elif data.startswith("articles:"):
-        from tierform.numerics.articles import article_file
-
-        task = article_file(Path(data.partition(":")[2]))
-    elif data.endswith(".txt"):
-        task = tasks.text_file(Path(data), Path(test) if test else None)
-    else:
-        fail(
-            "a small model is trained on digits, tilted-digits, pairs, articles:FILE.txt or a .txt file",
-            key="--data",
-            value=data,
-            choices=tasks.BUILT_IN,
-            fix="For other data give a model with a tokenizer.",
-        )
-    return tasks.pretrain(task, steps=steps, on_step=on_step), task
 
 
 def _show(table: AccuracyTable) -> None:

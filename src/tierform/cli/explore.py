@@ -180,7 +180,7 @@ def _interrupted(study: Study, wanted: int, json_file: Path | None) -> NoReturn:
 
 
 def _dry_run(space: Space, budget: int) -> None:
-    from tierform.exploration.service_space import evaluator_of
+    from tierform.exploration.evaluators import evaluator_of
     from tierform.exploration.study import sample
 
     points, outcomes, seconds = sample(space, evaluator_of(space), min(16, space.size or 16))

@@ -26,7 +26,7 @@ from tierform.simulation.runtime import Runtime
 from tierform.workload import Model
 from tierform.workload.task import FineTuning, Inference
 
-# Figures that objectives and limits may name, with their units: of a job, of a service, and all.
+# Figures that objectives and limits may name, with their units: of a job, of a service, of answers, and all.
 JOB_FIGURES: dict[str, str] = {
     "latency_s": "s",
     "energy_J": "J",
@@ -54,7 +54,11 @@ SERVICE_FIGURES: dict[str, str] = {
     "average_power_W": "W",
     "chips": "",
 }
-FIGURES = {**JOB_FIGURES, **SERVICE_FIGURES}
+# Beside a job's, of a space that has an accuracy: a share, percentage points and nats lost against float.
+ACCURACY_FIGURES: dict[str, str] = {"accuracy": "", "points_lost": "", "nats_lost": ""}
+FIGURES = {**JOB_FIGURES, **SERVICE_FIGURES, **ACCURACY_FIGURES}
+# What a path may begin with that is no part of a job file.
+BESIDE_JOB = ("chip.", "service.", "accuracy.")
 # A service has requests, and a job of it the least task.
 NO_TASK: dict[str, Any] = {"task": {"kind": "inference", "batch": 1, "sequence": 1}}
 # The violation of a point that is refused: beyond any limit that is missed by a number.
@@ -110,6 +114,11 @@ def judge(space: Space, figures: Mapping[str, float]) -> Outcome:
     return Outcome(dict(figures), total, "; ".join(reasons))
 
 
+def timed(space: Space) -> Space:
+    """The space with the limits of its jobs alone."""
+    return replace(space, limits=tuple(bound for bound in space.limits if bound.figure not in ACCURACY_FIGURES))
+
+
 def no_room(error: DoesNotFit) -> Outcome:
     """The outcome of what finds no place in memory: the bytes that are missing, and their share of those there are."""
     missing = float(error.needed_B - error.available_B)
@@ -142,7 +151,7 @@ class JobEvaluator:
         """The job of a point; TierformError where it cannot be."""
         changes = self.space.changes(point)
         of_chip = {path.removeprefix("chip."): value for path, value in changes.items() if path.startswith("chip.")}
-        rest = tuple(item for item in changes.items() if not item[0].startswith(("chip.", "service.")))
+        rest = tuple(item for item in changes.items() if not item[0].startswith(BESIDE_JOB))
         job = self._jobs.get(rest)
         if job is None:
             if len(self._jobs) > 4096:
@@ -167,6 +176,10 @@ class JobEvaluator:
             fail("points of this space are services, not jobs", key=self.space.name)
         return self.job(point).simulate()
 
+    def judged(self, point: Values, job: Job, figures: dict[str, float]) -> Outcome:
+        """The outcome of a job's figures."""
+        return judge(self.space, figures)
+
     def __call__(self, points: Sequence[Values]) -> list[Outcome]:
         """The outcome of each point."""
         found = []
@@ -176,7 +189,7 @@ class JobEvaluator:
                 if _holds_all(job):
                     # What has no room is found out before anything is timed.
                     require_room(job)
-                found.append(judge(self.space, figures_of_result(job.simulate())))
+                found.append(self.judged(point, job, figures_of_result(job.simulate())))
             except DoesNotFit as error:
                 found.append(no_room(error))
             except TierformError as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tierform.errors import fail
 from tierform.exploration.draining import never
 from tierform.exploration.evaluator import Evaluator, Outcome
-from tierform.exploration.service_space import evaluator_of
+from tierform.exploration.evaluators import evaluator_of
 from tierform.exploration.space import Space, Values
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from functools import partial
 
 from tierform.chip.description import Chip
 from tierform.errors import TierformError, fail
-from tierform.exploration.evaluator import JobEvaluator, figures_of_result, judge
+from tierform.exploration.evaluator import ACCURACY_FIGURES, JobEvaluator, figures_of_result, judge, timed
 from tierform.exploration.results_base import Row
 from tierform.exploration.study import Study
 from tierform.provenance import Constant
@@ -63,13 +63,21 @@ class Sensitivity:
 def sensitivity(
     study: Study, figure: str = "", *, within: float = WITHIN, rivals: int = RIVALS
 ) -> tuple[Row, list[Sensitivity]]:
-    """The winner by an objective (the first unless given), and its assumed constants: those that change it first."""
+    """The winner by an objective (the first unless given), and its assumed constants: those that change it first.
+
+    Accuracies stay as they were measured, and with them their limits.
+    """
     if study.space.service:
         fail("is told of jobs, and the points of this space are services", key="sensitivity")
     if not 1 < within <= 100:
         fail("a factor above 1, at most 100, is needed", key="within", value=within)
-    winner, *others = _ranked(study, figure or study.space.objectives[0].figure)[: rivals + 1]
-    found = list(_each(study, winner, others, figure or study.space.objectives[0].figure, within))
+    told = [one.figure for one in study.space.objectives if one.figure not in ACCURACY_FIGURES]
+    figure = figure or next(iter(told), "")
+    if figure not in told:
+        fix = "Add an objective such as latency_s."
+        fail("is told of time, energy or area, on which the chip's constants act", key="sensitivity", fix=fix)
+    winner, *others = _ranked(study, figure)[: rivals + 1]
+    found = list(_each(study, winner, others, figure, within))
     return winner, sorted(found, key=lambda one: (not one.changes, -one.swing))
 
 
@@ -81,7 +89,7 @@ def _ranked(study: Study, figure: str) -> list[Row]:
 
 
 def _each(study: Study, winner: Row, others: Sequence[Row], figure: str, within: float) -> Iterator[Sensitivity]:
-    evaluator, space = JobEvaluator(study.space), study.space
+    evaluator, space = JobEvaluator(study.space), timed(study.space)
     jobs = {row.number: evaluator.job(row.chosen).loaded() for row in (winner, *others)}
     sign = next(-1.0 if wanted.maximize else 1.0 for wanted in space.objectives if wanted.figure == figure)
     chosen = {p.path.removeprefix("chip.") for p in space.parameters} | {

@@ -20,7 +20,6 @@ from tierform.errors import Problem, TierformError, fail
 from tierform.exploration.evaluator import (
     REFUSED,
     SERVICE_FIGURES,
-    Evaluator,
     JobEvaluator,
     Outcome,
     judge,
@@ -166,9 +165,4 @@ class ServiceEvaluator:
         return found
 
 
-def evaluator_of(space: Space) -> Evaluator:
-    """What evaluates the points of a space: services where it has one, else jobs."""
-    return ServiceEvaluator(space) if space.service else JobEvaluator(space)
-
-
-__all__ = ["ServiceEvaluator", "ServiceFile", "evaluator_of", "figures_of_service", "service_problems"]
+__all__ = ["ServiceEvaluator", "ServiceFile", "figures_of_service", "service_problems"]

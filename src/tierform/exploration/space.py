@@ -150,7 +150,7 @@ class Bound:
 class Space:
     """All that a study may choose, what it wants, and within which limits; `base` is the job's content.
 
-    `service` is that of a service, empty where points are jobs.
+    `service` is that of a service, empty where points are jobs; `accuracy` that of a model that answers on the chip.
     """
 
     name: str
@@ -163,6 +163,7 @@ class Space:
     pruned: tuple[str, ...] = ()
     whole: tuple[str, ...] = ()
     service: Mapping[str, Any] = field(default_factory=dict)
+    accuracy: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def size(self) -> int | None:
@@ -247,6 +248,7 @@ class Space:
             dict(self.base),
             *([self.whole] if self.whole else []),
             *([dict(self.service)] if self.service else []),
+            *([{"accuracy": dict(self.accuracy)}] if self.accuracy else []),
         ]
         return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 

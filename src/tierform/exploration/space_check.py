@@ -14,6 +14,7 @@ from typing import Any
 
 from tierform.chip.description import Chip, load_chip
 from tierform.errors import Problem, TierformError
+from tierform.exploration.accuracy_space import ACCURACY, accuracy_problems
 from tierform.exploration.evaluator import NO_TASK, put
 from tierform.exploration.service_space import SERVICE, service_problems
 from tierform.exploration.space import Space, Value
@@ -49,7 +50,7 @@ def mistakes(space: Space, document: Document) -> list[Problem]:
         path = next((path for path in acting if key[0] == path), None) or next(
             (path for path in acting if key not in own and key in checked.wrong({path: points[0][path]})), None
         )
-        own_key = key[0] if key[0].startswith(SERVICE) else f"job.{key[0]}"
+        own_key = key[0] if key[0].startswith((SERVICE, ACCURACY)) else f"job.{key[0]}"
         at = key_steps(own_key) if path is None else lines[path]
         name = ".".join(map(str, at))
         shown = name if path is None else f"{name}: {path}"
@@ -66,17 +67,20 @@ class _Checked:
 
     def __init__(self, space: Space) -> None:
         self._base, self._folder, self._service = space.base, Path(space.folder), space.service
+        self._accuracy = space.accuracy
         self._loaded: dict[tuple[str, str], object] = {}
 
     def wrong(self, changes: Mapping[str, Value]) -> Wrong:
         """What is wrong with a job after changes at paths, by key (of the chip behind `chip.`) and text."""
         content: dict[str, Any] = {**(NO_TASK if self._service else {}), **self._base}
-        service, of_chip = dict(self._service), dict[str, object]()
+        service, accuracy, of_chip = dict(self._service), dict(self._accuracy), dict[str, object]()
         for path, value in changes.items():
             if path.startswith(CHIP):
                 of_chip[path.removeprefix(CHIP)] = value
             elif path.startswith(SERVICE):
                 service = put(service, path.removeprefix(SERVICE).split("."), value)
+            elif path.startswith(ACCURACY):
+                accuracy = put(accuracy, path.removeprefix(ACCURACY).split("."), value)
             else:
                 content = put(content, path.split("."), value)
         problems: list[Problem] = []
@@ -86,13 +90,17 @@ class _Checked:
             problems += error.problems
         if service:
             problems += [_behind(SERVICE, p) for p in service_problems(service, str(self._folder))]
+        chip: object = None
         for part in LOADERS:
             given = content.get(part)
             found = self._load(part, given) if isinstance(given, str) else None
             if isinstance(found, TierformError):
                 problems += [replace(p, file=None, line=None, key=part, value=given) for p in found.problems]
-            elif isinstance(found, Chip) and of_chip:
-                problems += _of_chip(found, of_chip)
+            elif isinstance(found, Chip):
+                chip, wrong = _varied(found, of_chip)
+                problems += wrong
+        if accuracy:
+            problems += [_behind(ACCURACY, p) for p in accuracy_problems(accuracy, chip)]
         return {(problem.key or "", problem.what): problem for problem in problems}
 
     def _load(self, part: str, name: str) -> object:
@@ -105,12 +113,12 @@ class _Checked:
         return self._loaded[part, name]
 
 
-def _of_chip(chip: Chip, changes: Mapping[str, object]) -> list[Problem]:
+def _varied(chip: Chip, changes: Mapping[str, object]) -> tuple[Chip, list[Problem]]:
+    """The chip with changes; as it was, and why, where it cannot be."""
     try:
-        chip.vary(changes)
+        return (chip.vary(changes) if changes else chip), []
     except TierformError as error:
-        return [_behind(CHIP, p) for p in error.problems]
-    return []
+        return chip, [_behind(CHIP, p) for p in error.problems]
 
 
 def _behind(root: str, p: Problem) -> Problem:

@@ -9,7 +9,7 @@ from typing import Any
 
 from tierform.chip.changes import MOST_STEPS
 from tierform.errors import Problem, TierformError, nearest
-from tierform.exploration.evaluator import FIGURES, JOB_FIGURES, SERVICE_FIGURES
+from tierform.exploration.evaluator import ACCURACY_FIGURES, FIGURES, JOB_FIGURES, SERVICE_FIGURES
 from tierform.exploration.space import (
     DERIVED,
     LARGEST,
@@ -27,7 +27,19 @@ from tierform.files import Document, read_yaml
 from tierform.units import parse_quantity, unit_scale
 
 SCHEMA = "tierform.space/1"
-KEYS = ("schema", "name", "job", "service", "parameters", "derived", "whole", "splits", "objectives", "limits")
+KEYS = (
+    "schema",
+    "name",
+    "job",
+    "service",
+    "accuracy",
+    "parameters",
+    "derived",
+    "whole",
+    "splits",
+    "objectives",
+    "limits",
+)
 RANGE_KEYS = ("path", "values", "from", "to", "whole", "log", "when")
 ROOTS = (
     "model",
@@ -41,6 +53,7 @@ ROOTS = (
     "mapping",
     "micro_batches",
     "service",
+    "accuracy",
 )
 WAYS = ("data", "tensor", "pipeline", "context", "expert")
 At = tuple[str | int, ...]
@@ -87,11 +100,11 @@ class _Reader:
         if not isinstance(base, dict):
             self.wrong("a job's keys (model, chip, task) are needed here", ("job",), base)
             base = {}
-        service = content.get("service", {})
-        if not isinstance(service, dict) or ("service" in content and not service):
-            self.wrong("a service's keys (rate or trace, slo, engine) are needed here", ("service",), service)
-            service = {}
-        self.figures = SERVICE_FIGURES if service else JOB_FIGURES
+        service = self.part("service", "a service's keys (rate or trace, slo, engine) are needed here")
+        accuracy = self.part("accuracy", "an accuracy's keys (model, data, bits, noise) are needed here")
+        if service and accuracy:
+            self.wrong("a point is a service or a job with its accuracy", ("accuracy",), fix="Leave one of them out.")
+        self.figures = SERVICE_FIGURES if service else {**JOB_FIGURES, **(ACCURACY_FIGURES if accuracy else {})}
         parameters = self.parameters(content.get("parameters", {}))
         found, pruned = self.splits(content.get("splits"))
         ways = ways_of(str(found[0].choices[0])) if found else {}
@@ -117,6 +130,7 @@ class _Reader:
             pruned=tuple(pruned),
             whole=tuple(whole),
             service=service,
+            accuracy=accuracy,
         )
         if self.built:
             # Formulas with a mistake of their own are left out.
@@ -125,6 +139,14 @@ class _Reader:
         if self.problems:
             raise TierformError(sorted(self.problems, key=lambda problem: problem.line or 0))
         return space
+
+    def part(self, name: str, needed: str) -> dict[str, Any]:
+        """The keys under a name that may be left out."""
+        given = self.document.content.get(name, {})
+        if isinstance(given, dict) and (given or name not in self.document.content):
+            return given
+        self.wrong(needed, (name,), given)
+        return {}
 
     def parameters(self, given: Any) -> list[Parameter]:
         if not isinstance(given, dict):

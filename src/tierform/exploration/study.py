@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from tierform.errors import fail
 from tierform.exploration.draining import never
 from tierform.exploration.evaluator import Evaluator, Outcome
+from tierform.exploration.evaluators import evaluator_of
 from tierform.exploration.front import front_of, hypervolume, knee_of
 from tierform.exploration.ray_workers import parse_workers, run_on_ray
 from tierform.exploration.results_base import ResultsBase, Row
-from tierform.exploration.service_space import evaluator_of
 from tierform.exploration.space import Space, Values, point_key
 from tierform.exploration.space_file import load_space, space_of
 from tierform.exploration.strategies import STRATEGIES, History

@@ -149,6 +149,11 @@ def places_of(
     return Places(tiles, frozenset(elsewhere), "mapping" if complete and mapped else "layer order")
 
 
+def read_from_memory(model: nn.Module, chip: Chip, plan: BitPlan) -> frozenset[tuple[str, str, int]]:
+    """The weights (role, part, layer) that the best mapping leaves in memory: they are not computed in crossbars."""
+    return frozenset(spot for spot, tiles in _charged(model, chip, plan, None).items() if not tiles)
+
+
 _Spot = tuple[str, str, int]
 
 
