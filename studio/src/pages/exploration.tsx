@@ -94,6 +94,13 @@ function One({ opened, studies, exported, mode, add }: { opened: Study; studies:
 // -- the cloud of designs ---------------------------------------------------------------------------------------------------
 interface CloudGiven { points: Table; x: string; y: string; log: boolean; all: boolean; inside: Uint8Array; limits: [number | null, number | null]; pinned: number | null; selected: number | null; hover: number | null; mode: Mode; onHover: (i: number | null) => void; onSelect: (i: number | null) => void; onLimit: (which: 'mx' | 'my', value: number | null) => void }
 const HIGH = 400, LEFT = 76, BELOW = 44, TOP = 12, CELL = 12, FEW = 10000
+/** A cleared canvas with its pen in CSS pixels, and the page's colours. */
+function sheet(target: HTMLCanvasElement, wide: number) {
+  const ratio = Math.min(2, devicePixelRatio), pen = target.getContext('2d')!, style = getComputedStyle(document.documentElement)
+  target.width = wide * ratio; target.height = HIGH * ratio
+  pen.scale(ratio, ratio); pen.font = "12px 'Inter Variable', system-ui"; pen.lineWidth = 1
+  return { pen, of: (name: string) => style.getPropertyValue(name) }
+}
 function Cloud(given: CloudGiven) {
   const { points, x, y, log, all, inside, limits, pinned, selected, hover, mode } = given
   const canvas = useRef<HTMLCanvasElement>(null)
@@ -123,13 +130,11 @@ function Cloud(given: CloudGiven) {
     const sign = (name: string) => (view.objectives.find((one) => one.figure === name)?.maximize ? -1 : 1)
     return view.objectives.length === 2 && [x, y].every((name) => view.objectives.some((one) => one.figure === name)) && x !== y ? frontOf(view.front, fx, fy, sign(x), sign(y)) : []
   }, [points, x, y])
+  // Axes and designs stay as drawn while the pointer moves over them.
+  const drawn = useMemo(() => document.createElement('canvas'), [])
   useEffect(() => {
-    const target = canvas.current!, ratio = Math.min(2, devicePixelRatio), pen = target.getContext('2d')!
-    target.width = wide * ratio; target.height = HIGH * ratio
-    pen.scale(ratio, ratio)
-    const style = getComputedStyle(document.documentElement), of = (name: string) => style.getPropertyValue(name)
-    const { px, py, w, h, ex, ey, shown } = place
-    pen.font = "12px 'Inter Variable', system-ui"; pen.lineWidth = 1
+    const { pen, of } = sheet(drawn, wide)
+    const { px, py, w, ex, ey, shown } = place, bar = of('--bar')
     const ticks = ([a, b]: [number, number], n: number) => { const step = nice((b - a) / n), found: number[] = []; if (log) { for (let k = 0; k <= n; k++) found.push(a * (b / a) ** (k / n)) } else for (let v = Math.ceil(a / step) * step; v <= b; v += step) found.push(v); return found }
     pen.strokeStyle = of('--line'); pen.fillStyle = of('--soft'); pen.textAlign = 'center'
     for (const v of ticks(ex, wide < 500 ? 3 : 6)) { pen.beginPath(); pen.moveTo(px(v), TOP); pen.lineTo(px(v), HIGH - BELOW); pen.stroke(); pen.fillText(figure(x, v, view.units[x]!), px(v), HIGH - BELOW + 16) }
@@ -140,18 +145,22 @@ function Cloud(given: CloudGiven) {
     pen.save(); pen.translate(12, HIGH - BELOW); pen.rotate(-Math.PI / 2); pen.fillText(`${titled(y)}${log ? ' (log)' : ''}`, 0, 0); pen.restore()
     // Others: small and grey, one dot for all that fall on the same few pixels where they are many.
     const seen = new Set<number>(), many = shown.length > FEW
+    pen.fillStyle = pen.strokeStyle = bar
     for (const i of shown) {
       if (points.front.has(i)) continue
       const [a, b] = [px(fx[i]!), py(fy[i]!)]
       if (many) { const key = Math.round(a / 2) * 4096 + Math.round(b / 2); if (seen.has(key)) continue; seen.add(key) }
       pen.globalAlpha = inside[i] ? 0.75 : 0.15
-      if (points.feasible(i)) { pen.fillStyle = of('--bar'); if (many) pen.fillRect(a - 1, b - 1, 2, 2); else { pen.beginPath(); pen.arc(a, b, 2.5, 0, 7); pen.fill() } } else { pen.strokeStyle = of('--bar'); pen.beginPath(); pen.arc(a, b, 2.5, 0, 7); pen.stroke() }
+      if (points.feasible(i)) { if (many) pen.fillRect(a - 1, b - 1, 2, 2); else { pen.beginPath(); pen.arc(a, b, 2.5, 0, 7); pen.fill() } } else { pen.beginPath(); pen.arc(a, b, 2.5, 0, 7); pen.stroke() }
     }
     pen.globalAlpha = 1
     const colour = kinds.systolic![mode]
     if (line.length > 1) { pen.strokeStyle = colour; pen.lineWidth = 1.5; pen.beginPath(); line.forEach((i, k) => { const [a, b] = [px(fx[i]!), py(fy[i]!)]; k ? (pen.lineTo(a, py(fy[line[k - 1]!]!)), pen.lineTo(a, b)) : pen.moveTo(a, b) }); pen.stroke() }
     for (const i of view.front) { pen.globalAlpha = inside[i] ? 1 : 0.2; pen.fillStyle = colour; pen.beginPath(); pen.arc(px(fx[i]!), py(fy[i]!), 5, 0, 7); pen.fill(); pen.strokeStyle = of('--bg'); pen.lineWidth = 1; pen.stroke() }
-    pen.globalAlpha = 1
+  }, [place, inside, mode, line])
+  useEffect(() => {
+    const { pen, of } = sheet(canvas.current!, wide), { px, py, w, h } = place
+    pen.drawImage(drawn, 0, 0, wide, HIGH)
     const bound = (v: number | null | undefined, across: boolean, text: string, dash: number[]) => {
       if (v === null || v === undefined) return
       const at = across ? px(v) : py(v)
@@ -169,7 +178,7 @@ function Cloud(given: CloudGiven) {
     pen.beginPath(); pen.moveTo(LEFT, hy); pen.lineTo(LEFT - 9, hy - 6); pen.lineTo(LEFT - 9, hy + 6); pen.fill()
     if (pinned !== null && Number.isFinite(fx[pinned]!)) { const [a, b] = [px(fx[pinned]!), py(fy[pinned]!)]; pen.strokeStyle = of('--ink'); pen.lineWidth = 2; pen.beginPath(); pen.moveTo(a - 8, b); pen.lineTo(a + 8, b); pen.moveTo(a, b - 8); pen.lineTo(a, b + 8); pen.stroke() }
     for (const i of [selected, hover]) if (i !== null && Number.isFinite(fx[i]!)) { pen.strokeStyle = of('--ink'); pen.lineWidth = i === hover ? 1 : 2; pen.beginPath(); pen.arc(px(fx[i]!), py(fy[i]!), 9, 0, 7); pen.stroke() }
-  }, [place, inside, pinned, selected, hover, mode, limits[0], limits[1]])
+  }, [place, inside, mode, line, pinned, selected, hover, limits[0], limits[1]])
   const spot = (event: { clientX: number; clientY: number }): [number, number] => { const box = canvas.current!.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top] }
   const near = ([a, b]: [number, number]): number | null => {
     let found: number | null = null, least = 14 ** 2
