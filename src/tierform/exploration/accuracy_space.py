@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tierform.numerics.tasks import TaskSet
 
 ACCURACY = "accuracy."
-PEAK = "peak"
+PEAK, SMALL = "peak", "small"
 Count = Annotated[int, Field(strict=True, ge=0, le=10**7)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
@@ -45,7 +45,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 class AccuracyFile(FileModel):
     """What answers, which questions, and how it is computed: the options of ``tierform accuracy``."""
 
-    model: str = Field("small", description="A folder, a package's name, or `small`: a model that is trained here.")
+    model: str = Field(SMALL, description="A folder, a package's name, or `small`: a model that is trained here.")
     data: str = Field(description="digits, tilted-digits, pairs, articles:FILE.txt, or a file of one's own.")
     test: str = Field("", description="A separate file for measuring.")
     part: Literal["validation", "test"] | None = Field(
@@ -198,17 +198,17 @@ class AccuracyEvaluator(JobEvaluator):
 
         asked = (given.model, given.data, given.test, given.steps)
         if asked not in self._models:
-            data, test = (self._beside(name) for name in (given.data, given.test))
-            self._models[asked] = model_and_task(given.model, data, test, given.steps)
+            names = [self._beside(name) for name in (given.model, given.data, given.test)]
+            self._models[asked] = model_and_task(names[0], names[1], names[2], given.steps)
         model, task = self._models[asked]
         choosing = given.part == "validation" or (given.part is None and task.valid is not None)
         return model, task.choosing() if choosing else task
 
     def _beside(self, name: str) -> str:
-        """A file beside the space file, if there is one; an ``articles:`` file as well."""
+        """A file or folder beside the space file, if there is one; an ``articles:`` file as well."""
         kind, colon, file = name.rpartition(":")
         beside = Path(self.space.folder) / file
-        return f"{kind}{colon}{beside}" if file and beside.is_file() else name
+        return f"{kind}{colon}{beside}" if file and name != SMALL and beside.exists() else name
 
 
 __all__ = ["AccuracyEvaluator", "AccuracyFile", "accuracy_problems"]
